@@ -1,0 +1,63 @@
+"""Everything that fedkd raises on purpose.
+
+    FedkdError                  exit 1: the run failed
+    ├── UsageError              exit 2: the caller's mistake
+    │   ├── ConfigError         a key, a value or a combination in the experiment
+    │   ├── DataError           a data set that is missing, corrupt or does not fit
+    │   └── RunFolderError      a run folder that exists, is missing or does not match
+    ├── FederationError         the federation cannot go on
+    │   ├── QuorumError         too few clients answered a round
+    │   └── MessageError        a message that is not what was agreed
+    ├── PrivacyViolationError   exit 3: an audit found more leakage than was claimed
+    └── BudgetError             exit 4: a privacy budget does not allow it
+
+Every message is one line that names the thing, its value, what was expected and the remedy.
+"""
+
+
+class FedkdError(Exception):
+    """The base of every error that fedkd raises on purpose."""
+
+    exit_status = 1
+
+
+class UsageError(FedkdError):
+    """The caller's mistake: nothing was run and nothing was written."""
+
+    exit_status = 2
+
+
+class ConfigError(UsageError):
+    """A key, a value or a combination of values in the experiment's configuration."""
+
+
+class DataError(UsageError):
+    """A data set that is missing, corrupt or does not fit the experiment."""
+
+
+class RunFolderError(UsageError):
+    """A run folder that exists already, is missing, or belongs to another experiment."""
+
+
+class FederationError(FedkdError):
+    """The federation cannot go on."""
+
+
+class QuorumError(FederationError):
+    """Fewer clients answered a round than the quorum asks for."""
+
+
+class MessageError(FederationError):
+    """A message that is not what sender and receiver agreed on."""
+
+
+class PrivacyViolationError(FedkdError):
+    """An audit measured more leakage than the claim allows."""
+
+    exit_status = 3
+
+
+class BudgetError(FedkdError):
+    """A privacy budget does not allow what was asked."""
+
+    exit_status = 4
