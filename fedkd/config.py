@@ -1,0 +1,349 @@
+"""An experiment: what one TOML file says, validated to the last key.
+
+`load` reads a file, `Experiment.to_toml` writes the complete, resolved experiment back. A method's
+own parameters stay a plain table here; the method validates them (`fedkd.methods.resolve`), so this
+file does not grow with the methods.
+"""
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+
+import tomli_w
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+
+from fedkd.errors import ConfigError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Frozen(BaseModel):
+    """A part of the configuration: immutable, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelSpec(Frozen):
+    """A model by name, with its options: `"mlp"` or `{ name = "resnet8", norm = "group" }`.
+
+    The name is a built-in or an import path, `"package.module:Class"`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    name: str = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_serializer(mode="wrap")
+    def _to_string(self, handler: SerializerFunctionWrapHandler) -> Any:
+        return handler(self) if self.options else self.name
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is passed to the model's factory beside shape and classes."""
+        return dict(self.model_extra or {})
+
+    def __str__(self) -> str:
+        options = ", ".join(f"{key}={value}" for key, value in sorted(self.options.items()))
+        return f"{self.name}({options})" if options else self.name
+
+
+class Optimisation(Frozen):
+    """How one model is fitted: epochs, batches and optimiser."""
+
+    epochs: int = Field(default=5, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    learning_rate: float = Field(default=0.01, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+
+
+class PublicData(Frozen):
+    """The proxy set: unlabelled inputs that every party holds."""
+
+    source: str = "held-out"
+    """`"held-out"` from the training set before it is split, or another set's name or path."""
+    size: int = Field(default=1000, ge=1)
+    """How many samples."""
+
+
+class Iid(Frozen):
+    """Equal random shares."""
+
+    scheme: Literal["iid"] = "iid"
+
+
+class Shards(Frozen):
+    """Sort by label, cut into equal shards, deal each client some of them (arXiv:1602.05629)."""
+
+    scheme: Literal["shards"]
+    per_client: int = Field(default=2, ge=1)
+
+
+class Natural(Frozen):
+    """The split that the data brings: `client_train` in an .npz, the client column in a CSV."""
+
+    scheme: Literal["natural"]
+
+
+class Dirichlet(Frozen):
+    """One of the three draws that papers all call Dirichlet.
+
+    `dirichlet`: per class, shares over clients from Dir(alpha). `dirichlet-balanced`: the same, but
+    a client that holds its fair share already gets nothing more (DENSE, arXiv:2112.12371).
+    `dirichlet-client`: per client, a class prior from Dir(alpha); equal sizes (Co-Boosting).
+    """
+
+    scheme: Literal["dirichlet", "dirichlet-balanced", "dirichlet-client"]
+    alpha: float = Field(default=0.5, gt=0)
+    min_size: int = Field(default=10, ge=1)
+    """The fewest samples that a client may end with."""
+
+
+Partition = Annotated[Iid | Shards | Natural | Dirichlet, Field(discriminator="scheme")]
+
+
+class Data(Frozen):
+    """Where data comes from and how it is split among the clients."""
+
+    name: str = "fashion-mnist-sample"
+    """`fashion-mnist-sample`, `fashion-mnist`, `mnist`, or the path of an .npz or .csv file."""
+    label: str = "label"
+    """CSV: the column of labels."""
+    client: str | None = None
+    """CSV: the column that says whose row it is; left out of the features."""
+    test_share: float = Field(default=0.2, gt=0, lt=1)
+    """CSV: the share of rows held out for testing."""
+    public: PublicData | None = None
+    partition: Partition = Dirichlet(scheme="dirichlet")
+
+
+class Clients(Frozen):
+    """The parties: how many, which models, how they train, how many must answer."""
+
+    count: int | None = Field(default=None, ge=1)
+    """How many; required unless the partition is `natural`, which knows."""
+    models: tuple[ModelSpec, ...] = Field(default=(ModelSpec(name="lenet5"),), min_length=1)
+    """Dealt in turn: client i gets models[i mod len]."""
+    training: Optimisation = Optimisation()
+    participation: float = Field(default=1.0, gt=0, le=1)
+    """The share of clients sampled each round: the cohort."""
+    quorum: float = Field(default=0.5, gt=0, le=1)
+    """The share of the cohort that must answer for a round to count."""
+    deadline: float | None = Field(default=None, gt=0)
+    """Seconds after which a round goes on without those who have not answered."""
+
+
+class Student(Frozen):
+    """The one global model that comes out."""
+
+    model: ModelSpec = ModelSpec(name="lenet5")
+
+
+class MethodChoice(Frozen):
+    """A federated method by name or import path; every other key is the method's own parameter."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    name: str = Field(min_length=1)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The method's own parameters, validated by the method."""
+        return dict(self.model_extra or {})
+
+
+class Privacy(Frozen):
+    """What is protected. `none`: no differential privacy, and every report says so."""
+
+    unit: Literal["none"] = "none"
+
+
+class Engine(Frozen):
+    """Where clients run in a simulation."""
+
+    kind: Literal["in-process", "ray"] = "in-process"
+    threads: int = Field(default=0, ge=0)
+    """Clients at a time; 0: one a core. The result does not depend on it."""
+
+
+class Output(Frozen):
+    """Where run folders go."""
+
+    folder: str = "runs"
+
+
+class Experiment(Frozen):
+    """One experiment, complete."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
+    seed: int = Field(default=0, ge=0)
+    rounds: int = Field(default=1, ge=1)
+    data: Data = Data()
+    clients: Clients
+    student: Student = Student()
+    method: MethodChoice
+    privacy: Privacy = Privacy()
+    engine: Engine = Engine()
+    output: Output = Output()
+
+    @model_validator(mode="after")
+    def _count_is_known(self) -> Self:
+        natural = isinstance(self.data.partition, Natural)
+        if not natural and self.clients.count is None:
+            raise ValueError("clients.count is missing: how many clients share the data?")
+        return self
+
+    def client_model(self, client: int) -> ModelSpec:
+        """The model of client `client`."""
+        return self.clients.models[client % len(self.clients.models)]
+
+    def to_toml(self) -> str:
+        """The complete experiment as TOML; `load` reads it back equal."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+    def to_json(self) -> str:
+        """The complete experiment as one JSON string, for the wire."""
+        return self.model_dump_json(exclude_none=True)
+
+
+def load(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an experiment from a TOML file, with `key.path=value` overrides on top.
+
+    Raises:
+        ConfigError: the file is missing or no TOML, or a key or value in it is wrong.
+    """
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"experiment {str(path)!r}: {error.strerror}; expected the path of a TOML file"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"experiment {str(path)!r} is not valid TOML: {error}") from error
+    for override in overrides:
+        _override(table, override)
+    return parse(table)
+
+
+def parse(table: Mapping[str, Any]) -> Experiment:
+    """Validate a table as an experiment.
+
+    Raises:
+        ConfigError: names the key, its value, what was expected and the nearest valid key.
+    """
+    return validate(Experiment, table)
+
+
+def parse_json(text: str) -> Experiment:
+    """Read an experiment that `Experiment.to_json` wrote."""
+    return validate(Experiment, json.loads(text))
+
+
+def validate(model: type[M], table: Any, *, prefix: str = "") -> M:
+    """Validate `table` as `model`, turning pydantic's first complaint into one clear line.
+
+    Args:
+        model: the frozen pydantic model.
+        table: the values.
+        prefix: where the table stands in the experiment, such as `"method."`.
+
+    Raises:
+        ConfigError: with every wrong key named.
+    """
+    try:
+        # Strict, but by way of JSON: a TOML array may be a tuple, a string may not be a number.
+        return model.model_validate_json(json.dumps(table, default=str), strict=True)
+    except ValidationError as error:
+        lines = [_explain(model, dict(detail), prefix) for detail in error.errors()]
+        raise ConfigError("; ".join(dict.fromkeys(lines))) from error
+
+
+def _explain(model: type[BaseModel], detail: dict[str, Any], prefix: str) -> str:
+    # A discriminated union puts its tag into the location; it is no key of the file.
+    location = [part for part in detail["loc"] if part not in _TAGS]
+    key = prefix + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in location).lstrip(
+        "."
+    )
+    kind, value = detail["type"], detail["input"]
+    if kind == "extra_forbidden":
+        valid = _valid_keys(model, detail["loc"])
+        near = difflib.get_close_matches(str(location[-1]), valid, n=1, cutoff=0.5)
+        parent = key[: -len(str(location[-1]))]
+        hint = f"did you mean {parent + near[0]!r}?" if near else f"valid here: {', '.join(valid)}"
+        return f"unknown key {key!r}: {hint}"
+    if kind == "missing":
+        return f"key {key!r} is missing"
+    if kind == "value_error":
+        return str(detail["ctx"]["error"])
+    message = detail["msg"].removeprefix("Input should be ").removeprefix("a ")
+    return f"key {key!r} is {_show(value)}: expected {message}"
+
+
+_TAGS = frozenset(
+    tag
+    for scheme in get_args(get_args(Partition)[0])
+    for tag in get_args(scheme.model_fields["scheme"].annotation)
+)
+
+
+def _valid_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """The keys of the table in which `location` ends."""
+    current: Any = model
+    for part in location[:-1]:
+        candidates = _models_in(current.model_fields[part].annotation) if part not in _TAGS else []
+        if part in _TAGS:
+            continue
+        if not candidates:
+            return []
+        current = candidates[0]
+        if len(candidates) > 1:
+            tag = location[location.index(part) + 1]
+            current = next(
+                c for c in candidates if tag in get_args(c.model_fields["scheme"].annotation)
+            )
+    return sorted(current.model_fields)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _override(table: dict[str, Any], text: str) -> None:
+    match = re.fullmatch(r"\s*([A-Za-z0-9_.-]+)\s*=(.*)", text, flags=re.DOTALL)
+    if match is None:
+        raise ConfigError(f"override {text!r}: expected key.path=value, such as seed=1")
+    keys, value = match[1].split("."), match[2].strip()
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value  # a bare word is a string: --set method.name=dsfl
+    for key in keys[:-1]:
+        table = table.setdefault(key, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"override {text!r}: {key!r} is a value, not a section")
+    table[keys[-1]] = parsed
