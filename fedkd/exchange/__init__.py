@@ -1,0 +1,1 @@
+"""What crosses the wire: messages, the release gate, the codec, aggregation."""

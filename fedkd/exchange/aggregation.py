@@ -1,0 +1,59 @@
+"""Aggregation: many clients' knowledge into one. Pure functions; the first axis is the client."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fedkd.exchange.messages import Tensors
+
+
+def average_models(models: Sequence[Tensors], counts: Sequence[int]) -> dict[str, Tensor]:
+    """The mean of equal models, weighed by example counts. McMahan et al. 2017, arXiv:1602.05629.
+
+    Floating tensors, BatchNorm's running statistics among them, are averaged in float64; integer
+    ones (BatchNorm's batch counters) take the first model's value.
+
+    Args:
+        models: K state dicts with the same names and shapes.
+        counts: K example counts, at least one of them positive.
+
+    Raises:
+        ValueError: no model, or counts that do not fit.
+    """
+    total = sum(counts)
+    if not models or len(models) != len(counts) or total <= 0 or min(counts) < 0:
+        raise ValueError(f"Expected a count >= 0 for each of {len(models)} models, got {counts}.")
+    averaged = {}
+    for name, first in models[0].items():
+        if not first.is_floating_point():
+            averaged[name] = first.clone()
+            continue
+        mean = torch.zeros(first.shape, dtype=torch.float64)
+        for model, count in zip(models, counts, strict=True):
+            mean += model[name].double() * (count / total)
+        averaged[name] = mean.to(first.dtype)
+    return averaged
+
+
+def mean(knowledge: Tensor) -> Tensor:
+    """The plain mean over clients, (K, N, C) -> (N, C). FedMD: Li & Wang 2019, arXiv:1910.03581."""
+    return knowledge.float().mean(dim=0)
+
+
+def entropy_reduction(probabilities: Tensor, *, temperature: float) -> Tensor:
+    """ERA, softmax(mean p / T): sharpens where T < 1. Itahara et al. 2021, arXiv:2008.06180.
+
+    Args:
+        probabilities: (K, N, C), rows summing to 1.
+        temperature: T > 0; the paper's 0.1.
+
+    Returns:
+        (N, C), rows summing to 1.
+
+    Raises:
+        ValueError: temperature is not positive.
+    """
+    if temperature <= 0:
+        raise ValueError(f"Expected temperature={temperature} > 0.")
+    return torch.softmax(mean(probabilities) / temperature, dim=1)

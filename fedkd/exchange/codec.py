@@ -1,0 +1,138 @@
+"""The codec: messages as safetensors bytes, and nothing else.
+
+What a client sends is data from a stranger. `decode` checks the size before it parses, the header
+before it builds a tensor, and every value before anybody uses it; its complaints quote what was
+expected, never what was received.
+"""
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from fedkd.errors import MessageError
+from fedkd.exchange.messages import Tensors
+
+_HEADER_ALLOWANCE = 512
+"""Bytes of safetensors header that one tensor may take: name, dtype, shape, offsets."""
+_HEADER_BASE = 1024
+_CODES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.int64: "I64",
+    torch.uint8: "U8",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """What a tensor must look like to be let in."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> "TensorSpec":
+        """The specification that `tensor` itself meets."""
+        return cls(tuple(tensor.shape), tensor.dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes such a tensor holds."""
+        count = 1
+        for length in self.shape:
+            count *= length
+        return count * self.dtype.itemsize
+
+
+Expected = Mapping[str, TensorSpec]
+
+
+def encode(tensors: Tensors) -> bytes:
+    """Tensors by name as safetensors bytes; the same tensors give the same bytes.
+
+    Raises:
+        MessageError: a tensor has a dtype that the codec does not carry.
+    """
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _CODES:
+            raise MessageError(
+                f"tensor {name!r} has dtype {tensor.dtype}: the codec carries "
+                f"{', '.join(str(dtype) for dtype in _CODES)}"
+            )
+    return save({name: tensors[name].detach().contiguous() for name in sorted(tensors)})
+
+
+def decode(payload: bytes, expected: Expected | None = None) -> dict[str, Tensor]:
+    """Tensors by name from safetensors bytes.
+
+    Args:
+        payload: what `encode` made.
+        expected: what must be in it, exactly. None trusts the sender: a client reading its own
+        server, a
+            server its own checkpoint.
+
+    Raises:
+        MessageError: too large, not safetensors, or a name, shape, dtype or value not as expected.
+    """
+    if expected is not None:
+        _check_size(payload, expected)
+    header = _header(payload)
+    if expected is not None:
+        _check_header(header, expected)
+    try:
+        tensors = load(payload)
+    except Exception as error:
+        raise MessageError("message is not valid safetensors") from error
+    if expected is not None:
+        _check_values(tensors)
+    return tensors
+
+
+def half(tensor: Tensor) -> Tensor:
+    """The tensor in float16, its range clamped: half the bytes, and never an infinity made here."""
+    limit = torch.finfo(torch.float16).max
+    return tensor.clamp(-limit, limit).to(torch.float16)
+
+
+def _check_size(payload: bytes, expected: Expected) -> None:
+    header = _HEADER_BASE + _HEADER_ALLOWANCE * len(expected)
+    most = header + sum(spec.nbytes for spec in expected.values())
+    if len(payload) > most:
+        raise MessageError(f"message is larger than the {most} bytes that were agreed")
+
+
+def _header(payload: bytes) -> dict[str, Any]:
+    try:
+        (length,) = struct.unpack_from("<Q", payload)
+        header = json.loads(payload[8 : 8 + length])
+    except (struct.error, ValueError, OverflowError, RecursionError) as error:
+        raise MessageError("message is not valid safetensors") from error
+    if not isinstance(header, dict):
+        raise MessageError("message is not valid safetensors")
+    return {name: entry for name, entry in header.items() if name != "__metadata__"}
+
+
+def _check_header(header: dict[str, Any], expected: Expected) -> None:
+    for name, spec in expected.items():
+        entry = header.get(name)
+        if not isinstance(entry, dict):
+            raise MessageError(f"field {name!r} is missing")
+        if entry.get("dtype") != _CODES[spec.dtype]:
+            raise MessageError(f"field {name!r}: dtype is not {spec.dtype}")
+        if entry.get("shape") != list(spec.shape):
+            raise MessageError(f"field {name!r}: shape is not {spec.shape}")
+    if len(header) != len(expected):
+        raise MessageError(f"message has other fields than the {len(expected)} that were agreed")
+
+
+def _check_values(tensors: Tensors) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise MessageError(f"field {name!r} holds NaN or infinity")

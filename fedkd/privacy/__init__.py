@@ -1,0 +1,1 @@
+"""What happened to private data, apart from what it costs."""
