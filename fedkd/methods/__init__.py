@@ -1,0 +1,77 @@
+"""Federated methods, by name or import path; one method, one file."""
+
+import difflib
+import importlib
+
+from fedkd.config import Experiment, MethodChoice, validate
+from fedkd.errors import ConfigError
+from fedkd.methods.base import Method
+
+BUILT_IN = {
+    "local": "fedkd.methods.local:Local",
+    "centralised": "fedkd.methods.centralised:Centralised",
+    "fedavg": "fedkd.methods.fedavg:FedAvg",
+    "fedprox": "fedkd.methods.fedprox:FedProx",
+    "fedmd": "fedkd.methods.fedmd:FedMD",
+    "dsfl": "fedkd.methods.dsfl:DSFL",
+    "feddf": "fedkd.methods.feddf:FedDF",
+    "dense": "fedkd.methods.dense:Dense",
+}
+
+
+def find(name: str) -> type[Method]:
+    """The class of a method: a built-in by name, or a user's own by import path.
+
+    Raises:
+        ConfigError: no such method, or what the path names is none.
+    """
+    path = BUILT_IN.get(name, name)
+    module, _, attribute = path.partition(":")
+    if not attribute:
+        near = difflib.get_close_matches(name, BUILT_IN, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"built in: {', '.join(BUILT_IN)}"
+        raise ConfigError(f"unknown method {name!r}: {hint}; your own is 'package.module:Class'")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"method {name!r} cannot be imported: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise ConfigError(f"method {name!r} is no subclass of fedkd.methods.base.Method")
+    return found
+
+
+def resolve(experiment: Experiment) -> tuple[Method, Experiment]:
+    """The experiment's method, and the experiment with the method's parameters complete.
+
+    Raises:
+        ConfigError: an unknown method or parameter, or an experiment that the method cannot run.
+    """
+    kind = find(experiment.method.name)
+    params = validate(kind.Params, experiment.method.parameters, prefix="method.")
+    method = kind(params)
+    _check_card(method, experiment)
+    method.check(experiment)
+    complete = params.model_dump(mode="json", exclude_none=True)
+    choice = MethodChoice.model_validate({"name": experiment.method.name, **complete})
+    return method, experiment.model_copy(update={"method": choice})
+
+
+def _check_card(method: Method, experiment: Experiment) -> None:
+    card, name = method.card, experiment.method.name
+    models = {str(model) for model in experiment.clients.models} | {str(experiment.student.model)}
+    if not card.unlike_models and len(models) > 1:
+        raise ConfigError(
+            f"method {name!r} averages models and cannot take unlike ones "
+            f"({', '.join(sorted(models))}): "
+            "set clients.models and student.model to one and the same, "
+            "or choose a method that exchanges logits"
+        )
+    if card.needs_public and experiment.data.public is None:
+        raise ConfigError(
+            f"method {name!r} needs a proxy set: add a section [data.public], "
+            "such as source = 'held-out', size = 1000"
+        )
+    if card.one_shot and experiment.rounds != 1:
+        raise ConfigError(
+            f"key 'rounds' is {experiment.rounds}: method {name!r} is one-shot, set 1"
+        )

@@ -1,0 +1,62 @@
+"""Distillation-based semi-supervised federated learning."""
+
+import torch
+from pydantic import Field
+
+from fedkd.config import Frozen, Optimisation
+from fedkd.exchange.aggregation import entropy_reduction
+from fedkd.exchange.codec import Expected, TensorSpec, half
+from fedkd.exchange.messages import Broadcast, Tensors, Upload, Value
+from fedkd.knowledge import label
+from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+
+
+class DSFLParams(Frozen):
+    """DS-FL's own parameters."""
+
+    public_per_round: int | None = Field(default=1000, ge=1)
+    """Proxy samples used in a round, drawn anew each round."""
+    temperature: float = Field(default=0.1, gt=0)
+    """ERA's temperature; below 1 it sharpens the clients' mean."""
+    digest: Optimisation = Optimisation(epochs=5)
+    """How a client fits its teacher to the aggregate before it returns to its private data."""
+    student: Optimisation = Optimisation(epochs=5)
+    """How the server distils the aggregate into the student."""
+
+
+class DSFL(Method):
+    """Clients send probabilities and learn from their sharpened mean.
+
+    Itahara et al. 2021, arXiv:2008.06180.
+    """
+
+    card = Card(
+        paper="Itahara et al. 2021, arXiv:2008.06180",
+        sends="class probabilities on the proxy set",
+        needs="a proxy set",
+        returns="the mean of all probabilities, sharpened (ERA)",
+        needs_public=True,
+    )
+    Params = DSFLParams
+    params: DSFLParams
+
+    def expects(self, setting: Setting, client: int) -> Expected:
+        size = len(setting.proxy_subset(self.params.public_per_round, round=1))
+        return {"probabilities": TensorSpec((size, setting.classes), torch.float16)}
+
+    def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
+        if "aggregate" in broadcast:  # the last round's, so it stands on the last round's subset
+            inputs = ctx.setting.proxy_inputs(self.params.public_per_round, ctx.round - 1)
+            targets = broadcast["aggregate"].float()
+            ctx.distil(inputs, targets, label.soft_cross_entropy, self.params.digest)
+        ctx.train()
+        logits = ctx.answer(ctx.setting.proxy_inputs(self.params.public_per_round, ctx.round))
+        probabilities = half(torch.softmax(logits, dim=1))
+        return Upload({"probabilities": Value(probabilities, ctx.from_teacher)})
+
+    def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
+        stacked = torch.stack([upload["probabilities"] for upload in uploads.values()])
+        aggregate = entropy_reduction(stacked, temperature=self.params.temperature)
+        inputs = ctx.setting.proxy_inputs(self.params.public_per_round, ctx.round)
+        ctx.distil(inputs, aggregate, label.soft_cross_entropy, self.params.student)
+        return Broadcast(common={"aggregate": half(aggregate)})

@@ -1,0 +1,32 @@
+"""FedAvg with a leash on the clients."""
+
+from pydantic import Field
+
+from fedkd.config import Frozen
+from fedkd.methods.base import Card
+from fedkd.methods.fedavg import FedAvg
+
+
+class FedProxParams(Frozen):
+    """FedProx's own parameters."""
+
+    mu: float = Field(default=0.01, ge=0)
+    """The weight of mu/2 ||w - w_global||^2; 0 is FedAvg."""
+
+
+class FedProx(FedAvg):
+    """FedAvg whose clients are held near the global model. Li et al. 2020, arXiv:1812.06127."""
+
+    card = Card(
+        paper="Li et al. 2020, arXiv:1812.06127",
+        sends="its model and its example count",
+        needs="equal models at all clients and the server",
+        returns="the averaged model",
+        unlike_models=False,
+    )
+    Params = FedProxParams
+    params: FedProxParams
+
+    @property
+    def proximal(self) -> float:
+        return self.params.mu

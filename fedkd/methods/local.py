@@ -1,0 +1,48 @@
+"""No collaboration: what the largest party would have had alone."""
+
+from fedkd.config import Experiment
+from fedkd.errors import ConfigError
+from fedkd.exchange.codec import Expected
+from fedkd.exchange.messages import Broadcast, Tensors, Upload, group
+from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+
+
+class Local(Method):
+    """Each client trains alone; the student is the teacher of the client with the most samples.
+
+    That client is chosen by example count, without a look at test data, among those whose
+    architecture is the student's.
+    """
+
+    card = Card(
+        paper="none: the lower baseline",
+        sends="its model and its example count, to be measured; nothing comes back",
+        needs="a client with the student's architecture",
+        returns="the largest client's teacher",
+    )
+
+    def check(self, experiment: Experiment) -> None:
+        if experiment.student.model not in experiment.clients.models:
+            raise ConfigError(
+                f"student.model is {str(experiment.student.model)!r}: method 'local' hands over one "
+                f"client's teacher, so expected one of clients.models ({_names(experiment)})"
+            )
+
+    def expects(self, setting: Setting, client: int) -> Expected:
+        return setting.model_and_count(client)
+
+    def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
+        ctx.train()
+        return ctx.model_and_count()
+
+    def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
+        experiment = ctx.setting.experiment
+        alike = [c for c in uploads if experiment.client_model(c) == experiment.student.model]
+        if alike:
+            largest = max(alike, key=lambda client: int(uploads[client]["count"]))
+            ctx.student.load_state_dict(group("model", uploads[largest]))
+        return Broadcast()
+
+
+def _names(experiment: Experiment) -> str:
+    return ", ".join(str(model) for model in experiment.clients.models)
