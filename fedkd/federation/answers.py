@@ -1,0 +1,39 @@
+"""What a cohort sent back, and who is told about it."""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from fedkd.exchange.messages import Tensors
+
+Record = dict[str, Any]
+"""A line of `rounds.jsonl`: JSON values only; accuracies are shares of 1, times are seconds."""
+
+
+class Observer(Protocol):
+    """Whoever watches a federation."""
+
+    def round_begins(self, round: int, cohort: list[int]) -> None:
+        """The clients of a cohort are being asked."""
+
+    def client_does(self, client: int, phase: str, done: int, total: int) -> None:
+        """A client of this process entered a phase or made a step in it."""
+
+    def client_ends(self, client: int, failure: str | None) -> None:
+        """A client answered, or was left out for a reason."""
+
+    def server_does(self, phase: str, done: int, total: int) -> None:
+        """The server entered a phase or made a step in it."""
+
+    def round_ends(self, record: Record) -> None:
+        """A round is done and kept."""
+
+
+@dataclass
+class Answers:
+    """What a cohort sent back."""
+
+    cohort: list[int]
+    uploads: dict[int, Tensors] = field(default_factory=dict)
+    failures: dict[int, str] = field(default_factory=dict)
+    bytes_up: int = 0
+    bytes_down: int = 0

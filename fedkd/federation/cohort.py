@@ -1,0 +1,152 @@
+"""A round's cohort: who is asked, what is let in, and whether enough answered."""
+
+import math
+import time
+from collections import Counter
+
+import torch
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from fedkd import rng
+from fedkd.errors import FederationError, MessageError, QuorumError
+from fedkd.exchange.codec import decode, encode
+from fedkd.exchange.messages import Broadcast, Tensors
+from fedkd.federation import report, wire
+from fedkd.federation.answers import Answers, Observer
+from fedkd.federation.client import ACTION
+from fedkd.federation.world import World
+
+_NO_DEADLINE = 7 * 24 * 3600.0
+"""Flower drops a message after 12 hours unless told otherwise."""
+_POLL = 0.02
+_NODES_WITHIN = 120.0
+
+
+def wait_for_nodes(grid: Grid, clients: int, *, within: float = _NODES_WITHIN) -> list[int]:
+    """The node of each client: client i is the i-th node by id.
+
+    Raises:
+        FederationError: fewer nodes than clients after `within` seconds.
+    """
+    end = time.monotonic() + within
+    while len(nodes := sorted(grid.get_node_ids())) < clients:
+        if time.monotonic() > end:
+            raise FederationError(
+                f"{len(nodes)} nodes are connected after {within:.0f} s: "
+                f"expected one for each of the {clients} clients"
+            )
+        time.sleep(_POLL)
+    return nodes[:clients]
+
+
+def sample_cohort(world: World, round: int) -> list[int]:
+    """The clients that take part in a round, in ascending order."""
+    total = world.setting.clients
+    size = max(1, math.floor(world.experiment.clients.participation * total + 0.5))
+    generator = rng.stream(world.experiment.seed, purpose="cohort", round=round)
+    return sorted(torch.randperm(total, generator=generator)[:size].tolist())
+
+
+def ask(
+    grid: Grid,
+    world: World,
+    nodes: list[int],
+    cohort: list[int],
+    broadcast: Broadcast,
+    round: int,
+    observer: Observer,
+) -> Answers:
+    """Send the broadcast to a cohort and let in what comes back in time and in order."""
+    answers = Answers(cohort)
+    deadline = world.experiment.clients.deadline or _NO_DEADLINE
+    end = time.monotonic() + deadline
+    waiting = _push(grid, world, nodes, answers, broadcast, round, deadline)
+    while waiting and time.monotonic() < end:
+        arrived = list(grid.pull_messages(list(waiting)))
+        for reply in arrived:
+            client = waiting.pop(reply.metadata.reply_to_message_id)
+            _let_in(world, client, round, reply, answers)
+            observer.client_ends(client, answers.failures.get(client))
+        if not arrived:
+            time.sleep(_POLL)
+    for client in waiting.values():
+        answers.failures[client] = f"no answer within {deadline:g} s"
+        observer.client_ends(client, answers.failures[client])
+    answers.uploads = dict(sorted(answers.uploads.items()))
+    return answers
+
+
+def require_quorum(world: World, round: int, answers: Answers) -> None:
+    """Refuse to go on with too few.
+
+    Raises:
+        QuorumError: names the round, the numbers and each kind of failure.
+    """
+    share = world.experiment.clients.quorum
+    needed = max(1, math.ceil(share * len(answers.cohort) - 1e-9))
+    if len(answers.uploads) < needed:
+        kinds = Counter(answers.failures.values())
+        why = ", ".join(f"{reason} ({count})" for reason, count in kinds.most_common())
+        raise QuorumError(
+            f"round {round}: {len(answers.uploads)} of {len(answers.cohort)} clients answered and "
+            f"clients.quorum = {share:g} asks for {needed}: {why}"
+        )
+
+
+def _push(
+    grid: Grid,
+    world: World,
+    nodes: list[int],
+    answers: Answers,
+    broadcast: Broadcast,
+    round: int,
+    deadline: float,
+) -> dict[str, int]:
+    """Send each client of the cohort its part; message ids to clients."""
+    payloads: dict[str, bytes] = {}
+    messages = []
+    for client in answers.cohort:
+        model = str(world.experiment.client_model(client))
+        if model not in payloads:
+            payloads[model] = encode(broadcast.to(model))
+        call = wire.Call(round, client, payloads[model])
+        answers.bytes_down += len(call.payload)
+        messages.append(
+            Message(
+                wire.pack(call),
+                dst_node_id=nodes[client],
+                message_type=f"train.{ACTION}",
+                group_id=str(round),
+                ttl=deadline,
+            )
+        )
+    return dict(zip(grid.push_messages(messages), answers.cohort, strict=True))
+
+
+def _let_in(world: World, client: int, round: int, reply: Message, answers: Answers) -> None:
+    """Add a reply to the uploads, or its scrubbed reason to the failures."""
+    if reply.has_error():
+        answers.failures[client] = f"Flower error {reply.error.code}"
+        return
+    answers.bytes_up += wire.payload_bytes(reply.content)
+    try:
+        answer = wire.unpack(reply.content)
+        if isinstance(answer, wire.Failure):
+            answers.failures[client] = str(answer)
+        elif (answer.round, answer.client) != (round, client):
+            answers.failures[client] = "answer to another call"
+        else:
+            answers.uploads[client] = _checked(world, client, answer.payload)
+    except MessageError as error:
+        answers.failures[client] = str(error)
+
+
+def _checked(world: World, client: int, payload: bytes) -> Tensors:
+    expected = {
+        **world.method.expects(world.setting, client),
+        **report.expected(world.setting.classes, teacher=world.method.card.has_teachers),
+    }
+    upload = decode(payload, expected)
+    report.check(upload, world.test_totals)
+    return upload

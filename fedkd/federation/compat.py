@@ -1,0 +1,50 @@
+"""Flower's private names, all in one place, for flwr >= 1.41, < 1.43."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flwr.app import Context, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+SERVER_NODE = 1
+"""The node id that Flower gives the server."""
+
+__all__ = ["SERVER_NODE", "Run", "identify_server", "new_context", "ray_simulation"]
+
+
+def identify_server(run_id: int) -> None:
+    """Let this process create messages as the server of a run, as a SuperLink would."""
+    TaskIdentity.task_id = 1
+    TaskIdentity.run_id = run_id
+    TaskIdentity.node_id = SERVER_NODE
+
+
+def new_context(run_id: int, node_id: int, node_config: Mapping[str, Any]) -> Context:
+    """The context that a node's app is called with."""
+    return Context(
+        run_id=run_id,
+        node_id=node_id,
+        node_config=dict(node_config),
+        state=RecordDict(),
+        run_config={},
+    )
+
+
+def ray_simulation(server: ServerApp, client: ClientApp, *, nodes: int, cores: int) -> None:
+    """Flower's own simulation on Ray, `cores` clients at a time."""
+    from flwr.simulation.run_simulation import _run_simulation
+    from flwr.supercore.telemetry import EventType
+
+    _run_simulation(
+        num_supernodes=nodes,
+        exit_event=EventType.PYTHON_API_RUN_SIMULATION_LEAVE,
+        server_app=server,
+        client_app=client,
+        backend_config={
+            "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+            "init_args": {"num_cpus": cores, "logging_level": "ERROR", "log_to_driver": False},
+        },
+    )

@@ -1,0 +1,168 @@
+"""A Flower grid that calls the client app in this process, on a pool of threads.
+
+Ten to three thousand times less overhead a round than a grid of other processes, and the same
+messages, apps and mods. A client that hangs cannot be stopped: when its message has expired its
+thread is abandoned and another takes its place.
+"""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextvars import Context as Variables
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.serverapp import Grid
+
+from fedkd.federation import compat
+
+_RUN = 1
+_PATIENCE = 0.05
+"""Seconds that a pull waits for a first answer, so that callers may poll without spinning."""
+
+
+@dataclass(eq=False)
+class _Worker:
+    """A thread and what it is at."""
+
+    expires: float = float("inf")
+    abandoned: bool = False
+
+
+@dataclass(eq=False, frozen=True)
+class _Job:
+    message: Message
+    variables: Variables = field(default_factory=copy_context)
+
+    @property
+    def expires(self) -> float:
+        return self.message.metadata.created_at + self.message.metadata.ttl
+
+
+class InProcessGrid(Grid):
+    """Nodes 1 to `nodes` (`SERVER_NODE` left out), whose apps run here.
+
+    Use it as a context manager; leaving it ends its threads.
+    """
+
+    def __init__(
+        self, app: Callable[[Message, Context], Message], *, nodes: int, threads: int
+    ) -> None:
+        self._app = app
+        self._contexts = {
+            compat.SERVER_NODE + 1 + i: compat.new_context(
+                _RUN, compat.SERVER_NODE + 1 + i, {"partition-id": i, "num-partitions": nodes}
+            )
+            for i in range(nodes)
+        }
+        self._threads = threads
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._replies: dict[str, Message] = {}
+        self._arrived = threading.Condition()
+        self._busy: set[int] = set()
+        self._numbers = itertools.count(1)
+        self._workers = [self._start_worker() for _ in range(threads)]
+        compat.identify_server(_RUN)
+
+    def __enter__(self) -> "InProcessGrid":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for _worker in self._workers:
+            self._jobs.put(None)
+
+    def set_run(self, run: compat.Run) -> None:
+        """Flower's interface; there is one run here."""
+
+    @property
+    def run(self) -> compat.Run:
+        """The run that this grid belongs to."""
+        return compat.Run.create_empty(_RUN)
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Flower's older way to make a message."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """All nodes; they are always there."""
+        return list(self._contexts)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Queue messages for their nodes."""
+        self._replace_hanging_workers()
+        pushed = []
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = str(next(self._numbers))
+            pushed.append(message.metadata.message_id)
+            self._jobs.put(_Job(message))
+        return pushed
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """The replies that have arrived; waits a moment if there is none yet."""
+        wanted = list(message_ids)
+        with self._arrived:
+            self._arrived.wait_for(lambda: any(i in self._replies for i in wanted), _PATIENCE)
+            return [self._replies.pop(i) for i in wanted if i in self._replies]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Push, then pull until all have answered or `timeout` seconds have passed."""
+        waiting = set(self.push_messages(messages))
+        end = time.monotonic() + (float("inf") if timeout is None else timeout)
+        replies: list[Message] = []
+        while waiting and time.monotonic() < end:
+            arrived = list(self.pull_messages(waiting))
+            waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
+            replies += arrived
+        return replies
+
+    def _start_worker(self) -> _Worker:
+        worker = _Worker()
+        # A daemon, since a client that hangs must not keep the process alive.
+        threading.Thread(target=self._work, args=(worker,), daemon=True).start()
+        return worker
+
+    def _replace_hanging_workers(self) -> None:
+        now = time.time()
+        for index, worker in enumerate(self._workers):
+            if worker.expires < now:
+                worker.abandoned = True
+                self._workers[index] = self._start_worker()
+
+    def _work(self, worker: _Worker) -> None:
+        while not worker.abandoned and (job := self._jobs.get()) is not None:
+            if job.expires < time.time():
+                continue
+            worker.expires = job.expires
+            reply = job.variables.run(self._call, job.message)
+            worker.expires = float("inf")
+            if time.time() <= job.expires:  # nobody waits for a late one
+                with self._arrived:
+                    self._replies[job.message.metadata.message_id] = reply
+                    self._arrived.notify_all()
+
+    def _call(self, message: Message) -> Message:
+        node = message.metadata.dst_node_id
+        with self._arrived:
+            if node in self._busy:
+                return Message(Error(0, "still busy with an earlier round"), reply_to=message)
+            self._busy.add(node)
+        try:
+            reply = self._app(message, self._contexts[node])
+        except Exception as error:  # noqa: BLE001 - Flower's contract: a node answers with an Error
+            reply = Message(Error(0, type(error).__name__), reply_to=message)
+        finally:
+            with self._arrived:
+                self._busy.discard(node)
+        return reply

@@ -1,0 +1,65 @@
+"""One round in one line: what `rounds.jsonl` says."""
+
+from typing import Any
+
+from torch import Tensor
+
+from fedkd.federation import report
+from fedkd.federation.answers import Answers, Record
+from fedkd.federation.world import World
+from fedkd.learning import evaluate
+from fedkd.methods.base import ServerContext
+
+
+def describe(world: World, ctx: ServerContext, answers: Answers) -> Record:
+    """The round's record, but for its overall times."""
+    correct = evaluate.correct_by_class(ctx.student, world.data.test, world.data.classes)
+    student = _score(correct, world.test_totals)
+    if ctx.curve:
+        student["curve"] = ctx.curve
+    ensemble = ctx.ensemble_accuracy
+    return {
+        "round": ctx.round,
+        "student": student,
+        "teachers": _teachers(world, answers),
+        "ensemble": None if ensemble is None else {"accuracy": ensemble},
+        "losses": dict(ctx.losses),
+        "bytes": {"up": answers.bytes_up, "down": answers.bytes_down},
+        "seconds": {"phases": _phases(answers, ctx.clock.seconds)},
+        "participants": list(answers.uploads),
+        "failures": [
+            {"client": client, "reason": reason}
+            for client, reason in sorted(answers.failures.items())
+        ],
+    }
+
+
+def _score(correct: Tensor, totals: Tensor) -> dict[str, Any]:
+    """Accuracy, over all samples and by class; null for a class without test samples."""
+    pairs = zip(correct.tolist(), totals.tolist(), strict=True)
+    return {
+        "accuracy": int(correct.sum()) / int(totals.sum()),
+        "by_class": [right / total if total else None for right, total in pairs],
+    }
+
+
+def _teachers(world: World, answers: Answers) -> dict[str, Any] | None:
+    by_client = {}
+    for client, upload in answers.uploads.items():
+        correct = report.correct(upload)
+        if correct is not None:
+            model = str(world.experiment.client_model(client))
+            by_client[str(client)] = {"model": model, **_score(correct, world.test_totals)}
+    if not by_client:
+        return None
+    scores = [teacher["accuracy"] for teacher in by_client.values()]
+    return {"mean_accuracy": sum(scores) / len(scores), "by_client": by_client}
+
+
+def _phases(answers: Answers, server: dict[str, float]) -> dict[str, float]:
+    """Seconds by phase: clients' summed over clients, the server's under `server: `."""
+    phases: dict[str, float] = {}
+    for upload in answers.uploads.values():
+        for phase, spent in report.seconds(upload).items():
+            phases[phase] = phases.get(phase, 0.0) + spent
+    return phases | {f"server: {phase}": spent for phase, spent in server.items()}

@@ -1,0 +1,65 @@
+"""What every client adds to a method's upload: how well its teacher does, and where the time went.
+
+The test set is not a client's private data, so its teacher's score on it is post-processing of the
+teacher.
+"""
+
+import torch
+
+from fedkd.data.types import Samples
+from fedkd.errors import MessageError
+from fedkd.exchange.codec import Expected, TensorSpec
+from fedkd.exchange.messages import Release, Tensors, Value
+from fedkd.learning import evaluate
+from fedkd.methods.base import PHASES, ClientContext
+from fedkd.privacy.events import Unprotected
+
+_CORRECT, _SECONDS = "report/correct", "report/seconds"
+
+
+def values(ctx: ClientContext, test: Samples) -> dict[str, Value]:
+    """The teacher's correct answers by class, where there is a teacher, and seconds by phase."""
+    reported = {}
+    if ctx.has_teacher:
+        with ctx.clock.phase("evaluate"):
+            correct = evaluate.correct_by_class(ctx.teacher, test, ctx.setting.classes)
+        reported[_CORRECT] = Value(correct, ctx.from_teacher)
+    seconds = [ctx.clock.seconds.get(phase, 0.0) for phase in PHASES]
+    clock = torch.tensor(seconds, dtype=torch.float64)
+    return {**reported, _SECONDS: Value(clock, Release(Unprotected("seconds by phase")))}
+
+
+def expected(classes: int, *, teacher: bool) -> Expected:
+    """What `values` must look like to the server."""
+    correct = {_CORRECT: TensorSpec((classes,), torch.int64)} if teacher else {}
+    return {**correct, _SECONDS: TensorSpec((len(PHASES),), torch.float64)}
+
+
+def check(upload: Tensors, totals: torch.Tensor) -> None:
+    """Refuse a report that no teacher and no clock can make.
+
+    Args:
+        upload: one client's tensors.
+        totals: the test samples of each class (C,).
+
+    Raises:
+        MessageError: more correct answers than samples, or a negative time.
+    """
+    correct = upload.get(_CORRECT)
+    if correct is not None and bool(((correct < 0) | (correct > totals)).any()):
+        raise MessageError(
+            f"field {_CORRECT!r} is not between 0 and the test samples of each class"
+        )
+    if bool((upload[_SECONDS] < 0).any()):
+        raise MessageError(f"field {_SECONDS!r} holds a negative time")
+
+
+def correct(upload: Tensors) -> torch.Tensor | None:
+    """The teacher's correct answers by class (C,); None where there is no teacher."""
+    return upload.get(_CORRECT)
+
+
+def seconds(upload: Tensors) -> dict[str, float]:
+    """Seconds by phase, phases that did not happen left out."""
+    times = upload[_SECONDS].tolist()
+    return {phase: spent for phase, spent in zip(PHASES, times, strict=True) if spent > 0}

@@ -1,0 +1,117 @@
+"""The round loop, over any Flower grid.
+
+A round: broadcast -> client: teacher learns -> release gate -> wire -> server: aggregate, distil ->
+student -> evaluate -> keep. This file alone fixes that order.
+"""
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from flwr.serverapp import Grid
+from torch import Tensor, nn
+
+from fedkd.data.types import Samples
+from fedkd.exchange.messages import Broadcast, Tensors
+from fedkd.federation.answers import Observer, Record
+from fedkd.federation.cohort import ask, require_quorum, sample_cohort, wait_for_nodes
+from fedkd.federation.record import describe
+from fedkd.federation.world import World
+from fedkd.methods.base import Clock, ServerContext
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that the server must remember to go on after `round`."""
+
+    round: int
+    student: Tensors
+    state: Tensors
+    broadcast: Broadcast
+
+
+class Keeper(Protocol):
+    """Where finished rounds go: a run folder, say."""
+
+    def resume(self) -> Checkpoint | None:
+        """The last round that was kept; None to begin."""
+
+    def keep(self, record: Record, checkpoint: Checkpoint, generated: Samples | None) -> None:
+        """Keep a finished round, so that a process killed right after goes on from it."""
+
+
+def federate(
+    grid: Grid, world: World, keeper: Keeper, observer: Observer, *, threads: int
+) -> nn.Module:
+    """Run an experiment's rounds, going on after the last one that was kept.
+
+    Args:
+        grid: the clients, behind any Flower grid.
+        world: the experiment, prepared.
+        keeper: keeps finished rounds.
+        observer: is told what happens.
+        threads: for the server's work that can be split without changing its result.
+
+    Returns:
+        The student.
+
+    Raises:
+        QuorumError: too few clients answered a round.
+        FederationError: too few clients are connected, or a training diverged.
+    """
+    method, experiment = world.method, world.experiment
+    nodes = wait_for_nodes(grid, world.setting.clients)
+    student = world.setting.build(experiment.student.model, purpose="student")
+    last = keeper.resume()
+    state = {} if last is None else dict(last.state)
+    context = partial(_context, world, observer, student, state, threads)
+    if last is None:
+        broadcast = method.begin(context(0))
+    else:
+        student.load_state_dict(dict(last.student))
+        broadcast = last.broadcast
+
+    for round in range(1 if last is None else last.round + 1, experiment.rounds + 1):
+        started = time.perf_counter()
+        cohort = sample_cohort(world, round)
+        observer.round_begins(round, cohort)
+        answers = ask(grid, world, nodes, cohort, broadcast, round, observer)
+        require_quorum(world, round, answers)
+        answered = time.perf_counter()
+
+        ctx = context(round)
+        broadcast = method.server(ctx, answers.uploads)
+
+        record = describe(world, ctx, answers)
+        ended = time.perf_counter()
+        record["seconds"] |= {
+            "total": ended - started,
+            "clients": answered - started,
+            "server": ended - answered,
+        }
+        keeper.keep(
+            record, Checkpoint(round, student.state_dict(), state, broadcast), ctx.generated
+        )
+        observer.round_ends(record)
+    return student
+
+
+def _context(
+    world: World,
+    observer: Observer,
+    student: nn.Module,
+    state: dict[str, Tensor],
+    threads: int,
+    round: int,
+) -> ServerContext:
+    return ServerContext(
+        setting=world.setting,
+        round=round,
+        student=student,
+        state=state,
+        clock=Clock(observer.server_does),
+        threads=threads,
+        test=world.data.test,
+        pooled=world.data.pooled,
+    )

@@ -1,0 +1,60 @@
+"""Everything that an experiment names, built and checked: data, models, method."""
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import torch
+from torch import Tensor
+
+from fedkd import config, data, methods
+from fedkd.config import Experiment
+from fedkd.data.types import FederatedData
+from fedkd.methods.base import Method, Setting
+
+
+@dataclass(frozen=True)
+class World:
+    """An experiment ready to run."""
+
+    experiment: Experiment
+    method: Method
+    data: FederatedData
+    setting: Setting
+
+    @cached_property
+    def test_totals(self) -> Tensor:
+        """The test samples of each class (C,)."""
+        return torch.bincount(self.data.test.y, minlength=self.data.classes)
+
+
+def prepare(experiment: Experiment) -> World:
+    """Build and check all that the experiment names, before anything runs or is written.
+
+    Raises:
+        ConfigError: an unknown method, model or parameter, or parts that do not fit each other.
+        DataError: a data set that is missing, corrupt or does not fit.
+    """
+    method, experiment = methods.resolve(experiment)
+    federated = data.federate(
+        experiment.data, clients=experiment.clients.count, seed=experiment.seed
+    )
+    setting = Setting(
+        experiment=experiment,
+        shape=federated.shape,
+        classes=federated.classes,
+        clients=len(federated.clients),
+        public=federated.public,
+    )
+    for spec in {
+        str(s): s for s in (*experiment.clients.models, experiment.student.model)
+    }.values():
+        setting.model_specs(spec)
+    for client in range(setting.clients):
+        method.expects(setting, client)
+    return World(experiment, method, federated, setting)
+
+
+@lru_cache(maxsize=1)
+def prepare_json(experiment: str) -> World:
+    """`prepare` from the wire's JSON string, once a process."""
+    return prepare(config.parse_json(experiment))
