@@ -1,0 +1,133 @@
+"""The data sets that fedkd knows by name: where they are looked for, and how they are read."""
+
+import http.client
+import os
+from dataclasses import replace
+from functools import lru_cache
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+import platformdirs
+import torch
+
+from fedkd.data import fetch, idx, npz
+from fedkd.data.hints import nearest
+from fedkd.data.sources import FASHION_CLASSES, FASHION_MNIST, MNIST, Source
+from fedkd.data.types import Dataset, Samples
+from fedkd.errors import DataError
+
+SAMPLE = "fashion-mnist-sample"
+
+_SOURCES = {source.name: source for source in (FASHION_MNIST, MNIST)}
+NAMES = (SAMPLE, *_SOURCES)
+
+
+def load(name: str) -> Dataset:
+    """The data set called `name`, one of `NAMES`; fetched into the cache if it is nowhere here.
+
+    Raises:
+        DataError: the name is unknown, a file is corrupt, or the files are nowhere to be had.
+    """
+    if name == SAMPLE:
+        return _sample()
+    return read(_source(name))
+
+
+def read(source: Source) -> Dataset:
+    """The data set that `source` describes; images are float32 (N, 1, H, W) in [0, 1].
+
+    Raises:
+        DataError: a file is corrupt, or the files are nowhere to be had.
+    """
+    return _read(source, obtain(source))
+
+
+def locations(name: str) -> list[tuple[str, bool]]:
+    """Where `name` is looked for, in order, and whether all its files are there.
+
+    Raises:
+        DataError: the name is unknown.
+    """
+    if name == SAMPLE:
+        return [(str(_sample_file()), _sample_file().is_file())]
+    source = _source(name)
+    return [(str(folder), _complete(source, folder)) for folder in _folders(name)]
+
+
+def obtain(source: Source) -> Path:
+    """The first folder that holds all of `source`; failing that the cache, after fetching.
+
+    Raises:
+        DataError: the files are nowhere here and could not be fetched, or came corrupt.
+    """
+    folders = _folders(source.name)
+    for folder in folders:
+        if _complete(source, folder):
+            return folder
+    cache = folders[-1]
+    try:
+        for part in source.parts:
+            if not (cache / part.file).is_file():
+                fetch.download(f"{source.url}/{part.file}", part, cache)
+    except (OSError, http.client.HTTPException) as error:
+        files = ", ".join(part.file for part in source.parts)
+        raise DataError(
+            f"data set {source.name!r} is in none of {', '.join(map(str, folders))} and could not "
+            f"be fetched from {source.url} ({error}); put {files} into {cache} or "
+            f"$FEDKD_DATA/{source.name}, or use data.name = {SAMPLE!r}, which needs no network"
+        ) from error
+    return cache
+
+
+def _source(name: str) -> Source:
+    if name not in _SOURCES:
+        raise DataError(
+            f"data.name is {name!r}, which is no data set: {nearest(name, NAMES)}"
+            f"expected one of {', '.join(NAMES)}, or the path of an .npz or .csv file"
+        )
+    return _SOURCES[name]
+
+
+def _folders(name: str) -> list[Path]:
+    """Where `name` may lie: the user's folder, the system's, and last the cache."""
+    own = os.environ.get("FEDKD_DATA")
+    system = platformdirs.site_data_dir("fedkd", multipath=True).split(os.pathsep)
+    parents = [
+        *([own] if own else []),
+        "/usr/share/datasets",
+        "/usr/local/share/datasets",
+        *system,
+        platformdirs.user_cache_dir("fedkd"),
+    ]
+    return [Path(parent).expanduser() / name for parent in parents]
+
+
+def _complete(source: Source, folder: Path) -> bool:
+    return all((folder / part.file).is_file() for part in source.parts)
+
+
+# A comparison of many runs reads the same files again and again; two sets, because the public set
+# may come from another. Large: 220 MB each in float32.
+@lru_cache(maxsize=2)
+def _read(source: Source, folder: Path) -> Dataset:
+    images, labels, test_images, test_labels = (
+        torch.from_numpy(idx.read(folder / part.file, part)) for part in source.parts
+    )
+    return Dataset(
+        name=source.name,
+        train=Samples(images[:, None].float() / 255, labels.long()),
+        test=Samples(test_images[:, None].float() / 255, test_labels.long()),
+        classes=len(source.class_names),
+        class_names=source.class_names,
+    )
+
+
+def _sample_file() -> Traversable:
+    return resources.files("fedkd.data") / "sample" / "fashion_mnist.npz"
+
+
+@lru_cache(maxsize=1)
+def _sample() -> Dataset:
+    with resources.as_file(_sample_file()) as path:
+        return replace(npz.load(path), name=SAMPLE, class_names=FASHION_CLASSES)

@@ -1,0 +1,89 @@
+"""What data is, before and after it is split among clients."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Labelled inputs.
+
+    Attributes:
+        x: float32 (N, *shape); images are (N, C, H, W) in [0, 1], rows of features (N, F).
+        y: int64 (N,), labels from 0.
+    """
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def subset(self, indices: Tensor) -> "Samples":
+        """The samples at `indices`, int64 (M,), in that order."""
+        return Samples(self.x[indices], self.y[indices])
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set with its official or drawn test split, not yet split among clients.
+
+    Attributes:
+        name: as the run's summary shows it.
+        train: what clients will share out.
+        test: held out for evaluation.
+        classes: the number of classes C; labels are 0..C-1.
+        class_names: C names, by label.
+        groups: int64 (N_train,), the natural client of each training sample, 0..G-1; None without.
+    """
+
+    name: str
+    train: Samples
+    test: Samples
+    classes: int
+    class_names: tuple[str, ...]
+    groups: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one sample: (C, H, W) or (F,)."""
+        return tuple(self.train.x.shape[1:])
+
+
+@dataclass(frozen=True, eq=False)
+class FederatedData:
+    """A data set split among clients.
+
+    Attributes:
+        name: as the run's summary shows it.
+        classes: the number of classes C.
+        class_names: C names, by label.
+        clients: each client's private training data, by client index.
+        public: float32 (M, *shape), unlabelled inputs that every party holds; None without.
+        test: held out for evaluation.
+    """
+
+    name: str
+    classes: int
+    class_names: tuple[str, ...]
+    clients: tuple[Samples, ...]
+    public: Tensor | None
+    test: Samples
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one sample: (C, H, W) or (F,)."""
+        return tuple(self.test.x.shape[1:])
+
+    def counts(self) -> Tensor:
+        """How many samples of each class each client holds: int64 (clients, C)."""
+        return torch.stack([torch.bincount(c.y, minlength=self.classes) for c in self.clients])
+
+    def pooled(self) -> Samples:
+        """All clients' training data in one place, client after client."""
+        return Samples(
+            torch.cat([client.x for client in self.clients]),
+            torch.cat([client.y for client in self.clients]),
+        )
