@@ -1,0 +1,59 @@
+"""Compare methods: the same experiment under several methods and seeds, in one folder."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from fedkd import methods
+from fedkd.config import Experiment, MethodChoice
+from fedkd.errors import RunFolderError
+from fedkd.federation.answers import Observer
+from fedkd.federation.world import prepare
+from fedkd.runs.simulate import simulate
+
+Watch = Callable[[Experiment], AbstractContextManager[Observer]]
+"""Opens an observer for one run."""
+
+
+def plan(experiment: Experiment, names: Sequence[str], seeds: int) -> list[Experiment]:
+    """One experiment for each method and seed, all of them checked before any runs.
+
+    A method keeps the parameters of `[method]` where it is the one named there; others have their
+    defaults. Seeds count up from the experiment's own.
+
+    Raises:
+        ConfigError: an unknown method, or one that cannot run this experiment.
+    """
+    runs = []
+    for name in names:
+        own = name == experiment.method.name
+        choice = experiment.method if own else MethodChoice(name=name)
+        for seed in range(experiment.seed, experiment.seed + seeds):
+            run = experiment.model_copy(update={"method": choice, "seed": seed})
+            runs.append(methods.resolve(run)[1])
+    return runs
+
+
+def compare(
+    runs: Sequence[Experiment], folder: Path, watch: Watch, *, resume: bool = False
+) -> list[Path]:
+    """Run a plan into `folder`, a run folder each, and return those.
+
+    Raises:
+        UsageError: an experiment or the folder will not do.
+        FederationError: a federation could not go on; `resume` takes the comparison up again.
+    """
+    if folder.exists() and not resume:
+        raise RunFolderError(
+            f"comparison folder {str(folder)!r} exists: "
+            "go on with --resume, or name another with --out"
+        )
+    for run in runs:
+        prepare(run)
+    folders = []
+    for run in runs:
+        path = folder / f"{run.method.name.replace(':', '.')}-seed{run.seed}"
+        with watch(run) as observer:
+            simulate(run, path, observer, resume=resume)
+        folders.append(path)
+    return folders

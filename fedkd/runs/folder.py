@@ -1,0 +1,186 @@
+"""A run's folder: what is written, in what order, and how a run goes on from it.
+
+A round is appended to `rounds.jsonl` first and checkpointed second. A line beyond the checkpoint
+belongs to a round that was cut off; it is dropped on resume and the round runs again, to the same
+bits.
+"""
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+
+import fedkd
+from fedkd import config
+from fedkd.config import Experiment
+from fedkd.data.types import FederatedData, Samples
+from fedkd.errors import ConfigError, RunFolderError
+from fedkd.exchange.messages import Broadcast, Tensors, group, prefixed
+from fedkd.federation.answers import Record
+from fedkd.federation.rounds import Checkpoint
+from fedkd.files import write_atomically
+
+_GENERATED_PER_CLASS = 10
+
+
+class RunFolder:
+    """One run on disk; the round loop's keeper."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def states(self) -> Path:
+        """Where the clients of a simulation keep their states."""
+        return self.path / "checkpoints" / "clients"
+
+    def open(self, experiment: Experiment, data: FederatedData, *, resume: bool) -> None:
+        """Make the folder, or with `resume` go on in one that holds the same experiment.
+
+        Raises:
+            RunFolderError: the folder exists and `resume` is off, or it holds another experiment.
+        """
+        if self.path.exists() and not resume:
+            raise RunFolderError(
+                f"run folder {str(self.path)!r} exists: "
+                "go on with --resume, or name another with --out"
+            )
+        if (self.path / "config.toml").exists():
+            self._check_same(experiment)
+            return
+        try:
+            self.states.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFolderError(f"run folder {str(self.path)!r}: {error.strerror}") from error
+        self._write_json("environment.json", _environment())
+        counts = {"classes": list(data.class_names), "counts": data.counts().tolist()}
+        self._write_json("partition.json", counts)
+        write_atomically(self.path / "config.toml", experiment.to_toml())
+
+    def records(self) -> list[Record]:
+        """The rounds so far."""
+        path = self.path / "rounds.jsonl"
+        if not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+    def resume(self) -> Checkpoint | None:
+        """The last kept round; lines of later ones, whole or half, are dropped."""
+        path = self._checkpoint
+        if not path.exists():
+            write_atomically(self.path / "rounds.jsonl", "")
+            return None
+        checkpoint = _read_checkpoint(path)
+        lines = (self.path / "rounds.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        write_atomically(self.path / "rounds.jsonl", "".join(lines[: checkpoint.round]))
+        return checkpoint
+
+    def keep(self, record: Record, checkpoint: Checkpoint, generated: Samples | None) -> None:
+        """Keep a finished round."""
+        if generated is not None:
+            write_atomically(self.path / "generated.safetensors", save(_some_of_each(generated)))
+        with (self.path / "rounds.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        write_atomically(self._checkpoint, _write_checkpoint(checkpoint))
+
+    def finish(self, student: Tensors, summary: Mapping[str, Any]) -> None:
+        """Write what a run ends with."""
+        contiguous = {name: tensor.detach().contiguous() for name, tensor in student.items()}
+        write_atomically(self.path / "student.safetensors", save(contiguous))
+        self._write_json("summary.json", summary)
+
+    def released(self) -> list[dict[str, Any]]:
+        """What left the clients, by field and provenance, from the clients' own receipts."""
+        totals: dict[tuple[str, str], dict[str, Any]] = {}
+        for path in sorted(self.states.glob("*/receipts.jsonl")):
+            for line in path.read_text(encoding="utf-8").splitlines():
+                for receipt in json.loads(line)["released"]:
+                    key = (receipt["field"], receipt["provenance"])
+                    total = totals.setdefault(key, {"times": 0, "bytes": 0})
+                    total["times"] += 1
+                    total["bytes"] += receipt["bytes"]
+        return [{"field": f, "provenance": p, **total} for (f, p), total in totals.items()]
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.path / "checkpoints" / "server.safetensors"
+
+    def _check_same(self, experiment: Experiment) -> None:
+        try:
+            kept = config.load(self.path / "config.toml")
+        except ConfigError as error:
+            raise RunFolderError(
+                f"run folder {str(self.path)!r} cannot be resumed: {error}"
+            ) from error
+        # Where and how fast a run runs does not change its result, so it may change on resume.
+        free = {"engine", "output"}
+        mine, theirs = (e.model_dump(mode="json", exclude=free) for e in (experiment, kept))
+        if differing := [key for key in mine if mine[key] != theirs[key]]:
+            raise RunFolderError(
+                f"run folder {str(self.path)!r} holds another experiment (it differs in "
+                f"{', '.join(differing)}): "
+                "resume with its own config.toml, or name another with --out"
+            )
+
+    def _write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        write_atomically(self.path / name, json.dumps(value, indent=2) + "\n")
+
+
+def _environment() -> dict[str, Any]:
+    return {
+        "fedkd": fedkd.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "flwr": version("flwr"),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _write_checkpoint(checkpoint: Checkpoint) -> bytes:
+    models = list(checkpoint.broadcast.by_model)
+    tensors = {
+        **prefixed("student", checkpoint.student),
+        **prefixed("state", checkpoint.state),
+        **prefixed("common", checkpoint.broadcast.common),
+    }
+    for index, model in enumerate(models):
+        tensors |= prefixed(f"model-{index}", checkpoint.broadcast.by_model[model])
+    metadata = {"round": str(checkpoint.round), "models": json.dumps(models)}
+    # A copy each: safetensors refuses tensors that share memory, as a broadcast and its student
+    # may.
+    return save({name: t.detach().clone().contiguous() for name, t in tensors.items()}, metadata)
+
+
+def _read_checkpoint(path: Path) -> Checkpoint:
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    models = json.loads(metadata["models"])
+    by_model = {model: group(f"model-{index}", tensors) for index, model in enumerate(models)}
+    return Checkpoint(
+        round=int(metadata["round"]),
+        student=group("student", tensors),
+        state=group("state", tensors),
+        broadcast=Broadcast(group("common", tensors), by_model),
+    )
+
+
+def _some_of_each(generated: Samples) -> dict[str, torch.Tensor]:
+    chosen = [
+        (generated.y == label).nonzero().flatten()[:_GENERATED_PER_CLASS]
+        for label in sorted(set(generated.y.tolist()))
+    ]
+    some = generated.subset(torch.cat(chosen))
+    return {"x": some.x.contiguous(), "y": some.y.contiguous()}

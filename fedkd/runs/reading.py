@@ -1,0 +1,116 @@
+"""Read a run folder: what the report and the comparison start from."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from fedkd.config import load
+from fedkd.errors import ConfigError, RunFolderError
+from fedkd.runs.recorded import Environment, Generated, Partition, Round, Run, Summary
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def read(path: Path) -> Run:
+    """Read a finished run's folder, its tensors apart.
+
+    Raises:
+        RunFolderError: it is no run folder, the run is unfinished, or a file is missing or corrupt.
+    """
+    if not (path / "config.toml").is_file():
+        raise RunFolderError(
+            f"run folder {str(path)!r} has no config.toml: give a folder that fedkd wrote"
+        )
+    if not (path / "summary.json").is_file():
+        raise RunFolderError(
+            f"run folder {str(path)!r} has no summary.json: the run is unfinished; "
+            "finish it with --resume"
+        )
+    try:
+        experiment = load(path / "config.toml")
+    except ConfigError as error:
+        raise RunFolderError(f"run folder {str(path)!r}: {error}; run it again") from error
+    lines = _text(path / "rounds.jsonl").splitlines()
+    rounds = tuple(_parse(Round, line, path / "rounds.jsonl", i) for i, line in enumerate(lines, 1))
+    if not rounds:
+        raise RunFolderError(f"{str(path / 'rounds.jsonl')!r} holds no round; run it again")
+    partition = _optional(Partition, path / "partition.json")
+    _check_classes(path, rounds, partition)
+    return Run(
+        path=path,
+        experiment=experiment,
+        environment=_file(Environment, path / "environment.json"),
+        summary=_file(Summary, path / "summary.json"),
+        rounds=rounds,
+        partition=partition,
+    )
+
+
+def read_generated(path: Path) -> Generated | None:
+    """Read the sample of a run's generator; None where the method has no generator.
+
+    Raises:
+        RunFolderError: `generated.safetensors` is corrupt or holds other tensors.
+    """
+    file = path / "generated.safetensors"
+    if not file.is_file():
+        return None
+    try:
+        tensors = load_file(file)
+        generated = Generated(x=tensors["x"], y=tensors["y"])
+    except (SafetensorError, KeyError, ValidationError, OSError) as error:
+        raise _corrupt(file, "safetensors with x and y") from error
+    if generated.x.ndim != 4 or generated.y.shape != generated.x.shape[:1]:
+        raise _corrupt(file, f"x (n, C, H, W) and y (n,), not {generated.x.shape}")
+    return generated
+
+
+def _check_classes(path: Path, rounds: Sequence[Round], partition: Partition | None) -> None:
+    """Every list by class has as many entries as there are classes."""
+    classes = len(rounds[0].student.by_class if partition is None else partition.classes)
+    for row in partition.counts if partition is not None else ():
+        if len(row) != classes:
+            raise _corrupt(path / "partition.json", f"{classes} counts a client, not {len(row)}")
+    for each in rounds:
+        teachers = each.teachers.by_client.values() if each.teachers is not None else ()
+        for scores in (each.student, *teachers):
+            if len(scores.by_class) != classes:
+                found = f"round {each.round}: {classes} accuracies by class, not"
+                raise _corrupt(path / "rounds.jsonl", f"{found} {len(scores.by_class)}")
+
+
+def _file(model: type[R], file: Path) -> R:
+    return _parse(model, _text(file), file)
+
+
+def _optional(model: type[R], file: Path) -> R | None:
+    return _file(model, file) if file.is_file() else None
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RunFolderError(
+            f"{str(file)!r}: {error.strerror}; run the experiment again"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise _corrupt(file, "UTF-8 text") from error
+
+
+def _parse(model: type[R], text: str, file: Path, line: int | None = None) -> R:
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "the text"
+        where = key if line is None else f"line {line}, {key}"
+        raise _corrupt(file, f"{where}: {first['msg']}") from error
+
+
+def _corrupt(file: Path, expected: str) -> RunFolderError:
+    return RunFolderError(f"{str(file)!r} is corrupt ({expected}); run the experiment again")

@@ -1,0 +1,174 @@
+"""What a run folder says, as typed values: the run's summary, its rounds, its surroundings."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from fedkd.config import Experiment
+
+
+class Recorded(BaseModel):
+    """A part of what a run wrote: immutable; keys that the report has no use for are left out."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Scores(Recorded):
+    """How one model does on the test set; accuracies in [0, 1]."""
+
+    accuracy: float
+    by_class: tuple[float | None, ...]
+    """(C,); None for a class of which the test set has no sample."""
+
+
+class Teacher(Scores):
+    """A client's own model."""
+
+    model: str
+
+
+class Teachers(Recorded):
+    """The clients' models of a round, by client."""
+
+    mean_accuracy: float
+    by_client: dict[int, Teacher] = Field(min_length=1)
+
+
+class Ensemble(Recorded):
+    """The teachers taken together."""
+
+    accuracy: float
+
+
+class Traffic(Recorded):
+    """Bytes as encoded: up from the clients, down to them."""
+
+    up: int
+    down: int
+
+
+class Seconds(Recorded):
+    """Wall-clock seconds; `phases` are summed over the clients."""
+
+    total: float
+    clients: float
+    server: float
+    phases: dict[str, float]
+
+
+class Failure(Recorded):
+    """A client that did not answer, and why."""
+
+    client: int
+    reason: str
+
+
+class Round(Recorded):
+    """A line of `rounds.jsonl`."""
+
+    round: int
+    student: Scores
+    teachers: Teachers | None
+    ensemble: Ensemble | None
+    losses: dict[str, float | None]
+    bytes: Traffic
+    seconds: Seconds
+    participants: tuple[int, ...]
+    failures: tuple[Failure, ...]
+
+    @property
+    def asked(self) -> int:
+        """How many clients were asked: participants, and failures where not among them."""
+        return len({*self.participants, *(failure.client for failure in self.failures)})
+
+    @property
+    def answered(self) -> int:
+        """How many clients answered."""
+        return self.asked - len({failure.client for failure in self.failures})
+
+
+class StudentSummary(Recorded):
+    """The student after the last round."""
+
+    accuracy: float
+    best_accuracy: float
+    model: str
+    parameters: int
+
+
+class TeachersSummary(Recorded):
+    """The teachers after the last round that has them."""
+
+    mean_accuracy: float
+    best_accuracy: float
+
+
+class PrivacySummary(Recorded):
+    """What was protected; this version knows only `none`."""
+
+    unit: Literal["none"]
+
+
+class Released(Recorded):
+    """A field that the clients sent: where its values come from, how often, how many bytes."""
+
+    field: str
+    provenance: str
+    times: int
+    bytes: int
+
+
+class Summary(Recorded):
+    """`summary.json`: the run in a few figures."""
+
+    name: str
+    method: str
+    dataset: str
+    seed: int
+    rounds: int
+    clients: int
+    student: StudentSummary
+    teachers: TeachersSummary | None
+    ensemble: Ensemble | None
+    bytes: Traffic
+    seconds: float
+    failures: int
+    released: tuple[Released, ...] = ()
+    """Empty where the receipts stayed with the clients, as in a deployment."""
+    privacy: PrivacySummary
+
+
+class Partition(Recorded):
+    """`partition.json`: the samples that each client holds, by class; counts (clients, C)."""
+
+    classes: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+
+class Environment(Recorded):
+    """`environment.json`: where the run was made. Every key is kept: all of them are shown."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    started: str
+
+
+class Generated(BaseModel):
+    """`generated.safetensors`: images (n, C, H, W) in [0, 1] and their classes (n,)."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+    x: NDArray[np.floating]
+    y: NDArray[np.integer]
+
+
+class Run(Recorded):
+    """A finished run, as its folder tells it."""
+
+    path: Path
+    experiment: Experiment
+    environment: Environment
+    summary: Summary
+    rounds: tuple[Round, ...]
+    partition: Partition | None

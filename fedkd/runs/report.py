@@ -1,0 +1,155 @@
+"""A run's report, and the comparison of several: one self-contained HTML file each."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fedkd.files import write_atomically
+from fedkd.runs import charts, comparison, comparison_charts, costs, heatmaps, words
+from fedkd.runs.client_chart import accuracy_by_client
+from fedkd.runs.drawing import Chart
+from fedkd.runs.gallery import gallery
+from fedkd.runs.reading import read, read_generated
+from fedkd.runs.recorded import Round, Run
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A key figure: what it is, its value, and what to hold it against."""
+
+    label: str
+    value: str
+    note: str
+
+
+def write(run: Path) -> Path:
+    """Write `report.html` into a finished run's folder, and return its path.
+
+    Raises:
+        RunFolderError: the folder is no finished run, or a file in it is missing or corrupt.
+    """
+    told = read(run)
+    generated = read_generated(run)
+    first = told.rounds[0].student.by_class
+    classes = (
+        told.partition.classes
+        if told.partition
+        else tuple(f"class {label}" for label in range(len(first)))
+    )
+    page = _page(
+        "run.html",
+        run=told,
+        headline=words.headline(told),
+        finding=words.finding(told),
+        privacy=words.privacy(told),
+        tiles=_tiles(told),
+        accuracy=_accuracy(told, classes),
+        costs=[costs.traffic(told.rounds), costs.time_by_phase(told.rounds)],
+        partition=heatmaps.partition(told.partition) if told.partition else None,
+        gallery=gallery(generated, classes) if generated else None,
+        failures=_failures(told.rounds),
+        losses=list(dict.fromkeys(name for each in told.rounds for name in each.losses)),
+    )
+    report = run / "report.html"
+    write_atomically(report, page)
+    return report
+
+
+def write_comparison(runs: Sequence[Path], out: Path) -> Path:
+    """Write a page that compares runs, methods by seeds, to `out`, and return its path.
+
+    Raises:
+        RunFolderError: no run was given, or a folder is no finished run.
+    """
+    told = [read(path) for path in runs]
+    rows = comparison.compare(told)
+    drawn = [comparison_charts.accuracy_by_method(rows, told)]
+    if any(len(run.rounds) > 1 for run in told):
+        drawn.append(comparison_charts.accuracy_by_method_and_round(rows, told))
+    page = _page(
+        "comparison.html",
+        headline=_comparison_headline(rows, told),
+        rows=rows,
+        runs=sorted(told, key=lambda run: (run.summary.method, run.summary.seed)),
+        charts=drawn,
+        differences=comparison.differences(told),
+        link=lambda run: _link(run.path / "report.html", out.parent),
+    )
+    write_atomically(out, page)
+    return out
+
+
+def _tiles(run: Run) -> list[Tile]:
+    summary = run.summary
+    student, teachers, ensemble = summary.student, summary.teachers, summary.ensemble
+    best = f"{words.percent(student.best_accuracy)} at its best"
+    tiles = [Tile("Student accuracy", words.percent(student.accuracy), best)]
+    others = {}
+    if teachers is not None:
+        others["vs best teacher"] = teachers.best_accuracy
+        others["vs teachers’ mean"] = teachers.mean_accuracy
+    if ensemble is not None:
+        others["vs ensemble"] = ensemble.accuracy
+    for label, other in others.items():
+        gain = words.points(student.accuracy - other)
+        tiles.append(Tile(label, gain, f"at {words.percent(other)}"))
+    received = f"received {words.size(summary.bytes.down)}"
+    tiles.append(Tile("Sent by the clients", words.size(summary.bytes.up), received))
+    each = f"{words.duration(summary.seconds / max(1, summary.rounds))} a round"
+    tiles.append(Tile("Time", words.duration(summary.seconds), each))
+    return tiles
+
+
+def _accuracy(run: Run, classes: Sequence[str]) -> list[Chart]:
+    last = run.rounds[-1]
+    several = len(run.rounds) > 1
+    drawn = [charts.accuracy_by_round(run.rounds) if several else charts.accuracy_once(last)]
+    if last.teachers is not None:
+        drawn.append(accuracy_by_client(last, last.teachers.by_client))
+    drawn.append(heatmaps.accuracy_by_class(last, classes))
+    return [chart for chart in drawn if chart is not None]
+
+
+def _failures(rounds: Sequence[Round]) -> list[tuple[int, int, str]]:
+    return [(each.round, f.client, f.reason) for each in rounds for f in each.failures]
+
+
+def _comparison_headline(rows: Sequence[comparison.ComparisonRow], runs: Sequence[Run]) -> str:
+    datasets = sorted({words.dataset(run.summary.dataset) for run in runs})
+    best = rows[0]
+    spread = "" if best.student.std is None else f" ± {100 * best.student.std:.1f}"
+    sentence = (
+        f"{words.plural(len(rows), 'method')} on {words.listing(datasets)}, "
+        f"{words.plural(len(runs), 'run')}: the best student comes from {best.method}, with "
+        f"{words.percent(best.student.mean)}{spread} on the test set."
+    )
+    return sentence[0].upper() + sentence[1:]
+
+
+def _link(report: Path, folder: Path) -> str | None:
+    """A relative address for a page in `folder`; None where the report was not written."""
+    if not report.is_file():
+        return None
+    return quote(Path(os.path.relpath(report.resolve(), folder.resolve())).as_posix())
+
+
+def _page(template: str, **values: Any) -> str:
+    environment = Environment(
+        loader=PackageLoader("fedkd.runs"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": words.percent,
+        "size": words.size,
+        "duration": words.duration,
+        "dataset": words.dataset,
+    }
+    return environment.get_template(template).render(values)

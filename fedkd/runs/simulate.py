@@ -1,0 +1,41 @@
+"""Simulate a federation on this machine: one experiment, one run folder."""
+
+from pathlib import Path
+from typing import Any
+
+from fedkd.config import Experiment
+from fedkd.federation import engines
+from fedkd.federation.answers import Observer
+from fedkd.federation.world import prepare
+from fedkd.runs import report
+from fedkd.runs.folder import RunFolder
+from fedkd.runs.summary import summarise
+
+
+def simulate(
+    experiment: Experiment, folder: Path, observer: Observer, *, resume: bool = False
+) -> dict[str, Any]:
+    """Run an experiment into a run folder, report and all.
+
+    Args:
+        experiment: what to run.
+        folder: the run folder; it must not exist unless `resume` is on.
+        observer: is told what happens.
+        resume: go on after the last finished round; from the start where there is none.
+
+    Returns:
+        The summary, as in `summary.json`.
+
+    Raises:
+        UsageError: the experiment or the folder will not do; nothing was written.
+        FederationError: the federation could not go on; the folder holds the rounds so far.
+    """
+    world = prepare(experiment)
+    engines.check(world)
+    run = RunFolder(folder)
+    run.open(world.experiment, world.data, resume=resume)
+    student = engines.simulate(world, run, observer, states=run.states)
+    summary = summarise(world, student, run.records(), run.released())
+    run.finish(student.state_dict(), summary)
+    report.write(folder)
+    return summary

@@ -1,0 +1,127 @@
+"""Numbers and facts of a run in words: what the report says around its charts."""
+
+import os
+from collections.abc import Sequence
+
+from fedkd.config import Data, Dirichlet, Shards
+from fedkd.runs.recorded import Run
+
+_SMALL = (
+    "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
+    "twelve",
+)  # fmt: skip
+
+
+def number(value: int) -> str:
+    """`value` as a word up to twelve, in digits above: `three`, `1,203`."""
+    return _SMALL[value] if 0 <= value < len(_SMALL) else f"{value:,}"
+
+
+def plural(value: int, noun: str) -> str:
+    """`one round`, `five classes`, `20 rounds`."""
+    many = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number(value)} {noun if value == 1 else many}"
+
+
+def percent(share: float) -> str:
+    """A share in [0, 1] as `83.1%`."""
+    return f"{100 * share:.1f}%"
+
+
+def points(difference: float) -> str:
+    """A difference of two shares in percentage points, with its sign: `+5.2 points`."""
+    value = round(100 * difference, 1)
+    sign = "±" if value == 0 else "+" if value > 0 else "−"
+    return f"{sign}{abs(value):.1f} {'point' if abs(value) == 1 else 'points'}"
+
+
+def above(difference: float) -> str:
+    """A difference of two shares as `5.2 points above`, `1 point below` or `level with`."""
+    value = round(100 * difference, 1)
+    if value == 0:
+        return "level with"
+    return f"{points(abs(difference))[1:]} {'above' if value > 0 else 'below'}"
+
+
+def size(count: float) -> str:
+    """Bytes in decimal units: `512 B`, `40.1 kB`, `1.20 GB`."""
+    if count < 1000:
+        return f"{count:.0f} B"
+    for unit in ("kB", "MB", "GB"):
+        count /= 1000
+        if count < 999.5:
+            return f"{count:.{2 if count < 9.995 else 1 if count < 99.95 else 0}f} {unit}"
+    return f"{count / 1000:,.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `0.42 s`, `41.0 s`, `4 min 12 s` or `2 h 05 min`."""
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    if seconds < 99.5:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def listing(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`; beyond five names, the first four and how many more."""
+    if len(names) > 5:
+        names = [*names[:4], f"{len(names) - 4} more"]
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def shorten(text: str, limit: int) -> str:
+    """`text` with at most `limit` characters."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def partition(data: Data) -> str:
+    """How the training set was split, as in `dirichlet, alpha 0.3`."""
+    rule = data.partition
+    if isinstance(rule, Dirichlet):
+        return f"{rule.scheme}, alpha {rule.alpha:g}"
+    if isinstance(rule, Shards):
+        return f"shards, {rule.per_client} per client"
+    return "IID" if rule.scheme == "iid" else "the split that the data brings"
+
+
+def dataset(name: str) -> str:
+    """A data set's name, or the last part of its path."""
+    return os.path.basename(name) or name  # noqa: PTH119 - of a path written on any machine
+
+
+def headline(run: Run) -> str:
+    """What was run, in one sentence."""
+    summary, experiment = run.summary, run.experiment
+    models = len({str(experiment.client_model(i)) for i in range(summary.clients)})
+    architectures = (
+        "one architecture" if models == 1 else f"{number(models)} different architectures"
+    )
+    rounds = "a single round" if summary.rounds == 1 else plural(summary.rounds, "round")
+    sentence = (
+        f"{plural(summary.clients, 'client')} with {architectures}, each holding a private share "
+        f"of {dataset(summary.dataset)} ({partition(experiment.data)}), taught one "
+        f"{summary.student.model} student by {summary.method} over {rounds}."
+    )
+    return sentence[0].upper() + sentence[1:]
+
+
+def finding(run: Run) -> str:
+    """What came out, in one sentence."""
+    student, teachers = run.summary.student.accuracy, run.summary.teachers
+    sentence = f"The student ends at {percent(student)} on the test set"
+    if teachers is None:
+        return f"{sentence}."
+    return f"{sentence}, {above(student - teachers.best_accuracy)} its best teacher."
+
+
+def privacy(run: Run) -> str:
+    """What was not protected, in words; the page sets `NO DP` before it."""
+    return (
+        "No differential privacy. What left each client is not protected by noise: whoever "
+        f"receives the {size(run.summary.bytes.up)} that the clients sent may learn about single "
+        "training samples. That the raw data stayed with the clients is no guarantee."
+    )

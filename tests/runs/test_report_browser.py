@@ -1,0 +1,131 @@
+"""Both pages in a real browser, at a desk's width and at a phone's."""
+
+import json
+import shutil
+
+import pytest
+from example_run import blobs, write_run
+from selenium import webdriver
+
+from fedkd.runs.report import write, write_comparison
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER), reason="chromium or chromedriver is not installed"
+    ),
+    pytest.mark.slow,
+]
+FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    with pytest.MonkeyPatch.context() as patch:
+        # The driver is named; nothing is to be looked for on the network.
+        patch.setenv("SE_OFFLINE", "true")
+        chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield chrome
+    chrome.quit()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    failures = [(2, 3, "ValueError while training a model with a very long name " * 4)]
+    runs = [
+        write_run(folder / "fedmd", failures=failures, generated=blobs()),
+        write_run(folder / "dsfl", method="dsfl", name="x" * 80, lift=0.02),
+        write_run(
+            folder / "many",
+            clients=200,
+            rounds=3,
+            classes=[f"a long class name {i}" for i in range(100)],
+        ),
+    ]
+    reports = [write(run) for run in runs]
+    comparison = write_comparison(runs[:2], folder / "comparison.html")
+    return {"report": reports[0], "long": reports[1], "many": reports[2], "comparison": comparison}
+
+
+def at(driver, page, width):
+    driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},
+    )
+    driver.get(page.as_uri())
+
+
+def overflow(driver):
+    return driver.execute_script(
+        "const page = document.documentElement; return page.scrollWidth - page.clientWidth"
+    )
+
+
+def requests(driver):
+    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    sent = [m for m in messages if m["method"] == "Network.requestWillBeSent"]
+    return {m["params"]["request"]["url"].partition("#")[0] for m in sent}
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("name", ["report", "long", "many", "comparison"])
+def test_page_is_quiet_complete_and_fits(driver, pages, name, width):
+    requests(driver)  # what an earlier page asked for
+    at(driver, pages[name], width)
+    assert driver.get_log("browser") == []
+    assert {u for u in requests(driver) if not u.startswith("data:")} == {pages[name].as_uri()}
+    assert overflow(driver) == 0
+    for part in ("headline", "privacy"):
+        assert driver.find_element("id", part).is_displayed()
+    assert "NO DP" in driver.find_element("id", "privacy").text
+    figures = driver.find_elements("css selector", "figure.chart")
+    assert figures
+    for figure in figures:
+        shown = [s for s in figure.find_elements("css selector", "svg") if s.is_displayed()]
+        assert len(shown) == 1
+        assert min(shown[0].size.values()) > 40
+
+
+CLIPPED = """
+const charts = [...document.querySelectorAll('figure.chart svg')].filter(s => s.clientWidth);
+return charts.flatMap(svg => {
+  const box = svg.getBoundingClientRect();
+  return [...svg.querySelectorAll('text')].filter(t => t.textContent.trim()).map(t => {
+    const own = t.getBoundingClientRect();
+    return [t.textContent, own.left - box.left, box.right - own.right,
+            own.top - box.top, box.bottom - own.bottom];
+  });
+});
+"""
+FONTS = """
+return [...document.querySelectorAll('figure.chart svg')].filter(s => s.clientWidth).flatMap(svg =>
+  [...svg.querySelectorAll('text')].map(t => parseFloat(getComputedStyle(t).fontSize)
+    * svg.clientWidth / svg.viewBox.baseVal.width));
+"""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("name", ["report", "many", "comparison"])
+def test_chart_texts_are_legible_and_inside_their_chart(driver, pages, name, width):
+    at(driver, pages[name], width)
+    texts = driver.execute_script(CLIPPED)
+    assert len(texts) > 20
+    assert [text for text, *margins in texts if min(margins) < -2] == []
+    assert min(driver.execute_script(FONTS)) >= 9.5
+
+
+def test_details_open(driver, pages):
+    at(driver, pages["report"], 390)
+    for details in driver.find_elements("css selector", "details"):
+        details.find_element("tag name", "summary").click()
+    assert 'name = "fmnist-fedmd"' in driver.find_element("tag name", "pre").text
+    assert overflow(driver) == 0
