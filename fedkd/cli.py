@@ -1,0 +1,211 @@
+"""The command `fedkd`: parse, call, print; nothing else.
+
+Rooms are imported inside commands, so that `--help` does not wait for torch.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fedkd import __version__
+from fedkd.errors import FedkdError
+
+if TYPE_CHECKING:
+    from fedkd.config import Experiment
+    from fedkd.federation.answers import Observer
+
+app = typer.Typer(
+    name="fedkd",
+    help="Federated and data-free knowledge distillation: parties who may not share data, and need "
+    "not share a model, teach one good model together.",
+    epilog="Start with: fedkd simulate configs/demo.toml",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+out, err = Console(), Console(stderr=True)
+
+Config = Annotated[Path, typer.Argument(help="The experiment, a TOML file.", metavar="CONFIG")]
+Override = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change one value, such as method.name=dsfl; may be repeated."),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on after the last finished round, to the same bits.")
+]
+
+
+@app.callback()
+def _options(
+    *,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks, and what clients log.")
+    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if debug:
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    if version:
+        out.print(f"fedkd {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.command()
+def simulate(
+    config: Config,
+    *,
+    override: Override = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="The run folder.", show_default="runs/NAME")
+    ] = None,
+    resume: Resume = False,
+) -> None:
+    """Simulate a federation on this machine.
+
+    Writes a run folder: the resolved config, every round, the student, and report.html.
+    """
+    from fedkd.config import load
+    from fedkd.runs import tables
+    from fedkd.runs.simulate import simulate as run
+
+    experiment = load(config, override or ())
+    path = folder or Path(experiment.output.folder) / experiment.name
+    with _watch(experiment) as observer:
+        summary = run(experiment, path, observer, resume=resume)
+    out.print(tables.summary(summary))
+    _say_report(path / "report.html")
+
+
+@app.command()
+def compare(
+    config: Config,
+    *,
+    methods: Annotated[
+        str, typer.Option(help="Methods by name, with commas between: fedavg,fedmd,dense.")
+    ],
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds for each method.")] = 3,
+    override: Override = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--out", help="The folder for all runs.", show_default="runs/NAME-compared"),
+    ] = None,
+    resume: Resume = False,
+) -> None:
+    """Run several methods on the same experiment and seeds, and compare.
+
+    Prints one table with mean and standard deviation, and writes one report beside each run's own.
+    """
+    from fedkd.config import load
+    from fedkd.runs import compare as comparing
+
+    experiment = load(config, override or ())
+    path = folder or Path(experiment.output.folder) / f"{experiment.name}-compared"
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    plan = comparing.plan(experiment, names, seeds)
+    folders = comparing.compare(plan, path, _watch, resume=resume)
+    _compare_runs(folders, path / "report.html")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN...")],
+    *,
+    file: Annotated[
+        Path, typer.Option("--out", help="Where a report on several runs goes.")
+    ] = Path("comparison.html"),
+) -> None:
+    """Write the report of a run again, or one report on several runs."""
+    from fedkd.runs import report as reports
+
+    if len(runs) == 1:
+        _say_report(reports.write(runs[0]))
+    else:
+        _compare_runs(runs, file)
+
+
+@app.command()
+def methods(
+    *, as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False
+) -> None:
+    """List the federated methods: what each sends, needs and returns."""
+    from dataclasses import asdict
+
+    from fedkd.methods import BUILT_IN, find
+
+    cards = {name: asdict(find(name).card) for name in BUILT_IN}
+    if as_json:
+        typer.echo(json.dumps(cards, indent=2))
+        return
+    table = Table("method", "a client sends", "needs", "returns", "unlike models", "paper")
+    for name, card in cards.items():
+        unlike = "yes" if card["unlike_models"] else "no"
+        words = (card["sends"], card["needs"], card["returns"], unlike, card["paper"])
+        table.add_row(name, *words)
+    out.print(table)
+
+
+@app.command()
+def data(
+    *, as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False
+) -> None:
+    """List the data sets known by name, and where each was looked for."""
+    from fedkd.data import NAMES, locations
+
+    places = {name: locations(name) for name in NAMES}
+    if as_json:
+        found = {
+            name: [{"folder": folder, "complete": here} for folder, here in looked]
+            for name, looked in places.items()
+        }
+        typer.echo(json.dumps(found, indent=2))
+        return
+    table = Table("data set", "here", "looked for in")
+    for name, looked in places.items():
+        here = "yes" if any(complete for _, complete in looked) else "no: fetched on first use"
+        lines = [f"{'*' if complete else ' '} {folder}" for folder, complete in looked]
+        table.add_row(name, here, "\n".join(lines))
+    out.print(table)
+    out.print("Your own: data.name = the path of an .npz or a .csv file (docs/data.md).")
+
+
+def main() -> NoReturn:
+    """Run the command; an error that was foreseen is one line, and its own exit status."""
+    try:
+        app(standalone_mode=True)
+    except FedkdError as error:
+        if "--debug" in sys.argv:
+            err.print_exception()
+        err.print("error:", str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(error.exit_status)
+    sys.exit(0)
+
+
+@contextmanager
+def _watch(experiment: "Experiment") -> "Iterator[Observer]":
+    from fedkd.runs.display import Display
+
+    title = f"{experiment.name}: {experiment.method.name}, seed {experiment.seed}"
+    with Display(out, title=title, rounds=experiment.rounds) as display:
+        yield display
+
+
+def _compare_runs(folders: Sequence[Path], file: Path) -> None:
+    from fedkd.runs import report as reports
+    from fedkd.runs import tables
+    from fedkd.runs.comparison import comparison_table
+
+    out.print(tables.comparison(comparison_table(folders)))
+    _say_report(reports.write_comparison(folders, file))
+
+
+def _say_report(path: Path) -> None:
+    out.print("report:", str(path.resolve()), markup=False, highlight=False, soft_wrap=True)
