@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import torch
 
-_GLOBAL = threading.Lock()
+_GLOBAL = threading.RLock()  # a user's factory may build models of its own
 
 
 def derive(seed: int, *, purpose: str, round: int = 0, client: int | None = None) -> int:
@@ -45,5 +45,5 @@ def torch_default(generator: torch.Generator) -> Iterator[None]:
     under a lock; nothing outside sees a change.
     """
     with _GLOBAL, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         yield

@@ -1,0 +1,147 @@
+"""Learning without data: a generator makes up batches that are worth learning from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedkd.errors import FederationError
+from fedkd.knowledge import synthetic
+from fedkd.learning.evaluate import evaluating
+from fedkd.learning.multi_teacher import Ensemble
+from fedkd.learning.observe import Observation
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """What an objective may look at; all but the labels carry gradients to the generator."""
+
+    x: Tensor
+    """Generated inputs (N, *shape)."""
+    y: Tensor
+    """The labels that they should have, int64 (N,)."""
+    teachers: Observation
+    """Of K teachers: `logits` (K, N, C), `bn` (K,), `activation` (K, N)."""
+    student: Tensor
+    """The student's logits (N, C)."""
+
+    @property
+    def ensemble(self) -> Tensor:
+        """The mean of the teachers' logits, (N, C)."""
+        return self.teachers.logits.mean(dim=0)
+
+
+Objective = Callable[[Views], Tensor]
+"""The scalar that synthesis minimises."""
+
+
+@dataclass(frozen=True, eq=False)
+class Synthetic:
+    """A synthetic batch."""
+
+    x: Tensor
+    """float32 (N, *shape)."""
+    y: Tensor
+    """The labels that the generator aimed at, int64 (N,)."""
+    losses: tuple[float, ...]
+    """The objective before each step."""
+
+
+def synthesise(
+    generator_net: nn.Module,
+    ensemble: Ensemble,
+    student: nn.Module,
+    objective: Objective,
+    *,
+    classes: int,
+    steps: int,
+    batch_size: int,
+    latent: int,
+    learning_rate: float,
+    rng: torch.Generator,
+) -> Synthetic:
+    """Fit a generator and one batch of its inputs together; return the best batch on the way.
+
+    Zhang et al. 2022, DENSE, arXiv:2112.12371: z ~ N(0, 1) and uniform labels are drawn once, then
+    Adam (0.5, 0.999) moves z and the generator's parameters. The student is in evaluation mode
+    throughout and receives no gradient; its own mode is restored.
+
+    Args:
+        generator_net: called with z (N, latent) and labels (N,); trained in place.
+        ensemble: the teachers.
+        student: what the objective compares the teachers with.
+        objective: such as `dense_objective`, its weights bound by `functools.partial`.
+        classes: labels are drawn from 0 to classes - 1.
+        steps: how many, at least 1.
+        batch_size: N, at least 2.
+        latent: length of z.
+        learning_rate: of Adam.
+        rng: the source of z and the labels.
+
+    Raises:
+        FederationError: the objective is no longer finite.
+    """
+    y = torch.randint(classes, (batch_size,), generator=rng)
+    z = torch.randn(batch_size, latent, generator=rng).requires_grad_()
+    parameters = [z, *generator_net.parameters()]
+    optimiser = torch.optim.Adam(parameters, lr=learning_rate, betas=(0.5, 0.999))
+    generator_net.train()
+    losses: list[float] = []
+    best = z
+    with evaluating(student):
+        for step in range(steps):
+            x = generator_net(z, y)
+            loss = objective(Views(x, y, ensemble.observe(x), student(x)))
+            losses.append(loss.item())
+            if not torch.isfinite(loss):
+                raise FederationError(
+                    f"synthesis diverged: the objective is {losses[-1]} at step {step + 1}, "
+                    f"expected a finite number; lower the learning rate (now {learning_rate})"
+                )
+            if losses[-1] == min(losses):
+                best = x.detach()
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
+            optimiser.step()
+    return Synthetic(best.contiguous(), y, tuple(losses))
+
+
+def dense_objective(views: Views, *, bn: float = 1.0, adversarial: float = 1.0) -> Tensor:
+    """Cross-entropy + BatchNorm statistics + disagreement with the student, DENSE."""
+    ensemble = views.ensemble
+    return (
+        F.cross_entropy(ensemble, views.y)
+        + bn * views.teachers.bn.mean()
+        + adversarial * synthetic.disagreement(views.student, ensemble).mean()
+    )
+
+
+def dafl_objective(views: Views, *, activation: float = 0.1, entropy: float = 5.0) -> Tensor:
+    """One-hot + activation + entropy losses, DAFL, arXiv:1904.01186; labels are unused."""
+    ensemble = views.ensemble
+    return (
+        synthetic.one_hot(ensemble).mean()
+        + activation * views.teachers.activation.mean()
+        + entropy * synthetic.information_entropy(ensemble)
+    )
+
+
+def adi_objective(
+    views: Views,
+    *,
+    bn: float = 1.0,
+    total_variation: float = 2.5e-5,
+    l2: float = 3e-8,
+    competition: float = 0.2,
+) -> Tensor:
+    """Cross-entropy + BatchNorm statistics + image priors + competition, ADI, arXiv:1912.08795."""
+    ensemble = views.ensemble
+    return (
+        F.cross_entropy(ensemble, views.y)
+        + bn * views.teachers.bn.mean()
+        + total_variation * synthetic.total_variation(views.x).mean()
+        + l2 * synthetic.l2(views.x).mean()
+        + competition * synthetic.competition(views.student, ensemble).mean()
+    )

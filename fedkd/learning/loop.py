@@ -1,0 +1,105 @@
+"""The one training loop."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fedkd.config import Optimisation
+from fedkd.errors import FederationError
+from fedkd.learning import optim
+
+OnEpoch = Callable[[int, float], None]
+"""Called after each epoch with its number, from 1, and its mean loss."""
+
+
+def fit(
+    model: nn.Module,
+    tensors: Sequence[Tensor],
+    loss: Callable[..., Tensor],
+    optimisation: Optimisation,
+    generator: torch.Generator,
+    *,
+    optimiser: torch.optim.Optimizer | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> list[float]:
+    """Fit `model` to rows of `tensors` in shuffled mini-batches; it ends in evaluation mode.
+
+    A trailing batch of one row is left out unless it is all there is: BatchNorm cannot train on it.
+
+    Args:
+        model: trained in place.
+        tensors: row-aligned, each (N, ...), N >= 1.
+        loss: called with the model and a batch of each tensor; a scalar or a value per row, of
+            which the mean is minimised.
+        optimisation: epochs, batch size, learning rate and schedule.
+        generator: the source of the shuffles.
+        optimiser: goes on with this one; None: a fresh one over all parameters.
+        on_epoch: see `OnEpoch`.
+
+    Returns:
+        The mean loss of each epoch.
+
+    Raises:
+        ValueError: the tensors have no rows, or not equally many.
+        FederationError: the loss is no longer finite.
+    """
+    rows = _rows(tensors)
+    optimiser = optimiser or optim.build(model.parameters(), optimisation)
+    batches = _batches(rows, optimisation.batch_size)
+    model.train()
+    losses = []
+    for epoch in range(optimisation.epochs):
+        order = torch.randperm(rows, generator=generator)
+        total = 0.0
+        for number, batch in enumerate(batches):
+            _set_rate(
+                optimiser, optimisation, (epoch + number / len(batches)) / optimisation.epochs
+            )
+            index = order[batch]
+            value = loss(model, *(tensor[index] for tensor in tensors)).mean()
+            total += _finite(value, epoch + 1, optimisation) * len(index)
+            optimiser.zero_grad(set_to_none=True)
+            value.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+        losses.append(total / batches[-1].stop)
+        if on_epoch is not None:
+            on_epoch(epoch + 1, losses[-1])
+    model.eval()
+    return losses
+
+
+def _rows(tensors: Sequence[Tensor]) -> int:
+    lengths = {len(tensor) for tensor in tensors}
+    if len(lengths) != 1 or 0 in lengths:
+        found = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
+        raise ValueError(
+            f"cannot train on tensors of shapes {found}: expected equally many rows, > 0"
+        )
+    return lengths.pop()
+
+
+def _batches(rows: int, size: int) -> list[slice]:
+    slices = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+    alone = size > 1 and len(slices) > 1 and slices[-1].stop - slices[-1].start == 1
+    return slices[:-1] if alone else slices
+
+
+def _set_rate(optimiser: torch.optim.Optimizer, optimisation: Optimisation, done: float) -> None:
+    """Set the learning rate for the step before which the share `done` of all steps is done."""
+    rate = optimisation.learning_rate
+    if optimisation.schedule == "cosine":
+        rate *= (1 + math.cos(math.pi * done)) / 2
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+
+
+def _finite(value: Tensor, epoch: int, optimisation: Optimisation) -> float:
+    number = value.item()
+    if not math.isfinite(number):
+        raise FederationError(
+            f"training diverged: the loss is {number} in epoch {epoch}, expected a finite number; "
+            f"lower the learning rate (now {optimisation.learning_rate})"
+        )
+    return number

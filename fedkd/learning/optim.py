@@ -1,0 +1,57 @@
+"""Optimisers, and their state as plain tensors."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from fedkd.config import Optimisation
+
+
+def build(parameters: Iterable[nn.Parameter], optimisation: Optimisation) -> torch.optim.Optimizer:
+    """SGD with momentum, or Adam (arXiv:1412.6980), which ignores `momentum`."""
+    rate, decay = optimisation.learning_rate, optimisation.weight_decay
+    if optimisation.optimiser == "adam":
+        return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
+    momentum = optimisation.momentum
+    return torch.optim.SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay)
+
+
+def pack(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Copies of the optimiser's state: `"<parameter's number>.<name>"` to tensor.
+
+    Empty before the first step. Hyper-parameters are left out; they are the configuration's.
+    """
+    return {
+        f"{number}.{name}": value.detach().clone()
+        for number, parameter in enumerate(_parameters(optimiser))
+        for name, value in optimiser.state.get(parameter, {}).items()
+        if isinstance(value, Tensor)
+    }
+
+
+def unpack(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give a fresh optimiser the state that `pack` took from another of the same kind.
+
+    Raises:
+        ValueError: a tensor belongs to no parameter, or has neither its shape nor one element.
+    """
+    parameters = _parameters(optimiser)
+    for key, value in tensors.items():
+        number, _, name = key.partition(".")
+        if not (number.isdecimal() and int(number) < len(parameters) and name):
+            raise ValueError(
+                f"optimiser state {key!r}: expected '<number>.<name>' with a number below "
+                f"{len(parameters)}; was it saved for another model?"
+            )
+        parameter = parameters[int(number)]
+        if value.shape != parameter.shape and value.numel() != 1:
+            raise ValueError(
+                f"optimiser state {key!r} has shape {tuple(value.shape)}: expected "
+                f"{tuple(parameter.shape)}; was it saved for another model?"
+            )
+        optimiser.state[parameter][name] = value.clone()
+
+
+def _parameters(optimiser: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimiser.param_groups for parameter in group["params"]]

@@ -1,0 +1,73 @@
+"""Learning from labels."""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedkd.config import Optimisation
+from fedkd.data.types import Samples
+from fedkd.learning.loop import OnEpoch, fit
+
+
+def train(
+    model: nn.Module,
+    samples: Samples,
+    optimisation: Optimisation,
+    generator: torch.Generator,
+    *,
+    optimiser: torch.optim.Optimizer | None = None,
+    anchor: Mapping[str, Tensor] | None = None,
+    proximal: float = 0.0,
+    on_epoch: OnEpoch | None = None,
+) -> list[float]:
+    """Minimise cross-entropy, near `anchor` if `proximal` > 0; the rest is as in `loop.fit`.
+
+    The proximal term is mu/2 ||w - anchor||^2 over the parameters, FedProx, Li et al. 2018,
+    arXiv:1812.06127.
+
+    Args:
+        model: trained in place.
+        samples: inputs and labels.
+        optimisation: see `loop.fit`.
+        generator: see `loop.fit`.
+        optimiser: see `loop.fit`.
+        anchor: the parameters to stay near, by name; a whole state dict will do.
+        proximal: mu >= 0.
+        on_epoch: see `loop.fit`.
+
+    Returns:
+        The mean loss of each epoch, in nats, the proximal term included.
+
+    Raises:
+        ValueError: mu is negative, or positive without an anchor for every parameter.
+        FederationError: training diverged.
+    """
+    names = [name for name, _ in model.named_parameters()] if proximal else []
+    missing = [name for name in names if name not in (anchor or {})]
+    if proximal < 0 or missing:
+        raise ValueError(
+            f"proximal={proximal}: expected 0, or more with an anchor for every parameter; "
+            f"missing: {', '.join(missing) or 'none'}"
+        )
+
+    def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        value = F.cross_entropy(model(x), y)
+        if anchor is None or proximal == 0:
+            return value
+        distances = [
+            (parameter - anchor[name]).square().sum()
+            for name, parameter in model.named_parameters()
+        ]
+        return value + proximal / 2 * torch.stack(distances).sum()
+
+    return fit(
+        model,
+        (samples.x, samples.y),
+        loss,
+        optimisation,
+        generator,
+        optimiser=optimiser,
+        on_epoch=on_epoch,
+    )

@@ -1,0 +1,104 @@
+"""Building a model from its specification."""
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from fedkd.config import Frozen, ModelSpec, validate
+from fedkd.errors import ConfigError
+from fedkd.models import classifiers
+from fedkd.rng import torch_default
+
+# Any: each function takes its own options class, the one that stands beside it.
+_Build = Callable[[tuple[int, ...], int, Any], nn.Module]
+
+_MODELS: dict[str, tuple[type[Frozen], _Build]] = {
+    "dense-cnn": (classifiers.NoOptions, classifiers.dense_cnn),
+    "lenet5": (classifiers.NoOptions, classifiers.lenet5),
+    "mlp": (classifiers.MLPOptions, classifiers.mlp),
+    "resnet8": (classifiers.ResNetOptions, classifiers.resnet8),
+}
+
+NAMES = tuple(_MODELS)
+"""The built-in classifiers."""
+
+
+def build(
+    spec: ModelSpec, *, shape: tuple[int, ...], classes: int, generator: torch.Generator
+) -> nn.Module:
+    """Build and initialise a classifier, in training mode.
+
+    Args:
+        spec: a built-in name, or an import path `"package.module:Class"` of something that returns
+            an `nn.Module` when called with keywords `shape`, `classes` and the options.
+        shape: of one input: (channels, height, width), or (features,) for rows.
+        classes: how many logits come out.
+        generator: determines the initial weights.
+
+    Raises:
+        ConfigError: the name or an option is unknown, the shape does not fit, or what the import
+            path leads to does not turn (N, *shape) into (N, classes).
+    """
+    with torch_default(generator):
+        model = _own(spec, shape, classes) if ":" in spec.name else _named(spec, shape, classes)
+        _try_out(model, spec, shape, classes)
+    return model
+
+
+def _named(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
+    if spec.name not in _MODELS:
+        near = difflib.get_close_matches(spec.name, NAMES, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"valid here: {', '.join(NAMES)}"
+        raise ConfigError(f"unknown model {spec.name!r}: {hint} (your own: 'package.module:Class')")
+    options, function = _MODELS[spec.name]
+    return function(shape, classes, validate(options, spec.options, prefix=f"{spec.name}."))
+
+
+def _own(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
+    """The model that the user's import path leads to."""
+    module_name, _, attribute = spec.name.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"model {spec.name!r} cannot be imported: {error}; expected 'package.module:Class'"
+        ) from error
+    if not callable(factory):
+        raise ConfigError(
+            f"model {spec.name!r} is {type(factory).__name__!r}: expected a class or a function"
+        )
+    arguments = {"shape": shape, "classes": classes, **spec.options}
+    try:
+        inspect.signature(factory).bind(**arguments)
+    except TypeError as error:
+        raise ConfigError(
+            f"model {spec.name!r} does not take the keywords {', '.join(arguments)}: {error}"
+        ) from error
+    return cast("nn.Module", factory(**arguments))
+
+
+def _try_out(model: object, spec: ModelSpec, shape: tuple[int, ...], classes: int) -> None:
+    """Push two empty inputs through, so that a misfit shows before the first round."""
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            f"model {spec.name!r} returned {type(model).__name__!r}: expected a torch.nn.Module"
+        )
+    model.eval()
+    try:
+        with torch.no_grad():
+            output = model(torch.zeros(2, *shape))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise ConfigError(
+            f"model {spec.name!r} cannot take inputs of shape {shape}: {error}"
+        ) from error
+    model.train()
+    found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+    if found != (2, classes):
+        raise ConfigError(
+            f"model {spec.name!r} turns 2 inputs into {found}: expected logits {(2, classes)}"
+        )

@@ -1,0 +1,78 @@
+import re
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fedkd import models
+from fedkd.config import ModelSpec
+from fedkd.errors import ConfigError
+
+
+class Linear(nn.Module):
+    def __init__(self, shape: tuple[int, ...], classes: int, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+        self.layer = nn.Linear(shape[0], classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.scale * self.layer(x)
+
+
+def too_wide(shape: tuple[int, ...], classes: int) -> nn.Module:
+    return Linear(shape, classes + 1)
+
+
+def narrow(shape: tuple[int, ...], classes: int) -> nn.Module:
+    return Linear((1,), classes)
+
+
+def no_module(shape: tuple[int, ...], classes: int) -> int:
+    return shape[0] * classes
+
+
+@pytest.fixture
+def mine() -> Iterator[str]:
+    module = ModuleType("my_models")
+    for item in (Linear, too_wide, narrow, no_module):
+        setattr(module, item.__name__, item)
+    module.number = 3  # type: ignore[attr-defined]
+    sys.modules["my_models"] = module
+    yield "my_models"
+    del sys.modules["my_models"]
+
+
+def built(name: str, **options: Any) -> nn.Module:
+    spec = ModelSpec.model_validate({"name": name, **options})
+    return models.build(spec, shape=(4,), classes=3, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_model_by_import_path_gets_shape_classes_and_options(mine: str) -> None:
+    model, again = built(f"{mine}:Linear", scale=2.5), built(f"{mine}:Linear", scale=2.5)
+    assert isinstance(model, Linear)
+    assert model.scale == 2.5
+    assert model.training
+    assert torch.equal(model.layer.weight, again.get_parameter("layer.weight"))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("no_such_module:Net", {}, "cannot be imported: No module named 'no_such_module'"),
+        (":Net", {}, "cannot be imported"),
+        ("my_models:Missing", {}, "cannot be imported"),
+        ("my_models:number", {}, "is 'int': expected a class or a function"),
+        ("my_models:Linear", {"depth": 3}, "unexpected keyword argument 'depth'"),
+        ("my_models:no_module", {}, "returned 'int': expected a torch.nn.Module"),
+        ("my_models:too_wide", {}, "turns 2 inputs into (2, 4): expected logits (2, 3)"),
+        ("my_models:narrow", {}, "cannot take inputs of shape (4,)"),
+    ],
+)
+def test_misfits_are_named(mine: str, name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)) as caught:
+        built(name, **options)
+    assert repr(name) in str(caught.value)
