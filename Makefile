@@ -1,0 +1,40 @@
+# The two commands of the README, and those that developers run. Everything lives in .venv.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format clean
+
+help:  ## What there is to make.
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.user  ## Install, then distil ten unlike teachers into one student: two minutes.
+	@rm -rf runs/demo
+	$(BIN)/fedkd simulate configs/demo.toml
+
+test: $(VENV)/.developer  ## Install, then run all tests with coverage.
+	$(BIN)/python -m pytest --cov
+
+check: $(VENV)/.developer  ## Format, lint, types, layers.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.developer  ## Rewrite the code in the house's style.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(VENV)/.user: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) .
+	@touch $@
+
+$(VENV)/.developer: $(VENV)/.user
+	$(INSTALL) '.[dev,ray]'
+	@touch $@
+
+clean:  ## Remove what was made here, runs excepted.
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage dist build
