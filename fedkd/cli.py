@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from fedkd import __version__
 from fedkd.errors import FedkdError
@@ -28,6 +27,7 @@ app = typer.Typer(
     "not share a model, teach one good model together.",
     epilog="Start with: fedkd simulate configs/demo.toml",
     no_args_is_help=True,
+    suggest_commands=False,  # click does
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -145,19 +145,18 @@ def methods(
     if as_json:
         typer.echo(json.dumps(cards, indent=2))
         return
-    table = Table("method", "a client sends", "needs", "returns", "unlike models", "paper")
     for name, card in cards.items():
-        unlike = "yes" if card["unlike_models"] else "no"
-        words = (card["sends"], card["needs"], card["returns"], unlike, card["paper"])
-        table.add_row(name, *words)
-    out.print(table)
+        out.print(f"[bold]{name}[/bold]  [dim]{card['paper']}[/dim]")
+        for heading in ("sends", "needs", "returns"):
+            out.print(f"  {heading:<8}{card[heading]}", highlight=False)
+        out.print(f"  models  {'may differ' if card['unlike_models'] else 'must be equal'}\n")
 
 
 @app.command()
 def data(
     *, as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False
 ) -> None:
-    """List the data sets known by name, and where each was looked for."""
+    """List the data sets known by name, and where each was looked for: $FEDKD_DATA first."""
     from fedkd.data import NAMES, locations
 
     places = {name: locations(name) for name in NAMES}
@@ -168,13 +167,13 @@ def data(
         }
         typer.echo(json.dumps(found, indent=2))
         return
-    table = Table("data set", "here", "looked for in")
     for name, looked in places.items():
-        here = "yes" if any(complete for _, complete in looked) else "no: fetched on first use"
-        lines = [f"{'*' if complete else ' '} {folder}" for folder, complete in looked]
-        table.add_row(name, here, "\n".join(lines))
-    out.print(table)
-    out.print("Your own: data.name = the path of an .npz or a .csv file (docs/data.md).")
+        here = any(complete for _, complete in looked)
+        out.print(f"[bold]{name}[/bold]  {'here' if here else 'not here: fetched on first use'}")
+        for folder, complete in looked:
+            mark = "[green]found[/green]" if complete else "[dim]no   [/dim]"
+            out.print(f"  {mark}  {folder}", highlight=False, soft_wrap=True)
+    out.print("\nYour own: data.name is the path of an .npz or a .csv file, see docs/data.md.")
 
 
 def main() -> NoReturn:
