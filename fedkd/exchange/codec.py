@@ -6,6 +6,7 @@ expected, never what was received.
 """
 
 import json
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,11 +37,14 @@ class TensorSpec:
 
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.float32
+    low: float = -math.inf
+    high: float = math.inf
+    """Every value lies in [low, high]; floating ones are finite in any case."""
 
     @classmethod
-    def of(cls, tensor: Tensor) -> "TensorSpec":
-        """The specification that `tensor` itself meets."""
-        return cls(tuple(tensor.shape), tensor.dtype)
+    def of(cls, tensor: Tensor, *, low: float = -math.inf) -> "TensorSpec":
+        """The specification of a tensor like this one."""
+        return cls(tuple(tensor.shape), tensor.dtype, low=low)
 
     @property
     def nbytes(self) -> int:
@@ -91,7 +95,7 @@ def decode(payload: bytes, expected: Expected | None = None) -> dict[str, Tensor
     except Exception as error:
         raise MessageError("message is not valid safetensors") from error
     if expected is not None:
-        _check_values(tensors)
+        _check_values(tensors, expected)
     return tensors
 
 
@@ -132,7 +136,12 @@ def _check_header(header: dict[str, Any], expected: Expected) -> None:
         raise MessageError(f"message has other fields than the {len(expected)} that were agreed")
 
 
-def _check_values(tensors: Tensors) -> None:
-    for name, tensor in tensors.items():
+def _check_values(tensors: Tensors, expected: Expected) -> None:
+    for name, spec in expected.items():
+        tensor = tensors[name]
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise MessageError(f"field {name!r} holds NaN or infinity")
+        if tensor.numel() and not (
+            spec.low <= tensor.min().item() <= tensor.max().item() <= spec.high
+        ):
+            raise MessageError(f"field {name!r} is not within [{spec.low:g}, {spec.high:g}]")

@@ -31,27 +31,23 @@ def values(ctx: ClientContext, test: Samples) -> dict[str, Value]:
 
 def expected(classes: int, *, teacher: bool) -> Expected:
     """What `values` must look like to the server."""
-    correct = {_CORRECT: TensorSpec((classes,), torch.int64)} if teacher else {}
-    return {**correct, _SECONDS: TensorSpec((len(PHASES),), torch.float64)}
+    correct = {_CORRECT: TensorSpec((classes,), torch.int64, low=0)} if teacher else {}
+    return {**correct, _SECONDS: TensorSpec((len(PHASES),), torch.float64, low=0)}
 
 
 def check(upload: Tensors, totals: torch.Tensor) -> None:
-    """Refuse a report that no teacher and no clock can make.
+    """Refuse a score that no teacher can have.
 
     Args:
-        upload: one client's tensors.
+        upload: one client's tensors, as `expected`.
         totals: the test samples of each class (C,).
 
     Raises:
-        MessageError: more correct answers than samples, or a negative time.
+        MessageError: more correct answers than samples.
     """
-    correct = upload.get(_CORRECT)
-    if correct is not None and bool(((correct < 0) | (correct > totals)).any()):
-        raise MessageError(
-            f"field {_CORRECT!r} is not between 0 and the test samples of each class"
-        )
-    if bool((upload[_SECONDS] < 0).any()):
-        raise MessageError(f"field {_SECONDS!r} holds a negative time")
+    right = correct(upload)
+    if right is not None and bool((right > totals).any()):
+        raise MessageError(f"field {_CORRECT!r} counts more than the test samples of a class")
 
 
 def correct(upload: Tensors) -> torch.Tensor | None:

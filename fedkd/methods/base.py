@@ -4,6 +4,7 @@ A method sees a context and tensors, nothing of Flower and nothing of the round 
 tested on tiny tensors. It keeps no state of its own: what must last goes into `ctx.state`.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -99,7 +100,7 @@ class Setting:
     def model_and_count(self, client: int) -> Expected:
         """What `ClientContext.model_and_count` of this client must look like."""
         spec = self.experiment.client_model(client)
-        return {**self.model_specs(spec), "count": TensorSpec((), torch.int64)}
+        return {**self.model_specs(spec), "count": TensorSpec((), torch.int64, low=1)}
 
     def proxy_subset(self, size: int | None, round: int) -> Tensor:
         """The indices into the proxy set that every party draws alike for `round`."""
@@ -118,8 +119,10 @@ class Setting:
         key = str(spec)
         if key not in self._specs:
             state = self.build(spec, purpose="specification").state_dict()
+            # A negative variance would turn every answer of the model into NaN.
             self._specs[key] = {
-                name: TensorSpec.of(tensor) for name, tensor in prefixed("model", state).items()
+                name: TensorSpec.of(t, low=0 if name.endswith(".running_var") else -math.inf)
+                for name, t in prefixed("model", state).items()
             }
         return self._specs[key]
 

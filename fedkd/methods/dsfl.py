@@ -42,7 +42,8 @@ class DSFL(Method):
 
     def expects(self, setting: Setting, client: int) -> Expected:
         size = len(setting.proxy_subset(self.params.public_per_round, round=1))
-        return {"probabilities": TensorSpec((size, setting.classes), torch.float16)}
+        shape = (size, setting.classes)
+        return {"probabilities": TensorSpec(shape, torch.float16, low=0, high=1)}
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
         if "aggregate" in broadcast:  # the last round's, so it stands on the last round's subset
