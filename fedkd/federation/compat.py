@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from flwr.app import Context, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 from flwr.supercore.run import Run
@@ -12,7 +12,7 @@ from flwr.supercore.task_identity import TaskIdentity
 SERVER_NODE = 1
 """The node id that Flower gives the server."""
 
-__all__ = ["SERVER_NODE", "Run", "identify_server", "new_context", "ray_simulation"]
+__all__ = ["SERVER_NODE", "Run", "identify_server", "new_context", "number", "ray_simulation"]
 
 
 def identify_server(run_id: int) -> None:
@@ -20,6 +20,11 @@ def identify_server(run_id: int) -> None:
     TaskIdentity.task_id = 1
     TaskIdentity.run_id = run_id
     TaskIdentity.node_id = SERVER_NODE
+
+
+def number(message: Message, identity: int) -> None:
+    """Give a message its id, as a SuperLink would."""
+    message.metadata.__dict__["_message_id"] = str(identity)
 
 
 def new_context(run_id: int, node_id: int, node_config: Mapping[str, Any]) -> Context:

@@ -21,7 +21,7 @@ from fedkd.federation.answers import Observer
 from fedkd.federation.client import WATCHER, client_app
 from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.rounds import Keeper, federate
-from fedkd.federation.state import DiskState
+from fedkd.federation.state import DiskState, MemoryState
 from fedkd.federation.world import World, prepare_json
 
 
@@ -35,14 +35,15 @@ def check(world: World) -> None:
         raise ConfigError("engine.kind is 'ray', which is not installed: pip install 'fedkd[ray]'")
 
 
-def simulate(world: World, keeper: Keeper, observer: Observer, *, states: Path) -> nn.Module:
+def simulate(world: World, keeper: Keeper, observer: Observer, *, states: Path | None) -> nn.Module:
     """Run an experiment on this machine, on the engine that it names.
 
     Args:
         world: the experiment, prepared.
         keeper: keeps finished rounds.
         observer: is told what happens.
-        states: the folder in which each client keeps its state.
+        states: the folder in which each client keeps its state, so that a run can resume; None
+            keeps it in memory, on the in-process engine only.
 
     Returns:
         The student.
@@ -58,9 +59,11 @@ def simulate(world: World, keeper: Keeper, observer: Observer, *, states: Path) 
 
 
 def _in_process(
-    world: World, keeper: Keeper, observer: Observer, states: Path, threads: int
+    world: World, keeper: Keeper, observer: Observer, states: Path | None, threads: int
 ) -> nn.Module:
-    app = client_app(lambda _context: world, partial(_state, states))
+    in_memory = [MemoryState() for _ in world.data.clients]
+    state = partial(_state, states) if states else lambda _context, client: in_memory[client]
+    app = client_app(lambda _context: world, state)
     token = WATCHER.set(observer.client_does)
     try:
         with InProcessGrid(app, nodes=world.setting.clients, threads=threads) as grid:
@@ -70,8 +73,10 @@ def _in_process(
 
 
 def _on_ray(
-    world: World, keeper: Keeper, observer: Observer, states: Path, threads: int
+    world: World, keeper: Keeper, observer: Observer, states: Path | None, threads: int
 ) -> nn.Module:
+    if states is None:
+        raise ValueError("Expected a folder for client states: Ray's workers share no memory.")
     server, outcome = ServerApp(), []
 
     @server.main()

@@ -99,16 +99,16 @@ class InProcessGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Queue messages for their nodes."""
-        self._replace_hanging_workers()
         pushed = []
         for message in messages:
-            message.metadata.__dict__["_message_id"] = str(next(self._numbers))
+            compat.number(message, next(self._numbers))
             pushed.append(message.metadata.message_id)
             self._jobs.put(_Job(message))
         return pushed
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The replies that have arrived; waits a moment if there is none yet."""
+        self._replace_hanging_workers()
         wanted = list(message_ids)
         with self._arrived:
             self._arrived.wait_for(lambda: any(i in self._replies for i in wanted), _PATIENCE)
@@ -160,7 +160,7 @@ class InProcessGrid(Grid):
             self._busy.add(node)
         try:
             reply = self._app(message, self._contexts[node])
-        except Exception as error:  # noqa: BLE001 - Flower's contract: a node answers with an Error
+        except BaseException as error:  # noqa: BLE001 - sys.exit() in a client must not end its worker
             reply = Message(Error(0, type(error).__name__), reply_to=message)
         finally:
             with self._arrived:

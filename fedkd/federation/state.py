@@ -6,7 +6,7 @@ that was cut off and is run again finds what it found the first time.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from fedkd.exchange.gate import Receipt
 from fedkd.files import write_atomically
 
 _RECEIPTS = "receipts.jsonl"
+_STATE_FILE = re.compile(r"round-(\d{6,})\.safetensors")
 
 
 class ClientState(Protocol):
@@ -49,37 +50,38 @@ class MemoryState:
     ) -> None:
         """See `ClientState.save`."""
         self.receipts[round] = tuple(receipts)
-        self._kept = {round: {name: t.detach().clone() for name, t in tensors.items()}}
+        self._kept[round] = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        for stale in _stale(self._kept, round):
+            del self._kept[stale]
 
 
 class DiskState:
-    """A client's memory in a folder of its own, one safetensors file a round, the last two kept."""
+    """A client's memory in a folder of its own: one safetensors file a round, and its receipts."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def load(self, *, before: int) -> dict[str, Tensor]:
         """See `ClientState.load`."""
-        earlier = [round for round in self._rounds() if round < before]
-        return load(self._path(max(earlier)).read_bytes()) if earlier else {}
+        latest = max((round for round in self._rounds() if round < before), default=None)
+        return {} if latest is None else load(self._path(latest).read_bytes())
 
     def save(
         self, tensors: dict[str, Tensor], receipts: Sequence[Receipt] = (), *, round: int
     ) -> None:
         """See `ClientState.save`."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        lines = {**self.receipts(), round: [asdict(receipt) for receipt in receipts]}
-        text = "".join(json.dumps({"round": r, "released": lines[r]}) + "\n" for r in sorted(lines))
-        write_atomically(self._folder / _RECEIPTS, text)
-        contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-        write_atomically(self._path(round), save(contiguous))
-        # The server may still run this round again, so what this round started from stays as well.
-        needed = {round, max((r for r in self._rounds() if r < round), default=round)}
-        for stale in set(self._rounds()) - needed:
+        line = {"round": round, "released": [asdict(receipt) for receipt in receipts]}
+        with (self._folder / _RECEIPTS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if tensors:
+            contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+            write_atomically(self._path(round), save(contiguous), durable=False)
+        for stale in _stale(self._rounds(), round):
             self._path(stale).unlink(missing_ok=True)
 
     def receipts(self) -> dict[int, list[dict[str, Any]]]:
-        """What left this client, by round."""
+        """What left this client, by round; of a round that was run again, what left last."""
         path = self._folder / _RECEIPTS
         if not path.exists():
             return {}
@@ -89,7 +91,19 @@ class DiskState:
     def _path(self, round: int) -> Path:
         return self._folder / f"round-{round:06d}.safetensors"
 
-    def _rounds(self) -> list[int]:
-        names = [path.name for path in self._folder.glob("round-*.safetensors")]
-        matches = [re.fullmatch(r"round-(\d+)\.safetensors", name) for name in names]
-        return sorted(int(match[1]) for match in matches if match)
+    def _rounds(self) -> set[int]:
+        try:
+            names = [path.name for path in self._folder.iterdir()]
+        except FileNotFoundError:
+            return set()
+        matches = [_STATE_FILE.fullmatch(name) for name in names]
+        return {int(match[1]) for match in matches if match}
+
+
+def _stale(kept: Iterable[int], round: int) -> set[int]:
+    """The rounds that are needed no more once `round` is kept.
+
+    The server may still run `round` again, so what it started from stays as well.
+    """
+    kept = set(kept)
+    return kept - {round, max((r for r in kept if r < round), default=round)}

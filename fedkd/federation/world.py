@@ -49,6 +49,7 @@ def prepare(experiment: Experiment) -> World:
         str(s): s for s in (*experiment.clients.models, experiment.student.model)
     }.values():
         setting.model_specs(spec)
+    method.check(setting)
     for client in range(setting.clients):
         method.expects(setting, client)
     return World(experiment, method, federated, setting)

@@ -112,6 +112,35 @@ def accuracy_once(last: Round) -> Chart | None:
     return chart("once", "Accuracy side by side", _standing(last), draw, heights=(height, height))
 
 
+def accuracy_by_epoch(last: Round) -> Chart | None:
+    """The student within a round; None where it was not measured on the way."""
+    curve = last.student.curve
+    if len(curve) < 2:
+        return None
+    heights = (340.0, 300.0)
+
+    def draw(axes: Axes, width: int) -> None:
+        ends = [("Student", curve[-1], STUDENT)]
+        axes.plot(range(1, len(curve) + 1), curve, color=STUDENT, linewidth=2.6)
+        if last.ensemble is not None:
+            ends.append(("Ensemble", last.ensemble.accuracy, ENSEMBLE))
+        if last.teachers is not None:
+            best = max(t.accuracy for t in last.teachers.by_client.values())
+            ends.append(("Best teacher", best, TEACHERS))
+        for _, level, colour in ends[1:]:
+            axes.axhline(level, color=colour, linewidth=1.5, linestyle="--")
+        frame_accuracy(axes)
+        label_ends(axes, ends, height=heights[width < WIDE])
+        axes.set_xlabel("epoch at the server")
+
+    best = max(range(len(curve)), key=curve.__getitem__)
+    caption = (
+        f"In {len(curve)} epochs at the server the student goes from {percent(curve[0])} to "
+        f"{percent(curve[-1])}; its best is {percent(curve[best])}, in epoch {best + 1}."
+    )
+    return chart("by-epoch", "Accuracy by epoch", caption, draw, heights=heights)
+
+
 def _standing(last: Round) -> str:
     student, parts = last.student.accuracy, []
     if last.teachers is not None:

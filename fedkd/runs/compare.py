@@ -25,7 +25,7 @@ def plan(experiment: Experiment, names: Sequence[str], seeds: int) -> list[Exper
         ConfigError: an unknown method, or one that cannot run this experiment.
     """
     runs = []
-    for name in names:
+    for name in dict.fromkeys(names):
         own = name == experiment.method.name
         choice = experiment.method if own else MethodChoice(name=name)
         for seed in range(experiment.seed, experiment.seed + seeds):

@@ -81,7 +81,7 @@ class Display:
         self._server = ""
         line = round_in_words(record)
         self._progress.update(self._task, completed=record["round"], note="")
-        self._console.print(line, highlight=False)
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _draw(self) -> Group:
         with self._lock:

@@ -102,7 +102,7 @@ def _svg(name: str, draw: Callable[[Axes, int], None], width: int, height: float
         figure = Figure(figsize=(width / 72, height / 72), layout="constrained", frameon=False)
         draw(figure.add_subplot(facecolor="none"), width)
         # Unlike figure.savefig, which draws once more to find a layout that is found here anyway.
-        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
+        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})  # type: ignore[no-untyped-call]
     return Markup(_inline(file.getvalue(), name))  # noqa: S704 - matplotlib escapes its texts
 
 

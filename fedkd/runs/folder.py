@@ -26,6 +26,7 @@ from fedkd.errors import ConfigError, RunFolderError
 from fedkd.exchange.messages import Broadcast, Tensors, group, prefixed
 from fedkd.federation.answers import Record
 from fedkd.federation.rounds import Checkpoint
+from fedkd.federation.state import DiskState
 from fedkd.files import write_atomically
 
 _GENERATED_PER_CLASS = 10
@@ -102,9 +103,9 @@ class RunFolder:
     def released(self) -> list[dict[str, Any]]:
         """What left the clients, by field and provenance, from the clients' own receipts."""
         totals: dict[tuple[str, str], dict[str, Any]] = {}
-        for path in sorted(self.states.glob("*/receipts.jsonl")):
-            for line in path.read_text(encoding="utf-8").splitlines():
-                for receipt in json.loads(line)["released"]:
+        for folder in sorted(self.states.iterdir()):
+            for receipts in DiskState(folder).receipts().values():
+                for receipt in receipts:
                     key = (receipt["field"], receipt["provenance"])
                     total = totals.setdefault(key, {"times": 0, "bytes": 0})
                     total["times"] += 1

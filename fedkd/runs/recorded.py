@@ -66,11 +66,18 @@ class Failure(Recorded):
     reason: str
 
 
+class StudentScores(Scores):
+    """The student's scores after a round, and on the way there."""
+
+    curve: tuple[float, ...] = ()
+    """Accuracy after each epoch of the server's work, where a method measures it."""
+
+
 class Round(Recorded):
     """A line of `rounds.jsonl`."""
 
     round: int
-    student: Scores
+    student: StudentScores
     teachers: Teachers | None
     ensemble: Ensemble | None
     losses: dict[str, float | None]

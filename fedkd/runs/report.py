@@ -108,7 +108,10 @@ def _tiles(run: Run) -> list[Tile]:
 def _accuracy(run: Run, classes: Sequence[str]) -> list[Chart]:
     last = run.rounds[-1]
     several = len(run.rounds) > 1
-    drawn = [charts.accuracy_by_round(run.rounds) if several else charts.accuracy_once(last)]
+    if several:
+        drawn: list[Chart | None] = [charts.accuracy_by_round(run.rounds)]
+    else:
+        drawn = [charts.accuracy_once(last), charts.accuracy_by_epoch(last)]
     if last.teachers is not None:
         drawn.append(accuracy_by_client(last, last.teachers.by_client))
     drawn.append(heatmaps.accuracy_by_class(last, classes))
