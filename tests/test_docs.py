@@ -1,0 +1,71 @@
+"""What the documents show must run as it stands there."""
+
+import re
+import tomllib
+from pathlib import Path
+
+from rich.console import Console
+
+from fedkd import config, methods
+from fedkd.data import NAMES
+from fedkd.federation.world import prepare
+from fedkd.runs.display import Display
+from fedkd.runs.simulate import simulate
+
+ROOT = Path(__file__).parents[1]
+
+
+def blocks(document: str, language: str) -> list[str]:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def test_the_experiment_in_the_readme_is_the_one_that_the_demo_runs():
+    [shown] = blocks("README.md", "toml")
+    mine = config.parse(tomllib.loads(shown))
+    demo = config.load(ROOT / "configs" / "demo.toml")
+    assert mine.data == demo.data
+    assert mine.clients.models == demo.clients.models
+    assert (mine.method.name, mine.student, mine.rounds) == ("fedmd", demo.student, demo.rounds)
+    prepare(mine)
+
+
+def test_the_method_in_the_documents_trains_a_student(tmp_path, monkeypatch):
+    [source] = blocks("docs/methods.md", "python")
+    (tmp_path / "votes.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    experiment = config.load(
+        ROOT / "configs" / "demo.toml",
+        [
+            "method.name=votes:Votes",
+            "rounds=1",
+            "clients.count=3",
+            "clients.training.epochs=2",
+            "data.public.size=1000",
+            'clients.models=["mlp"]',
+            "student.model=mlp",
+        ],
+    )
+    with Display(Console(quiet=True), title="votes", rounds=1) as display:
+        summary = simulate(experiment, tmp_path / "run", display)
+    assert summary["student"]["accuracy"] > 0.4  # chance is 0.1
+    assert summary["released"][0]["field"] == "votes"
+
+
+def test_every_method_and_its_parameters_are_documented():
+    documented = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}` |" in documented for name in methods.BUILT_IN)
+    for name in methods.BUILT_IN:
+        parameters = methods.find(name).Params.model_fields
+        assert all(f"`{parameter}`" in documented for parameter in parameters)
+
+
+def test_every_method_is_in_the_readme():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in readme for name in methods.BUILT_IN)
+
+
+def test_every_partition_and_data_set_is_documented():
+    documented = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    schemes = ["iid", "shards", "natural", "dirichlet", "dirichlet-balanced", "dirichlet-client"]
+    assert all(f"| `{name}` |" in documented for name in [*schemes, *NAMES])
