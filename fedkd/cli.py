@@ -44,19 +44,27 @@ Resume = Annotated[
 ]
 
 
+def _print_version(value: bool) -> None:  # noqa: FBT001 - typer's
+    if value:
+        out.print(f"fedkd {__version__}", highlight=False)
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     *,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show tracebacks, and what clients log.")
     ] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[  # noqa: ARG001 - its callback does it, before a command is missed
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
 ) -> None:
     if debug:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-    if version:
-        out.print(f"fedkd {__version__}", highlight=False)
-        raise typer.Exit
 
 
 @app.command()

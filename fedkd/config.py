@@ -270,56 +270,99 @@ def validate(model: type[M], table: Any, *, prefix: str = "") -> M:
     """
     try:
         # Strict, but by way of JSON: a TOML array may be a tuple, a string may not be a number.
-        return model.model_validate_json(json.dumps(table, default=str), strict=True)
+        text = json.dumps(_over_defaults(model, table), default=str)
+        return model.model_validate_json(text, strict=True)
     except ValidationError as error:
-        lines = [_explain(model, dict(detail), prefix) for detail in error.errors()]
+        details = [dict(detail) for detail in error.errors()]
+        # What is wrong inside a value explains what is wrong with the value.
+        inner = [d for d in details if not any(_within(other, d) for other in details)]
+        lines = [_explain(model, detail, prefix) for detail in inner]
         raise ConfigError("; ".join(dict.fromkeys(lines))) from error
 
 
+def _over_defaults(model: type[BaseModel], table: Any) -> Any:
+    """Let a table that says part of an `Optimisation` keep the rest of the field's own default.
+
+    Or else `[method.student] epochs = 3` would quietly change the method's learning rate as well.
+    """
+    if not isinstance(table, Mapping):
+        return table
+    defaults = {key: field.default for key, field in model.model_fields.items()}
+    return {
+        key: {**defaults[key].model_dump(), **value}
+        if isinstance(defaults.get(key), Optimisation) and isinstance(value, Mapping)
+        else value
+        for key, value in table.items()
+    }
+
+
+def _within(inner: dict[str, Any], outer: dict[str, Any]) -> bool:
+    depth = len(outer["loc"])
+    return len(inner["loc"]) > depth and inner["loc"][:depth] == outer["loc"]
+
+
 def _explain(model: type[BaseModel], detail: dict[str, Any], prefix: str) -> str:
-    # A discriminated union puts its tag into the location; it is no key of the file.
-    location = [part for part in detail["loc"] if part not in _TAGS]
-    key = prefix + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in location).lstrip(
-        "."
-    )
+    parts, valid = _locate(model, detail["loc"])
+    steps = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    key = prefix + "".join(steps).lstrip(".")
     kind, value = detail["type"], detail["input"]
     if kind == "extra_forbidden":
-        valid = _valid_keys(model, detail["loc"])
-        near = difflib.get_close_matches(str(location[-1]), valid, n=1, cutoff=0.5)
-        parent = key[: -len(str(location[-1]))]
-        hint = f"did you mean {parent + near[0]!r}?" if near else f"valid here: {', '.join(valid)}"
-        return f"unknown key {key!r}: {hint}"
+        last = str(parts[-1])
+        return f"unknown key {key!r}: {_hint(last, valid, key.removesuffix(last))}"
     if kind == "missing":
         return f"key {key!r} is missing"
     if kind == "value_error":
         return str(detail["ctx"]["error"])
-    message = detail["msg"].removeprefix("Input should be ").removeprefix("a ")
+    if kind.startswith("union_tag"):
+        return _explain_tag(key, value, detail["ctx"])
+    message = re.sub(r"^\w+ should ", "to ", detail["msg"]).removeprefix("to be ")
     return f"key {key!r} is {_show(value)}: expected {message}"
 
 
-_TAGS = frozenset(
-    tag
-    for scheme in get_args(get_args(Partition)[0])
-    for tag in get_args(scheme.model_fields["scheme"].annotation)
-)
+def _explain_tag(key: str, table: dict[str, Any], about: dict[str, Any]) -> str:
+    """The complaint about the key that says which of several kinds a table is."""
+    key, value = f"{key}.{_SCHEME}", table.get(_SCHEME)
+    if value is None:
+        return f"key {key!r} is missing"
+    valid = re.findall(r"'([^']*)'", about["expected_tags"])
+    return f"key {key!r} is {_show(value)}: {_hint(str(value), valid)}"
 
 
-def _valid_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """The keys of the table in which `location` ends."""
-    current: Any = model
-    for part in location[:-1]:
-        candidates = _models_in(current.model_fields[part].annotation) if part not in _TAGS else []
-        if part in _TAGS:
+def _hint(word: str, valid: Sequence[str], parent: str = "") -> str:
+    near = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
+    guess = f"did you mean {parent + near[0]!r}? " if near else ""
+    return f"{guess}valid here: {', '.join(valid) or 'none'}"
+
+
+_SCHEME = "scheme"
+"""The key that tells the partitions apart; its value is their tag."""
+
+
+def _locate(
+    model: type[BaseModel], location: tuple[int | str, ...]
+) -> tuple[list[int | str], list[str]]:
+    """The keys of a location as the file has them, and those that are valid where it ends.
+
+    Pydantic adds a partition's tag after the partition's own key; it is no key of the file.
+    """
+    keys: list[int | str] = []
+    valid: list[str] = []
+    inside = [model]
+    for part in location:
+        if len(inside) > 1:
+            inside = [each for each in inside if part in _tags(each)]
             continue
-        if not candidates:
-            return []
-        current = candidates[0]
-        if len(candidates) > 1:
-            tag = location[location.index(part) + 1]
-            current = next(
-                c for c in candidates if tag in get_args(c.model_fields["scheme"].annotation)
-            )
-    return sorted(current.model_fields)
+        keys.append(part)
+        if isinstance(part, str):
+            fields = inside[0].model_fields if inside else {}
+            valid = sorted(fields)
+            inside = _models_in(fields[part].annotation) if part in fields else []
+    return keys, valid
+
+
+def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
+    field = model.model_fields.get(_SCHEME)
+    return () if field is None else get_args(field.annotation)
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -42,7 +42,7 @@ def mean(knowledge: Tensor) -> Tensor:
 
 
 def entropy_reduction(probabilities: Tensor, *, temperature: float) -> Tensor:
-    """ERA, softmax(mean p / T): sharpens where T < 1. Itahara et al. 2021, arXiv:2008.06180.
+    """ERA, softmax(mean p / T): sharper, the lower T. Itahara et al. 2021, arXiv:2008.06180.
 
     Args:
         probabilities: (K, N, C), rows summing to 1.

@@ -27,7 +27,9 @@ _CODES = {
     torch.float32: "F32",
     torch.float16: "F16",
     torch.int64: "I64",
+    torch.int32: "I32",
     torch.uint8: "U8",
+    torch.bool: "BOOL",
 }
 
 
@@ -70,7 +72,13 @@ def encode(tensors: Tensors) -> bytes:
                 f"tensor {name!r} has dtype {tensor.dtype}: the codec carries "
                 f"{', '.join(str(dtype) for dtype in _CODES)}"
             )
-    return save({name: tensors[name].detach().contiguous() for name in sorted(tensors)})
+    # Copies: safetensors refuses tensors that share memory, as a model's tied weights do.
+    return save(
+        {
+            name: tensors[name].detach().clone(memory_format=torch.contiguous_format)
+            for name in sorted(tensors)
+        }
+    )
 
 
 def decode(payload: bytes, expected: Expected | None = None) -> dict[str, Tensor]:
@@ -78,8 +86,7 @@ def decode(payload: bytes, expected: Expected | None = None) -> dict[str, Tensor
 
     Args:
         payload: what `encode` made.
-        expected: what must be in it, exactly. None trusts the sender: a client reading its own
-        server, a
+        expected: what must be in it, exactly. None trusts the sender: a client its own server, a
             server its own checkpoint.
 
     Raises:

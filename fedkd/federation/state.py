@@ -7,10 +7,12 @@ that was cut off and is run again finds what it found the first time.
 import json
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -73,10 +75,15 @@ class DiskState:
         self._folder.mkdir(parents=True, exist_ok=True)
         line = {"round": round, "released": [asdict(receipt) for receipt in receipts]}
         with (self._folder / _RECEIPTS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            # On a line of its own, even after half of one that a killed writer left.
+            file.write("\n" + json.dumps(line))
         if tensors:
-            contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-            write_atomically(self._path(round), save(contiguous), durable=False)
+            # Copies: safetensors refuses tensors that share memory, as a model's tied weights do.
+            copies = {
+                name: tensor.detach().clone(memory_format=torch.contiguous_format)
+                for name, tensor in tensors.items()
+            }
+            write_atomically(self._path(round), save(copies), durable=False)
         for stale in _stale(self._rounds(), round):
             self._path(stale).unlink(missing_ok=True)
 
@@ -85,8 +92,12 @@ class DiskState:
         path = self._folder / _RECEIPTS
         if not path.exists():
             return {}
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return {line["round"]: line["released"] for line in lines}
+        released = {}
+        for text in path.read_text(encoding="utf-8").splitlines():
+            with suppress(json.JSONDecodeError):  # half a line: its round was run again
+                line = json.loads(text)
+                released[line["round"]] = line["released"]
+        return released
 
     def _path(self, round: int) -> Path:
         return self._folder / f"round-{round:06d}.safetensors"

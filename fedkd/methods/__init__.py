@@ -33,7 +33,7 @@ def find(name: str) -> type[Method]:
         raise ConfigError(f"unknown method {name!r}: {hint}; your own is 'package.module:Class'")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ConfigError(f"method {name!r} cannot be imported: {error}") from error
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise ConfigError(f"method {name!r} is no subclass of fedkd.methods.base.Method")
@@ -50,7 +50,6 @@ def resolve(experiment: Experiment) -> tuple[Method, Experiment]:
     params = validate(kind.Params, experiment.method.parameters, prefix="method.")
     method = kind(params)
     _check_card(method, experiment)
-    method.check(experiment)
     complete = params.model_dump(mode="json", exclude_none=True)
     choice = MethodChoice.model_validate({"name": experiment.method.name, **complete})
     return method, experiment.model_copy(update={"method": choice})

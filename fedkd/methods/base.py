@@ -331,8 +331,10 @@ class Method:
     def __init__(self, params: Frozen) -> None:
         self.params = params
 
-    def check(self, experiment: Experiment) -> None:
-        """Refuse an experiment that the method cannot run, where the card's flags do not say it.
+    def check(self, setting: Setting) -> None:
+        """Refuse what the method cannot run, where the card's flags do not say it.
+
+        Called before anything runs.
 
         Raises:
             ConfigError: with the keys that do not fit.

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fedkd.config import Frozen, Optimisation
 from fedkd.data.types import Samples
+from fedkd.errors import ConfigError
 from fedkd.exchange.aggregation import mean
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload
@@ -64,6 +65,13 @@ class Dense(Method):
     )
     Params = DenseParams
     params: DenseParams
+
+    def check(self, setting: Setting) -> None:
+        if len(setting.shape) != 3:
+            raise ConfigError(
+                f"method 'dense' cannot generate inputs of shape {setting.shape}: expected images "
+                "(channels, height, width); for rows of features choose a method with a proxy set"
+            )
 
     def expects(self, setting: Setting, client: int) -> Expected:
         return setting.model_specs(setting.experiment.client_model(client))

@@ -14,10 +14,10 @@ from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setti
 class DSFLParams(Frozen):
     """DS-FL's own parameters."""
 
-    public_per_round: int | None = Field(default=1000, ge=1)
+    public_per_round: int = Field(default=1000, ge=1)
     """Proxy samples used in a round, drawn anew each round."""
     temperature: float = Field(default=0.1, gt=0)
-    """ERA's temperature; below 1 it sharpens the clients' mean."""
+    """ERA's temperature; the lower, the sharper the aggregate."""
     digest: Optimisation = Optimisation(epochs=5)
     """How a client fits its teacher to the aggregate before it returns to its private data."""
     student: Optimisation = Optimisation(epochs=5)

@@ -1,6 +1,5 @@
 """No collaboration: what the largest party would have had alone."""
 
-from fedkd.config import Experiment
 from fedkd.errors import ConfigError
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group
@@ -21,11 +20,14 @@ class Local(Method):
         returns="the largest client's teacher",
     )
 
-    def check(self, experiment: Experiment) -> None:
-        if experiment.student.model not in experiment.clients.models:
+    def check(self, setting: Setting) -> None:
+        experiment = setting.experiment
+        dealt = [str(experiment.client_model(client)) for client in range(setting.clients)]
+        if str(experiment.student.model) not in dealt:
+            found = ", ".join(dict.fromkeys(dealt))
             raise ConfigError(
-                f"student.model is {str(experiment.student.model)!r}: method 'local' hands over one "
-                f"client's teacher, so expected one of clients.models ({_names(experiment)})"
+                f"student.model is {str(experiment.student.model)!r}: method 'local' hands over "
+                f"one client's teacher, so expected one that a client has ({found})"
             )
 
     def expects(self, setting: Setting, client: int) -> Expected:
@@ -42,7 +44,3 @@ class Local(Method):
             largest = max(alike, key=lambda client: int(uploads[client]["count"]))
             ctx.student.load_state_dict(group("model", uploads[largest]))
         return Broadcast()
-
-
-def _names(experiment: Experiment) -> str:
-    return ", ".join(str(model) for model in experiment.clients.models)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fedkd import methods
 from fedkd.config import Experiment, MethodChoice
-from fedkd.errors import RunFolderError
+from fedkd.errors import ConfigError, RunFolderError
 from fedkd.federation.answers import Observer
 from fedkd.federation.world import prepare
 from fedkd.runs.simulate import simulate
@@ -22,8 +22,10 @@ def plan(experiment: Experiment, names: Sequence[str], seeds: int) -> list[Exper
     defaults. Seeds count up from the experiment's own.
 
     Raises:
-        ConfigError: an unknown method, or one that cannot run this experiment.
+        ConfigError: no method, an unknown one, or one that cannot run this experiment.
     """
+    if not names:
+        raise ConfigError("no method to compare was named: expected such as fedavg,fedmd,dense")
     runs = []
     for name in dict.fromkeys(names):
         own = name == experiment.method.name

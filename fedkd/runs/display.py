@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedkd.federation.answers import Record
+from fedkd.runs import words
 
 _SHOWN = 16
 """Clients at work that are listed; a federation may have thousands."""
@@ -38,7 +39,7 @@ class Display:
             TextColumn("{task.fields[note]}"),
         )
         self._task = self._progress.add_task(title, total=rounds, note="")
-        self._live = Live(get_renderable=self._draw, console=console, transient=True)
+        self._live = Live(self, console=console, transient=True)
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -83,7 +84,7 @@ class Display:
         self._progress.update(self._task, completed=record["round"], note="")
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def _draw(self) -> Group:
+    def __rich__(self) -> Group:
         with self._lock:
             working = sorted(self._working.items())
             failed = sorted(self._failed.items())
@@ -104,17 +105,17 @@ class Display:
 
 def round_in_words(record: Record) -> str:
     """A round in one line, for a terminal or a log."""
-    parts = [f"round {record['round']:>3}", f"student {_percent(record['student'])}"]
+    parts = [f"round {record['round']:>3}", f"student {_accuracy(record['student'])}"]
     if record["teachers"] is not None:
         best = max(t["accuracy"] for t in record["teachers"]["by_client"].values())
         mean = record["teachers"]["mean_accuracy"]
-        parts.append(f"teachers {100 * mean:.1f} % (best {100 * best:.1f} %)")
+        parts.append(f"teachers {words.percent(mean)} (best {words.percent(best)})")
     if record["ensemble"] is not None:
-        parts.append(f"ensemble {_percent(record['ensemble'])}")
-    parts.append(f"{record['seconds']['total']:.1f} s")
+        parts.append(f"ensemble {_accuracy(record['ensemble'])}")
+    parts.append(words.duration(record["seconds"]["total"]))
     parts += [f"client {f['client']} left out: {f['reason']}" for f in record["failures"]]
     return "  ".join(parts)
 
 
-def _percent(score: dict[str, float]) -> str:
-    return f"{100 * score['accuracy']:.1f} %"
+def _accuracy(score: dict[str, float]) -> str:
+    return words.percent(score["accuracy"])

@@ -96,8 +96,7 @@ class RunFolder:
 
     def finish(self, student: Tensors, summary: Mapping[str, Any]) -> None:
         """Write what a run ends with."""
-        contiguous = {name: tensor.detach().contiguous() for name, tensor in student.items()}
-        write_atomically(self.path / "student.safetensors", save(contiguous))
+        write_atomically(self.path / "student.safetensors", save(_apart(student)))
         self._write_json("summary.json", summary)
 
     def released(self) -> list[dict[str, Any]]:
@@ -159,9 +158,16 @@ def _write_checkpoint(checkpoint: Checkpoint) -> bytes:
     for index, model in enumerate(models):
         tensors |= prefixed(f"model-{index}", checkpoint.broadcast.by_model[model])
     metadata = {"round": str(checkpoint.round), "models": json.dumps(models)}
-    # A copy each: safetensors refuses tensors that share memory, as a broadcast and its student
-    # may.
-    return save({name: t.detach().clone().contiguous() for name, t in tensors.items()}, metadata)
+    return save(_apart(tensors), metadata)
+
+
+def _apart(tensors: Tensors) -> dict[str, torch.Tensor]:
+    # A copy each: safetensors refuses tensors that share memory, as tied weights do, or a broadcast
+    # and its student.
+    return {
+        name: tensor.detach().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
 
 
 def _read_checkpoint(path: Path) -> Checkpoint:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from fedkd.runs import words
@@ -12,8 +13,9 @@ from fedkd.runs.comparison import ComparisonRow, Spread
 def summary(run: dict[str, Any]) -> Table:
     """One run's `summary.json` as a table of two columns."""
     student, teachers, ensemble = run["student"], run["teachers"], run["ensemble"]
-    table = Table(title=f"{run['name']}: {run['method']} on {run['dataset']}", show_header=False)
-    table.add_row("student", f"{words.percent(student['accuracy'])}  ({student['model']})")
+    title = escape(f"{run['name']}: {run['method']} on {run['dataset']}")
+    table = Table(title=title, show_header=False)
+    table.add_row("student", f"{words.percent(student['accuracy'])}  ({escape(student['model'])})")
     if teachers is not None:
         for name, key in (("best teacher", "best_accuracy"), ("teachers' mean", "mean_accuracy")):
             gain = words.points(student["accuracy"] - teachers[key])
@@ -40,7 +42,7 @@ def comparison(rows: Sequence[ComparisonRow]) -> Table:
         table.add_column(name, justify="left" if name == "method" else "right")
     for row in rows:
         table.add_row(
-            row.method,
+            escape(row.method),
             str(len(row.seeds)),
             _share(row.student),
             _share(row.student_best),

@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fedkd.exchange.aggregation import average_models, entropy_reduction, mean
+
+client_counts = st.lists(st.integers(0, 10**9), min_size=1, max_size=6).filter(any)
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def models(number: int, seed: int) -> list[dict[str, Tensor]]:
+    draws = generator(seed)
+    return [
+        {
+            "weight": torch.randn(3, 4, generator=draws) * 10.0**k,
+            "running_var": torch.rand(4, generator=draws).half(),
+            "precise": torch.randn((), generator=draws).double(),
+            "num_batches_tracked": torch.randint(100, (), generator=draws),
+        }
+        for k in range(number)
+    ]
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    return torch.special.entr(probabilities).sum(dim=1)
+
+
+@settings(deadline=None)
+@given(counts=client_counts, seed=st.integers(0, 99))
+def test_models_are_averaged_by_example_count(counts: list[int], seed: int) -> None:
+    clients = models(len(counts), seed)
+    averaged = average_models(clients, counts)
+    assert set(averaged) == set(clients[0])
+    for name in ("weight", "running_var", "precise"):
+        oracle = np.average(
+            np.stack([client[name].double().numpy() for client in clients]), axis=0, weights=counts
+        )
+        assert averaged[name].dtype == clients[0][name].dtype
+        expected = torch.from_numpy(np.asarray(oracle))
+        torch.testing.assert_close(averaged[name], expected.to(averaged[name].dtype))
+
+
+def test_integers_are_the_first_models_and_a_copy() -> None:
+    clients = models(3, 0)
+    averaged = average_models(clients, [1, 2, 3])
+    number = clients[0]["num_batches_tracked"]
+    assert torch.equal(averaged["num_batches_tracked"], number)
+    number += 1
+    assert not torch.equal(averaged["num_batches_tracked"], number)
+
+
+def test_one_model_or_equal_models_average_to_themselves_bitwise() -> None:
+    [client] = models(1, 0)
+    for clients, counts in (([client], [7]), ([client] * 3, [1, 1, 2])):
+        averaged = average_models(clients, counts)
+        assert all(torch.equal(averaged[name], value) for name, value in client.items())
+
+
+def test_a_client_without_examples_does_not_count() -> None:
+    clients = models(2, 0)
+    averaged = average_models(clients, [3, 0])
+    assert torch.equal(averaged["weight"], clients[0]["weight"])
+
+
+@pytest.mark.parametrize(
+    ("number", "counts"), [(0, []), (2, [1]), (1, [1, 2]), (2, [0, 0]), (2, [3, -1]), (1, [-1])]
+)
+def test_counts_that_do_not_fit_are_refused(number: int, counts: list[int]) -> None:
+    expected = f"Expected a count >= 0 for each of {number} models, got "
+    with pytest.raises(ValueError, match=expected):
+        average_models(models(number, 0), counts)
+
+
+knowledge = st.builds(
+    lambda k, n, c, seed: torch.randn(k, n, c, generator=generator(seed)),
+    st.integers(1, 5),
+    st.integers(1, 6),
+    st.integers(2, 5),
+    st.integers(0, 99),
+)
+
+
+@settings(deadline=None)
+@given(logits=knowledge, half=st.booleans())
+def test_the_mean_is_over_clients_and_in_single_precision(logits: Tensor, half: bool) -> None:
+    given_logits = logits.half() if half else logits
+    found = mean(given_logits)
+    assert found.dtype == torch.float32
+    oracle = given_logits.double().numpy().sum(axis=0) / len(logits)
+    torch.testing.assert_close(found.double(), torch.from_numpy(oracle), rtol=1e-5, atol=1e-6)
+
+
+def test_era_by_hand() -> None:
+    two = torch.tensor([[[0.9, 0.1]], [[0.5, 0.5]]])  # mean 0.7, 0.3
+    for temperature in (0.1, 1.0, 5.0):
+        sure = 1 / (1 + np.exp(-0.4 / temperature))
+        expected = torch.tensor([[sure, 1 - sure]], dtype=torch.float32)
+        torch.testing.assert_close(entropy_reduction(two, temperature=temperature), expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(logits=knowledge, low=st.floats(0.02, 0.9), step=st.floats(1.1, 10))
+def test_era_sharpens_the_more_the_lower_the_temperature(
+    logits: Tensor, low: float, step: float
+) -> None:
+    probabilities = logits.softmax(dim=2)
+    middle = mean(probabilities)
+    sharp, softer = (entropy_reduction(probabilities, temperature=t) for t in (low, low * step))
+    for result in (sharp, softer):
+        torch.testing.assert_close(result.sum(dim=1), torch.ones(len(result)))
+        assert torch.equal(result.argmax(dim=1), middle.argmax(dim=1))
+    assert bool((entropy(sharp) <= entropy(softer) + 1e-5).all())
+    # The order of the clients says nothing.
+    torch.testing.assert_close(entropy_reduction(probabilities.flip(0), temperature=low), sharp)
+
+
+def test_era_ends_in_the_winner_or_in_indifference() -> None:
+    probabilities = torch.tensor([[[0.5, 0.3, 0.2]], [[0.1, 0.6, 0.3]]])  # mean 0.3, 0.45, 0.25
+    winner = entropy_reduction(probabilities, temperature=1e-3)
+    torch.testing.assert_close(winner, torch.tensor([[0.0, 1.0, 0.0]]))
+    assert bool((entropy(winner) < entropy(mean(probabilities))).all())
+    flat = entropy_reduction(probabilities, temperature=1e6)
+    torch.testing.assert_close(flat, torch.full((1, 3), 1 / 3))
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0])
+def test_era_needs_a_positive_temperature(temperature: float) -> None:
+    with pytest.raises(ValueError, match=f"Expected temperature={temperature} > 0"):
+        entropy_reduction(torch.ones(1, 1, 2) / 2, temperature=temperature)

@@ -1,0 +1,95 @@
+"""The gate and the messages that pass it."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from fedkd.config import Privacy
+from fedkd.errors import MessageError
+from fedkd.exchange.gate import Receipt, release
+from fedkd.exchange.messages import (
+    Broadcast,
+    PostProcessing,
+    Public,
+    Release,
+    Upload,
+    Value,
+    group,
+    prefixed,
+    values,
+)
+from fedkd.privacy.events import Unprotected
+
+TRAINED = PostProcessing(of=Unprotected("teacher training"))
+COUNTED = Release(Unprotected("example count"))
+
+
+def test_receipts_say_field_by_field_what_left_and_why() -> None:
+    model = {"conv.weight": torch.zeros(2, 3), "conv.bias": torch.zeros(2, dtype=torch.float16)}
+    upload = Upload(values("model", model, TRAINED)).with_values(
+        {
+            "count": Value(torch.tensor(5), COUNTED),
+            "seed": Value(torch.zeros(3, dtype=torch.uint8), Public()),
+        }
+    )
+    assert release(upload, Privacy()) == (
+        Receipt("model", "post-processing of teacher training, no DP", 2 * 3 * 4 + 2 * 2),
+        Receipt("count", "release: example count, no DP", 8),
+        Receipt("seed", "public", 3),
+    )
+
+
+def test_one_field_of_two_origins_has_two_receipts() -> None:
+    upload = Upload(
+        {
+            "report/correct": Value(torch.zeros(10, dtype=torch.int64), TRAINED),
+            "report/seconds": Value(torch.zeros(4, dtype=torch.float64), COUNTED),
+        }
+    )
+    first, second = release(upload, Privacy())
+    assert (first.field, first.bytes, second.field, second.bytes) == ("report", 80, "report", 32)
+    assert first.provenance != second.provenance
+    assert sum(receipt.bytes for receipt in (first, second)) == sum(
+        value.data.nbytes for value in upload.values.values()
+    )
+
+
+def test_nothing_that_leaves_has_no_receipt() -> None:
+    assert release(Upload(), Privacy()) == ()
+
+
+@pytest.mark.parametrize("bare", [torch.zeros(2), 5.0, None])
+def test_a_bare_value_does_not_leave(bare: Any) -> None:
+    upload = Upload({"count": Value(torch.tensor(5), COUNTED), "logits": bare})
+    with pytest.raises(MessageError, match=f"field 'logits' is a bare {type(bare).__name__}: wrap"):
+        release(upload, Privacy())
+
+
+def test_a_unit_that_the_gate_does_not_know_opens_nothing() -> None:
+    unknown = Privacy.model_construct(unit="client")
+    with pytest.raises(MessageError, match=r"privacy\.unit is 'client': the gate knows 'none'"):
+        release(Upload(), unknown)
+
+
+def test_more_values_leave_the_upload_as_it_was() -> None:
+    first = Upload({"a": Value(torch.tensor(1), Public())})
+    both = first.with_values({"b": Value(torch.tensor(2), Public())})
+    assert list(first.values) == ["a"]
+    assert list(both.values) == ["a", "b"]
+
+
+def test_prefixes_come_off_as_they_went_on() -> None:
+    tensors = {"a": torch.tensor(1), "b/c": torch.tensor(2)}
+    mixed = {**prefixed("model", tensors), "models/x": torch.tensor(3), "model": torch.tensor(4)}
+    assert group("model", mixed) == tensors
+    assert group("none", mixed) == {}
+
+
+def test_a_client_receives_its_architecture_and_what_is_common() -> None:
+    common, mine, other = torch.tensor(1), torch.tensor(2), torch.tensor(3)
+    broadcast = Broadcast({"c": common}, {"mlp": {"m": mine}, "mlp(hidden=[4])": {"m": other}})
+    assert broadcast.to("mlp") == {"c": common, "m": mine}
+    assert broadcast.to("mlp(hidden=[4])") == {"c": common, "m": other}
+    assert broadcast.to("lenet5") == {"c": common}
+    assert Broadcast().to("mlp") == {}

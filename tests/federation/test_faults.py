@@ -1,0 +1,211 @@
+"""A client that fails is left out of its round, named with a scrubbed reason, and comes back."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import faulty
+import pytest
+import tiny
+import torch
+
+from fedkd.errors import QuorumError
+from fedkd.federation import engines
+from fedkd.federation.client import client_app
+from fedkd.federation.inprocess import InProcessGrid
+from fedkd.federation.rounds import federate
+from fedkd.federation.state import DiskState
+from fedkd.federation.world import prepare
+from fedkd.runs import report
+from fedkd.runs.folder import RunFolder
+from fedkd.runs.summary import summarise
+
+DEADLINE = 4.0
+REASONS = {
+    "raises": "RuntimeError while training",
+    "exits": "Flower error 0",
+    "hangs": "no answer within 4 s",
+    "sends NaN": "field 'logits' holds NaN or infinity",
+    "sends a wrong shape": "field 'logits': shape is not (40, 3)",
+    "sends a wrong dtype": "field 'logits': dtype is not torch.float16",
+    "sends a dtype without code": "MessageError",
+    "sends far too much": "message is larger than the {most} bytes that were agreed",
+    "sends nothing": "field 'logits' is missing",
+    "sends an extra field": "message has other fields than the 3 that were agreed",
+    "sends a bare tensor": "MessageError",
+    "answers with an error": "Flower error 2",
+    "answers with garbage": "message is not valid safetensors",
+    "answers with half": "message is not valid safetensors",
+    "answers with no call": "answer is not a fedkd message",
+    "answers with another stype": "answer is not a fedkd message",
+    "answers with words for numbers": "answer is not a fedkd message",
+    "answers to another round": "answer to another call",
+    "answers for another client": "answer to another call",
+    "fails in words of its own": "Exception",
+    "claims more than all right": (
+        "field 'report/correct' counts more than the test samples of a class"
+    ),
+    "claims fewer than none": "field 'report/correct' is not within [0, inf]",
+    "claims a negative time": "field 'report/seconds' is not within [0, inf]",
+}
+FAULTS = list(REASONS)
+HONEST = [len(FAULTS), len(FAULTS) + 1]
+
+
+class Release(tiny.Quiet):
+    """Lets the clients go that hung in round 2, once that round is over."""
+
+    def round_ends(self, record):
+        if record["round"] == 2:
+            faulty.RELEASE.set()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, rows):
+    """Four rounds, in the second of which every client but two is at fault."""
+    folder = tmp_path_factory.mktemp("faults")
+    # What is imported at the first step of training must not count against the deadline.
+    engines.simulate(
+        prepare(tiny.experiment(rows, {"rounds": 1})),
+        opened(folder / "warm-up", prepare(tiny.experiment(rows))),
+        tiny.Quiet(),
+        states=folder / "warm-up-states",
+    )
+    world = prepare(
+        tiny.experiment(
+            rows,
+            {
+                "rounds": 4,
+                "clients.count": len(FAULTS) + len(HONEST),
+                "clients.quorum": 0.05,
+                "clients.deadline": DEADLINE,
+                "method": {"name": "faulty:Faulty", "faults": FAULTS},
+            },
+        )
+    )
+    run = opened(folder / "run", world)
+    states = {
+        client: DiskState(run.states / str(client)) for client in range(world.setting.clients)
+    }
+    app = client_app(lambda context: world, lambda context, client: states[client])
+    faulty.RELEASE.clear()
+    with InProcessGrid(faulty.FaultyApp(app, world.method.params), nodes=25, threads=3) as grid:
+        student = federate(grid, world, run, Release(), threads=1)
+    run.finish(student.state_dict(), summarise(world, student, run.records(), run.released()))
+    report.write(run.path)
+    return run.path
+
+
+def opened(path, world):
+    folder = RunFolder(path)
+    folder.open(world.experiment, world.data, resume=False)
+    return folder
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_named_without_quoting_what_came(run, fault):
+    reasons = {(round, client): reason for round, client, reason in tiny.failures(run)}
+    reason = reasons[2, FAULTS.index(fault)]
+    if "{most}" in REASONS[fault]:
+        before, after = REASONS[fault].split("{most}")
+        assert reason.startswith(before)
+        assert reason.endswith(after)
+        assert int(reason[len(before) : -len(after)]) < 20_000
+    else:
+        assert reason == REASONS[fault]
+
+
+def test_only_the_others_are_used_and_the_run_goes_on(run):
+    first, second, third, fourth = tiny.rounds(run)
+    everybody = list(range(len(FAULTS) + len(HONEST)))
+    assert first["participants"] == everybody
+    assert second["participants"] == HONEST
+    assert sorted(second["teachers"]["by_client"]) == sorted(map(str, HONEST))
+    # The one that hung may still be busy when the third round begins, the others take part again.
+    assert set(everybody) - set(third["participants"]) <= {FAULTS.index("hangs")}
+    assert fourth["participants"] == everybody
+
+
+def test_no_secret_is_written_anywhere(run):
+    files = [path for path in run.rglob("*") if path.is_file()]
+    assert len(files) > 20
+    assert [path for path in files if faulty.SECRET.encode() in path.read_bytes()] == []
+
+
+def test_a_client_at_fault_weighs_nothing_whatever_it_sent(rows, tmp_path):
+    students = []
+    for fault in ("raises", "sends NaN"):
+        changes = {
+            "clients.training.epochs": 2,
+            "method": {"name": "faulty:Faulty", "faults": [fault], "faulty_rounds": [1, 2]},
+        }
+        world = prepare(tiny.experiment(rows, changes))
+        student = engines.simulate(
+            world, opened(tmp_path / fault, world), tiny.Quiet(), states=tmp_path / f"s {fault}"
+        )
+        students.append(torch.cat([tensor.flatten() for tensor in student.state_dict().values()]))
+        assert [(r, c) for r, c, _ in tiny.failures(tmp_path / fault)] == [(1, 0), (2, 0)]
+    assert torch.equal(*students)
+
+
+def test_below_the_quorum_the_round_fails_with_numbers_and_kinds(rows, tmp_path):
+    faults = ["raises", "sends NaN", "raises"]
+    world = prepare(
+        tiny.experiment(
+            rows,
+            {"rounds": 3, "method": {"name": "faulty:Faulty", "faults": faults}},
+        )
+    )
+    run = opened(tmp_path / "run", world)
+    with pytest.raises(QuorumError) as caught:
+        engines.simulate(world, run, tiny.Quiet(), states=run.states)
+    assert str(caught.value) == (
+        "round 2: 1 of 4 clients answered and clients.quorum = 0.5 asks for 2: "
+        "RuntimeError while training (2), field 'logits' holds NaN or infinity (1)"
+    )
+    assert [record["round"] for record in run.records()] == [1]
+
+
+def test_the_quorum_is_met_at_its_very_share(rows, tmp_path):
+    world = prepare(
+        tiny.experiment(
+            rows,
+            {"method": {"name": "faulty:Faulty", "faults": ["raises", "raises"]}},
+        )
+    )
+    run = opened(tmp_path / "run", world)
+    engines.simulate(world, run, tiny.Quiet(), states=run.states)
+    assert [record["participants"] for record in run.records()] == [[0, 1, 2, 3], [2, 3]]
+
+
+@pytest.mark.slow
+def test_a_client_that_hangs_for_ever_neither_blocks_others_nor_the_end(rows, tmp_path):
+    config = tiny.write_config(
+        tmp_path / "hang.toml",
+        rows,
+        {
+            "rounds": 3,
+            "clients.count": 3,
+            "clients.deadline": 8.0,
+            "method": {"name": "faulty:Faulty", "faults": ["hangs"], "faulty_rounds": [1, 2, 3]},
+        },
+    )
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "fedkd", "simulate", str(config), "--out", str(tmp_path / "run")],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - started < 100  # its wait would end after 600
+    assert [r["participants"] for r in tiny.rounds(tmp_path / "run")] == [[1, 2]] * 3
+    assert tiny.failures(tmp_path / "run") == [
+        (1, 0, "no answer within 8 s"),
+        (2, 0, "Flower error 0"),
+        (3, 0, "Flower error 0"),
+    ]

@@ -1,0 +1,152 @@
+"""A federation without a network: hand-made contexts, tiny samples, small models."""
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedkd import config, methods
+from fedkd.data.types import Samples
+from fedkd.exchange.codec import decode, encode
+from fedkd.exchange.messages import Broadcast, Upload
+from fedkd.learning import evaluate
+from fedkd.methods.base import ClientContext, Clock, Method, ServerContext, Setting
+
+ROWS, IMAGES, CLASSES = (5,), (1, 8, 8), 3
+SMALL = {"name": "mlp", "hidden": [12]}
+WIDE = {"name": "mlp", "hidden": [16]}
+STILL = {"epochs": 1, "learning_rate": 1e-12, "momentum": 0.0}
+"""Training that changes nothing, so that the rest of a method can be seen."""
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def samples(size: int, shape: tuple[int, ...], seed: int) -> Samples:
+    """Separable: a class is where its inputs are bright."""
+    draws = generator(seed)
+    y = torch.randint(CLASSES, (size,), generator=draws)
+    x = 0.4 * torch.rand(size, *shape, generator=draws)
+    for sample, label in zip(x.flatten(1), y.tolist(), strict=True):
+        third = len(sample) // CLASSES
+        sample[label * third : (label + 1) * third] += 0.6
+    return Samples(x, y)
+
+
+def table(method: dict[str, Any] | str, **changes: Any) -> dict[str, Any]:
+    """An experiment of three equal clients."""
+    training = {"epochs": 3, "batch_size": 8, "learning_rate": 0.1}
+    clients = {"count": 3, "models": [SMALL], "training": training}
+    return {
+        "name": "tiny",
+        "seed": changes.pop("seed", 1),
+        "rounds": changes.pop("rounds", 1),
+        "data": {"public": changes.pop("public", {"size": 30})},
+        "student": {"model": changes.pop("student", SMALL)},
+        "method": {"name": method} if isinstance(method, str) else method,
+        "clients": {**clients, **changes},
+    }
+
+
+@dataclass
+class Federation:
+    """A method, its setting, and what the parties remember."""
+
+    method: Method
+    setting: Setting
+    data: list[Samples]
+    test: Samples
+    student: nn.Module
+    states: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+    server_state: dict[str, Tensor] = field(default_factory=dict)
+
+    def client_context(self, client: int, round: int = 1) -> ClientContext:
+        state = self.states.setdefault(client, {})
+        clock = Clock(lambda *_: None)
+        return ClientContext(self.setting, round, client, self.data[client], state, clock)
+
+    def server_context(self, round: int = 1, threads: int = 1) -> ServerContext:
+        return ServerContext(
+            setting=self.setting,
+            round=round,
+            student=self.student,
+            state=self.server_state,
+            clock=Clock(lambda *_: None),
+            threads=threads,
+            test=self.test,
+            pooled=self.pooled,
+        )
+
+    def pooled(self) -> Samples:
+        return Samples(torch.cat([d.x for d in self.data]), torch.cat([d.y for d in self.data]))
+
+    def begin(self) -> Broadcast:
+        return copy.deepcopy(self.method.begin(self.server_context(round=0)))
+
+    def ask(self, client: int, round: int, broadcast: Broadcast) -> Upload:
+        """The client's answer; it remembers its teacher, as the client app makes it do."""
+        ctx = self.client_context(client, round)
+        received = broadcast.to(str(self.setting.experiment.client_model(client)))
+        upload = self.method.client(ctx, decode(encode(received)))
+        if ctx.has_teacher:
+            state = ctx.teacher.state_dict()
+            ctx.keep("teacher", {name: tensor.clone() for name, tensor in state.items()})
+        return upload
+
+    def wire(self, client: int, upload: Upload) -> dict[str, Tensor]:
+        """What the server lets in."""
+        payload = encode({name: value.data for name, value in upload.values.items()})
+        return decode(payload, self.method.expects(self.setting, client))
+
+    def round(
+        self, number: int, broadcast: Broadcast, cohort: list[int] | None = None
+    ) -> tuple[Broadcast, ServerContext]:
+        everybody = list(range(self.setting.clients))
+        uploads = {
+            client: self.wire(client, self.ask(client, number, broadcast))
+            for client in (everybody if cohort is None else cohort)
+        }
+        ctx = self.server_context(number)
+        return copy.deepcopy(self.method.server(ctx, uploads)), ctx
+
+    def accuracy(self) -> float:
+        return evaluate.accuracy(self.student, self.test)
+
+
+def federation(
+    method: dict[str, Any] | str,
+    shape: tuple[int, ...] = ROWS,
+    sizes: tuple[int, ...] = (24, 16, 8),
+    **changes: Any,
+) -> Federation:
+    """A federation whose client i holds sizes[i] samples."""
+    chosen, experiment = methods.resolve(config.parse(table(method, **changes)))
+    public = experiment.data.public
+    setting = Setting(
+        experiment=experiment,
+        shape=shape,
+        classes=CLASSES,
+        clients=len(sizes),
+        public=None if public is None else samples(public.size, shape, 50).x,
+    )
+    data = [samples(size, shape, seed) for seed, size in enumerate(sizes)]
+    student = setting.build(experiment.student.model, purpose="student")
+    return Federation(chosen, setting, data, samples(60, shape, 99), student)
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the model's state."""
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
+    """Bitwise equality of tensors by name."""
+    return set(left) == set(right) and all(torch.equal(left[k], right[k]) for k in left)
+
+
+def tensors(upload: Upload) -> dict[str, Tensor]:
+    """An upload without its provenance."""
+    return {name: value.data for name, value in upload.values.items()}

@@ -1,0 +1,158 @@
+"""FedAvg, FedProx and FedDF: what is averaged, with which weights, and where it starts."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from federations import (
+    IMAGES,
+    SMALL,
+    STILL,
+    WIDE,
+    Federation,
+    equal,
+    federation,
+    samples,
+    snapshot,
+    tensors,
+)
+from torch import Tensor
+
+from fedkd.config import ModelSpec
+from fedkd.exchange.messages import Upload, group
+from fedkd.learning import evaluate
+
+SIZES = (24, 16, 8)
+
+
+def oracle(uploads: list[Upload], name: str) -> Tensor:
+    """The mean by example count, in float64 numpy."""
+    parts = [upload.values[f"model/{name}"].data.double().numpy() for upload in uploads]
+    counts = [int(upload.values["count"].data) for upload in uploads]
+    return torch.from_numpy(np.asarray(np.average(np.stack(parts), axis=0, weights=counts)))
+
+
+@pytest.mark.parametrize("name", ["fedavg", "fedprox"])
+def test_the_student_and_the_broadcast_are_the_mean_by_example_count(name: str) -> None:
+    fed = federation(name, IMAGES, SIZES, models=["dense-cnn"], student="dense-cnn")
+    broadcast = fed.begin()
+    assert equal(group("model", broadcast.to("dense-cnn")), snapshot(fed.student))
+    uploads = [fed.ask(client, 1, broadcast) for client in range(3)]
+    assert [int(upload.values["count"].data) for upload in uploads] == list(SIZES)
+    fed_uploads = {client: fed.wire(client, upload) for client, upload in enumerate(uploads)}
+    after = fed.method.server(fed.server_context(), fed_uploads)
+    for key, value in fed.student.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, oracle(uploads, key).to(value.dtype))
+        else:
+            assert value == uploads[0].values[f"model/{key}"].data
+    assert equal(group("model", after.to("dense-cnn")), snapshot(fed.student))
+
+
+def test_clients_start_each_round_from_what_they_received() -> None:
+    fed = federation("fedavg", training=STILL, rounds=2)
+    broadcast, _ = fed.round(1, fed.begin())
+    moved = {name: tensor + 1 for name, tensor in broadcast.common.items()}
+    upload = tensors(fed.ask(0, 2, type(broadcast)(common=moved)))
+    torch.testing.assert_close(group("model", upload), group("model", moved))
+
+
+def model_of(fed: Federation) -> dict[str, Tensor]:
+    return group("model", tensors(fed.ask(0, 1, fed.begin())))
+
+
+def test_without_mu_fedprox_is_fedavg_bitwise() -> None:
+    assert equal(model_of(federation("fedavg")), model_of(federation({"name": "fedprox", "mu": 0})))
+
+
+def test_mu_is_a_leash() -> None:
+    def distance(mu: float) -> float:
+        training = {"epochs": 5, "batch_size": 8, "learning_rate": 0.05, "momentum": 0.0}
+        fed = federation({"name": "fedprox", "mu": mu}, training=training)
+        start, end = snapshot(fed.student), model_of(fed)
+        return sum(float((end[key] - start[key]).square().sum()) for key in start) ** 0.5
+
+    free, held, tight = distance(0.0), distance(1.0), distance(15.0)
+    assert tight < held < free
+    assert tight < 0.2 * free
+
+
+STAY = {"epochs": 1, "optimiser": "sgd", "learning_rate": 1e-12, "momentum": 0.0}
+
+
+def feddf(student: dict[str, Any] = SMALL, how: dict[str, Any] | None = None) -> Federation:
+    method = {"name": "feddf", "student": STAY if how is None else how}
+    return federation(method, rounds=2, models=[SMALL, WIDE], student=student)
+
+
+def name_of(model: dict[str, Any]) -> str:
+    return str(ModelSpec.model_validate(model))
+
+
+def test_each_architecture_has_a_group_that_starts_from_its_own_average() -> None:
+    fed = feddf()
+    broadcast = fed.begin()
+    assert set(broadcast.by_model) == {name_of(SMALL), name_of(WIDE)}
+    uploads = [fed.ask(client, 1, broadcast) for client in range(3)]  # small, wide, small
+    after = fed.method.server(
+        fed.server_context(), {client: fed.wire(client, u) for client, u in enumerate(uploads)}
+    )
+    for model, members in ((SMALL, [uploads[0], uploads[2]]), (WIDE, [uploads[1]])):
+        for key, value in group("model", after.to(name_of(model))).items():
+            torch.testing.assert_close(value, oracle(members, key).float())
+    small = group("model", after.to(name_of(SMALL)))
+    assert equal(small, snapshot(fed.student))
+
+
+def test_a_group_of_which_nobody_answers_goes_on_from_where_it_was() -> None:
+    fed = feddf()
+    first, _ = fed.round(1, fed.begin())
+    second, _ = fed.round(2, first, cohort=[0, 2])
+    before, after = (group("model", b.to(name_of(WIDE))) for b in (first, second))
+    torch.testing.assert_close(after, before)
+    assert not equal(
+        group("model", second.to(name_of(SMALL))), group("model", first.to(name_of(SMALL)))
+    )
+
+
+@pytest.mark.parametrize("student", [SMALL, {"name": "mlp", "hidden": [7]}])
+def test_the_student_comes_to_agree_with_the_ensemble_in_or_outside_the_groups(
+    student: dict[str, Any],
+) -> None:
+    how = {"epochs": 40, "batch_size": 8, "optimiser": "adam", "learning_rate": 0.01}
+    fed = feddf(student, how)
+    broadcast = fed.begin()
+    uploads = {c: fed.wire(c, fed.ask(c, 1, broadcast)) for c in range(3)}
+    x = samples(100, fed.setting.shape, 77).x
+    ctx = fed.server_context()
+    answers = [evaluate.logits(teacher, x) for teacher in ctx.load_teachers(uploads).values()]
+    target = torch.stack(answers).mean(dim=0).softmax(dim=1)
+
+    def gap() -> float:
+        mine = evaluate.logits(fed.student, x).log_softmax(dim=1)
+        return float((target * (target.log() - mine)).sum(dim=1).mean())
+
+    before = gap()
+    fed.method.server(ctx, uploads)
+    assert gap() < 0.2 * before
+    test = [evaluate.logits(t, fed.test.x) for t in ctx.load_teachers(uploads).values()]
+    right = torch.stack(test).mean(dim=0).argmax(dim=1) == fed.test.y
+    assert ctx.ensemble_accuracy == pytest.approx(right.double().mean().item())
+
+
+def test_a_student_outside_the_groups_is_sent_to_nobody() -> None:
+    fed = feddf({"name": "mlp", "hidden": [7]})
+    broadcast, _ = fed.round(1, fed.begin())
+    assert set(broadcast.by_model) == {name_of(SMALL), name_of(WIDE)}
+    assert broadcast.common == {}
+
+
+def test_a_client_of_feddf_receives_the_model_of_its_own_architecture() -> None:
+    fed = federation(
+        {"name": "feddf", "student": STAY}, models=[SMALL, WIDE], training=STILL, rounds=2
+    )
+    broadcast = fed.begin()
+    for client, model in ((0, SMALL), (1, WIDE), (2, SMALL)):
+        upload = group("model", tensors(fed.ask(client, 1, broadcast)))
+        torch.testing.assert_close(upload, group("model", broadcast.to(name_of(model))))

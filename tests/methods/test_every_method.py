@@ -1,0 +1,112 @@
+"""What holds for each of the built-in methods."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from federations import CLASSES, IMAGES, SMALL, WIDE, Federation, equal, federation, tensors
+
+from fedkd import config, methods
+from fedkd.config import Privacy
+from fedkd.exchange.codec import TensorSpec
+from fedkd.exchange.gate import release
+from fedkd.exchange.messages import PostProcessing, Public, Release
+from fedkd.methods import BUILT_IN
+
+TINY: dict[str, dict[str, Any]] = {
+    "local": {},
+    "centralised": {},
+    "fedavg": {},
+    "fedprox": {"mu": 0.01},
+    "fedmd": {"public_per_round": 20, "student": {"learning_rate": 0.1}},
+    "dsfl": {"public_per_round": 20, "student": {"learning_rate": 0.2}},
+    "feddf": {"student": {"epochs": 3, "optimiser": "adam", "learning_rate": 0.01}},
+    "dense": {"epochs": 2, "steps": 5, "batch_size": 12, "latent": 8, "width": 4},
+}
+# Methods that average models take one architecture, the others several.
+UNLIKE = {"models": [SMALL, WIDE]}
+
+
+def built(name: str, **changes: Any) -> Federation:
+    averages = not methods.find(name).card.unlike_models
+    models = {} if averages else UNLIKE
+    return federation({"name": name, **TINY[name]}, IMAGES, **models, **changes)
+
+
+def test_every_built_in_method_is_tried() -> None:
+    assert list(TINY) == list(BUILT_IN)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_client_sends_exactly_what_is_expected_and_says_why(name: str) -> None:
+    fed = built(name, rounds=1)
+    broadcast = fed.begin()
+    for client in range(3):
+        upload = fed.ask(client, 1, broadcast)
+        expected = fed.method.expects(fed.setting, client)
+        specs = {key: TensorSpec.of(tensor) for key, tensor in tensors(upload).items()}
+        unbounded = {key: TensorSpec(spec.shape, spec.dtype) for key, spec in expected.items()}
+        assert specs == unbounded
+        assert set(fed.wire(client, upload)) == set(expected)
+        for value in upload.values.values():
+            assert isinstance(value.provenance, Public | PostProcessing | Release)
+        receipts = release(upload, Privacy())
+        assert sum(r.bytes for r in receipts) == sum(t.nbytes for t in tensors(upload).values())
+        assert all("no DP" in receipt.provenance for receipt in receipts)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_the_student_learns_and_the_same_seed_is_the_same_run_bitwise(name: str) -> None:
+    one_shot = methods.find(name).card.one_shot
+    rounds = 1 if one_shot else 2
+    sizes = (60, 40, 20)
+    runs = [built(name, rounds=rounds, sizes=sizes, seed=seed) for seed in (3, 3, 4)]
+    for fed in runs:
+        before = fed.accuracy()
+        broadcast = fed.begin()
+        for number in range(1, rounds + 1):
+            broadcast, ctx = fed.round(number, broadcast)
+        assert all(torch.isfinite(torch.tensor(list(ctx.losses.values()))))
+        if not one_shot:  # two epochs of five steps teach nobody
+            assert fed.accuracy() > max(before, 1.5 / CLASSES)
+    first, again, other = (fed.student.state_dict() for fed in runs)
+    assert equal(first, again)
+    assert not equal(first, other)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_the_same_seed_is_the_same_upload_in_whatever_order_clients_answer(name: str) -> None:
+    one, other = built(name), built(name)
+    broadcast = one.begin()
+    other.begin()
+    forwards = [tensors(one.ask(client, 1, broadcast)) for client in (0, 1, 2)]
+    backwards = [tensors(other.ask(client, 1, broadcast)) for client in (2, 1, 0)]
+    assert all(equal(a, b) for a, b in zip(forwards, reversed(backwards), strict=True))
+    if name != "centralised":
+        assert not equal(forwards[0], forwards[2])
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_resolved_parameters_are_complete_and_resolving_again_changes_nothing(name: str) -> None:
+    method, experiment = methods.resolve(built(name).setting.experiment)
+    fields = set(method.Params.model_fields)
+    given = set(experiment.method.parameters)
+    optional = {key for key in fields if getattr(method.params, key) is None}
+    assert given == fields - optional
+    assert methods.resolve(experiment)[1] == experiment
+    assert config.parse_json(experiment.to_json()) == experiment
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_the_test_set_is_for_measuring_alone(name: str) -> None:
+    students = []
+    for seed in (0, 1):
+        fed = built(name)
+        labels = torch.randint(
+            CLASSES, fed.test.y.shape, generator=torch.Generator().manual_seed(seed)
+        )
+        fed.test = replace(fed.test, y=labels)
+        fed.round(1, fed.begin())
+        students.append(fed.student.state_dict())
+    assert equal(*students)

@@ -1,0 +1,69 @@
+"""Running several methods and seeds; how they are shown is test_comparison.py's."""
+
+from contextlib import nullcontext
+
+import pytest
+import tiny
+
+from fedkd.errors import ConfigError, FedkdError, RunFolderError
+from fedkd.runs.compare import compare, plan
+
+
+def watch(experiment):
+    return nullcontext(tiny.Quiet())
+
+
+def test_a_plan_is_every_method_with_every_seed_once(rows):
+    own = tiny.experiment(rows, {"method": {"name": "fedmd", "temperature": 3.0}})
+    runs = plan(own, ["feddf", "fedmd", "feddf"], 2)
+    assert [(run.method.name, run.seed) for run in runs] == [
+        ("feddf", 7),
+        ("feddf", 8),
+        ("fedmd", 7),
+        ("fedmd", 8),
+    ]
+    assert runs[0].method.parameters["temperature"] == 1.0  # its default
+    assert runs[2].method.parameters["temperature"] == 3.0
+    assert {run.data for run in runs} == {own.data}
+
+
+@pytest.mark.parametrize("names", [[], ["fedmd", "fedavg"], ["fedmd", "nothing"], ["dense"]])
+def test_a_method_that_cannot_run_spoils_the_plan(rows, names):
+    with pytest.raises(ConfigError):
+        plan(tiny.experiment(rows), names, 1)
+
+
+def test_a_comparison_is_a_folder_of_runs_and_is_taken_up_again(rows, tmp_path):
+    runs = plan(tiny.experiment(rows, {"rounds": 1}), ["fedmd", "local"], 2)
+    folder = tmp_path / "compared"
+    met = []
+
+    def stumble(experiment):
+        met.append(experiment)
+        if len(met) == 3:
+            raise FedkdError("cut off")
+        return watch(experiment)
+
+    with pytest.raises(FedkdError, match="cut off"):
+        compare(runs, folder, stumble)
+    with pytest.raises(RunFolderError, match="--resume"):
+        compare(runs, folder, watch)
+    hashes = [tiny.student_hash(folder / f"fedmd-seed{seed}") for seed in (7, 8)]
+    folders = compare(runs, folder, watch, resume=True)
+    assert [path.name for path in folders] == [
+        "fedmd-seed7",
+        "fedmd-seed8",
+        "local-seed7",
+        "local-seed8",
+    ]
+    assert [tiny.student_hash(path) for path in folders[:2]] == hashes
+    assert all((path / "summary.json").exists() for path in folders)
+
+
+def test_what_only_the_data_can_tell_is_found_before_the_first_run(rows, tmp_path):
+    """DENSE wants images: nothing in its plan says that these are rows."""
+    experiment = tiny.experiment(rows, {"rounds": 1})
+    runs = plan(experiment, ["fedmd", "dense"], 1)
+    with pytest.raises(ConfigError, match="images"):
+        compare(runs, tmp_path / "compared", watch)
+    assert not (tmp_path / "compared").exists()

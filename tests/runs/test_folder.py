@@ -1,0 +1,185 @@
+import json
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+
+from fedkd.data.types import Samples
+from fedkd.errors import RunFolderError
+from fedkd.exchange.messages import Broadcast
+from fedkd.federation.rounds import Checkpoint
+from fedkd.federation.world import prepare
+from fedkd.runs.folder import RunFolder
+from fedkd.runs.simulate import simulate
+
+
+@pytest.fixture
+def world(rows):
+    return prepare(tiny.experiment(rows))
+
+
+@pytest.fixture
+def folder(world, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.open(world.experiment, world.data, resume=False)
+    return folder
+
+
+def checkpoint(round):
+    weights = torch.randn(3, 2, generator=torch.Generator().manual_seed(round))
+    return Checkpoint(
+        round=round,
+        student={"w": weights, "tied": weights},
+        state={"group/mlp(hidden=[16])/w": weights.T},
+        broadcast=Broadcast(
+            common={"consensus": weights.half()},
+            by_model={"mlp(hidden=[16])": {"model/w": weights}, "lenet5": {"model/w": weights * 2}},
+        ),
+    )
+
+
+def same(here, there):
+    return here.keys() == there.keys() and all(torch.equal(here[k], there[k]) for k in here)
+
+
+def test_a_checkpoint_comes_back_with_every_part(folder):
+    kept = checkpoint(1)
+    folder.resume()
+    folder.keep({"round": 1}, kept, None)
+    found = RunFolder(folder.path).resume()
+    assert found.round == 1
+    assert same(found.student, kept.student)
+    assert same(found.state, kept.state)
+    assert same(found.broadcast.common, kept.broadcast.common)
+    assert list(found.broadcast.by_model) == list(kept.broadcast.by_model)
+    for model, tensors in kept.broadcast.by_model.items():
+        assert same(found.broadcast.to(model), {**kept.broadcast.common, **tensors})
+
+
+@pytest.mark.parametrize("rest", ['{"round": 3, "stud', '{"round": 3}\n', '{"round": 3}\n{"ro'])
+def test_lines_beyond_the_checkpoint_are_dropped(folder, rest):
+    folder.resume()
+    for round in (1, 2):
+        folder.keep({"round": round}, checkpoint(round), None)
+    with (folder.path / "rounds.jsonl").open("a") as file:
+        file.write(rest)
+    again = RunFolder(folder.path)
+    assert again.resume().round == 2
+    assert again.records() == [{"round": 1}, {"round": 2}]
+
+
+def test_lines_without_any_checkpoint_are_dropped(folder):
+    (folder.path / "rounds.jsonl").write_text('{"round": 1}\n')
+    assert folder.resume() is None
+    assert folder.records() == []
+
+
+def test_a_folder_that_exists_is_refused_and_left_alone(world, tmp_path):
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(RunFolderError, match="--resume"):
+        RunFolder(tmp_path / "mine").open(world.experiment, world.data, resume=False)
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+def test_a_folder_under_a_file_is_refused(world, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match="file/run"):
+        RunFolder(tmp_path / "file" / "run").open(world.experiment, world.data, resume=False)
+
+
+def test_resume_where_nothing_is_yet_begins(world, tmp_path):
+    RunFolder(tmp_path / "new").open(world.experiment, world.data, resume=True)
+    assert (tmp_path / "new" / "config.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "keys"),
+    [
+        ({"seed": 8}, "seed"),
+        ({"rounds": 3, "method": {"name": "fedmd", "temperature": 2.0}}, "rounds, method"),
+        ({"clients.training.epochs": 2}, "clients"),
+    ],
+)
+def test_another_experiment_is_not_resumed(folder, rows, changes, keys):
+    other = prepare(tiny.experiment(rows, changes))
+    with pytest.raises(RunFolderError, match=rf"differs in {keys}\)"):
+        folder.open(other.experiment, other.data, resume=True)
+
+
+def test_engine_and_output_may_change_on_resume(folder, rows):
+    other = prepare(tiny.experiment(rows, {"engine.threads": 1, "output.folder": "elsewhere"}))
+    folder.open(other.experiment, other.data, resume=True)
+    assert "threads = 2" in (folder.path / "config.toml").read_text()
+
+
+def test_a_config_that_is_no_experiment_cannot_be_resumed(folder, world):
+    (folder.path / "config.toml").write_text("seed = 'x'")
+    with pytest.raises(RunFolderError, match="cannot be resumed"):
+        folder.open(world.experiment, world.data, resume=True)
+
+
+def test_the_folder_says_what_was_run_on_what_and_where(folder, world):
+    counts = json.loads((folder.path / "partition.json").read_text())
+    assert counts == {"classes": ["0", "1", "2"], "counts": world.data.counts().tolist()}
+    environment = json.loads((folder.path / "environment.json").read_text())
+    assert environment["torch"] == torch.__version__
+    assert {"fedkd", "python", "flwr", "platform", "cores", "started"} <= environment.keys()
+
+
+def test_ten_generated_images_a_class_are_kept(folder):
+    x = torch.arange(40.0).reshape(40, 1, 1, 1)
+    y = torch.tensor([2] * 25 + [0] * 12 + [5] * 3)
+    folder.keep({"round": 1}, checkpoint(1), Samples(x, y))
+    kept = load_file(folder.path / "generated.safetensors")
+    assert torch.bincount(kept["y"]).tolist() == [10, 0, 10, 0, 0, 3]
+    assert kept["x"].flatten().tolist() == [*range(25, 35), *range(10), 37, 38, 39]
+
+
+def test_receipts_add_up_by_field_and_provenance(folder):
+    for client, fields in enumerate([["logits", "report"], ["logits"]]):
+        path = folder.states / str(client)
+        path.mkdir()
+        released = [{"field": f, "provenance": "public", "bytes": 5} for f in fields]
+        lines = [json.dumps({"round": r, "released": released}) + "\n" for r in (1, 2)]
+        (path / "receipts.jsonl").write_text("".join(lines))
+    assert folder.released() == [
+        {"field": "logits", "provenance": "public", "times": 4, "bytes": 20},
+        {"field": "report", "provenance": "public", "times": 2, "bytes": 10},
+    ]
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is(rows, tmp_path):
+    run = tmp_path / "run"
+    first = simulate(tiny.experiment(rows), run, tiny.Quiet())
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    again = simulate(tiny.experiment(rows, {"engine.threads": 1}), run, tiny.Quiet(), resume=True)
+    assert again == first
+    after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert before.keys() == after.keys()
+    assert [path.name for path in before if before[path] != after[path]] in ([], ["report.html"])
+
+
+def test_the_summary_is_the_last_round_and_the_sum_of_all(rows, tmp_path):
+    changes = {"rounds": 3, "clients.participation": 0.5, "method.name": "feddf"}
+    summary = simulate(tiny.experiment(rows, changes), tmp_path / "run", tiny.Quiet())
+    records = tiny.rounds(tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
+    assert summary["student"]["accuracy"] == records[-1]["student"]["accuracy"]
+    reached = [record["student"]["accuracy"] for record in records]
+    assert summary["student"]["best_accuracy"] == max(reached)
+    teachers = [t["accuracy"] for t in records[-1]["teachers"]["by_client"].values()]
+    assert summary["teachers"] == {
+        "mean_accuracy": pytest.approx(sum(teachers) / 2),
+        "best_accuracy": max(teachers),
+    }
+    for way in ("up", "down"):
+        assert summary["bytes"][way] == sum(record["bytes"][way] for record in records)
+    assert summary["seconds"] == pytest.approx(sum(r["seconds"]["total"] for r in records))
+    student = load_file(tmp_path / "run" / "student.safetensors")
+    assert summary["student"]["parameters"] == sum(t.numel() for t in student.values())
+    assert summary["ensemble"] == records[-1]["ensemble"]
+    assert summary["privacy"] == {"unit": "none"}
+    sent = {entry["field"]: entry["times"] for entry in summary["released"]}
+    assert sent["model"] == 3 * 2
+    assert sent["count"] == 3 * 2

@@ -1,0 +1,108 @@
+"""A run that is killed anywhere and resumed ends in the very bits of an unbroken one."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import tiny
+
+from fedkd.files import write_atomically
+from fedkd.runs.simulate import simulate
+
+ROUNDS = 10
+CHANGES = {
+    "rounds": ROUNDS,
+    "clients.count": 5,
+    "clients.participation": 0.6,
+    "clients.training.epochs": 15,
+    "method": {"name": "fedmd", "public_per_round": 20, "student": {"epochs": 20}},
+}
+
+
+def begin(config, run):
+    command = [sys.executable, "-m", "fedkd", "simulate", str(config), "--out", str(run)]
+    return subprocess.Popen(
+        [*command, "--resume"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def lines(run):
+    path = run / "rounds.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def kill_when(process, ready, delay):
+    """SIGKILL `delay` seconds after `ready()`; the process must be under way until then."""
+    end = time.monotonic() + 120
+    while not ready():
+        assert process.poll() is None, process.stderr.read().decode()
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    process.stderr.close()
+    assert process.wait(60) == -signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_killed_five_times_and_resumed_ends_in_the_same_bits(rows, tmp_path):
+    config = tiny.write_config(tmp_path / "tiny.toml", rows, CHANGES)
+    run, unbroken = tmp_path / "killed", tmp_path / "unbroken"
+    simulate(tiny.experiment(rows, CHANGES), unbroken, tiny.Quiet())
+
+    draw = random.Random(4)
+    moments = [
+        (run / "config.toml").exists,
+        lambda: lines(run) >= 2,
+        lambda: lines(run) >= 5,
+        lambda: lines(run) >= 8,
+        (run / "student.safetensors").exists,
+    ]
+    for ready in moments:
+        kill_when(begin(config, run), ready, delay=draw.uniform(0, 0.05))
+        assert not (run / "report.html").exists()
+    last = begin(config, run)
+    complaint = last.communicate(timeout=120)[1]
+    assert last.returncode == 0, complaint
+
+    assert [record["round"] for record in tiny.rounds(run)] == list(range(1, ROUNDS + 1))
+    assert tiny.student_hash(run) == tiny.student_hash(unbroken)
+    assert without_seconds(tiny.rounds(run)) == without_seconds(tiny.rounds(unbroken))
+    assert summary(run) == summary(unbroken)
+    assert sorted(names(run)) == sorted(names(unbroken))  # no temporary file, no stale state
+
+
+def without_seconds(records):
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in records]
+
+
+def summary(run):
+    return {
+        k: v for k, v in json.loads((run / "summary.json").read_text()).items() if k != "seconds"
+    }
+
+
+def names(run):
+    return [str(path.relative_to(run)) for path in run.rglob("*")]
+
+
+def test_a_file_that_a_killed_writer_left_beside_is_gone_after_the_next_write(tmp_path):
+    script = (
+        "import os, pathlib, sys\n"
+        "from fedkd.files import write_atomically\n"
+        "pathlib.Path.replace = lambda *paths: os._exit(9)\n"
+        "write_atomically(pathlib.Path(sys.argv[1]), 'half')\n"
+    )
+    path = tmp_path / "summary.json"
+    assert subprocess.run([sys.executable, "-c", script, path], check=False).returncode == 9
+    assert len(list(tmp_path.iterdir())) == 1
+    write_atomically(path, "whole")
+    assert [entry.read_text() for entry in tmp_path.iterdir()] == ["whole"]

@@ -1,0 +1,70 @@
+from io import StringIO
+
+from rich.console import Console
+
+from fedkd.runs import tables
+from fedkd.runs.comparison import ComparisonRow, Spread
+
+RUN = {
+    "name": "tiny",
+    "method": "fedmd",
+    "dataset": "odd[red].npz",
+    "seed": 0,
+    "student": {"accuracy": 0.7, "best_accuracy": 0.8, "model": "mlp(act=['relu'])"},
+    "teachers": {"mean_accuracy": 0.5, "best_accuracy": 0.75},
+    "ensemble": {"accuracy": 0.625},
+    "bytes": {"up": 2_000_000, "down": 3_000},
+    "seconds": 75.0,
+    "failures": 3,
+    "privacy": {"unit": "none"},
+}
+
+
+def text(table):
+    console = Console(file=StringIO(), width=120)
+    console.print(table)
+    return console.file.getvalue()
+
+
+def row(table, heading):
+    """The line of a table that begins with `heading`."""
+    (line,) = [line for line in text(table).splitlines() if line.strip("│┃ ").startswith(heading)]
+    return line
+
+
+def test_a_run_as_a_table():
+    table = tables.summary(RUN)
+    assert "tiny: fedmd on odd[red].npz" in text(table)
+    assert "70.0%" in row(table, "student")
+    assert "mlp(act=['relu'])" in row(table, "student")
+    assert "75.0%" in row(table, "best teacher")
+    assert "5.0" in row(table, "best teacher")
+    assert "50.0%" in row(table, "teachers' mean")
+    assert "20.0" in row(table, "teachers' mean")
+    assert "62.5%" in row(table, "ensemble")
+    assert "2.00 MB" in row(table, "sent")
+    assert "3.00 kB" in row(table, "sent")
+    assert "3 answers" in row(table, "left out")
+    assert "NO DP" in row(table, "privacy")
+
+
+def test_what_a_run_has_not_is_left_out():
+    shown = text(tables.summary(RUN | {"teachers": None, "ensemble": None, "failures": 0}))
+    assert not any(word in shown for word in ("teacher", "ensemble", "left out"))
+
+
+def test_a_comparison_as_a_table():
+    one, many = Spread(0.5, None), Spread(0.75, 0.021)
+    shared = {"bytes_up": Spread(5e6, None), "bytes_down": one, "seconds": Spread(61.0, None)}
+    table = tables.comparison(
+        [
+            ComparisonRow("dense", (0, 1), many, many, None, many, **shared),
+            ComparisonRow("local", (0,), one, one, one, None, **shared),
+        ]
+    )
+    dense, local = row(table, "dense"), row(table, "local")
+    cells = [cell.strip() for cell in dense.strip("│").split("│")]
+    assert cells[:6] == ["dense", "2", *["75.0% ± 2.1"] * 2, "-", "75.0% ± 2.1"]
+    assert "±" not in local
+    assert "50.0%" in local
+    assert "5.00 MB" in local

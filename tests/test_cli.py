@@ -1,0 +1,298 @@
+"""The command line: what it prints, how it exits, and what it leaves behind."""
+
+import gzip
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+import fedkd
+from fedkd import cli, methods
+
+SECRET = "Patient4711"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the command in this process: exit status, output, complaint."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fedkd", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        return stopped.value.code or 0, *capsys.readouterr()
+
+    return command
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_simulate_writes_a_run_folder_and_says_what_came_out(run, rows, here):
+    config = tiny.write_config(here / "tiny.toml", rows)
+    status, out, complaint = run("simulate", config)
+    assert (status, complaint) == (0, "")
+    assert re.search(r"^round +1 .*student", out)
+    assert re.search(r"^round +2 ", out, re.MULTILINE)
+    assert "NO DP" in out
+    assert str(here / "runs" / "tiny" / "report.html") in out
+    assert {path.name for path in (here / "runs" / "tiny").iterdir()} == {
+        "checkpoints",
+        "config.toml",
+        "environment.json",
+        "partition.json",
+        "report.html",
+        "rounds.jsonl",
+        "student.safetensors",
+        "summary.json",
+    }
+
+
+def test_set_changes_one_value(run, rows, here):
+    config = tiny.write_config(here / "tiny.toml", rows)
+    changes = ["--set", "rounds=1", "--set", "method.name=local", "--set", "clients.count = 2"]
+    assert run("simulate", config, *changes, "--out", here / "run")[0] == 0
+    summary = json.loads((here / "run" / "summary.json").read_text())
+    assert [summary[key] for key in ("method", "rounds", "clients")] == ["local", 1, 2]
+
+
+def test_the_runs_own_config_runs_again_to_the_same_bits(run, rows, here):
+    config = tiny.write_config(here / "tiny.toml", rows)
+    run("simulate", config, "--out", "one")
+    assert run("simulate", "one/config.toml", "--out", "two")[0] == 0
+    assert tiny.student_hash(here / "one") == tiny.student_hash(here / "two")
+
+
+MISTAKES = {
+    "unknown key": (["--set", "clients.cuont=3"], "clients.count"),
+    "wrong value": (["--set", "rounds=0"], "rounds"),
+    "override without value": (["--set", "rounds"], "rounds"),
+    "unknown model": (["--set", "student.model=lenet"], "lenet5"),
+    "unknown method": (["--set", "method.name=fedmdd"], "fedmd"),
+    "unlike models": (["--set", "method.name=fedavg"], "fedavg"),
+    "rows for a CNN": (["--set", "clients.models=['lenet5']"], "lenet5"),
+    "more clients than samples": (["--set", "clients.count=1000"], "1000"),
+    "missing data": (["--set", "data.name=nowhere.npz"], "nowhere.npz"),
+    "corrupt data": (["--set", "data.name=mnist"], "train-images-idx3-ubyte.gz"),
+    "labels out of range": (["--set", "data.name=wrong.npz"], "y_test is 9 at index 17"),
+    "folder that exists": (["--out", "there"], "there"),
+    "folder under a file": (["--out", "tiny.toml/run"], "tiny.toml/run"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_leaves_no_folder(run, rows, here, monkeypatch, mistake):
+    config = tiny.write_config(here / "tiny.toml", rows)
+    arrays = dict(np.load(rows))
+    np.savez(here / "wrong.npz", **arrays | {"y_test": np.where(np.arange(120) == 17, 9, 0)})
+    (here / "mnist").mkdir()
+    for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (here / "mnist" / f"{part}-ubyte.gz").write_bytes(gzip.compress(b"no idx file"))
+    monkeypatch.setenv("FEDKD_DATA", str(here))
+    (here / "there").mkdir()
+    before = sorted(here.rglob("*"))
+    arguments, words = MISTAKES[mistake]
+    status, out, complaint = run("simulate", config, *arguments)
+    assert (status, out) == (2, "")
+    assert complaint.startswith("error: ")
+    assert complaint.count("\n") == 1
+    assert words in complaint
+    assert sorted(here.rglob("*")) == before
+
+
+def test_ray_that_is_not_installed_is_a_mistake(run, rows, here, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: (name != "ray" and find(name)) or None
+    )
+    config = tiny.write_config(here / "tiny.toml", rows, {"engine.kind": "ray"})
+    status, _, complaint = run("simulate", config)
+    assert status == 2
+    assert "pip install 'fedkd[ray]'" in complaint
+    assert not (here / "runs").exists()
+
+
+def test_a_config_that_is_not_there_is_a_mistake(run, here):
+    status, _, complaint = run("simulate", "nowhere.toml")
+    assert status == 2
+    assert complaint.count("\n") == 1
+    assert "nowhere.toml" in complaint
+
+
+@pytest.fixture
+def failing(rows, here, monkeypatch):
+    """An experiment of which every round fails, by a user's own method."""
+    (here / "failing.py").write_text(
+        "from fedkd.methods.fedmd import FedMD\n"
+        "class Failing(FedMD):\n"
+        "    def client(self, ctx, broadcast):\n"
+        f"        raise ValueError('{SECRET}')\n"
+    )
+    monkeypatch.syspath_prepend(str(here))
+    return tiny.write_config(here / "failing.toml", rows, {"method.name": "failing:Failing"})
+
+
+def test_a_quorum_that_is_missed_exits_with_one_and_one_line(failing, here):
+    done = in_a_process("simulate", failing, path=here)
+    assert done.returncode == 1
+    line = (
+        "error: round 1: 0 of 4 clients answered and clients.quorum = 0.5 asks for 2: "
+        "ValueError (4)\n"
+    )
+    assert done.stderr == line
+    assert SECRET not in done.stdout
+    assert (here / "runs" / "tiny" / "rounds.jsonl").read_text() == ""
+
+
+def test_debug_shows_tracebacks_of_this_machines_clients_as_well(failing, here):
+    done = in_a_process("--debug", "simulate", failing, path=here)
+    assert done.returncode == 1
+    assert "QuorumError" in done.stderr
+    assert "Traceback" in done.stderr
+    assert SECRET in done.stderr
+
+
+def in_a_process(*arguments, path):
+    return subprocess.run(
+        [sys.executable, "-m", "fedkd", *map(str, arguments)],
+        cwd=path,
+        env=os.environ | {"PYTHONPATH": str(path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_compare_prints_a_table_and_writes_one_report(run, rows, here):
+    config = tiny.write_config(here / "tiny.toml", rows, {"rounds": 1})
+    status, out, complaint = run(
+        "compare", config, "--methods", "fedmd, local", "--seeds", "2", "--out", "both"
+    )
+    assert (status, complaint) == (0, "")
+    for method in ("fedmd", "local"):
+        assert re.search(rf"{method} +│ +2 │ +[\d.]+% ± [\d.]+", out)
+    assert str(here / "both" / "report.html") in out
+    assert len(list((here / "both").glob("*/summary.json"))) == 4
+
+    refused, _, complaint = run("compare", config, "--methods", "fedmd", "--out", "both")
+    assert refused == 2
+    assert "--resume" in complaint
+
+
+@pytest.mark.parametrize("chosen", ["fedmd,fedavgg", "fedmd,fedavg", "fedmd,dense", "", " , "])
+def test_compare_refuses_a_bad_method_before_anything_runs(run, rows, here, chosen):
+    config = tiny.write_config(here / "tiny.toml", rows, {"rounds": 1})
+    status, out, complaint = run("compare", config, "--methods", chosen, "--out", "all")
+    assert (status, out) == (2, "")
+    assert complaint.count("\n") == 1
+    assert not (here / "all").exists()
+
+
+def test_report_is_written_again_for_one_run_and_anew_for_several(run, rows, here):
+    config = tiny.write_config(here / "tiny.toml", rows, {"rounds": 1})
+    for seed in (0, 1):
+        run("simulate", config, "--set", f"seed={seed}", "--out", f"run{seed}")
+    (here / "run0" / "report.html").unlink()
+    status, out, _ = run("report", "run0")
+    assert status == 0
+    assert str(here / "run0" / "report.html") in out
+    assert "<html" in (here / "run0" / "report.html").read_text()
+
+    status, out, _ = run("report", "run0", "run1", "--out", "both.html")
+    assert status == 0
+    assert re.search(r"fedmd +│ +2 │", out)
+    assert "<html" in (here / "both.html").read_text()
+
+
+def test_report_on_no_run_is_a_mistake(run, here):
+    status, _, complaint = run("report", here)
+    assert status == 2
+    assert "config.toml" in complaint
+
+
+def test_methods_are_listed_for_people_and_for_programs(run):
+    status, out, _ = run("methods", "--json")
+    cards = json.loads(out)
+    assert status == 0
+    assert list(cards) == list(methods.BUILT_IN)
+    assert len(cards) == 8
+    assert all(card["paper"] and card["sends"] and card["returns"] for card in cards.values())
+    _, out, _ = run("methods")
+    assert all(name in out and card["paper"] in out for name, card in cards.items())
+
+
+def test_data_sets_are_listed_with_where_they_were_looked_for(run, here, monkeypatch):
+    monkeypatch.setenv("FEDKD_DATA", str(here))
+    status, out, _ = run("data", "--json")
+    sets = json.loads(out)
+    assert status == 0
+    assert set(sets) == {"fashion-mnist-sample", "fashion-mnist", "mnist"}
+    assert sets["fashion-mnist-sample"][0]["complete"]
+    assert sets["mnist"][0] == {"folder": str(here / "mnist"), "complete": False}
+    _, out, _ = run("data")
+    assert str(here / "mnist") in out
+
+
+HELP = {
+    "simulate": ("--set", "--out", "--resume"),
+    "compare": ("--methods", "--seeds", "--set", "--out", "--resume"),
+    "report": ("--out",),
+    "methods": ("--json",),
+    "data": ("--json",),
+}
+
+
+@pytest.mark.parametrize("command", HELP)
+def test_help_mentions_every_option(run, command):
+    status, out, _ = run(command, "--help")
+    assert status == 0
+    assert [option for option in HELP[command] if option not in out] == []
+
+
+def test_help_lists_the_commands_and_version_is_the_packages(run):
+    status, out, _ = run("--help")
+    assert status == 0
+    assert [command for command in HELP if command not in out] == []
+    assert run("--version") == (0, f"fedkd {fedkd.__version__}\n", "")
+
+
+def test_a_mistyped_command_is_answered_with_the_right_one(run):
+    status, _, complaint = run("simulat")
+    assert status == 2
+    assert "simulate" in complaint
+
+
+def test_help_waits_for_neither_torch_nor_flower():
+    script = (
+        "import sys; sys.argv = ['fedkd', '--help']\n"
+        "from fedkd.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "found = {'torch', 'flwr', 'numpy', 'matplotlib', 'ray'} & set(sys.modules)\n"
+        "sys.exit(str(found) if found else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_sample_experiments_of_the_repository_are_valid():
+    from fedkd.config import load
+
+    configs = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
+    assert configs
+    for config in configs:
+        methods.resolve(load(config))

@@ -1,0 +1,84 @@
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fedkd.files import write_atomically
+
+HERE = settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@HERE
+@given(old=st.binary(max_size=50), new=st.one_of(st.binary(max_size=50), st.text(max_size=50)))
+def test_what_is_written_is_read_and_nothing_else_is_left(
+    tmp_path: Path, old: bytes, new: bytes | str
+) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, old)
+    assert path.read_bytes() == old
+    write_atomically(path, new)
+    assert path.read_bytes() == (new if isinstance(new, bytes) else new.encode())
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, "old")
+    seen: list[str] = []
+
+    def full(*_: object) -> None:
+        seen.append(path.read_text())
+        raise OSError(28, "No space left on device")
+
+    target = os if step == "fsync" else Path
+    monkeypatch.setattr(target, step, full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, "new")
+    assert seen == ["old"]
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_new_file_is_complete_on_disk_before_it_takes_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    order: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def flushing(descriptor: int) -> None:
+        order.append(f"fsync of {os.fstat(descriptor).st_size} bytes")
+        fsync(descriptor)
+
+    def renaming(source: Path, target: Path) -> Path:
+        order.append("replace")
+        return replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", flushing)
+    monkeypatch.setattr(Path, "replace", renaming)
+    write_atomically(path, "x" * 10)
+    write_atomically(path, "y" * 5, durable=False)
+    assert order == ["fsync of 10 bytes", "replace", "replace"]
+    assert path.read_text() == "y" * 5
+
+
+def test_what_a_killed_writer_left_is_no_file_and_does_not_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "replace", lambda *_: None)
+        killed.setattr(Path, "unlink", lambda *_, **__: None)
+        write_atomically(path, "half of it")
+    assert not path.exists()
+    assert len(list(tmp_path.iterdir())) == 1
+    write_atomically(path, "new")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
