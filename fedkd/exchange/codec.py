@@ -60,7 +60,7 @@ class TensorSpec:
 Expected = Mapping[str, TensorSpec]
 
 
-def encode(tensors: Tensors) -> bytes:
+def encode(tensors: Tensors, metadata: Mapping[str, str] | None = None) -> bytes:
     """Tensors by name as safetensors bytes; the same tensors give the same bytes.
 
     Raises:
@@ -73,12 +73,11 @@ def encode(tensors: Tensors) -> bytes:
                 f"{', '.join(str(dtype) for dtype in _CODES)}"
             )
     # Copies: safetensors refuses tensors that share memory, as a model's tied weights do.
-    return save(
-        {
-            name: tensors[name].detach().clone(memory_format=torch.contiguous_format)
-            for name in sorted(tensors)
-        }
-    )
+    copies = {
+        name: tensors[name].detach().clone(memory_format=torch.contiguous_format)
+        for name in sorted(tensors)
+    }
+    return save(copies, None if metadata is None else dict(metadata))
 
 
 def decode(payload: bytes, expected: Expected | None = None) -> dict[str, Tensor]:

@@ -15,7 +15,8 @@ from fedkd.exchange.gate import release
 from fedkd.federation import report, wire
 from fedkd.federation.state import ClientState
 from fedkd.federation.world import World
-from fedkd.methods.base import ClientContext, Clock
+from fedkd.methods.base import ClientContext
+from fedkd.methods.setting import Clock
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ from fedkd.errors import MessageError
 from fedkd.exchange.codec import Expected, TensorSpec
 from fedkd.exchange.messages import Release, Tensors, Value
 from fedkd.learning import evaluate
-from fedkd.methods.base import PHASES, ClientContext
+from fedkd.methods.base import ClientContext
+from fedkd.methods.setting import PHASES
 from fedkd.privacy.events import Unprotected
 
 _CORRECT, _SECONDS = "report/correct", "report/seconds"

@@ -18,7 +18,8 @@ from fedkd.federation.answers import Observer, Record
 from fedkd.federation.cohort import ask, require_quorum, sample_cohort, wait_for_nodes
 from fedkd.federation.record import describe
 from fedkd.federation.world import World
-from fedkd.methods.base import Clock, ServerContext
+from fedkd.methods.base import ServerContext
+from fedkd.methods.setting import Clock
 
 
 @dataclass(frozen=True)

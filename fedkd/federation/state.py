@@ -12,10 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-from safetensors.torch import load, save
 from torch import Tensor
 
+from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.gate import Receipt
 from fedkd.files import write_atomically
 
@@ -66,7 +65,7 @@ class DiskState:
     def load(self, *, before: int) -> dict[str, Tensor]:
         """See `ClientState.load`."""
         latest = max((round for round in self._rounds() if round < before), default=None)
-        return {} if latest is None else load(self._path(latest).read_bytes())
+        return {} if latest is None else decode(self._path(latest).read_bytes())
 
     def save(
         self, tensors: dict[str, Tensor], receipts: Sequence[Receipt] = (), *, round: int
@@ -78,12 +77,7 @@ class DiskState:
             # On a line of its own, even after half of one that a killed writer left.
             file.write("\n" + json.dumps(line))
         if tensors:
-            # Copies: safetensors refuses tensors that share memory, as a model's tied weights do.
-            copies = {
-                name: tensor.detach().clone(memory_format=torch.contiguous_format)
-                for name, tensor in tensors.items()
-            }
-            write_atomically(self._path(round), save(copies), durable=False)
+            write_atomically(self._path(round), encode(tensors), durable=False)
         for stale in _stale(self._rounds(), round):
             self._path(stale).unlink(missing_ok=True)
 

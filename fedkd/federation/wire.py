@@ -12,7 +12,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fedkd import errors
 from fedkd.errors import MessageError
-from fedkd.methods.base import PHASES
+from fedkd.methods.setting import PHASES
 
 _STYPE = "fedkd.safetensors"
 _KINDS = frozenset(

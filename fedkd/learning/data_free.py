@@ -24,13 +24,10 @@ class Views:
     """The labels that they should have, int64 (N,)."""
     teachers: Observation
     """Of K teachers: `logits` (K, N, C), `bn` (K,), `activation` (K, N)."""
+    ensemble: Tensor
+    """The ensemble's logits (N, C)."""
     student: Tensor
     """The student's logits (N, C)."""
-
-    @property
-    def ensemble(self) -> Tensor:
-        """The mean of the teachers' logits, (N, C)."""
-        return self.teachers.logits.mean(dim=0)
 
 
 Objective = Callable[[Views], Tensor]
@@ -93,7 +90,9 @@ def synthesise(
     with evaluating(student):
         for step in range(steps):
             x = generator_net(z, y)
-            loss = objective(Views(x, y, ensemble.observe(x), student(x)))
+            teachers = ensemble.observe(x)
+            answer = ensemble.average(teachers.logits)
+            loss = objective(Views(x, y, teachers, answer, student(x)))
             losses.append(loss.item())
             if not torch.isfinite(loss):
                 raise FederationError(

@@ -1,11 +1,12 @@
 """Learning from several teachers at once, which need not be alike."""
 
 import copy
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial, reduce
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -24,14 +25,28 @@ class Ensemble:
 
     Each thread computes on one core, and results do not depend on their number, bit for bit. The
     teachers given are left as they are. Use it as a context manager, or `close` it.
+
+    Args:
+        teachers: K of them, not necessarily alike.
+        threads: how many work at a time.
+        average: of what the ensemble's answer is the mean; see `average_logits` and
+            `average_probabilities`.
     """
 
-    def __init__(self, teachers: Sequence[nn.Module], *, threads: int = 1) -> None:
+    def __init__(
+        self,
+        teachers: Sequence[nn.Module],
+        *,
+        threads: int = 1,
+        average: Literal["logits", "probabilities"] = "logits",
+    ) -> None:
         if not teachers or threads < 1:
             raise ValueError(
                 f"{len(teachers)} teachers on {threads} threads: expected 1 or more of both"
             )
         self._teachers = [_frozen(teacher) for teacher in teachers]
+        self.average = average_logits if average == "logits" else average_probabilities
+        """Logits (K, N, C) to the ensemble's logits (N, C)."""
         # PyTorch gives a thread that it meets for the first time the number that another set last,
         # so it has to meet this one before the workers set theirs.
         torch.get_num_threads()
@@ -66,6 +81,10 @@ class Ensemble:
         ]
         return torch.stack([torch.cat([job.result() for job in row]) for row in jobs])
 
+    def answer(self, x: Tensor) -> Tensor:
+        """Inputs (N, *shape) -> the ensemble's logits (N, C), without gradient."""
+        return self.average(self.logits(x))
+
     def observe(self, x: Tensor) -> Observation:
         """What each teacher shows of one batch, with gradients to the inputs.
 
@@ -73,6 +92,16 @@ class Ensemble:
         """
         shown = _Observe.apply(x, self._teachers, self._pool)  # type: ignore[no-untyped-call]
         return Observation(*shown)
+
+
+def average_logits(logits: Tensor) -> Tensor:
+    """(K, N, C) -> (N, C): the mean, in which a loud teacher outvotes a quiet one."""
+    return logits.mean(dim=0)
+
+
+def average_probabilities(logits: Tensor) -> Tensor:
+    """(K, N, C) -> (N, C): the logarithm of the teachers' mean probability."""
+    return torch.logsumexp(torch.log_softmax(logits, dim=2), dim=0) - math.log(len(logits))
 
 
 class _Observe(torch.autograd.Function):
@@ -149,14 +178,14 @@ def distil(
     optimiser: torch.optim.Optimizer | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
-    """Fit the student to the mean of the teachers' logits on `x`, computed once.
+    """Fit the student to the ensemble's logits on `x`, computed once.
 
     Arguments, result and errors are those of `offline.distil`, with the ensemble for the targets.
     """
     return offline.distil(
         student,
         x,
-        ensemble.logits(x).mean(dim=0),
+        ensemble.answer(x),
         loss,
         optimisation,
         generator,

@@ -1,6 +1,7 @@
 """One-shot distillation without data."""
 
 from functools import partial
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -9,7 +10,6 @@ from torch import Tensor
 from fedkd.config import Frozen, Optimisation
 from fedkd.data.types import Samples
 from fedkd.errors import ConfigError
-from fedkd.exchange.aggregation import mean
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload
 from fedkd.knowledge import label
@@ -39,6 +39,8 @@ class DenseParams(Frozen):
     """The weight of the distance to the teachers' BatchNorm statistics."""
     adversarial: float = Field(default=1.0, ge=0)
     """The weight of the disagreement between ensemble and student."""
+    average: Literal["logits", "probabilities"] = "logits"
+    """Of what the ensemble's answer is the mean; the paper's is logits."""
     temperature: float = Field(default=20.0, gt=0)
     """The distillation temperature."""
     student_batch_size: int = Field(default=256, ge=1)
@@ -85,12 +87,12 @@ class Dense(Method):
         batches: list[Samples] = []
         answers: list[Tensor] = []
         optimiser = optim.build(ctx.student.parameters(), self._distillation)
-        with Ensemble(teachers, threads=ctx.threads) as ensemble:
-            ctx.measure_ensemble(lambda inputs: mean(ensemble.logits(inputs)))
+        with Ensemble(teachers, threads=ctx.threads, average=self.params.average) as ensemble:
+            ctx.measure_ensemble(ensemble.answer)
             with ctx.clock.phase("synthesise and distil", self.params.epochs) as advance:
                 for epoch in range(1, self.params.epochs + 1):
                     batches.append(self._synthesise(ctx, ensemble, epoch))
-                    answers.append(mean(ensemble.logits(batches[-1].x)))
+                    answers.append(ensemble.answer(batches[-1].x))
                     pool = torch.cat([batch.x for batch in batches])
                     [ctx.losses["distil"]] = offline.distil(
                         ctx.student,

@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fedkd.config import Frozen, ModelSpec, Optimisation
-from fedkd.exchange.aggregation import average_models, mean
+from fedkd.exchange.aggregation import average_models
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
 from fedkd.knowledge import label
@@ -66,8 +66,8 @@ class FedDF(Method):
         teachers = ctx.load_teachers(uploads)
         with Ensemble(list(teachers.values()), threads=ctx.threads) as ensemble:
             with ctx.clock.phase("ask the ensemble"):
-                targets = mean(ensemble.logits(ctx.setting.proxy))
-            ctx.measure_ensemble(lambda inputs: mean(ensemble.logits(inputs)))
+                targets = ensemble.answer(ctx.setting.proxy)
+            ctx.measure_ensemble(ensemble.answer)
         kd = partial(label.kd, temperature=self.params.temperature)
         student = ctx.setting.experiment.student.model
         for spec in _groups(ctx.setting):

@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save
 
 import fedkd
 from fedkd import config
 from fedkd.config import Experiment
 from fedkd.data.types import FederatedData, Samples
 from fedkd.errors import ConfigError, RunFolderError
+from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Broadcast, Tensors, group, prefixed
 from fedkd.federation.answers import Record
 from fedkd.federation.rounds import Checkpoint
@@ -87,7 +87,7 @@ class RunFolder:
     def keep(self, record: Record, checkpoint: Checkpoint, generated: Samples | None) -> None:
         """Keep a finished round."""
         if generated is not None:
-            write_atomically(self.path / "generated.safetensors", save(_some_of_each(generated)))
+            write_atomically(self.path / "generated.safetensors", encode(_some_of_each(generated)))
         with (self.path / "rounds.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
             file.flush()
@@ -96,7 +96,7 @@ class RunFolder:
 
     def finish(self, student: Tensors, summary: Mapping[str, Any]) -> None:
         """Write what a run ends with."""
-        write_atomically(self.path / "student.safetensors", save(_apart(student)))
+        write_atomically(self.path / "student.safetensors", encode(student))
         self._write_json("summary.json", summary)
 
     def released(self) -> list[dict[str, Any]]:
@@ -158,16 +158,7 @@ def _write_checkpoint(checkpoint: Checkpoint) -> bytes:
     for index, model in enumerate(models):
         tensors |= prefixed(f"model-{index}", checkpoint.broadcast.by_model[model])
     metadata = {"round": str(checkpoint.round), "models": json.dumps(models)}
-    return save(_apart(tensors), metadata)
-
-
-def _apart(tensors: Tensors) -> dict[str, torch.Tensor]:
-    # A copy each: safetensors refuses tensors that share memory, as tied weights do, or a broadcast
-    # and its student.
-    return {
-        name: tensor.detach().clone(memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
-    }
+    return encode(tensors, metadata)
 
 
 def _read_checkpoint(path: Path) -> Checkpoint:
@@ -190,4 +181,4 @@ def _some_of_each(generated: Samples) -> dict[str, torch.Tensor]:
         for label in sorted(set(generated.y.tolist()))
     ]
     some = generated.subset(torch.cat(chosen))
-    return {"x": some.x.contiguous(), "y": some.y.contiguous()}
+    return {"x": some.x, "y": some.y}

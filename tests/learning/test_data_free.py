@@ -193,7 +193,8 @@ def views() -> Views:
     )
     student = torch.randn(6, CLASSES, generator=draws)
     y = torch.randint(CLASSES, (6,), generator=draws)
-    return Views(torch.rand(6, *SHAPE, generator=draws), y, teachers, student)
+    x = torch.rand(6, *SHAPE, generator=draws)
+    return Views(x, y, teachers, teachers.logits.mean(dim=0), student)
 
 
 def test_objectives_are_the_weighted_sums_that_they_say() -> None:

@@ -201,3 +201,14 @@ def test_the_student_approaches_the_mean_of_the_teachers() -> None:
 def test_nobody_and_no_thread_are_refused(count: int, threads: int) -> None:
     with pytest.raises(ValueError, match=f"{count} teachers on {threads} threads"):
         Ensemble(teachers()[:count], threads=threads)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_ensemble_averages_logits_or_probabilities(count: int) -> None:
+    x = torch.rand(5, *SHAPE, generator=generator(3))
+    members = teachers()[:count]
+    with Ensemble(members) as logits, Ensemble(members, average="probabilities") as probabilities:
+        each = logits.logits(x).double()
+        torch.testing.assert_close(logits.answer(x).double(), each.mean(dim=0))
+        shares = probabilities.answer(x).double().exp()
+    torch.testing.assert_close(shares, each.softmax(dim=2).mean(dim=0), rtol=1e-5, atol=1e-7)

@@ -12,7 +12,8 @@ from fedkd.data.types import Samples
 from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.messages import Broadcast, Upload
 from fedkd.learning import evaluate
-from fedkd.methods.base import ClientContext, Clock, Method, ServerContext, Setting
+from fedkd.methods.base import ClientContext, Method, ServerContext, Setting
+from fedkd.methods.setting import Clock
 
 ROWS, IMAGES, CLASSES = (5,), (1, 8, 8), 3
 SMALL = {"name": "mlp", "hidden": [12]}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fedkd.config import ModelSpec
 from fedkd.data.types import Samples
 from fedkd.learning import optim, supervised
-from fedkd.methods.base import Clock
+from fedkd.methods.setting import Clock
 
 
 @settings(max_examples=40, deadline=None)

@@ -1,0 +1,208 @@
+"""What a method's parts are given: one client's or the server's view of one round."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from fedkd import rng
+from fedkd.config import ModelSpec, Optimisation
+from fedkd.data.types import Samples
+from fedkd.exchange.messages import (
+    PostProcessing,
+    Provenance,
+    Release,
+    Tensors,
+    Upload,
+    Value,
+    group,
+    prefixed,
+    values,
+)
+from fedkd.learning import evaluate, offline, optim, supervised
+from fedkd.methods.setting import Clock, Setting
+from fedkd.privacy.events import Unprotected
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(logits, targets), each (N, C), to a loss per sample (N,)."""
+
+
+@dataclass
+class ClientContext:
+    """One client in one round."""
+
+    setting: Setting
+    round: int
+    client: int
+    data: Samples
+    """Private. Nothing of it leaves except in a `Value`."""
+    state: dict[str, Tensor]
+    """The client's own, kept from round to round on its own side."""
+    clock: Clock
+
+    @property
+    def training(self) -> Optimisation:
+        """How the teacher is to be trained."""
+        return self.setting.experiment.clients.training
+
+    @cached_property
+    def teacher(self) -> nn.Module:
+        """The client's private model: as it was after its last round, or fresh."""
+        model = self.setting.build(self.spec, purpose="teacher", client=self.client)
+        if saved := group("teacher", self.state):
+            model.load_state_dict(saved)
+        return model
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether this round touched the teacher."""
+        return "teacher" in self.__dict__
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The client's model by name."""
+        return self.setting.experiment.client_model(self.client)
+
+    def keep(self, prefix: str, tensors: Tensors) -> None:
+        """Keep tensors under `prefix` until the client's next round."""
+        self.state.update(prefixed(prefix, tensors))
+
+    def rng(self, purpose: str) -> torch.Generator:
+        """This client's stream in this round for `purpose`."""
+        seed = self.setting.experiment.seed
+        return rng.stream(seed, purpose=purpose, round=self.round, client=self.client)
+
+    def train(self, *, anchor: Tensors | None = None, proximal: float = 0.0) -> None:
+        """Train the teacher on the private data, keeping the optimiser from round to round.
+
+        With an `anchor` the teacher starts each round from the server's model, so the optimiser
+        starts afresh as well.
+        """
+        optimiser = optim.build(self.teacher.parameters(), self.training)
+        if anchor is None and (saved := group("optimiser", self.state)):
+            optim.unpack(optimiser, saved)
+        with self.clock.phase("train", self.training.epochs) as advance:
+            supervised.train(
+                self.teacher,
+                self.data,
+                self.training,
+                self.rng("batches"),
+                optimiser=optimiser,
+                anchor=anchor,
+                proximal=proximal,
+                on_epoch=lambda _epoch, _loss: advance(),
+            )
+        if anchor is None:
+            self.keep("optimiser", optim.pack(optimiser))
+
+    def distil(self, inputs: Tensor, targets: Tensor, loss: Loss, how: Optimisation) -> None:
+        """Fit the teacher to `targets`, row by row the server's word on `inputs`."""
+        with self.clock.phase("distil", how.epochs) as advance:
+            offline.distil(
+                self.teacher,
+                inputs,
+                targets,
+                loss,
+                how,
+                self.rng("distillation"),
+                on_epoch=lambda _epoch, _loss: advance(),
+            )
+
+    @property
+    def from_teacher(self) -> Provenance:
+        """The provenance of what is computed from the teacher alone."""
+        return PostProcessing(of=Unprotected("teacher training"))
+
+    def example_count(self) -> Value:
+        """How many samples this client holds: a fact about private data, hence a release."""
+        return Value(torch.tensor(len(self.data)), Release(Unprotected("example count")))
+
+    def model(self) -> Upload:
+        """The teacher itself."""
+        return Upload(values("model", self.teacher.state_dict(), self.from_teacher))
+
+    def model_and_count(self) -> Upload:
+        """The teacher itself, and how many samples taught it."""
+        return self.model().with_values({"count": self.example_count()})
+
+    def answer(self, inputs: Tensor) -> Tensor:
+        """The teacher's logits on `inputs`, (N, *shape) -> (N, C) float32."""
+        with self.clock.phase("answer"):
+            return evaluate.logits(self.teacher, inputs)
+
+
+@dataclass
+class ServerContext:
+    """The server in one round."""
+
+    setting: Setting
+    round: int
+    student: nn.Module
+    """The global student; the server part trains it in place."""
+    state: dict[str, Tensor]
+    """The method's own, kept from round to round and in checkpoints."""
+    clock: Clock
+    threads: int
+    """For work that can be split without changing its result."""
+    test: Samples
+    """For measuring alone; nothing is fitted to it or chosen by it."""
+    pooled: Callable[[], Samples]
+    """All clients' private data: in a simulation only, for the upper bound."""
+    losses: dict[str, float] = field(default_factory=dict)
+    """Mean losses worth a line in the round's record."""
+    curve: list[float] = field(default_factory=list)
+    """The student's test accuracy within the round, where a method measures it."""
+    ensemble_accuracy: float | None = None
+    """Of the teachers' ensemble on the test set, where the server holds the teachers."""
+    generated: Samples | None = None
+    """Set by data-free methods: synthetic images and the classes that they were made for."""
+
+    def rng(self, purpose: str) -> torch.Generator:
+        """The server's stream in this round for `purpose`."""
+        return rng.stream(self.setting.experiment.seed, purpose=purpose, round=self.round)
+
+    def measure(self) -> None:
+        """Add the student's test accuracy, as it is now, to the curve."""
+        self.curve.append(evaluate.accuracy(self.student, self.test))
+
+    def measure_ensemble(self, logits: Callable[[Tensor], Tensor]) -> None:
+        """Record the test accuracy of the ensemble, given as inputs -> logits (N, C)."""
+        right = logits(self.test.x).argmax(dim=1) == self.test.y
+        self.ensemble_accuracy = float(right.double().mean())
+
+    def distil(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        loss: Loss,
+        how: Optimisation,
+        *,
+        model: nn.Module | None = None,
+    ) -> None:
+        """Fit the student, or another `model`, to `targets`, row by row those of `inputs`."""
+        with self.clock.phase("distil", how.epochs) as advance:
+            losses = offline.distil(
+                self.student if model is None else model,
+                inputs,
+                targets,
+                loss,
+                how,
+                self.rng("distillation"),
+                on_epoch=lambda _epoch, _loss: advance(),
+            )
+        self.losses["distil"] = losses[-1]
+
+    def load_teachers(self, uploads: "Uploads") -> dict[int, nn.Module]:
+        """The uploaded models as modules, by client."""
+        teachers = {}
+        for client, upload in uploads.items():
+            spec = self.setting.experiment.client_model(client)
+            teachers[client] = self.setting.build(spec, purpose="specification")
+            teachers[client].load_state_dict(group("model", upload))
+        return teachers
+
+
+Uploads = Mapping[int, Tensors]
+"""What the server has let in, by client in ascending order."""

@@ -1,0 +1,104 @@
+"""What both sides of a federation know, and the clock that they run by."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from fedkd import models, rng
+from fedkd.config import Experiment, ModelSpec
+from fedkd.exchange.codec import Expected, TensorSpec
+from fedkd.exchange.messages import prefixed
+
+PHASES = ("distil", "train", "answer", "evaluate")
+"""What a client can be doing; a fixed list, so that the server need not read a client's words."""
+
+Notify = Callable[[str, int, int], None]
+"""Called with a phase, steps done and steps in all."""
+
+
+class Clock:
+    """Seconds by phase, and a word to whoever watches."""
+
+    def __init__(self, notify: Notify) -> None:
+        self.seconds: dict[str, float] = {}
+        self.current = ""
+        """The phase under way, or the one that an exception ended."""
+        self._notify = notify
+
+    @contextmanager
+    def phase(self, name: str, steps: int = 1) -> Iterator[Callable[[], None]]:
+        """Time a phase; the function that it yields reports one more step done."""
+        done = 0
+        started = time.perf_counter()
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            self._notify(name, done, steps)
+
+        self.current = name
+        self._notify(name, 0, steps)
+        yield advance
+        self.current = ""
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What both sides of a federation know: the experiment and the shapes of its data."""
+
+    experiment: Experiment
+    shape: tuple[int, ...]
+    classes: int
+    clients: int
+    public: Tensor | None
+    """The proxy set's inputs (N, *shape), unlabelled; None where there is none."""
+    _specs: dict[str, Expected] = field(default_factory=dict, repr=False)
+
+    def build(
+        self, spec: ModelSpec, *, purpose: str, round: int = 0, client: int | None = None
+    ) -> nn.Module:
+        """A fresh model, initialised from the stream of (round, client, purpose)."""
+        generator = rng.stream(self.experiment.seed, purpose=purpose, round=round, client=client)
+        return models.build(spec, shape=self.shape, classes=self.classes, generator=generator)
+
+    @property
+    def proxy(self) -> Tensor:
+        """The proxy set of a method that cannot do without."""
+        if self.public is None:
+            raise ValueError("Expected a public set; the method's card must say that it needs one.")
+        return self.public
+
+    def model_and_count(self, client: int) -> Expected:
+        """What `ClientContext.model_and_count` of this client must look like."""
+        spec = self.experiment.client_model(client)
+        return {**self.model_specs(spec), "count": TensorSpec((), torch.int64, low=1)}
+
+    def proxy_subset(self, size: int | None, round: int) -> Tensor:
+        """The indices into the proxy set that every party draws alike for `round`."""
+        total = len(self.proxy)
+        if size is None or size >= total:
+            return torch.arange(total)
+        generator = rng.stream(self.experiment.seed, purpose="proxy-subset", round=round)
+        return torch.randperm(total, generator=generator)[:size].sort().values
+
+    def proxy_inputs(self, size: int | None, round: int) -> Tensor:
+        """The proxy inputs of `proxy_subset`."""
+        return self.proxy[self.proxy_subset(size, round)]
+
+    def model_specs(self, spec: ModelSpec) -> Expected:
+        """What a state dict of this model must look like, under `model/`."""
+        key = str(spec)
+        if key not in self._specs:
+            state = self.build(spec, purpose="specification").state_dict()
+            # A negative variance would turn every answer of the model into NaN.
+            self._specs[key] = {
+                name: TensorSpec.of(t, low=0 if name.endswith(".running_var") else -math.inf)
+                for name, t in prefixed("model", state).items()
+            }
+        return self._specs[key]
