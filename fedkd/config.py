@@ -5,13 +5,12 @@ own parameters stay a plain table here; the method validates them (`fedkd.method
 file does not grow with the methods.
 """
 
-import difflib
 import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import tomli_w
 from pydantic import (
@@ -25,6 +24,7 @@ from pydantic import (
 )
 
 from fedkd.errors import ConfigError
+from fedkd.explain import explain
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -258,7 +258,7 @@ def parse_json(text: str) -> Experiment:
 
 
 def validate(model: type[M], table: Any, *, prefix: str = "") -> M:
-    """Validate `table` as `model`, turning pydantic's first complaint into one clear line.
+    """Validate `table` as `model`, turning pydantic's complaints into one clear line.
 
     Args:
         model: the frozen pydantic model.
@@ -273,11 +273,7 @@ def validate(model: type[M], table: Any, *, prefix: str = "") -> M:
         text = json.dumps(_over_defaults(model, table), default=str)
         return model.model_validate_json(text, strict=True)
     except ValidationError as error:
-        details = [dict(detail) for detail in error.errors()]
-        # What is wrong inside a value explains what is wrong with the value.
-        inner = [d for d in details if not any(_within(other, d) for other in details)]
-        lines = [_explain(model, detail, prefix) for detail in inner]
-        raise ConfigError("; ".join(dict.fromkeys(lines))) from error
+        raise ConfigError(explain(model, error, prefix=prefix)) from error
 
 
 def _over_defaults(model: type[BaseModel], table: Any) -> Any:
@@ -294,86 +290,6 @@ def _over_defaults(model: type[BaseModel], table: Any) -> Any:
         else value
         for key, value in table.items()
     }
-
-
-def _within(inner: dict[str, Any], outer: dict[str, Any]) -> bool:
-    depth = len(outer["loc"])
-    return len(inner["loc"]) > depth and inner["loc"][:depth] == outer["loc"]
-
-
-def _explain(model: type[BaseModel], detail: dict[str, Any], prefix: str) -> str:
-    parts, valid = _locate(model, detail["loc"])
-    steps = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
-    key = prefix + "".join(steps).lstrip(".")
-    kind, value = detail["type"], detail["input"]
-    if kind == "extra_forbidden":
-        last = str(parts[-1])
-        return f"unknown key {key!r}: {_hint(last, valid, key.removesuffix(last))}"
-    if kind == "missing":
-        return f"key {key!r} is missing"
-    if kind == "value_error":
-        return str(detail["ctx"]["error"])
-    if kind.startswith("union_tag"):
-        return _explain_tag(key, value, detail["ctx"])
-    message = re.sub(r"^\w+ should ", "to ", detail["msg"]).removeprefix("to be ")
-    return f"key {key!r} is {_show(value)}: expected {message}"
-
-
-def _explain_tag(key: str, table: dict[str, Any], about: dict[str, Any]) -> str:
-    """The complaint about the key that says which of several kinds a table is."""
-    key, value = f"{key}.{_SCHEME}", table.get(_SCHEME)
-    if value is None:
-        return f"key {key!r} is missing"
-    valid = re.findall(r"'([^']*)'", about["expected_tags"])
-    return f"key {key!r} is {_show(value)}: {_hint(str(value), valid)}"
-
-
-def _hint(word: str, valid: Sequence[str], parent: str = "") -> str:
-    near = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
-    guess = f"did you mean {parent + near[0]!r}? " if near else ""
-    return f"{guess}valid here: {', '.join(valid) or 'none'}"
-
-
-_SCHEME = "scheme"
-"""The key that tells the partitions apart; its value is their tag."""
-
-
-def _locate(
-    model: type[BaseModel], location: tuple[int | str, ...]
-) -> tuple[list[int | str], list[str]]:
-    """The keys of a location as the file has them, and those that are valid where it ends.
-
-    Pydantic adds a partition's tag after the partition's own key; it is no key of the file.
-    """
-    keys: list[int | str] = []
-    valid: list[str] = []
-    inside = [model]
-    for part in location:
-        if len(inside) > 1:
-            inside = [each for each in inside if part in _tags(each)]
-            continue
-        keys.append(part)
-        if isinstance(part, str):
-            fields = inside[0].model_fields if inside else {}
-            valid = sorted(fields)
-            inside = _models_in(fields[part].annotation) if part in fields else []
-    return keys, valid
-
-
-def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
-    field = model.model_fields.get(_SCHEME)
-    return () if field is None else get_args(field.annotation)
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for argument in get_args(annotation) for model in _models_in(argument)]
-
-
-def _show(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _override(table: dict[str, Any], text: str) -> None:

@@ -182,9 +182,10 @@ class ServerContext:
         model: nn.Module | None = None,
     ) -> None:
         """Fit the student, or another `model`, to `targets`, row by row those of `inputs`."""
+        learner = self.student if model is None else model
         with self.clock.phase("distil", how.epochs) as advance:
             losses = offline.distil(
-                self.student if model is None else model,
+                learner,
                 inputs,
                 targets,
                 loss,
@@ -192,7 +193,8 @@ class ServerContext:
                 self.rng("distillation"),
                 on_epoch=lambda _epoch, _loss: advance(),
             )
-        self.losses["distil"] = losses[-1]
+        if learner is self.student:
+            self.losses["distil"] = losses[-1]
 
     def load_teachers(self, uploads: "Uploads") -> dict[int, nn.Module]:
         """The uploaded models as modules, by client."""

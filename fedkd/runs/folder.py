@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 import fedkd
 from fedkd import config
@@ -57,6 +57,11 @@ class RunFolder:
         if (self.path / "config.toml").exists():
             self._check_same(experiment)
             return
+        if foreign := self._foreign():
+            raise RunFolderError(
+                f"folder {str(self.path)!r} is no run folder, it holds {foreign!r}: "
+                "name another with --out"
+            )
         try:
             self.states.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -75,13 +80,24 @@ class RunFolder:
 
     def resume(self) -> Checkpoint | None:
         """The last kept round; lines of later ones, whole or half, are dropped."""
-        path = self._checkpoint
+        path, rounds = self._checkpoint, self.path / "rounds.jsonl"
         if not path.exists():
-            write_atomically(self.path / "rounds.jsonl", "")
+            write_atomically(rounds, "")
             return None
-        checkpoint = _read_checkpoint(path)
-        lines = (self.path / "rounds.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-        write_atomically(self.path / "rounds.jsonl", "".join(lines[: checkpoint.round]))
+        try:
+            checkpoint = _read_checkpoint(path)
+            lines = rounds.read_text(encoding="utf-8").splitlines(keepends=True)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise RunFolderError(
+                f"run folder {str(self.path)!r} cannot be resumed: its checkpoint or rounds.jsonl "
+                f"is damaged ({type(error).__name__}); start again with another --out"
+            ) from error
+        if len(lines) < checkpoint.round:
+            raise RunFolderError(
+                f"run folder {str(self.path)!r} cannot be resumed: rounds.jsonl has {len(lines)} "
+                f"of {checkpoint.round} rounds; start again with another --out"
+            )
+        write_atomically(rounds, "".join(lines[: checkpoint.round]))
         return checkpoint
 
     def keep(self, record: Record, checkpoint: Checkpoint, generated: Samples | None) -> None:
@@ -114,6 +130,16 @@ class RunFolder:
     @property
     def _checkpoint(self) -> Path:
         return self.path / "checkpoints" / "server.safetensors"
+
+    def _foreign(self) -> str | None:
+        """Something in the folder that no run puts there before its config.toml."""
+        if not self.path.exists():
+            return None
+        if not self.path.is_dir():
+            return "a file's content"
+        own = {"checkpoints", "environment.json", "partition.json"}
+        names = sorted(path.name for path in self.path.iterdir())
+        return next((n for n in names if n not in own and not n.endswith(".tmp")), None)
 
     def _check_same(self, experiment: Experiment) -> None:
         try:

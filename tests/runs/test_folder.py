@@ -183,3 +183,29 @@ def test_the_summary_is_the_last_round_and_the_sum_of_all(rows, tmp_path):
     sent = {entry["field"]: entry["times"] for entry in summary["released"]}
     assert sent["model"] == 3 * 2
     assert sent["count"] == 3 * 2
+
+
+def test_resuming_into_somebody_elses_folder_is_refused(world, tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.txt").write_text("precious")
+    with pytest.raises(RunFolderError, match=r"no run folder, it holds 'thesis.txt'"):
+        RunFolder(tmp_path / "home").open(world.experiment, world.data, resume=True)
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\xff" * 64])
+def test_a_damaged_checkpoint_is_one_clear_error(folder, content):
+    folder.resume()
+    folder.keep({"round": 1}, checkpoint(1), None)
+    (folder.path / "checkpoints" / "server.safetensors").write_bytes(content)
+    with pytest.raises(RunFolderError, match=r"damaged .*; start again with another --out"):
+        RunFolder(folder.path).resume()
+
+
+def test_rounds_that_are_gone_are_one_clear_error(folder):
+    folder.resume()
+    for round in (1, 2):
+        folder.keep({"round": round}, checkpoint(round), None)
+    (folder.path / "rounds.jsonl").write_text('{"round": 1}\n')
+    with pytest.raises(RunFolderError, match="has 1 of 2 rounds"):
+        RunFolder(folder.path).resume()
