@@ -203,7 +203,7 @@ def _read_checkpoint(path: Path) -> Checkpoint:
 
 def _some_of_each(generated: Samples) -> dict[str, torch.Tensor]:
     chosen = [
-        (generated.y == label).nonzero().flatten()[:_GENERATED_PER_CLASS]
+        (generated.y == label).nonzero().flatten()[-_GENERATED_PER_CLASS:]
         for label in sorted(set(generated.y.tolist()))
     ]
     some = generated.subset(torch.cat(chosen))

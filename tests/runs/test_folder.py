@@ -127,13 +127,14 @@ def test_the_folder_says_what_was_run_on_what_and_where(folder, world):
     assert {"fedkd", "python", "flwr", "platform", "cores", "started"} <= environment.keys()
 
 
-def test_ten_generated_images_a_class_are_kept(folder):
+def test_the_last_ten_generated_images_of_a_class_are_kept(folder):
     x = torch.arange(40.0).reshape(40, 1, 1, 1)
     y = torch.tensor([2] * 25 + [0] * 12 + [5] * 3)
     folder.keep({"round": 1}, checkpoint(1), Samples(x, y))
     kept = load_file(folder.path / "generated.safetensors")
     assert torch.bincount(kept["y"]).tolist() == [10, 0, 10, 0, 0, 3]
-    assert kept["x"].flatten().tolist() == [*range(25, 35), *range(10), 37, 38, 39]
+    # The last ones: a generator is at its best when its student is.
+    assert kept["x"].flatten().tolist() == [*range(27, 37), *range(15, 25), 37, 38, 39]
 
 
 def test_receipts_add_up_by_field_and_provenance(folder):
