@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.console import JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
@@ -35,11 +37,15 @@ def summary(run: dict[str, Any]) -> Table:
 def comparison(rows: Sequence[ComparisonRow]) -> Table:
     """Methods side by side: mean and standard deviation over seeds, the best student first."""
     table = Table(
-        title="Test accuracy after the last round, mean ± standard deviation over seeds",
+        title="Test accuracy in % after the last round, mean ± standard deviation over seeds",
         caption="best: of all rounds and epochs, chosen on the test set as papers do",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
     )
     for name in ("method", "seeds", "student", "best", "teachers", "ensemble", "up", "time"):
-        table.add_column(name, justify="left" if name == "method" else "right")
+        justify: JustifyMethod = "left" if name == "method" else "right"
+        table.add_column(name, justify=justify, no_wrap=True)
     for row in rows:
         table.add_row(
             escape(row.method),
@@ -49,7 +55,7 @@ def comparison(rows: Sequence[ComparisonRow]) -> Table:
             _share(row.teachers),
             _share(row.ensemble),
             words.size(row.bytes_up.mean),
-            words.duration(row.seconds.mean),
+            f"{row.seconds.mean:.0f} s",
         )
     return table
 
@@ -57,5 +63,5 @@ def comparison(rows: Sequence[ComparisonRow]) -> Table:
 def _share(spread: Spread | None) -> str:
     if spread is None:
         return "-"
-    mean = words.percent(spread.mean)
+    mean = f"{100 * spread.mean:.1f}"
     return mean if spread.std is None else f"{mean} ± {100 * spread.std:.1f}"
