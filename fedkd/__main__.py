@@ -1,5 +1,5 @@
 """`python -m fedkd`."""
 
-from fedkd.cli import main
+from fedkd.cli import script
 
-main()
+script()

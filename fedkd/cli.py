@@ -5,7 +5,9 @@ Rooms are imported inside commands, so that `--help` does not wait for torch.
 
 import json
 import logging
+import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +17,7 @@ import typer
 from rich.console import Console
 
 from fedkd import __version__
-from fedkd.errors import FedkdError
+from fedkd.errors import FedkdError, UsageError
 
 if TYPE_CHECKING:
     from fedkd.config import Experiment
@@ -33,6 +35,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 out, err = Console(), Console(stderr=True)
+WORKER_NAME = "fedkd-client"
+"""The threads of the in-process grid, which is not imported for `--help`."""
 
 Config = Annotated[Path, typer.Argument(help="The experiment, a TOML file.", metavar="CONFIG")]
 Override = Annotated[
@@ -128,16 +132,21 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN...")],
     *,
     file: Annotated[
-        Path, typer.Option("--out", help="Where a report on several runs goes.")
-    ] = Path("comparison.html"),
+        Path | None,
+        typer.Option(
+            "--out", help="Where a report on several runs goes.", show_default="comparison.html"
+        ),
+    ] = None,
 ) -> None:
     """Write the report of a run again, or one report on several runs."""
     from fedkd.runs import report as reports
 
-    if len(runs) == 1:
+    if len(runs) > 1:
+        _compare_runs(runs, file or Path("comparison.html"))
+    elif file is None:
         _say_report(reports.write(runs[0]))
     else:
-        _compare_runs(runs, file)
+        raise UsageError(f"--out is for several runs: one run's report stands in {runs[0]}")
 
 
 @app.command()
@@ -189,11 +198,32 @@ def main() -> NoReturn:
     try:
         app(standalone_mode=True)
     except FedkdError as error:
-        if "--debug" in sys.argv:
-            err.print_exception()
-        err.print("error:", str(error), style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(error.exit_status)
+        sys.exit(_say_error(str(error), error.exit_status))
+    except OSError as error:
+        sys.exit(_say_error(f"{error.filename or 'file'}: {error.strerror or error}", 1))
     sys.exit(0)
+
+
+def script() -> NoReturn:
+    """`main` as a process of its own, which a client that never returns cannot keep or crash."""
+    status: str | int | None = 0
+    try:
+        main()
+    except SystemExit as ended:
+        status = ended.code
+    if any(thread.name == WORKER_NAME for thread in threading.enumerate()):
+        # Python would end around a client that computes on, and torch would abort the process.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status if isinstance(status, int) else 1)
+    sys.exit(status)
+
+
+def _say_error(text: str, status: int) -> int:
+    if "--debug" in sys.argv:
+        err.print_exception()
+    err.print("error:", text, style="red", markup=False, highlight=False, soft_wrap=True)
+    return status
 
 
 @contextmanager
@@ -208,10 +238,14 @@ def _watch(experiment: "Experiment") -> "Iterator[Observer]":
 def _compare_runs(folders: Sequence[Path], file: Path) -> None:
     from fedkd.runs import report as reports
     from fedkd.runs import tables
-    from fedkd.runs.comparison import comparison_table
+    from fedkd.runs.comparison import comparison_table, differences
+    from fedkd.runs.reading import read
 
+    report = reports.write_comparison(folders, file)
     out.print(tables.comparison(comparison_table(folders)))
-    _say_report(reports.write_comparison(folders, file))
+    if unlike := differences([read(folder) for folder in folders]):
+        out.print(f"[bold]Not like for like:[/bold] the runs also differ in {', '.join(unlike)}.")
+    _say_report(report)
 
 
 def _say_report(path: Path) -> None:

@@ -233,10 +233,12 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
+        own = path / "config.toml"
+        hint = f"; did you mean {str(own)!r}?" if own.exists() else ""
         raise ConfigError(
-            f"experiment {str(path)!r}: {error.strerror}; expected the path of a TOML file"
+            f"experiment {str(path)!r}: {error.strerror}; expected the path of a TOML file{hint}"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"experiment {str(path)!r} is not valid TOML: {error}") from error
     for override in overrides:
         _override(table, override)
@@ -299,7 +301,7 @@ def _override(table: dict[str, Any], text: str) -> None:
     keys, value = match[1].split("."), match[2].strip()
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         parsed = value  # a bare word is a string: --set method.name=dsfl
     for key in keys[:-1]:
         table = table.setdefault(key, {})

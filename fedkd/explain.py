@@ -1,12 +1,13 @@
 """What is wrong with a configuration, in words: the key, its value, what was expected."""
 
-import difflib
 import json
 import re
 from collections.abc import Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+
+from fedkd.names import nearest
 
 
 def explain(model: type[BaseModel], error: ValidationError, *, prefix: str = "") -> str:
@@ -56,9 +57,7 @@ def _explain_tag(key: str, table: dict[str, Any], about: dict[str, Any]) -> str:
 
 
 def _hint(word: str, valid: Sequence[str], parent: str = "") -> str:
-    near = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
-    guess = f"did you mean {parent + near[0]!r}? " if near else ""
-    return f"{guess}valid here: {', '.join(valid) or 'none'}"
+    return f"{nearest(word, valid, prefix=parent)}valid here: {', '.join(valid) or 'none'}"
 
 
 _SCHEME = "scheme"

@@ -12,10 +12,10 @@ import platformdirs
 import torch
 
 from fedkd.data import fetch, idx, npz
-from fedkd.data.hints import nearest
 from fedkd.data.sources import FASHION_CLASSES, FASHION_MNIST, MNIST, Source
 from fedkd.data.types import Dataset, Samples
 from fedkd.errors import DataError
+from fedkd.names import nearest
 
 SAMPLE = "fashion-mnist-sample"
 

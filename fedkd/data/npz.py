@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedkd.data.hints import nearest
 from fedkd.data.types import Dataset, Samples
 from fedkd.errors import DataError
+from fedkd.names import nearest
 
 Array = NDArray[Any]
 

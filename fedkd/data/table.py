@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedkd import rng
-from fedkd.data.hints import nearest
 from fedkd.data.types import Dataset, Samples
 from fedkd.errors import DataError
+from fedkd.names import nearest
 
 _LARGEST = float(np.finfo(np.float32).max)
 

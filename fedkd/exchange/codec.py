@@ -22,7 +22,7 @@ from fedkd.exchange.messages import Tensors
 _HEADER_ALLOWANCE = 512
 """Bytes of safetensors header that one tensor may take: name, dtype, shape, offsets."""
 _HEADER_BASE = 1024
-_CODES = {
+DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
@@ -67,10 +67,10 @@ def encode(tensors: Tensors, metadata: Mapping[str, str] | None = None) -> bytes
         MessageError: a tensor has a dtype that the codec does not carry.
     """
     for name, tensor in tensors.items():
-        if tensor.dtype not in _CODES:
+        if tensor.dtype not in DTYPES:
             raise MessageError(
                 f"tensor {name!r} has dtype {tensor.dtype}: the codec carries "
-                f"{', '.join(str(dtype) for dtype in _CODES)}"
+                f"{', '.join(str(dtype) for dtype in DTYPES)}"
             )
     # Copies: safetensors refuses tensors that share memory, as a model's tied weights do.
     copies = {
@@ -134,7 +134,7 @@ def _check_header(header: dict[str, Any], expected: Expected) -> None:
         entry = header.get(name)
         if not isinstance(entry, dict):
             raise MessageError(f"field {name!r} is missing")
-        if entry.get("dtype") != _CODES[spec.dtype]:
+        if entry.get("dtype") != DTYPES[spec.dtype]:
             raise MessageError(f"field {name!r}: dtype is not {spec.dtype}")
         if entry.get("shape") != list(spec.shape):
             raise MessageError(f"field {name!r}: shape is not {spec.shape}")

@@ -11,15 +11,17 @@ from flwr.serverapp import Grid
 from fedkd import rng
 from fedkd.errors import FederationError, MessageError, QuorumError
 from fedkd.exchange.codec import decode, encode
-from fedkd.exchange.messages import Broadcast, Tensors
-from fedkd.federation import report, wire
+from fedkd.exchange.messages import Broadcast, Tensors, group
+from fedkd.federation import compat, report, wire
 from fedkd.federation.answers import Answers, Observer
 from fedkd.federation.client import ACTION
 from fedkd.federation.world import World
+from fedkd.learning import evaluate
 
 _NO_DEADLINE = 7 * 24 * 3600.0
 """Flower drops a message after 12 hours unless told otherwise."""
 _POLL = 0.02
+_PROBES = 32
 _NODES_WITHIN = 120.0
 
 
@@ -127,7 +129,8 @@ def _push(
 def _let_in(world: World, client: int, round: int, reply: Message, answers: Answers) -> None:
     """Add a reply to the uploads, or its scrubbed reason to the failures."""
     if reply.has_error():
-        answers.failures[client] = f"Flower error {reply.error.code}"
+        code = reply.error.code
+        answers.failures[client] = compat.ERRORS.get(code, f"Flower error {code}")
         return
     answers.bytes_up += wire.payload_bytes(reply.content)
     try:
@@ -149,4 +152,20 @@ def _checked(world: World, client: int, payload: bytes) -> Tensors:
     }
     upload = decode(payload, expected)
     report.check(upload, world.test_totals)
+    _probe(world, client, upload)
     return upload
+
+
+def _probe(world: World, client: int, upload: Tensors) -> None:
+    """Refuse a model that overflows: averaged or distilled, it would end the run for all.
+
+    Raises:
+        MessageError: its answers are not finite.
+    """
+    if weights := group("model", upload):
+        spec = world.experiment.client_model(client)
+        model = world.setting.build(spec, purpose="specification")
+        model.load_state_dict(weights)
+        answers = evaluate.logits(model, world.data.test.x[:_PROBES])
+        if not bool(torch.isfinite(answers).all()):
+            raise MessageError("field 'model': its answers are NaN or infinity")

@@ -5,12 +5,23 @@ from typing import Any
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 SERVER_NODE = 1
 """The node id that Flower gives the server."""
+BUSY, CRASHED = ErrorCode.NODE_UNAVAILABLE, ErrorCode.CLIENT_APP_CRASHED
+ERRORS = {
+    ErrorCode.LOAD_CLIENT_APP_EXCEPTION: "its app could not be loaded",
+    ErrorCode.CLIENT_APP_RAISED_EXCEPTION: "its app raised an exception",
+    ErrorCode.MESSAGE_UNAVAILABLE: "the call was lost",
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE: "the answer was lost",
+    ErrorCode.NODE_UNAVAILABLE: "its node was not available",
+    ErrorCode.CLIENT_APP_CRASHED: "its app crashed",
+}
+"""Flower's error codes in words."""
 
 __all__ = ["SERVER_NODE", "Run", "identify_server", "new_context", "number", "ray_simulation"]
 

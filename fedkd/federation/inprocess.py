@@ -19,6 +19,7 @@ from flwr.serverapp import Grid
 
 from fedkd.federation import compat
 
+WORKER_NAME = "fedkd-client"
 _RUN = 1
 _PATIENCE = 0.05
 """Seconds that a pull waits for a first answer, so that callers may poll without spinning."""
@@ -28,6 +29,7 @@ _PATIENCE = 0.05
 class _Worker:
     """A thread and what it is at."""
 
+    thread: threading.Thread | None = None
     expires: float = float("inf")
     abandoned: bool = False
 
@@ -58,21 +60,25 @@ class InProcessGrid(Grid):
             )
             for i in range(nodes)
         }
-        self._threads = threads
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._replies: dict[str, Message] = {}
         self._arrived = threading.Condition()
         self._busy: set[int] = set()
         self._numbers = itertools.count(1)
-        self._workers = [self._start_worker() for _ in range(threads)]
+        self._workers = [self._start_worker() for _ in range(min(threads, nodes))]
         compat.identify_server(_RUN)
 
     def __enter__(self) -> "InProcessGrid":
         return self
 
     def __exit__(self, *_: object) -> None:
+        while not self._jobs.empty():  # nobody waits for what has not begun
+            self._jobs.get()
         for _worker in self._workers:
             self._jobs.put(None)
+        for worker in self._workers:
+            if worker.thread is not None and worker.expires == float("inf"):
+                worker.thread.join(timeout=1)  # at leisure, so it ends at once
 
     def set_run(self, run: compat.Run) -> None:
         """Flower's interface; there is one run here."""
@@ -130,7 +136,10 @@ class InProcessGrid(Grid):
     def _start_worker(self) -> _Worker:
         worker = _Worker()
         # A daemon, since a client that hangs must not keep the process alive.
-        threading.Thread(target=self._work, args=(worker,), daemon=True).start()
+        worker.thread = threading.Thread(
+            target=self._work, args=(worker,), name=WORKER_NAME, daemon=True
+        )
+        worker.thread.start()
         return worker
 
     def _replace_hanging_workers(self) -> None:
@@ -156,12 +165,12 @@ class InProcessGrid(Grid):
         node = message.metadata.dst_node_id
         with self._arrived:
             if node in self._busy:
-                return Message(Error(0, "still busy with an earlier round"), reply_to=message)
+                return Message(Error(compat.BUSY, "still busy"), reply_to=message)
             self._busy.add(node)
         try:
             reply = self._app(message, self._contexts[node])
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a client must not end its worker
-            reply = Message(Error(0, type(error).__name__), reply_to=message)
+            reply = Message(Error(compat.CRASHED, type(error).__name__), reply_to=message)
         finally:
             with self._arrived:
                 self._busy.discard(node)

@@ -15,6 +15,8 @@ from fedkd.methods.base import ClientContext
 from fedkd.methods.setting import PHASES
 from fedkd.privacy.events import Unprotected
 
+_LONGEST = 1e7
+"""Seconds, four months: more than a phase takes, and a sum of many stays finite."""
 _CORRECT, _SECONDS = "report/correct", "report/seconds"
 
 
@@ -33,7 +35,7 @@ def values(ctx: ClientContext, test: Samples) -> dict[str, Value]:
 def expected(classes: int, *, teacher: bool) -> Expected:
     """What `values` must look like to the server."""
     correct = {_CORRECT: TensorSpec((classes,), torch.int64, low=0)} if teacher else {}
-    return {**correct, _SECONDS: TensorSpec((len(PHASES),), torch.float64, low=0)}
+    return {**correct, _SECONDS: TensorSpec((len(PHASES),), torch.float64, low=0, high=_LONGEST)}
 
 
 def check(upload: Tensors, totals: torch.Tensor) -> None:

@@ -1,11 +1,9 @@
 """Federated methods, by name or import path; one method, one file."""
 
-import difflib
-import importlib
-
 from fedkd.config import Experiment, MethodChoice, validate
 from fedkd.errors import ConfigError
 from fedkd.methods.base import Method
+from fedkd.names import imported, nearest
 
 BUILT_IN = {
     "local": "fedkd.methods.local:Local",
@@ -26,17 +24,17 @@ def find(name: str) -> type[Method]:
         ConfigError: no such method, or what the path names is none.
     """
     path = BUILT_IN.get(name, name)
-    module, _, attribute = path.partition(":")
-    if not attribute:
-        near = difflib.get_close_matches(name, BUILT_IN, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"built in: {', '.join(BUILT_IN)}"
-        raise ConfigError(f"unknown method {name!r}: {hint}; your own is 'package.module:Class'")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise ConfigError(f"method {name!r} cannot be imported: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, Method)):
-        raise ConfigError(f"method {name!r} is no subclass of fedkd.methods.base.Method")
+    if ":" not in path:
+        raise ConfigError(
+            f"unknown method {name!r}: {nearest(name, BUILT_IN)}valid here: {', '.join(BUILT_IN)}, "
+            "or your own, 'package.module:Class'"
+        )
+    found = imported(path, what="method")
+    if not (isinstance(found, type) and issubclass(found, Method) and hasattr(found, "card")):
+        raise ConfigError(
+            f"method {name!r} is no method: expected a subclass of fedkd.methods.base.Method "
+            "with a card"
+        )
     return found
 
 

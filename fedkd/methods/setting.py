@@ -11,8 +11,11 @@ from torch import Tensor, nn
 
 from fedkd import models, rng
 from fedkd.config import Experiment, ModelSpec
-from fedkd.exchange.codec import Expected, TensorSpec
+from fedkd.errors import ConfigError
+from fedkd.exchange.codec import DTYPES, Expected, TensorSpec
 from fedkd.exchange.messages import prefixed
+
+_MOST_EXAMPLES = 10**9
 
 PHASES = ("distil", "train", "answer", "evaluate")
 """What a client can be doing; a fixed list, so that the server need not read a client's words."""
@@ -60,11 +63,9 @@ class Setting:
     """The proxy set's inputs (N, *shape), unlabelled; None where there is none."""
     _specs: dict[str, Expected] = field(default_factory=dict, repr=False)
 
-    def build(
-        self, spec: ModelSpec, *, purpose: str, round: int = 0, client: int | None = None
-    ) -> nn.Module:
-        """A fresh model, initialised from the stream of (round, client, purpose)."""
-        generator = rng.stream(self.experiment.seed, purpose=purpose, round=round, client=client)
+    def build(self, spec: ModelSpec, *, purpose: str, client: int | None = None) -> nn.Module:
+        """A fresh model, initialised from the stream of (client, purpose)."""
+        generator = rng.stream(self.experiment.seed, purpose=purpose, client=client)
         return models.build(spec, shape=self.shape, classes=self.classes, generator=generator)
 
     @property
@@ -77,7 +78,10 @@ class Setting:
     def model_and_count(self, client: int) -> Expected:
         """What `ClientContext.model_and_count` of this client must look like."""
         spec = self.experiment.client_model(client)
-        return {**self.model_specs(spec), "count": TensorSpec((), torch.int64, low=1)}
+        return {
+            **self.model_specs(spec),
+            "count": TensorSpec((), torch.int64, low=1, high=_MOST_EXAMPLES),
+        }
 
     def proxy_subset(self, size: int | None, round: int) -> Tensor:
         """The indices into the proxy set that every party draws alike for `round`."""
@@ -96,6 +100,11 @@ class Setting:
         key = str(spec)
         if key not in self._specs:
             state = self.build(spec, purpose="specification").state_dict()
+            if unknown := {str(t.dtype) for t in state.values()} - {str(d) for d in DTYPES}:
+                raise ConfigError(
+                    f"model {key!r} holds tensors of {', '.join(sorted(unknown))}: expected "
+                    f"{', '.join(str(dtype) for dtype in DTYPES)}"
+                )
             # A negative variance would turn every answer of the model into NaN.
             self._specs[key] = {
                 name: TensorSpec.of(t, low=0 if name.endswith(".running_var") else -math.inf)

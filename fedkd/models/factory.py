@@ -1,8 +1,5 @@
 """Building a model from its specification."""
 
-import difflib
-import importlib
-import inspect
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -12,6 +9,7 @@ from torch import nn
 from fedkd.config import Frozen, ModelSpec, validate
 from fedkd.errors import ConfigError
 from fedkd.models import classifiers
+from fedkd.names import imported, nearest
 from fedkd.rng import torch_default
 
 # Any: each function takes its own options class, the one that stands beside it.
@@ -52,34 +50,33 @@ def build(
 
 def _named(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
     if spec.name not in _MODELS:
-        near = difflib.get_close_matches(spec.name, NAMES, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"valid here: {', '.join(NAMES)}"
-        raise ConfigError(f"unknown model {spec.name!r}: {hint} (your own: 'package.module:Class')")
+        raise ConfigError(
+            f"unknown model {spec.name!r}: {nearest(spec.name, NAMES)}valid here: "
+            f"{', '.join(NAMES)}, or your own, 'package.module:Class'"
+        )
     options, function = _MODELS[spec.name]
-    return function(shape, classes, validate(options, spec.options, prefix=f"{spec.name}."))
+    chosen = validate(options, spec.options, prefix=f"{spec.name}.")
+    try:
+        return function(shape, classes, chosen)
+    except (RuntimeError, MemoryError) as error:
+        raise ConfigError(f"model {str(spec)!r} cannot be built: {error}") from error
 
 
 def _own(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
     """The model that the user's import path leads to."""
-    module_name, _, attribute = spec.name.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"model {spec.name!r} cannot be imported: {error}; expected 'package.module:Class'"
-        ) from error
+    factory = imported(spec.name, what="model")
     if not callable(factory):
         raise ConfigError(
             f"model {spec.name!r} is {type(factory).__name__!r}: expected a class or a function"
         )
     arguments = {"shape": shape, "classes": classes, **spec.options}
     try:
-        inspect.signature(factory).bind(**arguments)
-    except TypeError as error:
+        return cast("nn.Module", factory(**arguments))
+    except Exception as error:
         raise ConfigError(
-            f"model {spec.name!r} does not take the keywords {', '.join(arguments)}: {error}"
+            f"model {spec.name!r} cannot be built from the keywords {', '.join(arguments)}: "
+            f"{type(error).__name__}: {error}"
         ) from error
-    return cast("nn.Module", factory(**arguments))
 
 
 def _try_out(model: object, spec: ModelSpec, shape: tuple[int, ...], classes: int) -> None:
@@ -92,7 +89,7 @@ def _try_out(model: object, spec: ModelSpec, shape: tuple[int, ...], classes: in
     try:
         with torch.no_grad():
             output = model(torch.zeros(2, *shape))
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+    except Exception as error:
         raise ConfigError(
             f"model {spec.name!r} cannot take inputs of shape {shape}: {error}"
         ) from error

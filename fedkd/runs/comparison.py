@@ -50,6 +50,9 @@ def compare(runs: Sequence[Run]) -> list[ComparisonRow]:
     """`comparison_table` of runs that were read already."""
     if not runs:
         raise RunFolderError("no run folder was given: a comparison needs at least one")
+    folders = [run.path.resolve() for run in runs]
+    if twice := next((f for f in folders if folders.count(f) > 1), None):
+        raise RunFolderError(f"run folder {str(twice)!r} was given twice: a run is one seed")
     rows = [_row(method, own) for method, own in by_method(runs).items()]
     return sorted(rows, key=lambda row: (-row.student.mean, row.method))
 

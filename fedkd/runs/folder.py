@@ -54,8 +54,10 @@ class RunFolder:
                 f"run folder {str(self.path)!r} exists: "
                 "go on with --resume, or name another with --out"
             )
+        partition = {"classes": list(data.class_names), "counts": data.counts().tolist()}
         if (self.path / "config.toml").exists():
             self._check_same(experiment)
+            self._check_data(partition)
             return
         if foreign := self._foreign():
             raise RunFolderError(
@@ -67,8 +69,7 @@ class RunFolder:
         except OSError as error:
             raise RunFolderError(f"run folder {str(self.path)!r}: {error.strerror}") from error
         self._write_json("environment.json", _environment())
-        counts = {"classes": list(data.class_names), "counts": data.counts().tolist()}
-        self._write_json("partition.json", counts)
+        self._write_json("partition.json", partition)
         write_atomically(self.path / "config.toml", experiment.to_toml())
 
     def records(self) -> list[Record]:
@@ -105,7 +106,7 @@ class RunFolder:
         if generated is not None:
             write_atomically(self.path / "generated.safetensors", encode(_some_of_each(generated)))
         with (self.path / "rounds.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps(record, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
         write_atomically(self._checkpoint, _write_checkpoint(checkpoint))
@@ -136,7 +137,7 @@ class RunFolder:
         if not self.path.exists():
             return None
         if not self.path.is_dir():
-            return "a file's content"
+            return self.path.name
         own = {"checkpoints", "environment.json", "partition.json"}
         names = sorted(path.name for path in self.path.iterdir())
         return next((n for n in names if n not in own and not n.endswith(".tmp")), None)
@@ -156,6 +157,14 @@ class RunFolder:
                 f"run folder {str(self.path)!r} holds another experiment (it differs in "
                 f"{', '.join(differing)}): "
                 "resume with its own config.toml, or name another with --out"
+            )
+
+    def _check_data(self, partition: Mapping[str, Any]) -> None:
+        kept = self.path / "partition.json"
+        if not kept.exists() or json.loads(kept.read_text(encoding="utf-8")) != partition:
+            raise RunFolderError(
+                f"run folder {str(self.path)!r} was begun on other data: its partition.json is not "
+                "what the experiment gives now; restore the data, or start again with another --out"
             )
 
     def _write_json(self, name: str, value: Mapping[str, Any]) -> None:

@@ -107,7 +107,7 @@ class StudentSummary(Recorded):
 
 
 class TeachersSummary(Recorded):
-    """The teachers after the last round that has them."""
+    """The clients' teachers, each as its own last round left it."""
 
     mean_accuracy: float
     best_accuracy: float

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from fedkd.errors import RunFolderError
 from fedkd.files import write_atomically
 from fedkd.runs import charts, comparison, comparison_charts, costs, heatmaps, words
 from fedkd.runs.client_chart import accuracy_by_client
@@ -80,6 +81,9 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
         differences=comparison.differences(told),
         link=lambda run: _link(run.path / "report.html", out.parent),
     )
+    if out.is_dir():
+        raise RunFolderError(f"{str(out)!r} is a folder: expected the path of the page to write")
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, page)
     return out
 

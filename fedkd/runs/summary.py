@@ -38,7 +38,7 @@ def summarise(
             "model": str(experiment.student.model),
             "parameters": sum(p.numel() for p in student.parameters()),
         },
-        "teachers": _teachers(last),
+        "teachers": _teachers(records),
         "ensemble": last["ensemble"],
         "bytes": {way: sum(r["bytes"][way] for r in records) for way in ("up", "down")},
         "seconds": sum(r["seconds"]["total"] for r in records),
@@ -48,9 +48,14 @@ def summarise(
     }
 
 
-def _teachers(record: Record) -> dict[str, float] | None:
-    teachers = record["teachers"]
-    if teachers is None:
+def _teachers(records: Sequence[Record]) -> dict[str, float] | None:
+    """Each client's latest teacher: with partial participation the last round has not all."""
+    latest: dict[str, float] = {}
+    for record in records:
+        if record["teachers"] is not None:
+            by_client = record["teachers"]["by_client"].items()
+            latest |= {client: teacher["accuracy"] for client, teacher in by_client}
+    if not latest:
         return None
-    best = max(teacher["accuracy"] for teacher in teachers["by_client"].values())
-    return {"mean_accuracy": teachers["mean_accuracy"], "best_accuracy": best}
+    scores = list(latest.values())
+    return {"mean_accuracy": sum(scores) / len(scores), "best_accuracy": max(scores)}

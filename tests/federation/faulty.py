@@ -10,6 +10,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDic
 from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.messages import Upload, Value
 from fedkd.federation import wire
+from fedkd.methods.feddf import FedDF
 from fedkd.methods.fedmd import FedMD, FedMDParams
 
 SECRET = "Patient4711"
@@ -29,6 +30,32 @@ class FaultyParams(FedMDParams):
     def fault(self, client, round):
         known = client < len(self.faults) and round in self.faulty_rounds
         return self.faults[client] if known else ""
+
+
+class Busy(FedMD):
+    """FedMD whose client 0 computes in torch far past any deadline."""
+
+    def client(self, ctx, broadcast):
+        if ctx.client == 0:
+            matrix = torch.ones(400, 400)
+            while True:
+                matrix = matrix @ matrix / matrix.sum()
+        return super().client(ctx, broadcast)
+
+
+class Poison(FedDF):
+    """FedDF whose client 0 sends finite weights that overflow in use."""
+
+    def client(self, ctx, broadcast):
+        upload = super().client(ctx, broadcast)
+        if ctx.client != 0:
+            return upload
+        huge = {
+            name: replace(value, data=torch.full_like(value.data, 1e30))
+            for name, value in upload.values.items()
+            if name.startswith("model/")
+        }
+        return upload.with_values(huge)
 
 
 class Faulty(FedMD):
@@ -148,5 +175,6 @@ ON_THE_WIRE = {
     ),
     "claims more than all right": _field("report/correct", lambda correct: correct + 1000),
     "claims fewer than none": _field("report/correct", lambda correct: correct - 1000),
+    "claims an age": _field("report/seconds", lambda seconds: seconds + 1e308),
     "claims a negative time": _field("report/seconds", lambda seconds: -seconds - 1),
 }

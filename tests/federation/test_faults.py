@@ -20,12 +20,13 @@ from fedkd.federation.state import DiskState
 from fedkd.federation.world import prepare
 from fedkd.runs import report
 from fedkd.runs.folder import RunFolder
+from fedkd.runs.simulate import simulate
 from fedkd.runs.summary import summarise
 
 DEADLINE = 4.0
 REASONS = {
     "raises": "RuntimeError while training",
-    "exits": "Flower error 0",
+    "exits": "its app crashed",
     "hangs": "no answer within 4 s",
     "sends NaN": "field 'logits' holds NaN or infinity",
     "sends a wrong shape": "field 'logits': shape is not (40, 3)",
@@ -35,7 +36,7 @@ REASONS = {
     "sends nothing": "field 'logits' is missing",
     "sends an extra field": "message has other fields than the 3 that were agreed",
     "sends a bare tensor": "MessageError",
-    "answers with an error": "Flower error 2",
+    "answers with an error": "its app raised an exception",
     "answers with garbage": "message is not valid safetensors",
     "answers with half": "message is not valid safetensors",
     "answers with no call": "answer is not a fedkd message",
@@ -48,7 +49,8 @@ REASONS = {
         "field 'report/correct' counts more than the test samples of a class"
     ),
     "claims fewer than none": "field 'report/correct' is not within [0, inf]",
-    "claims a negative time": "field 'report/seconds' is not within [0, inf]",
+    "claims an age": "field 'report/seconds' is not within [0, 1e+07]",
+    "claims a negative time": "field 'report/seconds' is not within [0, 1e+07]",
 }
 FAULTS = list(REASONS)
 HONEST = [len(FAULTS), len(FAULTS) + 1]
@@ -91,7 +93,9 @@ def run(tmp_path_factory, rows):
     }
     app = client_app(lambda context: world, lambda context, client: states[client])
     faulty.RELEASE.clear()
-    with InProcessGrid(faulty.FaultyApp(app, world.method.params), nodes=25, threads=3) as grid:
+    with InProcessGrid(
+        faulty.FaultyApp(app, world.method.params), nodes=len(FAULTS) + 2, threads=3
+    ) as grid:
         student = federate(grid, world, run, Release(), threads=1)
     run.finish(student.state_dict(), summarise(world, student, run.records(), run.released()))
     report.write(run.path)
@@ -206,6 +210,37 @@ def test_a_client_that_hangs_for_ever_neither_blocks_others_nor_the_end(rows, tm
     assert [r["participants"] for r in tiny.rounds(tmp_path / "run")] == [[1, 2]] * 3
     assert tiny.failures(tmp_path / "run") == [
         (1, 0, "no answer within 8 s"),
-        (2, 0, "Flower error 0"),
-        (3, 0, "Flower error 0"),
+        (2, 0, "its node was not available"),
+        (3, 0, "its node was not available"),
     ]
+
+
+def test_a_model_that_overflows_is_left_out_and_harms_nobody(rows, tmp_path):
+    experiment = tiny.experiment(rows, {"method.name": "faulty:Poison"})
+    summary = simulate(experiment, tmp_path / "run", tiny.Quiet())
+    reason = "field 'model': its answers are NaN or infinity"
+    assert tiny.failures(tmp_path / "run") == [(1, 0, reason), (2, 0, reason)]
+    assert summary["student"]["accuracy"] > 0.6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("quorum", "status"), [(0.5, 0), (1.0, 1)])
+def test_a_client_that_computes_on_does_not_crash_the_process(rows, tmp_path, quorum, status):
+    changes = {
+        "method.name": "faulty:Busy",
+        "rounds": 1,
+        "clients.deadline": DEADLINE,
+        "clients.quorum": quorum,
+    }
+    path = tiny.write_config(tmp_path / "busy.toml", rows, changes)
+    ended = subprocess.run(
+        [sys.executable, "-m", "fedkd", "simulate", str(path), "--out", str(tmp_path / "run")],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == status, ended.stderr
+    assert "terminate called" not in ended.stderr
+    assert ("report:" in ended.stdout) == (status == 0)

@@ -66,16 +66,17 @@ def test_a_users_own_method_is_found_and_has_parameters(mine: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("fedagv", "unknown method 'fedagv': did you mean 'fedavg'?; your own is 'package.module:"),
-        ("zzz", "unknown method 'zzz': built in: local, centralised, fedavg, fedprox, fedmd, dsfl"),
-        ("my_methods.Silence", "your own is 'package.module:Class'"),
-        ("no_such_module:X", "cannot be imported: No module named 'no_such_module'"),
+        ("fedagv", "unknown method 'fedagv': did you mean 'fedavg'? valid here: local, "),
+        ("zzz", "unknown method 'zzz': valid here: local, centralised, fedavg, fedprox, fedmd, "),
+        ("my_methods.Silence", "or your own, 'package.module:Class'"),
+        ("no_such_module:X", "imported: ModuleNotFoundError: No module named 'no_such_module'"),
         ("my_methods:Missing", "method 'my_methods:Missing' cannot be imported"),
         (":Silence", "method ':Silence' cannot be imported"),
         (".relative:X", "method '.relative:X' cannot be imported"),
-        ("my_methods:function", "is no subclass of fedkd.methods.base.Method"),
-        ("my_methods:number", "method 'my_methods:number' is no subclass"),
-        ("fedkd.config:Iid", "method 'fedkd.config:Iid' is no subclass"),
+        ("my_methods:function", "expected a subclass of fedkd.methods.base.Method with a card"),
+        ("my_methods:number", "method 'my_methods:number' is no method"),
+        ("fedkd.config:Iid", "method 'fedkd.config:Iid' is no method"),
+        ("fedkd.methods.base:Method", "expected a subclass of fedkd.methods.base.Method with a"),
     ],
 )
 def test_names_that_lead_to_no_method_are_explained(mine: str, name: str, message: str) -> None:

@@ -62,7 +62,7 @@ def test_a_model_by_import_path_gets_shape_classes_and_options(mine: str) -> Non
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("no_such_module:Net", {}, "cannot be imported: No module named 'no_such_module'"),
+        ("no_such_module:Net", {}, "cannot be imported: ModuleNotFoundError: No module"),
         (":Net", {}, "cannot be imported"),
         ("my_models:Missing", {}, "cannot be imported"),
         ("my_models:number", {}, "is 'int': expected a class or a function"),
@@ -76,3 +76,40 @@ def test_misfits_are_named(mine: str, name: str, options: dict[str, Any], messag
     with pytest.raises(ConfigError, match=re.escape(message)) as caught:
         built(name, **options)
     assert repr(name) in str(caught.value)
+
+
+class AsksForMore(torch.nn.Module):
+    def __init__(self, shape, classes):
+        super().__init__()
+        raise KeyError("no such weight")
+
+
+class Asserts(torch.nn.Module):
+    def __init__(self, shape, classes):
+        super().__init__()
+
+    def forward(self, x):
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("builtins:dict", "expected a torch.nn.Module"),
+        (".rel:X", "cannot be imported"),
+        (f"{__name__}:AsksForMore", "KeyError"),
+        (f"{__name__}:Asserts", "cannot take inputs"),
+    ],
+)
+def test_whatever_goes_wrong_in_a_users_model_is_one_clear_error(name, complaint):
+    with pytest.raises(ConfigError, match=complaint) as raised:
+        models.build(
+            ModelSpec(name=name), shape=(3,), classes=2, generator=torch.Generator().manual_seed(0)
+        )
+    assert "\n" not in str(raised.value)
+
+
+def test_a_model_too_large_to_allocate_is_one_clear_error():
+    spec = ModelSpec(name="mlp", hidden=[10**12])
+    with pytest.raises(ConfigError, match="cannot be built"):
+        models.build(spec, shape=(3,), classes=2, generator=torch.Generator().manual_seed(0))
