@@ -21,7 +21,10 @@ from fedkd.models.generators import build_generator
 
 
 class DenseParams(Frozen):
-    """DENSE's own parameters; the defaults are the paper's, but for the number of epochs."""
+    """DENSE's own parameters; the defaults are the paper's where it gives them.
+
+    `bn` weighs the sum over a teacher's BatchNorm layers, averaged over teachers.
+    """
 
     epochs: int = Field(default=40, ge=1)
     """Batches to synthesise; after each, the student passes once over all so far. Paper: 200."""

@@ -32,7 +32,8 @@ class FedMD(Method):
     Li & Wang 2019, arXiv:1910.03581.
 
     The paper ends with the clients' models; the global student, distilled from the consensus by the
-    server, is ours, as is sending logits in float16.
+    server, is ours, as is sending logits in float16. The paper's first training on labelled public
+    data is left out: the proxy set here has no labels.
     """
 
     card = Card(
