@@ -69,3 +69,8 @@ def test_every_partition_and_data_set_is_documented():
     documented = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     schemes = ["iid", "shards", "natural", "dirichlet", "dirichlet-balanced", "dirichlet-client"]
     assert all(f"| `{name}` |" in documented for name in [*schemes, *NAMES])
+
+
+def test_no_document_waits_for_its_figures():
+    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        assert not re.findall(r"\b(?:DEMO_OUTPUT|TODO|[A-Z_]+_TABLE)\b", path.read_text("utf-8"))

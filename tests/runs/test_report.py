@@ -144,6 +144,16 @@ def test_single_round_compares_side_by_side(tmp_path):
     assert "vs best teacher" not in alone.text
 
 
+def test_the_student_within_a_round_is_drawn_where_it_was_measured(tmp_path):
+    write_run(tmp_path / "run", rounds=1, clients=3)
+    [line] = read_lines(tmp_path / "run")
+    line["student"]["curve"] = [0.1, 0.625, 0.5]
+    write_lines(tmp_path / "run", [line])
+    page = write(tmp_path / "run").read_text(encoding="utf-8")
+    assert "In 3 epochs at the server the student goes from 10.0% to 50.0%" in page
+    assert "its best is 62.5%, in epoch 2" in page
+
+
 def test_what_is_missing_is_left_out(tmp_path):
     page = report(tmp_path / "run", teachers=False, ensemble=False, partition=False)
     assert {"by-round", "by-class", "traffic", "time"} <= set(page.ids)
