@@ -10,6 +10,7 @@
     │   └── MessageError        a message that is not what was agreed
     ├── PrivacyViolationError   exit 3: an audit found more leakage than was claimed
     └── BudgetError             exit 4: a privacy budget does not allow it
+        └── LedgerError         a ledger that was changed, cut, rolled back or lost its key
 
 Every message is one line that names the thing, its value, what was expected and the remedy.
 """
@@ -61,3 +62,7 @@ class BudgetError(FedkdError):
     """A privacy budget does not allow what was asked."""
 
     exit_status = 4
+
+
+class LedgerError(BudgetError):
+    """A ledger of spent privacy that cannot be believed, so that nothing may be spent by it."""

@@ -1,1 +1,1 @@
-"""What happened to private data, apart from what it costs."""
+"""What happened to private data, what it costs, and the ledger that enforces a budget."""

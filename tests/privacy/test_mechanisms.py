@@ -1,0 +1,313 @@
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fedkd.privacy import mechanisms
+from fedkd.privacy.mechanisms import clip, clipped_sum
+
+NORMS = st.floats(1e-3, 1e3)
+DTYPES = st.sampled_from([torch.float32, torch.float64])
+SHAPES = st.lists(st.integers(0, 4), max_size=2).map(tuple)
+ODD = st.sampled_from([0.0, 1e-30, -1e30, 3e38, math.nan, math.inf, -math.inf])
+
+
+@st.composite
+def batches(draw: st.DrawFn, parameters: int = 1) -> list[Tensor]:
+    """(N, *shape) each: normal draws of any size, some entries odd, some rows zero."""
+    count, dtype = draw(st.integers(0, 5)), draw(DTYPES)
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    tensors = []
+    for _ in range(parameters):
+        shape = (count, *draw(SHAPES))
+        tensor = torch.randn(shape, generator=generator, dtype=dtype)
+        tensor *= draw(st.sampled_from([1e-3, 1.0, 1e3]))
+        for value in draw(st.lists(ODD, max_size=2)) if tensor.numel() else []:
+            tensor.view(-1)[draw(st.integers(0, tensor.numel() - 1))] = value
+        for row in draw(st.sets(st.integers(0, count - 1), max_size=2)) if count else []:
+            tensor[row] = 0
+        tensors.append(tensor)
+    return tensors
+
+
+def by_hand(row: Tensor, norm: float) -> Tensor:
+    """A row clipped by the definition, in float64."""
+    if not row.isfinite().all():
+        return torch.zeros_like(row, dtype=torch.float64)
+    length = math.sqrt(math.fsum(value * value for value in row.double().flatten().tolist()))
+    return row.double() * min(1, norm / length if length else 1)
+
+
+def lengths(rows: Tensor) -> Tensor:
+    return rows.double().reshape(len(rows), math.prod(rows.shape[1:])).norm(dim=1)
+
+
+# Clipping
+
+
+@settings(deadline=None)
+@given(batches(), NORMS)
+def test_clip_is_the_definition_row_by_row(batch: list[Tensor], norm: float) -> None:
+    (rows,) = batch
+    before = rows.clone()
+    clipped = clip(rows, norm)
+    assert clipped.shape == rows.shape
+    assert clipped.dtype == rows.dtype
+    assert (lengths(clipped) <= norm * (1 + 1e-6)).all()
+    for row, found in zip(rows, clipped, strict=True):
+        expected = by_hand(row, norm).to(rows.dtype)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-30)
+    torch.testing.assert_close(rows, before, equal_nan=True)
+
+
+def test_clip_leaves_a_short_row_and_zeroes_what_is_not_finite() -> None:
+    rows = torch.tensor([[0.3, 0.4], [3.0, 4.0], [0.0, 0.0], [math.nan, 0.1], [math.inf, 0.1]])
+    expected = torch.tensor([[0.3, 0.4], [0.6, 0.8], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    torch.testing.assert_close(clip(rows, 1.0), expected)
+    assert torch.equal(clip(rows, 0.6)[0], rows[0])
+    torch.testing.assert_close(clipped_sum([rows], 1.0)[0], expected.sum(0))
+    torch.testing.assert_close(clipped_sum([rows[:, :1], rows[:, 1]], 1.0)[0], torch.tensor([0.9]))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "huge"), [(torch.float32, 3e38), (torch.float64, 1e308), (torch.float64, 1e200)]
+)
+@pytest.mark.parametrize("size", [3, 100_000])
+def test_rows_whose_squares_overflow_keep_their_direction(
+    dtype: torch.dtype, huge: float, size: int
+) -> None:
+    rows = torch.full((2, size), huge, dtype=dtype)
+    expected = torch.full_like(rows, 1 / math.sqrt(size))
+    torch.testing.assert_close(clip(rows, 1.0), expected)
+    torch.testing.assert_close(clipped_sum([rows], 1.0)[0], 2 * expected[0])
+
+
+def test_a_weight_too_small_for_its_type_keeps_all_its_digits() -> None:
+    huge = torch.tensor([[3e38]])
+    torch.testing.assert_close(
+        clipped_sum([huge], 1e-3)[0], torch.tensor([1e-3]), rtol=1e-6, atol=0
+    )
+
+
+@settings(deadline=None)
+@given(batches(parameters=3), NORMS)
+def test_the_clipped_sum_is_the_definition_sample_by_sample(
+    gradients: list[Tensor], norm: float
+) -> None:
+    sums = clipped_sum(gradients, norm)
+    joint = torch.cat([each.reshape(len(each), math.prod(each.shape[1:])) for each in gradients], 1)
+    rows = [by_hand(row, norm) for row in joint]
+    expected = torch.stack(rows).sum(0) if rows else torch.zeros(joint.shape[1]).double()
+    widths = [math.prod(each.shape[1:]) for each in gradients]
+    for found, each, part in zip(sums, gradients, expected.split(widths), strict=True):
+        assert found.shape == each.shape[1:]
+        assert found.dtype == each.dtype
+        torch.testing.assert_close(found.double().flatten(), part, rtol=1e-4, atol=1e-5 * norm)
+
+
+@settings(deadline=None)
+@given(batches(parameters=2), NORMS, st.data())
+def test_one_sample_moves_the_sum_by_no_more_than_the_norm(
+    gradients: list[Tensor], norm: float, data: st.DataObject
+) -> None:
+    gradients = [1000 * each.double() for each in gradients]
+    count = len(gradients[0])
+    if count == 0:
+        return
+    left_out = data.draw(st.integers(0, count - 1))
+    rest = [each[torch.arange(count) != left_out] for each in gradients]
+    pairs = zip(clipped_sum(gradients, norm), clipped_sum(rest, norm), strict=True)
+    moved = math.sqrt(sum(float((one - other).square().sum()) for one, other in pairs))
+    assert moved <= norm * (1 + 1e-5)
+
+
+def test_outliers_move_the_sum_by_the_norm_jointly_over_parameters() -> None:
+    generator = torch.Generator().manual_seed(0)
+    gradients = [torch.randn(8, *shape, generator=generator) for shape in ((50, 20), (50,), ())]
+    calm = clipped_sum([each[1:] for each in gradients], 1.0)
+    for each in gradients:
+        each[0] *= 1000
+    pairs = zip(clipped_sum(gradients, 1.0), calm, strict=True)
+    moved = math.sqrt(sum(float((one - other).double().square().sum()) for one, other in pairs))
+    assert moved == pytest.approx(1, rel=1e-5)
+
+
+def test_a_million_equal_entries_are_clipped_as_exactly_as_ten() -> None:
+    # torch's own float32 norm of them is short by 5e-4.
+    (total,) = clipped_sum([torch.full((1, 1_000_000), 0.1)], 1.0)
+    assert float(total.double().norm()) == pytest.approx(1, rel=1e-5)
+
+
+def test_a_norm_far_below_the_squares_of_floats_still_holds() -> None:
+    rows = torch.full((1, 4), 1e-25)
+    for found in (clip(rows, 1e-25), clipped_sum([rows], 1e-25)[0][None]):
+        assert float(lengths(found)) == pytest.approx(1e-25, rel=1e-5, abs=0)
+
+
+def test_the_clipped_sum_of_no_parameters_is_none_and_of_no_samples_zero() -> None:
+    assert clipped_sum([], 1.0) == []
+    first, second = clipped_sum([torch.zeros(0, 2, 3), torch.zeros(0)], 1.0)
+    assert torch.equal(first, torch.zeros(2, 3))
+    assert torch.equal(second, torch.zeros(()))
+
+
+def test_gradients_of_unlike_batches_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"one N, got \(2, 3\), \(1, 3\)"):
+        clipped_sum([torch.zeros(2, 3), torch.zeros(1, 3)], 1.0)
+
+
+@pytest.mark.parametrize(
+    "rows", [torch.zeros(()), torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 3).half()]
+)
+def test_rows_of_another_kind_are_refused(rows: Tensor) -> None:
+    with pytest.raises(ValueError, match="float32 or float64"):
+        clip(rows, 1.0)
+    with pytest.raises(ValueError, match="float32 or float64"):
+        clipped_sum([rows], 1.0)
+
+
+# Noise
+
+ZEROS = torch.zeros(100_000)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+Noise = Callable[..., Tensor]
+NOISES = [mechanisms.gaussian, mechanisms.laplace]
+
+
+@pytest.mark.parametrize(("noise", "spread"), [(mechanisms.gaussian, 1), (mechanisms.laplace, 2)])
+def test_noise_has_the_spread_of_its_formula(noise: Noise, spread: float) -> None:
+    value = torch.full_like(ZEROS, 5.0)
+    noisy = noise(value, sensitivity=0.5, noise_multiplier=3.0, generator=seeded())
+    assert noisy.dtype == value.dtype
+    assert float(noisy.std()) == pytest.approx(1.5 * math.sqrt(spread), rel=0.02)
+    assert float(noisy.mean()) == pytest.approx(5, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("noise", "within"),
+    [(mechanisms.gaussian, math.erf), (mechanisms.laplace, lambda x: 1 - math.exp(-x))],
+)
+def test_noise_has_the_distribution_of_its_formula(
+    noise: Noise, within: Callable[[float], float]
+) -> None:
+    draws = noise(ZEROS, sensitivity=1.0, noise_multiplier=1.0, generator=seeded())
+    assert float((draws > 0).double().mean()) == pytest.approx(0.5, abs=0.01)
+    for bound in (0.2, 1.0, 2.5):
+        x = bound / math.sqrt(2) if noise is mechanisms.gaussian else bound
+        assert float((draws.abs() < bound).double().mean()) == pytest.approx(within(x), abs=0.01)
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-53, 1.0])
+def test_laplace_noise_is_finite_whatever_is_drawn(
+    uniform: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = iter([uniform, 0.25])
+    monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, next(drawn)).double())
+    draws = mechanisms.laplace(ZEROS, sensitivity=1.0, noise_multiplier=1.0, generator=seeded())
+    assert draws.isfinite().all()
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_noise_is_the_generator_s_and_leaves_the_value_alone(noise: Noise) -> None:
+    value = torch.arange(6).reshape(2, 3)
+    draws = [
+        noise(value, sensitivity=1.0, noise_multiplier=1.0, generator=seeded(seed))
+        for seed in (1, 1, 2)
+    ]
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+    assert draws[0].dtype == torch.float64
+    assert draws[0].shape == value.shape
+    assert torch.equal(value, torch.arange(6).reshape(2, 3))
+    empty = noise(torch.zeros(0, 3), sensitivity=1.0, noise_multiplier=1.0, generator=seeded())
+    assert empty.shape == (0, 3)
+
+
+def test_votes_with_little_noise_are_the_majority() -> None:
+    votes = torch.tensor([[9, 1, 0], [0, 3, 7], [2, 6, 2]])
+    found = mechanisms.noisy_votes(votes, noise=1e-3, generator=seeded())
+    assert found.dtype == torch.int64
+    assert found.tolist() == [0, 2, 1]
+    assert mechanisms.noisy_votes(votes[:0], noise=1.0, generator=seeded()).shape == (0,)
+
+
+def test_votes_lose_as_often_as_the_noise_says() -> None:
+    votes = torch.tensor([[12, 8]]).expand(100_000, 2)
+    lost = mechanisms.noisy_votes(votes, noise=4.0, generator=seeded()).double().mean()
+    # P[N(0, 2 noise^2) > gap] = erfc(gap / (2 noise)) / 2
+    assert float(lost) == pytest.approx(math.erfc(4 / (2 * 4.0)) / 2, rel=0.02)
+
+
+@pytest.mark.parametrize("votes", [torch.zeros(3), torch.zeros(3, 0), torch.zeros(2, 3, 4)])
+def test_votes_that_are_no_counts_per_query_are_refused(votes: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"shape \(N, C >= 1\)"):
+        mechanisms.noisy_votes(votes, noise=1.0, generator=seeded())
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])
+def test_what_must_be_positive_is_named(bad: float) -> None:
+    rows = torch.zeros(2, 3)
+    for clipper in (lambda: clip(rows, bad), lambda: clipped_sum([rows], bad)):
+        with pytest.raises(ValueError, match=f"finite norm={bad} > 0"):
+            clipper()
+    for noise in NOISES:
+        with pytest.raises(ValueError, match=f"finite sensitivity={bad} > 0"):
+            noise(rows, sensitivity=bad, noise_multiplier=1.0, generator=seeded())
+        with pytest.raises(ValueError, match=f"finite noise_multiplier={bad} > 0"):
+            noise(rows, sensitivity=1.0, noise_multiplier=bad, generator=seeded())
+    with pytest.raises(ValueError, match=f"finite noise={bad} > 0"):
+        mechanisms.noisy_votes(rows, noise=bad, generator=seeded())
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_a_scale_that_vanishes_or_overflows_is_refused(noise: Noise) -> None:
+    for size, scale in ((1e-200, 0.0), (1e200, math.inf)):
+        with pytest.raises(ValueError, match=f"finite scale={scale} > 0"):
+            noise(ZEROS, sensitivity=size, noise_multiplier=size, generator=seeded())
+
+
+# The generator
+
+
+def test_two_generators_from_the_system_differ_in_all_of_their_state() -> None:
+    one, other = mechanisms.system_generator(), mechanisms.system_generator()
+    assert not torch.equal(torch.randn(9, generator=one), torch.randn(9, generator=other))
+    words = [mechanisms.system_generator().get_state()[mechanisms._WORDS] for _ in range(2)]
+    numbers = [word.contiguous().view(torch.int64) for word in words]
+    assert all(((number >= 0) & (number < 2**32)).all() for number in numbers)
+    assert (numbers[0] != numbers[1]).sum() > 600
+
+
+def test_every_word_of_the_state_matters_to_what_is_drawn() -> None:
+    # Where torch keeps the words is not promised; a seed's first word is the seed itself.
+    state = seeded(12345).get_state()
+    words = state[mechanisms._WORDS].contiguous().view(torch.int64)
+    assert len(words) == 624
+    assert words[0] == 12345
+    reference = torch.randint(2**32, (624,), generator=seeded(12345))
+    for index in (1, 300, 623):
+        changed = state.clone()
+        changed[mechanisms._WORDS.start + 8 * index] ^= 1
+        drawn = torch.randint(2**32, (624,), generator=torch.Generator().set_state(changed))
+        assert not torch.equal(drawn, reference)
+
+
+def test_torch_s_own_seeds_have_32_bits() -> None:
+    """The reason to fill the state: if this fails, a seed of 64 bits would do a little better."""
+    drawn = [torch.randn(4, generator=seeded(seed)) for seed in (5, 5 + 2**32)]
+    assert torch.equal(*drawn)
+
+
+def test_the_system_s_noise_is_noise() -> None:
+    generator = mechanisms.system_generator()
+    draws = mechanisms.gaussian(ZEROS, sensitivity=1.0, noise_multiplier=2.0, generator=generator)
+    assert float(draws.std()) == pytest.approx(2, rel=0.02)
