@@ -1,0 +1,121 @@
+"""A client's ledger of spent privacy: what was ever done with its data, whoever asked for it.
+
+It is written before anything happens: a plan is committed, each round reserved for its worst case,
+then the data touched, then what will be sent settled, then sent. A client that dies in between has
+spent its reservation in full, and nothing is refunded.
+
+What holds a budget, and how far:
+
+- A plan that was committed before the data was first touched is enforced by its PLD epsilon. All
+  else, as events chosen with knowledge of earlier results, by an RDP filter, which is valid for
+  them where stopping on a PLD curve is not. To leave a committed plan is such a choice, so the
+  filter goes on counting the rest of the plan, whether it is still made or not.
+- An account is a data set's, under one unit and one adjacency. A run, a client or a file that is
+  renamed is the same account. A record added or changed makes another data set, and it is for the
+  data's owner to say whether that is new data.
+- A flipped byte, a cut tail, a file put back from an old copy, a lost key: found and refused. To
+  put back all files together is found only by who kept the head elsewhere (`Ledger.check_anchor`).
+"""
+
+import hashlib
+import hmac
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedkd.privacy.account import Account, Reservation
+from fedkd.privacy.budget import Budget
+from fedkd.privacy.chain import Anchor
+from fedkd.privacy.chain_file import ChainFile
+from fedkd.privacy.statement import Statement, read_statements
+
+__all__ = [
+    "Account",
+    "Anchor",
+    "Ledger",
+    "Reservation",
+    "Statement",
+    "fingerprint",
+    "read_statements",
+]
+
+_ROWS_AT_ONCE = 4096
+
+
+def fingerprint(x: Tensor, y: Tensor) -> bytes:
+    """SHA-256 of the records as a multiset, so that a data set stays itself when shuffled.
+
+    Neither the numeric type nor the shape of a record counts, only its values in order.
+
+    Args:
+        x: features, any shape (N, ...), N >= 1.
+        y: labels, (N, ...).
+
+    Raises:
+        ValueError: x and y differ in their number of records, or there are none.
+    """
+    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y) or len(x) == 0:
+        raise ValueError(f"Expected as many labels as records, >= 1: {x.shape=}, {y.shape=}.")
+    records = []
+    for start in range(0, len(x), _ROWS_AT_ONCE):
+        parts = [_plain(tensor[start : start + _ROWS_AT_ONCE]) for tensor in (x, y)]
+        records += [
+            hashlib.sha256(a.tobytes() + b.tobytes()).digest() for a, b in zip(*parts, strict=True)
+        ]
+    return hashlib.sha256(b"".join(sorted(records))).digest()
+
+
+class Ledger:
+    """The ledger in one file, of any number of accounts.
+
+    Threads and processes may share the file; each operation locks it.
+
+    Args:
+        path: the file. It is made if it is missing, with its folder; beside it stand its `.key`
+            (secret: who has it can test guesses of the data set), its `.seal` and its `.lock`.
+
+    Raises:
+        LedgerError: the ledger, its seal or its key was changed, cut, put back or lost.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._chain = ChainFile(path)
+
+    def account(self, data: bytes, budget: Budget) -> Account:
+        """The account of a data set, by its `fingerprint`, that may spend `budget` in all."""
+        named = b"\0".join([data, budget.unit.encode(), budget.adjacency.encode()])
+        return Account(self._chain, hmac.digest(self._chain.key, named, "sha256").hex(), budget)
+
+    @property
+    def head(self) -> Anchor:
+        """The last row: what to keep elsewhere, for `check_anchor`."""
+        with self._chain.locked() as rows:
+            return Anchor(rows[-1].sequence, rows[-1].hash)
+
+    def check_anchor(self, anchor: Anchor) -> None:
+        """Check that the ledger goes on from `anchor`, its head at some time.
+
+        Raises:
+            LedgerError: it does not: an older copy was put in its place, or two copies were used.
+        """
+        with self._chain.locked() as rows:
+            last = len(rows) - 1
+            if not 0 <= anchor.sequence <= last:
+                raise self._chain.refusal(
+                    f"ends at row {last}, its head was row {anchor.sequence} once: "
+                    "an older copy was put in its place"
+                )
+            if rows[anchor.sequence].hash != anchor.digest:
+                raise self._chain.refusal(
+                    f"has another row {anchor.sequence} than the one that was its head once: "
+                    "it is another ledger, or two copies of it were used"
+                )
+
+
+def _plain(tensor: Tensor) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    """One row a record; 0.0 is added to make -0.0 and 0.0 the same."""
+    flat = tensor.detach().to("cpu", torch.float64).reshape(len(tensor), -1) + 0.0
+    return flat.numpy().astype("<f8")
