@@ -54,9 +54,7 @@ def fit(
         order = torch.randperm(rows, generator=generator)
         total = 0.0
         for number, batch in enumerate(batches):
-            _set_rate(
-                optimiser, optimisation, (epoch + number / len(batches)) / optimisation.epochs
-            )
+            set_rate(optimiser, optimisation, (epoch + number / len(batches)) / optimisation.epochs)
             index = order[batch]
             value = loss(model, *(tensor[index] for tensor in tensors)).mean()
             total += _finite(value, epoch + 1, optimisation) * len(index)
@@ -86,8 +84,14 @@ def _batches(rows: int, size: int) -> list[slice]:
     return slices[:-1] if alone else slices
 
 
-def _set_rate(optimiser: torch.optim.Optimizer, optimisation: Optimisation, done: float) -> None:
-    """Set the learning rate for the step before which the share `done` of all steps is done."""
+def set_rate(optimiser: torch.optim.Optimizer, optimisation: Optimisation, done: float) -> None:
+    """Set the learning rate for the step before which the share `done` of all steps is done.
+
+    Args:
+        optimiser: every group of it gets the rate.
+        optimisation: learning rate and schedule.
+        done: in [0, 1).
+    """
     rate = optimisation.learning_rate
     if optimisation.schedule == "cosine":
         rate *= (1 + math.cos(math.pi * done)) / 2

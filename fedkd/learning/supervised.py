@@ -44,13 +44,7 @@ def train(
         ValueError: mu is negative, or positive without an anchor for every parameter.
         FederationError: training diverged.
     """
-    names = [name for name, _ in model.named_parameters()] if proximal else []
-    missing = [name for name in names if name not in (anchor or {})]
-    if proximal < 0 or missing:
-        raise ValueError(
-            f"proximal={proximal}: expected 0, or more with an anchor for every parameter; "
-            f"missing: {', '.join(missing) or 'none'}"
-        )
+    require_anchor(model, anchor, proximal)
 
     def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         value = F.cross_entropy(model(x), y)
@@ -71,3 +65,18 @@ def train(
         optimiser=optimiser,
         on_epoch=on_epoch,
     )
+
+
+def require_anchor(model: nn.Module, anchor: Mapping[str, Tensor] | None, proximal: float) -> None:
+    """Refuse a proximal term that pulls nowhere.
+
+    Raises:
+        ValueError: mu is negative, or positive without an anchor for every parameter.
+    """
+    names = [name for name, _ in model.named_parameters()] if proximal else []
+    missing = [name for name in names if name not in (anchor or {})]
+    if proximal < 0 or missing:
+        raise ValueError(
+            f"proximal={proximal}: expected 0, or more with an anchor for every parameter; "
+            f"missing: {', '.join(missing) or 'none'}"
+        )

@@ -27,6 +27,12 @@ class MLPOptions(Frozen):
     """Units of each hidden layer."""
 
 
+class DenseCNNOptions(Frozen):
+    """Options of `dense-cnn`."""
+
+    norm: Literal["batch", "group", "none"] = "batch"
+
+
 class ResNetOptions(Frozen):
     """Options of `resnet8`."""
 
@@ -52,7 +58,7 @@ def lenet5(shape: tuple[int, ...], classes: int, _options: NoOptions) -> nn.Modu
 
     A side below 32 pixels is padded by 2 at both ends, as the original did with 28x28.
     """
-    channels, height, width = _image("lenet5", shape, minimum=12)
+    channels, height, width = image("lenet5", shape, minimum=12)
     padding = (2 if height < 32 else 0, 2 if width < 32 else 0)
     rows, columns = (
         ((side + 2 * pad - 4) // 2 - 4) // 2
@@ -76,20 +82,20 @@ def lenet5(shape: tuple[int, ...], classes: int, _options: NoOptions) -> nn.Modu
     )
 
 
-def dense_cnn(shape: tuple[int, ...], classes: int, _options: NoOptions) -> nn.Module:
+def dense_cnn(shape: tuple[int, ...], classes: int, options: DenseCNNOptions) -> nn.Module:
     """The CNN of the one-shot benchmark: 29,034 parameters at 1x28x28 and ten classes.
 
     Zhang et al. 2022, DENSE, arXiv:2112.12371.
     """
-    channels, height, width = _image("dense-cnn", shape, minimum=4)
+    channels, height, width = image("dense-cnn", shape, minimum=4)
     return nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(channels, 16, 5, padding=2),
-            norm1=nn.BatchNorm2d(16),
+            norm1=_norm(options.norm, 16),
             relu1=nn.ReLU(),
             pool1=nn.MaxPool2d(2),
             conv2=nn.Conv2d(16, 32, 5, padding=2),
-            norm2=nn.BatchNorm2d(32),
+            norm2=_norm(options.norm, 32),
             relu2=nn.ReLU(),
             pool2=nn.MaxPool2d(2),
             flatten=nn.Flatten(),
@@ -100,7 +106,7 @@ def dense_cnn(shape: tuple[int, ...], classes: int, _options: NoOptions) -> nn.M
 
 def resnet8(shape: tuple[int, ...], classes: int, options: ResNetOptions) -> nn.Module:
     """ResNet-8: three stages of one basic block (He et al. 2015, arXiv:1512.03385)."""
-    channels, _, _ = _image("resnet8", shape, minimum=4)
+    channels, _, _ = image("resnet8", shape, minimum=4)
     width, norm = options.width, options.norm
     return nn.Sequential(
         OrderedDict(
@@ -143,10 +149,12 @@ class BasicBlock(nn.Module):
 def _norm(kind: str, channels: int) -> nn.Module:
     if kind == "group":
         return nn.GroupNorm(math.gcd(8, channels), channels)
+    if kind == "none":
+        return nn.Identity()
     return nn.BatchNorm2d(channels)
 
 
-def _image(name: str, shape: tuple[int, ...], *, minimum: int) -> tuple[int, int, int]:
+def image(name: str, shape: tuple[int, ...], *, minimum: int) -> tuple[int, int, int]:
     """`shape` as (channels, height, width), if it is an image of at least minimum x minimum."""
     if len(shape) != 3:
         raise ConfigError(

@@ -9,6 +9,7 @@ from torch import nn
 from fedkd.config import Frozen, ModelSpec, validate
 from fedkd.errors import ConfigError
 from fedkd.models import classifiers
+from fedkd.models.scattering import ScatteringOptions, scattering
 from fedkd.names import imported, nearest
 from fedkd.rng import torch_default
 
@@ -16,10 +17,11 @@ from fedkd.rng import torch_default
 _Build = Callable[[tuple[int, ...], int, Any], nn.Module]
 
 _MODELS: dict[str, tuple[type[Frozen], _Build]] = {
-    "dense-cnn": (classifiers.NoOptions, classifiers.dense_cnn),
+    "dense-cnn": (classifiers.DenseCNNOptions, classifiers.dense_cnn),
     "lenet5": (classifiers.NoOptions, classifiers.lenet5),
     "mlp": (classifiers.MLPOptions, classifiers.mlp),
     "resnet8": (classifiers.ResNetOptions, classifiers.resnet8),
+    "scattering": (ScatteringOptions, scattering),
 }
 
 NAMES = tuple(_MODELS)

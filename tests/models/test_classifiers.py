@@ -32,6 +32,7 @@ def parameters(model: torch.nn.Module) -> int:
     ("name", "shape", "expected"),
     [
         ("dense-cnn", (1, 28, 28), 29_034),
+        ("scattering", (1, 28, 28), (17 * 7 * 7 + 1) * 10),
         ("lenet5", (1, 28, 28), 61_706),
         ("lenet5", (1, 32, 32), 61_706),
         ("mlp", (1, 28, 28), 785 * 200 + 201 * 200 + 201 * 10),
@@ -82,13 +83,27 @@ def test_one_stream_gives_one_model_and_leaves_the_global_generator_alone(name: 
     assert not torch.equal(first.state_dict()[key], other.state_dict()[key])
 
 
-def test_group_norm_makes_samples_independent_of_their_batch() -> None:
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("resnet8", {"width": 4}), ("dense-cnn", {})],
+    ids=["resnet8", "dense-cnn"],
+)
+def test_group_norm_makes_samples_independent_of_their_batch(
+    name: str, options: dict[str, Any]
+) -> None:
     x = torch.rand(4, 1, 12, 12, generator=torch.Generator().manual_seed(1))
-    group, batch = (
-        built("resnet8", (1, 12, 12), norm=norm, width=4) for norm in ("group", "batch")
-    )
+    group, batch = (built(name, (1, 12, 12), norm=norm, **options) for norm in ("group", "batch"))
     torch.testing.assert_close(group(x)[:2], group(x[:2]))
     assert (batch(x)[:2] - batch(x[:2])).abs().max() > 1e-3
+
+
+def test_dense_cnn_normalises_as_it_is_told() -> None:
+    batch, group, none = (built("dense-cnn", norm=norm) for norm in ("batch", "group", "none"))
+    assert batch.state_dict().keys() == built("dense-cnn").state_dict().keys()
+    assert parameters(batch) == parameters(group) == parameters(none) + 2 * (16 + 32)
+    assert not any(buffer.numel() for buffer in group.buffers())
+    assert "norm1.running_mean" in batch.state_dict()
+    assert {key.split(".")[0] for key in none.state_dict()} == {"conv1", "conv2", "classifier"}
 
 
 def test_resnet8_width_scales_every_stage() -> None:
@@ -102,6 +117,10 @@ def test_resnet8_width_scales_every_stage() -> None:
         ("zzz", (1, 28, 28), {}, "valid here: dense-cnn, lenet5, mlp, resnet8"),
         ("resnet8", (1, 28, 28), {"nrom": "group"}, "did you mean 'resnet8.norm'?"),
         ("resnet8", (1, 28, 28), {"norm": "layer"}, "'resnet8.norm' is \"layer\""),
+        ("dense-cnn", (1, 28, 28), {"norm": "layer"}, "'dense-cnn.norm' is \"layer\""),
+        ("scattering", (1, 7, 28), {}, "expected at least 8x8"),
+        ("scattering", (1, 28, 28), {"order": 3}, "'scattering.order' is 3"),
+        ("scattering", (1, 8, 28), {"pool": 9}, "'scattering.pool' is 9: expected at most"),
         ("mlp", (1, 28, 28), {"hidden": [3, 0]}, "'mlp.hidden[1]' is 0"),
         ("lenet5", (1, 28, 28), {"width": 3}, "unknown key 'lenet5.width'"),
         ("lenet5", (1, 11, 40), {}, "expected at least 12x12"),
@@ -116,7 +135,9 @@ def test_misfits_are_named(
         built(name, shape, **options)
 
 
-@pytest.mark.parametrize(("name", "side"), [("lenet5", 12), ("dense-cnn", 4), ("resnet8", 4)])
+@pytest.mark.parametrize(
+    ("name", "side"), [("lenet5", 12), ("dense-cnn", 4), ("resnet8", 4), ("scattering", 8)]
+)
 def test_the_smallest_image_named_in_the_error_works(name: str, side: int) -> None:
     model = built(name, (1, side, side))
     assert model(torch.rand(2, 1, side, side)).isfinite().all()

@@ -1,0 +1,90 @@
+"""The gradient of every sample, by Opacus, and by nothing else of Opacus."""
+
+from collections.abc import Callable
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Logits (N, C) and targets (N, ...) to one value per sample (N,), each from its own row alone."""
+
+_CACHE = 2**21  # floats: per-sample gradients that stay in a core's cache are made twice as fast
+
+
+class PerSample:
+    """A model in training mode that tells the gradient of every sample; a context.
+
+    When the context ends, whichever way, the model is in evaluation mode and bears no trace.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        from opacus.grad_sample import GradSampleModule  # takes seconds
+
+        self.parameters = {
+            name: value for name, value in model.named_parameters() if value.requires_grad
+        }
+        self._annotated: list[Any] = list(self.parameters.values())  # Opacus adds attributes
+        size = sum(parameter.numel() for parameter in self.parameters.values())
+        self.rows = max(8, min(256, _CACHE // max(size, 1)))
+        """Samples at a time."""
+        self._model = model
+        # Summed, or else Opacus multiplies the gradients by the number of samples.
+        self._opacus = GradSampleModule(model, loss_reduction="sum")
+        self._roots: list[Tensor] = []
+        self._layers = list(self._opacus.iterate_submodules(model))
+        self._handles = [layer.register_forward_pre_hook(self._root) for layer in self._layers]
+
+    def __enter__(self) -> Self:
+        self._model.train()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._opacus.cleanup()
+        for module in self._model.modules():
+            for name in ("activations", "max_batch_len", "ft_compute_sample_grad"):
+                module.__dict__.pop(name, None)
+        for parameter in self.parameters.values():
+            parameter.grad = None
+        self._model.eval()
+
+    def gradients(self, x: Tensor, y: Tensor, loss: Loss) -> list[Tensor]:
+        """The gradient of each sample's loss by each trainable parameter p: (N, *shape_p)."""
+        self._forget()
+        losses = loss(self._model(x), y)
+        # The sum leaves each sample's gradient as it is. Only the way to the layers' inputs is
+        # gone, never to p.grad: that saves a third of the time, and no raw gradient ever exists.
+        losses.sum().backward(inputs=self._roots)  # type: ignore[no-untyped-call]
+        gradients = [
+            parameter.new_zeros(len(x), *parameter.shape)  # the loss does not depend on it
+            if parameter.grad_sample is None
+            else parameter.grad_sample
+            for parameter in self._annotated
+        ]
+        self._forget()
+        return gradients
+
+    def _root(self, _layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Let a layer's input require a gradient, which Opacus's backward hook needs to be called.
+
+        Without, torch calls the hook too, but with a warning.
+        """
+        return tuple(self._rooted(value) for value in inputs)
+
+    def _rooted(self, value: Any) -> Any:
+        if not isinstance(value, Tensor) or value.requires_grad or not value.is_floating_point():
+            return value
+        root = value.detach().requires_grad_()
+        self._roots.append(root)
+        return root
+
+    def _forget(self) -> None:
+        """Forget a forward pass: what it left in a layer off the loss's path would pile up."""
+        self._roots.clear()
+        for layer in self._layers:
+            layer.__dict__.pop("activations", None)
+            layer.__dict__.pop("max_batch_len", None)
+        for parameter in self._annotated:
+            parameter.__dict__.pop("_current_grad_sample", None)
+            parameter.grad_sample, parameter._forward_counter = None, 0
