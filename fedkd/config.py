@@ -170,9 +170,52 @@ class MethodChoice(Frozen):
 
 
 class Privacy(Frozen):
-    """What is protected. `none`: no differential privacy, and every report says so."""
+    """What is protected, how much of it may be spent, and how. Only `none` protects nothing.
 
-    unit: Literal["none"] = "none"
+    `record`: each client's teacher learns by DP-SGD, so that whatever comes from it hides any one
+    record. `client-votes`, `client-logits`: the server, which is trusted, adds noise to what it
+    combines, so that the student hides any one client.
+    """
+
+    unit: Literal["none", "record", "client-votes", "client-logits"] = "none"
+    epsilon: float | None = Field(default=None, gt=0)
+    """The budget: the most that one data set may ever cost. Naming one makes the unit `record`."""
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+    """Well below one over the number of units that are hidden."""
+    noise_multiplier: float | None = Field(default=None, gt=0)
+    """Noise over sensitivity; without it, the least with which the whole plan fits the budget."""
+    clip: float = Field(default=1.0, gt=0)
+    """`record`: the L2 norm that a record's gradient is clipped to."""
+    sample_rate: float = Field(default=0.05, gt=0, le=1)
+    """`record`: the probability with which a step takes each record; public, equal for all."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """`record`: what a step's noisy sum is divided by; public; that of training unless given."""
+    count_noise: float = Field(default=10.0, gt=0)
+    """`record`: the scale of the Laplace noise on a count, in records; each count is sent once."""
+    spare_rounds: int = Field(default=0, ge=0)
+    """Rounds paid for beyond those planned: one is used up where a crash cuts off a training."""
+    ledger: str | None = Field(default=None, min_length=1)
+    """A folder for the ledgers, so that all runs share one budget; the run's own unless given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _budget_means_record(cls, value: Any) -> Any:
+        named = isinstance(value, Mapping) and "epsilon" in value and "unit" not in value
+        return {**value, "unit": "record"} if named else value
+
+    @model_validator(mode="after")
+    def _budget_is_named(self) -> Self:
+        if self.unit != "none" and self.epsilon is None:
+            raise ValueError(
+                f"privacy.epsilon is missing: privacy.unit = {self.unit!r} needs a budget, "
+                "such as epsilon = 8"
+            )
+        if self.unit == "none" and self.epsilon is not None:
+            raise ValueError(
+                f"privacy.epsilon is {self.epsilon:g} and privacy.unit is 'none', which spends "
+                "nothing and protects nothing: leave out one of them"
+            )
+        return self
 
 
 class Engine(Frozen):

@@ -242,7 +242,12 @@ def test_an_unknown_partition_names_the_nearest() -> None:
         ("clients.training.optimiser", "sgdd", """is "sgdd": expected 'sgd' or 'adam'"""),
         ("clients.training.momentum", 1, "is 1: expected less than 1"),
         ("student.model", 3, "key 'student.model' is 3: expected an object"),
-        ("privacy.unit", "client", """key 'privacy.unit' is "client": expected 'none'"""),
+        (
+            "privacy.unit",
+            "client",
+            """key 'privacy.unit' is "client": expected 'none', 'record', 'client-votes' or """
+            "'client-logits'",
+        ),
         ("method", "fedavg", """key 'method' is "fedavg": expected an object"""),
     ],
 )

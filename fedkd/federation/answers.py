@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fedkd.exchange.messages import Tensors
+from fedkd.federation.wire import Standing
 
 Record = dict[str, Any]
 """A line of `rounds.jsonl`: JSON values only; accuracies are shares of 1, times are seconds."""
@@ -35,5 +36,9 @@ class Answers:
     cohort: list[int]
     uploads: dict[int, Tensors] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
+    refused: set[int] = field(default_factory=set)
+    """Those of the failures that a privacy budget or its ledger did not allow."""
+    standings: dict[int, Standing] = field(default_factory=dict)
+    """Where each client's ledger stood when it last answered."""
     bytes_up: int = 0
     bytes_down: int = 0

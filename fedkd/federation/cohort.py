@@ -9,7 +9,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fedkd import rng
-from fedkd.errors import FederationError, MessageError, QuorumError
+from fedkd.errors import BudgetError, FederationError, MessageError, QuorumError
 from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.messages import Broadcast, Tensors, group
 from fedkd.federation import compat, report, wire
@@ -58,9 +58,14 @@ def ask(
     broadcast: Broadcast,
     round: int,
     observer: Observer,
+    standings: dict[int, wire.Standing],
 ) -> Answers:
-    """Send the broadcast to a cohort and let in what comes back in time and in order."""
-    answers = Answers(cohort)
+    """Send the broadcast to a cohort and let in what comes back in time and in order.
+
+    Each client is told where its ledger stood when it last answered (`standings`, brought up to
+    date here), and one whose ledger has gone back since is left out.
+    """
+    answers = Answers(cohort, standings=standings)
     deadline = world.experiment.clients.deadline or _NO_DEADLINE
     end = time.monotonic() + deadline
     waiting = _push(grid, world, nodes, answers, broadcast, round, deadline)
@@ -84,13 +89,15 @@ def require_quorum(world: World, round: int, answers: Answers) -> None:
 
     Raises:
         QuorumError: names the round, the numbers and each kind of failure.
+        BudgetError: likewise, where privacy budgets are among the reasons.
     """
     share = world.experiment.clients.quorum
     needed = max(1, math.ceil(share * len(answers.cohort) - 1e-9))
     if len(answers.uploads) < needed:
         kinds = Counter(answers.failures.values())
         why = ", ".join(f"{reason} ({count})" for reason, count in kinds.most_common())
-        raise QuorumError(
+        error = BudgetError if answers.refused else QuorumError
+        raise error(
             f"round {round}: {len(answers.uploads)} of {len(answers.cohort)} clients answered and "
             f"clients.quorum = {share:g} asks for {needed}: {why}"
         )
@@ -112,7 +119,7 @@ def _push(
         model = str(world.experiment.client_model(client))
         if model not in payloads:
             payloads[model] = encode(broadcast.to(model))
-        call = wire.Call(round, client, payloads[model])
+        call = wire.Call(round, client, payloads[model], answers.standings.get(client))
         answers.bytes_down += len(call.payload)
         messages.append(
             Message(
@@ -137,10 +144,16 @@ def _let_in(world: World, client: int, round: int, reply: Message, answers: Answ
         answer = wire.unpack(reply.content)
         if isinstance(answer, wire.Failure):
             answers.failures[client] = str(answer)
+            if answer.refused:
+                answers.refused.add(client)
         elif (answer.round, answer.client) != (round, client):
             answers.failures[client] = "answer to another call"
         else:
-            answers.uploads[client] = _checked(world, client, answer.payload)
+            upload = _checked(world, client, answer.payload)
+            _check_standing(world, answer.standing, answers.standings.get(client))
+            answers.uploads[client] = upload
+            if answer.standing is not None:
+                answers.standings[client] = answer.standing
     except MessageError as error:
         answers.failures[client] = str(error)
 
@@ -148,12 +161,28 @@ def _let_in(world: World, client: int, round: int, reply: Message, answers: Answ
 def _checked(world: World, client: int, payload: bytes) -> Tensors:
     expected = {
         **world.method.expects(world.setting, client),
-        **report.expected(world.setting.classes, teacher=world.method.card.has_teachers),
+        **report.expected(world.setting, teacher=world.method.card.has_teachers),
     }
     upload = decode(payload, expected)
     report.check(upload, world.test_totals)
     _probe(world, client, upload)
     return upload
+
+
+def _check_standing(
+    world: World, standing: wire.Standing | None, last: wire.Standing | None
+) -> None:
+    """Refuse an answer without a ledger behind it, or with one that has forgotten something.
+
+    Raises:
+        MessageError: the ledger does not stand where it must.
+    """
+    if world.experiment.privacy.unit != "record":
+        return
+    if standing is None:
+        raise MessageError("answer does not say where its ledger stands")
+    if last is not None and standing.sequence < last.sequence:
+        raise MessageError("its ledger is older than when it last answered")
 
 
 def _probe(world: World, client: int, upload: Tensors) -> None:

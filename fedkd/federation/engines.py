@@ -5,7 +5,7 @@ import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,14 +15,19 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from torch import nn
 
+from fedkd.config import Privacy
 from fedkd.errors import ConfigError
 from fedkd.federation import compat
 from fedkd.federation.answers import Observer
-from fedkd.federation.client import WATCHER, client_app
+from fedkd.federation.client import WATCHER, Memory, client_app
 from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.rounds import Keeper, federate
+from fedkd.federation.spending import no_ledger
 from fedkd.federation.state import DiskState, MemoryState
 from fedkd.federation.world import World, prepare_json
+from fedkd.privacy.ledger import Ledger
+
+_LEDGER = "ledger.db"
 
 
 def check(world: World) -> None:
@@ -61,13 +66,18 @@ def simulate(world: World, keeper: Keeper, observer: Observer, *, states: Path |
 def _in_process(
     world: World, keeper: Keeper, observer: Observer, states: Path | None, threads: int
 ) -> nn.Module:
-    in_memory = [MemoryState() for _ in world.data.clients]
-    state = partial(_state, states) if states else lambda _context, client: in_memory[client]
-    app = client_app(lambda _context: world, state)
+    in_memory = [Memory(MemoryState()) for _ in world.data.clients]
+    memory = _on_disk(world, states) if states else lambda _context, client: in_memory[client]
+    app = client_app(lambda _context: world, memory)
     token = WATCHER.set(observer.client_does)
     try:
         with InProcessGrid(app, nodes=world.setting.clients, threads=threads) as grid:
-            return federate(grid, world, keeper, observer, threads=threads)
+            ledger = (
+                partial(Ledger, server_ledger(world.experiment.privacy, states))
+                if states
+                else no_ledger
+            )
+            return federate(grid, world, keeper, observer, threads=threads, ledger=ledger)
     finally:
         WATCHER.reset(token)
 
@@ -81,11 +91,10 @@ def _on_ray(
 
     @server.main()
     def main(grid: Grid, _context: Context) -> None:
-        outcome.append(federate(grid, world, keeper, observer, threads=threads))
+        ledger = partial(Ledger, server_ledger(world.experiment.privacy, states))
+        outcome.append(federate(grid, world, keeper, observer, threads=threads, ledger=ledger))
 
-    client = client_app(
-        partial(_world_of, world.experiment.to_json()), partial(_state, states.resolve())
-    )
+    client = client_app(partial(_world_of, world.experiment.to_json()), _on_disk(world, states))
     flower = logging.getLogger("flwr")
     level = flower.level
     flower.setLevel(logging.ERROR)
@@ -100,8 +109,29 @@ def _world_of(experiment: str, _context: Context) -> World:
     return prepare_json(experiment)
 
 
-def _state(folder: Path, _context: Context, client: int) -> DiskState:
-    return DiskState(folder / f"client-{client:04d}")
+def _on_disk(world: World, states: Path) -> Callable[[Context, int], Memory]:
+    """Each client's state in a folder of its own."""
+    return partial(_memory, world.experiment.privacy, states.resolve())
+
+
+def _memory(privacy: Privacy, states: Path, _context: Context, client: int) -> Memory:
+    state = DiskState(states / _folder_name(client))
+    return Memory(state, partial(Ledger, client_ledger(privacy, states, client)))
+
+
+def client_ledger(privacy: Privacy, states: Path, client: int) -> Path:
+    """A client's ledger: in its own folder under `states`, or where all runs share it."""
+    name = _folder_name(client)
+    return Path(privacy.ledger) / f"{name}.db" if privacy.ledger else states / name / _LEDGER
+
+
+def server_ledger(privacy: Privacy, states: Path) -> Path:
+    """The server's ledger, under the client units: beside `states`, or where all runs share it."""
+    return Path(privacy.ledger) / "server.db" if privacy.ledger else states.parent / _LEDGER
+
+
+def _folder_name(client: int) -> str:
+    return f"client-{client:04d}"
 
 
 def _cores() -> int:

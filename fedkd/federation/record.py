@@ -6,13 +6,14 @@ from torch import Tensor
 
 from fedkd.federation import report
 from fedkd.federation.answers import Answers, Record
+from fedkd.federation.wire import Standing
 from fedkd.federation.world import World
 from fedkd.learning import evaluate
 from fedkd.methods.base import ServerContext
 
 
-def describe(world: World, ctx: ServerContext, answers: Answers) -> Record:
-    """The round's record, but for its overall times."""
+def describe(world: World, ctx: ServerContext, answers: Answers, server: Standing | None) -> Record:
+    """The round's record, but for its overall times; `server` is its own ledger's standing."""
     correct = evaluate.correct_by_class(ctx.student, world.data.test, world.data.classes)
     student = _score(correct, world.test_totals)
     if ctx.curve:
@@ -26,6 +27,7 @@ def describe(world: World, ctx: ServerContext, answers: Answers) -> Record:
         "losses": dict(ctx.losses),
         "bytes": {"up": answers.bytes_up, "down": answers.bytes_down},
         "seconds": {"phases": _phases(answers, ctx.clock.seconds)},
+        "privacy": _privacy([server] if server else list(answers.standings.values())),
         "participants": list(answers.uploads),
         "failures": [
             {"client": client, "reason": reason}
@@ -41,6 +43,14 @@ def _score(correct: Tensor, totals: Tensor) -> dict[str, Any]:
         "accuracy": int(correct.sum()) / int(totals.sum()),
         "by_class": [right / total if total else None for right, total in pairs],
     }
+
+
+def _privacy(standings: list[Standing]) -> dict[str, Any] | None:
+    """The largest epsilon so far over those who spend; null where nothing is protected."""
+    if not standings:
+        return None
+    most = max(standings, key=lambda at: at.epsilon)
+    return {"epsilon": most.epsilon, "accountant": most.accountant}
 
 
 def _teachers(world: World, answers: Answers) -> dict[str, Any] | None:

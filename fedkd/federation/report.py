@@ -11,31 +11,45 @@ from fedkd.errors import MessageError
 from fedkd.exchange.codec import Expected, TensorSpec
 from fedkd.exchange.messages import Release, Tensors, Value
 from fedkd.learning import evaluate
-from fedkd.methods.base import ClientContext
+from fedkd.methods.base import ClientContext, Setting
 from fedkd.methods.setting import PHASES
 from fedkd.privacy.events import Unprotected
 
 _LONGEST = 1e7
 """Seconds, four months: more than a phase takes, and a sum of many stays finite."""
 _CORRECT, _SECONDS = "report/correct", "report/seconds"
+_SCORED = ("none", "record")
+"""The units under which a teacher's score may leave."""
 
 
 def values(ctx: ClientContext, test: Samples) -> dict[str, Value]:
-    """The teacher's correct answers by class, where there is a teacher, and seconds by phase."""
-    reported = {}
-    if ctx.has_teacher:
+    """The teacher's correct answers by class, where there is a teacher, and seconds by phase.
+
+    Under `record` no seconds: how long a training takes tells how much data there is. Under the
+    client units nothing: only what the server protects may show.
+    """
+    unit = ctx.setting.experiment.privacy.unit
+    reported: dict[str, Value] = {}
+    if ctx.has_teacher and unit in _SCORED:
         with ctx.clock.phase("evaluate"):
             correct = evaluate.correct_by_class(ctx.teacher, test, ctx.setting.classes)
         reported[_CORRECT] = Value(correct, ctx.from_teacher)
+    if unit != "none":
+        return reported
     seconds = [ctx.clock.seconds.get(phase, 0.0) for phase in PHASES]
     clock = torch.tensor(seconds, dtype=torch.float64)
     return {**reported, _SECONDS: Value(clock, Release(Unprotected("seconds by phase")))}
 
 
-def expected(classes: int, *, teacher: bool) -> Expected:
+def expected(setting: Setting, *, teacher: bool) -> Expected:
     """What `values` must look like to the server."""
-    correct = {_CORRECT: TensorSpec((classes,), torch.int64, low=0)} if teacher else {}
-    return {**correct, _SECONDS: TensorSpec((len(PHASES),), torch.float64, low=0, high=_LONGEST)}
+    unit = setting.experiment.privacy.unit
+    specs: dict[str, TensorSpec] = {}
+    if teacher and unit in _SCORED:
+        specs[_CORRECT] = TensorSpec((setting.classes,), torch.int64, low=0)
+    if unit == "none":
+        specs[_SECONDS] = TensorSpec((len(PHASES),), torch.float64, low=0, high=_LONGEST)
+    return specs
 
 
 def check(upload: Tensors, totals: torch.Tensor) -> None:
@@ -60,5 +74,7 @@ def correct(upload: Tensors) -> torch.Tensor | None:
 
 def seconds(upload: Tensors) -> dict[str, float]:
     """Seconds by phase, phases that did not happen left out."""
+    if _SECONDS not in upload:
+        return {}
     times = upload[_SECONDS].tolist()
     return {phase: spent for phase, spent in zip(PHASES, times, strict=True) if spent > 0}

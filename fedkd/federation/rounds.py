@@ -5,7 +5,8 @@ student -> evaluate -> keep. This file alone fixes that order.
 """
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -13,13 +14,17 @@ from flwr.serverapp import Grid
 from torch import Tensor, nn
 
 from fedkd.data.types import Samples
+from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Broadcast, Tensors
 from fedkd.federation.answers import Observer, Record
 from fedkd.federation.cohort import ask, require_quorum, sample_cohort, wait_for_nodes
 from fedkd.federation.record import describe
+from fedkd.federation.spending import Spending, no_ledger
+from fedkd.federation.wire import Standing
 from fedkd.federation.world import World
 from fedkd.methods.base import ServerContext
 from fedkd.methods.setting import Clock
+from fedkd.privacy.ledger import Ledger
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class Checkpoint:
     student: Tensors
     state: Tensors
     broadcast: Broadcast
+    standings: Mapping[int, Standing] = field(default_factory=dict)
+    """Where each client's ledger stood when it last answered."""
 
 
 class Keeper(Protocol):
@@ -43,7 +50,13 @@ class Keeper(Protocol):
 
 
 def federate(
-    grid: Grid, world: World, keeper: Keeper, observer: Observer, *, threads: int
+    grid: Grid,
+    world: World,
+    keeper: Keeper,
+    observer: Observer,
+    *,
+    threads: int,
+    ledger: Callable[[], Ledger] = no_ledger,
 ) -> nn.Module:
     """Run an experiment's rounds, going on after the last one that was kept.
 
@@ -53,11 +66,13 @@ def federate(
         keeper: keeps finished rounds.
         observer: is told what happens.
         threads: for the server's work that can be split without changing its result.
+        ledger: opens the server's own ledger; called only under a client unit.
 
     Returns:
         The student.
 
     Raises:
+        BudgetError: privacy budgets do not allow the run to go on.
         QuorumError: too few clients answered a round.
         FederationError: too few clients are connected, or a training diverged.
     """
@@ -66,6 +81,10 @@ def federate(
     student = world.setting.build(experiment.student.model, purpose="student")
     last = keeper.resume()
     state = {} if last is None else dict(last.state)
+    standings = {} if last is None else dict(last.standings)
+    spending = None
+    if world.experiment.privacy.unit in ("client-votes", "client-logits"):
+        spending = Spending.of_clients(world, ledger())
     context = partial(_context, world, observer, student, state, threads)
     if last is None:
         broadcast = method.begin(context(0))
@@ -77,14 +96,17 @@ def federate(
         started = time.perf_counter()
         cohort = sample_cohort(world, round)
         observer.round_begins(round, cohort)
-        answers = ask(grid, world, nodes, cohort, broadcast, round, observer)
+        answers = ask(grid, world, nodes, cohort, broadcast, round, observer, standings)
         require_quorum(world, round, answers)
         answered = time.perf_counter()
 
         ctx = context(round)
+        ctx.allowance = None if spending is None else spending.reserve(round)
         broadcast = method.server(ctx, answers.uploads)
+        if ctx.allowance is not None:
+            ctx.allowance.settle(encode(student.state_dict()))
 
-        record = describe(world, ctx, answers)
+        record = describe(world, ctx, answers, None if spending is None else spending.standing())
         ended = time.perf_counter()
         record["seconds"] |= {
             "total": ended - started,
@@ -92,7 +114,9 @@ def federate(
             "server": ended - answered,
         }
         keeper.keep(
-            record, Checkpoint(round, student.state_dict(), state, broadcast), ctx.generated
+            record,
+            Checkpoint(round, student.state_dict(), state, broadcast, standings),
+            ctx.generated,
         )
         observer.round_ends(record)
     return student

@@ -28,10 +28,21 @@ class ClientState(Protocol):
     def load(self, *, before: int) -> dict[str, Tensor]:
         """What the client's latest round before `before` kept; empty if there was none."""
 
+    def answer(self, *, round: int) -> bytes | None:
+        """What was about to leave in `round`, if it was kept: sending it again costs nothing."""
+
     def save(
-        self, tensors: dict[str, Tensor], receipts: Sequence[Receipt] = (), *, round: int
+        self,
+        tensors: dict[str, Tensor],
+        receipts: Sequence[Receipt] = (),
+        *,
+        round: int,
+        answer: bytes | None = None,
     ) -> None:
-        """Keep `tensors` for the rounds after `round`, and the receipts of what left in it."""
+        """Keep `tensors` for the rounds after `round`, and the receipts of what left in it.
+
+        Where noise was drawn, running the round again would cost anew; then `answer` is kept too.
+        """
 
 
 class MemoryState:
@@ -39,6 +50,7 @@ class MemoryState:
 
     def __init__(self) -> None:
         self._kept: dict[int, dict[str, Tensor]] = {}
+        self._answers: dict[int, bytes] = {}
         self.receipts: dict[int, tuple[Receipt, ...]] = {}
 
     def load(self, *, before: int) -> dict[str, Tensor]:
@@ -46,12 +58,23 @@ class MemoryState:
         earlier = [round for round in self._kept if round < before]
         return dict(self._kept[max(earlier)]) if earlier else {}
 
+    def answer(self, *, round: int) -> bytes | None:
+        """See `ClientState.answer`."""
+        return self._answers.get(round)
+
     def save(
-        self, tensors: dict[str, Tensor], receipts: Sequence[Receipt] = (), *, round: int
+        self,
+        tensors: dict[str, Tensor],
+        receipts: Sequence[Receipt] = (),
+        *,
+        round: int,
+        answer: bytes | None = None,
     ) -> None:
         """See `ClientState.save`."""
         self.receipts[round] = tuple(receipts)
         self._kept[round] = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        if answer is not None:
+            self._answers = {round: answer}
         for stale in _stale(self._kept, round):
             del self._kept[stale]
 
@@ -67,8 +90,18 @@ class DiskState:
         latest = max((round for round in self._rounds() if round < before), default=None)
         return {} if latest is None else decode(self._path(latest).read_bytes())
 
+    def answer(self, *, round: int) -> bytes | None:
+        """See `ClientState.answer`."""
+        path = self._answer_path(round)
+        return path.read_bytes() if path.exists() else None
+
     def save(
-        self, tensors: dict[str, Tensor], receipts: Sequence[Receipt] = (), *, round: int
+        self,
+        tensors: dict[str, Tensor],
+        receipts: Sequence[Receipt] = (),
+        *,
+        round: int,
+        answer: bytes | None = None,
     ) -> None:
         """See `ClientState.save`."""
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -78,8 +111,11 @@ class DiskState:
             file.write("\n" + json.dumps(line))
         if tensors:
             write_atomically(self._path(round), encode(tensors), durable=False)
+        if answer is not None:  # last: whoever finds it finds the state that belongs to it
+            write_atomically(self._answer_path(round), answer)
         for stale in _stale(self._rounds(), round):
             self._path(stale).unlink(missing_ok=True)
+            self._answer_path(stale).unlink(missing_ok=True)
 
     def receipts(self) -> dict[int, list[dict[str, Any]]]:
         """What left this client, by round; of a round that was run again, what left last."""
@@ -95,6 +131,9 @@ class DiskState:
 
     def _path(self, round: int) -> Path:
         return self._folder / f"round-{round:06d}.safetensors"
+
+    def _answer_path(self, round: int) -> Path:
+        return self._folder / f"answer-{round:06d}.safetensors"
 
     def _rounds(self) -> set[int]:
         try:

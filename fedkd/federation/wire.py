@@ -2,17 +2,21 @@
 
 The payload is the codec's bytes in one array, which Flower moves in chunks. A failure travels as a
 kind and a phase out of fixed lists: an exception's own text could hold private data, so it stays
-where it was raised.
+where it was raised. Where a ledger stands travels beside the payload, since the ledger holds the
+payload's digest.
 """
 
 import builtins
-from dataclasses import dataclass
+import math
+import re
+from dataclasses import asdict, astuple, dataclass
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fedkd import errors
 from fedkd.errors import MessageError
 from fedkd.methods.setting import PHASES
+from fedkd.privacy.statement import FILTER, PLD
 
 _STYPE = "fedkd.safetensors"
 _KINDS = frozenset(
@@ -24,12 +28,33 @@ _KINDS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a client's ledger stands: the head of its chain, and what is spent.
+
+    A client sends it; the server sends the last one back, so that an old copy of the ledger shows.
+    """
+
+    sequence: int
+    head: str
+    """SHA-256 in hexadecimal."""
+    epsilon: float
+    """What the ledger enforces, at the experiment's delta."""
+    accountant: str
+    """`PLD` or `FILTER`."""
+
+
+_HEAD = re.compile(r"[0-9a-f]{64}")
+_MOST_ROWS = 2**53
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """The server's question to one client, or the client's answer to it."""
 
     round: int
     client: int
     payload: bytes = b""
+    standing: Standing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +70,16 @@ class Failure:
         kinds = [base.__name__ for base in type(error).__mro__ if base.__name__ in _KINDS]
         return cls(kinds[0] if kinds else "Exception", phase)
 
+    @property
+    def refused(self) -> bool:
+        """Whether a budget, or a ledger that cannot be believed, did not allow the round."""
+        return self.kind in ("BudgetError", "LedgerError")
+
     def __str__(self) -> str:
+        if self.kind == "BudgetError":
+            return "its privacy budget does not allow the round"
+        if self.kind == "LedgerError":
+            return "its ledger of spent privacy cannot be believed"
         kind = self.kind if self.kind in _KINDS else "Exception"
         return f"{kind} while {_DOING[self.phase]}" if self.phase in _DOING else kind
 
@@ -56,12 +90,15 @@ _DOING = dict(zip(PHASES, ("distilling", "training", "answering", "evaluating"),
 def pack(call: Call) -> RecordDict:
     """A call as records."""
     array = Array("uint8", (len(call.payload),), _STYPE, call.payload)
-    return RecordDict(
+    content = RecordDict(
         {
             "call": ConfigRecord({"round": call.round, "client": call.client}),
             "knowledge": ArrayRecord({"payload": array}),
         }
     )
+    if (at := call.standing) is not None:
+        content["ledger"] = ConfigRecord(asdict(at))
+    return content
 
 
 def pack_failure(failure: Failure) -> RecordDict:
@@ -86,7 +123,23 @@ def unpack(content: RecordDict) -> Call | Failure:
         raise MessageError("answer is not a fedkd message") from error
     if type(round) is not int or type(client) is not int or array.stype != _STYPE:
         raise MessageError("answer is not a fedkd message")
-    return Call(round, client, array.data)
+    standing = None
+    if "ledger" in content.config_records:
+        standing = _standing(content.config_records["ledger"])
+    return Call(round, client, array.data, standing)
+
+
+def _standing(record: ConfigRecord) -> Standing:
+    at = Standing(*(record.get(name) for name in Standing.__slots__))  # type: ignore[arg-type]
+    if (
+        [type(value) for value in astuple(at)] != [int, str, float, str]
+        or not 0 <= at.sequence < _MOST_ROWS
+        or _HEAD.fullmatch(at.head) is None
+        or not (math.isfinite(at.epsilon) and at.epsilon >= 0)
+        or at.accountant not in (PLD, FILTER)
+    ):
+        raise MessageError("answer does not say where its ledger stands")
+    return at
 
 
 def payload_bytes(content: RecordDict) -> int:

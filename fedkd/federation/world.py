@@ -1,5 +1,6 @@
 """Everything that an experiment names, built and checked: data, models, method."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -9,7 +10,10 @@ from torch import Tensor
 from fedkd import config, data, methods
 from fedkd.config import Experiment
 from fedkd.data.types import FederatedData
+from fedkd.methods import protection
 from fedkd.methods.base import Method, Setting
+from fedkd.methods.protection import Forecast
+from fedkd.privacy.events import Protected
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,29 @@ def prepare(experiment: Experiment) -> World:
     Raises:
         ConfigError: an unknown method, model or parameter, or parts that do not fit each other.
         DataError: a data set that is missing, corrupt or does not fit.
+        BudgetError: the experiment as planned costs more than the budget that it names.
     """
+    method, federated, setting = _assemble(experiment)
+    setting = protection.resolve(method, setting)
+    return World(setting.experiment, method, federated, setting)
+
+
+def forecast(experiment: Experiment, *, spent: Sequence[Protected] = ()) -> Forecast:
+    """What an experiment will cost in privacy, before anything runs.
+
+    Args:
+        experiment: what would run.
+        spent: what was spent before of the same data.
+
+    Raises:
+        ConfigError: as `prepare`, or nothing in the experiment is protected.
+        DataError: as `prepare`.
+    """
+    method, _, setting = _assemble(experiment)
+    return protection.forecast(method, setting, spent)
+
+
+def _assemble(experiment: Experiment) -> tuple[Method, FederatedData, Setting]:
     method, experiment = methods.resolve(experiment)
     federated = data.federate(
         experiment.data, clients=experiment.clients.count, seed=experiment.seed
@@ -52,7 +78,7 @@ def prepare(experiment: Experiment) -> World:
     method.check(setting)
     for client in range(setting.clients):
         method.expects(setting, client)
-    return World(experiment, method, federated, setting)
+    return method, federated, setting
 
 
 @lru_cache(maxsize=1)

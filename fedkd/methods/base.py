@@ -11,7 +11,7 @@ from fedkd.config import Frozen
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload
 from fedkd.methods.context import ClientContext, ServerContext, Uploads
-from fedkd.methods.setting import Setting
+from fedkd.methods.setting import Count, Setting
 
 __all__ = ["Card", "ClientContext", "Method", "ServerContext", "Setting", "Uploads"]
 
@@ -30,6 +30,12 @@ class Card:
     one_shot: bool = False
     simulation_only: bool = False
     has_teachers: bool = True
+    counts: tuple[Count, ...] = ()
+    """Facts about private data that are sent beside the knowledge; each is paid for under DP."""
+    client_units: bool = False
+    """Whether the server part asks `ctx.protect` of all it combines, and of nothing else."""
+    no_dp: str = ""
+    """Why it cannot run under differential privacy, if it cannot."""
 
 
 class Method:

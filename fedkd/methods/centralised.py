@@ -16,6 +16,7 @@ class Centralised(Method):
         returns="a student trained on all private data",
         simulation_only=True,
         has_teachers=False,
+        no_dp="it pools the clients' private data, and no client keeps a ledger for the pool",
     )
 
     def expects(self, setting: Setting, client: int) -> Expected:

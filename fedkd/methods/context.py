@@ -1,15 +1,18 @@
 """What a method's parts are given: one client's or the server's view of one round."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedkd import rng
 from fedkd.config import ModelSpec, Optimisation
 from fedkd.data.types import Samples
+from fedkd.errors import BudgetError
 from fedkd.exchange.messages import (
     PostProcessing,
     Provenance,
@@ -21,12 +24,17 @@ from fedkd.exchange.messages import (
     prefixed,
     values,
 )
-from fedkd.learning import evaluate, offline, optim, supervised
-from fedkd.methods.setting import Clock, Setting
+from fedkd.learning import evaluate, offline, optim, private, supervised
+from fedkd.methods.setting import Clock, Count, Setting
+from fedkd.privacy import mechanisms
+from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.events import Unprotected
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits, targets), each (N, C), to a loss per sample (N,)."""
+
+RELEASED = "released"
+"""Where a client's state keeps what it paid for once and may send again."""
 
 
 @dataclass
@@ -36,11 +44,26 @@ class ClientContext:
     setting: Setting
     round: int
     client: int
-    data: Samples
-    """Private. Nothing of it leaves except in a `Value`."""
+    _data: Samples
     state: dict[str, Tensor]
     """The client's own, kept from round to round on its own side."""
     clock: Clock
+    allowance: Allowance | None = None
+    """What may be done with the private data in this round; None where nothing is protected."""
+
+    @property
+    def data(self) -> Samples:
+        """The private data. Nothing of it leaves except in a `Value`.
+
+        Raises:
+            BudgetError: it is protected, so that only what is paid for may touch it.
+        """
+        if self.allowance is not None:
+            raise BudgetError(
+                "private data is protected by privacy.unit = 'record': a method reaches it through "
+                "ctx.train, ctx.example_count and ctx.class_counts alone"
+            )
+        return self._data
 
     @property
     def training(self) -> Optimisation:
@@ -84,15 +107,19 @@ class ClientContext:
         if anchor is None and (saved := group("optimiser", self.state)):
             optim.unpack(optimiser, saved)
         with self.clock.phase("train", self.training.epochs) as advance:
-            supervised.train(
+            learn = (
+                partial(supervised.train, generator=self.rng("batches"))
+                if self.allowance is None
+                else self._privately(self.allowance)
+            )
+            learn(
                 self.teacher,
-                self.data,
+                self._data,
                 self.training,
-                self.rng("batches"),
                 optimiser=optimiser,
                 anchor=anchor,
                 proximal=proximal,
-                on_epoch=lambda _epoch, _loss: advance(),
+                on_epoch=lambda *_: advance(),
             )
         if anchor is None:
             self.keep("optimiser", optim.pack(optimiser))
@@ -113,11 +140,43 @@ class ClientContext:
     @property
     def from_teacher(self) -> Provenance:
         """The provenance of what is computed from the teacher alone."""
-        return PostProcessing(of=Unprotected("teacher training"))
+        if self.allowance is None:
+            return PostProcessing(of=Unprotected("teacher training"))
+        return PostProcessing(of=self.setting.training)
 
     def example_count(self) -> Value:
-        """How many samples this client holds: a fact about private data, hence a release."""
-        return Value(torch.tensor(len(self.data)), Release(Unprotected("example count")))
+        """How many samples this client holds, int64, at least 1: a fact about private data."""
+        return self._count("example count", torch.tensor(len(self._data)), least=1)
+
+    def class_counts(self) -> Value:
+        """How many samples of each class this client holds, int64 (C,), at least 0."""
+        counts = torch.bincount(self._data.y, minlength=self.setting.classes)
+        return self._count("class counts", counts, least=0)
+
+    def _count(self, what: Count, counts: Tensor, *, least: int) -> Value:
+        """The counts; under DP with noise that is drawn once, since drawing it anew costs anew."""
+        if self.allowance is None:
+            return Value(counts, Release(Unprotected(what)))
+        event = self.setting.counting(what)
+        if what in (kept := group(RELEASED, self.state)):
+            return Value(kept[what], PostProcessing(of=event))
+        self.allowance.spend(event)
+        noisy = mechanisms.laplace(
+            counts.double(),
+            sensitivity=1.0,  # one record more or less changes one count by one
+            noise_multiplier=event.noise_multiplier,
+            generator=mechanisms.system_generator(),
+        )
+        released = noisy.round().clamp(min=least).long()
+        self.keep(RELEASED, {what: released})
+        return Value(released, Release(event))
+
+    def _privately(self, allowance: Allowance) -> Callable[..., object]:
+        """DP-SGD, written down before the first gradient."""
+        allowance.spend(
+            self.setting.training, sampler=private.SAMPLER, generator=mechanisms.GENERATOR
+        )
+        return partial(private.train, noise=self.setting.noise)
 
     def model(self) -> Upload:
         """The teacher itself."""
@@ -150,6 +209,8 @@ class ServerContext:
     """For measuring alone; nothing is fitted to it or chosen by it."""
     pooled: Callable[[], Samples]
     """All clients' private data: in a simulation only, for the upper bound."""
+    allowance: Allowance | None = None
+    """What may be done with the clients' answers under a client unit; None where it is not one."""
     losses: dict[str, float] = field(default_factory=dict)
     """Mean losses worth a line in the round's record."""
     curve: list[float] = field(default_factory=list)
@@ -195,6 +256,34 @@ class ServerContext:
             )
         if learner is self.student:
             self.losses["distil"] = losses[-1]
+
+    def protect(self, answers: Tensor) -> Tensor:
+        """What may be made of the clients' probabilities, (K, N, C) -> (K or 1, N, C).
+
+        Under the client units one noisy answer for all: one-hot rows of the noisy plurality of
+        votes (GNMax, Papernot et al. 2018, arXiv:1802.08908), or the noisy mean, its rows clipped
+        to L2 norm 1 for each client. Otherwise the answers as they are.
+        """
+        if self.allowance is None:
+            return answers
+        clients, rows, classes = answers.shape
+        event = self.setting.combining(rows)
+        self.allowance.spend(event, generator=mechanisms.GENERATOR)
+        generator = mechanisms.system_generator()
+        if event.what == "votes":
+            votes = F.one_hot(answers.argmax(dim=2), classes).sum(dim=0)
+            # One client's changed vote moves two counts by one.
+            noise = event.noise_multiplier * math.sqrt(2)
+            winners = mechanisms.noisy_votes(votes, noise=noise, generator=generator)
+            return F.one_hot(winners, classes).float()[None]
+        clipped = mechanisms.clip(answers.float().flatten(0, 1), 1.0).view_as(answers)
+        noisy = mechanisms.gaussian(
+            clipped.sum(dim=0),
+            sensitivity=math.sqrt(rows),
+            noise_multiplier=event.noise_multiplier,
+            generator=generator,
+        )
+        return (noisy / clients)[None]
 
     def load_teachers(self, uploads: "Uploads") -> dict[int, nn.Module]:
         """The uploaded models as modules, by client."""

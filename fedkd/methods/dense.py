@@ -77,6 +77,11 @@ class Dense(Method):
                 f"method 'dense' cannot generate inputs of shape {setting.shape}: expected images "
                 "(channels, height, width); for rows of features choose a method with a proxy set"
             )
+        if setting.experiment.privacy.unit != "none" and self.params.bn > 0:
+            raise ConfigError(
+                f"method.bn is {self.params.bn:g}: BatchNorm statistics are facts about private "
+                "data that no noise covers, so under differential privacy expected 0"
+            )
 
     def expects(self, setting: Setting, client: int) -> Expected:
         return setting.model_specs(setting.experiment.client_model(client))

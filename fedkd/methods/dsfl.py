@@ -36,6 +36,7 @@ class DSFL(Method):
         needs="a proxy set",
         returns="the mean of all probabilities, sharpened (ERA)",
         needs_public=True,
+        client_units=True,
     )
     Params = DSFLParams
     params: DSFLParams
@@ -57,7 +58,7 @@ class DSFL(Method):
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         stacked = torch.stack([upload["probabilities"] for upload in uploads.values()])
-        aggregate = entropy_reduction(stacked, temperature=self.params.temperature)
+        aggregate = entropy_reduction(ctx.protect(stacked), temperature=self.params.temperature)
         inputs = ctx.setting.proxy_inputs(self.params.public_per_round, ctx.round)
         ctx.distil(inputs, aggregate, label.soft_cross_entropy, self.params.student)
         return Broadcast(common={"aggregate": half(aggregate)})

@@ -15,6 +15,7 @@ class FedAvg(Method):
         needs="equal models at all clients and the server",
         returns="the averaged model",
         unlike_models=False,
+        counts=("example count",),
     )
 
     @property

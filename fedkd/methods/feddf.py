@@ -41,6 +41,7 @@ class FedDF(Method):
         needs="a proxy set",
         returns="the fused model of the client's architecture",
         needs_public=True,
+        counts=("example count",),
     )
     Params = FedDFParams
     params: FedDFParams

@@ -23,6 +23,7 @@ class FedProx(FedAvg):
         needs="equal models at all clients and the server",
         returns="the averaged model",
         unlike_models=False,
+        counts=("example count",),
     )
     Params = FedProxParams
     params: FedProxParams

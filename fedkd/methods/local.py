@@ -18,6 +18,7 @@ class Local(Method):
         sends="its model and its example count, to be measured; nothing comes back",
         needs="a client with the student's architecture",
         returns="the largest client's teacher",
+        counts=("example count",),
     )
 
     def check(self, setting: Setting) -> None:

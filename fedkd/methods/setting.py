@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,11 @@ from fedkd.config import Experiment, ModelSpec
 from fedkd.errors import ConfigError
 from fedkd.exchange.codec import DTYPES, Expected, TensorSpec
 from fedkd.exchange.messages import prefixed
+from fedkd.learning import private
+from fedkd.privacy.events import Gaussian, Laplace
+
+Count = Literal["example count", "class counts"]
+"""A fact about private data that no teacher covers, so that it is paid for as an event."""
 
 _MOST_EXAMPLES = 10**9
 
@@ -74,6 +80,43 @@ class Setting:
         if self.public is None:
             raise ValueError("Expected a public set; the method's card must say that it needs one.")
         return self.public
+
+    @property
+    def noise(self) -> private.Noise:
+        """How a teacher's steps are protected, under `record`."""
+        experiment = self.experiment
+        privacy, training = experiment.privacy, experiment.clients.training
+        return private.Noise(
+            noise_multiplier=self._noise_multiplier,
+            clip=privacy.clip,
+            sample_rate=privacy.sample_rate,
+            batch_size=privacy.batch_size or training.batch_size,
+        )
+
+    @property
+    def training(self) -> Gaussian:
+        """The event of one round's DP-SGD on a teacher."""
+        rate = self.experiment.privacy.sample_rate
+        steps = private.steps(self.experiment.clients.training.epochs, rate)
+        return Gaussian("teacher training", self._noise_multiplier, rate, steps)
+
+    def counting(self, what: Count) -> Laplace:
+        """The event of sending a count, or the counts of all classes: one record changes one."""
+        return Laplace(what, self.experiment.privacy.count_noise)
+
+    def combining(self, rows: int) -> Gaussian:
+        """The event of the server's noise on `rows` combined answers, under the client units."""
+        noise = self._noise_multiplier
+        if self.experiment.privacy.unit == "client-votes":
+            return Gaussian("votes", noise, steps=rows, unit="client", adjacency="replace-one")
+        return Gaussian("mean of probabilities", noise, unit="client")
+
+    @property
+    def _noise_multiplier(self) -> float:
+        noise = self.experiment.privacy.noise_multiplier
+        if noise is None:
+            raise ValueError("Expected privacy.noise_multiplier, which `prepare` resolves.")
+        return noise
 
     def model_and_count(self, client: int) -> Expected:
         """What `ClientContext.model_and_count` of this client must look like."""

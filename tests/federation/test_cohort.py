@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedkd.errors import FederationError
-from fedkd.federation.client import client_app
+from fedkd.federation.client import Memory, client_app
 from fedkd.federation.cohort import sample_cohort, wait_for_nodes
 from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.rounds import federate
@@ -129,7 +129,7 @@ def test_bytes_are_those_of_the_encoded_payloads(rows, method):
         )
     )
     states = [MemoryState() for _ in range(4)]
-    app = client_app(lambda context: world, lambda context, client: states[client])
+    app = client_app(lambda context: world, lambda context, client: Memory(states[client]))
     keeper = Keeping()
     with Counting(app, nodes=4, threads=2) as grid:
         federate(grid, world, keeper, tiny.Quiet(), threads=1)

@@ -1,0 +1,83 @@
+"""One party's spending on one experiment: its account, its plan, and where its ledger stands."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Self
+
+from fedkd.data.types import Samples
+from fedkd.federation import wire
+from fedkd.federation.world import World
+from fedkd.methods import protection
+from fedkd.privacy.allowance import Allowance
+from fedkd.privacy.budget import Budget
+from fedkd.privacy.ledger import Account, Anchor, Ledger, fingerprint
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What a party may spend on an experiment, by its own ledger."""
+
+    world: World
+    ledger: Ledger
+    account: Account
+
+    @classmethod
+    def of_records(cls, world: World, data: Samples, ledger: Ledger, call: wire.Call) -> Self:
+        """A client's spending on its records, the experiment's whole plan written down.
+
+        Raises:
+            BudgetError: the plan, on top of all that was spent before, is over the budget.
+            LedgerError: the ledger was changed, or is older than the server has seen it.
+        """
+        if (seen := call.standing) is not None:
+            ledger.check_anchor(Anchor(seen.sequence, seen.head))
+        return cls._planned(world, ledger, fingerprint(data.x, data.y))
+
+    @classmethod
+    def of_clients(cls, world: World, ledger: Ledger) -> Self:
+        """The server's spending on its clients, the experiment's whole plan written down.
+
+        Raises:
+            BudgetError: as `of_records`.
+            LedgerError: the ledger was changed.
+        """
+        # Who the clients are is all that their unit is about.
+        clients = f"{world.data.name}, {world.setting.clients} clients".encode()
+        return cls._planned(world, ledger, sha256(clients).digest())
+
+    @classmethod
+    def _planned(cls, world: World, ledger: Ledger, data: bytes) -> Self:
+        account = ledger.account(data, _budget(world))
+        account.commit(protection.plan(world.method, world.setting))
+        return cls(world, ledger, account)
+
+    def reserve(self, round: int, kept: Collection[str] = ()) -> Allowance:
+        """What the round may do; `kept` as in `protection.round_events`.
+
+        Raises:
+            BudgetError: the budget does not allow the round; nothing was touched.
+        """
+        events = protection.round_events(self.world.method, self.world.setting, kept)
+        return Allowance(self.account, f"{self.world.experiment.name}, round {round}", events)
+
+    def standing(self) -> wire.Standing:
+        """Where the ledger stands now."""
+        told, head = self.account.statement(), self.ledger.head
+        return wire.Standing(head.sequence, head.digest, told.enforced or 0.0, told.enforced_by)
+
+
+def no_ledger() -> Ledger:
+    """Where a ledger is needed and there is no place for one.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError("Expected a folder for ledgers: what is spent must outlive the process.")
+
+
+def _budget(world: World) -> Budget:
+    budget = protection.budget(world.experiment.privacy)
+    if budget is None:
+        raise ValueError("Expected an experiment that names a budget.")
+    return budget

@@ -1,0 +1,228 @@
+"""What an experiment costs in privacy: the events of a round, the whole plan, and its noise.
+
+Under `record` each client trains by DP-SGD and pays for the counts that it sends, once each. Under
+`client-votes` and `client-logits` the server adds noise to what it combines. What a method may send
+unpaid is nothing: see `fedkd.exchange.gate`.
+"""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from fedkd.config import Experiment, Privacy
+from fedkd.errors import BudgetError, ConfigError
+from fedkd.learning.protectable import check_model
+from fedkd.methods.base import Method
+from fedkd.methods.setting import Setting
+from fedkd.privacy import accountant
+from fedkd.privacy.budget import Budget
+from fedkd.privacy.calibration import noise_for
+from fedkd.privacy.events import Adjacency, Gaussian, Protected, Unit, grouped
+from fedkd.privacy.statement import FILTER, PLD
+
+_LEAST_SIGNAL = 3.0
+"""Below this ratio of a unanimous answer to the noise on it, a student learns noise."""
+
+
+def budget(privacy: Privacy) -> Budget | None:
+    """The budget that an experiment names; None where nothing is protected."""
+    if privacy.epsilon is None:
+        return None
+    unit: Unit = "record" if privacy.unit == "record" else "client"
+    # A vote is changed, not added or left out: PATE, arXiv:1802.08908.
+    adjacency: Adjacency = "replace-one" if privacy.unit == "client-votes" else "add-remove"
+    return Budget(privacy.epsilon, privacy.delta, unit, adjacency)
+
+
+def round_events(method: Method, setting: Setting, kept: Collection[str] = ()) -> list[Protected]:
+    """What one round costs: a client under `record`, the server under the client units.
+
+    Args:
+        method: says which counts are sent.
+        setting: the experiment, its noise resolved.
+        kept: names of what was released in an earlier round, as in the client's state; sending it
+            again is free.
+    """
+    if setting.experiment.privacy.unit != "record":
+        return [setting.combining(_rows(method, setting))]
+    counts = [setting.counting(what) for what in method.card.counts if what not in kept]
+    return [setting.training, *counts] if method.card.has_teachers else [*counts]
+
+
+def plan(method: Method, setting: Setting) -> list[Protected]:
+    """What the whole experiment costs, spare rounds included."""
+    experiment = setting.experiment
+    first, later = round_events(method, setting), round_events(method, setting, method.card.counts)
+    return first + later * (experiment.rounds + experiment.privacy.spare_rounds - 1)
+
+
+def resolve(method: Method, setting: Setting) -> Setting:
+    """The setting with the noise that its budget needs, once it is sure that the budget holds.
+
+    Raises:
+        ConfigError: the method or a model cannot be protected, or the plan is hopeless.
+        BudgetError: the plan costs more than the budget.
+    """
+    privacy = setting.experiment.privacy
+    allowed = budget(privacy)
+    if allowed is None:
+        return setting
+    _check_method(method, setting)
+    if privacy.noise_multiplier is None:
+        setting = _with_noise(setting, _needed(method, setting, allowed))
+    elif (cost := _pld(plan(method, setting), allowed)) > allowed.epsilon:
+        raise BudgetError(
+            f"privacy.noise_multiplier = {privacy.noise_multiplier:g} makes the plan cost epsilon "
+            f"{cost:.4g}: expected at most {allowed}; leave it out to have it computed, or plan "
+            "fewer rounds or epochs"
+        )
+    _check_signal(method, setting)
+    return setting
+
+
+@dataclass(frozen=True)
+class Term:
+    """One kind of event in a plan: all its steps together, and what they would cost alone."""
+
+    what: str
+    mechanism: str
+    noise_multiplier: float
+    sample_rate: float
+    steps: int
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What an experiment will cost each party that spends, by the plan that it would write down."""
+
+    unit: Unit
+    adjacency: Adjacency
+    delta: float
+    epsilon: float
+    """Of the plan, what was spent before included, as a ledger will enforce it."""
+    enforced_by: str
+    """`PLD`, or `FILTER` where something was spent before."""
+    epsilon_rdp: float
+    budget: float
+    noise_multiplier: float
+    """That the plan has: the experiment's own, or what its budget needs."""
+    noise_needed: float
+    """The least with which the plan fits the budget."""
+    signal_to_noise: float | None
+    terms: tuple[Term, ...]
+
+
+def forecast(method: Method, setting: Setting, spent: Sequence[Protected] = ()) -> Forecast:
+    """What the experiment will cost on top of `spent`; it may be more than its budget.
+
+    Raises:
+        ConfigError: nothing is protected, or the method or a model cannot be.
+        BudgetError: no noise is enough.
+    """
+    privacy = setting.experiment.privacy
+    allowed = budget(privacy)
+    if allowed is None:
+        raise ConfigError(
+            "privacy.unit is 'none': NO DP, epsilon is infinite and there is nothing to plan; name "
+            "a budget, such as --set privacy.epsilon=8"
+        )
+    _check_method(method, setting)
+    needed = _needed(method, setting, allowed, spent)
+    if privacy.noise_multiplier is None:
+        setting = _with_noise(setting, needed)
+    planned = [*spent, *plan(method, setting)]
+    cost = accountant.filter_epsilon(planned, allowed) if spent else _pld(planned, allowed)
+    return Forecast(
+        unit=allowed.unit,
+        adjacency=allowed.adjacency,
+        delta=allowed.delta,
+        epsilon=cost,
+        enforced_by=FILTER if spent else PLD,
+        epsilon_rdp=accountant.epsilon_rdp(planned, allowed.delta),
+        budget=allowed.epsilon,
+        noise_multiplier=setting.experiment.privacy.noise_multiplier or needed,
+        noise_needed=needed,
+        signal_to_noise=signal_to_noise(method, setting),
+        terms=tuple(
+            Term(
+                what=event.what,
+                mechanism=type(event).__name__.lower(),
+                noise_multiplier=event.noise_multiplier,
+                sample_rate=event.sample_rate if isinstance(event, Gaussian) else 1.0,
+                steps=steps,
+                epsilon=_pld([replace(event, steps=steps)], allowed),
+            )
+            for event, steps in grouped(planned).items()
+        ),
+    )
+
+
+def signal_to_noise(method: Method, setting: Setting) -> float | None:
+    """A unanimous answer of all clients over the standard deviation of the noise on it.
+
+    None under `record`, whose noise goes into the teachers.
+    """
+    experiment = setting.experiment
+    if experiment.privacy.unit not in ("client-votes", "client-logits"):
+        return None
+    rows = _rows(method, setting)
+    sensitivity = math.sqrt(2 if experiment.privacy.unit == "client-votes" else rows)
+    asked = experiment.clients.participation * setting.clients
+    return asked / (setting.combining(rows).noise_multiplier * sensitivity)
+
+
+def _pld(events: Sequence[Protected], allowed: Budget) -> float:
+    return accountant.epsilon(events, allowed.delta)
+
+
+def _needed(
+    method: Method, setting: Setting, allowed: Budget, spent: Sequence[Protected] = ()
+) -> float:
+    def planned(noise: float) -> list[Protected]:
+        return plan(method, _with_noise(setting, noise))
+
+    return noise_for(allowed, planned, spent=spent)
+
+
+def _check_signal(method: Method, setting: Setting) -> None:
+    ratio = signal_to_noise(method, setting)
+    if ratio is not None and ratio < _LEAST_SIGNAL:
+        raise ConfigError(
+            f"privacy.unit = {setting.experiment.privacy.unit!r} is hopeless here: a unanimous "
+            f"answer of {setting.clients} clients is {ratio:.2g} times the noise on it, expected "
+            f"at least {_LEAST_SIGNAL:g}; take more clients, fewer proxy samples or rounds, a "
+            "larger epsilon, or unit = 'record'"
+        )
+
+
+def _check_method(method: Method, setting: Setting) -> None:
+    """Refuse a method or a model that no noise can protect."""
+    name, unit = setting.experiment.method.name, setting.experiment.privacy.unit
+    if method.card.no_dp:
+        raise ConfigError(f"method {name!r} cannot run under {unit!r}: {method.card.no_dp}")
+    if unit != "record" and not method.card.client_units:
+        raise ConfigError(
+            f"method {name!r} cannot run under {unit!r}: its server part does not combine "
+            "probabilities, which have a bounded norm; use 'dsfl', or unit = 'record'"
+        )
+    if unit == "record":
+        _check_models(setting)
+
+
+def _check_models(setting: Setting) -> None:
+    models = setting.experiment.clients.models[: setting.clients]
+    for spec in {str(spec): spec for spec in models}.values():
+        check_model(setting.build(spec, purpose="specification"), setting.shape)
+
+
+def _with_noise(setting: Setting, noise: float) -> Setting:
+    experiment: Experiment = setting.experiment
+    privacy = experiment.privacy.model_copy(update={"noise_multiplier": noise})
+    return replace(setting, experiment=experiment.model_copy(update={"privacy": privacy}))
+
+
+def _rows(method: Method, setting: Setting) -> int:
+    """How many rows the server combines in a round: those of the one tensor that clients send."""
+    [answers] = method.expects(setting, client=0).values()
+    return answers.shape[0]
