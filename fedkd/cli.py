@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 
 from fedkd import __version__
-from fedkd.errors import FedkdError, UsageError
+from fedkd.errors import BudgetError, FedkdError, LedgerError, UsageError
 
 if TYPE_CHECKING:
     from fedkd.config import Experiment
@@ -34,6 +34,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+audit = typer.Typer(
+    name="audit",
+    help="What an experiment costs in privacy: planned, and spent.",
+    no_args_is_help=True,
+)
+app.add_typer(audit)
 out, err = Console(), Console(stderr=True)
 WORKER_NAME = "fedkd-client"
 """The threads of the in-process grid, which is not imported for `--help`."""
@@ -43,6 +49,7 @@ Override = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change one value, such as method.name=dsfl; may be repeated."),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on after the last finished round, to the same bits.")
 ]
@@ -150,9 +157,7 @@ def report(
 
 
 @app.command()
-def methods(
-    *, as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False
-) -> None:
+def methods(*, as_json: AsJson = False) -> None:
     """List the federated methods: what each sends, needs and returns."""
     from dataclasses import asdict
 
@@ -170,9 +175,7 @@ def methods(
 
 
 @app.command()
-def data(
-    *, as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False
-) -> None:
+def data(*, as_json: AsJson = False) -> None:
     """List the data sets known by name, and where each was looked for: $FEDKD_DATA first."""
     from fedkd.data import NAMES, locations
 
@@ -191,6 +194,65 @@ def data(
             mark = "[green]found[/green]" if complete else "[dim]no   [/dim]"
             out.print(f"  {mark}  {folder}", highlight=False, soft_wrap=True)
     out.print("\nYour own: data.name is the path of an .npz or a .csv file, see docs/data.md.")
+
+
+@audit.command("plan")
+def audit_plan(
+    config: Config,
+    *,
+    override: Override = None,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(help="A ledger: what was spent before counts too.", metavar="FILE"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what an experiment will cost in privacy, term by term, before anything runs.
+
+    Prints epsilon by PLD and by RDP, and the noise that the budget needs. Exit status 4 if the plan
+    is over its budget.
+    """
+    from dataclasses import asdict
+
+    from fedkd.config import load
+    from fedkd.runs import ledgers, tables
+
+    forecast = ledgers.forecast(load(config, override or ()), ledger)
+    if as_json:
+        typer.echo(json.dumps(asdict(forecast), indent=2))
+    else:
+        out.print(tables.forecast(forecast))
+    if forecast.epsilon > forecast.budget:
+        raise BudgetError(
+            f"the plan costs epsilon {forecast.epsilon:.4g} of a budget of {forecast.budget:g}: "
+            f"raise the noise multiplier to {forecast.noise_needed:.4g}, or plan fewer rounds"
+        )
+
+
+@audit.command("ledger")
+def audit_ledger(
+    path: Annotated[
+        Path,
+        typer.Argument(help="A ledger, a folder of ledgers, or a run's folder.", metavar="PATH"),
+    ],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Say what ledgers hold: what was spent of each data set, for what, and what is left.
+
+    Exit status 4 if a ledger was changed, cut or rolled back.
+    """
+    from fedkd.runs import ledgers, tables
+
+    told = ledgers.read(path)
+    if as_json:
+        typer.echo(json.dumps(ledgers.as_dict(told), indent=2))
+    else:
+        for each in told:
+            out.print(tables.ledger(each))
+    if broken := [each for each in told if each.statement.chain != "intact"]:
+        first = broken[0]
+        raise LedgerError(f"ledger {str(first.path)!r}: {first.statement.chain}")
 
 
 def main() -> NoReturn:

@@ -1,5 +1,6 @@
 """Data that many tests share."""
 
+import sys
 import warnings
 from pathlib import Path
 
@@ -9,10 +10,36 @@ import tiny
 with warnings.catch_warnings():
     # typer < 0.21, which flwr 1.41 pins, imports what click 8.5 calls deprecated.
     warnings.filterwarnings("ignore", "'click", DeprecationWarning)
-    import typer  # noqa: F401
+    from fedkd import cli
 
 
 @pytest.fixture(scope="session")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An .npz file of 240 rows of ten features in three classes."""
     return tiny.write_rows(tmp_path_factory.mktemp("data") / "rows.npz")
+
+
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An .npz file of 240 grey images of 8x8 in three classes."""
+    return tiny.write_images(tmp_path_factory.mktemp("data") / "squares.npz", side=8)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the command in this process: exit status, output, complaint."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fedkd", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        return stopped.value.code or 0, *capsys.readouterr()
+
+    return command
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

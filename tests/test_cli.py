@@ -14,29 +14,9 @@ import pytest
 import tiny
 
 import fedkd
-from fedkd import cli, methods
+from fedkd import methods
 
 SECRET = "Patient4711"
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the command in this process: exit status, output, complaint."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fedkd", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        return stopped.value.code or 0, *capsys.readouterr()
-
-    return command
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def test_simulate_writes_a_run_folder_and_says_what_came_out(run, rows, here):
@@ -251,12 +231,14 @@ HELP = {
     "report": ("--out",),
     "methods": ("--json",),
     "data": ("--json",),
+    "audit plan": ("--set", "--ledger", "--json"),
+    "audit ledger": ("--json",),
 }
 
 
 @pytest.mark.parametrize("command", HELP)
 def test_help_mentions_every_option(run, command):
-    status, out, _ = run(command, "--help")
+    status, out, _ = run(*command.split(), "--help")
     assert status == 0
     assert [option for option in HELP[command] if option not in out] == []
 
@@ -264,7 +246,7 @@ def test_help_mentions_every_option(run, command):
 def test_help_lists_the_commands_and_version_is_the_packages(run):
     status, out, _ = run("--help")
     assert status == 0
-    assert [command for command in HELP if command not in out] == []
+    assert [command for command in HELP if command.split()[0] not in out] == []
     assert run("--version") == (0, f"fedkd {fedkd.__version__}\n", "")
 
 

@@ -1,6 +1,6 @@
 """Axes of the charts: frames, and names where lines end."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,16 +20,23 @@ def frame_accuracy(axes: Axes) -> None:
     axes.grid(visible=False, axis="x")
 
 
-def label_ends(axes: Axes, ends: Sequence[tuple[str, float, str]], *, height: float) -> None:
+def label_ends(
+    axes: Axes,
+    ends: Sequence[tuple[str, float, str]],
+    *,
+    height: float,
+    form: Callable[[float], str] = percent,
+) -> None:
     """Name each line where it ends, at the right: (name, value, colour).
 
-    `height` is the figure's, in pixels; names that would collide move apart.
+    `height` is the figure's, in pixels; names that would collide move apart. `form` says a value in
+    words.
     """
     low, high = axes.get_ylim()
     places = spread([value for _, value, _ in ends], 18 * (high - low) / (height - 60))
     for (name, value, colour), place in zip(ends, places, strict=True):
         axes.annotate(
-            f"{name} {percent(value)}",
+            f"{name} {form(value)}",
             (1.01, place),
             xycoords=axes.get_yaxis_transform(),
             color=colour,

@@ -103,6 +103,8 @@ def differences(runs: Sequence[Run]) -> list[str]:
 
 def _settings(run: Run, without: Sequence[str]) -> dict[str, Any]:
     table = run.experiment.model_dump(mode="json")
+    # Methods with other plans need other noise for one and the same budget.
+    table["privacy"].pop("noise_multiplier")
     return {key: value for key, value in table.items() if key not in without}
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +28,7 @@ from fedkd.exchange.messages import Broadcast, Tensors, group, prefixed
 from fedkd.federation.answers import Record
 from fedkd.federation.rounds import Checkpoint
 from fedkd.federation.state import DiskState
+from fedkd.federation.wire import Standing
 from fedkd.files import write_atomically
 
 _GENERATED_PER_CLASS = 10
@@ -100,6 +102,10 @@ class RunFolder:
             )
         write_atomically(rounds, "".join(lines[: checkpoint.round]))
         return checkpoint
+
+    def standings(self) -> Mapping[int, Standing]:
+        """Where each client's ledger stood when the last kept round ended."""
+        return _read_checkpoint(self._checkpoint).standings if self._checkpoint.exists() else {}
 
     def keep(self, record: Record, checkpoint: Checkpoint, generated: Samples | None) -> None:
         """Keep a finished round."""
@@ -192,7 +198,11 @@ def _write_checkpoint(checkpoint: Checkpoint) -> bytes:
     }
     for index, model in enumerate(models):
         tensors |= prefixed(f"model-{index}", checkpoint.broadcast.by_model[model])
-    metadata = {"round": str(checkpoint.round), "models": json.dumps(models)}
+    metadata = {
+        "round": str(checkpoint.round),
+        "models": json.dumps(models),
+        "standings": json.dumps({c: asdict(at) for c, at in checkpoint.standings.items()}),
+    }
     return encode(tensors, metadata)
 
 
@@ -207,6 +217,9 @@ def _read_checkpoint(path: Path) -> Checkpoint:
         student=group("student", tensors),
         state=group("state", tensors),
         broadcast=Broadcast(group("common", tensors), by_model),
+        standings={
+            int(client): Standing(**at) for client, at in json.loads(metadata["standings"]).items()
+        },
     )
 
 

@@ -73,6 +73,13 @@ class StudentScores(Scores):
     """Accuracy after each epoch of the server's work, where a method measures it."""
 
 
+class Spent(Recorded):
+    """The largest epsilon so far over those who spend."""
+
+    epsilon: float
+    accountant: str
+
+
 class Round(Recorded):
     """A line of `rounds.jsonl`."""
 
@@ -83,6 +90,8 @@ class Round(Recorded):
     losses: dict[str, float | None]
     bytes: Traffic
     seconds: Seconds
+    privacy: Spent | None = None
+    """None where nothing is protected."""
     participants: tuple[int, ...]
     failures: tuple[Failure, ...]
 
@@ -114,9 +123,18 @@ class TeachersSummary(Recorded):
 
 
 class PrivacySummary(Recorded):
-    """What was protected; this version knows only `none`."""
+    """What was protected, and what it cost; with the unit `none` there is nothing more to say."""
 
-    unit: Literal["none"]
+    unit: Literal["none", "record", "client-votes", "client-logits"]
+    epsilon: float | None = None
+    """The largest over those who spent; None where nobody did."""
+    delta: float | None = None
+    adjacency: str | None = None
+    accountant: str | None = None
+    budget: float | None = None
+    noise_multiplier: float | None = None
+    signal_to_noise: float | None = None
+    """Under the client units: a unanimous answer over the noise on it."""
 
 
 class Released(Recorded):

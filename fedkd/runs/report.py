@@ -17,6 +17,7 @@ from fedkd.runs.drawing import Chart
 from fedkd.runs.gallery import gallery
 from fedkd.runs.reading import read, read_generated
 from fedkd.runs.recorded import Round, Run
+from fedkd.runs.spending_chart import spending
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ def write(run: Path) -> Path:
         headline=words.headline(told),
         finding=words.finding(told),
         privacy=words.privacy(told),
+        stamp=words.stamp(told.summary.privacy),
+        protected=told.summary.privacy.unit != "none",
+        spending=spending(told.rounds, told.summary.privacy),
         tiles=_tiles(told),
         accuracy=_accuracy(told, classes),
         costs=[costs.traffic(told.rounds), costs.time_by_phase(told.rounds)],
@@ -75,6 +79,7 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
     page = _page(
         "comparison.html",
         headline=_comparison_headline(rows, told),
+        **_comparison_privacy(told),
         rows=rows,
         runs=sorted(told, key=lambda run: (run.summary.method, run.summary.seed)),
         charts=drawn,
@@ -136,6 +141,20 @@ def _comparison_headline(rows: Sequence[comparison.ComparisonRow], runs: Sequenc
         f"{words.percent(best.student.mean)}{spread} on the test set."
     )
     return sentence[0].upper() + sentence[1:]
+
+
+def _comparison_privacy(runs: Sequence[Run]) -> dict[str, Any]:
+    bare = sum(run.summary.privacy.epsilon is None for run in runs)
+    if not bare:
+        most = max((run.summary.privacy for run in runs), key=lambda told: told.epsilon or 0)
+        text = f"The most that any of these runs spent: {words.cost(most)}."
+        return {"protected": True, "stamp": words.stamp(most), "privacy": text}
+    which = "any" if bare == len(runs) else words.number(bare)
+    text = (
+        f"No differential privacy in {which} of these runs: what left the clients is not protected "
+        "by noise."
+    )
+    return {"protected": False, "stamp": "NO DP", "privacy": text}
 
 
 def _link(report: Path, folder: Path) -> str | None:

@@ -7,6 +7,7 @@ from torch import nn
 
 from fedkd.federation.answers import Record
 from fedkd.federation.world import World
+from fedkd.methods import protection
 
 
 def summarise(
@@ -44,7 +45,27 @@ def summarise(
         "seconds": sum(r["seconds"]["total"] for r in records),
         "failures": sum(len(r["failures"]) for r in records),
         "released": list(released),
-        "privacy": {"unit": experiment.privacy.unit},
+        "privacy": _privacy(world, records),
+    }
+
+
+def _privacy(world: World, records: Sequence[Record]) -> dict[str, Any]:
+    """What was protected, and the largest epsilon over those who spent."""
+    privacy = world.experiment.privacy
+    allowed = protection.budget(privacy)
+    spent = [record["privacy"] for record in records if record["privacy"] is not None]
+    if allowed is None or not spent:
+        return {"unit": privacy.unit}
+    most = max(spent, key=lambda each: each["epsilon"])
+    return {
+        "unit": privacy.unit,
+        "epsilon": most["epsilon"],
+        "delta": allowed.delta,
+        "adjacency": allowed.adjacency,
+        "accountant": most["accountant"],
+        "budget": allowed.epsilon,
+        "noise_multiplier": privacy.noise_multiplier,
+        "signal_to_noise": protection.signal_to_noise(world.method, world.setting),
     }
 
 

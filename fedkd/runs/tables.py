@@ -4,12 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import JustifyMethod
+from rich.console import Group, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
+from fedkd.methods.protection import Forecast
+from fedkd.privacy.statement import Statement
 from fedkd.runs import words
 from fedkd.runs.comparison import ComparisonRow, Spread
+from fedkd.runs.ledgers import Told
+from fedkd.runs.recorded import PrivacySummary
 
 
 def summary(run: dict[str, Any]) -> Table:
@@ -29,9 +33,75 @@ def summary(run: dict[str, Any]) -> Table:
     table.add_row("time", words.duration(run["seconds"]))
     if run["failures"]:
         table.add_row("left out", f"{run['failures']} answers, see rounds.jsonl")
-    if run["privacy"]["unit"] == "none":
-        table.add_row("privacy", "[bold]NO DP[/bold]: nothing that left a client is protected")
+    privacy = words.cost(PrivacySummary.model_validate(run["privacy"]))
+    table.add_row("privacy", privacy.replace("NO DP", "[bold]NO DP[/bold]"))
     return table
+
+
+def forecast(told: Forecast) -> Table:
+    """What an experiment will cost in privacy: its terms, and all of them together."""
+    table = Table(
+        title=f"epsilon {told.epsilon:.4g} of {told.budget:g} at delta {told.delta:g} "
+        f"({told.unit}, {told.adjacency})",
+        caption=_forecast_caption(told),
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("term")
+    for name in ("mechanism", "noise", "rate", "steps", "epsilon alone"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for term in told.terms:
+        table.add_row(
+            term.what,
+            term.mechanism,
+            f"{term.noise_multiplier:.4g}",
+            f"{term.sample_rate:g}",
+            f"{term.steps:,}",
+            f"{term.epsilon:.4g}",
+        )
+    return table
+
+
+def _forecast_caption(told: Forecast) -> str:
+    lines = [
+        f"by {told.enforced_by}; by RDP at its best order {told.epsilon_rdp:.4g}",
+        f"the budget needs a noise multiplier of {told.noise_needed:.4g}",
+    ]
+    if told.signal_to_noise is not None:
+        lines.append(
+            f"signal to noise {told.signal_to_noise:.3g}: a unanimous answer over the noise on it"
+        )
+    return "\n".join(lines)
+
+
+def ledger(told: Told) -> Group:
+    """One account of a ledger: what was spent in all, and release by release."""
+    statement = told.statement
+    facts = Table(title=escape(str(told.path)), show_header=False)
+    for name, value in _account(statement):
+        facts.add_row(name, escape(value))
+    releases = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("release", "what happened", "state", "sampler", "noise from", "uncovered"):
+        releases.add_column(name)
+    for each in statement.releases:
+        cells = ("purpose", "events", "state", "sampler", "generator")
+        uncovered = ", ".join(each["uncovered"]) or "nothing"
+        releases.add_row(*(escape(each[key] or "-") for key in cells), escape(uncovered))
+    return Group(facts, releases)
+
+
+def _account(told: Statement) -> list[tuple[str, str]]:
+    if told.epsilon is None or told.left is None or told.epsilon_rdp is None:
+        return [("chain", told.chain), ("spent", "cannot be read")]
+    return [
+        ("chain", told.chain),
+        ("unit", f"{told.unit}, {told.adjacency}, delta {told.delta:g}"),
+        ("epsilon", f"{told.epsilon:.4g} by PLD, {told.epsilon_rdp:.4g} by RDP"),
+        ("budget", f"{told.budget:g}, of which {told.left:.4g} is left"),
+        ("plan", "committed" if told.committed else "not committed: chosen as it went"),
+        ("enforced by", told.enforced_by),
+        ("head", f"row {told.sequence}, {(told.head or '')[:16]}"),
+    ]
 
 
 def comparison(rows: Sequence[ComparisonRow]) -> Table:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 
 from fedkd.config import Data, Dirichlet, Shards
-from fedkd.runs.recorded import Run
+from fedkd.runs.recorded import PrivacySummary, Run
 
 _SMALL = (
     "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
@@ -119,9 +119,58 @@ def finding(run: Run) -> str:
 
 
 def privacy(run: Run) -> str:
-    """What was not protected, in words; the page sets `NO DP` before it."""
+    """What was protected and what was not, in words; the page sets `stamp` before it."""
+    told = run.summary.privacy
+    if told.unit != "none":
+        return f"{_PROTECTED[told.unit]} {_spent(told)}"
     return (
         "No differential privacy. What left each client is not protected by noise: whoever "
         f"receives the {size(run.summary.bytes.up)} that the clients sent may learn about single "
         "training samples. That the raw data stayed with the clients is no guarantee."
+    )
+
+
+def stamp(told: PrivacySummary) -> str:
+    """Privacy in two or three words: `NO DP`, or `epsilon 7.98`."""
+    if told.unit == "none" or told.epsilon is None:
+        return "NO DP"
+    return f"epsilon {told.epsilon:.4g}"
+
+
+def cost(told: PrivacySummary) -> str:
+    """What privacy cost, in one line for a table."""
+    if told.unit == "none" or told.epsilon is None:
+        return "NO DP: nothing that left a client is protected"
+    signal = "" if told.signal_to_noise is None else f", signal to noise {told.signal_to_noise:.3g}"
+    return (
+        f"epsilon {told.epsilon:.4g} of {told.budget:g} at delta {told.delta:g} "
+        f"({told.unit}, {told.adjacency}, {told.accountant}){signal}"
+    )
+
+
+_PROTECTED = {
+    "record": (
+        "Each client’s teacher learnt by DP-SGD. Whatever the clients sent, and all that was made "
+        "of it, hides whether any one record was among a client’s training data."
+    ),
+    "client-votes": (
+        "The server counted the clients’ votes and added noise to the counts. The student hides "
+        "how any one client voted. The server itself sees every vote and must be trusted."
+    ),
+    "client-logits": (
+        "The server averaged the clients’ probabilities and added noise to the mean. The student "
+        "hides whether any one client took part. The server itself sees every answer and must be "
+        "trusted."
+    ),
+}
+
+
+def _spent(told: PrivacySummary) -> str:
+    if told.epsilon is None:
+        return "Nothing was spent."
+    return (
+        f"Spent: epsilon {told.epsilon:.4g} at delta {told.delta:g} ({told.adjacency}, by "
+        f"{told.accountant}), the largest over all who spend, of a budget of {told.budget:g}. It "
+        "covers no other release of the same data: not the choice of settings by looking at the "
+        "private data, nor what a client publishes elsewhere."
     )
