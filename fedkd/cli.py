@@ -255,6 +255,22 @@ def audit_ledger(
         raise LedgerError(f"ledger {str(first.path)!r}: {first.statement.chain}")
 
 
+@audit.command("allow")
+def audit_allow(
+    ledger: Annotated[Path, typer.Argument(help="The ledger's file.", exists=True, dir_okay=False)],
+    epsilon: Annotated[float, typer.Argument(help="The most that each account may spend.")],
+) -> None:
+    """Let a ledger's data sets spend more, or less. For the owner of the data alone.
+
+    Until then the budget that a data set was first used with is the most that its ledger allows,
+    whatever budget a later experiment names.
+    """
+    from fedkd.runs import ledgers
+
+    ledgers.allow(ledger, epsilon)
+    out.print(f"{ledger}: epsilon {epsilon:g} is allowed from now on", highlight=False)
+
+
 def main() -> NoReturn:
     """Run the command; an error that was foreseen is one line, and its own exit status."""
     try:

@@ -210,10 +210,12 @@ class Privacy(Frozen):
                 f"privacy.epsilon is missing: privacy.unit = {self.unit!r} needs a budget, "
                 "such as epsilon = 8"
             )
-        if self.unit == "none" and self.epsilon is not None:
+        defaults = {name: field.default for name, field in type(self).model_fields.items()}
+        idle = [name for name, value in self if value != defaults[name]]
+        if self.unit == "none" and idle:
             raise ValueError(
-                f"privacy.epsilon is {self.epsilon:g} and privacy.unit is 'none', which spends "
-                "nothing and protects nothing: leave out one of them"
+                f"privacy.{idle[0]} is {getattr(self, idle[0])!r}, and with privacy.unit = 'none' "
+                "it would protect nothing: name a budget, such as epsilon = 8, or leave it out"
             )
         return self
 

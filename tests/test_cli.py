@@ -233,6 +233,7 @@ HELP = {
     "data": ("--json",),
     "audit plan": ("--set", "--ledger", "--json"),
     "audit ledger": ("--json",),
+    "audit allow": ("EPSILON",),
 }
 
 

@@ -164,3 +164,25 @@ def test_a_budget_that_does_not_allow_a_run_exits_with_four_and_leaves_nothing(r
     assert status == 4
     assert "makes the plan cost epsilon" in complaint
     assert not (here / "runs").exists()
+
+
+def test_the_owner_of_the_data_may_allow_more(run, ran, config):
+    folder, _ = ran
+    ledger = folder / "checkpoints" / "clients" / "client-0000" / "ledger.db"
+    before = json.loads(run("audit", "ledger", ledger, "--json")[1])
+    assert before["allowed"] == 8.0
+    status, out, complaint = run("audit", "allow", ledger, "16")
+    assert (status, complaint) == (0, "")
+    assert "epsilon 16 is allowed" in out
+    assert json.loads(run("audit", "ledger", ledger, "--json")[1])["allowed"] == 16.0
+
+
+@pytest.mark.parametrize("epsilon", ["0", "nan", "inf"])
+def test_no_number_is_no_budget(run, ran, epsilon):
+    folder, _ = ran
+    ledger = folder / "checkpoints" / "clients" / "client-0000" / "ledger.db"
+    content = ledger.read_bytes()
+    status, _, complaint = run("audit", "allow", ledger, epsilon)
+    assert status == 2
+    assert "expected a finite number > 0" in complaint
+    assert ledger.read_bytes() == content

@@ -14,7 +14,7 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedkd.errors import MessageError
+from fedkd.errors import FedkdError, MessageError
 from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.gate import release
 from fedkd.exchange.messages import group
@@ -67,35 +67,37 @@ def _learn(
     message: Message,
     context: Context,
 ) -> Message:
-    clock = Clock(_nobody)
+    clock, spending = Clock(_nobody), None
     try:
         call = wire.unpack(message.content)
         if isinstance(call, wire.Failure):
             raise MessageError("the server sent a failure in place of a call")
         clock = Clock(partial(WATCHER.get(_nobody), call.client))
-        answer = _answer(call, world(context), memory(context, call.client), clock)
+        found, kept = world(context), memory(context, call.client)
+        if found.experiment.privacy.unit == "record":
+            spending = Spending.of_records(found, kept.ledger(), call)
+        answer = _answer(call, found, kept.state, spending, clock)
         return Message(wire.pack(answer), reply_to=message)
     except Exception as error:
         log.warning("client failed in round %s", message.metadata.group_id, exc_info=True)
-        failure = wire.Failure.of(error, clock.current)
+        failure = wire.Failure.of(error, clock.current, _standing(spending))
         return Message(wire.pack_failure(failure), reply_to=message)
 
 
-def _answer(call: wire.Call, world: World, memory: Memory, clock: Clock) -> wire.Call:
+def _answer(
+    call: wire.Call, world: World, state: ClientState, spending: Spending | None, clock: Clock
+) -> wire.Call:
     # One thread a client, on every engine: how work is split among threads changes its last bits.
     torch.set_num_threads(1)
-    data, state = world.data.clients[call.client], memory.state
-    spending = None
-    if world.experiment.privacy.unit == "record":
-        spending = Spending.of_records(world, data, memory.ledger(), call)
-        if (sent := state.answer(round=call.round)) is not None:
-            return wire.Call(call.round, call.client, sent, spending.standing())
+    if spending is not None and (sent := state.answer(round=call.round)) is not None:
+        spending.send_again(sent)
+        return wire.Call(call.round, call.client, sent, spending.standing())
     kept = state.load(before=call.round)
     ctx = ClientContext(
         setting=world.setting,
         round=call.round,
         client=call.client,
-        _data=data,
+        _data=world.data.clients[call.client],
         state=kept,
         clock=clock,
         allowance=None if spending is None else spending.reserve(call.round, group(RELEASED, kept)),
@@ -109,9 +111,18 @@ def _answer(call: wire.Call, world: World, memory: Memory, clock: Clock) -> wire
     if spending is None or ctx.allowance is None:
         state.save(ctx.state, receipts, round=call.round)
         return wire.Call(call.round, call.client, payload)
-    state.save(ctx.state, receipts, round=call.round, answer=payload)
     ctx.allowance.settle(payload)
+    state.save(ctx.state, receipts, round=call.round, answer=payload)
+    ctx.allowance.send()
     return wire.Call(call.round, call.client, payload, spending.standing())
+
+
+def _standing(spending: Spending | None) -> wire.Standing | None:
+    """Where the ledger stands after a failure; what is spent is spent."""
+    try:
+        return None if spending is None else spending.standing()
+    except FedkdError:  # the ledger itself is what failed
+        return None
 
 
 def _nobody(*_: object) -> None:

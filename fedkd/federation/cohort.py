@@ -142,6 +142,7 @@ def _let_in(world: World, client: int, round: int, reply: Message, answers: Answ
     answers.bytes_up += wire.payload_bytes(reply.content)
     try:
         answer = wire.unpack(reply.content)
+        _note_standing(answer.standing, client, answers)
         if isinstance(answer, wire.Failure):
             answers.failures[client] = str(answer)
             if answer.refused:
@@ -149,11 +150,9 @@ def _let_in(world: World, client: int, round: int, reply: Message, answers: Answ
         elif (answer.round, answer.client) != (round, client):
             answers.failures[client] = "answer to another call"
         else:
-            upload = _checked(world, client, answer.payload)
-            _check_standing(world, answer.standing, answers.standings.get(client))
-            answers.uploads[client] = upload
-            if answer.standing is not None:
-                answers.standings[client] = answer.standing
+            if answer.standing is None and world.experiment.privacy.unit == "record":
+                raise MessageError("answer does not say where its ledger stands")
+            answers.uploads[client] = _checked(world, client, answer.payload)
     except MessageError as error:
         answers.failures[client] = str(error)
 
@@ -169,20 +168,18 @@ def _checked(world: World, client: int, payload: bytes) -> Tensors:
     return upload
 
 
-def _check_standing(
-    world: World, standing: wire.Standing | None, last: wire.Standing | None
-) -> None:
-    """Refuse an answer without a ledger behind it, or with one that has forgotten something.
+def _note_standing(standing: wire.Standing | None, client: int, answers: Answers) -> None:
+    """Remember where a ledger stands; what an answer that is refused has cost is spent as well.
 
     Raises:
-        MessageError: the ledger does not stand where it must.
+        MessageError: the ledger has forgotten something.
     """
-    if world.experiment.privacy.unit != "record":
-        return
     if standing is None:
-        raise MessageError("answer does not say where its ledger stands")
+        return
+    last = answers.standings.get(client)
     if last is not None and standing.sequence < last.sequence:
         raise MessageError("its ledger is older than when it last answered")
+    answers.standings[client] = standing
 
 
 def _probe(world: World, client: int, upload: Tensors) -> None:

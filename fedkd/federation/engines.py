@@ -125,6 +125,13 @@ def client_ledger(privacy: Privacy, states: Path, client: int) -> Path:
     return Path(privacy.ledger) / f"{name}.db" if privacy.ledger else states / name / _LEDGER
 
 
+def client_ledgers(privacy: Privacy, states: Path) -> list[Path]:
+    """The clients' ledgers that exist."""
+    if privacy.ledger:
+        return list(Path(privacy.ledger).glob("client-*.db"))
+    return list(states.glob(f"client-*/{_LEDGER}"))
+
+
 def server_ledger(privacy: Privacy, states: Path) -> Path:
     """The server's ledger, under the client units: beside `states`, or where all runs share it."""
     return Path(privacy.ledger) / "server.db" if privacy.ledger else states.parent / _LEDGER

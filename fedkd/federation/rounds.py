@@ -14,6 +14,7 @@ from flwr.serverapp import Grid
 from torch import Tensor, nn
 
 from fedkd.data.types import Samples
+from fedkd.errors import BudgetError, FederationError
 from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Broadcast, Tensors
 from fedkd.federation.answers import Observer, Record
@@ -24,6 +25,7 @@ from fedkd.federation.wire import Standing
 from fedkd.federation.world import World
 from fedkd.methods.base import ServerContext
 from fedkd.methods.setting import Clock
+from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.ledger import Ledger
 
 
@@ -104,7 +106,7 @@ def federate(
         ctx.allowance = None if spending is None else spending.reserve(round)
         broadcast = method.server(ctx, answers.uploads)
         if ctx.allowance is not None:
-            ctx.allowance.settle(encode(student.state_dict()))
+            _release(ctx.allowance, student)
 
         record = describe(world, ctx, answers, None if spending is None else spending.standing())
         ended = time.perf_counter()
@@ -120,6 +122,28 @@ def federate(
         )
         observer.round_ends(record)
     return student
+
+
+def _release(allowance: Allowance, student: nn.Module) -> None:
+    """Write down what a server lets out under a client unit.
+
+    Raises:
+        FederationError: the method combined the answers without `ctx.protect`, so without noise.
+    """
+    if not allowance.used:
+        raise FederationError(
+            "the method's card says client_units, and its server part did not ask ctx.protect of "
+            "the answers that it combined: nothing was protected and nothing is kept"
+        )
+    allowance.settle(encode(student.state_dict()))
+    allowance.send()
+
+
+def _no_pool() -> Samples:
+    raise BudgetError(
+        "ctx.pooled hands out all clients' private data, which privacy.unit protects: only a "
+        "method that runs without differential privacy may ask for it"
+    )
 
 
 def _context(
@@ -138,5 +162,5 @@ def _context(
         clock=Clock(observer.server_does),
         threads=threads,
         test=world.data.test,
-        pooled=world.data.pooled,
+        pooled=world.data.pooled if world.experiment.privacy.unit == "none" else _no_pool,
     )

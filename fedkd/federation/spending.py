@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Self
 
-from fedkd.data.types import Samples
 from fedkd.federation import wire
 from fedkd.federation.world import World
 from fedkd.methods import protection
@@ -23,7 +22,7 @@ class Spending:
     account: Account
 
     @classmethod
-    def of_records(cls, world: World, data: Samples, ledger: Ledger, call: wire.Call) -> Self:
+    def of_records(cls, world: World, ledger: Ledger, call: wire.Call) -> Self:
         """A client's spending on its records, the experiment's whole plan written down.
 
         Raises:
@@ -32,6 +31,7 @@ class Spending:
         """
         if (seen := call.standing) is not None:
             ledger.check_anchor(Anchor(seen.sequence, seen.head))
+        data = world.data.clients[call.client]
         return cls._planned(world, ledger, fingerprint(data.x, data.y))
 
     @classmethod
@@ -42,9 +42,8 @@ class Spending:
             BudgetError: as `of_records`.
             LedgerError: the ledger was changed.
         """
-        # Who the clients are is all that their unit is about.
-        clients = f"{world.data.name}, {world.setting.clients} clients".encode()
-        return cls._planned(world, ledger, sha256(clients).digest())
+        # One account for all clients that this server may ever ask, whatever their data is called.
+        return cls._planned(world, ledger, sha256(b"clients").digest())
 
     @classmethod
     def _planned(cls, world: World, ledger: Ledger, data: bytes) -> Self:
@@ -60,6 +59,10 @@ class Spending:
         """
         events = protection.round_events(self.world.method, self.world.setting, kept)
         return Allowance(self.account, f"{self.world.experiment.name}, round {round}", events)
+
+    def send_again(self, payload: bytes) -> None:
+        """Write down that an answer that was made before leaves, at no cost."""
+        self.account.sent_again(sha256(payload).hexdigest())
 
     def standing(self) -> wire.Standing:
         """Where the ledger stands now."""

@@ -110,7 +110,7 @@ class DiskState:
             # On a line of its own, even after half of one that a killed writer left.
             file.write("\n" + json.dumps(line))
         if tensors:
-            write_atomically(self._path(round), encode(tensors), durable=False)
+            write_atomically(self._path(round), encode(tensors), durable=answer is not None)
         if answer is not None:  # last: whoever finds it finds the state that belongs to it
             write_atomically(self._answer_path(round), answer)
         for stale in _stale(self._rounds(), round):

@@ -63,12 +63,13 @@ class Failure:
 
     kind: str
     phase: str = ""
+    standing: Standing | None = None
 
     @classmethod
-    def of(cls, error: BaseException, phase: str) -> "Failure":
+    def of(cls, error: BaseException, phase: str, standing: Standing | None = None) -> "Failure":
         """What may be said of an exception: the nearest class of Python's or fedkd's own."""
         kinds = [base.__name__ for base in type(error).__mro__ if base.__name__ in _KINDS]
-        return cls(kinds[0] if kinds else "Exception", phase)
+        return cls(kinds[0] if kinds else "Exception", phase, standing)
 
     @property
     def refused(self) -> bool:
@@ -96,14 +97,19 @@ def pack(call: Call) -> RecordDict:
             "knowledge": ArrayRecord({"payload": array}),
         }
     )
-    if (at := call.standing) is not None:
-        content["ledger"] = ConfigRecord(asdict(at))
-    return content
+    return _with_standing(content, call.standing)
 
 
 def pack_failure(failure: Failure) -> RecordDict:
     """A failure as records."""
-    return RecordDict({"failure": ConfigRecord({"kind": failure.kind, "phase": failure.phase})})
+    words = ConfigRecord({"kind": failure.kind, "phase": failure.phase})
+    return _with_standing(RecordDict({"failure": words}), failure.standing)
+
+
+def _with_standing(content: RecordDict, standing: Standing | None) -> RecordDict:
+    if standing is not None:
+        content["ledger"] = ConfigRecord(asdict(standing))
+    return content
 
 
 def unpack(content: RecordDict) -> Call | Failure:
@@ -112,9 +118,10 @@ def unpack(content: RecordDict) -> Call | Failure:
     Raises:
         MessageError: records of any other form.
     """
+    standing = _standing(content)
     if "failure" in content.config_records:
         record = content.config_records["failure"]
-        return Failure(str(record.get("kind", "")), str(record.get("phase", "")))
+        return Failure(str(record.get("kind", "")), str(record.get("phase", "")), standing)
     try:
         header = content.config_records["call"]
         array = content.array_records["knowledge"]["payload"]
@@ -123,13 +130,13 @@ def unpack(content: RecordDict) -> Call | Failure:
         raise MessageError("answer is not a fedkd message") from error
     if type(round) is not int or type(client) is not int or array.stype != _STYPE:
         raise MessageError("answer is not a fedkd message")
-    standing = None
-    if "ledger" in content.config_records:
-        standing = _standing(content.config_records["ledger"])
     return Call(round, client, array.data, standing)
 
 
-def _standing(record: ConfigRecord) -> Standing:
+def _standing(content: RecordDict) -> Standing | None:
+    if "ledger" not in content.config_records:
+        return None
+    record = content.config_records["ledger"]
     at = Standing(*(record.get(name) for name in Standing.__slots__))  # type: ignore[arg-type]
     if (
         [type(value) for value in astuple(at)] != [int, str, float, str]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -40,6 +41,7 @@ def prepare(experiment: Experiment) -> World:
         BudgetError: the experiment as planned costs more than the budget that it names.
     """
     method, federated, setting = _assemble(experiment)
+    protection.check_delta(experiment.privacy, [len(client) for client in federated.clients])
     setting = protection.resolve(method, setting)
     return World(setting.experiment, method, federated, setting)
 
@@ -60,7 +62,7 @@ def forecast(experiment: Experiment, *, spent: Sequence[Protected] = ()) -> Fore
 
 
 def _assemble(experiment: Experiment) -> tuple[Method, FederatedData, Setting]:
-    method, experiment = methods.resolve(experiment)
+    method, experiment = methods.resolve(_settled(experiment))
     federated = data.federate(
         experiment.data, clients=experiment.clients.count, seed=experiment.seed
     )
@@ -79,6 +81,15 @@ def _assemble(experiment: Experiment) -> tuple[Method, FederatedData, Setting]:
     for client in range(setting.clients):
         method.expects(setting, client)
     return method, federated, setting
+
+
+def _settled(experiment: Experiment) -> Experiment:
+    """The experiment with its shared ledgers' folder as an absolute path, the same everywhere."""
+    if (folder := experiment.privacy.ledger) is None:
+        return experiment
+    absolute = str(Path(folder).expanduser().resolve())
+    privacy = experiment.privacy.model_copy(update={"ledger": absolute})
+    return experiment.model_copy(update={"privacy": privacy})
 
 
 @lru_cache(maxsize=1)

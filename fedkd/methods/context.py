@@ -261,8 +261,9 @@ class ServerContext:
         """What may be made of the clients' probabilities, (K, N, C) -> (K or 1, N, C).
 
         Under the client units one noisy answer for all: one-hot rows of the noisy plurality of
-        votes (GNMax, Papernot et al. 2018, arXiv:1802.08908), or the noisy mean, its rows clipped
-        to L2 norm 1 for each client. Otherwise the answers as they are.
+        votes (GNMax, Papernot et al. 2018, arXiv:1802.08908), or the noisy mean, its rows made
+        non-negative and clipped to L2 norm 1 for each client. Otherwise the answers as they are.
+        How many clients answered is public: what is hidden is what any one of them said.
         """
         if self.allowance is None:
             return answers
@@ -276,10 +277,11 @@ class ServerContext:
             noise = event.noise_multiplier * math.sqrt(2)
             winners = mechanisms.noisy_votes(votes, noise=noise, generator=generator)
             return F.one_hot(winners, classes).float()[None]
-        clipped = mechanisms.clip(answers.float().flatten(0, 1), 1.0).view_as(answers)
+        bounded = answers.float().clamp(min=0).flatten(0, 1)
+        clipped = mechanisms.clip(bounded, 1.0).view_as(answers)
         noisy = mechanisms.gaussian(
             clipped.sum(dim=0),
-            sensitivity=math.sqrt(rows),
+            sensitivity=math.sqrt(2 * rows),  # two rows of norm 1 without a negative entry
             noise_multiplier=event.noise_multiplier,
             generator=generator,
         )

@@ -29,8 +29,9 @@ def budget(privacy: Privacy) -> Budget | None:
     if privacy.epsilon is None:
         return None
     unit: Unit = "record" if privacy.unit == "record" else "client"
-    # A vote is changed, not added or left out: PATE, arXiv:1802.08908.
-    adjacency: Adjacency = "replace-one" if privacy.unit == "client-votes" else "add-remove"
+    # An answer is changed, not added or left out, as in PATE, arXiv:1802.08908: how many clients
+    # answered shows in the mean, and in the scale of the noise on it.
+    adjacency: Adjacency = "add-remove" if unit == "record" else "replace-one"
     return Budget(privacy.epsilon, privacy.delta, unit, adjacency)
 
 
@@ -53,7 +54,8 @@ def plan(method: Method, setting: Setting) -> list[Protected]:
     """What the whole experiment costs, spare rounds included."""
     experiment = setting.experiment
     first, later = round_events(method, setting), round_events(method, setting, method.card.counts)
-    return first + later * (experiment.rounds + experiment.privacy.spare_rounds - 1)
+    # A first round that is cut off has to draw its counts anew.
+    return first * (1 + experiment.privacy.spare_rounds) + later * (experiment.rounds - 1)
 
 
 def resolve(method: Method, setting: Setting) -> Setting:
@@ -78,6 +80,26 @@ def resolve(method: Method, setting: Setting) -> Setting:
         )
     _check_signal(method, setting)
     return setting
+
+
+def check_delta(privacy: Privacy, sizes: Sequence[int]) -> None:
+    """Refuse a delta that lets a mechanism publish one unit outright.
+
+    Args:
+        privacy: of the experiment.
+        sizes: how many records each client holds, as a simulation knows.
+
+    Raises:
+        ConfigError: delta is at least one over the number of units.
+    """
+    if privacy.unit == "none":
+        return
+    units, most = ("records", max(sizes)) if privacy.unit == "record" else ("clients", len(sizes))
+    if privacy.delta * most >= 1:
+        raise ConfigError(
+            f"privacy.delta is {privacy.delta:g}, not below 1 / {most:,} ({units}): at that size a "
+            f"mechanism may publish one of them outright; expected well below {1 / most:.2g}"
+        )
 
 
 @dataclass(frozen=True)
@@ -167,7 +189,7 @@ def signal_to_noise(method: Method, setting: Setting) -> float | None:
     if experiment.privacy.unit not in ("client-votes", "client-logits"):
         return None
     rows = _rows(method, setting)
-    sensitivity = math.sqrt(2 if experiment.privacy.unit == "client-votes" else rows)
+    sensitivity = math.sqrt(2 if experiment.privacy.unit == "client-votes" else 2 * rows)
     asked = experiment.clients.participation * setting.clients
     return asked / (setting.combining(rows).noise_multiplier * sensitivity)
 

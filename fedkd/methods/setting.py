@@ -107,9 +107,10 @@ class Setting:
     def combining(self, rows: int) -> Gaussian:
         """The event of the server's noise on `rows` combined answers, under the client units."""
         noise = self._noise_multiplier
+        what, steps = "mean of probabilities", 1
         if self.experiment.privacy.unit == "client-votes":
-            return Gaussian("votes", noise, steps=rows, unit="client", adjacency="replace-one")
-        return Gaussian("mean of probabilities", noise, unit="client")
+            what, steps = "votes", rows
+        return Gaussian(what, noise, steps=steps, unit="client", adjacency="replace-one")
 
     @property
     def _noise_multiplier(self) -> float:

@@ -25,6 +25,11 @@ from fedkd.privacy.statement import (
 _BEFORE = {"touch": "reserved", "settle": "touched", "send": "settled"}
 
 
+def now() -> str:
+    """The time, for people who read a ledger."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 @dataclass(frozen=True, slots=True)
 class Reservation:
     """Events that may happen once, paid for."""
@@ -52,12 +57,14 @@ class Account:
             reserved before, so that the RDP filter enforces each reservation.
 
         Raises:
-            BudgetError: the whole plan costs more than the budget; nothing was written.
+            BudgetError: the whole plan costs more than the budget, or the budget is more than the
+                data's owner allows; nothing was written.
             ValueError: there are no events, or one is not of the budget's unit and adjacency.
         """
         counts = self._checked(plan)
         with self._chain.locked() as rows:
             past = self._past(rows)
+            self._require_allowed(past)
             if past.spent and not (past.plan == counts and past.spent <= counts):
                 return False
             cost = epsilon(expanded(counts), self._budget.delta)
@@ -75,14 +82,16 @@ class Account:
             events: the worst case of what is about to happen.
 
         Raises:
-            BudgetError: the budget does not allow them; nothing was written.
+            BudgetError: the budget does not allow them, or the data's owner does not allow the
+                budget; nothing was written.
             ValueError: there are none, or one is not of the budget's unit and adjacency.
         """
         counts = self._checked(events)
         with self._chain.locked() as rows:
             past = self._past(rows)
+            self._require_allowed(past)
             if not planned(past, past.spent + counts, self._budget):
-                cost = filter_epsilon(expanded(held(past, counts)), self._budget)
+                cost = filter_epsilon(expanded(held(past, counts)), past.cap or self._budget)
                 if not cost <= self._budget.epsilon:
                     how = "the RDP filter" + (" outside the committed plan" if past.plan else "")
                     raise BudgetError(self._refusal(purpose, events, cost, how))
@@ -129,6 +138,13 @@ class Account:
             if release.state != "sent":
                 self._advance("send", reservation, release, {})
 
+    def sent_again(self, digest: str) -> None:
+        """Write down that bytes that were settled leave, if that is not written yet."""
+        with self._chain.locked() as rows:
+            for number, release in list(self._past(rows).releases.items()):
+                if (release.digest, release.state) == (digest, "settled"):
+                    self._append("send", {"reservation": number})
+
     def spent(self) -> tuple[Protected, ...]:
         """All events that were ever reserved, in order."""
         with self._chain.locked() as rows:
@@ -139,6 +155,16 @@ class Account:
         """What was spent, under this account's budget."""
         with self._chain.locked() as rows:
             return state(self._past(rows), self._budget, Anchor(rows[-1].sequence, rows[-1].hash))
+
+    def _require_allowed(self, past: History) -> None:
+        """Refuse a budget that names more than the data's owner allows."""
+        cap = past.cap
+        if cap is None or (self._budget.epsilon <= cap.epsilon and self._budget.delta == cap.delta):
+            return
+        raise BudgetError(
+            f"the budget is {self._budget}, and this data set's ledger allows {cap}: expected no "
+            "more, and the same delta; its owner may raise epsilon with 'fedkd audit allow'"
+        )
 
     def _past(self, rows: Sequence[Row]) -> History:
         """What happened on this account; `rows` only ever grow, so only new ones are read."""
@@ -168,8 +194,7 @@ class Account:
         self._append(kind, {"reservation": reservation.sequence, **body})
 
     def _append(self, kind: str, body: Mapping[str, Any]) -> Row:
-        when = datetime.now(UTC).isoformat(timespec="seconds")
-        return self._chain.append(self._name, kind, {"when": when, **body})
+        return self._chain.append(self._name, kind, {"when": now(), **body})
 
     def _costed(self, events: Sequence[Protected]) -> dict[str, Any]:
         return {"events": [as_json(event) for event in events], "budget": asdict(self._budget)}
@@ -191,7 +216,8 @@ class Account:
     def _refusal(self, what: str, events: Sequence[Protected], cost: float, how: str) -> str:
         some = "; ".join(str(event) for event in events[:3])
         more = f" and {len(events) - 3} more" if len(events) > 3 else ""
-        counted = filter_epsilon(expanded(held(self._history)), self._budget)
+        past = self._history
+        counted = filter_epsilon(expanded(held(past)), past.cap or self._budget)
         return (
             f"{what} asks for {some}{more}: epsilon would be {cost:.4g} by {how} and the budget is "
             f"{self._budget}, of which {counted:.4g} is taken by the RDP filter: "

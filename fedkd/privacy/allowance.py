@@ -47,8 +47,17 @@ class Allowance:
         """Whether the ledger holds `event`, of this round or an earlier one."""
         return set(grouped([event])) <= set(grouped(self._account.spent()))
 
+    @property
+    def used(self) -> bool:
+        """Whether anything was spent of it."""
+        return self._touched
+
     def settle(self, payload: bytes) -> None:
-        """Write down what will leave, before it does."""
+        """Write down what will leave."""
         if self._touched:
             self._account.settle(self._reservation, digest=hashlib.sha256(payload).hexdigest())
+
+    def send(self) -> None:
+        """Write down that it leaves, just before it does."""
+        if self._touched:
             self._account.send(self._reservation)

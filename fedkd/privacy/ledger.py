@@ -10,6 +10,8 @@ What holds a budget, and how far:
   else, as events chosen with knowledge of earlier results, by an RDP filter, which is valid for
   them where stopping on a PLD curve is not. To leave a committed plan is such a choice, so the
   filter goes on counting the rest of the plan, whether it is still made or not.
+- The budget that an account is used with first is the most that it allows, whatever budget a later
+  experiment names, until the data's owner raises it (`Ledger.allow`).
 - An account is a data set's, under one unit and one adjacency. A run, a client or a file that is
   renamed is the same account. A record added or changed makes another data set, and it is for the
   data's owner to say whether that is new data.
@@ -19,6 +21,7 @@ What holds a budget, and how far:
 
 import hashlib
 import hmac
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +29,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedkd.privacy.account import Account, Reservation
+from fedkd.privacy.account import Account, Reservation, now
 from fedkd.privacy.budget import Budget
 from fedkd.privacy.chain import Anchor
 from fedkd.privacy.chain_file import ChainFile
-from fedkd.privacy.statement import Statement, read_statements
+from fedkd.privacy.statement import Statement, histories, read_statements
 
 __all__ = [
     "Account",
@@ -88,6 +91,20 @@ class Ledger:
         """The account of a data set, by its `fingerprint`, that may spend `budget` in all."""
         named = b"\0".join([data, budget.unit.encode(), budget.adjacency.encode()])
         return Account(self._chain, hmac.digest(self._chain.key, named, "sha256").hex(), budget)
+
+    def allow(self, epsilon: float) -> None:
+        """Let each account of this ledger spend up to `epsilon`, as the data's owner may.
+
+        Until then the budget that an account was first used with is the most that it allows.
+
+        Raises:
+            ValueError: epsilon is not a positive number.
+        """
+        with self._chain.locked() as rows:
+            caps = {name: past.cap for name, past in histories(rows).items() if past.cap}
+            for name, cap in caps.items():
+                raised = replace(cap, epsilon=epsilon)
+                self._chain.append(name, "allow", {"when": now(), "budget": asdict(raised)})
 
     @property
     def head(self) -> Anchor:

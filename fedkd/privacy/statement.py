@@ -41,6 +41,8 @@ class History:
 
     budget: Budget | None = None
     """The one used last."""
+    cap: Budget | None = None
+    """The most that the data's owner allows: the budget used first, until the owner raises it."""
     plan: Counter[Protected] | None = None
     """What was committed, grouped."""
     spent: Counter[Protected] = field(default_factory=Counter)
@@ -60,10 +62,14 @@ class History:
             raise ValueError(f"Expected another row {row.sequence} of kind {row.kind}.") from error
 
     def _read(self, row: Row, body: Mapping[str, Any]) -> None:
+        if row.kind == "allow":
+            self.cap = Budget(**body["budget"])
+            return
         if row.kind in {"plan", "reserve"}:
             events = tuple(from_json(event) for event in body["events"])
             counts = grouped(events)
             self.budget = Budget(**body["budget"])
+            self.cap = self.cap or self.budget
             if row.kind == "plan":
                 self.plan = counts
             else:
@@ -105,6 +111,10 @@ class Statement:
     """The ledger's last row, whichever account's."""
     head: str | None
     """Its hash."""
+    allowed: float | None
+    """The most epsilon that the data's owner allows, whatever budget is named."""
+    held: list[dict[str, Any]]
+    """As `events`, with the rest of a committed plan: what a next plan comes on top of."""
     events: list[dict[str, Any]]
     """Equal events once, with all their steps, as `events.as_json`."""
     releases: list[dict[str, Any]]
@@ -155,13 +165,15 @@ def state(history: History, budget: Budget, head: Anchor, chain: str = "intact")
         chain=chain,
         sequence=head.sequence,
         head=head.digest,
+        allowed=(history.cap or budget).epsilon,
+        held=[as_json(event) for event in expanded(held(history))],
         events=[as_json(event) for event in spent],
         releases=[_release(release) for release in history.releases.values()],
     )
 
 
 def _filtered(history: History, budget: Budget) -> float:
-    return filter_epsilon(expanded(held(history)), budget)
+    return filter_epsilon(expanded(held(history)), history.cap or budget)
 
 
 def read_statements(path: Path) -> list[Statement]:
@@ -178,7 +190,7 @@ def read_statements(path: Path) -> list[Statement]:
         raise LedgerError(f"ledger {path} is no ledger: name the file that privacy.ledger names")
     chain = found.fault or "intact"
     head = Anchor(rows[-1].sequence, rows[-1].hash) if rows else None
-    statements = [_reported(history, head, chain) for history in _histories(rows)]
+    statements = [_reported(history, head, chain) for history in histories(rows).values()]
     return statements if statements or not found.fault else [_unreadable(chain, head)]
 
 
@@ -197,13 +209,14 @@ def _examined(path: Path) -> Found:
     return found
 
 
-def _histories(rows: Iterable[Row]) -> list[History]:
-    histories: dict[str, History] = {}
+def histories(rows: Iterable[Row]) -> dict[str, History]:
+    """Every account's history, by the account's name."""
+    found: dict[str, History] = {}
     for row in rows:
         if row.kind != "genesis":
             with suppress(ValueError):
-                histories.setdefault(row.account, History()).read(row)
-    return list(histories.values())
+                found.setdefault(row.account, History()).read(row)
+    return found
 
 
 def _reported(history: History, head: Anchor | None, chain: str) -> Statement:
@@ -215,7 +228,8 @@ def _reported(history: History, head: Anchor | None, chain: str) -> Statement:
 
 def _unreadable(chain: str, head: Anchor | None) -> Statement:
     nothing = dict.fromkeys(Statement.__dataclass_fields__)
-    known = {"committed": False, "enforced_by": "", "chain": chain, "events": [], "releases": []}
+    known = {"committed": False, "enforced_by": "", "chain": chain}
+    known |= {"held": [], "events": [], "releases": []}
     place = {"sequence": head.sequence, "head": head.digest} if head else {}
     return Statement(**nothing | known | place)  # type: ignore[arg-type]
 

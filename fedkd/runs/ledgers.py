@@ -1,5 +1,6 @@
 """Privacy, planned and spent: forecasts of experiments, and what the ledgers of parties say."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -7,13 +8,14 @@ from typing import Any
 
 from fedkd import config
 from fedkd.config import Experiment
-from fedkd.errors import LedgerError
+from fedkd.errors import LedgerError, UsageError
 from fedkd.federation import world
-from fedkd.federation.engines import client_ledger, server_ledger
+from fedkd.federation.engines import client_ledger, client_ledgers, server_ledger
 from fedkd.methods import protection
 from fedkd.methods.protection import Forecast
 from fedkd.privacy.chain import Anchor, examine
 from fedkd.privacy.events import Protected, from_json
+from fedkd.privacy.ledger import Ledger
 from fedkd.privacy.statement import Statement, read_statements
 from fedkd.runs.folder import RunFolder
 
@@ -58,6 +60,19 @@ def read(path: Path) -> list[Told]:
     return [Told(file, each) for file in files for each in read_statements(file)]
 
 
+def allow(path: Path, epsilon: float) -> None:
+    """Let each account of a ledger spend up to `epsilon` in all, as the data's owner may.
+
+    Raises:
+        UsageError: epsilon is not a positive number.
+        LedgerError: there is no ledger at `path`, or it cannot be believed.
+    """
+    if not (math.isfinite(epsilon) and epsilon > 0):
+        raise UsageError(f"epsilon is {epsilon:g}: expected a finite number > 0")
+    read_statements(path)  # refuses what is no ledger, where opening one would make it
+    Ledger(path).allow(epsilon)
+
+
 def as_dict(told: Sequence[Told]) -> dict[str, Any]:
     """The account with the most spent, or one that is broken; all of them under `accounts`."""
     worst = max(told, key=lambda each: (each.statement.chain != "intact", _epsilon(each)))
@@ -67,14 +82,13 @@ def as_dict(told: Sequence[Told]) -> dict[str, Any]:
 
 def _of_run(path: Path) -> list[Told]:
     run, privacy = RunFolder(path), config.load(path / "config.toml").privacy
-    seen = run.standings()
-    anchors: dict[Path, Anchor | None] = {
-        client_ledger(privacy, run.states, client): Anchor(seen[client].sequence, seen[client].head)
-        for client in sorted(seen)
+    seen = {
+        client_ledger(privacy, run.states, client): Anchor(at.sequence, at.head)
+        for client, at in run.standings().items()
     }
-    server = server_ledger(privacy, run.states)
-    if server.exists():
-        anchors[server] = None
+    # Also those that no kept answer speaks of: a client may have spent and then failed.
+    files = {*seen, *client_ledgers(privacy, run.states), server_ledger(privacy, run.states)}
+    anchors = {file: seen.get(file) for file in sorted(files) if file in seen or file.exists()}
     if not anchors:
         raise LedgerError(
             f"run {str(path)!r} holds no ledger: its privacy.unit is {privacy.unit!r}, or no round "
@@ -100,13 +114,18 @@ def _anchored(path: Path, statement: Statement, anchor: Anchor | None) -> Statem
 
 def _spent(experiment: Experiment, ledger: Path) -> list[Protected]:
     allowed = protection.budget(experiment.privacy)
-    told = [each for each in read(ledger) if allowed and each.statement.unit == allowed.unit]
+    told = [
+        each
+        for each in read(ledger)
+        if allowed
+        and (each.statement.unit, each.statement.adjacency) == (allowed.unit, allowed.adjacency)
+    ]
     for each in told:
         if each.statement.chain != "intact":
             raise LedgerError(f"ledger {str(each.path)!r}: {each.statement.chain}")
     if not told:
         return []
-    return [from_json(event) for event in max(told, key=_epsilon).statement.events]
+    return [from_json(event) for event in max(told, key=_epsilon).statement.held]
 
 
 def _epsilon(told: Told) -> float:

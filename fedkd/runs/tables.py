@@ -97,7 +97,7 @@ def _account(told: Statement) -> list[tuple[str, str]]:
         ("chain", told.chain),
         ("unit", f"{told.unit}, {told.adjacency}, delta {told.delta:g}"),
         ("epsilon", f"{told.epsilon:.4g} by PLD, {told.epsilon_rdp:.4g} by RDP"),
-        ("budget", f"{told.budget:g}, of which {told.left:.4g} is left"),
+        ("budget", f"{told.budget:g}, of which {told.left:.4g} is left; allowed: {told.allowed:g}"),
         ("plan", "committed" if told.committed else "not committed: chosen as it went"),
         ("enforced by", told.enforced_by),
         ("head", f"row {told.sequence}, {(told.head or '')[:16]}"),

@@ -5,6 +5,7 @@ import torch
 from fedkd.exchange.codec import TensorSpec
 from fedkd.exchange.messages import PostProcessing, Release, Value
 from fedkd.methods.base import Card
+from fedkd.methods.dsfl import DSFL
 from fedkd.methods.fedmd import FedMD, FedMDParams
 from fedkd.privacy.events import Gaussian, Unprotected
 
@@ -58,4 +59,36 @@ class Histogram(FedMD):
 
     def server(self, ctx, uploads):
         SEEN.extend(tuple(upload["histogram"].tolist()) for upload in uploads.values())
+        return super().server(ctx, uploads)
+
+
+class FailsParams(FedMDParams):
+    fails: int
+
+
+class Fails(FedMD):
+    """One client trains, and then fails."""
+
+    Params = FailsParams
+
+    def client(self, ctx, broadcast):
+        upload = super().client(ctx, broadcast)
+        if ctx.client == self.params.fails:
+            raise RuntimeError
+        return upload
+
+
+class Pools(FedMD):
+    """The server part looks at everybody's data."""
+
+    def server(self, ctx, uploads):
+        ctx.pooled()
+        return super().server(ctx, uploads)
+
+
+class Forgets(DSFL):
+    """The server part combines answers as they are."""
+
+    def server(self, ctx, uploads):
+        ctx.protect = lambda answers: answers
         return super().server(ctx, uploads)

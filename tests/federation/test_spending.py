@@ -9,7 +9,8 @@ import tiny
 import torch
 
 from fedkd import errors
-from fedkd.errors import BudgetError, ConfigError
+from fedkd.config import MethodChoice
+from fedkd.errors import BudgetError, ConfigError, FederationError
 from fedkd.federation import engines, wire
 from fedkd.federation.client import Memory, client_app
 from fedkd.federation.inprocess import InProcessGrid
@@ -21,6 +22,7 @@ from fedkd.privacy import accountant
 from fedkd.privacy.budget import Budget
 from fedkd.privacy.events import Gaussian
 from fedkd.privacy.ledger import Ledger, fingerprint
+from fedkd.runs import ledgers
 from fedkd.runs.folder import RunFolder
 from fedkd.runs.simulate import simulate
 
@@ -83,12 +85,10 @@ def test_the_config_in_the_run_folder_has_the_noise_and_gives_the_same_plan(fini
 
 
 def test_a_client_over_its_budget_is_left_out_untouched_and_the_others_go_on(rows, tmp_path):
-    ledgers = tmp_path / "ledgers"
-    experiment = tiny.experiment(
-        rows, {**DP, "privacy.ledger": str(ledgers), "clients.quorum": 0.5}
-    )
+    folder = tmp_path / "ledgers"
+    experiment = tiny.experiment(rows, {**DP, "privacy.ledger": str(folder), "clients.quorum": 0.5})
     world = prepare(experiment)
-    victim = ledgers / "client-0002.db"
+    victim = folder / "client-0002.db"
     spend_before(world, 2, victim, [Gaussian("earlier", 1.0)])
     before = victim.read_bytes()
     summary = simulate(experiment, tmp_path / "run", tiny.Quiet())
@@ -159,6 +159,8 @@ def test_what_was_made_and_not_kept_is_sent_again_at_no_cost(rows, tmp_path):
     assert len(answers) == 4
     kept = {path.parent.name: path.read_bytes() for path in dying.states.glob("*/answer-000002*")}
     assert kept == answers
+    told = ledgers.read(tmp_path / "run")
+    assert {release["state"] for each in told for release in each.statement.releases} == {"sent"}
 
 
 def copied(folder, to):
@@ -312,7 +314,7 @@ def test_a_client_unit_is_spent_by_the_server(rows, tmp_path, unit):
     summary = simulate(many(rows, unit), tmp_path / "run", tiny.Quiet())
     privacy = summary["privacy"]
     assert 19 < privacy["epsilon"] <= 20
-    assert privacy["adjacency"] == ("replace-one" if unit == "client-votes" else "add-remove")
+    assert privacy["adjacency"] == "replace-one"
     assert privacy["signal_to_noise"] >= 3
     # What a client sends is seen by the server alone; no score of a single teacher may show.
     assert summary["teachers"] is None
@@ -389,7 +391,58 @@ def test_a_plan_has_every_event_of_the_run(rows):
     world = prepare(tiny.experiment(rows, changes))
     plan = protection.plan(world.method, world.setting)
     assert [(event.what, event.steps) for event in plan] == [
-        ("teacher training", 6),
-        ("example count", 1),
-        *[("teacher training", 6)] * 6,
+        *[("teacher training", 6), ("example count", 1)] * 3,  # the first round, and two spare
+        *[("teacher training", 6)] * 4,
     ]
+
+
+def test_the_first_budget_is_the_most_that_a_later_experiment_may_name(rows, tmp_path):
+    changes = {**DP, "privacy.ledger": str(tmp_path / "ledgers"), "privacy.noise_multiplier": 4.0}
+    simulate(tiny.experiment(rows, changes), tmp_path / "one", tiny.Quiet())
+    for greedy in ({"privacy.epsilon": 80.0}, {"privacy.delta": 1e-4}):
+        with pytest.raises(BudgetError, match=REFUSED):
+            simulate(tiny.experiment(rows, {**changes, **greedy}), tmp_path / "two", tiny.Quiet())
+        shutil.rmtree(tmp_path / "two")
+    for ledger in (tmp_path / "ledgers").glob("*.db"):
+        ledgers.allow(ledger, 80.0)
+    raised = tiny.experiment(rows, {**changes, "privacy.epsilon": 80.0})
+    assert simulate(raised, tmp_path / "two", tiny.Quiet())["failures"] == 0
+
+
+@pytest.mark.parametrize("key", ["clip", "noise_multiplier", "delta", "ledger", "sample_rate"])
+def test_a_privacy_key_without_a_budget_is_no_silent_protection(rows, key):
+    value = "ledgers" if key == "ledger" else 0.25
+    with pytest.raises(ConfigError, match=f"privacy.{key} is .* would protect nothing"):
+        tiny.experiment(rows, {f"privacy.{key}": value})
+
+
+def test_a_delta_that_may_publish_a_record_is_refused(rows):
+    with pytest.raises(ConfigError, match=r"privacy\.delta is 0\.02, not below 1 / 50 \(records\)"):
+        prepare(tiny.experiment(rows, {**DP, "privacy.delta": 0.02}))
+
+
+def test_what_a_client_spent_before_it_failed_is_reported(rows, tmp_path):
+    experiment = tiny.experiment(
+        rows, {**DP, "rounds": 2, "method": {"name": "leaky:Fails", "fails": 3}}
+    )
+    summary = simulate(experiment, tmp_path / "run", tiny.Quiet())
+    told = ledgers.read(tmp_path / "run")
+    assert len(told) == 4  # also of the client that never answered
+    assert summary["failures"] == 2
+    most = max(each.statement.enforced for each in told)
+    assert summary["privacy"]["epsilon"] == pytest.approx(most)
+
+
+def test_a_server_part_gets_no_pooled_data_under_dp(rows, tmp_path):
+    experiment = tiny.experiment(rows, {**DP, "method.name": "leaky:Pools"})
+    with pytest.raises(BudgetError, match=r"ctx\.pooled hands out"):
+        simulate(experiment, tmp_path / "run", tiny.Quiet())
+
+
+def test_a_method_that_forgets_the_servers_noise_keeps_nothing(rows, tmp_path):
+    experiment = many(rows, "client-votes").model_copy(
+        update={"method": MethodChoice(name="leaky:Forgets", public_per_round=5)}
+    )
+    with pytest.raises(FederationError, match=r"did not ask ctx\.protect"):
+        simulate(experiment, tmp_path / "run", tiny.Quiet())
+    assert not (tmp_path / "run" / "student.safetensors").exists()

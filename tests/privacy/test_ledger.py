@@ -377,18 +377,25 @@ def cheaper(events, *_):
 
 class Model:
     def __init__(self):
-        self.plan, self.spent, self.states, self.budget = None, [], [], 20
+        self.plan, self.spent, self.states, self.budget, self.cap = None, [], [], 20, None
 
     def commit(self, plan):
+        self.require_allowed()
         same = self.plan is not None and grouped(self.plan) == grouped(plan)
         if self.spent and not (same and grouped(self.spent) <= grouped(plan)):
             return False
         if cheaper(plan) > self.budget:
             raise BudgetError
         self.plan = plan
+        self.cap = self.cap or self.budget
         return True
 
+    def require_allowed(self):
+        if self.cap is not None and self.budget > self.cap:
+            raise BudgetError
+
     def reserve(self, events):
+        self.require_allowed()
         after = [*self.spent, *events]
         by_plan = self.plan is not None and grouped(after) <= grouped(self.plan)
         held = grouped(after) | grouped(self.plan or [])
@@ -397,6 +404,7 @@ class Model:
         ):
             raise BudgetError
         self.spent = after
+        self.cap = self.cap or self.budget
         self.states.append("reserve")
 
     def step(self, index, kind):
