@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -51,7 +51,10 @@ Override = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on after the last finished round, to the same bits.")
+    bool,
+    typer.Option(
+        "--resume", help="Go on after the last finished round, to the same bits but for DP noise."
+    ),
 ]
 
 
@@ -74,6 +77,10 @@ def _options(
         ),
     ] = False,
 ) -> None:
+    own = logging.getLogger("fedkd")
+    # Opacus and absl give the root logger handlers of their own, which would print every traceback.
+    own.addHandler(logging.NullHandler())
+    own.propagate = debug
     if debug:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)
 
@@ -171,7 +178,17 @@ def methods(*, as_json: AsJson = False) -> None:
         out.print(f"[bold]{name}[/bold]  [dim]{card['paper']}[/dim]")
         for heading in ("sends", "needs", "returns"):
             out.print(f"  {heading:<8}{card[heading]}", highlight=False)
-        out.print(f"  models  {'may differ' if card['unlike_models'] else 'must be equal'}\n")
+        out.print(f"  models  {'may differ' if card['unlike_models'] else 'must be equal'}")
+        out.print(f"  privacy {_units(card)}\n", highlight=False)
+
+
+def _units(card: dict[str, Any]) -> str:
+    """The units of [privacy] that a method runs under."""
+    if card["no_dp"]:
+        return f"none: {card['no_dp']}"
+    units = ["record", *(["client-votes", "client-logits"] if card["client_units"] else [])]
+    counts = "; pays for its " + " and ".join(card["counts"]) if card["counts"] else ""
+    return ", ".join(units) + counts
 
 
 @app.command()
@@ -222,6 +239,7 @@ def audit_plan(
         typer.echo(json.dumps(asdict(forecast), indent=2))
     else:
         out.print(tables.forecast(forecast))
+    ledgers.check(forecast)
     if forecast.epsilon > forecast.budget:
         raise BudgetError(
             f"the plan costs epsilon {forecast.epsilon:.4g} of a budget of {forecast.budget:g}: "

@@ -10,6 +10,7 @@
     │   └── MessageError        a message that is not what was agreed
     ├── PrivacyViolationError   exit 3: an audit found more leakage than was claimed
     └── BudgetError             exit 4: a privacy budget does not allow it
+        ├── UnpaidError         private data that a method would use or send unpaid
         └── LedgerError         a ledger that was changed, cut, rolled back or lost its key
 
 Every message is one line that names the thing, its value, what was expected and the remedy.
@@ -62,6 +63,10 @@ class BudgetError(FedkdError):
     """A privacy budget does not allow what was asked."""
 
     exit_status = 4
+
+
+class UnpaidError(BudgetError):
+    """Private data that a method would touch or send without an event that pays for it."""
 
 
 class LedgerError(BudgetError):

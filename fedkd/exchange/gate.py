@@ -7,7 +7,7 @@ client's ledger holds. Otherwise everything may leave, and each receipt says wha
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fedkd.errors import BudgetError, MessageError
+from fedkd.errors import MessageError, UnpaidError
 from fedkd.exchange.messages import Public, Release, Upload, Value
 from fedkd.privacy.events import Protected, Unprotected
 
@@ -34,7 +34,7 @@ def release(upload: Upload, paid: Paid | None = None) -> tuple[Receipt, ...]:
 
     Raises:
         MessageError: something in the upload is no `Value`, so nobody said where it comes from.
-        BudgetError: a value comes from private data, and nobody paid for it.
+        UnpaidError: a value comes from private data, and nobody paid for it.
     """
     sizes: dict[tuple[str, str], int] = {}
     for name, value in upload.values.items():
@@ -56,13 +56,13 @@ def _require_paid(name: str, value: Value, paid: Paid) -> None:
         return
     event = origin.event if isinstance(origin, Release) else origin.of
     if isinstance(event, Unprotected):
-        raise BudgetError(
+        raise UnpaidError(
             f"upload field {name!r} comes from private data unprotected ({event}): "
             "privacy.unit = 'record' lets out only what the teacher's DP-SGD covers and counts "
             "that are paid for; leave the field out, or pay for it as an event"
         )
     if event.unit != "record" or not paid(event):
-        raise BudgetError(
+        raise UnpaidError(
             f"upload field {name!r} names an event that this client's ledger does not hold "
             f"({event}): nothing leaves unpaid"
         )

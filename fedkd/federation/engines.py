@@ -5,6 +5,7 @@ import importlib.util
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -31,13 +32,30 @@ _LEDGER = "ledger.db"
 
 
 def check(world: World) -> None:
-    """Refuse an engine that is not installed.
+    """Refuse an engine that is not installed, and a folder that cannot hold ledgers.
 
     Raises:
-        ConfigError: with the command that installs it.
+        ConfigError: with the remedy.
+        LedgerError: a ledger that is there already cannot be believed.
     """
     if world.experiment.engine.kind == "ray" and importlib.util.find_spec("ray") is None:
         raise ConfigError("engine.kind is 'ray', which is not installed: pip install 'fedkd[ray]'")
+    if (shared := world.experiment.privacy.ledger) is not None:
+        _check_ledgers(world.experiment.privacy, Path(shared))
+
+
+def _check_ledgers(privacy: Privacy, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"privacy.ledger is {str(folder)!r}: {error.strerror}; expected a folder that can be "
+            "written, or leave it out"
+        ) from error
+    for ledger in client_ledgers(privacy, folder):
+        Ledger(ledger)  # looks at every byte of it
 
 
 def simulate(world: World, keeper: Keeper, observer: Observer, *, states: Path | None) -> nn.Module:

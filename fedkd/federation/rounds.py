@@ -14,7 +14,7 @@ from flwr.serverapp import Grid
 from torch import Tensor, nn
 
 from fedkd.data.types import Samples
-from fedkd.errors import BudgetError, FederationError
+from fedkd.errors import FederationError, UnpaidError
 from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Broadcast, Tensors
 from fedkd.federation.answers import Observer, Record
@@ -140,7 +140,7 @@ def _release(allowance: Allowance, student: nn.Module) -> None:
 
 
 def _no_pool() -> Samples:
-    raise BudgetError(
+    raise UnpaidError(
         "ctx.pooled hands out all clients' private data, which privacy.unit protects: only a "
         "method that runs without differential privacy may ask for it"
     )

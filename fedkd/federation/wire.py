@@ -74,17 +74,20 @@ class Failure:
     @property
     def refused(self) -> bool:
         """Whether a budget, or a ledger that cannot be believed, did not allow the round."""
-        return self.kind in ("BudgetError", "LedgerError")
+        return self.kind in _REFUSALS
 
     def __str__(self) -> str:
-        if self.kind == "BudgetError":
-            return "its privacy budget does not allow the round"
-        if self.kind == "LedgerError":
-            return "its ledger of spent privacy cannot be believed"
+        if self.kind in _REFUSALS:
+            return _REFUSALS[self.kind]
         kind = self.kind if self.kind in _KINDS else "Exception"
         return f"{kind} while {_DOING[self.phase]}" if self.phase in _DOING else kind
 
 
+_REFUSALS = {
+    "BudgetError": "its privacy budget does not allow the round",
+    "UnpaidError": "its method uses or sends private data that nobody paid for",
+    "LedgerError": "its ledger of spent privacy cannot be believed",
+}
 _DOING = dict(zip(PHASES, ("distilling", "training", "answering", "evaluating"), strict=True))
 
 

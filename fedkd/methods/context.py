@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fedkd import rng
 from fedkd.config import ModelSpec, Optimisation
 from fedkd.data.types import Samples
-from fedkd.errors import BudgetError
+from fedkd.errors import UnpaidError
 from fedkd.exchange.messages import (
     PostProcessing,
     Provenance,
@@ -56,10 +56,10 @@ class ClientContext:
         """The private data. Nothing of it leaves except in a `Value`.
 
         Raises:
-            BudgetError: it is protected, so that only what is paid for may touch it.
+            UnpaidError: it is protected, so that only what is paid for may touch it.
         """
         if self.allowance is not None:
-            raise BudgetError(
+            raise UnpaidError(
                 "private data is protected by privacy.unit = 'record': a method reaches it through "
                 "ctx.train, ctx.example_count and ctx.class_counts alone"
             )

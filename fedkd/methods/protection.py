@@ -78,7 +78,7 @@ def resolve(method: Method, setting: Setting) -> Setting:
             f"{cost:.4g}: expected at most {allowed}; leave it out to have it computed, or plan "
             "fewer rounds or epochs"
         )
-    _check_signal(method, setting)
+    check_signal(signal_to_noise(method, setting))
     return setting
 
 
@@ -166,17 +166,21 @@ def forecast(method: Method, setting: Setting, spent: Sequence[Protected] = ()) 
         noise_multiplier=setting.experiment.privacy.noise_multiplier or needed,
         noise_needed=needed,
         signal_to_noise=signal_to_noise(method, setting),
-        terms=tuple(
-            Term(
-                what=event.what,
-                mechanism=type(event).__name__.lower(),
-                noise_multiplier=event.noise_multiplier,
-                sample_rate=event.sample_rate if isinstance(event, Gaussian) else 1.0,
-                steps=steps,
-                epsilon=_pld([replace(event, steps=steps)], allowed),
-            )
-            for event, steps in grouped(planned).items()
-        ),
+        terms=_terms(planned, allowed),
+    )
+
+
+def _terms(events: Sequence[Protected], allowed: Budget) -> tuple[Term, ...]:
+    return tuple(
+        Term(
+            what=event.what,
+            mechanism=type(event).__name__.lower(),
+            noise_multiplier=event.noise_multiplier,
+            sample_rate=event.sample_rate if isinstance(event, Gaussian) else 1.0,
+            steps=steps,
+            epsilon=_pld([replace(event, steps=steps)], allowed),
+        )
+        for event, steps in grouped(events).items()
     )
 
 
@@ -207,14 +211,17 @@ def _needed(
     return noise_for(allowed, planned, spent=spent)
 
 
-def _check_signal(method: Method, setting: Setting) -> None:
-    ratio = signal_to_noise(method, setting)
+def check_signal(ratio: float | None) -> None:
+    """Refuse a plan whose student would learn noise; None passes.
+
+    Raises:
+        ConfigError: the signal-to-noise ratio is below 3.
+    """
     if ratio is not None and ratio < _LEAST_SIGNAL:
         raise ConfigError(
-            f"privacy.unit = {setting.experiment.privacy.unit!r} is hopeless here: a unanimous "
-            f"answer of {setting.clients} clients is {ratio:.2g} times the noise on it, expected "
-            f"at least {_LEAST_SIGNAL:g}; take more clients, fewer proxy samples or rounds, a "
-            "larger epsilon, or unit = 'record'"
+            f"privacy.unit is hopeless here: a unanimous answer of all clients is {ratio:.2g} "
+            f"times the noise on it, expected at least {_LEAST_SIGNAL:g}; take more clients, fewer "
+            "proxy samples or rounds, a larger epsilon, or unit = 'record'"
         )
 
 
@@ -223,6 +230,11 @@ def _check_method(method: Method, setting: Setting) -> None:
     name, unit = setting.experiment.method.name, setting.experiment.privacy.unit
     if method.card.no_dp:
         raise ConfigError(f"method {name!r} cannot run under {unit!r}: {method.card.no_dp}")
+    if unit == "record" and not (method.card.has_teachers or method.card.counts):
+        raise ConfigError(
+            f"method {name!r} touches no private data by its card, so there is nothing to protect: "
+            "leave out [privacy]"
+        )
     if unit != "record" and not method.card.client_units:
         raise ConfigError(
             f"method {name!r} cannot run under {unit!r}: its server part does not combine "

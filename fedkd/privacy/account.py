@@ -217,9 +217,9 @@ class Account:
         some = "; ".join(str(event) for event in events[:3])
         more = f" and {len(events) - 3} more" if len(events) > 3 else ""
         past = self._history
-        counted = filter_epsilon(expanded(held(past)), past.cap or self._budget)
+        spent = epsilon(expanded(past.spent), self._budget.delta)
         return (
             f"{what} asks for {some}{more}: epsilon would be {cost:.4g} by {how} and the budget is "
-            f"{self._budget}, of which {counted:.4g} is taken by the RDP filter: "
+            f"{self._budget}, of which {spent:.4g} is spent by PLD: "
             "take more noise, fewer steps or fewer rounds, or have the data's owner raise it"
         )

@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
-from fedkd.errors import BudgetError
+from fedkd.errors import UnpaidError
 from fedkd.privacy.events import Protected, grouped
 from fedkd.privacy.ledger import Account
 
@@ -31,10 +31,10 @@ class Allowance:
         """Write down that the data is about to be touched for `event`. Call it before it is.
 
         Raises:
-            BudgetError: the event was not reserved, or has happened already.
+            UnpaidError: the event was not reserved, or has happened already.
         """
         if self._left[event] < 1:
-            raise BudgetError(
+            raise UnpaidError(
                 f"{event}: not among what this round reserved, or done already; the method's card "
                 "must name every count that it sends, and a method trains once a round"
             )

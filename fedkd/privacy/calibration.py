@@ -118,10 +118,12 @@ def _rounded_up(noise: float) -> float:
 def _refusal(target: Budget, planned: list[Protected], spent: list[Protected]) -> BudgetError:
     if spent:
         before, after = (accountant.filter_epsilon(each, target) for each in (spent, planned))
+        why = f"{before:.4g} is taken already, as the RDP filter counts what follows on results"
     else:
-        before, after = 0.0, accountant.epsilon(planned, target.delta)
+        after = accountant.epsilon(planned, target.delta)
+        why = "what has noise of its own, such as counts, takes it"
     return BudgetError(
-        f"No noise fits the plan into the budget of {target}: epsilon {before:.4g} is spent already"
-        f" and {after:.4g} would be with a noise multiplier of {MOST_NOISE:g}; raise the budget,"
-        " plan fewer steps, or use other data."
+        f"no noise fits the plan into the budget of {target}: epsilon would be {after:.4g} with a "
+        f"noise multiplier of {MOST_NOISE:g}, since {why}; raise the budget, send fewer counts or "
+        "with more noise, or plan fewer steps"
     )

@@ -58,10 +58,12 @@ def compare(runs: Sequence[Run]) -> list[ComparisonRow]:
 
 
 def by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """The runs of each method, by seed."""
+    """The runs of each method, by seed; another budget is another row."""
     groups: dict[str, list[Run]] = {}
     for run in sorted(runs, key=lambda run: run.summary.seed):
-        groups.setdefault(run.summary.method, []).append(run)
+        budget = run.summary.privacy.budget
+        private = "" if budget is None else f", epsilon {budget:g}"
+        groups.setdefault(run.summary.method + private, []).append(run)
     return groups
 
 

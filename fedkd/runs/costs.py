@@ -79,7 +79,9 @@ def time_by_phase(rounds: Sequence[Round]) -> Chart:
         f"The rounds took {duration(total)}, of which the server worked {duration(server)}"
         f" ({percent(server / total if total else 0)})"
     )
-    if values:
+    if not any(not name.startswith("server: ") for name in phases):
+        caption += "; the clients’ seconds stay with them"
+    elif values:
         longest, seconds = phases.most_common(1)[0]
         share = seconds / max(1e-9, sum(phases.values()))
         caption += (

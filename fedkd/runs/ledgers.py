@@ -1,7 +1,7 @@
 """Privacy, planned and spent: forecasts of experiments, and what the ledgers of parties say."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from fedkd.federation import world
 from fedkd.federation.engines import client_ledger, client_ledgers, server_ledger
 from fedkd.methods import protection
 from fedkd.methods.protection import Forecast
-from fedkd.privacy.chain import Anchor, examine
+from fedkd.privacy.chain import Anchor, beside, examine
 from fedkd.privacy.events import Protected, from_json
 from fedkd.privacy.ledger import Ledger
 from fedkd.privacy.statement import Statement, read_statements
@@ -31,14 +31,27 @@ class Told:
 def forecast(experiment: Experiment, ledger: Path | None = None) -> Forecast:
     """What an experiment will cost in privacy, on top of what a ledger holds.
 
-    Of a ledger with several accounts of the experiment's unit, the one with the most spent counts.
+    Without `ledger` that is what the experiment's own shared ledgers hold, if there are any. Of a
+    ledger with several accounts of the experiment's unit, the one with the most spent counts.
 
     Raises:
         UsageError: the experiment will not do, or it protects nothing.
         BudgetError: no noise is enough.
         LedgerError: the ledger is none, or cannot be believed.
     """
+    shared = experiment.privacy.ledger
+    if ledger is None and shared is not None and next(_ledgers_in(Path(shared)), None):
+        ledger = Path(shared).expanduser()
     return world.forecast(experiment, spent=_spent(experiment, ledger) if ledger else ())
+
+
+def check(told: Forecast) -> None:
+    """Refuse a forecast that promises nothing but noise.
+
+    Raises:
+        ConfigError: the signal-to-noise ratio is too low.
+    """
+    protection.check_signal(told.signal_to_noise)
 
 
 def read(path: Path) -> list[Told]:
@@ -47,13 +60,14 @@ def read(path: Path) -> list[Told]:
     A run's ledgers are also held against the heads that its server saw last.
 
     Raises:
-        LedgerError: there is no ledger at `path`.
+        UsageError: there is no ledger at `path`.
+        LedgerError: a ledger of the run is missing.
     """
     if (path / "config.toml").exists():
         return _of_run(path)
-    files = sorted(path.rglob("*.db")) if path.is_dir() else [path]
+    files = list(_ledgers_in(path)) if path.is_dir() else [_required(path)]
     if not files:
-        raise LedgerError(
+        raise UsageError(
             f"folder {str(path)!r} holds no ledger: expected a ledger, a folder of them, or a run "
             "with privacy.epsilon"
         )
@@ -64,13 +78,12 @@ def allow(path: Path, epsilon: float) -> None:
     """Let each account of a ledger spend up to `epsilon` in all, as the data's owner may.
 
     Raises:
-        UsageError: epsilon is not a positive number.
-        LedgerError: there is no ledger at `path`, or it cannot be believed.
+        UsageError: epsilon is not a positive number, or there is no ledger at `path`.
+        LedgerError: the ledger cannot be believed.
     """
     if not (math.isfinite(epsilon) and epsilon > 0):
         raise UsageError(f"epsilon is {epsilon:g}: expected a finite number > 0")
-    read_statements(path)  # refuses what is no ledger, where opening one would make it
-    Ledger(path).allow(epsilon)
+    Ledger(_required(path)).allow(epsilon)
 
 
 def as_dict(told: Sequence[Told]) -> dict[str, Any]:
@@ -78,6 +91,20 @@ def as_dict(told: Sequence[Told]) -> dict[str, Any]:
     worst = max(told, key=lambda each: (each.statement.chain != "intact", _epsilon(each)))
     accounts = [{"path": str(each.path), **asdict(each.statement)} for each in told]
     return {**asdict(worst.statement), "accounts": accounts}
+
+
+def _ledgers_in(folder: Path) -> Iterator[Path]:
+    """The ledgers under a folder: what has a seal beside it."""
+    found = sorted(folder.expanduser().rglob("*.db"))
+    return (file for file in found if file.is_file() and beside(file, ".seal").exists())
+
+
+def _required(path: Path) -> Path:
+    """`path`, if a ledger stands there or did: opening one that does not would make it."""
+    if not any(beside(path, suffix).exists() for suffix in (".seal", ".key")):
+        what = "is no ledger" if path.exists() else "does not exist"
+        raise UsageError(f"ledger {str(path)!r} {what}: name the file of an existing one")
+    return path
 
 
 def _of_run(path: Path) -> list[Told]:
@@ -90,9 +117,15 @@ def _of_run(path: Path) -> list[Told]:
     files = {*seen, *client_ledgers(privacy, run.states), server_ledger(privacy, run.states)}
     anchors = {file: seen.get(file) for file in sorted(files) if file in seen or file.exists()}
     if not anchors:
+        raise UsageError(
+            f"run {str(path)!r} holds no ledger: "
+            + ("its privacy.unit is 'none'" if privacy.unit == "none" else "nothing was spent yet")
+        )
+    missing = [file for file in anchors if not file.exists()]
+    if missing:
         raise LedgerError(
-            f"run {str(path)!r} holds no ledger: its privacy.unit is {privacy.unit!r}, or no round "
-            "of it was kept"
+            f"ledger {str(missing[0])!r} is missing, and the server saw its row "
+            f"{seen[missing[0]].sequence}: restore it with its .seal and .key from a backup"
         )
     return [
         Told(file, _anchored(file, each, anchor))

@@ -50,7 +50,7 @@ def write(run: Path) -> Path:
         finding=words.finding(told),
         privacy=words.privacy(told),
         stamp=words.stamp(told.summary.privacy),
-        protected=told.summary.privacy.unit != "none",
+        protected=words.protects(told.summary.privacy),
         spending=spending(told.rounds, told.summary.privacy),
         tiles=_tiles(told),
         accuracy=_accuracy(told, classes),
@@ -147,8 +147,11 @@ def _comparison_privacy(runs: Sequence[Run]) -> dict[str, Any]:
     bare = sum(run.summary.privacy.epsilon is None for run in runs)
     if not bare:
         most = max((run.summary.privacy for run in runs), key=lambda told: told.epsilon or 0)
-        text = f"The most that any of these runs spent: {words.cost(most)}."
-        return {"protected": True, "stamp": words.stamp(most), "privacy": text}
+        text = (
+            f"The most that any of these runs spent: {words.cost(most)}. Runs whose ledgers are "
+            "their own and whose data is the same cost that data more than this together."
+        )
+        return {"protected": words.protects(most), "stamp": words.stamp(most), "privacy": text}
     which = "any" if bare == len(runs) else words.number(bare)
     text = (
         f"No differential privacy in {which} of these runs: what left the clients is not protected "

@@ -1,11 +1,14 @@
 """Numbers and facts of a run in words: what the report says around its charts."""
 
+import math
 import os
 from collections.abc import Sequence
 
 from fedkd.config import Data, Dirichlet, Shards
 from fedkd.runs.recorded import PrivacySummary, Run
 
+_MOST_PROTECTIVE = 20.0
+"""Epsilon beyond which nothing is called protected: odds change by a factor of 500 million."""
 _SMALL = (
     "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
     "twelve",
@@ -170,7 +173,21 @@ def _spent(told: PrivacySummary) -> str:
         return "Nothing was spent."
     return (
         f"Spent: epsilon {told.epsilon:.4g} at delta {told.delta:g} ({told.adjacency}, by "
-        f"{told.accountant}), the largest over all who spend, of a budget of {told.budget:g}. It "
+        f"{told.accountant}), the largest over all who spend, of a budget of {told.budget:g}: the "
+        f"odds of any conclusion change by a factor of at most {_factor(told.epsilon)}, but for a "
+        "chance of delta. It "
         "covers no other release of the same data: not the choice of settings by looking at the "
         "private data, nor what a client publishes elsewhere."
     )
+
+
+def _factor(epsilon: float) -> str:
+    """E to epsilon in words; beyond a million it is no protection that anybody could notice."""
+    if epsilon > math.log(1e6):
+        return "more than a million, which is next to no protection"
+    return f"{math.exp(epsilon):,.0f}" if epsilon > math.log(10) else f"{math.exp(epsilon):.2g}"
+
+
+def protects(told: PrivacySummary) -> bool:
+    """Whether a page may show a run as protected."""
+    return told.epsilon is not None and told.epsilon <= _MOST_PROTECTIVE

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedkd.errors import BudgetError, MessageError
+from fedkd.errors import MessageError, UnpaidError
 from fedkd.exchange.gate import Receipt, release
 from fedkd.exchange.messages import (
     Broadcast,
@@ -93,7 +93,7 @@ def test_under_a_ledger_what_is_public_or_paid_for_leaves() -> None:
 @pytest.mark.parametrize("provenance", [TRAINED, COUNTED])
 def test_under_a_ledger_nothing_unprotected_leaves(provenance: Provenance) -> None:
     upload = Upload({"class means": Value(torch.zeros(2), provenance)})
-    with pytest.raises(BudgetError, match="field 'class means' comes from private data unprotect"):
+    with pytest.raises(UnpaidError, match="field 'class means' comes from private data unprotect"):
         release(upload, lambda event: True)
 
 
@@ -108,13 +108,13 @@ def test_under_a_ledger_nothing_unprotected_leaves(provenance: Provenance) -> No
 def test_under_a_ledger_nothing_leaves_on_an_event_that_it_does_not_hold(
     provenance: Provenance,
 ) -> None:
-    with pytest.raises(BudgetError, match="ledger does not hold"):
+    with pytest.raises(UnpaidError, match="ledger does not hold"):
         release(Upload({"x": Value(torch.zeros(2), provenance)}), nothing)
 
 
 def test_an_event_of_another_unit_pays_for_nothing() -> None:
     votes = Release(Gaussian("votes", 20.0, unit="client"))
-    with pytest.raises(BudgetError, match="ledger does not hold"):
+    with pytest.raises(UnpaidError, match="ledger does not hold"):
         release(Upload({"x": Value(torch.zeros(2), votes)}), lambda event: True)
 
 

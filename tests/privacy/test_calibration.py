@@ -80,7 +80,8 @@ def test_a_plan_that_no_noise_fits_is_refused_in_one_line(
     message = str(caught.value)
     assert "\n" not in message
     assert str(target) in message
-    assert f"epsilon {cost(spent, target, spent) if spent else 0:.4g} is spent already" in message
+    taken = f"{cost(spent, target, spent):.4g} is taken already" if spent else "noise of its own"
+    assert taken in message
     assert "raise the budget" in message
 
 

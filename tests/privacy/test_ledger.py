@@ -287,7 +287,7 @@ def test_without_a_plan_the_filter_stops_the_round_that_is_too_much(path):
     )
     told = str(refused.value)
     assert f"round {granted + 1} asks for training, Gaussian noise 10: epsilon would be 4.0" in told
-    assert "the budget is epsilon 4 at delta 1e-05 (record, add-remove), of which 3.9" in told
+    assert "the budget is epsilon 4 at delta 1e-05 (record, add-remove), of which 3.5" in told
     assert "\n" not in told
 
 
