@@ -24,8 +24,10 @@ class Allowance:
     def __init__(self, account: Account, purpose: str, events: Sequence[Protected]) -> None:
         self._account = account
         self._left = Counter(events)
-        self._reservation = account.reserve(purpose, events)
-        self._touched = False
+        self.used = False
+        """Whether anything was spent of it."""
+        # Where all that a round sends was paid for earlier there is nothing to reserve.
+        self._reservation = account.reserve(purpose, events) if events else None
 
     def spend(self, event: Protected, *, sampler: str = "", generator: str = "") -> None:
         """Write down that the data is about to be touched for `event`. Call it before it is.
@@ -39,25 +41,20 @@ class Allowance:
                 "must name every count that it sends, and a method trains once a round"
             )
         self._left[event] -= 1
-        if not self._touched:
+        if self._reservation is not None and not self.used:
             self._account.touch(self._reservation, sampler=sampler, generator=generator)
-            self._touched = True
+            self.used = True
 
     def paid(self, event: Protected) -> bool:
         """Whether the ledger holds `event`, of this round or an earlier one."""
         return set(grouped([event])) <= set(grouped(self._account.spent()))
 
-    @property
-    def used(self) -> bool:
-        """Whether anything was spent of it."""
-        return self._touched
-
     def settle(self, payload: bytes) -> None:
         """Write down what will leave."""
-        if self._touched:
+        if self._reservation is not None and self.used:
             self._account.settle(self._reservation, digest=hashlib.sha256(payload).hexdigest())
 
     def send(self) -> None:
         """Write down that it leaves, just before it does."""
-        if self._touched:
+        if self._reservation is not None and self.used:
             self._account.send(self._reservation)
