@@ -90,11 +90,7 @@ def _in_process(
     token = WATCHER.set(observer.client_does)
     try:
         with InProcessGrid(app, nodes=world.setting.clients, threads=threads) as grid:
-            ledger = (
-                partial(Ledger, server_ledger(world.experiment.privacy, states))
-                if states
-                else no_ledger
-            )
+            ledger = _server_opens(world, states) if states else no_ledger
             return federate(grid, world, keeper, observer, threads=threads, ledger=ledger)
     finally:
         WATCHER.reset(token)
@@ -109,7 +105,7 @@ def _on_ray(
 
     @server.main()
     def main(grid: Grid, _context: Context) -> None:
-        ledger = partial(Ledger, server_ledger(world.experiment.privacy, states))
+        ledger = _server_opens(world, states)
         outcome.append(federate(grid, world, keeper, observer, threads=threads, ledger=ledger))
 
     client = client_app(partial(_world_of, world.experiment.to_json()), _on_disk(world, states))
@@ -135,6 +131,10 @@ def _on_disk(world: World, states: Path) -> Callable[[Context, int], Memory]:
 def _memory(privacy: Privacy, states: Path, _context: Context, client: int) -> Memory:
     state = DiskState(states / _folder_name(client))
     return Memory(state, partial(Ledger, client_ledger(privacy, states, client)))
+
+
+def _server_opens(world: World, states: Path) -> Callable[[], Ledger]:
+    return partial(Ledger, server_ledger(world.experiment.privacy, states))
 
 
 def client_ledger(privacy: Privacy, states: Path, client: int) -> Path:

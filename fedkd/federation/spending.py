@@ -10,7 +10,7 @@ from fedkd.federation.world import World
 from fedkd.methods import protection
 from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.budget import Budget
-from fedkd.privacy.ledger import Account, Anchor, Ledger, fingerprint
+from fedkd.privacy.ledger import Account, Anchor, Ledger
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,7 @@ class Spending:
         """
         if (seen := call.standing) is not None:
             ledger.check_anchor(Anchor(seen.sequence, seen.head))
-        data = world.data.clients[call.client]
-        return cls._planned(world, ledger, fingerprint(data.x, data.y))
+        return cls._planned(world, ledger, world.fingerprint(call.client))
 
     @classmethod
     def of_clients(cls, world: World, ledger: Ledger) -> Self:

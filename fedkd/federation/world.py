@@ -15,6 +15,7 @@ from fedkd.methods import protection
 from fedkd.methods.base import Method, Setting
 from fedkd.methods.protection import Forecast
 from fedkd.privacy.events import Protected
+from fedkd.privacy.ledger import fingerprint
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,17 @@ class World:
     method: Method
     data: FederatedData
     setting: Setting
+
+    def fingerprint(self, client: int) -> bytes:
+        """A client's data as its ledger knows it; records are hashed once, not in each round."""
+        if client not in self._fingerprints:
+            data = self.data.clients[client]
+            self._fingerprints[client] = fingerprint(data.x, data.y)
+        return self._fingerprints[client]
+
+    @cached_property
+    def _fingerprints(self) -> dict[int, bytes]:
+        return {}
 
     @cached_property
     def test_totals(self) -> Tensor:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fedkd.errors import BudgetError
-from fedkd.privacy.accountant import epsilon, filter_epsilon
+from fedkd.privacy.accountant import epsilon
 from fedkd.privacy.budget import Budget
 from fedkd.privacy.chain import Anchor, Row
 from fedkd.privacy.chain_file import ChainFile
@@ -17,7 +17,7 @@ from fedkd.privacy.statement import (
     Release,
     Statement,
     expanded,
-    held,
+    filtered,
     planned,
     state,
 )
@@ -91,7 +91,7 @@ class Account:
             past = self._past(rows)
             self._require_allowed(past)
             if not planned(past, past.spent + counts, self._budget):
-                cost = filter_epsilon(expanded(held(past, counts)), past.cap or self._budget)
+                cost = filtered(past, self._budget, counts)
                 if not cost <= self._budget.epsilon:
                     how = "the RDP filter" + (" outside the committed plan" if past.plan else "")
                     raise BudgetError(self._refusal(purpose, events, cost, how))

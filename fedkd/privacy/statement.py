@@ -150,7 +150,7 @@ def state(history: History, budget: Budget, head: Anchor, chain: str = "intact")
     """The account's statement under `budget`."""
     spent, delta = expanded(history.spent), budget.delta
     by_plan = planned(history, history.spent, budget)
-    enforced = epsilon(spent, delta) if by_plan else _filtered(history, budget)
+    enforced = epsilon(spent, delta) if by_plan else filtered(history, budget)
     return Statement(
         unit=budget.unit,
         adjacency=budget.adjacency,
@@ -172,8 +172,9 @@ def state(history: History, budget: Budget, head: Anchor, chain: str = "intact")
     )
 
 
-def _filtered(history: History, budget: Budget) -> float:
-    return filter_epsilon(expanded(held(history)), history.cap or budget)
+def filtered(history: History, budget: Budget, more: Counter[Protected] | None = None) -> float:
+    """The epsilon of what is held, and of `more`, by the filter of the owner's cap."""
+    return filter_epsilon(expanded(held(history, more)), history.cap or budget)
 
 
 def read_statements(path: Path) -> list[Statement]:

@@ -446,8 +446,8 @@ def test_any_sequence_of_steps_does_as_a_model_in_memory(actions):
         pytest.MonkeyPatch.context() as patch,
     ):
         for module in (account_module, statement_module):
-            patch.setattr(module, "filter_epsilon", cheap)
             patch.setattr(module, "epsilon", cheaper)
+        patch.setattr(statement_module, "filter_epsilon", cheap)
         run_both(Path(folder) / "ledger", actions)
 
 
