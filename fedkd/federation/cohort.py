@@ -3,6 +3,7 @@
 import math
 import time
 from collections import Counter
+from dataclasses import dataclass
 
 import torch
 from flwr.app import Message
@@ -20,26 +21,46 @@ from fedkd.learning import evaluate
 
 _NO_DEADLINE = 7 * 24 * 3600.0
 """Flower drops a message after 12 hours unless told otherwise."""
-_POLL = 0.02
 _PROBES = 32
-_NODES_WITHIN = 120.0
 
 
-def wait_for_nodes(grid: Grid, clients: int, *, within: float = _NODES_WITHIN) -> list[int]:
-    """The node of each client: client i is the i-th node by id.
+@dataclass(frozen=True)
+class Reach:
+    """How a grid's clients are reached: what differs between a simulation and a deployment."""
+
+    nodes: tuple[int, ...] | None = None
+    """The node of each client, known beforehand; None: client i is the i-th node by id."""
+    within: float = 120.0
+    """Seconds that clients have to connect, before the first round."""
+    poll: float = 0.02
+    """Seconds between two looks at what has come in."""
+
+
+def wait_for_nodes(grid: Grid, clients: int, reach: Reach, *, quorum: int) -> list[int]:
+    """The node of each client, once all are connected.
+
+    Where the nodes are known beforehand a quorum of them is enough in the end: who comes later joins
+    the rounds then.
 
     Raises:
-        FederationError: fewer nodes than clients after `within` seconds.
+        FederationError: too few nodes after `reach.within` seconds.
     """
-    end = time.monotonic() + within
-    while len(nodes := sorted(grid.get_node_ids())) < clients:
+    needed = clients if reach.nodes is None else quorum
+    end = time.monotonic() + reach.within
+    while True:
+        here = sorted(grid.get_node_ids())
+        connected = here if reach.nodes is None else [n for n in reach.nodes if n in here]
+        if len(connected) >= clients:
+            break
         if time.monotonic() > end:
+            if len(connected) >= needed:
+                break
             raise FederationError(
-                f"{len(nodes)} nodes are connected after {within:.0f} s: "
-                f"expected one for each of the {clients} clients"
+                f"{len(connected)} nodes are connected after {reach.within:.0f} s: "
+                f"expected one for each of the {clients} clients, or {needed} at least"
             )
-        time.sleep(_POLL)
-    return nodes[:clients]
+        time.sleep(reach.poll)
+    return connected[:clients] if reach.nodes is None else list(reach.nodes)
 
 
 def sample_cohort(world: World, round: int) -> list[int]:
@@ -59,6 +80,7 @@ def ask(
     round: int,
     observer: Observer,
     standings: dict[int, wire.Standing],
+    poll: float,
 ) -> Answers:
     """Send the broadcast to a cohort and let in what comes back in time and in order.
 
@@ -76,7 +98,7 @@ def ask(
             _let_in(world, client, round, reply, answers)
             observer.client_ends(client, answers.failures.get(client))
         if not arrived:
-            time.sleep(_POLL)
+            time.sleep(poll)
     for client in waiting.values():
         answers.failures[client] = f"no answer within {deadline:g} s"
         observer.client_ends(client, answers.failures[client])
@@ -91,8 +113,7 @@ def require_quorum(world: World, round: int, answers: Answers) -> None:
         QuorumError: names the round, the numbers and each kind of failure.
         BudgetError: likewise, where privacy budgets are among the reasons.
     """
-    share = world.experiment.clients.quorum
-    needed = max(1, math.ceil(share * len(answers.cohort) - 1e-9))
+    share, needed = world.experiment.clients.quorum, quorum(world, len(answers.cohort))
     if len(answers.uploads) < needed:
         kinds = Counter(answers.failures.values())
         why = ", ".join(f"{reason} ({count})" for reason, count in kinds.most_common())
@@ -101,6 +122,11 @@ def require_quorum(world: World, round: int, answers: Answers) -> None:
             f"round {round}: {len(answers.uploads)} of {len(answers.cohort)} clients answered and "
             f"clients.quorum = {share:g} asks for {needed}: {why}"
         )
+
+
+def quorum(world: World, asked: int) -> int:
+    """How many of those asked must answer."""
+    return max(1, math.ceil(world.experiment.clients.quorum * asked - 1e-9))
 
 
 def _push(
@@ -130,7 +156,13 @@ def _push(
                 ttl=deadline,
             )
         )
-    return dict(zip(grid.push_messages(messages), answers.cohort, strict=True))
+    ids = list(grid.push_messages(messages))
+    if len(ids) < len(messages):  # Flower's word for a message that is too large
+        ids = [*ids, *[None] * (len(messages) - len(ids))]
+    for client, id in zip(answers.cohort, ids, strict=True):
+        if id is None:
+            answers.failures[client] = "the call could not be sent"
+    return {id: client for id, client in zip(ids, answers.cohort, strict=True) if id is not None}
 
 
 def _let_in(world: World, client: int, round: int, reply: Message, answers: Answers) -> None:

@@ -1,12 +1,22 @@
 """Flower's private names, all in one place, for flwr >= 1.41, < 1.43."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
+from flwr.proto.control_pb2 import (
+    ListNodesRequest,
+    ListRunsRequest,
+    RegisterNodeRequest,
+    StartRunRequest,
+    StopRunRequest,
+)
 from flwr.serverapp import ServerApp
+from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -23,7 +33,26 @@ ERRORS = {
 }
 """Flower's error codes in words."""
 
-__all__ = ["SERVER_NODE", "Run", "identify_server", "new_context", "number", "ray_simulation"]
+__all__ = [
+    "SERVER_NODE",
+    "ControlHttpClient",
+    "ListNodesRequest",
+    "ListRunsRequest",
+    "RegisterNodeRequest",
+    "Run",
+    "StartRunRequest",
+    "StopRunRequest",
+    "control_client",
+    "execute_tasks",
+    "identify_server",
+    "new_context",
+    "number",
+    "ray_simulation",
+    "run_client_task",
+    "serve_superlink",
+    "serve_supernode",
+    "start_request",
+]
 
 
 def identify_server(run_id: int) -> None:
@@ -63,4 +92,109 @@ def ray_simulation(server: ServerApp, client: ClientApp, *, nodes: int, cores: i
             "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
             "init_args": {"num_cpus": cores, "logging_level": "ERROR", "log_to_driver": False},
         },
+    )
+
+
+def serve_superlink(arguments: Sequence[str], guard: Callable[[Any], Any]) -> None:
+    """Run Flower's SuperLink in this process until it is told to stop.
+
+    Args:
+        arguments: of `flower-superlink`.
+        guard: an ASGI middleware class, put before everything that the SuperLink serves.
+    """
+    import flwr.superlink.main
+    from flwr.superlink.cli.flower_superlink import flower_superlink
+
+    make = flwr.superlink.main.create_app
+
+    def guarded(*args: Any) -> Any:
+        app = make(*args)
+        app.add_middleware(guard)
+        return app
+
+    flwr.superlink.main.create_app = guarded
+    sys.argv = ["flower-superlink", *arguments]
+    flower_superlink()
+
+
+def serve_supernode(arguments: Sequence[str]) -> None:
+    """Run Flower's SuperNode in this process until it is told to stop."""
+    from flwr.supernode.cli.flower_supernode import flower_supernode
+
+    sys.argv = ["flower-supernode", *arguments]
+    flower_supernode()
+
+
+def execute_tasks(
+    start: Callable[[str], None], *, address: str, secret: bytes, parent: int
+) -> None:
+    """Start a process for each message that a SuperNode has taken in, until `parent` is gone.
+
+    Args:
+        start: is called with the token of a task; nothing but a client's tasks come to it.
+        address: where the SuperNode's Runtime API listens.
+        secret: known to the SuperNode and this process alone.
+        parent: the SuperNode's process id.
+    """
+    from flwr.supercore.constant import TaskType
+    from flwr.supercore.superexec import run_superexec as superexec
+    from flwr.supercore.superexec.executor import ExecutionSpec, LaunchResult
+    from flwr.supercore.superexec.executor.subprocess_executor import SubprocessExecutor
+
+    class Executor(SubprocessExecutor):
+        def launch(self, spec: ExecutionSpec) -> LaunchResult:
+            start(spec.token)
+            return LaunchResult.accepted()
+
+    superexec.get_executor = lambda *_, **__: Executor()
+    superexec.AutoExecPlugin.supported_task_types = frozenset({TaskType.CLIENT_APP})
+    superexec.run_superexec(
+        runtime_api_address=address,
+        insecure=True,
+        superexec_auth_secret=secret,
+        parent_pid=parent,
+        runtime_dependency_install=False,
+    )
+
+
+def run_client_task(app: ClientApp, *, address: str, token: str, parent: int) -> None:
+    """Answer one message by `app`, whatever app the server named; then end this process.
+
+    Of the bundle that the server sent nothing is unpacked, read or run.
+    """
+    from flwr.supernode.runtime import run_clientapp as runtime
+
+    runtime.install_from_fab = lambda *_, **__: None
+    runtime.get_load_client_app_fn = lambda **_: lambda *_: app
+    runtime.run_clientapp(
+        runtime_api_address=address,
+        token=token,
+        insecure=True,
+        parent_pid=parent,
+        runtime_dependency_install=False,
+    )
+
+
+def control_client(address: str, ca: bytes) -> ControlHttpClient:
+    """A client of a SuperLink's Control API."""
+    from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+
+    return ControlHttpClient.from_server_address(
+        server_address=address,
+        insecure=False,
+        root_certificates=ca,
+        interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
+    )
+
+
+def start_request(files: Mapping[str, bytes], overrides: Mapping[str, str]) -> StartRunRequest:
+    """The request to run an app, given as its files."""
+    from flwr.cli.build import build_fab_from_files
+    from flwr.common.serde import fab_to_proto, user_config_to_proto
+    from flwr.supercore.fab import Fab
+
+    content, _ = build_fab_from_files(files)
+    return StartRunRequest(
+        fab=fab_to_proto(Fab(sha256(content).hexdigest(), content, {})),
+        override_config=user_config_to_proto(dict(overrides)),
     )

@@ -167,7 +167,10 @@ class Summary(Recorded):
 
 
 class Partition(Recorded):
-    """`partition.json`: the samples that each client holds, by class; counts (clients, C)."""
+    """`partition.json`: the samples that each client holds, by class; counts (clients, C).
+
+    Of a deployment no counts: nobody knows them.
+    """
 
     classes: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
@@ -197,3 +200,8 @@ class Run(Recorded):
     summary: Summary
     rounds: tuple[Round, ...]
     partition: Partition | None
+
+    @property
+    def knows_partition(self) -> bool:
+        """Whether somebody saw what each client holds; in a deployment nobody does."""
+        return self.partition is not None and len(self.partition.counts) > 0

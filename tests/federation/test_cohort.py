@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedkd.errors import FederationError
-from fedkd.federation.client import Memory, client_app
-from fedkd.federation.cohort import sample_cohort, wait_for_nodes
+from fedkd.federation.client import Party, client_app
+from fedkd.federation.cohort import Reach, sample_cohort, wait_for_nodes
 from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.rounds import federate
 from fedkd.federation.state import MemoryState
@@ -70,12 +70,12 @@ class Arriving:
 
 
 def test_nodes_are_waited_for_and_taken_in_order():
-    assert wait_for_nodes(Arriving(4), 3, within=10) == [2, 3, 4]
+    assert wait_for_nodes(Arriving(4), 3, Reach(within=10), quorum=3) == [2, 3, 4]
 
 
 def test_too_few_nodes_are_an_error_with_both_numbers():
     with pytest.raises(FederationError, match=r"^2 nodes are connected after 0 s: .* 5 clients$"):
-        wait_for_nodes(Arriving(2), 5, within=0.1)
+        wait_for_nodes(Arriving(2), 5, Reach(within=0.1), quorum=3)
 
 
 class Counting(InProcessGrid):
@@ -129,7 +129,7 @@ def test_bytes_are_those_of_the_encoded_payloads(rows, method):
         )
     )
     states = [MemoryState() for _ in range(4)]
-    app = client_app(lambda context: world, lambda context, client: Memory(states[client]))
+    app = client_app(lambda context, call: Party(world, states[call.client]))
     keeper = Keeping()
     with Counting(app, nodes=4, threads=2) as grid:
         federate(grid, world, keeper, tiny.Quiet(), threads=1)

@@ -14,7 +14,7 @@ from fedkd import errors
 from fedkd.config import MethodChoice
 from fedkd.errors import BudgetError, ConfigError, FederationError
 from fedkd.federation import engines, wire
-from fedkd.federation.client import Memory, client_app
+from fedkd.federation.client import Party, client_app
 from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.rounds import federate
 from fedkd.federation.state import DiskState
@@ -199,12 +199,13 @@ def test_a_ledger_that_forgets_is_noticed_by_the_server_too(rows, tmp_path):
     world = prepare(tiny.experiment(rows, {**DP, "rounds": 2}))
     opened = []
 
-    def memory(_context, client):
+    def find(_context, call):
+        client = call.client
         opened.append(client)
         path = tmp_path / f"{client}" / f"ledger-{len(opened) if client == 0 else 0}.db"
-        return Memory(DiskState(tmp_path / f"{client}"), lambda: Ledger(path))
+        return Party(world, DiskState(tmp_path / f"{client}"), lambda: Ledger(path))
 
-    app = client_app(lambda _context: world, memory)
+    app = client_app(find)
 
     def blind(message, context):
         if "ledger" in message.content.config_records:

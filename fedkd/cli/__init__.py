@@ -8,20 +8,27 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 
 from fedkd import __version__
+from fedkd.cli.common import (
+    AsJson,
+    Config,
+    Override,
+    Resume,
+    RunDir,
+    err,
+    out,
+    run_folder,
+    say_report,
+    watch,
+)
+from fedkd.cli.deploy import deploy
 from fedkd.errors import BudgetError, FedkdError, LedgerError, UsageError
-
-if TYPE_CHECKING:
-    from fedkd.config import Experiment
-    from fedkd.federation.answers import Observer
 
 app = typer.Typer(
     name="fedkd",
@@ -39,23 +46,10 @@ audit = typer.Typer(
     help="What an experiment costs in privacy: planned, and spent.",
     no_args_is_help=True,
 )
+app.add_typer(deploy)
 app.add_typer(audit)
-out, err = Console(), Console(stderr=True)
 WORKER_NAME = "fedkd-client"
 """The threads of the in-process grid, which is not imported for `--help`."""
-
-Config = Annotated[Path, typer.Argument(help="The experiment, a TOML file.", metavar="CONFIG")]
-Override = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Change one value, such as method.name=dsfl; may be repeated."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
-Resume = Annotated[
-    bool,
-    typer.Option(
-        "--resume", help="Go on after the last finished round, to the same bits but for DP noise."
-    ),
-]
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - typer's
@@ -90,9 +84,7 @@ def simulate(
     config: Config,
     *,
     override: Override = None,
-    folder: Annotated[
-        Path | None, typer.Option("--out", help="The run folder.", show_default="runs/NAME")
-    ] = None,
+    folder: RunDir = None,
     resume: Resume = False,
 ) -> None:
     """Simulate a federation on this machine.
@@ -104,11 +96,11 @@ def simulate(
     from fedkd.runs.simulate import simulate as run
 
     experiment = load(config, override or ())
-    path = folder or Path(experiment.output.folder) / experiment.name
-    with _watch(experiment) as observer:
+    path = run_folder(experiment, folder)
+    with watch(experiment) as observer:
         summary = run(experiment, path, observer, resume=resume)
     out.print(tables.summary(summary))
-    _say_report(path / "report.html")
+    say_report(path / "report.html")
 
 
 @app.command()
@@ -137,7 +129,7 @@ def compare(
     path = folder or Path(experiment.output.folder) / f"{experiment.name}-compared"
     names = [name.strip() for name in methods.split(",") if name.strip()]
     plan = comparing.plan(experiment, names, seeds)
-    folders = comparing.compare(plan, path, _watch, resume=resume)
+    folders = comparing.compare(plan, path, watch, resume=resume)
     _compare_runs(folders, path / "report.html")
 
 
@@ -158,7 +150,7 @@ def report(
     if len(runs) > 1:
         _compare_runs(runs, file or Path("comparison.html"))
     elif file is None:
-        _say_report(reports.write(runs[0]))
+        say_report(reports.write(runs[0]))
     else:
         raise UsageError(f"--out is for several runs: one run's report stands in {runs[0]}")
 
@@ -322,15 +314,6 @@ def _say_error(text: str, status: int) -> int:
     return status
 
 
-@contextmanager
-def _watch(experiment: "Experiment") -> "Iterator[Observer]":
-    from fedkd.runs.display import Display
-
-    title = f"{experiment.name}: {experiment.method.name}, seed {experiment.seed}"
-    with Display(out, title=title, rounds=experiment.rounds) as display:
-        yield display
-
-
 def _compare_runs(folders: Sequence[Path], file: Path) -> None:
     from fedkd.runs import report as reports
     from fedkd.runs import tables
@@ -341,8 +324,4 @@ def _compare_runs(folders: Sequence[Path], file: Path) -> None:
     out.print(tables.comparison(comparison_table(folders)))
     if unlike := differences([read(folder) for folder in folders]):
         out.print(f"[bold]Not like for like:[/bold] the runs also differ in {', '.join(unlike)}.")
-    _say_report(report)
-
-
-def _say_report(path: Path) -> None:
-    out.print("report:", str(path.resolve()), markup=False, highlight=False, soft_wrap=True)
+    say_report(report)

@@ -1,0 +1,80 @@
+"""A run's progress as a file: one process writes what happens, another follows it.
+
+The server's app of a deployment is no child of the command that submitted it.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fedkd.federation.answers import Observer, Record
+
+FILE = "progress.jsonl"
+
+
+class Recorder:
+    """An observer that writes each thing it is told as a line."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = (folder / FILE).open("a", encoding="utf-8", buffering=1)
+
+    def round_begins(self, round: int, cohort: list[int]) -> None:
+        """See `Observer`."""
+        self._write("round_begins", round, cohort)
+
+    def client_does(self, client: int, phase: str, done: int, total: int) -> None:
+        """See `Observer`; clients are elsewhere, and do not tell."""
+
+    def client_ends(self, client: int, failure: str | None) -> None:
+        """See `Observer`."""
+        self._write("client_ends", client, failure)
+
+    def server_does(self, phase: str, done: int, total: int) -> None:
+        """See `Observer`."""
+        self._write("server_does", phase, done, total)
+
+    def round_ends(self, record: Record) -> None:
+        """See `Observer`."""
+        self._write("round_ends", record)
+
+    def fails(self, error: str, status: int) -> None:
+        """Say why the run ended, and with which exit status."""
+        self._write("fails", error, status)
+
+    def _write(self, what: str, *values: Any) -> None:
+        self._file.write(json.dumps([what, *values]) + "\n")
+
+
+class Follower:
+    """Reads what a `Recorder` writes.
+
+    Args:
+        folder: the run folder.
+        whole: from the beginning; otherwise from now on.
+    """
+
+    def __init__(self, folder: Path, *, whole: bool = False) -> None:
+        self._path = folder / FILE
+        self._at = 0 if whole or not self._path.exists() else self._path.stat().st_size
+        self.failure: tuple[str, int] | None = None
+        """Why the run failed, and its exit status."""
+
+    def pass_on(self, observer: Observer) -> None:
+        """Tell an observer what has happened since the last call."""
+        for what, *values in self._lines():
+            if what == "fails":
+                self.failure = (values[0], values[1])
+            else:
+                getattr(observer, what)(*values)
+
+    def _lines(self) -> Iterator[list[Any]]:
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._at)
+            for line in file:
+                if not line.endswith(b"\n"):  # half of one; it is read when it is whole
+                    return
+                self._at += len(line)
+                yield json.loads(line)
