@@ -70,8 +70,7 @@ def federate(data: config.Data, *, clients: int | None, seed: int) -> FederatedD
         clients=clients,
         generator=rng.stream(seed, purpose="partition"),
     )
-    clients = tuple(dataset.train.subset(private[part]) for part in parts)
-    return _federated(dataset, public, clients)
+    return _federated(dataset, public, tuple(dataset.train.subset(private[part]) for part in parts))
 
 
 def shared(data: config.Data, *, seed: int) -> FederatedData:

@@ -36,11 +36,15 @@ class Reach:
     """Seconds between two looks at what has come in."""
 
 
+AT_HAND = Reach()
+"""A grid in this process."""
+
+
 def wait_for_nodes(grid: Grid, clients: int, reach: Reach, *, quorum: int) -> list[int]:
     """The node of each client, once all are connected.
 
-    Where the nodes are known beforehand a quorum of them is enough in the end: who comes later joins
-    the rounds then.
+    Where the nodes are known beforehand a quorum of them is enough in the end: who comes later
+    joins the rounds then.
 
     Raises:
         FederationError: too few nodes after `reach.within` seconds.
@@ -156,13 +160,14 @@ def _push(
                 ttl=deadline,
             )
         )
-    ids = list(grid.push_messages(messages))
-    if len(ids) < len(messages):  # Flower's word for a message that is too large
-        ids = [*ids, *[None] * (len(messages) - len(ids))]
-    for client, id in zip(answers.cohort, ids, strict=True):
-        if id is None:
-            answers.failures[client] = "the call could not be sent"
-    return {id: client for id, client in zip(ids, answers.cohort, strict=True) if id is not None}
+    waiting = dict.fromkeys(answers.cohort, "")
+    # Flower's word for a call that it did not take is None, or of all of them no word at all.
+    waiting |= {
+        c: id or "" for c, id in zip(answers.cohort, grid.push_messages(messages), strict=False)
+    }
+    lost = [client for client, id in waiting.items() if not id]
+    answers.failures |= dict.fromkeys(lost, "the call could not be sent")
+    return {id: client for client, id in waiting.items() if id}
 
 
 def _let_in(world: World, client: int, round: int, reply: Message, answers: Answers) -> None:

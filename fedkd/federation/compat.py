@@ -3,9 +3,11 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
-from flwr.app import Context, Message, RecordDict
+import httpx
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.proto.control_pb2 import (
@@ -19,6 +21,8 @@ from flwr.serverapp import ServerApp
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+
+from fedkd.files import write_atomically
 
 SERVER_NODE = 1
 """The node id that Flower gives the server."""
@@ -102,25 +106,49 @@ def serve_superlink(arguments: Sequence[str], guard: Callable[[Any], Any]) -> No
         arguments: of `flower-superlink`.
         guard: an ASGI middleware class, put before everything that the SuperLink serves.
     """
-    import flwr.superlink.main
+    from flwr.superlink import main
     from flwr.superlink.cli.flower_superlink import flower_superlink
 
-    make = flwr.superlink.main.create_app
+    make = main.create_app
 
     def guarded(*args: Any) -> Any:
         app = make(*args)
         app.add_middleware(guard)
         return app
 
-    flwr.superlink.main.create_app = guarded
+    main.create_app = guarded  # type: ignore[assignment]
     sys.argv = ["flower-superlink", *arguments]
     flower_superlink()
 
 
-def serve_supernode(arguments: Sequence[str]) -> None:
-    """Run Flower's SuperNode in this process until it is told to stop."""
-    from flwr.supernode.cli.flower_supernode import flower_supernode
+def serve_supernode(arguments: Sequence[str], memory: Path) -> None:
+    """Run Flower's SuperNode in this process until it is told to stop.
 
+    A node that was killed and comes back is refused for a minute, until the SuperLink has missed
+    it. It has its own key, so it says itself that it was gone.
+
+    Args:
+        arguments: of `flower-supernode`.
+        memory: a file that keeps the node's id.
+    """
+    from flwr.proto.fleet_pb2 import DeactivateNodeRequest
+    from flwr.supernode import fleet_http_connection as connection
+    from flwr.supernode.cli.flower_supernode import flower_supernode
+    from flwr.supernode.fleet_http_client import FleetHttpClient
+
+    class Returning(FleetHttpClient):
+        def ActivateNode(self, request: Any) -> Any:  # noqa: N802 - Flower's name
+            try:
+                answer = super().ActivateNode(request)
+            except httpx.HTTPStatusError:
+                if not memory.exists():
+                    raise
+                self.DeactivateNode(DeactivateNodeRequest(node_id=int(memory.read_text("utf-8"))))
+                answer = super().ActivateNode(request)
+            write_atomically(memory, str(answer.node_id))
+            return answer
+
+    connection.FleetHttpClient = Returning  # type: ignore
     sys.argv = ["flower-supernode", *arguments]
     flower_supernode()
 
@@ -146,8 +174,10 @@ def execute_tasks(
             start(spec.token)
             return LaunchResult.accepted()
 
-    superexec.get_executor = lambda *_, **__: Executor()
-    superexec.AutoExecPlugin.supported_task_types = frozenset({TaskType.CLIENT_APP})
+    superexec.get_executor = lambda *_, **__: Executor()  # type: ignore[attr-defined]
+    superexec.AutoExecPlugin.supported_task_types = (  # type: ignore[attr-defined]
+        frozenset({TaskType.CLIENT_APP})
+    )
     superexec.run_superexec(
         runtime_api_address=address,
         insecure=True,
@@ -157,15 +187,23 @@ def execute_tasks(
     )
 
 
-def run_client_task(app: ClientApp, *, address: str, token: str, parent: int) -> None:
+def run_client_task(
+    app: Callable[[Message, Context], Message], *, address: str, token: str, parent: int
+) -> None:
     """Answer one message by `app`, whatever app the server named; then end this process.
 
     Of the bundle that the server sent nothing is unpacked, read or run.
     """
     from flwr.supernode.runtime import run_clientapp as runtime
 
-    runtime.install_from_fab = lambda *_, **__: None
-    runtime.get_load_client_app_fn = lambda **_: lambda *_: app
+    def answer(message: Message, context: Context) -> Message:
+        try:
+            return app(message, context)
+        except SystemExit:  # it would end this process without an answer
+            return Message(Error(CRASHED, "exit"), reply_to=message)
+
+    runtime.install_from_fab = lambda *_, **__: None  # type: ignore
+    runtime.get_load_client_app_fn = lambda **_: lambda *_: answer  # type: ignore
     runtime.run_clientapp(
         runtime_api_address=address,
         token=token,

@@ -160,6 +160,7 @@ def _folder_name(client: int) -> str:
 
 
 def cores() -> int:
+    """How many cores this process may use."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -167,6 +168,7 @@ def cores() -> int:
 
 @contextmanager
 def one_intra_op_thread() -> Iterator[None]:
+    """Have torch split no operation among threads, which would change its last bits."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

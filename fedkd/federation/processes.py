@@ -46,6 +46,17 @@ def hold(folder: Path, what: str) -> FileLock:
     return lock
 
 
+def held(folder: Path) -> bool:
+    """Whether a process that is alive holds a folder."""
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
 def quiet_flower(folder: Path) -> None:
     """Have Flower write under `folder`, install nothing and call nobody.
 

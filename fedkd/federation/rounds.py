@@ -19,6 +19,7 @@ from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Broadcast, Tensors
 from fedkd.federation.answers import Observer, Record
 from fedkd.federation.cohort import (
+    AT_HAND,
     Reach,
     ask,
     quorum,
@@ -66,7 +67,7 @@ def federate(
     *,
     threads: int,
     ledger: Callable[[], Ledger] = no_ledger,
-    reach: Reach = Reach(),
+    reach: Reach = AT_HAND,
     standings: Mapping[int, Standing] | None = None,
 ) -> nn.Module:
     """Run an experiment's rounds, going on after the last one that was kept.

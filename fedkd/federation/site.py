@@ -1,7 +1,7 @@
-"""A site's own word: SITE.toml, which says what its data may be used for. Nothing can loosen it.
+"""A site's own word: SITE.toml says what its data may be used for, and nothing can loosen it.
 
-An experiment comes from the server. Before anything that it names is imported, opened or trained, it
-is held against the site's policy; the first line that does not allow it refuses it.
+An experiment comes from the server. Before anything that it names is imported, opened or trained,
+it is held against the site's policy; the first line that does not allow it refuses it.
 """
 
 import re

@@ -18,7 +18,8 @@ class Owner:
     """What a data's owner says of its ledger, whatever an experiment names."""
 
     data: bytes
-    """What its data goes by. One name for all that it ever holds: a record more is no new budget."""
+    """What its data goes by: one name for all that it ever holds, or a record more would be a new
+    budget."""
     cap: Budget | None
     """The most that may ever be spent of it; None leaves it to the first experiment's budget."""
 

@@ -7,6 +7,7 @@ run code on this machine. So the guard lets nothing but Fleet through from anoth
 
 import json
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -16,8 +17,6 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from fedkd.errors import FederationError, FedkdError, UsageError
 from fedkd.federation import compat, keys, processes
@@ -45,6 +44,8 @@ class Server:
     """Where its own machine reaches it, `host:port`."""
     keys: Path
     pid: int
+    start: str
+    """Another one each time that it is started."""
 
     @classmethod
     def read(cls, folder: Path) -> "Server":
@@ -60,7 +61,7 @@ class Server:
                 f"{folder}: no server was started with this state folder; start one by 'fedkd "
                 "deploy server --state DIR --keys DIR', or name its folder"
             ) from error
-        return cls(folder.resolve(), about["address"], Path(about["keys"]), about["pid"])
+        return cls(**{**about, "folder": folder.resolve(), "keys": Path(about["keys"])})
 
     def control(self) -> Control:
         """Its Control API."""
@@ -72,18 +73,14 @@ class Server:
         Raises:
             FederationError: it does not end.
         """
-        lock = FileLock(self.folder / processes.LOCK)
-        try:
-            with lock.acquire(blocking=False):
-                return  # nobody has the folder
-        except Timeout:
+        end = time.monotonic() + _WITHIN
+        while processes.held(self.folder):
+            if time.monotonic() > end:
+                raise FederationError(
+                    f"the server, process {self.pid}, has not ended after {_WITHIN:.0f} s"
+                )
             os.kill(self.pid, signal.SIGTERM)
-        try:
-            lock.acquire(timeout=_WITHIN).release()
-        except Timeout as error:
-            raise FederationError(
-                f"the server, process {self.pid}, has not ended after {_WITHIN:.0f} s"
-            ) from error
+            time.sleep(0.5)
 
 
 class LocalOnly:
@@ -133,7 +130,13 @@ def serve(folder: Path, key_folder: Path, *, host: str, port: int) -> None:
     _require_free(host, port)
     processes.quiet_flower(folder)
     own = "127.0.0.1" if host in ("0.0.0.0", "") else "[::1]" if host == "::" else host  # noqa: S104
-    server = Server(folder.resolve(), f"{own}:{port}", key_folder.resolve(), os.getpid())
+    server = Server(
+        folder=folder.resolve(),
+        address=f"{own}:{port}",
+        keys=key_folder.resolve(),
+        pid=os.getpid(),
+        start=secrets.token_hex(8),
+    )
     about = {**asdict(server), "folder": str(server.folder), "keys": str(server.keys)}
     write_atomically(folder / "server.json", json.dumps(about))
     os.environ[STATE] = str(server.folder)

@@ -4,7 +4,6 @@ The SuperNode only carries messages. What runs on the site's data is the install
 site's own policy; of the bundle that a server sends nothing is run.
 """
 
-import logging
 import os
 import secrets
 import subprocess
@@ -15,7 +14,7 @@ from fedkd.errors import FederationError, UsageError
 from fedkd.federation import compat, processes
 from fedkd.federation.site import Policy
 
-log = logging.getLogger(__name__)
+EXECUTOR = "fedkd.federation.executor"
 
 
 def serve(policy: Policy) -> None:
@@ -48,7 +47,11 @@ def serve(policy: Policy) -> None:
         *("--isolation", "process", "--superexec-auth-secret-file", str(secret)),
     ]
     try:
-        compat.serve_supernode(arguments)
+        compat.serve_supernode(arguments, state / "node")
+        # Flower's own threads run on, so that nothing less would end this process.
+        sys.stderr.write("error: the connection to the server broke, see above; the site stops\n")
+        executor.terminate()
+        os._exit(1)
     finally:
         stopping.set()
         executor.terminate()
@@ -60,8 +63,8 @@ def _start_executor(
     policy: Policy, address: str, secret: os.PathLike[str]
 ) -> subprocess.Popen[bytes]:
     reading, writing = os.pipe()
-    command = [sys.executable, "-m", "fedkd.federation.executor"]
-    executor = subprocess.Popen(
+    command = [sys.executable, "-m", EXECUTOR]
+    executor = subprocess.Popen(  # noqa: S603 - our own module
         [*command, str(policy.file), address, str(secret), str(writing)],
         pass_fds=[writing],
         start_new_session=True,  # an interrupt from the keyboard is for the SuperNode to pass on

@@ -14,7 +14,6 @@ import tomli_w
 from fedkd import methods
 from fedkd.config import Experiment
 from fedkd.data import parties
-from fedkd.data.types import FederatedData
 from fedkd.errors import FederationError, UsageError
 from fedkd.federation import keys, processes
 from fedkd.federation.answers import Observer
@@ -97,7 +96,7 @@ def running(place: Path) -> Iterator[Server]:
         _wait(place, state, started)
         yield Server.read(state)
     finally:
-        _stop(started.values())
+        _stop(list(started.values()))
 
 
 def _site(experiment: Experiment, name: str, port: int) -> str:
@@ -123,7 +122,7 @@ def _site(experiment: Experiment, name: str, port: int) -> str:
 
 def _start(place: Path, name: str, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
     with (place / "logs" / f"{name}.log").open("ab") as log:
-        return subprocess.Popen(
+        return subprocess.Popen(  # noqa: S603 - this very command
             [sys.executable, "-m", "fedkd", "deploy", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -147,8 +146,7 @@ def _wait(place: Path, state: Path, started: dict[str, subprocess.Popen[bytes]])
         time.sleep(0.1)
 
 
-def _stop(processes: "Sequence[subprocess.Popen[bytes]] | Any") -> None:
-    started = list(processes)
+def _stop(started: Sequence[subprocess.Popen[bytes]]) -> None:
     for process in started:
         process.terminate()
     end = time.monotonic() + _STOP

@@ -202,6 +202,6 @@ class Run(Recorded):
     partition: Partition | None
 
     @property
-    def knows_partition(self) -> bool:
-        """Whether somebody saw what each client holds; in a deployment nobody does."""
-        return self.partition is not None and len(self.partition.counts) > 0
+    def deployed(self) -> bool:
+        """Whether clients were apart, so that nobody saw what each of them holds."""
+        return self.partition is not None and not self.partition.counts

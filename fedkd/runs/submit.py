@@ -24,7 +24,8 @@ from fedkd.runs.folder import RunFolder
 from fedkd.runs.progress import Follower
 
 FILE = "deployment.json"
-_POLL = 0.5
+_POLL, _ASK = 0.3, 2.0
+"""Seconds between two looks at what happened, and at how the run stands."""
 _SILENCE = 20.0
 """Seconds without an answer after which a server counts as gone."""
 
@@ -39,8 +40,10 @@ class Deployment:
     """The SHA-256 of what all parties hold."""
     clients: dict[str, int]
     """The clients' nodes by name; client i is the i-th."""
-    flower: int = 0
+    flower: int
     """Flower's number for it; another one each time that it goes on."""
+    start: str
+    """The server's start that it runs in; a run does not outlive it."""
 
     @classmethod
     def read(cls, folder: Path) -> "Deployment | None":
@@ -111,7 +114,7 @@ def submit(
     before = Deployment.read(folder) if resume else None
     with server.control() as control:
         nodes = before.clients if before else _choose(control, clients)
-        if before and before.flower in {run.id for run in control.runs() if not run.over}:
+        if before and before.start == server.start and not control.run(before.flower).over:
             follower, deployment = Follower(folder, whole=True), before
         else:
             world = _prepare(experiment, content, len(nodes))
@@ -177,7 +180,7 @@ def _start(
     text = bundle.for_wire(world.experiment, len(nodes))
     project = bundle.pyproject(world.experiment.name, text, digest)
     flower = control.start({"pyproject.toml": project.encode()}, {bundle.RUN: name})
-    deployment = Deployment(name, digest, nodes, flower)
+    deployment = Deployment(name, digest, nodes, flower, server.start)
     deployment.write(run.path)
     return deployment
 
@@ -188,27 +191,27 @@ def _follow(control: Control, flower: int, follower: Follower, observer: Observe
     Raises:
         FedkdError: it did not.
     """
-    heard = time.monotonic()
-    while True:
+    heard, status = time.monotonic(), ""
+    while not status.startswith("finished"):
+        end = time.monotonic() + _ASK
+        while time.monotonic() < end:
+            follower.pass_on(observer)
+            time.sleep(_POLL)
         try:
             status = control.run(flower).status
             heard = time.monotonic()
         except FederationError:
             if time.monotonic() - heard > _SILENCE:
                 raise
-            status = ""
-        follower.pass_on(observer)
-        if status.startswith("finished"):
-            break
-        time.sleep(_POLL)
+    follower.pass_on(observer)
     if status == DONE:
         return
     if follower.failure is not None:
         text, exit_status = follower.failure
         raise _ERRORS.get(exit_status, FederationError)(text)
     raise FederationError(
-        f"the run ended as {status!r} without a word: it was stopped, or its server was; go on with "
-        "--resume"
+        f"the run ended as {status!r} without a word: it was stopped, or its server was; go on "
+        "with --resume"
     )
 
 

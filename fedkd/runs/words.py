@@ -105,7 +105,7 @@ def headline(run: Run) -> str:
     )
     rounds = "a single round" if summary.rounds == 1 else plural(summary.rounds, "round")
     share = f"a private share of {dataset(summary.dataset)} ({partition(experiment.data)})"
-    if run.partition is not None and not run.knows_partition:
+    if run.deployed:
         share = f"its own data, apart from the others, for {dataset(summary.dataset)}"
     sentence = (
         f"{plural(summary.clients, 'client')} with {architectures}, each holding {share}, taught "
