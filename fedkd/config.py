@@ -35,6 +35,10 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+Format = Literal["npz", "csv"]
+"""The forms of a party's own data."""
+
+
 class ModelSpec(Frozen):
     """A model by name, with its options: `"mlp"` or `{ name = "resnet8", norm = "group" }`.
 

@@ -9,18 +9,16 @@ import struct
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from fedkd.config import Format
 from fedkd.data import npz, table
 from fedkd.data.types import FederatedData, Samples
 from fedkd.errors import DataError
-
-Format = Literal["npz", "csv"]
 
 FORMAT = "fedkd shared data 1"
 
@@ -30,13 +28,10 @@ def to_bytes(shared: FederatedData) -> bytes:
     tensors = {"test/x": shared.test.x, "test/y": shared.test.y}
     if shared.public is not None:
         tensors["public"] = shared.public
-    about = {
-        "format": FORMAT,
-        "name": shared.name,
-        "classes": json.dumps(shared.class_names),
-        "features": json.dumps(shared.features),
-    }
-    return save({name: tensor.contiguous() for name, tensor in tensors.items()}, about)
+    about = {"name": shared.name, "classes": shared.class_names, "features": shared.features}
+    # One key: safetensors writes several in any order.
+    named = {FORMAT: json.dumps(about)}
+    return save({name: tensor.contiguous() for name, tensor in tensors.items()}, named)
 
 
 def read_shared(path: Path, *, digest: str | None = None) -> FederatedData:
@@ -79,10 +74,8 @@ def parse_shared(content: bytes) -> FederatedData:
     try:
         tensors = load(content)
         (length,) = struct.unpack_from("<Q", content)
-        about = json.loads(content[8 : 8 + length])["__metadata__"]
-        if about["format"] != FORMAT:
-            raise ValueError(f"Expected {FORMAT!r}.")
-        class_names = tuple(json.loads(about["classes"]))
+        about = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][FORMAT])
+        class_names = tuple(about["classes"])
         return FederatedData(
             name=about["name"],
             classes=len(class_names),
@@ -90,7 +83,7 @@ def parse_shared(content: bytes) -> FederatedData:
             clients=(),
             public=tensors.get("public"),
             test=Samples(tensors["test/x"], tensors["test/y"]),
-            features=tuple(json.loads(about["features"])),
+            features=tuple(about["features"]),
         )
     except (SafetensorError, KeyError, TypeError, struct.error) as error:
         raise ValueError(f"Expected {FORMAT!r}.") from error

@@ -15,10 +15,13 @@ from pathlib import Path
 from fedkd.errors import FedkdError
 from fedkd.federation import compat
 
-_APP = "fedkd.federation.siteapp"
+APP = ("fedkd.federation.siteapp", "torch._dynamo")
+"""What each answer needs; torch imports the second at a process's first step, for over a second."""
+PRIVATE = ("opacus.grad_sample", "dp_accounting.pld.privacy_loss_distribution")
+"""What an answer under differential privacy needs."""
 
 
-def main(file: str, address: str, secret: str, ready: str) -> None:
+def main(file: str, address: str, secret: str, ready: str, *preload: str) -> None:
     """Check the site, say so, then answer until the parent is gone.
 
     Args:
@@ -26,9 +29,10 @@ def main(file: str, address: str, secret: str, ready: str) -> None:
         address: of the SuperNode's Runtime API.
         secret: the file of the secret that it asks for.
         ready: the number of a pipe, to be written to once the site has been checked.
+        preload: modules to import once for all answers.
     """
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload([_APP])
+    processes.set_forkserver_preload(list(preload))
     check = processes.Process(target=_check, args=(file,))
     check.start()
     check.join()

@@ -14,12 +14,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedkd.config import Experiment, Frozen, validate
-from fedkd.data.parties import Format
+from fedkd.config import Experiment, Format, Frozen, validate
 from fedkd.errors import ConfigError, PolicyError
 from fedkd.federation.bundle import fingerprint
-from fedkd.methods import BUILT_IN
-from fedkd.models import NAMES as MODELS
 from fedkd.privacy.budget import Budget
 
 _RUN = re.compile(r"[0-9a-f]{32}")
@@ -41,8 +38,9 @@ class Allow(Frozen):
 
     methods: tuple[str, ...] = Field(min_length=1)
     """By name, or by import path for a method that is installed here."""
-    models: tuple[str, ...] = MODELS
-    """By name, or by import path for a model that is installed here."""
+    models: tuple[str, ...] | None = None
+    """By name, or by import path for a model that is installed here; all built-in ones unless
+    given."""
     experiments: tuple[str, ...] = ()
     """The SHA-256 of each experiment that may run, as 'fedkd deploy app' prints it; empty: any."""
 
@@ -164,18 +162,20 @@ class Policy:
         Raises:
             PolicyError: names the line of the site's file and what the experiment asks for.
         """
+        from fedkd.models import NAMES  # a SuperNode, which carries messages, needs no torch
+
         allow, limits = self.site.allow, self.site.limits
+        models = NAMES if allow.models is None else allow.models
         if allow.experiments and fingerprint(text) not in allow.experiments:
             self._refuse("allow.experiments", f"experiment {fingerprint(text)} is not among them")
         if experiment.method.name not in allow.methods:
             self._refuse("allow.methods", f"the method is {experiment.method.name!r}")
         for model in (*experiment.clients.models, experiment.student.model):
-            if model.name not in allow.models:
+            if model.name not in models:
                 self._refuse("allow.models", f"a model is {model.name!r}")
-        named = {*allow.methods, *allow.models} - {*BUILT_IN, *MODELS}
         for word in _words(experiment.model_dump(mode="json")):
             # A path to code, wherever a method may take one; what is allowed is said in full.
-            if ":" in word and word not in named:
+            if ":" in word and word not in (*allow.methods, *models):
                 self._refuse("allow.models", f"the experiment names code, {word!r}")
         self._check_paths(experiment)
         self._check_privacy(experiment)

@@ -12,6 +12,7 @@ import threading
 
 from fedkd.errors import FederationError, UsageError
 from fedkd.federation import compat, processes
+from fedkd.federation.executor import APP, PRIVATE
 from fedkd.federation.site import Policy
 
 EXECUTOR = "fedkd.federation.executor"
@@ -64,8 +65,9 @@ def _start_executor(
 ) -> subprocess.Popen[bytes]:
     reading, writing = os.pipe()
     command = [sys.executable, "-m", EXECUTOR]
+    preload = [*APP, *(PRIVATE if policy.cap else ())]
     executor = subprocess.Popen(  # noqa: S603 - our own module
-        [*command, str(policy.file), address, str(secret), str(writing)],
+        [*command, str(policy.file), address, str(secret), str(writing), *preload],
         pass_fds=[writing],
         start_new_session=True,  # an interrupt from the keyboard is for the SuperNode to pass on
     )

@@ -17,7 +17,7 @@ class Recorder:
     """An observer that writes each thing it is told as a line."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = (folder / FILE).open("a", encoding="utf-8", buffering=1)
+        self._path = folder / FILE
 
     def round_begins(self, round: int, cohort: list[int]) -> None:
         """See `Observer`."""
@@ -43,7 +43,8 @@ class Recorder:
         self._write("fails", error, status)
 
     def _write(self, what: str, *values: Any) -> None:
-        self._file.write(json.dumps([what, *values]) + "\n")
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps([what, *values]) + "\n")
 
 
 class Follower:
