@@ -215,6 +215,11 @@ def submit(
             clients=client or (),
             resume=resume,
             detach=detach,
+            on_start=lambda names: out.print(
+                "clients:",
+                ", ".join(f"{i} {name}" for i, name in enumerate(names)),
+                highlight=False,
+            ),
         )
     if summary is None:
         out.print(f"started; follow it by the same command with --resume, or see {path}")

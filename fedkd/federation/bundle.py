@@ -14,8 +14,8 @@ from fedkd.errors import ConfigError
 
 SERVER_APP, CLIENT_APP = "fedkd.runs.serverapp:app", "fedkd.federation.siteapp:app"
 
-EXPERIMENT, SHARED, RUN = "experiment", "shared", "run"
-"""The keys of the app's configuration: a JSON string, a SHA-256, and a run's name."""
+EXPERIMENT, SHARED, RUN, VERSION = "experiment", "shared", "run", "fedkd"
+"""The keys of the app's configuration: a JSON string, a SHA-256, a run's name, and the version."""
 
 
 def for_wire(experiment: Experiment, clients: int) -> str:
@@ -72,7 +72,12 @@ def pyproject(name: str, experiment: str, shared: str) -> str:
                 "app": {
                     "publisher": "fedkd",
                     "components": {"serverapp": SERVER_APP, "clientapp": CLIENT_APP},
-                    "config": {EXPERIMENT: experiment, SHARED: shared, RUN: ""},
+                    "config": {
+                        EXPERIMENT: experiment,
+                        SHARED: shared,
+                        VERSION: version("fedkd"),
+                        RUN: "",
+                    },
                 }
             }
         },

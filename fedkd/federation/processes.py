@@ -41,7 +41,7 @@ def hold(folder: Path, what: str) -> FileLock:
         lock.acquire(blocking=False)
     except Timeout as error:
         raise UsageError(
-            f"state folder {str(folder)!r} is in use: {what} runs with it already"
+            f"folder {str(folder)!r} is in use: {what} runs with it already"
         ) from error
     return lock
 

@@ -13,12 +13,12 @@ from typing import Any
 
 from flwr.app import Context
 
-from fedkd import config
+from fedkd import __version__, config
 from fedkd.data.parties import read_own, read_shared, seen_from
 from fedkd.data.types import FederatedData, Samples
-from fedkd.errors import ConfigError, MessageError
+from fedkd.errors import ConfigError, MessageError, PolicyError
 from fedkd.federation import report
-from fedkd.federation.bundle import EXPERIMENT, RUN, SHARED
+from fedkd.federation.bundle import EXPERIMENT, RUN, SHARED, VERSION
 from fedkd.federation.client import Party, client_app
 from fedkd.federation.site import Policy, run_name
 from fedkd.federation.spending import Owner
@@ -55,6 +55,12 @@ def party(file: Path, context: Context, call: Call) -> Party:
     """
     policy = Policy.load(file)
     site = policy.site
+    theirs = context.run_config.get(VERSION)
+    if theirs != __version__:
+        raise PolicyError(
+            f"the server runs fedkd {theirs} and this site {__version__}: install the same",
+            key="version",
+        )
     text = str(context.run_config[EXPERIMENT])
     experiment = config.parse_json(text)
     policy.check(text, experiment)

@@ -94,6 +94,7 @@ _REFUSALS = {
     "LedgerError": "its ledger of spent privacy cannot be believed",
 }
 POLICY = (
+    "version",
     "allow.methods",
     "allow.models",
     "allow.experiments",
@@ -105,7 +106,8 @@ POLICY = (
     "limits.seconds",
     "limits.bytes",
 )
-"""The lines of a SITE.toml that can refuse; a fixed list, so that they are all a server reads."""
+"""What can refuse at a site: its version, or a line of its SITE.toml. A fixed list, so that the
+server need not read a site's words."""
 _DOING = dict(zip(PHASES, ("distilling", "training", "answering", "evaluating"), strict=True))
 
 

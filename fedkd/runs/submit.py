@@ -3,13 +3,13 @@
 import json
 import secrets
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from fedkd import data, methods
+from fedkd import data
 from fedkd.config import Experiment
 from fedkd.data import parties
 from fedkd.errors import BudgetError, ConfigError, FederationError, FedkdError, UsageError
@@ -41,7 +41,7 @@ class Deployment:
     clients: dict[str, int]
     """The clients' nodes by name; client i is the i-th."""
     flower: int
-    """Flower's number for it; another one each time that it goes on."""
+    """Flower's number for it, another one each time that it goes on; 0 until it has one."""
     start: str
     """The server's start that it runs in; a run does not outlive it."""
 
@@ -74,8 +74,7 @@ def app(experiment: Experiment, shared: bytes, clients: int) -> tuple[str, str]:
     Raises:
         ConfigError: the experiment will not do, or names another number of clients.
     """
-    _, complete = methods.resolve(experiment)
-    text = bundle.for_wire(complete, clients)
+    text = bundle.for_wire(_prepare(experiment, shared, clients).experiment, clients)
     return bundle.pyproject(experiment.name, text, sha256(shared).hexdigest()), text
 
 
@@ -89,6 +88,7 @@ def submit(
     clients: Sequence[str] = (),
     resume: bool = False,
     detach: bool = False,
+    on_start: Callable[[Sequence[str]], None] = lambda _names: None,
 ) -> dict[str, Any] | None:
     """Run an experiment on a server into a run folder, as `simulate` does on one machine.
 
@@ -101,6 +101,7 @@ def submit(
         clients: who takes part, by name; all that the server knows unless given.
         resume: go on after the last finished round; follow the run if it runs still.
         detach: come back once it is started.
+        on_start: is told who takes part, by name; client i is the i-th.
 
     Returns:
         The summary, as in `summary.json`; None if detached.
@@ -114,7 +115,7 @@ def submit(
     before = Deployment.read(folder) if resume else None
     with server.control() as control:
         nodes = before.clients if before else _choose(control, clients)
-        if before and before.start == server.start and not control.run(before.flower).over:
+        if before and _runs_still(control, server, before):
             follower, deployment = Follower(folder, whole=True), before
         else:
             world = _prepare(experiment, content, len(nodes))
@@ -122,6 +123,7 @@ def submit(
             run.open(world.experiment, world.data, resume=resume)
             follower = Follower(folder)
             deployment = _start(control, server, run, world, content, nodes, before)
+        on_start(list(nodes))
         if detach:
             return None
         try:
@@ -130,6 +132,10 @@ def submit(
             control.stop(deployment.flower)
             raise
     return dict(json.loads((folder / "summary.json").read_text("utf-8")))
+
+
+def _runs_still(control: Control, server: Server, run: Deployment) -> bool:
+    return bool(run.flower) and run.start == server.start and not control.run(run.flower).over
 
 
 def _choose(control: Control, clients: Sequence[str]) -> dict[str, int]:
@@ -179,8 +185,10 @@ def _start(
     Submission(str(run.path.resolve()), str(file), nodes).write(server.folder, name)
     text = bundle.for_wire(world.experiment, len(nodes))
     project = bundle.pyproject(world.experiment.name, text, digest)
+    deployment = Deployment(name, digest, nodes, 0, server.start)
+    deployment.write(run.path)  # before: whoever resumes finds the run's name
     flower = control.start({"pyproject.toml": project.encode()}, {bundle.RUN: name})
-    deployment = Deployment(name, digest, nodes, flower, server.start)
+    deployment = replace(deployment, flower=flower)
     deployment.write(run.path)
     return deployment
 

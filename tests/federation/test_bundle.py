@@ -18,7 +18,7 @@ def test_the_bundle_is_one_file_that_points_at_the_library(rows):
         "serverapp": "fedkd.runs.serverapp:app",
         "clientapp": "fedkd.federation.siteapp:app",
     }
-    assert app["config"] == {"experiment": text, "shared": "ab" * 32, "run": ""}
+    assert app["config"] == {"experiment": text, "shared": "ab" * 32, "fedkd": "0.1.0", "run": ""}
     assert bundle.fingerprint(text) in table["project"]["description"]
     assert table["project"]["dependencies"] == ["fedkd==0.1.0"]
 

@@ -11,6 +11,7 @@ from flwr.app import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
+import fedkd
 from fedkd import data
 from fedkd.data import parties
 from fedkd.errors import ConfigError
@@ -55,13 +56,26 @@ def site(tmp_path, rows):
     return write
 
 
-def ask(file, experiment, *, round=1, client=1, shared=None, run=RUN, payload=None):
+def ask(
+    file,
+    experiment,
+    *,
+    round=1,
+    client=1,
+    shared=None,
+    run=RUN,
+    payload=None,
+    version=fedkd.__version__,
+):
     """The site's answer to a call for `experiment`, and what it logged of it."""
     shared = shared or sha256((file.parent / "shared.safetensors").read_bytes()).hexdigest()
     context = compat.new_context(1, 2, {})
     context.run_config = {
-        bundle.EXPERIMENT: experiment, bundle.SHARED: shared, bundle.RUN: run,
-    }  # fmt: skip
+        bundle.EXPERIMENT: experiment,
+        bundle.SHARED: shared,
+        bundle.RUN: run,
+        bundle.VERSION: version,
+    }
     compat.identify_server(1)
     call = wire.Call(round, client, encode({}) if payload is None else payload)
     message = Message(wire.pack(call), dst_node_id=2, message_type="train.learn", group_id="1")
@@ -168,6 +182,13 @@ def test_a_call_that_is_too_large_is_refused(site, rows):
 @pytest.mark.parametrize("call", [{"round": 0}, {"round": 3}, {"client": 4}, {"client": -1}])
 def test_a_round_or_a_client_that_the_experiment_has_not_is_no_call(site, rows, call):
     assert ask(site(), travelling(rows), **call).kind == "MessageError"
+
+
+def test_another_version_of_the_library_is_told_of(site, rows, caplog):
+    answer = ask(site(), travelling(rows), version="0.0.9")
+    assert str(answer) == "its site's policy does not allow it (version)"
+    assert f"the server runs fedkd 0.0.9 and this site {fedkd.__version__}" in caplog.text
+    assert ask(site(), travelling(rows), version=None).phase == "version"
 
 
 def test_another_proxy_set_than_the_agreed_one_is_refused(site, rows):
