@@ -59,9 +59,10 @@ def wait_for_nodes(grid: Grid, clients: int, reach: Reach, *, quorum: int) -> li
         if time.monotonic() > end:
             if len(connected) >= needed:
                 break
+            least = f", or {needed} at least" if needed < clients else ""
             raise FederationError(
                 f"{len(connected)} nodes are connected after {reach.within:.0f} s: "
-                f"expected one for each of the {clients} clients, or {needed} at least"
+                f"expected one for each of the {clients} clients{least}"
             )
         time.sleep(reach.poll)
     return connected[:clients] if reach.nodes is None else list(reach.nodes)

@@ -31,6 +31,8 @@ from fedkd.federation.state import DiskState
 from fedkd.federation.wire import Standing
 from fedkd.files import write_atomically
 
+DEPLOYMENT = "deployment.json"
+"""The file of a run that was deployed: who took part, and how it goes on (`submit.py`)."""
 _GENERATED_PER_CLASS = 10
 
 

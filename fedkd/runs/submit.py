@@ -20,10 +20,9 @@ from fedkd.federation.serving import Submission
 from fedkd.federation.superlink import Server
 from fedkd.federation.world import World, prepare
 from fedkd.files import write_atomically
-from fedkd.runs.folder import RunFolder
+from fedkd.runs.folder import DEPLOYMENT, RunFolder
 from fedkd.runs.progress import Follower
 
-FILE = "deployment.json"
 _POLL, _ASK = 0.3, 2.0
 """Seconds between two looks at what happened, and at how the run stands."""
 _SILENCE = 20.0
@@ -48,12 +47,12 @@ class Deployment:
     @classmethod
     def read(cls, folder: Path) -> "Deployment | None":
         """That of a run folder, if it has one."""
-        file = folder / FILE
+        file = folder / DEPLOYMENT
         return cls(**json.loads(file.read_text("utf-8"))) if file.exists() else None
 
     def write(self, folder: Path) -> None:
         """Keep it in a run folder."""
-        write_atomically(folder / FILE, json.dumps(asdict(self), indent=2) + "\n")
+        write_atomically(folder / DEPLOYMENT, json.dumps(asdict(self), indent=2) + "\n")
 
 
 def share(experiment: Experiment, file: Path | None = None) -> bytes:
