@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 import tomli_w
 
-from fedkd.config import Experiment, Output
+from fedkd.config import Engine, Experiment, Output
 from fedkd.errors import ConfigError
 
 SERVER_APP, CLIENT_APP = "fedkd.runs.serverapp:app", "fedkd.federation.siteapp:app"
@@ -41,6 +41,7 @@ def for_wire(experiment: Experiment, clients: int) -> str:
             "data": data.model_copy(update={"name": _last(data.name), "public": public}),
             "clients": experiment.clients.model_copy(update={"count": clients}),
             "privacy": experiment.privacy.model_copy(update={"ledger": None}),
+            "engine": Engine(),
             "output": Output(),
         }
     ).to_json()
@@ -61,7 +62,7 @@ def pyproject(name: str, experiment: str, shared: str) -> str:
     """
     table = {
         "project": {
-            "name": name.lower(),
+            "name": "fedkd-experiment",  # Flower takes fewer names than we do
             "version": "1.0.0",
             "description": f"fedkd experiment {name}, SHA-256 {fingerprint(experiment)}",
             "license": "Apache-2.0",

@@ -52,8 +52,6 @@ class Party:
     """What the data's owner says of the ledger; None in a simulation, where nobody owns data."""
     most_bytes: float = math.inf
     """That may come in, or leave, in one message."""
-    limit: Callable[[], AbstractContextManager[None]] = nullcontext
-    """What a round's work is done within; it may end it by an exception."""
 
 
 Find = Callable[[Context, wire.Call], Party]
@@ -64,23 +62,27 @@ Raises:
 """
 
 
-def client_app(find: Find) -> ClientApp:
+Limit = Callable[[], AbstractContextManager[None]]
+"""What the whole of an answer is made within; it may end it by an exception."""
+
+
+def client_app(find: Find, limit: Limit = nullcontext) -> ClientApp:
     """The Flower app of a client."""
     app = ClientApp()
-    app.train(ACTION)(partial(_learn, find))
+    app.train(ACTION)(partial(_learn, find, limit))
     return app
 
 
-def _learn(find: Find, message: Message, context: Context) -> Message:
+def _learn(find: Find, limit: Limit, message: Message, context: Context) -> Message:
     clock, spending = Clock(_nobody), None
     try:
         call = wire.unpack(message.content)
         if isinstance(call, wire.Failure):
             raise MessageError("the server sent a failure in place of a call")
         clock = Clock(partial(WATCHER.get(_nobody), call.client))
-        party = find(context, call)
-        _check_size("the call", call.payload, party)
-        with party.limit():
+        with limit():
+            party = find(context, call)
+            _check_size("the call", call.payload, party)
             if party.world.experiment.privacy.unit == "record":
                 spending = Spending.of_records(party.world, party.ledger(), call, party.owner)
             answer = _answer(call, party, spending, clock)

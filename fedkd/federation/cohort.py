@@ -1,10 +1,13 @@
 """A round's cohort: who is asked, what is let in, and whether enough answered."""
 
+import logging
 import math
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import httpx
 import torch
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -18,6 +21,8 @@ from fedkd.federation.answers import Answers, Observer
 from fedkd.federation.client import ACTION
 from fedkd.federation.world import World
 from fedkd.learning import evaluate
+
+log = logging.getLogger(__name__)
 
 _NO_DEADLINE = 7 * 24 * 3600.0
 """Flower drops a message after 12 hours unless told otherwise."""
@@ -85,7 +90,7 @@ def ask(
     round: int,
     observer: Observer,
     standings: dict[int, wire.Standing],
-    poll: float,
+    reach: Reach,
 ) -> Answers:
     """Send the broadcast to a cohort and let in what comes back in time and in order.
 
@@ -97,18 +102,43 @@ def ask(
     end = time.monotonic() + deadline
     waiting = _push(grid, world, nodes, answers, broadcast, round, deadline)
     while waiting and time.monotonic() < end:
-        arrived = list(grid.pull_messages(list(waiting)))
-        for reply in arrived:
-            client = waiting.pop(reply.metadata.reply_to_message_id)
+        arrived = _one_by_one(grid, waiting) if reach.nodes else _together(grid, waiting)
+        for id, reply in arrived:
+            client = waiting.pop(id)
             _let_in(world, client, round, reply, answers)
             observer.client_ends(client, answers.failures.get(client))
         if not arrived:
-            time.sleep(poll)
+            time.sleep(reach.poll)
     for client in waiting.values():
         answers.failures[client] = f"no answer within {deadline:g} s"
         observer.client_ends(client, answers.failures[client])
     answers.uploads = dict(sorted(answers.uploads.items()))
     return answers
+
+
+def _together(grid: Grid, waiting: Mapping[str, int]) -> list[tuple[str, Message | None]]:
+    """What has come in of this machine's own clients, by the call's id."""
+    return [(m.metadata.reply_to_message_id, m) for m in grid.pull_messages(list(waiting))]
+
+
+def _one_by_one(grid: Grid, waiting: Mapping[str, int]) -> list[tuple[str, Message | None]]:
+    """What has come in of strangers, by the call's id; None for what is no message at all.
+
+    Flower rebuilds a message from what the sender made, its metadata too, and raises whatever that
+    leads to. So whose answer it is follows from what was asked for, never from what came.
+    """
+    arrived: list[tuple[str, Message | None]] = []
+    for id in waiting:
+        try:
+            replies = list(grid.pull_messages([id]))
+        except httpx.TransportError:  # our own server, which is another matter
+            raise
+        except Exception:
+            log.warning("an answer could not be read", exc_info=True)
+            arrived.append((id, None))
+        else:
+            arrived += [(id, reply if isinstance(reply, Message) else None) for reply in replies]
+    return arrived
 
 
 def require_quorum(world: World, round: int, answers: Answers) -> None:
@@ -171,8 +201,11 @@ def _push(
     return {id: client for client, id in waiting.items() if id}
 
 
-def _let_in(world: World, client: int, round: int, reply: Message, answers: Answers) -> None:
+def _let_in(world: World, client: int, round: int, reply: Message | None, answers: Answers) -> None:
     """Add a reply to the uploads, or its scrubbed reason to the failures."""
+    if reply is None:
+        answers.failures[client] = "answer is not a fedkd message"
+        return
     if reply.has_error():
         code = reply.error.code
         answers.failures[client] = compat.ERRORS.get(code, f"Flower error {code}")

@@ -16,6 +16,7 @@ from flwr.proto.control_pb2 import (
     RegisterNodeRequest,
     StartRunRequest,
     StopRunRequest,
+    UnregisterNodeRequest,
 )
 from flwr.serverapp import ServerApp
 from flwr.supercore.control import ControlHttpClient
@@ -46,6 +47,7 @@ __all__ = [
     "Run",
     "StartRunRequest",
     "StopRunRequest",
+    "UnregisterNodeRequest",
     "control_client",
     "execute_tasks",
     "identify_server",
@@ -121,6 +123,12 @@ def serve_superlink(arguments: Sequence[str], guard: Callable[[Any], Any]) -> No
     flower_superlink()
 
 
+_NOT_LET_IN = (
+    "error: the server does not let this site in: its key is not among the clients' that the "
+    "server started with, or the two machines' clocks differ by more than a few seconds\n"
+)
+
+
 def serve_supernode(arguments: Sequence[str], memory: Path) -> None:
     """Run Flower's SuperNode in this process until it is told to stop.
 
@@ -140,26 +148,68 @@ def serve_supernode(arguments: Sequence[str], memory: Path) -> None:
         def ActivateNode(self, request: Any) -> Any:  # noqa: N802 - Flower's name
             try:
                 answer = super().ActivateNode(request)
-            except httpx.HTTPStatusError:
-                if not memory.exists():
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code == httpx.codes.UNAUTHORIZED or not memory.exists():
+                    sys.stderr.write(_NOT_LET_IN)
                     raise
                 self.DeactivateNode(DeactivateNodeRequest(node_id=int(memory.read_text("utf-8"))))
                 answer = super().ActivateNode(request)
             write_atomically(memory, str(answer.node_id))
             return answer
 
+        def PushMessages(self, request: Any) -> Any:  # noqa: N802 - Flower's name
+            # How long an answer took tells how much data there is.
+            request.clientapp_runtime_list[:] = [0.0] * len(request.clientapp_runtime_list)
+            return super().PushMessages(request)
+
     connection.FleetHttpClient = Returning  # type: ignore
+    _always_answers()
     sys.argv = ["flower-supernode", *arguments]
     flower_supernode()
 
 
+def _always_answers() -> None:
+    """Have a SuperNode answer each message it took in, if only by an error.
+
+    As it is it waits for an answer without end, and takes in no other message meanwhile, where a
+    task is of a kind that nobody here runs, or failed before it had read its message.
+    """
+    from flwr.supercore.constant import TaskType
+    from flwr.supernode.nodestate import in_memory_nodestate, nodestate_factory
+
+    class State(in_memory_nodestate.InMemoryNodeState):
+        def create_task(self, task_type: str, run_id: int, *args: Any, **more: Any) -> int | None:
+            del task_type
+            return super().create_task(TaskType.CLIENT_APP, run_id, *args, **more)
+
+        def finish_task(self, task_id: int, sub_status: str, details: str) -> bool:
+            run_id = self.task_store[task_id].run_id if task_id in self.task_store else None
+            finished = super().finish_task(task_id, sub_status, details)
+            if finished and run_id is not None and sub_status != "completed":
+                for id, entry in list(self.msg_store.items()):
+                    if not entry.message.metadata.reply_to_message_id and not entry.is_retrieved:
+                        entry.is_retrieved = True
+                        self.record_message_processing_start(id)
+                crashed = in_memory_nodestate.CLIENT_APP_CRASHED_ERROR
+                self._store_error_replies({run_id}, crashed)
+            return finished
+
+    nodestate_factory.InMemoryNodeState = State  # type: ignore
+
+
 def execute_tasks(
-    start: Callable[[str], None], *, address: str, secret: bytes, parent: int
+    start: Callable[[str], None],
+    look: Callable[[], None],
+    *,
+    address: str,
+    secret: bytes,
+    parent: int,
 ) -> None:
     """Start a process for each message that a SuperNode has taken in, until `parent` is gone.
 
     Args:
         start: is called with the token of a task; nothing but a client's tasks come to it.
+        look: is called again and again, some times a second.
         address: where the SuperNode's Runtime API listens.
         secret: known to the SuperNode and this process alone.
         parent: the SuperNode's process id.
@@ -173,6 +223,9 @@ def execute_tasks(
         def launch(self, spec: ExecutionSpec) -> LaunchResult:
             start(spec.token)
             return LaunchResult.accepted()
+
+        def reconcile(self) -> None:
+            look()
 
     superexec.get_executor = lambda *_, **__: Executor()  # type: ignore[attr-defined]
     superexec.AutoExecPlugin.supported_task_types = (  # type: ignore[attr-defined]

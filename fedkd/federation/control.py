@@ -74,6 +74,10 @@ class Control:
         request = compat.RegisterNodeRequest(public_key=public_key, name=name)
         self._call(self._client.RegisterNode, request)
 
+    def unregister(self, node: Node) -> None:
+        """Let a client in no more."""
+        self._call(self._client.UnregisterNode, compat.UnregisterNodeRequest(node_id=node.id))
+
     def start(self, files: Mapping[str, bytes], overrides: Mapping[str, str]) -> int:
         """Start a run of an app, given as its files; the run's id."""
         answer = self._call(self._client.StartRun, compat.start_request(files, overrides))

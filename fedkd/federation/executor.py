@@ -9,12 +9,17 @@ import logging
 import multiprocessing
 import os
 import sys
+import time
 from functools import partial
+from multiprocessing.context import ForkServerProcess as Process
 from pathlib import Path
 
 from fedkd.errors import FedkdError
 from fedkd.federation import compat
+from fedkd.federation.site import Policy
 
+_GRACE = 30.0
+"""Seconds that an answer has beyond the site's limit to say that it took too long."""
 APP = ("fedkd.federation.siteapp", "torch._dynamo")
 """What each answer needs; torch imports the second at a process's first step, for over a second."""
 PRIVATE = ("opacus.grad_sample", "dp_accounting.pld.privacy_loss_distribution")
@@ -43,19 +48,31 @@ def main(file: str, address: str, secret: str, ready: str, *preload: str) -> Non
     except BrokenPipeError:  # the SuperNode was stopped meanwhile
         return
 
+    running: dict[Process, float] = {}
+
     def start(token: str) -> None:
-        processes.Process(
+        process = processes.Process(
             target=_answer, args=(file, address, token, os.getpid()), daemon=True
-        ).start()
+        )
+        process.start()
+        seconds = Policy.load(Path(file)).site.limits.seconds
+        running[process] = time.monotonic() + seconds + _GRACE
+
+    def look() -> None:
+        """Kill an answer that nothing else could end in time."""
+        for process, end in list(running.items()):
+            if not process.is_alive():
+                del running[process]
+            elif time.monotonic() > end:
+                process.kill()
 
     key = Path(secret).read_bytes()
-    compat.execute_tasks(start, address=address, secret=key, parent=os.getppid())
+    compat.execute_tasks(start, look, address=address, secret=key, parent=os.getppid())
 
 
 def _check(file: str) -> None:
     """Look at what the site's file names, while somebody is there to read a complaint."""
     from fedkd.data.parties import read_shared
-    from fedkd.federation.site import Policy
     from fedkd.federation.siteapp import ledger, own_data
     from fedkd.privacy.ledger import Ledger
 
@@ -90,7 +107,9 @@ def _answer(file: str, address: str, token: str, parent: int) -> None:
 
     _log_here()
     tune_allocator()
-    app = client_app(partial(siteapp.party, Path(file)))
+    if (score := Path("/proc/self/oom_score_adj")).exists():
+        score.write_text("1000")  # whatever an experiment asks for, this is what memory runs out on
+    app = client_app(partial(siteapp.party, Path(file)), partial(siteapp.within, Path(file)))
     compat.run_client_task(app, address=address, token=token, parent=parent)
 
 

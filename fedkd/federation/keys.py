@@ -93,7 +93,25 @@ def public_keys(folder: Path) -> dict[str, bytes]:
         found[path.stem] = key.public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
+    names = {content: name for name, content in found.items()}
+    for name, content in found.items():
+        if names[content] != name:
+            raise UsageError(f"clients {name!r} and {names[content]!r} have the same key")
     return found
+
+
+def server_names(folder: Path) -> set[str]:
+    """The names and addresses that the server's certificate holds for.
+
+    Raises:
+        UsageError: it is damaged.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate((folder / SERVER).read_bytes())
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, x509.ExtensionNotFound) as error:
+        raise UsageError(f"{folder / SERVER} is damaged or names no host ({error})") from error
+    return {str(name.value) for name in names}
 
 
 def _check(folder: Path, servers: Sequence[str], clients: Sequence[str]) -> None:

@@ -18,13 +18,14 @@ PARENT = "FEDKD_PARENT"
 
 
 def private_folder(folder: Path) -> Path:
-    """Make a folder that its owner alone can read.
+    """Make a folder that its owner alone can read, or make one that is there such.
 
     Raises:
         UsageError: it cannot be made.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
     except OSError as error:
         raise UsageError(f"state folder {str(folder)!r}: {error.strerror}") from error
     return folder

@@ -111,7 +111,7 @@ def federate(
         started = time.perf_counter()
         cohort = sample_cohort(world, round)
         observer.round_begins(round, cohort)
-        answers = ask(grid, world, nodes, cohort, broadcast, round, observer, known, reach.poll)
+        answers = ask(grid, world, nodes, cohort, broadcast, round, observer, known, reach)
         require_quorum(world, round, answers)
         answered = time.perf_counter()
 

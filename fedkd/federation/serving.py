@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from torch import nn
@@ -101,10 +102,13 @@ class _Remembering:
 
     def keep(self, record: dict[str, Any], checkpoint: Checkpoint, generated: Any) -> None:
         """See `Keeper.keep`."""
-        told = _read(self._file)
-        for client, at in checkpoint.standings.items():
-            told[str(self._nodes[client])] = asdict(at)
-        write_atomically(self._file, json.dumps(told))
+        with FileLock(f"{self._file}.lock"):  # other runs remember too
+            told = _read(self._file)
+            for client, at in checkpoint.standings.items():
+                node = str(self._nodes[client])
+                if node not in told or told[node]["sequence"] < at.sequence:
+                    told[node] = asdict(at)
+            write_atomically(self._file, json.dumps(told))
         self._keep(record, checkpoint, generated)
 
 

@@ -69,7 +69,7 @@ class Limits(Frozen):
 
     rounds: int = Field(default=100, ge=1)
     seconds: float = Field(default=3600.0, gt=0)
-    """For one round's work."""
+    """For one answer."""
     bytes: int = Field(default=1_000_000_000, ge=1)
     """In one message, in or out."""
 
@@ -179,8 +179,9 @@ class Policy:
                 self._refuse("allow.models", f"the experiment names code, {word!r}")
         self._check_paths(experiment)
         self._check_privacy(experiment)
-        if experiment.rounds > limits.rounds:
-            self._refuse("limits.rounds", f"the experiment has {experiment.rounds} rounds")
+        rounds = experiment.rounds + experiment.privacy.spare_rounds
+        if rounds > limits.rounds:
+            self._refuse("limits.rounds", f"the experiment has {rounds} rounds")
 
     def check_size(self, sent: int) -> None:
         """Refuse what would be sent, known before any data is touched.

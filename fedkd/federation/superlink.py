@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -73,25 +74,34 @@ class Server:
         Raises:
             FederationError: it does not end.
         """
-        end = time.monotonic() + _WITHIN
+        end, told = time.monotonic() + _WITHIN, False
         while processes.held(self.folder):
             if time.monotonic() > end:
                 raise FederationError(
                     f"the server, process {self.pid}, has not ended after {_WITHIN:.0f} s"
                 )
-            os.kill(self.pid, signal.SIGTERM)
-            time.sleep(0.5)
+            if not told:
+                with suppress(ProcessLookupError):  # it has ended meanwhile
+                    os.kill(self.pid, signal.SIGTERM)
+                told = True
+            time.sleep(0.2)
 
 
 class LocalOnly:
     """ASGI middleware: from another machine nothing but Fleet and the health check answers."""
+
+    seen = False
+    """Whether any request has come by: a server without its guard must not run."""
 
     def __init__(self, app: Callable[[_Scope, _Receive, _Send], Awaitable[None]]) -> None:
         self._app = app
 
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         """Serve, or refuse with status 403."""
-        if scope["type"] != "http" or scope["path"].startswith(_OPEN) or _is_local(scope):
+        LocalOnly.seen = True
+        path = scope.get("path", "")
+        clients_own = path.startswith(_OPEN) and ".." not in path
+        if scope["type"] == "lifespan" or clients_own or _is_local(scope):
             await self._app(scope, receive, send)
             return
         await send({"type": "http.response.start", "status": 403, "headers": []})
@@ -105,7 +115,9 @@ def _is_local(scope: _Scope) -> bool:
 
 
 def serve(folder: Path, key_folder: Path, *, host: str, port: int) -> None:
-    """Run the server until it is told to stop; it lets in whoever's key is in `key_folder`.
+    """Run the server until it is told to stop.
+
+    Whoever's public key is in `key_folder` when it starts is let in, and nobody else.
 
     Args:
         folder: its state: the database, the ledger, what clients' ledgers last said.
@@ -127,18 +139,26 @@ def serve(folder: Path, key_folder: Path, *, host: str, port: int) -> None:
         raise UsageError(f"{key_folder / keys.CLIENTS}: holds no client's public key, NAME.pub")
     processes.private_folder(folder)
     lock = processes.hold(folder, "a server")
-    _require_free(host, port)
     processes.quiet_flower(folder)
-    own = "127.0.0.1" if host in ("0.0.0.0", "") else "[::1]" if host == "::" else host  # noqa: S104
+    own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    if own not in keys.server_names(key_folder):
+        raise UsageError(
+            f"{key_folder / keys.SERVER} does not name {own}, where this server would listen: move "
+            f"it and its key away and run 'fedkd deploy keys {key_folder} --server {own}' and its "
+            "other names, or take another --host"
+        )
+    _require_free(host, port)
+    address = f"[{own}]:{port}" if ":" in own else f"{own}:{port}"
     server = Server(
         folder=folder.resolve(),
-        address=f"{own}:{port}",
+        address=address,
         keys=key_folder.resolve(),
         pid=os.getpid(),
         start=secrets.token_hex(8),
     )
     about = {**asdict(server), "folder": str(server.folder), "keys": str(server.keys)}
     write_atomically(folder / "server.json", json.dumps(about))
+    os.environ["FORWARDED_ALLOW_IPS"] = ""  # a caller's address is not for the caller to say
     os.environ[STATE] = str(server.folder)
     (folder / READY).unlink(missing_ok=True)
     threading.Thread(target=_register, args=(server, clients), daemon=True).start()
@@ -158,12 +178,21 @@ def serve(folder: Path, key_folder: Path, *, host: str, port: int) -> None:
 
 
 def _register(server: Server, clients: dict[str, bytes]) -> None:
-    """Let in the clients whose keys are new, once the server answers."""
+    """Let in whoever's key is in the folder and nobody else, once the server answers."""
     try:
         with server.control() as control:
-            known = {node.public_key for node in _first_answer(control)}
+            nodes = _first_answer(control)
+            if not LocalOnly.seen:
+                raise FederationError(
+                    "the guard before Flower's interfaces is not in place: this version of flwr is "
+                    "not one that fedkd knows, install by the constraints file"
+                )
+            for node in nodes:
+                if clients.get(node.name) != node.public_key:
+                    control.unregister(node)
+            known = {(node.name, node.public_key) for node in nodes}
             for name, key in clients.items():
-                if key not in known:
+                if (name, key) not in known:
                     control.register(name, key)
         write_atomically(server.folder / READY, str(server.pid))
     except (FedkdError, OSError) as error:

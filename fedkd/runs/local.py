@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from fedkd.runs.submit import submit
 _START = 120.0
 _STOP = 10.0
 _HOST = "127.0.0.1"
+_PORT = "port"
 
 
 def local(
@@ -51,8 +52,12 @@ def local(
         raise UsageError(
             f"folder {str(existing)!r} exists: go on with --resume, or name another with --out"
         )
-    if not (place / keys.SERVER).exists():
+    if not place.exists():
         lay_out(experiment, place)
+    if not (place / _PORT).exists():
+        raise UsageError(
+            f"folder {str(place)!r} is incomplete: remove it, and start without --resume"
+        )
     with running(place) as server:
         summary = submit(
             experiment, server, folder, observer, shared=place / "shared.safetensors", resume=resume
@@ -71,9 +76,8 @@ def lay_out(experiment: Experiment, place: Path) -> None:
         site = processes.private_folder(sites / name)
         parties.write_own(site / "data.npz", own)
         (site / "SITE.toml").write_text(_site(world.experiment, name, port), "utf-8")
-    (place / "port").write_text(str(port), "utf-8")
-    # Last: whoever finds the keys finds the rest.
     keys.make(place, servers=[_HOST], clients=names)
+    (place / _PORT).write_text(str(port), "utf-8")  # last: whoever finds it finds the rest
 
 
 @contextmanager
@@ -83,7 +87,7 @@ def running(place: Path) -> Iterator[Server]:
     Raises:
         FederationError: one of them ends at once, or is not ready in time.
     """
-    port = (place / "port").read_text("utf-8")
+    port = (place / _PORT).read_text("utf-8")
     state = place / "server"
     (place / "logs").mkdir(exist_ok=True)
     (state / READY).unlink(missing_ok=True)
@@ -91,10 +95,18 @@ def running(place: Path) -> Iterator[Server]:
     try:
         command = ["server", "--state", str(state), "--keys", str(place)]
         started["server"] = _start(place, "server", [*command, "--host", _HOST, "--port", port])
+        _wait(place, "the server is not ready", started, (state / READY).exists)
+        server = Server.read(state)
         for site in sorted((place / "sites").iterdir()):
             started[site.name] = _start(place, site.name, ["client", str(site / "SITE.toml")])
-        _wait(place, state, started)
-        yield Server.read(state)
+        with server.control() as control:
+            _wait(
+                place,
+                "not all sites are connected",
+                started,
+                lambda: all(node.online for node in control.nodes()),
+            )
+        yield server
     finally:
         _stop(list(started.values()))
 
@@ -132,18 +144,21 @@ def _start(place: Path, name: str, arguments: Sequence[str]) -> subprocess.Popen
         )
 
 
-def _wait(place: Path, state: Path, started: dict[str, subprocess.Popen[bytes]]) -> None:
+def _wait(
+    place: Path,
+    what: str,
+    started: dict[str, subprocess.Popen[bytes]],
+    ready: Callable[[], bool],
+) -> None:
     end = time.monotonic() + _START
-    while not (state / READY).exists():
+    while not ready():
         for name, process in started.items():
             if process.poll() is not None:
                 log = place / "logs" / f"{name}.log"
                 raise FederationError(f"{name} ended with status {process.returncode}: see {log}")
         if time.monotonic() > end:
-            raise FederationError(
-                f"the server is not ready after {_START:.0f} s: see {place / 'logs' / 'server.log'}"
-            )
-        time.sleep(0.1)
+            raise FederationError(f"{what} after {_START:.0f} s: see {place / 'logs'}")
+        time.sleep(0.2)
 
 
 def _stop(started: Sequence[subprocess.Popen[bytes]]) -> None:

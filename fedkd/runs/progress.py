@@ -5,6 +5,7 @@ The server's app of a deployment is no child of the command that submitted it.
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +45,20 @@ class Recorder:
 
     def _write(self, what: str, *values: Any) -> None:
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps([what, *values]) + "\n")
+            # On a line of its own, even after half of one that a killed writer left.
+            file.write("\n" + json.dumps([what, *values]) + "\n")
 
 
 class Follower:
-    """Reads what a `Recorder` writes.
+    """Reads what a `Recorder` writes, from the beginning.
 
     Args:
         folder: the run folder.
-        whole: from the beginning; otherwise from now on.
     """
 
-    def __init__(self, folder: Path, *, whole: bool = False) -> None:
+    def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
-        self._at = 0 if whole or not self._path.exists() else self._path.stat().st_size
+        self._at = 0
         self.failure: tuple[str, int] | None = None
         """Why the run failed, and its exit status."""
 
@@ -78,4 +79,5 @@ class Follower:
                 if not line.endswith(b"\n"):  # half of one; it is read when it is whole
                     return
                 self._at += len(line)
-                yield json.loads(line)
+                with suppress(json.JSONDecodeError):  # an empty line, or half of one
+                    yield json.loads(line)

@@ -4,6 +4,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +22,7 @@ from fedkd.federation.superlink import Server
 from fedkd.federation.world import World, prepare
 from fedkd.files import write_atomically
 from fedkd.runs.folder import DEPLOYMENT, RunFolder
+from fedkd.runs.progress import FILE as PROGRESS
 from fedkd.runs.progress import Follower
 
 _POLL, _ASK = 0.3, 2.0
@@ -113,22 +115,27 @@ def submit(
     content = share(experiment, shared)
     before = Deployment.read(folder) if resume else None
     with server.control() as control:
-        nodes = before.clients if before else _choose(control, clients)
+        nodes = _choose(control, list(before.clients) if before else clients)
+        if before and (nodes != before.clients or not set(clients) <= set(nodes)):
+            raise UsageError(
+                f"run folder {str(folder)!r} was begun by {', '.join(before.clients)}, and these "
+                "are not the same clients and keys now: start again with another --out"
+            )
         if before and _runs_still(control, server, before):
-            follower, deployment = Follower(folder, whole=True), before
+            deployment = before
         else:
             world = _prepare(experiment, content, len(nodes))
             run = RunFolder(folder)
             run.open(world.experiment, world.data, resume=resume)
-            follower = Follower(folder)
             deployment = _start(control, server, run, world, content, nodes, before)
         on_start(list(nodes))
         if detach:
             return None
         try:
-            _follow(control, deployment.flower, follower, observer)
+            _follow(control, deployment.flower, Follower(folder), observer)
         except KeyboardInterrupt:
-            control.stop(deployment.flower)
+            with suppress(FederationError):  # its server may be gone
+                control.stop(deployment.flower)
             raise
     return dict(json.loads((folder / "summary.json").read_text("utf-8")))
 
@@ -139,6 +146,8 @@ def _runs_still(control: Control, server: Server, run: Deployment) -> bool:
 
 def _choose(control: Control, clients: Sequence[str]) -> dict[str, int]:
     known = {node.name: node.id for node in control.nodes()}
+    if not known:
+        raise UsageError("the server knows no client yet: see 'fedkd deploy status'")
     for name in clients:
         if name not in known:
             raise UsageError(
@@ -184,6 +193,7 @@ def _start(
     Submission(str(run.path.resolve()), str(file), nodes).write(server.folder, name)
     text = bundle.for_wire(world.experiment, len(nodes))
     project = bundle.pyproject(world.experiment.name, text, digest)
+    (run.path / PROGRESS).unlink(missing_ok=True)  # an earlier failure is over
     deployment = Deployment(name, digest, nodes, 0, server.start)
     deployment.write(run.path)  # before: whoever resumes finds the run's name
     flower = control.start({"pyproject.toml": project.encode()}, {bundle.RUN: name})

@@ -30,12 +30,12 @@ def start(arguments, log, env):
         )
 
 
-def alive(mark):
+def alive(mark, name=MARK):
     """The processes that were started, by whomever, with this mark: {pid: command line}."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            marked = f"{MARK}={mark}\0".encode() in (folder / "environ").read_bytes()
+            marked = f"{name}={mark}\0".encode() in (folder / "environ").read_bytes()
             state = (folder / "stat").read_text().rpartition(") ")[2][0]
             words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         except OSError:  # it has ended meanwhile

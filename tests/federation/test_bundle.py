@@ -49,7 +49,7 @@ def test_what_travels_names_no_place_of_the_machine_that_it_comes_from(rows):
     assert "/" not in text
     back = config.parse_json(text)
     assert back.data.name == rows.name
-    same = {"data", "privacy", "output"}
+    same = {"data", "privacy", "engine", "output"}
     assert back.model_dump(exclude=same) == experiment.model_dump(exclude=same)
     assert back.data.partition == experiment.data.partition
     assert back.privacy.epsilon == 3.0

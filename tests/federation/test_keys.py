@@ -111,6 +111,15 @@ def test_nothing_is_written_over(tmp_path):
     assert after == before
 
 
+def test_two_clients_with_one_key_are_not_two(tmp_path):
+    keys.make(tmp_path, servers=["h"], clients=["a"])
+    (tmp_path / keys.CLIENTS / "b.pub").write_bytes(
+        (tmp_path / keys.CLIENTS / "a.pub").read_bytes()
+    )
+    with pytest.raises(UsageError, match="clients 'a' and 'b' have the same key"):
+        keys.public_keys(tmp_path)
+
+
 def test_a_public_key_that_is_none_is_named(tmp_path):
     keys.make(tmp_path, servers=["h"], clients=["a"])
     (tmp_path / keys.CLIENTS / "b.pub").write_text("ssh-ed25519 nonsense")

@@ -40,8 +40,14 @@ def test_from_another_machine_nothing_but_clients_messages_comes_through(path):
 def test_a_client_is_let_through_from_anywhere():
     assert asked("/v1/fleet/pull-messages", ("192.0.2.1", 5)) == (200, True)
     assert asked("/health", ("192.0.2.1", 5)) == (200, True)
-    assert asked("/v1/fleet/../control/start-run", ("127.0.0.1", 5)) == (200, True)
+    assert asked("/v1/fleet/../control/start-run", ("192.0.2.1", 5)) == (403, False)
     assert asked("/v1/control/../fleet/x", ("192.0.2.1", 5)) == (403, False)
+
+
+def test_an_address_that_its_certificate_does_not_name_is_refused(tmp_path):
+    keys.make(tmp_path / "keys", servers=["fed.example.org"], clients=["a"])
+    with pytest.raises(UsageError, match=r"does not name 192\.0\.2\.1, where .* --server 192"):
+        serve(tmp_path / "state", tmp_path / "keys", host="192.0.2.1", port=9400)
 
 
 def test_what_is_missing_or_taken_is_named(tmp_path):
