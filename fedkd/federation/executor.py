@@ -16,6 +16,7 @@ from pathlib import Path
 
 from fedkd.errors import FedkdError
 from fedkd.federation import compat
+from fedkd.federation.processes import never_outlive_parent
 from fedkd.federation.site import Policy
 
 _GRACE = 30.0
@@ -105,6 +106,7 @@ def _answer(file: str, address: str, token: str, parent: int) -> None:
     from fedkd.federation.client import client_app
     from fedkd.federation.engines import tune_allocator
 
+    never_outlive_parent()
     _log_here()
     tune_allocator()
     if (score := Path("/proc/self/oom_score_adj")).exists():

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from fedkd.errors import UsageError
 
 LOCK = ".lock"
+_GRACE = 5.0
 PARENT = "FEDKD_PARENT"
 """Environment: the process without which this one must not go on."""
 
@@ -88,3 +89,18 @@ def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.2)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def never_outlive_parent() -> None:
+    """End this process by force a little after the one that started it is gone.
+
+    Flower's own parts end then by a signal, which one that waits for the network never looks at.
+    """
+    threading.Thread(target=_outlive, args=(os.getppid(),), daemon=True).start()
+
+
+def _outlive(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    time.sleep(_GRACE)
+    os._exit(1)

@@ -17,6 +17,7 @@ from fedkd.federation.answers import Observer
 from fedkd.federation.bundle import RUN
 from fedkd.federation.cohort import Reach
 from fedkd.federation.engines import cores, one_intra_op_thread, tune_allocator
+from fedkd.federation.processes import never_outlive_parent
 from fedkd.federation.rounds import Checkpoint, Keeper, federate
 from fedkd.federation.site import run_name
 from fedkd.federation.superlink import STATE
@@ -61,6 +62,7 @@ def server_app(main: Main) -> ServerApp:
 
     @app.main()
     def serve(grid: Grid, context: Context) -> None:
+        never_outlive_parent()
         state = Path(os.environ[STATE])
         submission = Submission.read(state, str(context.run_config[RUN]))
         main(submission, partial(_federate, grid, state, submission))
