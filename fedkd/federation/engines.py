@@ -77,7 +77,7 @@ def simulate(world: World, keeper: Keeper, observer: Observer, *, states: Path |
     threads = world.experiment.engine.threads or _cores()
     engine = _on_ray if world.experiment.engine.kind == "ray" else _in_process
     _tune_allocator()
-    with _one_intra_op_thread():
+    with one_intra_op_thread():
         return engine(world, keeper, observer, states, threads)
 
 
@@ -166,7 +166,8 @@ def _cores() -> int:
 
 
 @contextmanager
-def _one_intra_op_thread() -> Iterator[None]:
+def one_intra_op_thread() -> Iterator[None]:
+    """One thread within each operation, as clients have it; then as many as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
