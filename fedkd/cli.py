@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -20,9 +20,10 @@ from fedkd import __version__
 from fedkd.errors import BudgetError, FedkdError, LedgerError, UsageError
 
 if TYPE_CHECKING:
+    from fedkd.audit.candidates import Kind
     from fedkd.config import Experiment
     from fedkd.federation.answers import Observer
-    from fedkd.runs.audits import Audited
+    from fedkd.runs.audited import Audited
 
 app = typer.Typer(
     name="fedkd",
@@ -56,6 +57,26 @@ Confidence = Annotated[
 ]
 Canaries = Annotated[
     int, typer.Option(help="The more, the more can be shown: see the ceiling.", min=10)
+]
+Exposed = Annotated[
+    Path,
+    typer.Argument(help="An experiment, or a run that this has recorded.", metavar="CONFIG|RUN"),
+]
+AuditFolder = Annotated[
+    Path | None,
+    typer.Option("--out", help="The run folder of the audit.", show_default="runs/NAME-audit"),
+]
+Candidates = Annotated[
+    int,
+    typer.Option(help="Of each client; at most half of what it holds is taken.", min=20),
+]
+CandidateKind = Annotated[
+    Literal["records", "mislabelled", "out-of-distribution"],
+    typer.Option("--kind", help="A client's own records, such with a wrong label, or noise."),
+]
+References = Annotated[
+    int,
+    typer.Option(help="Reference models that the attacker trains for each client; even.", min=2),
 ]
 Resume = Annotated[
     bool,
@@ -344,9 +365,114 @@ def audit_teacher(
     from fedkd.runs.progress import progress
 
     experiment = load(config, override or ())
-    with progress(out) as notify:
+    with progress(err if as_json else out) as notify:
         found = audits.audit_teacher(experiment, notify, canaries=canaries, confidence=confidence)
     _report_audit(found, as_json=as_json)
+
+
+@audit.command("exchange")
+def audit_exchange(
+    path: Exposed,
+    *,
+    override: Override = None,
+    folder: AuditFolder = None,
+    candidates: Candidates = 100,
+    kind: CandidateKind = "records",
+    references: References = 8,
+    confidence: Confidence = 0.95,
+    as_json: AsJson = False,
+) -> None:
+    """Attack what clients send: what a server that is honest but curious learns from it.
+
+    Runs the experiment with some records of each client as candidates: a coin says which of them it
+    learns, and the server has all of them in the proxy set. The server keeps every message, then
+    guesses who was learnt (loss threshold, LiRA, RMIA with reference models), which classes each
+    client holds, and what its images look like. Also looks for fields that nobody paid for. Given a
+    run that was recorded so, attacks it again. An attack that fails proves nothing: its verdict is
+    NO POWER. Exit status 3 on a VIOLATION.
+    """
+    from fedkd.runs import exchange
+    from fedkd.runs.progress import progress
+
+    said = err if as_json else out
+    run = path if path.is_dir() else _expose(path, override, folder, candidates, kind, said)
+    with progress(said) as notify:
+        found = exchange.audit_exchange(run, notify, count=_even(references), confidence=confidence)
+    _report_audit(found, as_json=as_json)
+
+
+@audit.command("student")
+def audit_student(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.", metavar="RUN")],
+    *,
+    references: References = 8,
+    confidence: Confidence = 0.95,
+    as_json: AsJson = False,
+) -> None:
+    """Attack what is released: who was among the private records, by the student alone.
+
+    And by the images of its generator, where the method has one. Needs the data that the run's
+    config.toml names, to tell members from others. Of a run that 'fedkd audit exchange' made its
+    candidates are asked about; of any other run the clients' records against test records, without
+    a bound on epsilon. Exit status 3 on a VIOLATION.
+    """
+    from fedkd.runs import students
+    from fedkd.runs.progress import progress
+
+    with progress(err if as_json else out) as notify:
+        found = students.audit_student(run, notify, count=_even(references), confidence=confidence)
+    _report_audit(found, as_json=as_json)
+
+
+@audit.command("report")
+def audit_report(
+    path: Exposed,
+    *,
+    override: Override = None,
+    folder: AuditFolder = None,
+    candidates: Candidates = 100,
+    kind: CandidateKind = "records",
+    references: References = 8,
+    confidence: Confidence = 0.95,
+) -> None:
+    """Audit everything, into one page that can be put before a data protection officer.
+
+    The noise alone, the teachers' DP-SGD, the exchange, the student and its generator, with what
+    the ledgers claim beside it: audit.html and audit.json in the run's folder. Exit status 3 on a
+    VIOLATION, once the page is written.
+    """
+    from fedkd.runs import audits
+    from fedkd.runs.progress import progress
+
+    run = path if path.is_dir() else _expose(path, override, folder, candidates, kind, out)
+    with progress(out) as notify:
+        found = audits.audit_all(run, notify, count=_even(references), confidence=confidence)
+    _say_report(run / "audit.html")
+    _report_audit(found, as_json=False)
+
+
+def _even(references: int) -> int:
+    """Reference models come in pairs: a candidate is in one and not in the other."""
+    return references + references % 2
+
+
+def _expose(
+    config: Path,
+    override: list[str] | None,
+    folder: Path | None,
+    candidates: int,
+    kind: "Kind",
+    console: Console,
+) -> Path:
+    """Run an experiment with candidates and with a server that keeps every message."""
+    from fedkd.config import load
+    from fedkd.runs.exposed import Exposure, record
+
+    experiment = load(config, override or ())
+    run = folder or Path(experiment.output.folder) / f"{experiment.name}-audit"
+    with _watch(experiment, console) as observer:
+        record(experiment, Exposure(candidates, kind), run, observer)
+    return run
 
 
 def _report_audit(found: "Audited", *, as_json: bool) -> None:
@@ -358,7 +484,7 @@ def _report_audit(found: "Audited", *, as_json: bool) -> None:
         typer.echo(json.dumps(findings.as_json(found), indent=2, allow_nan=False))
     else:
         out.print(findings.tables(found))
-    raise_on_violation([*found.verdicts, *found.checks])
+    raise_on_violation(found.outcomes)
 
 
 def main() -> NoReturn:
@@ -395,11 +521,11 @@ def _say_error(text: str, status: int) -> int:
 
 
 @contextmanager
-def _watch(experiment: "Experiment") -> "Iterator[Observer]":
+def _watch(experiment: "Experiment", console: Console = out) -> "Iterator[Observer]":
     from fedkd.runs.display import Display
 
     title = f"{experiment.name}: {experiment.method.name}, seed {experiment.seed}"
-    with Display(out, title=title, rounds=experiment.rounds) as display:
+    with Display(console, title=title, rounds=experiment.rounds) as display:
         yield display
 
 

@@ -145,8 +145,10 @@ def check_messages(
         recorded: names of the fields in the messages that the server received.
         protected: whether the unit protects records, so that each field needs a paid event.
     """
-    fields = {name.split("/")[0] for name in recorded}
-    known = {field for field, _ in receipts}
+    fields, known = (
+        {name.split("/")[0] for name in names}
+        for names in (recorded, [field for field, _ in receipts])
+    )
     unpaid = sorted({field for field, origin in receipts if protected and origin.endswith("no DP")})
     missing = sorted(fields - known)
     if unpaid or missing:

@@ -1,29 +1,29 @@
-"""Audits of the mechanisms and of teachers: what is claimed, held against what is measured."""
+"""Audits of the mechanisms and of teachers, and of all that an experiment does."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from fedkd import rng
 from fedkd.audit import dirac, mechanism, structure
-from fedkd.audit.verdicts import CONFIDENCE, Check, Claim, Verdict, independent, judge
+from fedkd.audit.verdicts import CONFIDENCE, Claim, Verdict, independent, judge
 from fedkd.config import Experiment
 from fedkd.errors import ConfigError
 from fedkd.federation.engines import one_intra_op_thread
 from fedkd.federation.world import World, prepare
 from fedkd.methods.setting import Notify
+from fedkd.runs import audit_report
+from fedkd.runs.audited import Audited
+from fedkd.runs.claims import claimed
+from fedkd.runs.exchange import audit_exchange
+from fedkd.runs.exposed import exposed
+from fedkd.runs.students import audit_student
+from fedkd.runs.words import plural
 
 _HIDING = 200
 """Of a client's records, among which the canaries hide: the noise does not know how many."""
-
-
-@dataclass(frozen=True)
-class Audited:
-    """What came of an audit: verdicts on figures, checks of structure."""
-
-    verdicts: tuple[Verdict, ...] = ()
-    checks: tuple[Check, ...] = ()
 
 
 def audit_mechanism(
@@ -92,18 +92,13 @@ def _teacher(world: World, client: int, canaries: int, confidence: float) -> Ver
     event = replace(setting.training, steps=setting.training.steps * experiment.rounds)
     claim = Claim.of([event], experiment.privacy.delta)
     return judge(
-        f"DP-SGD of client {client} ({spec}), {words_of(experiment.rounds)}",
+        f"DP-SGD of client {client} ({spec}), {plural(experiment.rounds, 'round')}",
         independent(observed.members, observed.others, claim, confidence=confidence),
         claim=claim,
         threat=dirac.THREAT,
         canaries=canaries,
         confidence=confidence,
     )
-
-
-def words_of(rounds: int) -> str:
-    """`1 round`, `5 rounds`."""
-    return f"{rounds} round{'s' * (rounds > 1)}"
 
 
 def _one_of_each(world: World) -> Iterator[int]:
@@ -129,3 +124,34 @@ def _require_claim(world: World) -> None:
             f"privacy.unit is {privacy.unit!r} under method {world.experiment.method.name!r}: no "
             "teacher learns by DP-SGD there; audit the noise with 'fedkd audit mechanism'"
         )
+
+
+def audit_all(
+    folder: Path, notify: Notify, *, count: int = 8, confidence: float = CONFIDENCE
+) -> Audited:
+    """Audit an experiment from the noise to the student, and write `audit.html` into its folder.
+
+    Args:
+        folder: of a run that `exposed.record` made.
+        notify: is told how far it is.
+        count: reference models for each client; even, >= 2.
+        confidence: of all intervals and bounds.
+
+    Raises:
+        UsageError: nothing was recorded there.
+        LedgerError: a ledger cannot be believed.
+    """
+    told = exposed(folder)
+    experiment, unit = told.world.experiment, told.world.experiment.privacy.unit
+    found = audit_mechanism(
+        noise_multiplier=experiment.privacy.noise_multiplier or 1.0,
+        delta=experiment.privacy.delta,
+        confidence=confidence,
+    )
+    if unit == "record" and told.world.method.card.has_teachers:
+        found += audit_teacher(experiment, notify, confidence=confidence)
+    found += audit_exchange(folder, notify, count=count, confidence=confidence)
+    found += audit_student(folder, notify, count=count, confidence=confidence)
+    claim = claimed(folder, told.world, by_clients=False)
+    audit_report.write(found, folder, title=experiment.name, claim=claim)
+    return found

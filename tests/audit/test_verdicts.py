@@ -49,7 +49,7 @@ def test_a_claim_is_what_the_events_cost():
 
 
 def test_without_gaussian_noise_there_is_no_gaussian_estimate():
-    claim = Claim(2.0, 1e-5, gaussian=False)
+    claim = Claim(2.0, 1e-5, events=(Laplace("y", 0.5),))
     found = independent(np.ones(50), np.zeros(50), claim)
     assert [bound.estimator for bound in found] == ["one run", "error rates"]
 
@@ -60,6 +60,11 @@ def test_a_violation_is_one_line_that_says_what_was_claimed():
     assert refused.value.exit_status == 3
     said = str(refused.value)
     assert "\n" not in said
-    for word in ("at least 3", "2 was claimed", "record, add-remove", "clipping: 9 of 1"):
+    for word in (
+        "at least 3",
+        "the claim is epsilon 2 at delta 1e-05",
+        "record, add-remove",
+        "clipping: 9 of 1",
+    ):
         assert word in said
     go_on([judged(1.0, 5.0), judged(1.9, 2.0)])
