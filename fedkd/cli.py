@@ -348,7 +348,7 @@ def audit_teacher(
     config: Config,
     *,
     override: Override = None,
-    canaries: Canaries = 1000,
+    canaries: Canaries = 2000,
     confidence: Confidence = 0.95,
     as_json: AsJson = False,
 ) -> None:

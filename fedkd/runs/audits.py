@@ -50,7 +50,7 @@ def audit_teacher(
     experiment: Experiment,
     notify: Notify,
     *,
-    canaries: int = 1000,
+    canaries: int = 2000,
     confidence: float = CONFIDENCE,
 ) -> Audited:
     """Audit DP-SGD as an experiment configures it: one client of each architecture, all rounds.

@@ -39,7 +39,7 @@ def verdicts_alone(monkeypatch):
 @pytest.mark.parametrize("name", BUILT_WRONG)
 def test_a_planted_fault_is_found(name, private_experiment, monkeypatch):
     faults.plant(name, monkeypatch)
-    found = audit_teacher(private_experiment, look_away)
+    found = audit_teacher(private_experiment, look_away, canaries=1000)
     broken = [check.what for check in found.checks if check.outcome == "VIOLATION"]
     assert BUILT_WRONG[name] in broken
     [verdict] = found.verdicts
@@ -49,7 +49,7 @@ def test_a_planted_fault_is_found(name, private_experiment, monkeypatch):
 
 
 def test_correct_code_is_not_accused(private_experiment):
-    found = audit_teacher(private_experiment, look_away)
+    found = audit_teacher(private_experiment, look_away, canaries=1000)
     assert [check.outcome for check in found.checks] == ["CONSISTENT"] * 5
     [verdict] = found.verdicts
     assert verdict.outcome == "CONSISTENT"
@@ -75,7 +75,7 @@ def test_correct_code_is_seldom_accused(private_experiment, verdicts_alone):
     accused = 0
     for seed in range(8):
         experiment = private_experiment.model_copy(update={"seed": seed})
-        [verdict] = audit_teacher(experiment, look_away).verdicts
+        [verdict] = audit_teacher(experiment, look_away, canaries=500).verdicts
         accused += verdict.outcome == "VIOLATION"
     assert accused <= 1
 
