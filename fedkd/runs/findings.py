@@ -32,21 +32,24 @@ def tables(found: Audited) -> Group:
 
 def _attacks(attacks: Sequence[Attack]) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, caption=_threats(attacks))
-    table.add_column("attack", no_wrap=True)
-    table.add_column("on")
-    for name in ("AUC", "TPR at 1% FPR", "at 0.1%", "epsilon >="):
+    table.add_column("attack")
+    for name in ("AUC", "TPR at 1%", "at 0.1%", "epsilon"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for each in attacks:
         table.add_row(
-            escape(each.name),
-            escape(each.on),
-            area(each.roc.auc),
-            *(share(each.roc.at[rate]) for rate in RATES),
-            f"{each.epsilon:.2f}",
+            f"{escape(each.name)}\n[dim]{escape(each.on)}[/dim]",
+            _on_two_lines(area(each.roc.auc)),
+            *(_on_two_lines(share(each.roc.at[rate])) for rate in RATES),
+            f">= {each.epsilon:.2f}",
             mark(each.verdict.outcome) if each.verdict else "no claim",
         )
     return table
+
+
+def _on_two_lines(text: str) -> str:
+    """A figure above its interval: a terminal is narrow."""
+    return text.replace(" (", "\n(")
 
 
 def _threats(attacks: Sequence[Attack]) -> str:
@@ -56,7 +59,8 @@ def _threats(attacks: Sequence[Attack]) -> str:
     claims = dict.fromkeys(each.verdict.claim for each in attacks if each.verdict is not None)
     return "\n".join(
         [
-            f"{asked}; AUC 0.5 is chance; in brackets 95% intervals",
+            f"{asked}; AUC 0.5 is chance; TPR at so many false positives",
+            "in brackets: intervals; epsilon: a lower bound",
             *(f"claimed: {claim}" for claim in claims),
             *([] if claims else ["NO DP: nothing is claimed"]),
             *(f"attacker: {escape(threat)}" for threat in threats),
@@ -70,10 +74,10 @@ def area(rate: Rate) -> str:
 
 
 def share(rate: Rate | None) -> str:
-    """A share with its interval in percent; a dash where it could not be seen."""
+    """A share with its interval in percent, as `7.2% (5.7-8.9)`; None is one that none can see."""
     if rate is None:
         return "too few"
-    return f"{100 * rate.value:.1f} ({100 * rate.low:.1f}-{100 * rate.high:.1f})%"
+    return f"{100 * rate.value:.1f}% ({100 * rate.low:.1f}-{100 * rate.high:.1f})"
 
 
 def words(found: Audited) -> list[str]:
