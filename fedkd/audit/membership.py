@@ -10,7 +10,7 @@ from fedkd.audit import bounds, scores
 from fedkd.audit.references import References
 from fedkd.audit.roc import Rate, Roc, roc
 from fedkd.audit.scores import Scores
-from fedkd.audit.verdicts import CONFIDENCE, Bound, Claim, Verdict, one_run_ceiling
+from fedkd.audit.verdicts import CONFIDENCE, Bound, Claim, Outcome, Verdict, one_run_ceiling
 
 ATTACKS = ("loss threshold", "LiRA", "RMIA")
 FEWEST = 20
@@ -140,9 +140,9 @@ def _verdict(
     if claim is None:
         return None
     ceiling = one_run_ceiling(canaries, claim.delta, confidence)
-    outcome = "VIOLATION" if epsilon > claim.epsilon else "NO POWER"
+    outcome: Outcome = "VIOLATION" if epsilon > claim.epsilon else "NO POWER"
     found = (Bound("one run", epsilon, ceiling),)
-    return Verdict(what, outcome, threat, canaries, confidence, claim, found)  # type: ignore[arg-type]
+    return Verdict(what, outcome, threat, canaries, confidence, claim, found)
 
 
 def _areas(

@@ -1,10 +1,9 @@
-"""What an honest-but-curious server keeps: every message that it let in or sent, on disk.
+"""What an honest-but-curious server keeps: every message that it let in, on disk.
 
 A method's server part is what receives the uploads, so a method that writes them down and then does
 its own work is all that recording takes; nothing of the round loop changes.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,7 +19,6 @@ Messages = Mapping[int, Mapping[int, Tensors]]
 """Uploads by round, then by client."""
 MESSAGES = Path("audit") / "messages"
 """Where they are, in the run's folder."""
-_CLIENT_FILE = re.compile(r"client-(\d{4,})\.safetensors")
 
 
 class Recorded(Method):
@@ -65,9 +63,9 @@ def read_messages(folder: Path) -> Messages:
     """
     rounds: dict[int, dict[int, dict[str, Tensor]]] = {}
     for place in sorted((folder / MESSAGES).glob("round-*")):
-        files = {_CLIENT_FILE.fullmatch(file.name): file for file in sorted(place.iterdir())}
         rounds[int(place.name.removeprefix("round-"))] = {
-            int(match[1]): decode(file.read_bytes()) for match, file in files.items() if match
+            int(file.stem.removeprefix("client-")): decode(file.read_bytes())
+            for file in sorted(place.glob("client-*.safetensors"))
         }
     if not any(rounds.values()):
         raise nothing_recorded(folder)
