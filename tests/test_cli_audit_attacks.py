@@ -20,7 +20,7 @@ OVERFIT = {
     "clients.training.learning_rate": 0.02,
     "student.model": {"name": "mlp", "hidden": [64]},
 }
-DP = {"privacy.epsilon": 1.0, "privacy.sample_rate": 0.25, "clients.training.epochs": 4}
+DP = {"privacy.epsilon": 0.5, "privacy.sample_rate": 0.25, "clients.training.epochs": 4}
 FAST = ("--candidates", "80", "--references", "2")
 
 
@@ -58,7 +58,7 @@ def test_without_dp_an_overfitted_teacher_gives_its_records_away(run, recorded):
     assert (status, complaint) == (0, "")
     told = json.loads(out)
     worst = best(told, "answers")
-    assert worst["auc"]["low"] > 0.55
+    assert worst["auc"]["low"] > 0.57  # 0.63 here; other processors round otherwise
     assert worst["outcome"] is None
     assert {each["attack"] for each in told["attacks"]} == {"loss threshold", "LiRA", "RMIA"}
     assert worst["members"] + worst["others"] == 160
@@ -83,9 +83,9 @@ def test_with_noise_enough_the_same_attacks_see_next_to_nothing(run, noisy, here
     assert "round   1" in complaint  # progress is no part of the JSON
     told = json.loads(out)
     for each in told["attacks"]:
-        assert each["auc"]["low"] < 0.55
+        assert each["auc"]["low"] < 0.6  # chance alone: once in thousands
         assert each["outcome"] == "NO POWER"
-        assert each["claim"]["epsilon"] == pytest.approx(1.0, abs=0.01)
+        assert each["claim"]["epsilon"] == pytest.approx(0.5, abs=0.01)
         assert each["claim"]["unit"] == "record"
 
 
