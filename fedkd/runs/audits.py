@@ -32,14 +32,13 @@ def audit_mechanism(
     draws: int = 20_000,
     delta: float = 1e-5,
     confidence: float = CONFIDENCE,
-    seed: int = 0,
 ) -> Audited:
     """Audit the Gaussian and the Laplace mechanism alone, outside any training.
 
     Raises:
         ValueError: a value is outside its range.
     """
-    coins = rng.stream(seed, purpose="audit mechanism")
+    coins = rng.stream(0, purpose="audit mechanism")
     verdicts = mechanism.audit(
         noise_multiplier, draws=draws, delta=delta, generator=coins, confidence=confidence
     )
