@@ -14,8 +14,8 @@ demo: $(VENV)/.user  ## Install, then distil ten unlike teachers into one studen
 	@rm -rf runs/demo
 	$(BIN)/fedkd simulate configs/demo.toml
 
-test: $(VENV)/.developer  ## Install, then run all tests with coverage.
-	$(BIN)/python -m pytest --cov
+test: $(VENV)/.developer  ## Install, then run all tests with coverage, a process a core.
+	$(BIN)/python -m pytest --cov --numprocesses=auto --maxprocesses=8 --dist=loadgroup
 
 check: $(VENV)/.developer  ## Format, lint, types, layers.
 	$(BIN)/ruff format --check .

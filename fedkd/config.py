@@ -35,6 +35,10 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+Format = Literal["npz", "csv"]
+"""The forms of a party's own data."""
+
+
 class ModelSpec(Frozen):
     """A model by name, with its options: `"mlp"` or `{ name = "resnet8", norm = "group" }`.
 
@@ -184,7 +188,7 @@ class Privacy(Frozen):
     """Well below one over the number of units that are hidden."""
     noise_multiplier: float | None = Field(default=None, gt=0)
     """Noise over sensitivity; without it, the least with which the whole plan fits the budget."""
-    clip: float = Field(default=1.0, gt=0)
+    clip: float = Field(default=1.0, ge=1e-6, le=1e6)
     """`record`: the L2 norm that a record's gradient is clipped to."""
     sample_rate: float = Field(default=0.05, gt=0, le=1)
     """`record`: the probability with which a step takes each record; public, equal for all."""

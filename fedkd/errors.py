@@ -7,7 +7,8 @@
     │   └── RunFolderError      a run folder that exists, is missing or does not match
     ├── FederationError         the federation cannot go on
     │   ├── QuorumError         too few clients answered a round
-    │   └── MessageError        a message that is not what was agreed
+    │   ├── MessageError        a message that is not what was agreed
+    │   └── PolicyError         a site does not allow an experiment
     ├── PrivacyViolationError   exit 3: an audit found more leakage than was claimed
     └── BudgetError             exit 4: a privacy budget does not allow it
         ├── UnpaidError         private data that a method would use or send unpaid
@@ -51,6 +52,19 @@ class QuorumError(FederationError):
 
 class MessageError(FederationError):
     """A message that is not what sender and receiver agreed on."""
+
+
+class PolicyError(FederationError):
+    """A site's own policy does not allow what an experiment asks of it.
+
+    Attributes:
+        key: the line of SITE.toml that refused, such as `"limits.rounds"`; the server is told it,
+            and nothing else of the message.
+    """
+
+    def __init__(self, message: str, *, key: str) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class PrivacyViolationError(FedkdError):

@@ -7,7 +7,9 @@ from pathlib import Path
 from rich.console import Console
 
 from fedkd import config, methods
+from fedkd.cli.deploy import deploy
 from fedkd.data import NAMES
+from fedkd.federation.site import Allow, Cap, Limits, OwnData, Policy, Site
 from fedkd.federation.world import prepare
 from fedkd.runs.display import Display
 from fedkd.runs.simulate import simulate
@@ -75,3 +77,21 @@ def test_no_document_waits_for_its_figures():
     for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         waiting = r"\b(?:DEMO_OUTPUT|TODO|FIGURES|[A-Z]+_(?:TABLE|LINE))\b"
         assert not re.findall(waiting, path.read_text("utf-8"))
+
+
+def test_the_sites_file_in_the_documents_is_one_and_shows_every_line(tmp_path):
+    [shown] = blocks("docs/deploy.md", "toml")
+    (tmp_path / "SITE.toml").write_text(shown)
+    policy = Policy.load(tmp_path / "SITE.toml")
+    assert policy.cap is not None
+    assert policy.format == "csv"
+    sections = [Site, OwnData, Allow, Cap, Limits]
+    keys = {key for section in sections for key in section.model_fields} - {"format"}
+    assert [key for key in keys if not re.search(rf"\b{key}\b(?: =|\])", shown)] == []
+
+
+def test_every_deploy_command_in_documents_and_examples_exists():
+    texts = [(ROOT / "docs/deploy.md").read_text("utf-8"), (ROOT / "README.md").read_text("utf-8")]
+    texts += [path.read_text("utf-8") for path in (ROOT / "examples/deploy").iterdir()]
+    shown = set(re.findall(r"fedkd deploy ([a-z]+)", "\n".join(texts)))
+    assert shown == {command.callback.__name__ for command in deploy.registered_commands}

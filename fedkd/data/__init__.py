@@ -11,7 +11,16 @@ from fedkd.data.named import NAMES, locations
 from fedkd.data.types import Dataset, FederatedData, Samples
 from fedkd.errors import ConfigError, DataError
 
-__all__ = ["NAMES", "Dataset", "FederatedData", "Samples", "federate", "load", "locations"]
+__all__ = [
+    "NAMES",
+    "Dataset",
+    "FederatedData",
+    "Samples",
+    "federate",
+    "load",
+    "locations",
+    "shared",
+]
 
 
 def load(data: config.Data, *, seed: int) -> Dataset:
@@ -61,13 +70,31 @@ def federate(data: config.Data, *, clients: int | None, seed: int) -> FederatedD
         clients=clients,
         generator=rng.stream(seed, purpose="partition"),
     )
+    return _federated(dataset, public, tuple(dataset.train.subset(private[part]) for part in parts))
+
+
+def shared(data: config.Data, *, seed: int) -> FederatedData:
+    """What all parties hold: the public set and the test set, without any client's data.
+
+    Raises:
+        DataError: as `federate`.
+        ConfigError: the public set is larger than its source.
+    """
+    dataset = load(data, seed=seed)
+    return _federated(dataset, _public(data, dataset, seed)[0], ())
+
+
+def _federated(
+    dataset: Dataset, public: Tensor | None, clients: tuple[Samples, ...]
+) -> FederatedData:
     return FederatedData(
         name=dataset.name,
         classes=dataset.classes,
         class_names=dataset.class_names,
-        clients=tuple(dataset.train.subset(private[part]) for part in parts),
+        clients=clients,
         public=public,
         test=dataset.test,
+        features=dataset.features,
     )
 
 

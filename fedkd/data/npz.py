@@ -43,11 +43,30 @@ def load(path: Path) -> Dataset:
         raise DataError(f"{path}: {' '.join(str(fault).split())}") from fault
 
 
+def load_rows(path: Path, *, classes: int) -> Samples:
+    """Read a party's own `x_train` and `y_train` from an .npz file, in the same forms as `load`.
+
+    Args:
+        path: what else the file holds is left out.
+        classes: C; labels are 0..C-1.
+
+    Raises:
+        DataError: as `load`.
+    """
+    try:
+        arrays = _arrays(path, ("x_train", "y_train"))
+        x = _inputs("x_train", arrays["x_train"])
+        why = "the classes that the parties agreed on"
+        return Samples(x, _labels("y_train", arrays, len(x), limit=classes, why=why))
+    except _FaultError as fault:
+        raise DataError(f"{path}: {' '.join(str(fault).split())}") from fault
+
+
 class _FaultError(Exception):
     """What is wrong with the file, without its name."""
 
 
-def _arrays(path: Path) -> dict[str, Array]:
+def _arrays(path: Path, required: tuple[str, ...] = _REQUIRED) -> dict[str, Array]:
     """Those arrays of the file that fedkd knows, by key."""
     try:
         # Opened here, because numpy leaves a file that it opened open when it is no zip.
@@ -56,7 +75,7 @@ def _arrays(path: Path) -> dict[str, Array]:
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise _FaultError("is a single array; expected what numpy.savez writes")
             with file:
-                return _wanted(file)
+                return _wanted(file, required)
     except OSError as error:
         raise _FaultError(f"{error.strerror or error}; expected an .npz file") from error
     except _UNREADABLE as error:
@@ -65,15 +84,15 @@ def _arrays(path: Path) -> dict[str, Array]:
         ) from error
 
 
-def _wanted(file: np.lib.npyio.NpzFile) -> dict[str, Array]:
+def _wanted(file: np.lib.npyio.NpzFile, required: tuple[str, ...]) -> dict[str, Array]:
     keys: list[str] = file.files
-    for key in _REQUIRED:
+    for key in required:
         if key not in keys:
-            hint = nearest(key, [other for other in keys if other not in _REQUIRED])
+            hint = nearest(key, [other for other in keys if other not in required])
             raise _FaultError(
                 f"has no array {key!r}: {hint}it holds {', '.join(keys) or 'nothing'}"
             )
-    return {key: file[key] for key in (*_REQUIRED, _GROUPS) if key in keys}
+    return {key: file[key] for key in (*required, _GROUPS) if key in keys}
 
 
 def _dataset(path: Path, arrays: Mapping[str, Array]) -> Dataset:

@@ -2,6 +2,7 @@
 
 import csv
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from fedkd.errors import DataError
 from fedkd.names import nearest
 
 _LARGEST = float(np.finfo(np.float32).max)
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 def load(
@@ -41,7 +43,8 @@ def load(
         if column is not None and column not in table.header:
             hint = nearest(column, table.header) + f"it has {', '.join(table.header)}"
             raise DataError(f"{path}: no column {column!r} (data.{key}): {hint}")
-    x = _numbers(table, [column for column in table.header if column not in (label, client)])
+    features = [column for column in table.header if column not in (label, client)]
+    x = _numbers(table, features)
     y, class_names = _encode(_column(table, label))
     held = _held_out(table, y, test_share, rng.stream(seed, purpose="csv-test-split"))
     everything = Samples(torch.from_numpy(x), y)
@@ -52,7 +55,37 @@ def load(
         classes=len(class_names),
         class_names=class_names,
         groups=None if client is None else _clients(table, client, ~held),
+        features=tuple(features),
     )
+
+
+def load_rows(
+    path: Path, *, label: str, features: Sequence[str], class_names: Sequence[str]
+) -> Samples:
+    """Read all rows of a party's own CSV file, its columns found by name.
+
+    Args:
+        path: as for `load`; columns that were not agreed on are left out.
+        label: the column of labels.
+        features: the columns that the parties agreed on, in their order.
+        class_names: C names; a row's label is one of them.
+
+    Raises:
+        DataError: names the file, the line and the column.
+    """
+    table = _read(path)
+    for column in (label, *features):
+        if column not in table.header:
+            hint = nearest(column, table.header) + f"it has {', '.join(table.header)}"
+            raise DataError(f"{path}: no column {column!r}, which the parties agreed on: {hint}")
+    x, codes = _numbers(table, list(features)), {name: c for c, name in enumerate(class_names)}
+    cells = [_plain(cell) for cell in _column(table, label)]
+    for n, cell in enumerate(cells):
+        if cell not in codes:
+            raise table.fault(
+                n, f", column {label!r}: {cell!r} is no class; expected {', '.join(class_names)}"
+            )
+    return Samples(torch.from_numpy(x), torch.tensor([codes[cell] for cell in cells]))
 
 
 @dataclass(frozen=True)
@@ -136,12 +169,17 @@ def _column(table: _Table, name: str) -> list[str]:
 
 def _encode(cells: list[str]) -> tuple[Tensor, tuple[str, ...]]:
     """Codes from 0, int64 (N,), and names, sorted as numbers if all are integers, else as text."""
-    integers = all(re.fullmatch(r"[+-]?[0-9]{1,18}", cell) for cell in cells)
+    integers = all(_INTEGER.fullmatch(cell) for cell in cells)
     if integers:
-        cells = [str(int(cell)) for cell in cells]
+        cells = [_plain(cell) for cell in cells]
     names = sorted(set(cells), key=int if integers else str)
     codes = {name: code for code, name in enumerate(names)}
     return torch.tensor([codes[cell] for cell in cells]), tuple(names)
+
+
+def _plain(cell: str) -> str:
+    """An integer without its sign and zeros in front; other text as it is."""
+    return str(int(cell)) if _INTEGER.fullmatch(cell) else cell
 
 
 def _clients(table: _Table, column: str, train: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ class Dataset:
         classes: the number of classes C; labels are 0..C-1.
         class_names: C names, by label.
         groups: int64 (N_train,), the natural client of each training sample, 0..G-1; None without.
+        features: F names, where samples are rows with named columns; else none.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Dataset:
     classes: int
     class_names: tuple[str, ...]
     groups: Tensor | None = None
+    features: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -63,6 +65,7 @@ class FederatedData:
         clients: each client's private training data, by client index.
         public: float32 (M, *shape), unlabelled inputs that every party holds; None without.
         test: held out for evaluation.
+        features: F names, where samples are rows with named columns; else none.
     """
 
     name: str
@@ -71,6 +74,7 @@ class FederatedData:
     clients: tuple[Samples, ...]
     public: Tensor | None
     test: Samples
+    features: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -5,7 +5,9 @@ case, are written down before any data is touched, and what leaves is written do
 """
 
 import logging
+import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -14,12 +16,12 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedkd.errors import FedkdError, MessageError
+from fedkd.errors import BudgetError, FedkdError, MessageError, PolicyError
 from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.gate import release
 from fedkd.exchange.messages import group
 from fedkd.federation import report, wire
-from fedkd.federation.spending import Spending, no_ledger
+from fedkd.federation.spending import Owner, Spending, no_ledger
 from fedkd.federation.state import ClientState
 from fedkd.federation.world import World
 from fedkd.methods.base import ClientContext
@@ -39,54 +41,61 @@ WATCHER: ContextVar[Watcher] = ContextVar("watcher")
 
 
 @dataclass(frozen=True)
-class Memory:
-    """What one client keeps on its own side."""
+class Party:
+    """One client: the experiment as it sees it, and what it keeps on its own side."""
 
+    world: World
     state: ClientState
     ledger: Callable[[], Ledger] = no_ledger
     """Opens its ledger of spent privacy; called only where records are protected."""
+    owner: Owner | None = None
+    """What the data's owner says of the ledger; None in a simulation, where nobody owns data."""
+    most_bytes: float = math.inf
+    """That may come in, or leave, in one message."""
 
 
-def client_app(
-    world: Callable[[Context], World], memory: Callable[[Context, int], Memory]
-) -> ClientApp:
-    """The Flower app of a client.
+Find = Callable[[Context, wire.Call], Party]
+"""Finds the party that a call is for.
 
-    Args:
-        world: finds the experiment that a message belongs to.
-        memory: finds what a client keeps, by the client's index.
-    """
+Raises:
+    FedkdError: it will not take part.
+"""
+
+
+Limit = Callable[[], AbstractContextManager[None]]
+"""What the whole of an answer is made within; it may end it by an exception."""
+
+
+def client_app(find: Find, limit: Limit = nullcontext) -> ClientApp:
+    """The Flower app of a client."""
     app = ClientApp()
-    app.train(ACTION)(partial(_learn, world, memory))
+    app.train(ACTION)(partial(_learn, find, limit))
     return app
 
 
-def _learn(
-    world: Callable[[Context], World],
-    memory: Callable[[Context, int], Memory],
-    message: Message,
-    context: Context,
-) -> Message:
+def _learn(find: Find, limit: Limit, message: Message, context: Context) -> Message:
     clock, spending = Clock(_nobody), None
     try:
         call = wire.unpack(message.content)
         if isinstance(call, wire.Failure):
             raise MessageError("the server sent a failure in place of a call")
         clock = Clock(partial(WATCHER.get(_nobody), call.client))
-        found, kept = world(context), memory(context, call.client)
-        if found.experiment.privacy.unit == "record":
-            spending = Spending.of_records(found, kept.ledger(), call)
-        answer = _answer(call, found, kept.state, spending, clock)
+        with limit():
+            party = find(context, call)
+            _check_size("the call", call.payload, party)
+            if party.world.experiment.privacy.unit == "record":
+                spending = Spending.of_records(party.world, party.ledger(), call, party.owner)
+            answer = _answer(call, party, spending, clock)
         return Message(wire.pack(answer), reply_to=message)
     except Exception as error:
-        log.warning("client failed in round %s", message.metadata.group_id, exc_info=True)
+        refused = isinstance(error, PolicyError | BudgetError)
+        log.warning("round %s: %s", message.metadata.group_id, error, exc_info=not refused)
         failure = wire.Failure.of(error, clock.current, _standing(spending))
         return Message(wire.pack_failure(failure), reply_to=message)
 
 
-def _answer(
-    call: wire.Call, world: World, state: ClientState, spending: Spending | None, clock: Clock
-) -> wire.Call:
+def _answer(call: wire.Call, party: Party, spending: Spending | None, clock: Clock) -> wire.Call:
+    world, state = party.world, party.state
     # One thread a client, on every engine: how work is split among threads changes its last bits.
     torch.set_num_threads(1)
     if spending is not None and (sent := state.answer(round=call.round)) is not None:
@@ -106,6 +115,7 @@ def _answer(
     upload = upload.with_values(report.values(ctx, world.data.test))
     receipts = release(upload, None if ctx.allowance is None else ctx.allowance.paid)
     payload = encode({name: value.data for name, value in upload.values.items()})
+    _check_size("the answer", payload, party)
     if ctx.has_teacher:
         ctx.keep("teacher", ctx.teacher.state_dict())
     if spending is None or ctx.allowance is None:
@@ -115,6 +125,14 @@ def _answer(
     state.save(ctx.state, receipts, round=call.round, answer=payload)
     ctx.allowance.send()
     return wire.Call(call.round, call.client, payload, spending.standing())
+
+
+def _check_size(what: str, payload: bytes, party: Party) -> None:
+    if len(payload) > party.most_bytes:
+        raise PolicyError(
+            f"limits.bytes = {party.most_bytes:g}: {what} has {len(payload)} bytes",
+            key="limits.bytes",
+        )
 
 
 def _standing(spending: Spending | None) -> wire.Standing | None:

@@ -1,9 +1,13 @@
 """A round's cohort: who is asked, what is let in, and whether enough answered."""
 
+import logging
 import math
 import time
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 
+import httpx
 import torch
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -18,28 +22,55 @@ from fedkd.federation.client import ACTION
 from fedkd.federation.world import World
 from fedkd.learning import evaluate
 
+log = logging.getLogger(__name__)
+
 _NO_DEADLINE = 7 * 24 * 3600.0
 """Flower drops a message after 12 hours unless told otherwise."""
-_POLL = 0.02
 _PROBES = 32
-_NODES_WITHIN = 120.0
 
 
-def wait_for_nodes(grid: Grid, clients: int, *, within: float = _NODES_WITHIN) -> list[int]:
-    """The node of each client: client i is the i-th node by id.
+@dataclass(frozen=True)
+class Reach:
+    """How a grid's clients are reached: what differs between a simulation and a deployment."""
+
+    nodes: tuple[int, ...] | None = None
+    """The node of each client, known beforehand; None: client i is the i-th node by id."""
+    within: float = 120.0
+    """Seconds that clients have to connect, before the first round."""
+    poll: float = 0.02
+    """Seconds between two looks at what has come in."""
+
+
+AT_HAND = Reach()
+"""A grid in this process."""
+
+
+def wait_for_nodes(grid: Grid, clients: int, reach: Reach, *, quorum: int) -> list[int]:
+    """The node of each client, once all are connected.
+
+    Where the nodes are known beforehand a quorum of them is enough in the end: who comes later
+    joins the rounds then.
 
     Raises:
-        FederationError: fewer nodes than clients after `within` seconds.
+        FederationError: too few nodes after `reach.within` seconds.
     """
-    end = time.monotonic() + within
-    while len(nodes := sorted(grid.get_node_ids())) < clients:
+    needed = clients if reach.nodes is None else quorum
+    end = time.monotonic() + reach.within
+    while True:
+        here = sorted(grid.get_node_ids())
+        connected = here if reach.nodes is None else [n for n in reach.nodes if n in here]
+        if len(connected) >= clients:
+            break
         if time.monotonic() > end:
+            if len(connected) >= needed:
+                break
+            least = f", or {needed} at least" if needed < clients else ""
             raise FederationError(
-                f"{len(nodes)} nodes are connected after {within:.0f} s: "
-                f"expected one for each of the {clients} clients"
+                f"{len(connected)} nodes are connected after {reach.within:.0f} s: "
+                f"expected one for each of the {clients} clients{least}"
             )
-        time.sleep(_POLL)
-    return nodes[:clients]
+        time.sleep(reach.poll)
+    return connected[:clients] if reach.nodes is None else list(reach.nodes)
 
 
 def sample_cohort(world: World, round: int) -> list[int]:
@@ -59,6 +90,7 @@ def ask(
     round: int,
     observer: Observer,
     standings: dict[int, wire.Standing],
+    reach: Reach,
 ) -> Answers:
     """Send the broadcast to a cohort and let in what comes back in time and in order.
 
@@ -70,18 +102,43 @@ def ask(
     end = time.monotonic() + deadline
     waiting = _push(grid, world, nodes, answers, broadcast, round, deadline)
     while waiting and time.monotonic() < end:
-        arrived = list(grid.pull_messages(list(waiting)))
-        for reply in arrived:
-            client = waiting.pop(reply.metadata.reply_to_message_id)
+        arrived = _one_by_one(grid, waiting) if reach.nodes else _together(grid, waiting)
+        for id, reply in arrived:
+            client = waiting.pop(id)
             _let_in(world, client, round, reply, answers)
             observer.client_ends(client, answers.failures.get(client))
         if not arrived:
-            time.sleep(_POLL)
+            time.sleep(reach.poll)
     for client in waiting.values():
         answers.failures[client] = f"no answer within {deadline:g} s"
         observer.client_ends(client, answers.failures[client])
     answers.uploads = dict(sorted(answers.uploads.items()))
     return answers
+
+
+def _together(grid: Grid, waiting: Mapping[str, int]) -> list[tuple[str, Message | None]]:
+    """What has come in of this machine's own clients, by the call's id."""
+    return [(m.metadata.reply_to_message_id, m) for m in grid.pull_messages(list(waiting))]
+
+
+def _one_by_one(grid: Grid, waiting: Mapping[str, int]) -> list[tuple[str, Message | None]]:
+    """What has come in of strangers, by the call's id; None for what is no message at all.
+
+    Flower rebuilds a message from what the sender made, its metadata too, and raises whatever that
+    leads to. So whose answer it is follows from what was asked for, never from what came.
+    """
+    arrived: list[tuple[str, Message | None]] = []
+    for id in waiting:
+        try:
+            replies = list(grid.pull_messages([id]))
+        except httpx.TransportError:  # our own server, which is another matter
+            raise
+        except Exception:
+            log.warning("an answer could not be read", exc_info=True)
+            arrived.append((id, None))
+        else:
+            arrived += [(id, reply if isinstance(reply, Message) else None) for reply in replies]
+    return arrived
 
 
 def require_quorum(world: World, round: int, answers: Answers) -> None:
@@ -91,8 +148,7 @@ def require_quorum(world: World, round: int, answers: Answers) -> None:
         QuorumError: names the round, the numbers and each kind of failure.
         BudgetError: likewise, where privacy budgets are among the reasons.
     """
-    share = world.experiment.clients.quorum
-    needed = max(1, math.ceil(share * len(answers.cohort) - 1e-9))
+    share, needed = world.experiment.clients.quorum, quorum(world, len(answers.cohort))
     if len(answers.uploads) < needed:
         kinds = Counter(answers.failures.values())
         why = ", ".join(f"{reason} ({count})" for reason, count in kinds.most_common())
@@ -101,6 +157,11 @@ def require_quorum(world: World, round: int, answers: Answers) -> None:
             f"round {round}: {len(answers.uploads)} of {len(answers.cohort)} clients answered and "
             f"clients.quorum = {share:g} asks for {needed}: {why}"
         )
+
+
+def quorum(world: World, asked: int) -> int:
+    """How many of those asked must answer."""
+    return max(1, math.ceil(world.experiment.clients.quorum * asked - 1e-9))
 
 
 def _push(
@@ -130,11 +191,21 @@ def _push(
                 ttl=deadline,
             )
         )
-    return dict(zip(grid.push_messages(messages), answers.cohort, strict=True))
+    waiting = dict.fromkeys(answers.cohort, "")
+    # Flower's word for a call that it did not take is None, or of all of them no word at all.
+    waiting |= {
+        c: id or "" for c, id in zip(answers.cohort, grid.push_messages(messages), strict=False)
+    }
+    lost = [client for client, id in waiting.items() if not id]
+    answers.failures |= dict.fromkeys(lost, "the call could not be sent")
+    return {id: client for client, id in waiting.items() if id}
 
 
-def _let_in(world: World, client: int, round: int, reply: Message, answers: Answers) -> None:
+def _let_in(world: World, client: int, round: int, reply: Message | None, answers: Answers) -> None:
     """Add a reply to the uploads, or its scrubbed reason to the failures."""
+    if reply is None:
+        answers.failures[client] = "answer is not a fedkd message"
+        return
     if reply.has_error():
         code = reply.error.code
         answers.failures[client] = compat.ERRORS.get(code, f"Flower error {code}")

@@ -1,14 +1,30 @@
 """Flower's private names, all in one place, for flwr >= 1.41, < 1.43."""
 
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
-from flwr.app import Context, Message, RecordDict
+import httpx
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
+from flwr.proto.control_pb2 import (
+    ListNodesRequest,
+    ListRunsRequest,
+    RegisterNodeRequest,
+    StartRunRequest,
+    StopRunRequest,
+    UnregisterNodeRequest,
+)
 from flwr.serverapp import ServerApp
+from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+
+from fedkd.files import write_atomically
 
 SERVER_NODE = 1
 """The node id that Flower gives the server."""
@@ -23,7 +39,27 @@ ERRORS = {
 }
 """Flower's error codes in words."""
 
-__all__ = ["SERVER_NODE", "Run", "identify_server", "new_context", "number", "ray_simulation"]
+__all__ = [
+    "SERVER_NODE",
+    "ControlHttpClient",
+    "ListNodesRequest",
+    "ListRunsRequest",
+    "RegisterNodeRequest",
+    "Run",
+    "StartRunRequest",
+    "StopRunRequest",
+    "UnregisterNodeRequest",
+    "control_client",
+    "execute_tasks",
+    "identify_server",
+    "new_context",
+    "number",
+    "ray_simulation",
+    "run_client_task",
+    "serve_superlink",
+    "serve_supernode",
+    "start_request",
+]
 
 
 def identify_server(run_id: int) -> None:
@@ -63,4 +99,205 @@ def ray_simulation(server: ServerApp, client: ClientApp, *, nodes: int, cores: i
             "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
             "init_args": {"num_cpus": cores, "logging_level": "ERROR", "log_to_driver": False},
         },
+    )
+
+
+def serve_superlink(arguments: Sequence[str], guard: Callable[[Any], Any]) -> None:
+    """Run Flower's SuperLink in this process until it is told to stop.
+
+    Args:
+        arguments: of `flower-superlink`.
+        guard: an ASGI middleware class, put before everything that the SuperLink serves.
+    """
+    from flwr.superlink import main
+    from flwr.superlink.cli.flower_superlink import flower_superlink
+
+    make = main.create_app
+
+    def guarded(*args: Any) -> Any:
+        app = make(*args)
+        app.add_middleware(guard)
+        return app
+
+    main.create_app = guarded  # type: ignore[assignment]
+    sys.argv = ["flower-superlink", *arguments]
+    flower_superlink()
+
+
+_LOOK = 0.5
+"""Seconds between two looks of a node for messages."""
+_NOT_LET_IN = (
+    "error: the server does not let this site in: its key is not among the clients' that the "
+    "server started with, or the two machines' clocks differ by more than a few seconds\n"
+)
+
+
+def serve_supernode(arguments: Sequence[str], memory: Path) -> None:
+    """Run Flower's SuperNode in this process until it is told to stop.
+
+    A node that was killed and comes back is refused for a minute, until the SuperLink has missed
+    it. It has its own key, so it says itself that it was gone.
+
+    Args:
+        arguments: of `flower-supernode`.
+        memory: a file that keeps the node's id.
+    """
+    from flwr.proto.fleet_pb2 import DeactivateNodeRequest
+    from flwr.supernode import fleet_http_connection as connection
+    from flwr.supernode import start_client_internal as internal
+    from flwr.supernode.cli.flower_supernode import flower_supernode
+    from flwr.supernode.fleet_http_client import FleetHttpClient
+
+    class Returning(FleetHttpClient):
+        def ActivateNode(self, request: Any) -> Any:  # noqa: N802 - Flower's name
+            try:
+                answer = super().ActivateNode(request)
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code == httpx.codes.UNAUTHORIZED or not memory.exists():
+                    sys.stderr.write(_NOT_LET_IN)
+                    raise
+                self.DeactivateNode(DeactivateNodeRequest(node_id=int(memory.read_text("utf-8"))))
+                answer = super().ActivateNode(request)
+            write_atomically(memory, str(answer.node_id))
+            return answer
+
+        def PushMessages(self, request: Any) -> Any:  # noqa: N802 - Flower's name
+            # How long an answer took tells how much data there is.
+            request.clientapp_runtime_list[:] = [0.0] * len(request.clientapp_runtime_list)
+            return super().PushMessages(request)
+
+    class Eager:
+        """Of Flower's `time`: it looks for messages each 3 s, which is most of an idle round."""
+
+        @staticmethod
+        def sleep(seconds: float) -> None:
+            time.sleep(min(seconds, _LOOK))
+
+    connection.FleetHttpClient = Returning  # type: ignore
+    internal.time = Eager  # type: ignore
+    _always_answers()
+    sys.argv = ["flower-supernode", *arguments]
+    flower_supernode()
+
+
+def _always_answers() -> None:
+    """Have a SuperNode answer each message it took in, if only by an error.
+
+    As it is it waits for an answer without end, and takes in no other message meanwhile, where a
+    task is of a kind that nobody here runs, or failed before it had read its message.
+    """
+    from flwr.supercore.constant import TaskType
+    from flwr.supernode.nodestate import in_memory_nodestate, nodestate_factory
+
+    class State(in_memory_nodestate.InMemoryNodeState):
+        def create_task(self, task_type: str, run_id: int, *args: Any, **more: Any) -> int | None:
+            del task_type
+            return super().create_task(TaskType.CLIENT_APP, run_id, *args, **more)
+
+        def finish_task(self, task_id: int, sub_status: str, details: str) -> bool:
+            run_id = self.task_store[task_id].run_id if task_id in self.task_store else None
+            finished = super().finish_task(task_id, sub_status, details)
+            if finished and run_id is not None and sub_status != "completed":
+                for id, entry in list(self.msg_store.items()):
+                    if not entry.message.metadata.reply_to_message_id and not entry.is_retrieved:
+                        entry.is_retrieved = True
+                        self.record_message_processing_start(id)
+                crashed = in_memory_nodestate.CLIENT_APP_CRASHED_ERROR
+                self._store_error_replies({run_id}, crashed)
+            return finished
+
+    nodestate_factory.InMemoryNodeState = State  # type: ignore
+
+
+def execute_tasks(
+    start: Callable[[str], None],
+    look: Callable[[], None],
+    *,
+    address: str,
+    secret: bytes,
+    parent: int,
+) -> None:
+    """Start a process for each message that a SuperNode has taken in, until `parent` is gone.
+
+    Args:
+        start: is called with the token of a task; nothing but a client's tasks come to it.
+        look: is called again and again, some times a second.
+        address: where the SuperNode's Runtime API listens.
+        secret: known to the SuperNode and this process alone.
+        parent: the SuperNode's process id.
+    """
+    from flwr.supercore.constant import TaskType
+    from flwr.supercore.superexec import run_superexec as superexec
+    from flwr.supercore.superexec.executor import ExecutionSpec, LaunchResult
+    from flwr.supercore.superexec.executor.subprocess_executor import SubprocessExecutor
+
+    class Executor(SubprocessExecutor):
+        def launch(self, spec: ExecutionSpec) -> LaunchResult:
+            start(spec.token)
+            return LaunchResult.accepted()
+
+        def reconcile(self) -> None:
+            look()
+
+    superexec.get_executor = lambda *_, **__: Executor()  # type: ignore[attr-defined]
+    superexec.AutoExecPlugin.supported_task_types = (  # type: ignore[attr-defined]
+        frozenset({TaskType.CLIENT_APP})
+    )
+    superexec.run_superexec(
+        runtime_api_address=address,
+        insecure=True,
+        superexec_auth_secret=secret,
+        parent_pid=parent,
+        runtime_dependency_install=False,
+    )
+
+
+def run_client_task(
+    app: Callable[[Message, Context], Message], *, address: str, token: str, parent: int
+) -> None:
+    """Answer one message by `app`, whatever app the server named; then end this process.
+
+    Of the bundle that the server sent nothing is unpacked, read or run.
+    """
+    from flwr.supernode.runtime import run_clientapp as runtime
+
+    def answer(message: Message, context: Context) -> Message:
+        try:
+            return app(message, context)
+        except SystemExit:  # it would end this process without an answer
+            return Message(Error(CRASHED, "exit"), reply_to=message)
+
+    runtime.install_from_fab = lambda *_, **__: None  # type: ignore
+    runtime.get_load_client_app_fn = lambda **_: lambda *_: answer  # type: ignore
+    runtime.run_clientapp(
+        runtime_api_address=address,
+        token=token,
+        insecure=True,
+        parent_pid=parent,
+        runtime_dependency_install=False,
+    )
+
+
+def control_client(address: str, ca: bytes) -> ControlHttpClient:
+    """A client of a SuperLink's Control API."""
+    from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+
+    return ControlHttpClient.from_server_address(
+        server_address=address,
+        insecure=False,
+        root_certificates=ca,
+        interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
+    )
+
+
+def start_request(files: Mapping[str, bytes], overrides: Mapping[str, str]) -> StartRunRequest:
+    """The request to run an app, given as its files."""
+    from flwr.cli.build import build_fab_from_files
+    from flwr.common.serde import fab_to_proto, user_config_to_proto
+    from flwr.supercore.fab import Fab
+
+    content, _ = build_fab_from_files(files)
+    return StartRunRequest(
+        fab=fab_to_proto(Fab(sha256(content).hexdigest(), content, {})),
+        override_config=user_config_to_proto(dict(overrides)),
     )

@@ -20,11 +20,12 @@ from fedkd.config import Privacy
 from fedkd.errors import ConfigError
 from fedkd.federation import compat
 from fedkd.federation.answers import Observer
-from fedkd.federation.client import WATCHER, Memory, client_app
+from fedkd.federation.client import WATCHER, Party, client_app
 from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.rounds import Keeper, federate
 from fedkd.federation.spending import no_ledger
 from fedkd.federation.state import DiskState, MemoryState
+from fedkd.federation.wire import Call
 from fedkd.federation.world import World, prepare_json
 from fedkd.privacy.ledger import Ledger
 
@@ -74,9 +75,9 @@ def simulate(world: World, keeper: Keeper, observer: Observer, *, states: Path |
     Raises:
         FederationError: as `federate`.
     """
-    threads = world.experiment.engine.threads or _cores()
+    threads = world.experiment.engine.threads or cores()
     engine = _on_ray if world.experiment.engine.kind == "ray" else _in_process
-    _tune_allocator()
+    tune_allocator()
     with one_intra_op_thread():
         return engine(world, keeper, observer, states, threads)
 
@@ -84,9 +85,12 @@ def simulate(world: World, keeper: Keeper, observer: Observer, *, states: Path |
 def _in_process(
     world: World, keeper: Keeper, observer: Observer, states: Path | None, threads: int
 ) -> nn.Module:
-    in_memory = [Memory(MemoryState()) for _ in world.data.clients]
-    memory = _on_disk(world, states) if states else lambda _context, client: in_memory[client]
-    app = client_app(lambda _context: world, memory)
+    in_memory = [Party(world, MemoryState()) for _ in world.data.clients]
+
+    def find(_context: Context, call: Call) -> Party:
+        return _on_disk(world, states, call.client) if states else in_memory[call.client]
+
+    app = client_app(find)
     token = WATCHER.set(observer.client_does)
     try:
         with InProcessGrid(app, nodes=world.setting.clients, threads=threads) as grid:
@@ -108,7 +112,7 @@ def _on_ray(
         ledger = _server_opens(world, states)
         outcome.append(federate(grid, world, keeper, observer, threads=threads, ledger=ledger))
 
-    client = client_app(partial(_world_of, world.experiment.to_json()), _on_disk(world, states))
+    client = client_app(partial(_of_worker, world.experiment.to_json(), states.resolve()))
     flower = logging.getLogger("flwr")
     level = flower.level
     flower.setLevel(logging.ERROR)
@@ -119,18 +123,14 @@ def _on_ray(
     return outcome[0]
 
 
-def _world_of(experiment: str, _context: Context) -> World:
-    return prepare_json(experiment)
+def _of_worker(experiment: str, states: Path, _context: Context, call: Call) -> Party:
+    return _on_disk(prepare_json(experiment), states, call.client)
 
 
-def _on_disk(world: World, states: Path) -> Callable[[Context, int], Memory]:
-    """Each client's state in a folder of its own."""
-    return partial(_memory, world.experiment.privacy, states.resolve())
-
-
-def _memory(privacy: Privacy, states: Path, _context: Context, client: int) -> Memory:
-    state = DiskState(states / _folder_name(client))
-    return Memory(state, partial(Ledger, client_ledger(privacy, states, client)))
+def _on_disk(world: World, states: Path, client: int) -> Party:
+    """A client whose state is in a folder of its own."""
+    ledger = partial(Ledger, client_ledger(world.experiment.privacy, states, client))
+    return Party(world, DiskState(states / _folder_name(client)), ledger)
 
 
 def _server_opens(world: World, states: Path) -> Callable[[], Ledger]:
@@ -159,7 +159,8 @@ def _folder_name(client: int) -> str:
     return f"client-{client:04d}"
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many cores this process may use."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -167,7 +168,7 @@ def _cores() -> int:
 
 @contextmanager
 def one_intra_op_thread() -> Iterator[None]:
-    """One thread within each operation, as clients have it; then as many as before."""
+    """Have torch split no operation among threads, which would change its last bits."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -176,7 +177,7 @@ def one_intra_op_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _tune_allocator() -> None:
+def tune_allocator() -> None:
     """Let glibc keep freed memory; it faults the same pages in again at every step otherwise.
 
     Measured 1.05 to 1.5 times on the training of clients. Elsewhere than on Linux with glibc it

@@ -18,7 +18,15 @@ from fedkd.errors import FederationError, UnpaidError
 from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Broadcast, Tensors
 from fedkd.federation.answers import Observer, Record
-from fedkd.federation.cohort import ask, require_quorum, sample_cohort, wait_for_nodes
+from fedkd.federation.cohort import (
+    AT_HAND,
+    Reach,
+    ask,
+    quorum,
+    require_quorum,
+    sample_cohort,
+    wait_for_nodes,
+)
 from fedkd.federation.record import describe
 from fedkd.federation.spending import Spending, no_ledger
 from fedkd.federation.wire import Standing
@@ -59,6 +67,8 @@ def federate(
     *,
     threads: int,
     ledger: Callable[[], Ledger] = no_ledger,
+    reach: Reach = AT_HAND,
+    standings: Mapping[int, Standing] | None = None,
 ) -> nn.Module:
     """Run an experiment's rounds, going on after the last one that was kept.
 
@@ -69,6 +79,8 @@ def federate(
         observer: is told what happens.
         threads: for the server's work that can be split without changing its result.
         ledger: opens the server's own ledger; called only under a client unit.
+        reach: how clients are reached.
+        standings: where clients' ledgers stood when they last answered, in whatever run.
 
     Returns:
         The student.
@@ -79,11 +91,12 @@ def federate(
         FederationError: too few clients are connected, or a training diverged.
     """
     method, experiment = world.method, world.experiment
-    nodes = wait_for_nodes(grid, world.setting.clients)
+    clients = world.setting.clients
+    nodes = wait_for_nodes(grid, clients, reach, quorum=quorum(world, clients))
     student = world.setting.build(experiment.student.model, purpose="student")
     last = keeper.resume()
     state = {} if last is None else dict(last.state)
-    standings = {} if last is None else dict(last.standings)
+    known = _latest(standings or {}, {} if last is None else last.standings)
     spending = None
     if world.experiment.privacy.unit in ("client-votes", "client-logits"):
         spending = Spending.of_clients(world, ledger())
@@ -98,7 +111,7 @@ def federate(
         started = time.perf_counter()
         cohort = sample_cohort(world, round)
         observer.round_begins(round, cohort)
-        answers = ask(grid, world, nodes, cohort, broadcast, round, observer, standings)
+        answers = ask(grid, world, nodes, cohort, broadcast, round, observer, known, reach)
         require_quorum(world, round, answers)
         answered = time.perf_counter()
 
@@ -117,11 +130,20 @@ def federate(
         }
         keeper.keep(
             record,
-            Checkpoint(round, student.state_dict(), state, broadcast, standings),
+            Checkpoint(round, student.state_dict(), state, broadcast, known),
             ctx.generated,
         )
         observer.round_ends(record)
     return student
+
+
+def _latest(*told: Mapping[int, Standing]) -> dict[int, Standing]:
+    """Of each client, where its ledger stood last."""
+    latest: dict[int, Standing] = {}
+    for client, at in (pair for standings in told for pair in standings.items()):
+        if client not in latest or latest[client].sequence < at.sequence:
+            latest[client] = at
+    return latest
 
 
 def _release(allowance: Allowance, student: nn.Module) -> None:

@@ -14,6 +14,17 @@ from fedkd.privacy.ledger import Account, Anchor, Ledger
 
 
 @dataclass(frozen=True)
+class Owner:
+    """What a data's owner says of its ledger, whatever an experiment names."""
+
+    data: bytes
+    """What its data goes by: one name for all that it ever holds, or a record more would be a new
+    budget."""
+    cap: Budget | None
+    """The most that may ever be spent of it; None leaves it to the first experiment's budget."""
+
+
+@dataclass(frozen=True)
 class Spending:
     """What a party may spend on an experiment, by its own ledger."""
 
@@ -22,8 +33,12 @@ class Spending:
     account: Account
 
     @classmethod
-    def of_records(cls, world: World, ledger: Ledger, call: wire.Call) -> Self:
+    def of_records(
+        cls, world: World, ledger: Ledger, call: wire.Call, owner: Owner | None = None
+    ) -> Self:
         """A client's spending on its records, the experiment's whole plan written down.
+
+        Without an owner the records themselves say which data set they are.
 
         Raises:
             BudgetError: the plan, on top of all that was spent before, is over the budget.
@@ -31,7 +46,11 @@ class Spending:
         """
         if (seen := call.standing) is not None:
             ledger.check_anchor(Anchor(seen.sequence, seen.head))
-        return cls._planned(world, ledger, world.fingerprint(call.client))
+        if owner is None:
+            return cls._planned(world, ledger, world.fingerprint(call.client))
+        if owner.cap is not None:
+            ledger.account(owner.data, owner.cap).cap()
+        return cls._planned(world, ledger, owner.data)
 
     @classmethod
     def of_clients(cls, world: World, ledger: Ledger) -> Self:

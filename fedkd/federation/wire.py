@@ -14,7 +14,7 @@ from dataclasses import asdict, astuple, dataclass
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fedkd import errors
-from fedkd.errors import MessageError
+from fedkd.errors import MessageError, PolicyError
 from fedkd.methods.setting import PHASES
 from fedkd.privacy.statement import FILTER, PLD
 
@@ -63,13 +63,15 @@ class Failure:
 
     kind: str
     phase: str = ""
+    """One of `PHASES`; of a site that refuses, the line of its policy, one of `POLICY`."""
     standing: Standing | None = None
 
     @classmethod
     def of(cls, error: BaseException, phase: str, standing: Standing | None = None) -> "Failure":
         """What may be said of an exception: the nearest class of Python's or fedkd's own."""
         kinds = [base.__name__ for base in type(error).__mro__ if base.__name__ in _KINDS]
-        return cls(kinds[0] if kinds else "Exception", phase, standing)
+        where = error.key if isinstance(error, PolicyError) else phase
+        return cls(kinds[0] if kinds else "Exception", where, standing)
 
     @property
     def refused(self) -> bool:
@@ -79,6 +81,9 @@ class Failure:
     def __str__(self) -> str:
         if self.kind in _REFUSALS:
             return _REFUSALS[self.kind]
+        if self.kind == PolicyError.__name__:
+            line = f" ({self.phase})" if self.phase in POLICY else ""
+            return f"its site's policy does not allow it{line}"
         kind = self.kind if self.kind in _KINDS else "Exception"
         return f"{kind} while {_DOING[self.phase]}" if self.phase in _DOING else kind
 
@@ -88,6 +93,21 @@ _REFUSALS = {
     "UnpaidError": "its method uses or sends private data that nobody paid for",
     "LedgerError": "its ledger of spent privacy cannot be believed",
 }
+POLICY = (
+    "version",
+    "allow.methods",
+    "allow.models",
+    "allow.experiments",
+    "data.path",
+    "privacy.unit",
+    "privacy.epsilon",
+    "privacy.delta",
+    "limits.rounds",
+    "limits.seconds",
+    "limits.bytes",
+)
+"""What can refuse at a site: its version, or a line of its SITE.toml. A fixed list, so that the
+server need not read a site's words."""
 _DOING = dict(zip(PHASES, ("distilling", "training", "answering", "evaluating"), strict=True))
 
 

@@ -44,15 +44,20 @@ class World:
         return torch.bincount(self.data.test.y, minlength=self.data.classes)
 
 
-def prepare(experiment: Experiment) -> World:
+def prepare(experiment: Experiment, federated: FederatedData | None = None) -> World:
     """Build and check all that the experiment names, before anything runs or is written.
+
+    Args:
+        experiment: what will run.
+        federated: the data as one party of a deployment sees it; None loads and splits what
+            `[data]` names.
 
     Raises:
         ConfigError: an unknown method, model or parameter, or parts that do not fit each other.
         DataError: a data set that is missing, corrupt or does not fit.
         BudgetError: the experiment as planned costs more than the budget that it names.
     """
-    method, federated, setting = _assemble(experiment)
+    method, federated, setting = _assemble(experiment, federated)
     protection.check_delta(experiment.privacy, [len(client) for client in federated.clients])
     setting = protection.resolve(method, setting)
     return World(setting.experiment, method, federated, setting)
@@ -73,11 +78,14 @@ def forecast(experiment: Experiment, *, spent: Sequence[Protected] = ()) -> Fore
     return protection.forecast(method, setting, spent)
 
 
-def _assemble(experiment: Experiment) -> tuple[Method, FederatedData, Setting]:
+def _assemble(
+    experiment: Experiment, federated: FederatedData | None = None
+) -> tuple[Method, FederatedData, Setting]:
     method, experiment = methods.resolve(_settled(experiment))
-    federated = data.federate(
-        experiment.data, clients=experiment.clients.count, seed=experiment.seed
-    )
+    if federated is None:
+        federated = data.federate(
+            experiment.data, clients=experiment.clients.count, seed=experiment.seed
+        )
     setting = Setting(
         experiment=experiment,
         shape=federated.shape,

@@ -49,6 +49,12 @@ class Account:
         self._history = History()
         self._seen = 0
 
+    def cap(self) -> None:
+        """Make this account's budget the most that it allows, as the data's owner may."""
+        with self._chain.locked() as rows:
+            if self._past(rows).cap != self._budget:
+                self._append("allow", {"budget": asdict(self._budget)})
+
     def commit(self, plan: Sequence[Protected]) -> bool:
         """Commit all events to come, before the data is first touched.
 

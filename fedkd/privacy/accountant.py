@@ -211,19 +211,23 @@ def _pld(mechanisms: _Mechanisms, delta: float, interval: float) -> float:
 @lru_cache(maxsize=64)  # a megabyte each; a search changes one and asks for the others again
 def _losses(mechanism: _Mechanism, steps: int, interval: float) -> Any:  # dp_accounting is untyped
     """The privacy loss distribution of one mechanism after all its steps."""
+    kind, noise, rate = mechanism
+    if kind is Gaussian and rate == 1:  # the sum of Gaussians is one
+        return _step((kind, noise / math.sqrt(steps), rate), interval)
+    return _step(mechanism, interval).self_compose(steps)
+
+
+@lru_cache(maxsize=16)  # a step takes longer than to compose it, and each round asks for one more
+def _step(mechanism: _Mechanism, interval: float) -> Any:
+    """The privacy loss distribution of one step."""
     from dp_accounting.pld import privacy_loss_distribution as pld  # 1.6 s
 
     kind, noise, rate = mechanism
     if kind is Laplace:
-        single = pld.from_laplace_mechanism(noise, value_discretization_interval=interval)
-        return single.self_compose(steps)
-    if rate == 1:  # the sum of Gaussians is one
-        noise /= math.sqrt(steps)
-        return pld.from_gaussian_mechanism(noise, value_discretization_interval=interval)
-    sampled = pld.from_gaussian_mechanism(
+        return pld.from_laplace_mechanism(noise, value_discretization_interval=interval)
+    return pld.from_gaussian_mechanism(
         noise, value_discretization_interval=interval, sampling_prob=rate
     )
-    return sampled.self_compose(steps)
 
 
 # Renyi DP at many orders

@@ -31,6 +31,8 @@ from fedkd.federation.state import DiskState
 from fedkd.federation.wire import Standing
 from fedkd.files import write_atomically
 
+DEPLOYMENT = "deployment.json"
+"""The file of a run that was deployed: who took part, and how it goes on (`submit.py`)."""
 _GENERATED_PER_CLASS = 10
 
 
@@ -56,7 +58,9 @@ class RunFolder:
                 f"run folder {str(self.path)!r} exists: "
                 "go on with --resume, or name another with --out"
             )
-        partition = {"classes": list(data.class_names), "counts": data.counts().tolist()}
+        # In a deployment nobody sees the others' data, so nobody knows how it is split.
+        counts = data.counts().tolist() if any(len(own) for own in data.clients) else []
+        partition = {"classes": list(data.class_names), "counts": counts}
         if (self.path / "config.toml").exists():
             self._check_same(experiment)
             self._check_data(partition)

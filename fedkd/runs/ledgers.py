@@ -17,7 +17,7 @@ from fedkd.privacy.chain import Anchor, beside, examine
 from fedkd.privacy.events import Protected, from_json
 from fedkd.privacy.ledger import Ledger
 from fedkd.privacy.statement import Statement, read_statements
-from fedkd.runs.folder import RunFolder
+from fedkd.runs.folder import DEPLOYMENT, RunFolder
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,11 @@ def _required(path: Path) -> Path:
 
 
 def _of_run(path: Path) -> list[Told]:
+    if (path / DEPLOYMENT).exists():
+        raise UsageError(
+            f"run {str(path)!r} was deployed, and its ledgers are where the spending is: at each "
+            "site, or under a client unit at the server, ask for its state folder's ledger.db"
+        )
     run, privacy = RunFolder(path), config.load(path / "config.toml").privacy
     seen = {
         client_ledger(privacy, run.states, client): Anchor(at.sequence, at.head)

@@ -167,7 +167,10 @@ class Summary(Recorded):
 
 
 class Partition(Recorded):
-    """`partition.json`: the samples that each client holds, by class; counts (clients, C)."""
+    """`partition.json`: the samples that each client holds, by class; counts (clients, C).
+
+    Of a deployment no counts: nobody knows them.
+    """
 
     classes: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
@@ -197,3 +200,8 @@ class Run(Recorded):
     summary: Summary
     rounds: tuple[Round, ...]
     partition: Partition | None
+
+    @property
+    def deployed(self) -> bool:
+        """Whether clients were apart, so that nobody saw what each of them holds."""
+        return self.partition is not None and not self.partition.counts

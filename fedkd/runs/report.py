@@ -55,7 +55,9 @@ def write(run: Path) -> Path:
         tiles=_tiles(told),
         accuracy=_accuracy(told, classes),
         costs=[costs.traffic(told.rounds), costs.time_by_phase(told.rounds)],
-        partition=heatmaps.partition(told.partition) if told.partition else None,
+        partition=heatmaps.partition(told.partition)
+        if told.partition and not told.deployed
+        else None,
         gallery=gallery(generated, classes) if generated else None,
         failures=_failures(told.rounds),
         losses=list(dict.fromkeys(name for each in told.rounds for name in each.losses)),

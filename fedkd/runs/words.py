@@ -104,10 +104,12 @@ def headline(run: Run) -> str:
         "one architecture" if models == 1 else f"{number(models)} different architectures"
     )
     rounds = "a single round" if summary.rounds == 1 else plural(summary.rounds, "round")
+    share = f"a private share of {dataset(summary.dataset)} ({partition(experiment.data)})"
+    if run.deployed:
+        share = f"its own data, apart from the others, for {dataset(summary.dataset)}"
     sentence = (
-        f"{plural(summary.clients, 'client')} with {architectures}, each holding a private share "
-        f"of {dataset(summary.dataset)} ({partition(experiment.data)}), taught one "
-        f"{summary.student.model} student by {summary.method} over {rounds}."
+        f"{plural(summary.clients, 'client')} with {architectures}, each holding {share}, taught "
+        f"one {summary.student.model} student by {summary.method} over {rounds}."
     )
     return sentence[0].upper() + sentence[1:]
 

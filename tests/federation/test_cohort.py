@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedkd.errors import FederationError
-from fedkd.federation.client import Memory, client_app
-from fedkd.federation.cohort import sample_cohort, wait_for_nodes
+from fedkd.federation.client import Party, client_app
+from fedkd.federation.cohort import Reach, sample_cohort, wait_for_nodes
 from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.rounds import federate
 from fedkd.federation.state import MemoryState
@@ -70,12 +70,19 @@ class Arriving:
 
 
 def test_nodes_are_waited_for_and_taken_in_order():
-    assert wait_for_nodes(Arriving(4), 3, within=10) == [2, 3, 4]
+    assert wait_for_nodes(Arriving(4), 3, Reach(within=10), quorum=3) == [2, 3, 4]
+
+
+def test_where_nodes_are_known_a_quorum_of_them_will_do_and_their_order_is_kept():
+    nodes = (4, 9, 2, 3)
+    with pytest.raises(FederationError, match=r"^2 nodes .* the 4 clients, or 3 at least$"):
+        wait_for_nodes(Arriving(3), 4, Reach(nodes, within=0.1), quorum=3)
+    assert wait_for_nodes(Arriving(4), 4, Reach(nodes, within=0.1), quorum=3) == [4, 9, 2, 3]
 
 
 def test_too_few_nodes_are_an_error_with_both_numbers():
     with pytest.raises(FederationError, match=r"^2 nodes are connected after 0 s: .* 5 clients$"):
-        wait_for_nodes(Arriving(2), 5, within=0.1)
+        wait_for_nodes(Arriving(2), 5, Reach(within=0.1), quorum=3)
 
 
 class Counting(InProcessGrid):
@@ -129,7 +136,7 @@ def test_bytes_are_those_of_the_encoded_payloads(rows, method):
         )
     )
     states = [MemoryState() for _ in range(4)]
-    app = client_app(lambda context: world, lambda context, client: Memory(states[client]))
+    app = client_app(lambda context, call: Party(world, states[call.client]))
     keeper = Keeping()
     with Counting(app, nodes=4, threads=2) as grid:
         federate(grid, world, keeper, tiny.Quiet(), threads=1)
@@ -139,3 +146,34 @@ def test_bytes_are_those_of_the_encoded_payloads(rows, method):
         assert record["bytes"] == {"up": sum(grid.up[key]), "down": sum(grid.down[key])}
     if method == "feddf":  # each client downloads the model of its own architecture alone
         assert len(set(grid.down["2"])) == 2
+
+
+class Lying(Counting):
+    """What a stranger's message may be rebuilt to: nothing, no message, or another's answer."""
+
+    def pull_messages(self, message_ids):
+        [asked] = message_ids
+        replies = list(super().pull_messages([asked]))
+        for reply in replies:
+            client = reply.metadata.src_node_id - 2
+            if client == 0:
+                raise ValueError("Patient4711")
+            if client == 1:
+                return [object()]
+            reply.metadata.__dict__["_reply_to_message_id"] = "another's"
+        return replies
+
+
+def test_a_message_that_cannot_be_rebuilt_is_its_senders_fault_alone(rows):
+    world = prepare(tiny.experiment(rows))
+    states = [MemoryState() for _ in range(4)]
+    app = client_app(lambda context, call: Party(world, states[call.client]))
+    keeper = Keeping()
+    with Lying(app, nodes=4, threads=2) as grid:
+        reach = Reach(nodes=(2, 3, 4, 5))
+        federate(grid, world, keeper, tiny.Quiet(), threads=1, reach=reach)
+    for record in keeper.records:
+        assert record["participants"] == [2, 3]
+        assert record["failures"] == [
+            {"client": client, "reason": "answer is not a fedkd message"} for client in (0, 1)
+        ]

@@ -13,7 +13,7 @@ import torch
 
 from fedkd.errors import QuorumError
 from fedkd.federation import engines
-from fedkd.federation.client import Memory, client_app
+from fedkd.federation.client import Party, client_app
 from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.rounds import federate
 from fedkd.federation.state import DiskState
@@ -91,7 +91,7 @@ def run(tmp_path_factory, rows):
     states = {
         client: DiskState(run.states / str(client)) for client in range(world.setting.clients)
     }
-    app = client_app(lambda context: world, lambda context, client: Memory(states[client]))
+    app = client_app(lambda context, call: Party(world, states[call.client]))
     faulty.RELEASE.clear()
     with InProcessGrid(
         faulty.FaultyApp(app, world.method.params), nodes=len(FAULTS) + 2, threads=3

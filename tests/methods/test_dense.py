@@ -35,7 +35,7 @@ def uploads(fed: Federation) -> dict[int, dict[str, Tensor]]:
 
 
 def test_the_student_learns_what_the_teachers_know_from_made_up_images() -> None:
-    fed = built(epochs=25, steps=12, batch_size=48, width=8, student_learning_rate=0.01)
+    fed = built(epochs=15, steps=12, batch_size=48, width=8, student_learning_rate=0.01)
     models = uploads(fed)
     ctx = fed.server_context()
     teachers = ctx.load_teachers(models).values()

@@ -1,57 +1,25 @@
-"""The command `fedkd`: parse, call, print; nothing else.
-
-Rooms are imported inside commands, so that `--help` does not wait for torch.
-"""
+"""`fedkd audit`: what an experiment costs in privacy, and what an attacker really gets."""
 
 import json
-import logging
-import os
-import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from fedkd import __version__
-from fedkd.errors import BudgetError, FedkdError, LedgerError, UsageError
+from fedkd.cli.common import AsJson, Config, Override, err, out, say_report, watch
+from fedkd.errors import BudgetError, LedgerError
 
 if TYPE_CHECKING:
     from fedkd.audit.candidates import Kind
-    from fedkd.config import Experiment
-    from fedkd.federation.answers import Observer
     from fedkd.runs.audited import Audited
 
-app = typer.Typer(
-    name="fedkd",
-    help="Federated and data-free knowledge distillation: parties who may not share data, and need "
-    "not share a model, teach one good model together.",
-    epilog="Start with: fedkd simulate configs/demo.toml",
-    no_args_is_help=True,
-    suggest_commands=False,  # click does
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
 audit = typer.Typer(
     name="audit",
     help="What an experiment costs in privacy: planned, spent, and what an attacker really gets.",
     no_args_is_help=True,
 )
-app.add_typer(audit)
-out, err = Console(), Console(stderr=True)
-WORKER_NAME = "fedkd-client"
-"""The threads of the in-process grid, which is not imported for `--help`."""
 
-Config = Annotated[Path, typer.Argument(help="The experiment, a TOML file.", metavar="CONFIG")]
-Override = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Change one value, such as method.name=dsfl; may be repeated."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 Confidence = Annotated[
     float, typer.Option(help="Of all bounds together: how sure a VIOLATION is.", min=0.5, max=0.999)
 ]
@@ -78,167 +46,6 @@ References = Annotated[
     int,
     typer.Option(help="Reference models that the attacker trains for each client; even.", min=2),
 ]
-Resume = Annotated[
-    bool,
-    typer.Option(
-        "--resume", help="Go on after the last finished round, to the same bits but for DP noise."
-    ),
-]
-
-
-def _print_version(value: bool) -> None:  # noqa: FBT001 - typer's
-    if value:
-        out.print(f"fedkd {__version__}", highlight=False)
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    *,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show tracebacks, and what clients log.")
-    ] = False,
-    version: Annotated[  # noqa: ARG001 - its callback does it, before a command is missed
-        bool,
-        typer.Option(
-            "--version", help="Print the version.", is_eager=True, callback=_print_version
-        ),
-    ] = False,
-) -> None:
-    own = logging.getLogger("fedkd")
-    # Opacus and absl give the root logger handlers of their own, which would print every traceback.
-    own.addHandler(logging.NullHandler())
-    own.propagate = debug
-    if debug:
-        logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-
-
-@app.command()
-def simulate(
-    config: Config,
-    *,
-    override: Override = None,
-    folder: Annotated[
-        Path | None, typer.Option("--out", help="The run folder.", show_default="runs/NAME")
-    ] = None,
-    resume: Resume = False,
-) -> None:
-    """Simulate a federation on this machine.
-
-    Writes a run folder: the resolved config, every round, the student, and report.html.
-    """
-    from fedkd.config import load
-    from fedkd.runs import tables
-    from fedkd.runs.simulate import simulate as run
-
-    experiment = load(config, override or ())
-    path = folder or Path(experiment.output.folder) / experiment.name
-    with _watch(experiment) as observer:
-        summary = run(experiment, path, observer, resume=resume)
-    out.print(tables.summary(summary))
-    _say_report(path / "report.html")
-
-
-@app.command()
-def compare(
-    config: Config,
-    *,
-    methods: Annotated[
-        str, typer.Option(help="Methods by name, with commas between: fedavg,fedmd,dense.")
-    ],
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds for each method.")] = 3,
-    override: Override = None,
-    folder: Annotated[
-        Path | None,
-        typer.Option("--out", help="The folder for all runs.", show_default="runs/NAME-compared"),
-    ] = None,
-    resume: Resume = False,
-) -> None:
-    """Run several methods on the same experiment and seeds, and compare.
-
-    Prints one table with mean and standard deviation, and writes one report beside each run's own.
-    """
-    from fedkd.config import load
-    from fedkd.runs import compare as comparing
-
-    experiment = load(config, override or ())
-    path = folder or Path(experiment.output.folder) / f"{experiment.name}-compared"
-    names = [name.strip() for name in methods.split(",") if name.strip()]
-    plan = comparing.plan(experiment, names, seeds)
-    folders = comparing.compare(plan, path, _watch, resume=resume)
-    _compare_runs(folders, path / "report.html")
-
-
-@app.command()
-def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN...")],
-    *,
-    file: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", help="Where a report on several runs goes.", show_default="comparison.html"
-        ),
-    ] = None,
-) -> None:
-    """Write the report of a run again, or one report on several runs."""
-    from fedkd.runs import report as reports
-
-    if len(runs) > 1:
-        _compare_runs(runs, file or Path("comparison.html"))
-    elif file is None:
-        _say_report(reports.write(runs[0]))
-    else:
-        raise UsageError(f"--out is for several runs: one run's report stands in {runs[0]}")
-
-
-@app.command()
-def methods(*, as_json: AsJson = False) -> None:
-    """List the federated methods: what each sends, needs and returns."""
-    from dataclasses import asdict
-
-    from fedkd.methods import BUILT_IN, find
-
-    cards = {name: asdict(find(name).card) for name in BUILT_IN}
-    if as_json:
-        typer.echo(json.dumps(cards, indent=2))
-        return
-    for name, card in cards.items():
-        out.print(f"[bold]{name}[/bold]  [dim]{card['paper']}[/dim]")
-        for heading in ("sends", "needs", "returns"):
-            out.print(f"  {heading:<8}{card[heading]}", highlight=False)
-        out.print(f"  models  {'may differ' if card['unlike_models'] else 'must be equal'}")
-        out.print(f"  privacy {_units(card)}\n", highlight=False)
-
-
-def _units(card: dict[str, Any]) -> str:
-    """The units of [privacy] that a method runs under."""
-    if card["no_dp"]:
-        return f"none: {card['no_dp']}"
-    units = ["record", *(["client-votes", "client-logits"] if card["client_units"] else [])]
-    counts = "; pays for its " + " and ".join(card["counts"]) if card["counts"] else ""
-    return ", ".join(units) + counts
-
-
-@app.command()
-def data(*, as_json: AsJson = False) -> None:
-    """List the data sets known by name, and where each was looked for: $FEDKD_DATA first."""
-    from fedkd.data import NAMES, locations
-
-    places = {name: locations(name) for name in NAMES}
-    if as_json:
-        found = {
-            name: [{"folder": folder, "complete": here} for folder, here in looked]
-            for name, looked in places.items()
-        }
-        typer.echo(json.dumps(found, indent=2))
-        return
-    for name, looked in places.items():
-        here = any(complete for _, complete in looked)
-        out.print(f"[bold]{name}[/bold]  {'here' if here else 'not here: fetched on first use'}")
-        for folder, complete in looked:
-            mark = "[green]found[/green]" if complete else "[dim]no   [/dim]"
-            out.print(f"  {mark}  {folder}", highlight=False, soft_wrap=True)
-    out.print("\nYour own: data.name is the path of an .npz or a .csv file, see docs/data.md.")
 
 
 @audit.command("plan")
@@ -362,7 +169,7 @@ def audit_teacher(
     """
     from fedkd.config import load
     from fedkd.runs import audits
-    from fedkd.runs.progress import progress
+    from fedkd.runs.bar import progress
 
     experiment = load(config, override or ())
     with progress(err if as_json else out) as notify:
@@ -392,7 +199,7 @@ def audit_exchange(
     NO POWER. Exit status 3 on a VIOLATION.
     """
     from fedkd.runs import exchange
-    from fedkd.runs.progress import progress
+    from fedkd.runs.bar import progress
 
     said = err if as_json else out
     run = path if path.is_dir() else _expose(path, override, folder, candidates, kind, said)
@@ -417,7 +224,7 @@ def audit_student(
     a bound on epsilon. Exit status 3 on a VIOLATION.
     """
     from fedkd.runs import students
-    from fedkd.runs.progress import progress
+    from fedkd.runs.bar import progress
 
     with progress(err if as_json else out) as notify:
         found = students.audit_student(run, notify, count=_even(references), confidence=confidence)
@@ -442,12 +249,12 @@ def audit_report(
     VIOLATION, once the page is written.
     """
     from fedkd.runs import audits
-    from fedkd.runs.progress import progress
+    from fedkd.runs.bar import progress
 
     run = path if path.is_dir() else _expose(path, override, folder, candidates, kind, out)
     with progress(out) as notify:
         found = audits.audit_all(run, notify, count=_even(references), confidence=confidence)
-    _say_report(run / "audit.html")
+    say_report(run / "audit.html")
     _report_audit(found, as_json=False)
 
 
@@ -470,7 +277,7 @@ def _expose(
 
     experiment = load(config, override or ())
     run = folder or Path(experiment.output.folder) / f"{experiment.name}-audit"
-    with _watch(experiment, console) as observer:
+    with watch(experiment, console) as observer:
         record(experiment, Exposure(candidates, kind), run, observer)
     return run
 
@@ -485,62 +292,3 @@ def _report_audit(found: "Audited", *, as_json: bool) -> None:
     else:
         out.print(findings.tables(found))
     raise_on_violation(found.outcomes)
-
-
-def main() -> NoReturn:
-    """Run the command; an error that was foreseen is one line, and its own exit status."""
-    try:
-        app(standalone_mode=True)
-    except FedkdError as error:
-        sys.exit(_say_error(str(error), error.exit_status))
-    except OSError as error:
-        sys.exit(_say_error(f"{error.filename or 'file'}: {error.strerror or error}", 1))
-    sys.exit(0)
-
-
-def script() -> NoReturn:
-    """`main` as a process of its own, which a client that never returns cannot keep or crash."""
-    status: str | int | None = 0
-    try:
-        main()
-    except SystemExit as ended:
-        status = ended.code
-    if any(thread.name == WORKER_NAME for thread in threading.enumerate()):
-        # Python would end around a client that computes on, and torch would abort the process.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status if isinstance(status, int) else 1)
-    sys.exit(status)
-
-
-def _say_error(text: str, status: int) -> int:
-    if "--debug" in sys.argv:
-        err.print_exception()
-    err.print("error:", text, style="red", markup=False, highlight=False, soft_wrap=True)
-    return status
-
-
-@contextmanager
-def _watch(experiment: "Experiment", console: Console = out) -> "Iterator[Observer]":
-    from fedkd.runs.display import Display
-
-    title = f"{experiment.name}: {experiment.method.name}, seed {experiment.seed}"
-    with Display(console, title=title, rounds=experiment.rounds) as display:
-        yield display
-
-
-def _compare_runs(folders: Sequence[Path], file: Path) -> None:
-    from fedkd.runs import report as reports
-    from fedkd.runs import tables
-    from fedkd.runs.comparison import comparison_table, differences
-    from fedkd.runs.reading import read
-
-    report = reports.write_comparison(folders, file)
-    out.print(tables.comparison(comparison_table(folders)))
-    if unlike := differences([read(folder) for folder in folders]):
-        out.print(f"[bold]Not like for like:[/bold] the runs also differ in {', '.join(unlike)}.")
-    _say_report(report)
-
-
-def _say_report(path: Path) -> None:
-    out.print("report:", str(path.resolve()), markup=False, highlight=False, soft_wrap=True)

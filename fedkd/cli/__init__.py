@@ -1,0 +1,247 @@
+"""The command `fedkd`: parse, call, print; nothing else.
+
+Rooms are imported inside commands, so that `--help` does not wait for torch.
+"""
+
+import json
+import logging
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from fedkd import __version__
+from fedkd.cli.audit import audit
+from fedkd.cli.common import (
+    AsJson,
+    Config,
+    Override,
+    Resume,
+    RunDir,
+    err,
+    out,
+    run_folder,
+    say_report,
+    watch,
+)
+from fedkd.cli.deploy import deploy
+from fedkd.errors import FedkdError, UsageError
+
+app = typer.Typer(
+    name="fedkd",
+    help="Federated and data-free knowledge distillation: parties who may not share data, and need "
+    "not share a model, teach one good model together.",
+    epilog="Start with: fedkd simulate configs/demo.toml",
+    no_args_is_help=True,
+    suggest_commands=False,  # click does
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.add_typer(deploy)
+app.add_typer(audit)
+WORKER_NAME = "fedkd-client"
+"""The threads of the in-process grid, which is not imported for `--help`."""
+
+
+def _print_version(value: bool) -> None:  # noqa: FBT001 - typer's
+    if value:
+        out.print(f"fedkd {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks, and what clients log.")
+    ] = False,
+    version: Annotated[  # noqa: ARG001 - its callback does it, before a command is missed
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    own = logging.getLogger("fedkd")
+    # Opacus and absl give the root logger handlers of their own, which would print every traceback.
+    own.addHandler(logging.NullHandler())
+    own.propagate = debug
+    if debug:
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+
+
+@app.command()
+def simulate(
+    config: Config,
+    *,
+    override: Override = None,
+    folder: RunDir = None,
+    resume: Resume = False,
+) -> None:
+    """Simulate a federation on this machine.
+
+    Writes a run folder: the resolved config, every round, the student, and report.html.
+    """
+    from fedkd.config import load
+    from fedkd.runs import tables
+    from fedkd.runs.simulate import simulate as run
+
+    experiment = load(config, override or ())
+    path = run_folder(experiment, folder)
+    with watch(experiment) as observer:
+        summary = run(experiment, path, observer, resume=resume)
+    out.print(tables.summary(summary))
+    say_report(path / "report.html")
+
+
+@app.command()
+def compare(
+    config: Config,
+    *,
+    methods: Annotated[
+        str, typer.Option(help="Methods by name, with commas between: fedavg,fedmd,dense.")
+    ],
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds for each method.")] = 3,
+    override: Override = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--out", help="The folder for all runs.", show_default="runs/NAME-compared"),
+    ] = None,
+    resume: Resume = False,
+) -> None:
+    """Run several methods on the same experiment and seeds, and compare.
+
+    Prints one table with mean and standard deviation, and writes one report beside each run's own.
+    """
+    from fedkd.config import load
+    from fedkd.runs import compare as comparing
+
+    experiment = load(config, override or ())
+    path = folder or Path(experiment.output.folder) / f"{experiment.name}-compared"
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    plan = comparing.plan(experiment, names, seeds)
+    folders = comparing.compare(plan, path, watch, resume=resume)
+    _compare_runs(folders, path / "report.html")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN...")],
+    *,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Where a report on several runs goes.", show_default="comparison.html"
+        ),
+    ] = None,
+) -> None:
+    """Write the report of a run again, or one report on several runs."""
+    from fedkd.runs import report as reports
+
+    if len(runs) > 1:
+        _compare_runs(runs, file or Path("comparison.html"))
+    elif file is None:
+        say_report(reports.write(runs[0]))
+    else:
+        raise UsageError(f"--out is for several runs: one run's report stands in {runs[0]}")
+
+
+@app.command()
+def methods(*, as_json: AsJson = False) -> None:
+    """List the federated methods: what each sends, needs and returns."""
+    from dataclasses import asdict
+
+    from fedkd.methods import BUILT_IN, find
+
+    cards = {name: asdict(find(name).card) for name in BUILT_IN}
+    if as_json:
+        typer.echo(json.dumps(cards, indent=2))
+        return
+    for name, card in cards.items():
+        out.print(f"[bold]{name}[/bold]  [dim]{card['paper']}[/dim]")
+        for heading in ("sends", "needs", "returns"):
+            out.print(f"  {heading:<8}{card[heading]}", highlight=False)
+        out.print(f"  models  {'may differ' if card['unlike_models'] else 'must be equal'}")
+        out.print(f"  privacy {_units(card)}\n", highlight=False)
+
+
+def _units(card: dict[str, Any]) -> str:
+    """The units of [privacy] that a method runs under."""
+    if card["no_dp"]:
+        return f"none: {card['no_dp']}"
+    units = ["record", *(["client-votes", "client-logits"] if card["client_units"] else [])]
+    counts = "; pays for its " + " and ".join(card["counts"]) if card["counts"] else ""
+    return ", ".join(units) + counts
+
+
+@app.command()
+def data(*, as_json: AsJson = False) -> None:
+    """List the data sets known by name, and where each was looked for: $FEDKD_DATA first."""
+    from fedkd.data import NAMES, locations
+
+    places = {name: locations(name) for name in NAMES}
+    if as_json:
+        found = {
+            name: [{"folder": folder, "complete": here} for folder, here in looked]
+            for name, looked in places.items()
+        }
+        typer.echo(json.dumps(found, indent=2))
+        return
+    for name, looked in places.items():
+        here = any(complete for _, complete in looked)
+        out.print(f"[bold]{name}[/bold]  {'here' if here else 'not here: fetched on first use'}")
+        for folder, complete in looked:
+            mark = "[green]found[/green]" if complete else "[dim]no   [/dim]"
+            out.print(f"  {mark}  {folder}", highlight=False, soft_wrap=True)
+    out.print("\nYour own: data.name is the path of an .npz or a .csv file, see docs/data.md.")
+
+
+def main() -> NoReturn:
+    """Run the command; an error that was foreseen is one line, and its own exit status."""
+    try:
+        app(standalone_mode=True)
+    except FedkdError as error:
+        sys.exit(_say_error(str(error), error.exit_status))
+    except OSError as error:
+        sys.exit(_say_error(f"{error.filename or 'file'}: {error.strerror or error}", 1))
+    sys.exit(0)
+
+
+def script() -> NoReturn:
+    """`main` as a process of its own, which a client that never returns cannot keep or crash."""
+    status: str | int | None = 0
+    try:
+        main()
+    except SystemExit as ended:
+        status = ended.code
+    if any(thread.name == WORKER_NAME for thread in threading.enumerate()):
+        # Python would end around a client that computes on, and torch would abort the process.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status if isinstance(status, int) else 1)
+    sys.exit(status)
+
+
+def _say_error(text: str, status: int) -> int:
+    if "--debug" in sys.argv:
+        err.print_exception()
+    err.print("error:", text, style="red", markup=False, highlight=False, soft_wrap=True)
+    return status
+
+
+def _compare_runs(folders: Sequence[Path], file: Path) -> None:
+    from fedkd.runs import report as reports
+    from fedkd.runs import tables
+    from fedkd.runs.comparison import comparison_table, differences
+    from fedkd.runs.reading import read
+
+    report = reports.write_comparison(folders, file)
+    out.print(tables.comparison(comparison_table(folders)))
+    if unlike := differences([read(folder) for folder in folders]):
+        out.print(f"[bold]Not like for like:[/bold] the runs also differ in {', '.join(unlike)}.")
+    say_report(report)

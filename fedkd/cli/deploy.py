@@ -1,0 +1,271 @@
+"""`fedkd deploy`: the same experiment on real servers and clients."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedkd.cli.common import (
+    AsJson,
+    Config,
+    Override,
+    Resume,
+    RunDir,
+    out,
+    run_folder,
+    say_report,
+    watch,
+)
+from fedkd.errors import UsageError
+
+deploy = typer.Typer(
+    name="deploy",
+    help="The same experiment on real servers and clients, over TLS, each site by its own policy.",
+    epilog="Try it on this machine: fedkd deploy local configs/demo.toml. Then docs/deploy.md.",
+    no_args_is_help=True,
+)
+
+State = Annotated[Path, typer.Option("--state", help="The server's state folder.", metavar="DIR")]
+Shared = Annotated[
+    Path | None,
+    typer.Option(
+        "--shared", help="What 'fedkd deploy share' wrote; else made anew from [data].",
+        metavar="FILE",
+    ),
+]  # fmt: skip
+
+
+@deploy.command()
+def local(
+    config: Config, *, override: Override = None, folder: RunDir = None, resume: Resume = False
+) -> None:
+    """Try a deployment on this machine: server, sites, TLS, keys and policies, then take it down.
+
+    Beside the run folder, RUN-federation holds what each party would hold on its own machine.
+    """
+    from fedkd.config import load
+    from fedkd.runs import tables
+    from fedkd.runs.local import local as run
+
+    experiment = load(config, override or ())
+    path = run_folder(experiment, folder)
+    with watch(experiment) as observer:
+        summary = run(experiment, path, observer, resume=resume)
+    out.print(tables.summary(summary))
+    say_report(path / "report.html")
+
+
+@deploy.command()
+def keys(
+    folder: Annotated[
+        Path, typer.Argument(help="Where they go, and join those that are there.", metavar="DIR")
+    ],
+    *,
+    server: Annotated[
+        list[str] | None,
+        typer.Option(help="A name or address by which clients reach the server.", metavar="HOST"),
+    ] = None,
+    client: Annotated[
+        list[str] | None, typer.Option(help="A client to make a key for.", metavar="NAME")
+    ] = None,
+) -> None:
+    """Make a CA, the server's certificate, and a key for each client.
+
+    Give each client its own key and ca.crt, nothing else. ca.key signs new servers: keep it off the
+    server.
+    """
+    from fedkd.federation.keys import make
+
+    for path in make(folder, servers=server or (), clients=client or ()):
+        out.print(f"made {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+@deploy.command()
+def share(
+    config: Config,
+    *,
+    file: Annotated[Path, typer.Option("--out", help="The file to write.", metavar="FILE")] = Path(
+        "shared.safetensors"
+    ),
+    override: Override = None,
+) -> None:
+    """Write what all parties hold: the experiment's proxy set and test set.
+
+    Give it to every client; an experiment names it by its SHA-256.
+    """
+    from hashlib import sha256
+
+    from fedkd.config import load
+    from fedkd.files import write_atomically
+    from fedkd.runs.submit import share as shared
+
+    content = shared(load(config, override or ()))
+    write_atomically(file, content)
+    out.print(f"wrote {file}", markup=False, highlight=False, soft_wrap=True)
+    out.print(f"SHA-256 {sha256(content).hexdigest()}", highlight=False, soft_wrap=True)
+
+
+@deploy.command()
+def app(
+    config: Config,
+    *,
+    folder: Annotated[Path, typer.Option("--out", help="The folder to make.", metavar="DIR")],
+    clients: Annotated[
+        int | None, typer.Option(min=1, help="How many take part; else clients.count.")
+    ] = None,
+    shared: Shared = None,
+    override: Override = None,
+) -> None:
+    """Write an experiment as a Flower app: one pyproject.toml that holds no code.
+
+    Prints its SHA-256, by which a site may allow this experiment and no other.
+    """
+    from fedkd.config import load
+    from fedkd.federation.bundle import fingerprint
+    from fedkd.files import write_atomically
+    from fedkd.runs import submit
+
+    experiment = load(config, override or ())
+    count = clients or experiment.clients.count
+    if count is None:
+        raise UsageError("--clients is missing: the experiment does not say how many take part")
+    project, text = submit.app(experiment, submit.share(experiment, shared), count)
+    if folder.exists():
+        raise UsageError(f"folder {str(folder)!r} exists: name another with --out")
+    folder.mkdir(parents=True)
+    write_atomically(folder / "pyproject.toml", project)
+    out.print(f"wrote {folder / 'pyproject.toml'}", markup=False, highlight=False, soft_wrap=True)
+    out.print(f"SHA-256 {fingerprint(text)}", highlight=False, soft_wrap=True)
+
+
+@deploy.command()
+def server(
+    *,
+    state: Annotated[
+        Path, typer.Option("--state", help="Its state folder, made if missing.", metavar="DIR")
+    ],
+    keys: Annotated[
+        Path, typer.Option("--keys", help="What 'fedkd deploy keys' made.", metavar="DIR")
+    ],
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "0.0.0.0",  # noqa: S104
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 9400,
+) -> None:
+    """Run the server until it is stopped (Ctrl-C).
+
+    It lets in the clients whose public keys are in DIR/clients. From other machines only clients
+    are answered: experiments are submitted on the server's own machine.
+    """
+    from fedkd.federation import processes, superlink
+
+    processes.end_with_parent()
+    superlink.serve(state, keys, host=host, port=port)
+
+
+@deploy.command()
+def client(
+    site: Annotated[Path, typer.Argument(help="The site's own file.", metavar="SITE.toml")],
+) -> None:
+    """Run a site until it is stopped (Ctrl-C).
+
+    SITE.toml says what the site's data may be used for, and nothing from the server can loosen it:
+    see docs/deploy.md for every line.
+    """
+    from fedkd.federation import processes, supernode
+    from fedkd.federation.site import Policy
+
+    processes.end_with_parent()
+    supernode.serve(Policy.load(site))
+
+
+@deploy.command()
+def submit(
+    config: Config,
+    *,
+    state: State,
+    override: Override = None,
+    folder: RunDir = None,
+    shared: Shared = None,
+    client: Annotated[
+        list[str] | None,
+        typer.Option(help="Who takes part; all registered clients unless given.", metavar="NAME"),
+    ] = None,
+    resume: Resume = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Come back once it is started.")] = False,
+) -> None:
+    """Run an experiment on a server of this machine, and follow it to its end.
+
+    Leaves the same run folder as a simulation. Ctrl-C stops the run. After a crash of the server,
+    --resume goes on after the last finished round; while it runs, --resume follows it.
+    """
+    from fedkd.config import load
+    from fedkd.federation.superlink import Server
+    from fedkd.runs import tables
+    from fedkd.runs.submit import submit as run
+
+    experiment = load(config, override or ())
+    path = run_folder(experiment, folder)
+    with watch(experiment) as observer:
+        summary = run(
+            experiment,
+            Server.read(state),
+            path,
+            observer,
+            shared=shared,
+            clients=client or (),
+            resume=resume,
+            detach=detach,
+            on_start=lambda names: out.print(
+                "clients:",
+                ", ".join(f"{i} {name}" for i, name in enumerate(names)),
+                highlight=False,
+            ),
+        )
+    if summary is None:
+        out.print(f"started; follow it by the same command with --resume, or see {path}")
+        return
+    out.print(tables.summary(summary))
+    say_report(path / "report.html")
+
+
+@deploy.command()
+def status(*, state: State, as_json: AsJson = False) -> None:
+    """Say which clients are connected, and which runs there were."""
+    from dataclasses import asdict
+
+    from fedkd.federation.superlink import Server
+
+    with Server.read(state).control() as control:
+        nodes, runs = control.nodes(), control.runs()
+    if as_json:
+        clients = [{"name": n.name, "node": n.id, "online": n.online} for n in nodes]
+        typer.echo(json.dumps({"clients": clients, "runs": [asdict(r) for r in runs]}, indent=2))
+        return
+    for node in nodes:
+        mark = "[green]online [/green]" if node.online else "[red]offline[/red]"
+        out.print(f"{mark}  {node.name}", highlight=False)
+    for run in runs:
+        out.print(f"run {run.id}  {run.status}  {run.started}", highlight=False)
+
+
+@deploy.command()
+def stop(
+    *,
+    state: State,
+    server: Annotated[bool, typer.Option("--server", help="Stop the server too.")] = False,
+) -> None:
+    """Stop the runs that are under way; with --server the server as well.
+
+    A stopped run keeps its finished rounds: submit --resume goes on from them.
+    """
+    from fedkd.federation.superlink import Server
+
+    running = Server.read(state)
+    with running.control() as control:
+        for run in control.runs():
+            if not run.over:
+                control.stop(run.id)
+                out.print(f"stopped run {run.id}", highlight=False)
+    if server:
+        running.stop()
+        out.print("stopped the server", highlight=False)

@@ -1,0 +1,90 @@
+"""What the processes of a deployment share: private folders, one process a folder, no orphans."""
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from fedkd.errors import UsageError
+
+LOCK = ".lock"
+PARENT = "FEDKD_PARENT"
+"""Environment: the process without which this one must not go on."""
+
+
+def private_folder(folder: Path) -> Path:
+    """Make a folder that its owner alone can read, or make one that is there such.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+    except OSError as error:
+        raise UsageError(f"state folder {str(folder)!r}: {error.strerror}") from error
+    return folder
+
+
+def hold(folder: Path, what: str) -> FileLock:
+    """Take a folder for this process alone, until it ends in whatever way.
+
+    Raises:
+        UsageError: another process has it.
+    """
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise UsageError(
+            f"folder {str(folder)!r} is in use: {what} runs with it already"
+        ) from error
+    return lock
+
+
+def held(folder: Path) -> bool:
+    """Whether a process that is alive holds a folder."""
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def quiet_flower(folder: Path) -> None:
+    """Have Flower write under `folder`, install nothing and call nobody.
+
+    Call it before Flower's processes start; telemetry and update checks are off already.
+    """
+    os.environ["FLWR_HOME"] = str(private_folder(folder / "flower").resolve())
+    os.environ["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] = "1"
+    os.environ.setdefault("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.2")
+    # Flower starts its parts by name, also where nobody has activated the virtual environment.
+    here = str(Path(sys.executable).parent)
+    os.environ["PATH"] = os.pathsep.join([here, os.environ.get("PATH", os.defpath)])
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def end_with_parent() -> None:
+    """Have this process end when the one that `PARENT` names is gone."""
+    if (parent := os.environ.get(PARENT)) is not None:
+        threading.Thread(target=_watch, args=(int(parent),), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGTERM)

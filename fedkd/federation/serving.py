@@ -1,0 +1,121 @@
+"""The server's app: what a deployment's rounds run in, on the server's own machine."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+from torch import nn
+
+from fedkd.federation.answers import Observer
+from fedkd.federation.bundle import RUN
+from fedkd.federation.cohort import Reach
+from fedkd.federation.engines import cores, one_intra_op_thread, tune_allocator
+from fedkd.federation.rounds import Checkpoint, Keeper, federate
+from fedkd.federation.site import run_name
+from fedkd.federation.superlink import STATE
+from fedkd.federation.wire import Standing
+from fedkd.federation.world import World
+from fedkd.files import write_atomically
+from fedkd.privacy.ledger import Ledger
+
+_POLL = 0.3
+_RUNS = "runs"
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A run that was submitted: what its server's app must know, which no client needs."""
+
+    folder: str
+    """The run folder."""
+    shared: str
+    """The file of what all parties hold."""
+    nodes: Mapping[str, int]
+    """The clients' nodes by name; client i is the i-th."""
+
+    def write(self, state: Path, run: str) -> None:
+        """Leave it where the server's app finds it by the run's name."""
+        (state / _RUNS).mkdir(exist_ok=True)
+        write_atomically(state / _RUNS / f"{run}.json", json.dumps(asdict(self)))
+
+    @classmethod
+    def read(cls, state: Path, run: str) -> "Submission":
+        """What `write` left."""
+        return cls(**json.loads((state / _RUNS / f"{run_name(run)}.json").read_text("utf-8")))
+
+
+Main = Callable[[Submission, Callable[..., nn.Module]], None]
+"""Runs a submission; is given `federate` for a world, a keeper and an observer."""
+
+
+def server_app(main: Main) -> ServerApp:
+    """The Flower app of a server."""
+    app = ServerApp()
+
+    @app.main()
+    def serve(grid: Grid, context: Context) -> None:
+        state = Path(os.environ[STATE])
+        submission = Submission.read(state, str(context.run_config[RUN]))
+        main(submission, partial(_federate, grid, state, submission))
+
+    return app
+
+
+def _federate(
+    grid: Grid,
+    state: Path,
+    submission: Submission,
+    world: World,
+    keeper: Keeper,
+    observer: Observer,
+) -> nn.Module:
+    nodes = tuple(submission.nodes.values())
+    tune_allocator()
+    with one_intra_op_thread():
+        return federate(
+            grid,
+            world,
+            _Remembering(keeper, state / "standings.json", nodes),
+            observer,
+            threads=cores(),
+            ledger=partial(Ledger, state / "ledger.db"),
+            reach=Reach(nodes=nodes, poll=_POLL),
+            standings=_read_standings(state / "standings.json", nodes),
+        )
+
+
+class _Remembering:
+    """A keeper that also remembers, over all runs, where each client's ledger stood."""
+
+    def __init__(self, keeper: Keeper, file: Path, nodes: tuple[int, ...]) -> None:
+        self.resume = keeper.resume
+        self._keep = keeper.keep
+        self._file = file
+        self._nodes = nodes
+
+    def keep(self, record: dict[str, Any], checkpoint: Checkpoint, generated: Any) -> None:
+        """See `Keeper.keep`."""
+        with FileLock(f"{self._file}.lock"):  # other runs remember too
+            told = _read(self._file)
+            for client, at in checkpoint.standings.items():
+                node = str(self._nodes[client])
+                if node not in told or told[node]["sequence"] < at.sequence:
+                    told[node] = asdict(at)
+            write_atomically(self._file, json.dumps(told))
+        self._keep(record, checkpoint, generated)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return dict(json.loads(file.read_text("utf-8"))) if file.exists() else {}
+
+
+def _read_standings(file: Path, nodes: tuple[int, ...]) -> dict[int, Standing]:
+    told = _read(file)
+    return {i: Standing(**told[str(node)]) for i, node in enumerate(nodes) if str(node) in told}

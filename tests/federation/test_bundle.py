@@ -1,0 +1,71 @@
+"""The bundle: no code, no path, and an experiment that comes out as it went in."""
+
+import tomllib
+
+import pytest
+import tiny
+
+from fedkd import config
+from fedkd.errors import ConfigError
+from fedkd.federation import bundle, compat
+
+
+def test_the_bundle_is_one_file_that_points_at_the_library(rows):
+    text = bundle.for_wire(tiny.experiment(rows), 4)
+    table = tomllib.loads(bundle.pyproject("Tiny", text, "ab" * 32))
+    app = table["tool"]["flwr"]["app"]
+    assert app["components"] == {
+        "serverapp": "fedkd.runs.serverapp:app",
+        "clientapp": "fedkd.federation.siteapp:app",
+    }
+    assert app["config"] == {"experiment": text, "shared": "ab" * 32, "fedkd": "0.1.0", "run": ""}
+    assert bundle.fingerprint(text) in table["project"]["description"]
+    assert table["project"]["dependencies"] == ["fedkd==0.1.0"]
+
+
+# flwr 1.41 uses what pathspec 1.1 calls deprecated.
+@pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")
+def test_flower_takes_it_and_finds_both_apps(rows, tmp_path):
+    from flwr.cli.config_utils import load_and_validate
+
+    text = bundle.for_wire(tiny.experiment(rows), 4)
+    project = bundle.pyproject("tiny", text, "ab" * 32)
+    (tmp_path / "pyproject.toml").write_text(project)
+    read, warnings = load_and_validate(tmp_path / "pyproject.toml")
+    assert warnings == []
+    assert read["tool"]["flwr"]["app"]["config"]["experiment"] == text
+    request = compat.start_request({"pyproject.toml": project.encode()}, {"run": "x"})
+    assert len(request.fab.content) < 20_000
+    assert request.override_config["run"].string == "x"
+
+
+def test_what_travels_names_no_place_of_the_machine_that_it_comes_from(rows):
+    changes = {
+        "data.public": {"source": "/home/coordinator/public.npz", "size": 3},
+        "privacy": {"epsilon": 3.0, "ledger": "/home/coordinator/ledgers"},
+    }
+    experiment = tiny.experiment(rows, changes)
+    text = bundle.for_wire(experiment, 4)
+    assert "/" not in text
+    back = config.parse_json(text)
+    assert back.data.name == rows.name
+    same = {"data", "privacy", "engine", "output"}
+    assert back.model_dump(exclude=same) == experiment.model_dump(exclude=same)
+    assert back.data.partition == experiment.data.partition
+    assert back.privacy.epsilon == 3.0
+
+
+def test_another_number_of_clients_is_refused(rows):
+    with pytest.raises(ConfigError, match=r"clients\.count is 4 and 3 clients take part"):
+        bundle.for_wire(tiny.experiment(rows), 3)
+    natural = tiny.experiment(rows, {"clients.count": None, "data.partition.scheme": "natural"})
+    assert config.parse_json(bundle.for_wire(natural, 3)).clients.count == 3
+
+
+def test_the_fingerprint_is_of_every_value(rows):
+    one, other = (
+        bundle.fingerprint(bundle.for_wire(tiny.experiment(rows, {"seed": seed}), 4))
+        for seed in (0, 1)
+    )
+    assert one != other
+    assert len(one) == 64

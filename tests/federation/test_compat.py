@@ -1,0 +1,42 @@
+"""What we change in Flower does what it is for."""
+
+import pytest
+from flwr.app import Message
+from flwr.supercore.constant import TaskType
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supernode.nodestate import nodestate_factory
+
+from fedkd.federation import compat, wire
+
+
+@pytest.fixture
+def node(monkeypatch):
+    """A SuperNode's state with one message in it, as `serve_supernode` has it."""
+    # So that it is put back.
+    monkeypatch.setattr(nodestate_factory, "InMemoryNodeState", nodestate_factory.InMemoryNodeState)
+    compat._always_answers()
+    compat.identify_server(1)
+    state = nodestate_factory.NodeStateFactory(ObjectStoreFactory()).state()
+    state.set_node_id(5)
+    call = wire.pack(wire.Call(1, 0, b"x"))
+    message = Message(call, dst_node_id=5, message_type="train.learn", group_id="1")
+    message.metadata.__dict__["_message_id"] = message.object_id
+    state.taken = message
+    return state
+
+
+@pytest.mark.parametrize("kind", [TaskType.CLIENT_APP, TaskType.AGENT_APP])
+@pytest.mark.parametrize("read", [True, False])
+def test_a_task_that_fails_in_whatever_way_is_answered(node, kind, read):
+    task = node.create_task(task_type=kind, run_id=1, fab_hash="x")
+    assert node.get_tasks(task_ids=[task])[0].type == TaskType.CLIENT_APP
+    node.store_message(node.taken)
+    if read:
+        node.get_messages_legacy(run_ids=[1], is_reply=False)
+    node.claim_task(task)
+    node.activate_task(task)
+    assert node.get_messages_legacy(is_reply=True) == []
+    assert node.finish_task(task, "failed", "boom")
+    [reply] = node.get_messages_legacy(is_reply=True)
+    assert reply.error.code == compat.CRASHED
+    assert reply.metadata.reply_to_message_id == node.taken.metadata.message_id

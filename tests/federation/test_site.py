@@ -1,0 +1,295 @@
+"""A site's policy: whatever it does not allow is refused, by the line that refuses."""
+
+import json
+from hashlib import sha256
+
+import pytest
+import tiny
+import tomli_w
+import torch
+from flwr.app import Message
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fedkd
+from fedkd import data
+from fedkd.data import parties
+from fedkd.errors import ConfigError
+from fedkd.exchange.codec import decode, encode
+from fedkd.federation import bundle, compat, siteapp, wire
+from fedkd.federation.client import client_app
+from fedkd.federation.site import Policy, run_name
+from fedkd.privacy.ledger import read_statements
+
+RUN = "0123456789abcdef" * 2
+DP = {"privacy": {"epsilon": 4.0, "sample_rate": 0.2}, "rounds": 1}
+CAP = {"unit": "record", "epsilon": 4.0, "delta": 1e-5}
+SITE = {
+    "name": "hospital-a",
+    "server": "127.0.0.1:9400",
+    "key": "key",
+    "data": {"path": "own.npz"},
+    "allow": {"methods": ["fedmd", "fedavg"]},
+    "privacy": {"unit": "none"},
+}
+
+
+@pytest.fixture
+def site(tmp_path, rows):
+    """Writes a SITE.toml with changes by dotted key, beside the data of client 1 of 4."""
+    federated = data.federate(tiny.experiment(rows).data, clients=4, seed=7)
+    parties.write_own(tmp_path / "own.npz", federated.clients[1])
+    (tmp_path / "shared.safetensors").write_bytes(parties.to_bytes(federated))
+
+    def write(changes=()):
+        table = json.loads(json.dumps(SITE))
+        for key, value in dict(changes).items():
+            *sections, last = key.split(".")
+            place = table
+            for section in sections:
+                place = place.setdefault(section, {})
+            place[last] = value
+        file = tmp_path / "SITE.toml"
+        file.write_text(tomli_w.dumps(table))
+        return file
+
+    return write
+
+
+def ask(
+    file,
+    experiment,
+    *,
+    round=1,
+    client=1,
+    shared=None,
+    run=RUN,
+    payload=None,
+    version=fedkd.__version__,
+):
+    """The site's answer to a call for `experiment`, and what it logged of it."""
+    shared = shared or sha256((file.parent / "shared.safetensors").read_bytes()).hexdigest()
+    context = compat.new_context(1, 2, {})
+    context.run_config = {
+        bundle.EXPERIMENT: experiment,
+        bundle.SHARED: shared,
+        bundle.RUN: run,
+        bundle.VERSION: version,
+    }
+    compat.identify_server(1)
+    call = wire.Call(round, client, encode({}) if payload is None else payload)
+    message = Message(wire.pack(call), dst_node_id=2, message_type="train.learn", group_id="1")
+    compat.number(message, 1)
+    app = client_app(
+        lambda context, call: siteapp.party(file, context, call), lambda: siteapp.within(file)
+    )
+    return wire.unpack(app(message, context).content)
+
+
+def travelling(rows, changes=()):
+    experiment = tiny.experiment(rows, dict(changes))
+    return bundle.for_wire(experiment, experiment.clients.count)
+
+
+def test_what_is_allowed_is_answered_and_kept_on_the_sites_own_disk(site, rows):
+    answer = ask(site(), travelling(rows))
+    assert isinstance(answer, wire.Call)
+    [kept] = (site().parent / "state" / "runs").iterdir()
+    assert {path.name for path in kept.iterdir()} >= {"receipts.jsonl", "round-000001.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("line", "value", "asked", "why"),
+    [
+        ("allow.methods", ["dsfl"], {}, "the method is 'fedmd'"),
+        ("allow.models", ["lenet5"], {}, "a model is 'mlp'"),
+        ("allow.experiments", ["00" * 32], {}, "is not among them"),
+        ("limits.rounds", 1, {}, "the experiment has 2 rounds"),
+        ("limits.bytes", 100, {}, "each round's answer would have"),
+        ("privacy", CAP, {}, "the experiment protects by 'none'"),
+        ("privacy", CAP | {"epsilon": 2.0}, DP, "the experiment's budget is 4"),
+        ("privacy", CAP | {"delta": 1e-6}, DP, "the experiment's delta is 1e-05"),
+    ],
+)
+def test_each_line_refuses_what_it_does_not_allow(site, rows, caplog, line, value, asked, why):
+    answer = ask(site({line: value}), travelling(rows, asked))
+    key = answer.phase
+    assert str(answer) == f"its site's policy does not allow it ({key})"
+    assert key.startswith(line)
+    assert f"refused by SITE.toml: {key} = " in caplog.text
+    assert why in caplog.text
+    assert not (site().parent / "state").exists()  # nothing was touched
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"data": {"name": "/etc/passwd"}},
+        {"data": {"name": "~/own.npz"}},
+        {"data": {"name": "x", "public": {"source": "../shared.npz"}}},
+        {"privacy": {"epsilon": 4.0, "ledger": "/tmp/elsewhere"}},
+    ],
+)
+def test_a_path_from_the_server_is_not_even_looked_at(site, rows, named, caplog):
+    text = json.dumps(json.loads(travelling(rows)) | named)
+    answer = ask(site(), text)
+    assert answer.phase == "data.path"
+    assert "names the path" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"method": {"name": "marked:Method"}},
+        {"student": {"model": "marked:Model"}},
+        {"clients": {"count": 4, "models": ["mlp", {"name": "marked:Model"}]}},
+        {"method": {"name": "fedmd", "generator": {"name": "marked:Generator"}}},
+    ],
+)
+def test_code_that_the_site_did_not_name_is_not_imported(site, rows, named, tmp_path, monkeypatch):
+    (tmp_path / "marked.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    answer = ask(site(), json.dumps(json.loads(travelling(rows)) | named))
+    assert answer.phase in ("allow.methods", "allow.models")
+    assert not (tmp_path / "imported").exists()
+
+
+def test_a_method_of_ones_own_runs_where_the_site_names_it(site, rows):
+    faults = {"method": {"name": "staged:Staged", "faults": {}}}
+    text = travelling(rows, faults)
+    assert ask(site(), text).phase == "allow.methods"
+    assert isinstance(ask(site({"allow.methods": ["staged:Staged"]}), text), wire.Call)
+
+
+def test_a_pinned_experiment_runs_and_another_seed_does_not(site, rows):
+    text = travelling(rows)
+    file = site({"allow.experiments": [bundle.fingerprint(text)]})
+    assert isinstance(ask(file, text), wire.Call)
+    assert ask(file, travelling(rows, {"seed": 8})).phase == "allow.experiments"
+
+
+def test_a_round_that_takes_too_long_is_ended(site, rows, caplog, tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDKD_TEST_HOLD", str(tmp_path))
+    (tmp_path / "1-1").touch()  # it waits for ever
+    slow = {"method": {"name": "staged:Staged", "faults": {"1-1": "holds"}}}
+    file = site({"limits.seconds": 1.5, "allow.methods": ["staged:Staged"]})
+    answer = ask(file, travelling(rows, slow))
+    assert str(answer) == "its site's policy does not allow it (limits.seconds)"
+    assert "limits.seconds = 1.5, and the round took longer" in caplog.text
+
+
+def test_the_limit_holds_for_what_comes_before_the_training_too(site, rows):
+    """An experiment may be made so that to read it takes for ever."""
+    huge = json.loads(travelling(rows))
+    huge["clients"]["count"] = 10**7
+    answer = ask(site({"limits.seconds": 1.0}), json.dumps(huge))
+    assert answer.phase == "limits.seconds"
+
+
+def test_spare_rounds_count(site, rows):
+    asked = {"privacy": {"epsilon": 4.0, "noise_multiplier": 50.0, "spare_rounds": 99}}
+    assert ask(site(), travelling(rows, asked)).phase == "limits.rounds"
+
+
+def test_what_an_experiment_left_is_nothing_to_another_of_the_same_run(site, rows):
+    """A server that names both alike would get a teacher that was trained without protection."""
+    still = {"clients.training": {"epochs": 1, "learning_rate": 1e-30}, "rounds": 2}
+    file = site()
+    assert isinstance(ask(file, travelling(rows, {"rounds": 2})), wire.Call)
+    private = travelling(rows, {**still, "privacy": {"epsilon": 4.0, "sample_rate": 0.2}})
+    assert isinstance(ask(file, private, round=2), wire.Call)
+    states = file.parent / "state" / "runs"
+    first, second = (decode(next(states.glob(f"*/round-00000{n}*")).read_bytes()) for n in (1, 2))
+    weights = [name for name in first if name.startswith("teacher/") and "weight" in name]
+    assert weights
+    assert not any(torch.equal(first[name], second[name]) for name in weights)
+
+
+def test_a_call_that_is_too_large_is_refused(site, rows):
+    answer = ask(site({"limits.bytes": 5000}), travelling(rows), payload=b"\0" * 5001)
+    assert answer.phase == "limits.bytes"
+
+
+@pytest.mark.parametrize("call", [{"round": 0}, {"round": 3}, {"client": 4}, {"client": -1}])
+def test_a_round_or_a_client_that_the_experiment_has_not_is_no_call(site, rows, call):
+    assert ask(site(), travelling(rows), **call).kind == "MessageError"
+
+
+def test_another_version_of_the_library_is_told_of(site, rows, caplog):
+    answer = ask(site(), travelling(rows), version="0.0.9")
+    assert str(answer) == "its site's policy does not allow it (version)"
+    assert f"the server runs fedkd 0.0.9 and this site {fedkd.__version__}" in caplog.text
+    assert ask(site(), travelling(rows), version=None).phase == "version"
+
+
+def test_another_proxy_set_than_the_agreed_one_is_refused(site, rows):
+    assert ask(site(), travelling(rows), shared="00" * 32).kind == "DataError"
+
+
+@given(st.text(max_size=40))
+def test_a_runs_name_is_no_path(name):
+    good = len(name) == 32 and set(name) <= set("0123456789abcdef")
+    if good:
+        assert run_name(name) == name
+    else:
+        with pytest.raises(ValueError, match="32 hexadecimal"):
+            run_name(name)
+
+
+def test_the_cap_holds_over_experiments_whatever_they_name(site, rows):
+    """The second experiment is another one to the server, and the same data to the site."""
+    cap = {"privacy": {**CAP, "epsilon": 5.0}}
+    file = site(cap)
+    assert isinstance(ask(file, travelling(rows, DP)), wire.Call)
+    again = travelling(rows, {**DP, "seed": 8, "name": "another"})
+    assert ask(file, again, run="f" * 32).kind == "BudgetError"
+    [statement] = read_statements(file.parent / "state" / "ledger.db")
+    assert statement.allowed == 5.0
+    assert statement.epsilon <= 4.0
+
+
+def test_a_record_more_is_no_new_budget(site, rows):
+    file = site({"privacy": CAP})
+    assert isinstance(ask(file, travelling(rows, DP)), wire.Call)
+    federated = data.federate(tiny.experiment(rows).data, clients=4, seed=7)
+    fewer = federated.clients[1].subset(torch.arange(len(federated.clients[1]) - 1))
+    parties.write_own(file.parent / "own.npz", fewer)
+    answer = ask(file, travelling(rows, {**DP, "seed": 8}), run="f" * 32)
+    assert answer.kind == "BudgetError"
+    assert len(read_statements(file.parent / "state" / "ledger.db")) == 1
+
+
+def test_an_owner_may_lower_and_raise_the_cap_in_the_sites_file(site, rows):
+    assert isinstance(ask(site({"privacy": CAP}), travelling(rows, DP)), wire.Call)
+    ledger = site().parent / "state" / "ledger.db"
+    privacy = {"epsilon": 20.0, "noise_multiplier": 5.0, "sample_rate": 0.2}
+    more = travelling(rows, {**DP, "privacy": privacy, "seed": 9})
+    assert ask(site({"privacy": CAP}), more, run="e" * 32).phase == "privacy.epsilon"
+    raised = site({"privacy": CAP | {"epsilon": 20.0}})
+    assert isinstance(ask(raised, more, run="e" * 32), wire.Call)
+    assert read_statements(ledger)[0].allowed == 20.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"privacy.unit": "record"}, "privacy.epsilon: privacy.unit = 'record' needs it"),
+        ({"privacy.epsilon": 3.0}, "privacy.epsilon: privacy.unit = 'none' has no budget"),
+        ({"limits.round": 3}, "unknown key 'limits.round': did you mean 'limits.rounds'?"),
+        ({"server": "hospital"}, "key 'server' is \"hospital\""),
+        ({"allow.methods": []}, "allow.methods"),
+    ],
+)
+def test_a_wrong_line_is_named(site, changes, complaint):
+    with pytest.raises(ConfigError) as caught:
+        Policy.load(site(changes))
+    assert complaint in str(caught.value)
+    assert "SITE.toml" in str(caught.value)
+
+
+def test_a_site_without_a_file_or_a_format_says_so(site, tmp_path):
+    with pytest.raises(ConfigError, match="No such file"):
+        Policy.load(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match=r"say data\.format"):
+        _ = Policy.load(site({"data.path": "own.data"})).format
+    assert Policy.load(site({"data.path": "own.data", "data.format": "npz"})).format == "npz"

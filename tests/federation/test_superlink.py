@@ -1,0 +1,77 @@
+"""The guard before the server's door, and what the server asks before it opens."""
+
+import asyncio
+import socket
+
+import pytest
+
+from fedkd.errors import UsageError
+from fedkd.federation import keys, processes
+from fedkd.federation.superlink import LocalOnly, Server, serve
+
+
+def asked(path, client, server="10.0.0.1"):
+    """The status that a request gets, and whether the SuperLink saw it."""
+    seen, sent = [], []
+
+    async def app(scope, receive, send):
+        seen.append(scope["path"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "path": path, "client": client, "server": (server, 9400)}
+    asyncio.run(LocalOnly(app)(scope, None, send))
+    return sent[0]["status"], bool(seen)
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/control/start-run", "/v1/runtime/acquire-task", "/docs", "/"]
+)
+def test_from_another_machine_nothing_but_clients_messages_comes_through(path):
+    assert asked(path, ("192.0.2.1", 5)) == (403, False)
+    assert asked(path, None) == (403, False)
+    assert asked(path, ("127.0.0.1", 5)) == (200, True)
+    assert asked(path, ("::1", 5)) == (200, True)
+    assert asked(path, ("10.0.0.1", 5)) == (200, True)  # its own address
+
+
+def test_a_client_is_let_through_from_anywhere():
+    assert asked("/v1/fleet/pull-messages", ("192.0.2.1", 5)) == (200, True)
+    assert asked("/health", ("192.0.2.1", 5)) == (200, True)
+    assert asked("/v1/fleet/../control/start-run", ("192.0.2.1", 5)) == (403, False)
+    assert asked("/v1/control/../fleet/x", ("192.0.2.1", 5)) == (403, False)
+
+
+def test_an_address_that_its_certificate_does_not_name_is_refused(tmp_path):
+    keys.make(tmp_path / "keys", servers=["fed.example.org"], clients=["a"])
+    with pytest.raises(UsageError, match=r"does not name 192\.0\.2\.1, where .* --server 192"):
+        serve(tmp_path / "state", tmp_path / "keys", host="192.0.2.1", port=9400)
+
+
+def test_what_is_missing_or_taken_is_named(tmp_path):
+    state, folder = tmp_path / "state", tmp_path / "keys"
+    with pytest.raises(UsageError, match=r"ca\.crt is missing: make keys by 'fedkd deploy keys"):
+        serve(state, folder, host="127.0.0.1", port=1)
+    keys.make(folder, servers=["h"], clients=["a"])
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError, match=f"port {port} on 127.0.0.1: Address already in use"):
+            serve(state, folder, host="127.0.0.1", port=port)
+    (folder / keys.CLIENTS / "a.pub").unlink()
+    with pytest.raises(UsageError, match="holds no client's public key"):
+        serve(state, folder, host="127.0.0.1", port=1)
+    with pytest.raises(UsageError, match="no server was started with this state folder"):
+        Server.read(tmp_path)
+
+
+def test_a_folder_is_one_processs_at_a_time(tmp_path):
+    lock = processes.hold(tmp_path, "a server")
+    assert processes.held(tmp_path)
+    with pytest.raises(UsageError, match="is in use: a server runs with it already"):
+        processes.hold(tmp_path, "a server")
+    lock.release()
+    assert not processes.held(tmp_path)
