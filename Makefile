@@ -15,7 +15,7 @@ demo: $(VENV)/.user  ## Install, then distil ten unlike teachers into one studen
 	$(BIN)/fedkd simulate configs/demo.toml
 
 test: $(VENV)/.developer  ## Install, then run all tests with coverage, a process a core.
-	$(BIN)/python -m pytest --cov --numprocesses=auto --maxprocesses=8 --dist=loadgroup
+	$(BIN)/python -m pytest --cov --numprocesses=auto --maxprocesses=8 --dist=loadfile --no-loadscope-reorder
 
 check: $(VENV)/.developer  ## Format, lint, types, layers.
 	$(BIN)/ruff format --check .

@@ -34,7 +34,6 @@ from fedkd.runs.local import lay_out
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("deployment"),  # one federation for all of them
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc"),
 ]
 
