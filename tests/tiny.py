@@ -16,14 +16,18 @@ from fedkd.config import Experiment
 CLASSES = 3
 
 
-def write_rows(path: Path, *, samples: int = 240, features: int = 10, seed: int = 0) -> Path:
+def write_rows(
+    path: Path, *, samples: int = 240, features: int = 10, seed: int = 0, spread: float = 1.0
+) -> Path:
     """Rows of features in three Gaussian clusters."""
     draw = np.random.default_rng([seed, samples, features])
     centres = draw.normal(size=(CLASSES, features)) * 2
     parts = {}
     for part, size in (("train", samples), ("test", samples // 2)):
         y = np.arange(size) % CLASSES
-        parts[f"x_{part}"] = (centres[y] + draw.normal(size=(size, features))).astype(np.float32)
+        parts[f"x_{part}"] = (centres[y] + spread * draw.normal(size=(size, features))).astype(
+            np.float32
+        )
         parts[f"y_{part}"] = y.astype(np.int64)
     np.savez(path, **parts)
     return path

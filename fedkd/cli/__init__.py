@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from fedkd import __version__
+from fedkd.cli.audit import audit
 from fedkd.cli.common import (
     AsJson,
     Config,
@@ -28,7 +29,7 @@ from fedkd.cli.common import (
     watch,
 )
 from fedkd.cli.deploy import deploy
-from fedkd.errors import BudgetError, FedkdError, LedgerError, UsageError
+from fedkd.errors import FedkdError, UsageError
 
 app = typer.Typer(
     name="fedkd",
@@ -40,11 +41,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-)
-audit = typer.Typer(
-    name="audit",
-    help="What an experiment costs in privacy: planned, and spent.",
-    no_args_is_help=True,
 )
 app.add_typer(deploy)
 app.add_typer(audit)
@@ -203,82 +199,6 @@ def data(*, as_json: AsJson = False) -> None:
             mark = "[green]found[/green]" if complete else "[dim]no   [/dim]"
             out.print(f"  {mark}  {folder}", highlight=False, soft_wrap=True)
     out.print("\nYour own: data.name is the path of an .npz or a .csv file, see docs/data.md.")
-
-
-@audit.command("plan")
-def audit_plan(
-    config: Config,
-    *,
-    override: Override = None,
-    ledger: Annotated[
-        Path | None,
-        typer.Option(help="A ledger: what was spent before counts too.", metavar="FILE"),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Say what an experiment will cost in privacy, term by term, before anything runs.
-
-    Prints epsilon by PLD and by RDP, and the noise that the budget needs. Exit status 4 if the plan
-    is over its budget.
-    """
-    from dataclasses import asdict
-
-    from fedkd.config import load
-    from fedkd.runs import ledgers, tables
-
-    forecast = ledgers.forecast(load(config, override or ()), ledger)
-    if as_json:
-        typer.echo(json.dumps(asdict(forecast), indent=2))
-    else:
-        out.print(tables.forecast(forecast))
-    ledgers.check(forecast)
-    if forecast.epsilon > forecast.budget:
-        raise BudgetError(
-            f"the plan costs epsilon {forecast.epsilon:.4g} of a budget of {forecast.budget:g}: "
-            f"raise the noise multiplier to {forecast.noise_needed:.4g}, or plan fewer rounds"
-        )
-
-
-@audit.command("ledger")
-def audit_ledger(
-    path: Annotated[
-        Path,
-        typer.Argument(help="A ledger, a folder of ledgers, or a run's folder.", metavar="PATH"),
-    ],
-    *,
-    as_json: AsJson = False,
-) -> None:
-    """Say what ledgers hold: what was spent of each data set, for what, and what is left.
-
-    Exit status 4 if a ledger was changed, cut or rolled back.
-    """
-    from fedkd.runs import ledgers, tables
-
-    told = ledgers.read(path)
-    if as_json:
-        typer.echo(json.dumps(ledgers.as_dict(told), indent=2))
-    else:
-        for each in told:
-            out.print(tables.ledger(each))
-    if broken := [each for each in told if each.statement.chain != "intact"]:
-        first = broken[0]
-        raise LedgerError(f"ledger {str(first.path)!r}: {first.statement.chain}")
-
-
-@audit.command("allow")
-def audit_allow(
-    ledger: Annotated[Path, typer.Argument(help="The ledger's file.", exists=True, dir_okay=False)],
-    epsilon: Annotated[float, typer.Argument(help="The most that each account may spend.")],
-) -> None:
-    """Let a ledger's data sets spend more, or less. For the owner of the data alone.
-
-    Until then the budget that a data set was first used with is the most that its ledger allows,
-    whatever budget a later experiment names.
-    """
-    from fedkd.runs import ledgers
-
-    ledgers.allow(ledger, epsilon)
-    out.print(f"{ledger}: epsilon {epsilon:g} is allowed from now on", highlight=False)
 
 
 def main() -> NoReturn:

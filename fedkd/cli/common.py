@@ -32,12 +32,12 @@ RunDir = Annotated[
 
 
 @contextmanager
-def watch(experiment: "Experiment") -> "Iterator[Observer]":
-    """A display of the experiment's rounds in this terminal."""
+def watch(experiment: "Experiment", console: Console = out) -> "Iterator[Observer]":
+    """A display of the experiment's rounds."""
     from fedkd.runs.display import Display
 
     title = f"{experiment.name}: {experiment.method.name}, seed {experiment.seed}"
-    with Display(out, title=title, rounds=experiment.rounds) as display:
+    with Display(console, title=title, rounds=experiment.rounds) as display:
         yield display
 
 

@@ -42,11 +42,12 @@ def gallery(generated: Generated, classes: Sequence[str]) -> Gallery:
         name = classes[label] if 0 <= label < len(classes) else f"class {label}"
         own = pixels[generated.y == label]
         spreads[name] = float(own.std(axis=0).mean())
-        strips.append(_strip(name, own[:PER_CLASS]))
+        strips.append(strip(name, own[:PER_CLASS]))
     return Gallery(tuple(strips), _variety(len(pixels), spreads))
 
 
-def _strip(name: str, images: NDArray[np.float64]) -> Strip:
+def strip(name: str, images: NDArray[np.float64]) -> Strip:
+    """Images (n, C, H, W) in [0, 1], side by side."""
     grey = images.mean(axis=1, keepdims=True)
     colour = images if images.shape[1] == 3 else np.repeat(grey, 3, axis=1)
     row = np.concatenate(

@@ -74,6 +74,20 @@ def read(path: Path) -> list[Told]:
     return [Told(file, each) for file in files for each in read_statements(file)]
 
 
+def believed(path: Path) -> list[Told]:
+    """As `read`, of ledgers that are all intact.
+
+    Raises:
+        UsageError: as `read`.
+        LedgerError: one was changed, cut or rolled back, or is missing.
+    """
+    told = read(path)
+    for each in told:
+        if each.statement.chain != "intact":
+            raise LedgerError(f"ledger {str(each.path)!r}: {each.statement.chain}")
+    return told
+
+
 def allow(path: Path, epsilon: float) -> None:
     """Let each account of a ledger spend up to `epsilon` in all, as the data's owner may.
 

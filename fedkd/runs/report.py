@@ -43,7 +43,7 @@ def write(run: Path) -> Path:
         if told.partition
         else tuple(f"class {label}" for label in range(len(first)))
     )
-    page = _page(
+    text = page(
         "run.html",
         run=told,
         headline=words.headline(told),
@@ -63,7 +63,7 @@ def write(run: Path) -> Path:
         losses=list(dict.fromkeys(name for each in told.rounds for name in each.losses)),
     )
     report = run / "report.html"
-    write_atomically(report, page)
+    write_atomically(report, text)
     return report
 
 
@@ -78,7 +78,7 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
     drawn = [comparison_charts.accuracy_by_method(rows, told)]
     if any(len(run.rounds) > 1 for run in told):
         drawn.append(comparison_charts.accuracy_by_method_and_round(rows, told))
-    page = _page(
+    text = page(
         "comparison.html",
         headline=_comparison_headline(rows, told),
         **_comparison_privacy(told),
@@ -91,7 +91,7 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
     if out.is_dir():
         raise RunFolderError(f"{str(out)!r} is a folder: expected the path of the page to write")
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, page)
+    write_atomically(out, text)
     return out
 
 
@@ -169,7 +169,8 @@ def _link(report: Path, folder: Path) -> str | None:
     return quote(Path(os.path.relpath(report.resolve(), folder.resolve())).as_posix())
 
 
-def _page(template: str, **values: Any) -> str:
+def page(template: str, **values: Any) -> str:
+    """A page of `templates/`, filled in."""
     environment = Environment(
         loader=PackageLoader("fedkd.runs"),
         autoescape=True,

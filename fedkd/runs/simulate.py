@@ -6,7 +6,7 @@ from typing import Any
 from fedkd.config import Experiment
 from fedkd.federation import engines
 from fedkd.federation.answers import Observer
-from fedkd.federation.world import prepare
+from fedkd.federation.world import World, prepare
 from fedkd.runs import report
 from fedkd.runs.folder import RunFolder
 from fedkd.runs.summary import summarise
@@ -31,6 +31,18 @@ def simulate(
         FederationError: the federation could not go on; the folder holds the rounds so far.
     """
     world = prepare(experiment)
+    return simulate_world(world, folder, observer, resume=resume)
+
+
+def simulate_world(
+    world: World, folder: Path, observer: Observer, *, resume: bool = False
+) -> dict[str, Any]:
+    """As `simulate`, of an experiment that is prepared, its data or method perhaps changed since.
+
+    Raises:
+        UsageError: as `simulate`.
+        FederationError: as `simulate`.
+    """
     engines.check(world)
     run = RunFolder(folder)
     run.open(world.experiment, world.data, resume=resume)

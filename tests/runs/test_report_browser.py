@@ -6,7 +6,9 @@ import shutil
 import pytest
 from example_run import blobs, write_run
 from selenium import webdriver
+from test_audit_report import found
 
+from fedkd.runs import audit_report
 from fedkd.runs.report import write, write_comparison
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -53,7 +55,15 @@ def pages(tmp_path_factory):
     ]
     reports = [write(run) for run in runs]
     comparison = write_comparison(runs[:2], folder / "comparison.html")
-    return {"report": reports[0], "long": reports[1], "many": reports[2], "comparison": comparison}
+    (folder / "audit").mkdir()
+    audit = audit_report.write(found(None), folder / "audit", title="x" * 80, claim=None)
+    return {
+        "report": reports[0],
+        "long": reports[1],
+        "many": reports[2],
+        "comparison": comparison,
+        "audit": audit,
+    }
 
 
 def at(driver, page, width):
@@ -77,7 +87,7 @@ def requests(driver):
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("name", ["report", "long", "many", "comparison"])
+@pytest.mark.parametrize("name", ["report", "long", "many", "comparison", "audit"])
 def test_page_is_quiet_complete_and_fits(driver, pages, name, width):
     requests(driver)  # what an earlier page asked for
     at(driver, pages[name], width)
@@ -114,7 +124,7 @@ return [...document.querySelectorAll('figure.chart svg')].filter(s => s.clientWi
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("name", ["report", "many", "comparison"])
+@pytest.mark.parametrize("name", ["report", "many", "comparison", "audit"])
 def test_chart_texts_are_legible_and_inside_their_chart(driver, pages, name, width):
     at(driver, pages[name], width)
     texts = driver.execute_script(CLIPPED)

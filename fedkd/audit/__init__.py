@@ -1,0 +1,1 @@
+"""What an attacker really gets: canaries, attacks, bounds, verdicts."""

@@ -1,0 +1,70 @@
+"""Candidates: records of which an attacker asks whether a client learnt from them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fedkd.data.types import Samples
+
+Kind = Literal["records", "mislabelled", "out-of-distribution"]
+"""A client's own records; such with a wrong label; noise with a label. The odder, the louder."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Candidates of one client, each included in its data by a fair coin.
+
+    Attributes:
+        samples: m inputs and the labels that the client learns them by.
+        included: bool (m,).
+    """
+
+    samples: Samples
+    included: Tensor
+
+    def __len__(self) -> int:
+        return len(self.included)
+
+    @property
+    def learnt(self) -> Samples:
+        """Those that are in the client's data."""
+        return self.samples.subset(self.included.nonzero().flatten())
+
+
+def draw(
+    data: Samples, count: int, kind: Kind, *, classes: int, generator: torch.Generator
+) -> tuple[Samples, Candidates]:
+    """Candidates for a client, and its own data without them.
+
+    Args:
+        data: N of the client's records.
+        count: how many candidates; at most half of N are taken out of the data.
+        kind: what they are; those out of distribution leave the data whole.
+        classes: C >= 2.
+        generator: which records, which labels, which coins.
+
+    Returns:
+        The data that stays, and the candidates, of which the client also learns `learnt`.
+    """
+    if kind == "out-of-distribution":
+        x = torch.rand(count, *data.x.shape[1:], generator=generator)
+        y = torch.randint(classes, (count,), generator=generator)
+        return data, Candidates(Samples(x, y), _coins(count, generator))
+    count = min(count, len(data) // 2)
+    order = torch.randperm(len(data), generator=generator)
+    taken, rest = data.subset(order[:count]), data.subset(order[count:])
+    if kind == "mislabelled":
+        shift = torch.randint(1, classes, (count,), generator=generator)
+        taken = Samples(taken.x, (taken.y + shift) % classes)
+    return rest, Candidates(taken, _coins(count, generator))
+
+
+def joined(*parts: Samples) -> Samples:
+    """Samples one after the other."""
+    return Samples(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
+
+
+def _coins(count: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(count, generator=generator) < 0.5

@@ -1,0 +1,146 @@
+"""Dirac canaries: records whose gradient has one entry of its own, through the real training.
+
+A canary's loss is the training's own loss and a large multiple of one weight that nobody else
+touches. Its clipped gradient is then nearly that one coordinate, so that the noisy sum says of each
+canary, in each step and apart from all others, what the mechanism lets through: Nasr et al. 2023,
+arXiv:2302.07956; Steinke et al. 2023, arXiv:2305.08846.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedkd.config import Optimisation
+from fedkd.data.types import Samples
+from fedkd.learning import optim, private
+from fedkd.learning.private import Noise
+
+THREAT = "white box: sees every noisy gradient, and may insert records"
+_LOUD = 1000.0
+"""A canary's own gradient over the clip: what is left of its model's gradient is a thousandth."""
+
+
+class WithCanaries(nn.Module):
+    """A model, and beside it one weight for each canary.
+
+    Inputs are rows (N, D + m): a sample, flattened, and which canary it is, one-hot, or zeros.
+    Outputs are (N, C + 1): logits, and the canary's own weight times `loud`.
+    """
+
+    def __init__(self, model: nn.Module, shape: tuple[int, ...], canaries: int, loud: float):
+        super().__init__()
+        self.model = model
+        self.canary = nn.Linear(canaries, 1, bias=False)
+        nn.init.zeros_(self.canary.weight)
+        self._shape = shape
+        self._loud = loud
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(N, D + m) -> (N, C + 1)."""
+        marks = rows[:, -self.canary.in_features :]
+        x = rows[:, : -self.canary.in_features].reshape(len(rows), *self._shape)
+        return torch.cat([self.model(x), self._loud * self.canary(marks)], dim=1)
+
+
+def loss(outputs: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy of the logits, as teachers learn by, and the canary's weight: (N,)."""
+    return F.cross_entropy(outputs[:, :-1], y, reduction="none") + outputs[:, -1]
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Canaries, and what an attacker makes of them."""
+
+    scores: NDArray[np.float64]
+    """(m,), higher for members."""
+    included: NDArray[np.bool_]
+    """(m,)."""
+    steps: int
+    """How often a noisy gradient was released."""
+
+    @property
+    def members(self) -> NDArray[np.float64]:
+        """Scores of the canaries that were included."""
+        return self.scores[self.included]
+
+    @property
+    def others(self) -> NDArray[np.float64]:
+        """Scores of those that were not."""
+        return self.scores[~self.included]
+
+
+def observe(
+    model: nn.Module,
+    samples: Samples,
+    optimisation: Optimisation,
+    noise: Noise,
+    *,
+    canaries: int,
+    generator: torch.Generator,
+    rounds: int = 1,
+) -> Observed:
+    """Train with canaries among the samples, by `private.train`, and score each canary.
+
+    The score is the log likelihood ratio of all that was released about the canary, for the noise
+    and the sampling that are claimed: the most powerful test if the claim is true.
+
+    Args:
+        model: trained in place; what DP-SGD cannot protect is refused.
+        samples: N >= 1, among which the canaries hide.
+        optimisation: as teachers are trained.
+        noise: what is claimed of each step.
+        canaries: m >= 2.
+        generator: which canaries are included, each by a fair coin.
+        rounds: how often the training is run.
+
+    Raises:
+        ConfigError: the model cannot be protected.
+        FederationError: training diverged.
+    """
+    included = torch.rand(canaries, generator=generator) < 0.5
+    shape = tuple(samples.x.shape[1:])
+    audited = WithCanaries(model, shape, canaries, _LOUD * noise.clip)
+    rows = _rows(samples, included)
+    optimiser = optim.build(audited.parameters(), optimisation)
+    seen = _Seen(audited.canary, noise)
+    optimiser.register_step_pre_hook(seen.note)
+    for _ in range(rounds):
+        private.train(audited, rows, optimisation, noise, loss=loss, optimiser=optimiser)
+    return Observed(seen.ratios.numpy(), included.numpy(), seen.steps)
+
+
+class _Seen:
+    """What the noisy gradients said of each canary so far."""
+
+    def __init__(self, canary: nn.Linear, noise: Noise) -> None:
+        self._weight = canary.weight
+        self._noise = noise
+        self.ratios = torch.zeros(canary.in_features, dtype=torch.float64)
+        self.steps = 0
+
+    def note(self, *_: object) -> None:
+        """Read one step's gradient, before the optimiser does."""
+        gradient = self._weight.grad
+        if gradient is None:
+            return
+        noise = self._noise
+        told = gradient[0].double() * noise.batch_size / noise.clip
+        once = (2 * told - 1) / (2 * noise.noise_multiplier**2)
+        rate = torch.tensor(noise.sample_rate, dtype=torch.float64)
+        self.ratios += torch.logaddexp(torch.log1p(-rate), torch.log(rate) + once)
+        self.steps += 1
+
+
+def _rows(samples: Samples, included: Tensor) -> Samples:
+    """The samples without a mark, then the included canaries, each with its own."""
+    count = len(included)
+    chosen = included.nonzero().flatten()
+    carriers = samples.subset(chosen % len(samples))
+    x = torch.cat([samples.x, carriers.x]).flatten(1)
+    marks = torch.zeros(len(x), count)
+    marks[len(samples) + torch.arange(len(chosen)), chosen] = 1.0
+    return Samples(torch.cat([x, marks], dim=1), torch.cat([samples.y, carriers.y]))

@@ -1,0 +1,294 @@
+"""`fedkd audit`: what an experiment costs in privacy, and what an attacker really gets."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from fedkd.cli.common import AsJson, Config, Override, err, out, say_report, watch
+from fedkd.errors import BudgetError, LedgerError
+
+if TYPE_CHECKING:
+    from fedkd.audit.candidates import Kind
+    from fedkd.runs.audited import Audited
+
+audit = typer.Typer(
+    name="audit",
+    help="What an experiment costs in privacy: planned, spent, and what an attacker really gets.",
+    no_args_is_help=True,
+)
+
+Confidence = Annotated[
+    float, typer.Option(help="Of all bounds together: how sure a VIOLATION is.", min=0.5, max=0.999)
+]
+Canaries = Annotated[
+    int, typer.Option(help="The more, the more can be shown: see the ceiling.", min=10)
+]
+Exposed = Annotated[
+    Path,
+    typer.Argument(help="An experiment, or a run that this has recorded.", metavar="CONFIG|RUN"),
+]
+AuditFolder = Annotated[
+    Path | None,
+    typer.Option("--out", help="The run folder of the audit.", show_default="runs/NAME-audit"),
+]
+Candidates = Annotated[
+    int,
+    typer.Option(help="Of each client; at most half of what it holds is taken.", min=20),
+]
+CandidateKind = Annotated[
+    Literal["records", "mislabelled", "out-of-distribution"],
+    typer.Option("--kind", help="A client's own records, such with a wrong label, or noise."),
+]
+References = Annotated[
+    int,
+    typer.Option(help="Reference models that the attacker trains for each client; even.", min=2),
+]
+
+
+@audit.command("plan")
+def audit_plan(
+    config: Config,
+    *,
+    override: Override = None,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(help="A ledger: what was spent before counts too.", metavar="FILE"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what an experiment will cost in privacy, term by term, before anything runs.
+
+    Prints epsilon by PLD and by RDP, and the noise that the budget needs. Exit status 4 if the plan
+    is over its budget.
+    """
+    from dataclasses import asdict
+
+    from fedkd.config import load
+    from fedkd.runs import ledgers, tables
+
+    forecast = ledgers.forecast(load(config, override or ()), ledger)
+    if as_json:
+        typer.echo(json.dumps(asdict(forecast), indent=2))
+    else:
+        out.print(tables.forecast(forecast))
+    ledgers.check(forecast)
+    if forecast.epsilon > forecast.budget:
+        raise BudgetError(
+            f"the plan costs epsilon {forecast.epsilon:.4g} of a budget of {forecast.budget:g}: "
+            f"raise the noise multiplier to {forecast.noise_needed:.4g}, or plan fewer rounds"
+        )
+
+
+@audit.command("ledger")
+def audit_ledger(
+    path: Annotated[
+        Path,
+        typer.Argument(help="A ledger, a folder of ledgers, or a run's folder.", metavar="PATH"),
+    ],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Say what ledgers hold: what was spent of each data set, for what, and what is left.
+
+    Exit status 4 if a ledger was changed, cut or rolled back.
+    """
+    from fedkd.runs import ledgers, tables
+
+    told = ledgers.read(path)
+    if as_json:
+        typer.echo(json.dumps(ledgers.as_dict(told), indent=2))
+    else:
+        for each in told:
+            out.print(tables.ledger(each))
+    if broken := [each for each in told if each.statement.chain != "intact"]:
+        first = broken[0]
+        raise LedgerError(f"ledger {str(first.path)!r}: {first.statement.chain}")
+
+
+@audit.command("allow")
+def audit_allow(
+    ledger: Annotated[Path, typer.Argument(help="The ledger's file.", exists=True, dir_okay=False)],
+    epsilon: Annotated[float, typer.Argument(help="The most that each account may spend.")],
+) -> None:
+    """Let a ledger's data sets spend more, or less. For the owner of the data alone.
+
+    Until then the budget that a data set was first used with is the most that its ledger allows,
+    whatever budget a later experiment names.
+    """
+    from fedkd.runs import ledgers
+
+    ledgers.allow(ledger, epsilon)
+    out.print(f"{ledger}: epsilon {epsilon:g} is allowed from now on", highlight=False)
+
+
+@audit.command("mechanism")
+def audit_mechanism(
+    *,
+    noise: Annotated[
+        float, typer.Option("--noise-multiplier", help="Noise over sensitivity.", min=1e-3)
+    ] = 1.0,
+    draws: Annotated[int, typer.Option(help="Runs of each mechanism.", min=100)] = 20_000,
+    delta: Annotated[float, typer.Option(help="Of the claim.", min=1e-12, max=0.5)] = 1e-5,
+    confidence: Confidence = 0.95,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the noise and the clip alone: the least epsilon that they can have.
+
+    Runs each mechanism many times with and without one record that is far too loud, and holds what
+    an attacker can tell against what is claimed. Exit status 3 if that is more.
+    """
+    from fedkd.runs import audits
+
+    _report_audit(
+        audits.audit_mechanism(
+            noise_multiplier=noise, draws=draws, delta=delta, confidence=confidence
+        ),
+        as_json=as_json,
+    )
+
+
+@audit.command("teacher")
+def audit_teacher(
+    config: Config,
+    *,
+    override: Override = None,
+    canaries: Canaries = 2000,
+    confidence: Confidence = 0.95,
+    as_json: AsJson = False,
+) -> None:
+    """Measure DP-SGD as an experiment configures it, through the very code that trains.
+
+    Hides canaries among a client's records: records that move one coordinate of the gradient each,
+    through the real loss, clip and noise, each included by the toss of a coin. An attacker who sees
+    every noisy gradient says which. Also looks at what no statistic shows: Poisson sampling, noise
+    after the clip, once a step, from no seed. Few seconds; no ledger is touched. Exit status 3 on a
+    VIOLATION.
+    """
+    from fedkd.config import load
+    from fedkd.runs import audits
+    from fedkd.runs.bar import progress
+
+    experiment = load(config, override or ())
+    with progress(err if as_json else out) as notify:
+        found = audits.audit_teacher(experiment, notify, canaries=canaries, confidence=confidence)
+    _report_audit(found, as_json=as_json)
+
+
+@audit.command("exchange")
+def audit_exchange(
+    path: Exposed,
+    *,
+    override: Override = None,
+    folder: AuditFolder = None,
+    candidates: Candidates = 100,
+    kind: CandidateKind = "records",
+    references: References = 8,
+    confidence: Confidence = 0.95,
+    as_json: AsJson = False,
+) -> None:
+    """Attack what clients send: what a server that is honest but curious learns from it.
+
+    Runs the experiment with some records of each client as candidates: a coin says which of them it
+    learns, and the server has all of them in the proxy set. The server keeps every message, then
+    guesses who was learnt (loss threshold, LiRA, RMIA with reference models), which classes each
+    client holds, and what its images look like. Also looks for fields that nobody paid for. Given a
+    run that was recorded so, attacks it again. An attack that fails proves nothing: its verdict is
+    NO POWER. Exit status 3 on a VIOLATION.
+    """
+    from fedkd.runs import exchange
+    from fedkd.runs.bar import progress
+
+    said = err if as_json else out
+    run = path if path.is_dir() else _expose(path, override, folder, candidates, kind, said)
+    with progress(said) as notify:
+        found = exchange.audit_exchange(run, notify, count=_even(references), confidence=confidence)
+    _report_audit(found, as_json=as_json)
+
+
+@audit.command("student")
+def audit_student(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.", metavar="RUN")],
+    *,
+    references: References = 8,
+    confidence: Confidence = 0.95,
+    as_json: AsJson = False,
+) -> None:
+    """Attack what is released: who was among the private records, by the student alone.
+
+    And by the images of its generator, where the method has one. Needs the data that the run's
+    config.toml names, to tell members from others. Of a run that 'fedkd audit exchange' made its
+    candidates are asked about; of any other run the clients' records against test records, without
+    a bound on epsilon. Exit status 3 on a VIOLATION.
+    """
+    from fedkd.runs import students
+    from fedkd.runs.bar import progress
+
+    with progress(err if as_json else out) as notify:
+        found = students.audit_student(run, notify, count=_even(references), confidence=confidence)
+    _report_audit(found, as_json=as_json)
+
+
+@audit.command("report")
+def audit_report(
+    path: Exposed,
+    *,
+    override: Override = None,
+    folder: AuditFolder = None,
+    candidates: Candidates = 100,
+    kind: CandidateKind = "records",
+    references: References = 8,
+    confidence: Confidence = 0.95,
+) -> None:
+    """Audit everything, into one page that can be put before a data protection officer.
+
+    The noise alone, the teachers' DP-SGD, the exchange, the student and its generator, with what
+    the ledgers claim beside it: audit.html and audit.json in the run's folder. Exit status 3 on a
+    VIOLATION, once the page is written.
+    """
+    from fedkd.runs import audits
+    from fedkd.runs.bar import progress
+
+    run = path if path.is_dir() else _expose(path, override, folder, candidates, kind, out)
+    with progress(out) as notify:
+        found = audits.audit_all(run, notify, count=_even(references), confidence=confidence)
+    say_report(run / "audit.html")
+    _report_audit(found, as_json=False)
+
+
+def _even(references: int) -> int:
+    """Reference models come in pairs: a candidate is in one and not in the other."""
+    return references + references % 2
+
+
+def _expose(
+    config: Path,
+    override: list[str] | None,
+    folder: Path | None,
+    candidates: int,
+    kind: "Kind",
+    console: Console,
+) -> Path:
+    """Run an experiment with candidates and with a server that keeps every message."""
+    from fedkd.config import load
+    from fedkd.runs.exposed import Exposure, record
+
+    experiment = load(config, override or ())
+    run = folder or Path(experiment.output.folder) / f"{experiment.name}-audit"
+    with watch(experiment, console) as observer:
+        record(experiment, Exposure(candidates, kind), run, observer)
+    return run
+
+
+def _report_audit(found: "Audited", *, as_json: bool) -> None:
+    """Print what an audit found; a violation is an error, once all of it is said."""
+    from fedkd.audit.verdicts import raise_on_violation
+    from fedkd.runs import findings
+
+    if as_json:
+        typer.echo(json.dumps(findings.as_json(found), indent=2, allow_nan=False))
+    else:
+        out.print(findings.tables(found))
+    raise_on_violation(found.outcomes)

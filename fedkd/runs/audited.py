@@ -1,0 +1,44 @@
+"""What came of an audit."""
+
+from dataclasses import dataclass
+
+from fedkd.audit.inversion import Inversion
+from fedkd.audit.labels import LabelInference
+from fedkd.audit.membership import Attack
+from fedkd.audit.verdicts import Check, Claim, Verdict
+
+
+@dataclass(frozen=True)
+class Audited:
+    """Verdicts on figures, checks of structure, and what attacks got."""
+
+    verdicts: tuple[Verdict, ...] = ()
+    checks: tuple[Check, ...] = ()
+    attacks: tuple[Attack, ...] = ()
+    labels: LabelInference | None = None
+    inversions: tuple[Inversion, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What was not tried, and why."""
+
+    def __add__(self, other: "Audited") -> "Audited":
+        """Both, this one's first."""
+        return Audited(
+            self.verdicts + other.verdicts,
+            self.checks + other.checks,
+            self.attacks + other.attacks,
+            self.labels or other.labels,
+            self.inversions + other.inversions,
+            self.notes + other.notes,
+        )
+
+    @property
+    def outcomes(self) -> tuple[Verdict | Check, ...]:
+        """All that ends in a verdict."""
+        attacked = (each.verdict for each in self.attacks if each.verdict is not None)
+        return (*self.verdicts, *self.checks, *attacked)
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """The claims of the attacks, each once."""
+        told = (each.verdict.claim for each in self.attacks if each.verdict is not None)
+        return tuple(dict.fromkeys(told))

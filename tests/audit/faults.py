@@ -1,0 +1,126 @@
+"""Faults that void a guarantee, planted in the code that trains."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from opacus.grad_sample import GradSampleModuleFastGradientClipping
+from opacus.optimizers import DPOptimizerFastGradientClipping
+from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
+
+from fedkd.learning import private
+from fedkd.privacy import mechanisms
+
+
+def weaker(factor: float, real=mechanisms.gaussian) -> Callable[..., torch.Tensor]:
+    """The Gaussian mechanism with a share of its noise."""
+
+    def gaussian(value, *, sensitivity, noise_multiplier, generator):
+        if factor == 0:
+            return value
+        return real(
+            value,
+            sensitivity=sensitivity,
+            noise_multiplier=factor * noise_multiplier,
+            generator=generator,
+        )
+
+    return gaussian
+
+
+def unclipped(gradients, _norm):
+    return [gradient.sum(dim=0) for gradient in gradients]
+
+
+class Ghost:
+    """Opacus's ghost clipping, in place of the gradients of each sample."""
+
+    rows = 256
+
+    def __init__(self, model):
+        self.parameters = dict(model.named_parameters())
+        self._model = model
+        self._ghost = None
+
+    def __enter__(self):
+        self._model.train()
+        return self
+
+    def __exit__(self, *_):
+        if self._ghost is not None:
+            self._ghost.to_standard_module()
+        self._model.eval()
+
+    def clipped_sums(self, loss, samples, clip):
+        if len(samples) == 0:
+            return [torch.zeros_like(value) for value in self.parameters.values()]
+        self._ghost = self._ghost or GradSampleModuleFastGradientClipping(
+            self._model, max_grad_norm=clip, use_ghost_clipping=True, loss_reduction="sum"
+        )
+        plain = torch.optim.SGD(self._model.parameters(), lr=0.0)
+        optimiser = DPOptimizerFastGradientClipping(
+            plain,
+            noise_multiplier=0.0,
+            max_grad_norm=clip,
+            expected_batch_size=1,
+            loss_reduction="sum",
+        )
+
+        def criterion(outputs, y):  # a plain function: it does not listen to `reduction`
+            return loss(outputs, y).sum()
+
+        criterion.reduction = "sum"
+        losses = DPLossFastGradientClipping(self._ghost, optimiser, criterion, loss_reduction="sum")
+        self._ghost.zero_grad(set_to_none=True)
+        losses(self._ghost(samples.x), samples.y).backward()
+        return [value.grad.clone() for value in self.parameters.values()]
+
+
+def ghost_clipped_sums(ghost, loss, samples, clip):
+    return ghost.clipped_sums(loss, samples, clip)
+
+
+class Shuffle:
+    """Batches of equal size that take each record once an epoch."""
+
+    def __init__(self):
+        self._left = torch.zeros(0, dtype=torch.int64)
+
+    def __call__(self, rows, rate, generator):
+        size = round(rows * rate)
+        if len(self._left) < size:
+            self._left = torch.randperm(rows, generator=generator)
+        taken, self._left = self._left[:size], self._left[size:]
+        return taken
+
+
+def repeated() -> torch.Generator:
+    return torch.Generator().manual_seed(5)
+
+
+def twice(*arguments, **options) -> None:
+    """Trains twice for the price of once: the second training's steps are not accounted."""
+    for _ in range(2):
+        TRAIN(*arguments, **options)
+
+
+TRAIN = private.train
+
+FAULTS: dict[str, dict[str, Any]] = {
+    "noise 0": {"gaussian": weaker(0)},
+    "sigma / 4": {"gaussian": weaker(1 / 4)},
+    "sigma / 2": {"gaussian": weaker(1 / 2)},
+    "clip skipped": {"clipped_sum": unclipped},
+    "ghost clipping, deaf criterion": {
+        "PerSample": Ghost,
+        "_clipped_sums": ghost_clipped_sums,
+    },
+    "the same noise every round": {"system_generator": repeated},
+    "steps that are not accounted": {"train": twice},
+    "shuffling in place of Poisson": {"_poisson": Shuffle()},
+}
+
+
+def plant(name: str, patch) -> None:
+    for attribute, value in FAULTS[name].items():
+        patch.setattr(private, attribute, value)

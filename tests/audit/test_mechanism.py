@@ -1,0 +1,41 @@
+"""The noise and the clip alone."""
+
+import faults
+import pytest
+import torch
+
+from fedkd.audit import mechanism
+from fedkd.privacy import mechanisms
+
+
+def audited(draws=20_000, noise=1.0):
+    coins = torch.Generator().manual_seed(1)
+    return mechanism.audit(noise, draws=draws, delta=1e-5, generator=coins)
+
+
+def test_the_mechanisms_are_nearly_as_private_as_they_claim():
+    gaussian, laplace = audited()
+    assert gaussian.claim.epsilon == pytest.approx(4.377, abs=1e-3)
+    assert laplace.claim.epsilon == pytest.approx(1.0, abs=1e-3)
+    assert 3.4 < gaussian.epsilon < gaussian.claim.epsilon
+    assert 0.8 < laplace.epsilon < laplace.claim.epsilon
+    assert [gaussian.outcome, laplace.outcome] == ["CONSISTENT", "CONSISTENT"]
+
+
+def test_half_the_noise_shows(monkeypatch):
+    monkeypatch.setattr(mechanisms, "gaussian", faults.weaker(1 / 2, mechanisms.gaussian))
+    gaussian, _ = audited()
+    assert gaussian.outcome == "VIOLATION"
+    assert 8 < gaussian.epsilon < 11  # in truth 9.99
+
+
+def test_a_clip_that_is_skipped_shows(monkeypatch):
+    monkeypatch.setattr(mechanisms, "clipped_sum", faults.unclipped)
+    gaussian, _ = audited()
+    assert gaussian.outcome == "VIOLATION"
+    assert gaussian.epsilon == pytest.approx(gaussian.ceiling)
+
+
+def test_few_draws_have_no_power():
+    _, laplace = audited(draws=10, noise=0.5)
+    assert laplace.outcome == "NO POWER"
