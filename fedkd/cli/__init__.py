@@ -26,6 +26,7 @@ from fedkd.cli.common import (
     out,
     run_folder,
     say_report,
+    say_summary,
     watch,
 )
 from fedkd.cli.deploy import deploy
@@ -88,15 +89,13 @@ def simulate(
     Writes a run folder: the resolved config, every round, the student, and report.html.
     """
     from fedkd.config import load
-    from fedkd.runs import tables
     from fedkd.runs.simulate import simulate as run
 
     experiment = load(config, override or ())
     path = run_folder(experiment, folder)
     with watch(experiment) as observer:
         summary = run(experiment, path, observer, resume=resume)
-    out.print(tables.summary(summary))
-    say_report(path / "report.html")
+    say_summary(summary, path)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -44,6 +44,14 @@ def watch(experiment: "Experiment", console: Console = out) -> "Iterator[Observe
 def run_folder(experiment: "Experiment", folder: Path | None) -> Path:
     """The run folder that was named, or the experiment's own."""
     return folder or Path(experiment.output.folder) / experiment.name
+
+
+def say_summary(summary: dict[str, Any], folder: Path) -> None:
+    """Print what a run came to, and where its report is."""
+    from fedkd.runs import tables
+
+    out.print(tables.summary(summary))
+    say_report(folder / "report.html")
 
 
 def say_report(path: Path) -> None:

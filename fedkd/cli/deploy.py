@@ -14,7 +14,7 @@ from fedkd.cli.common import (
     RunDir,
     out,
     run_folder,
-    say_report,
+    say_summary,
     watch,
 )
 from fedkd.errors import UsageError
@@ -45,15 +45,13 @@ def local(
     Beside the run folder, RUN-federation holds what each party would hold on its own machine.
     """
     from fedkd.config import load
-    from fedkd.runs import tables
     from fedkd.runs.local import local as run
 
     experiment = load(config, override or ())
     path = run_folder(experiment, folder)
     with watch(experiment) as observer:
         summary = run(experiment, path, observer, resume=resume)
-    out.print(tables.summary(summary))
-    say_report(path / "report.html")
+    say_summary(summary, path)
 
 
 @deploy.command()
@@ -200,7 +198,6 @@ def submit(
     """
     from fedkd.config import load
     from fedkd.federation.superlink import Server
-    from fedkd.runs import tables
     from fedkd.runs.submit import submit as run
 
     experiment = load(config, override or ())
@@ -224,8 +221,7 @@ def submit(
     if summary is None:
         out.print(f"started; follow it by the same command with --resume, or see {path}")
         return
-    out.print(tables.summary(summary))
-    say_report(path / "report.html")
+    say_summary(summary, path)
 
 
 @deploy.command()
