@@ -1,5 +1,6 @@
 """Data that many tests share."""
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -9,6 +10,10 @@ from typing import Any
 import pytest
 import tiny
 import torch
+
+# Side by side, each process is told of a terminal of 80 columns, which a console takes for good.
+for size in ("COLUMNS", "LINES"):
+    os.environ.pop(size, None)
 
 with warnings.catch_warnings():
     # typer < 0.21, which flwr 1.41 pins, imports what click 8.5 calls deprecated.
