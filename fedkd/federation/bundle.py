@@ -18,6 +18,21 @@ EXPERIMENT, SHARED, RUN, VERSION = "experiment", "shared", "run", "fedkd"
 """The keys of the app's configuration: a JSON string, a SHA-256, a run's name, and the version."""
 
 
+def counted(experiment: Experiment, clients: int) -> Experiment:
+    """The experiment with the number of clients that take part.
+
+    Raises:
+        ConfigError: it names another number.
+    """
+    if experiment.clients.count not in (None, clients):
+        raise ConfigError(
+            f"clients.count is {experiment.clients.count} and {clients} clients take part: choose "
+            f"them with --client, or set --set clients.count={clients}"
+        )
+    number = experiment.clients.model_copy(update={"count": clients})
+    return experiment.model_copy(update={"clients": number})
+
+
 def for_wire(experiment: Experiment, clients: int) -> str:
     """An experiment as it travels: JSON without the paths of the machine that it comes from.
 
@@ -28,18 +43,13 @@ def for_wire(experiment: Experiment, clients: int) -> str:
     Raises:
         ConfigError: it names another number of clients.
     """
-    if experiment.clients.count not in (None, clients):
-        raise ConfigError(
-            f"clients.count is {experiment.clients.count} and {clients} clients take part: choose "
-            f"them with --client, or set --set clients.count={clients}"
-        )
+    experiment = counted(experiment, clients)
     data, public = experiment.data, experiment.data.public
     if public is not None:
         public = public.model_copy(update={"source": _last(public.source)})
     return experiment.model_copy(
         update={
             "data": data.model_copy(update={"name": _last(data.name), "public": public}),
-            "clients": experiment.clients.model_copy(update={"count": clients}),
             "privacy": experiment.privacy.model_copy(update={"ledger": None}),
             "engine": Engine(),
             "output": Output(),

@@ -229,11 +229,7 @@ def _let_in(world: World, client: int, round: int, reply: Message | None, answer
 
 
 def _checked(world: World, client: int, payload: bytes) -> Tensors:
-    expected = {
-        **world.method.expects(world.setting, client),
-        **report.expected(world.setting, teacher=world.method.card.has_teachers),
-    }
-    upload = decode(payload, expected)
+    upload = decode(payload, world.expects(client))
     report.check(upload, world.test_totals)
     _probe(world, client, upload)
     return upload

@@ -17,14 +17,13 @@ from fedkd import __version__, config
 from fedkd.data.parties import read_own, read_shared, seen_from
 from fedkd.data.types import FederatedData, Samples
 from fedkd.errors import ConfigError, MessageError, PolicyError
-from fedkd.federation import report
 from fedkd.federation.bundle import EXPERIMENT, RUN, SHARED, VERSION, fingerprint
 from fedkd.federation.client import Party, client_app
 from fedkd.federation.site import Policy, run_name
 from fedkd.federation.spending import Owner
 from fedkd.federation.state import DiskState
 from fedkd.federation.wire import Call
-from fedkd.federation.world import World, prepare
+from fedkd.federation.world import prepare
 from fedkd.privacy.ledger import Ledger
 
 SITE = "FEDKD_SITE"
@@ -70,7 +69,7 @@ def party(file: Path, context: Context, call: Call) -> Party:
     shared = read_shared(policy.path(site.shared), digest=str(context.run_config[SHARED]))
     own = {call.client: own_data(policy, shared)}
     world = prepare(experiment, seen_from(shared, clients, own=own))
-    policy.check_size(_expected_bytes(world, call.client))
+    policy.check_size(sum(spec.nbytes for spec in world.expects(call.client).values()))
     state = policy.path(site.state)
     # By the experiment too: a teacher that one left unprotected is nothing for another to send.
     run = run_name(str(context.run_config[RUN]))
@@ -81,14 +80,6 @@ def party(file: Path, context: Context, call: Call) -> Party:
         owner=Owner(b"site", policy.cap),
         most_bytes=site.limits.bytes,
     )
-
-
-def _expected_bytes(world: World, client: int) -> int:
-    expected = {
-        **world.method.expects(world.setting, client),
-        **report.expected(world.setting, teacher=world.method.card.has_teachers),
-    }
-    return sum(spec.nbytes for spec in expected.values())
 
 
 @contextmanager

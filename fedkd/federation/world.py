@@ -11,6 +11,8 @@ from torch import Tensor
 from fedkd import config, data, methods
 from fedkd.config import Experiment
 from fedkd.data.types import FederatedData
+from fedkd.exchange.codec import Expected
+from fedkd.federation import report
 from fedkd.methods import protection
 from fedkd.methods.base import Method, Setting
 from fedkd.methods.protection import Forecast
@@ -26,6 +28,13 @@ class World:
     method: Method
     data: FederatedData
     setting: Setting
+
+    def expects(self, client: int) -> Expected:
+        """What this client's answer must hold, exactly: the method's part and the report's."""
+        return {
+            **self.method.expects(self.setting, client),
+            **report.expected(self.setting, teacher=self.method.card.has_teachers),
+        }
 
     def fingerprint(self, client: int) -> bytes:
         """A client's data as its ledger knows it; records are hashed once, not in each round."""

@@ -158,11 +158,8 @@ def _choose(control: Control, clients: Sequence[str]) -> dict[str, int]:
 
 def _prepare(experiment: Experiment, content: bytes, clients: int) -> World:
     """The experiment as the server sees it: complete, checked, without anybody's data."""
-    bundle.for_wire(experiment, clients)
-    counted = experiment.model_copy(
-        update={"clients": experiment.clients.model_copy(update={"count": clients})}
-    )
-    world = prepare(counted, parties.seen_from(parties.parse_shared(content), clients, own={}))
+    shared = parties.seen_from(parties.parse_shared(content), clients, own={})
+    world = prepare(bundle.counted(experiment, clients), shared)
     if world.method.card.simulation_only:
         raise ConfigError(
             f"method {experiment.method.name!r} runs in a simulation only: it needs all clients' "
