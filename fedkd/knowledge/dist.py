@@ -15,6 +15,8 @@ from fedkd.knowledge.geometry import unit
 def pearson_distance(student: Tensor, teacher: Tensor) -> Tensor:
     """1 - the Pearson correlation of two rows, per row: blind to each side's shift and scale > 0.
 
+    Per sample where a row is a sample.
+
     Args:
         student: (N, C).
         teacher: (N, C).
