@@ -145,7 +145,7 @@ def neighbours(student: Tensor, teacher: Tensor, graph: Tensor) -> Tensor:
     has_shape((len(student), len(student)), graph=graph)
     linked = graph != 0
     log_s, log_t = (_log_near(batch_edges(each), linked) for each in (student, teacher))
-    return (log_s.exp() * (log_s - log_t)).masked_fill(~linked, 0).sum(dim=1)
+    return (log_s.exp() * (log_s - log_t)).sum(dim=1)
 
 
 def _log_near(squared: Tensor, linked: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ CASES: list[tuple[Loss, Oracle, Shapes]] = [
 
 
 @pytest.mark.parametrize(("loss", "oracle", "shapes"), CASES)
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**32))
 def test_value_and_gradient_are_the_formula_s(
     loss: Loss, oracle: Oracle, shapes: Shapes, seed: int
@@ -60,7 +60,6 @@ def test_edges_and_neighbours_are_blind_to_shift_rotation_and_scale(
     value = graph.neighbours(student, teacher, GIVEN)
     torch.testing.assert_close(graph.neighbours(moved, teacher, GIVEN), value)
     torch.testing.assert_close(graph.neighbours(student, moved, GIVEN), torch.zeros(4).double())
-    assert (value[[0, 1, 3]] > 1e-6).all()
 
 
 def test_agreement_is_zero_and_nothing_else() -> None:
@@ -68,6 +67,7 @@ def test_agreement_is_zero_and_nothing_else() -> None:
     for loss in (graph.nodes, graph.edges):
         assert loss(student, student).tolist() == [0] * 4
         assert (loss(student, teacher) > 0).all()
+    assert (graph.neighbours(student, teacher, GIVEN)[[0, 1, 3]] > 1e-4).all()
     for loss in (graph.layers, graph.transitions):
         models = [student, teacher], [teacher, student]
         assert loss(models[0], models[0]).abs().max() == 0

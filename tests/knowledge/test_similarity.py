@@ -22,7 +22,7 @@ SHAPES: list[Shapes] = [[(4, 3), (4, 5)], [(3, 2, 2, 1), (3, 2)]]
 
 @pytest.mark.parametrize("shapes", SHAPES)
 @pytest.mark.parametrize(("loss", "oracle"), CASES)
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**32))
 def test_value_and_gradient_are_the_formula_s(
     loss: Loss, oracle: Oracle, shapes: Shapes, seed: int
@@ -40,12 +40,12 @@ def test_a_rotation_and_a_scale_of_either_side_are_not_seen(
     value = loss(student, teacher)
     torch.testing.assert_close(loss(scale * student @ rotation(3, seed), teacher), value)
     torch.testing.assert_close(loss(student, scale * teacher @ rotation(4, seed)), value)
-    assert value.sum() > 1e-4
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_agreement_is_zero(loss: Loss) -> None:
-    (student,) = (each.detach() for each in fresh([(5, 3)], 5))
+def test_agreement_is_zero_and_nothing_else(loss: Loss) -> None:
+    student, teacher = (each.detach() for each in fresh([(5, 3), (5, 4)], 5))
+    assert (loss(student, teacher) > 1e-4).all()
     torch.testing.assert_close(loss(student, student @ rotation(3, 1)), torch.zeros(5).double())
 
 
