@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedkd.knowledge.checks import same_shape
-from fedkd.knowledge.label import kd
+from fedkd.knowledge.label import jsd, kd
 
 
 def one_hot(teacher: Tensor) -> Tensor:
@@ -105,12 +105,7 @@ def competition(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes differ.
     """
-    same_shape(student=student, teacher=teacher)
-    log_student, log_teacher = F.log_softmax(student, dim=-1), F.log_softmax(teacher, dim=-1)
-    log_middle = torch.logaddexp(log_student, log_teacher) - math.log(2)
-    to_middle = log_student.exp() * (log_student - log_middle)
-    to_middle = to_middle + log_teacher.exp() * (log_teacher - log_middle)
-    return 1 - to_middle.sum(dim=-1) / 2
+    return 1 - jsd(student, teacher, temperature=1.0)
 
 
 def disagreement(student: Tensor, teacher: Tensor) -> Tensor:

@@ -1,31 +1,9 @@
-"""Each loss as its formula says, in slow loops over Python's complex numbers.
-
-Complex, because the imaginary part of f(x + ih) / h is the derivative without cancellation, so that
-gradients can be compared as exactly as values (the "complex step").
-"""
+"""Each loss as its formula says, in slow loops over Python's complex numbers (see agreement.py)."""
 
 import cmath
-from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
-
-Array = NDArray[np.complex128]
-Oracle = Callable[..., Array | complex]
-
-
-def gradients(oracle: Oracle, arguments: list[Array]) -> list[NDArray[np.float64]]:
-    """The gradient of the sum of `oracle`'s values in every argument."""
-    step = 1e-30
-    found = []
-    for number, argument in enumerate(arguments):
-        gradient = np.zeros(argument.shape)
-        for index in np.ndindex(argument.shape):
-            moved = [each.copy() for each in arguments]
-            moved[number][index] += 1j * step
-            gradient[index] = np.sum(oracle(*moved)).imag / step
-        found.append(gradient)
-    return found
+from agreement import Array
 
 
 def probabilities(row: Array, temperature: float = 1.0) -> list[complex]:

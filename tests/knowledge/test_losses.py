@@ -1,25 +1,22 @@
 import math
-from collections.abc import Callable
 from functools import partial
 
 import loss_oracles as oracles
-import numpy as np
 import pytest
 import torch
+from agreement import Loss, Oracle, Shapes, assert_agrees, fresh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from fedkd.knowledge import label, synthetic
 
-Loss = Callable[..., Tensor]
-
 
 def bn_statistics(mean: Tensor, variance: Tensor, running_mean: Tensor, running: Tensor) -> Tensor:
     return synthetic.bn_statistics([mean], [variance], [running_mean], [running])
 
 
-PAIRS: list[tuple[Loss, oracles.Oracle]] = [
+PAIRS: list[tuple[Loss, Oracle]] = [
     (partial(label.kd, temperature=0.7), partial(oracles.kd, temperature=0.7)),
     (partial(label.kd, temperature=4.0), partial(oracles.kd, temperature=4.0)),
     (label.soft_cross_entropy, oracles.soft_cross_entropy),
@@ -27,7 +24,7 @@ PAIRS: list[tuple[Loss, oracles.Oracle]] = [
     (synthetic.competition, oracles.competition),
     (synthetic.disagreement, oracles.disagreement),
 ]
-SINGLES: list[tuple[Loss, oracles.Oracle]] = [
+SINGLES: list[tuple[Loss, Oracle]] = [
     (synthetic.one_hot, oracles.one_hot),
     (synthetic.information_entropy, oracles.information_entropy),
     (synthetic.activation, oracles.activation),
@@ -43,34 +40,13 @@ CASES = [
 ]
 
 
-def fresh(shapes: list[tuple[int, ...]], seed: int, dtype: torch.dtype) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    tensors = [2 * torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
-    return [tensor.to(dtype).requires_grad_() for tensor in tensors]
-
-
 @pytest.mark.parametrize(("loss", "oracle", "shapes"), CASES)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_value_and_gradient_are_the_formula_s(
-    loss: Loss,
-    oracle: oracles.Oracle,
-    shapes: list[tuple[int, ...]],
-    dtype: torch.dtype,
-    tolerance: float,
-    seed: int,
+    loss: Loss, oracle: Oracle, shapes: Shapes, seed: int
 ) -> None:
-    tensors = fresh(shapes, seed, dtype)
-    arrays = [tensor.detach().numpy().astype(np.complex128) for tensor in tensors]
-    value = loss(*tensors)
-    expected = np.asarray(oracle(*arrays)).real
-    assert value.shape == expected.shape
-    assert value.dtype == dtype
-    np.testing.assert_allclose(value.detach(), expected, rtol=tolerance, atol=tolerance)
-    slopes = torch.autograd.grad(value.sum(), tensors)
-    for found, slope in zip(slopes, oracles.gradients(oracle, arrays), strict=True):
-        np.testing.assert_allclose(found, slope, rtol=tolerance, atol=tolerance)
+    assert_agrees(loss, oracle, shapes, seed)
 
 
 @settings(max_examples=30, deadline=None)

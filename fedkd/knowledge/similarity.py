@@ -1,0 +1,101 @@
+"""Knowledge in how alike a batch's samples are. Every loss here couples the samples of a batch.
+
+Value i of (N,) compares sample i with the whole batch, and the mean over i is the paper's loss.
+Features of student and teacher may be of unlike shapes: only N must be the same.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from fedkd.knowledge.checks import positive, same_batch
+from fedkd.knowledge.geometry import cosines, unit
+
+KERNEL_FLOOR = 1e-7
+
+
+def similarity(student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared distance of row-normalised Gram matrices, summed over row i, divided by N (SP).
+
+    G = Q Q^T with features Q (N, D), each row of G at length 1. Tung & Mori 2019, arXiv:1907.09682:
+    ||G_s - G_t||^2 / N^2.
+
+    Args:
+        student: features (N, ...).
+        teacher: features (N, ...), of any shape.
+
+    Returns:
+        (N,) in [0, 4 / N]; blind to either side's scale and orthogonal transforms; 0 where the
+        features agree. Couples the samples of a batch.
+
+    Raises:
+        ValueError: the batches differ, or there are no features.
+    """
+    same_batch(student=student, teacher=teacher)
+    grams = []
+    for each in (student, teacher):
+        rows = each.flatten(1)
+        grams.append(unit(rows @ rows.T, dim=1))
+    return (grams[0] - grams[1]).square().mean(dim=1)
+
+
+def pkt(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL(teacher || student) in nats of who is near whom, divided by N (PKT).
+
+    p_ij = K_ij / sum_j K_ij with K_ij = (cos(x_i, x_j) + 1) / 2, at least 1e-7 so that opposite
+    samples have a logarithm; j = i counts, as in the authors' code. Passalis & Tefas 2018,
+    arXiv:1803.10837: mean over i and j of t_ij log(t_ij / s_ij).
+
+    Args:
+        student: features (N, ...).
+        teacher: features (N, ...), of any shape.
+
+    Returns:
+        (N,), at least 0; blind to a rotation of either side's features and to each sample's scale;
+        0 where the features agree. Couples the samples of a batch.
+
+    Raises:
+        ValueError: the batches differ, or there are no features.
+    """
+    same_batch(student=student, teacher=teacher)
+    log_s, log_t = (
+        (kernel := ((cosines(each) + 1) / 2).clamp_min(KERNEL_FLOOR)).log()
+        - kernel.sum(dim=1, keepdim=True).log()
+        for each in (student, teacher)
+    )
+    return (log_t.exp() * (log_t - log_s)).mean(dim=1)
+
+
+def congruence(student: Tensor, teacher: Tensor, *, gamma: float = 0.4, order: int = 2) -> Tensor:
+    """Squared distance of Gaussian kernel matrices, summed over row i, divided by N (CC).
+
+    K_ij = exp(-gamma |x_i - x_j|^2) of features at length 1, as its Taylor polynomial
+    exp(-2 gamma) sum_{p <= order} (2 gamma x_i . x_j)^p / p!. Peng et al. 2019, arXiv:1904.01802:
+    ||K_s - K_t||^2 / N^2, with gamma 0.4 and order 2. (RepDistiller's "correlation", to which its
+    weight 0.02 belongs, is another formula that depends on the batch's order.)
+
+    Args:
+        student: features (N, ...).
+        teacher: features (N, ...), of any shape.
+        gamma: > 0, the kernel's sharpness.
+        order: of the polynomial, at least 1.
+
+    Returns:
+        (N,), at least 0; blind to a rotation of either side's features and to each sample's scale;
+        0 where the features agree. Couples the samples of a batch.
+
+    Raises:
+        ValueError: the batches differ, there are no features, gamma is not positive or the order
+            is below 1.
+    """
+    same_batch(student=student, teacher=teacher)
+    positive(gamma=gamma, order=order)
+    gap = _polynomial(student, gamma, order) - _polynomial(teacher, gamma, order)
+    return gap.square().mean(dim=1)
+
+
+def _polynomial(features: Tensor, gamma: float, order: int) -> Tensor:
+    exponent = 2 * gamma * cosines(features)
+    terms = [exponent**p / math.factorial(p) for p in range(order + 1)]
+    return math.exp(-2 * gamma) * torch.stack(terms).sum(dim=0)
