@@ -14,6 +14,7 @@ BUILT_IN = {
     "dsfl": "fedkd.methods.dsfl:DSFL",
     "feddf": "fedkd.methods.feddf:FedDF",
     "dense": "fedkd.methods.dense:Dense",
+    "fedkd": "fedkd.methods.fedkd:FedKD",
 }
 
 

@@ -119,13 +119,24 @@ class Setting:
             raise ValueError("Expected privacy.noise_multiplier, which `prepare` resolves.")
         return noise
 
+    @property
+    def example_count(self) -> TensorSpec:
+        """What `ClientContext.example_count` must look like."""
+        return TensorSpec((), torch.int64, low=1, high=_MOST_EXAMPLES)
+
     def model_and_count(self, client: int) -> Expected:
         """What `ClientContext.model_and_count` of this client must look like."""
         spec = self.experiment.client_model(client)
         return {
             **self.model_specs(spec),
-            "count": TensorSpec((), torch.int64, low=1, high=_MOST_EXAMPLES),
+            "count": self.example_count,
         }
+
+    def cohort(self, round: int) -> list[int]:
+        """The clients that are asked in a round, in ascending order."""
+        size = max(1, math.floor(self.experiment.clients.participation * self.clients + 0.5))
+        generator = rng.stream(self.experiment.seed, purpose="cohort", round=round)
+        return sorted(torch.randperm(self.clients, generator=generator)[:size].tolist())
 
     def proxy_subset(self, size: int | None, round: int) -> Tensor:
         """The indices into the proxy set that every party draws alike for `round`."""
