@@ -15,6 +15,8 @@ BUILT_IN = {
     "feddf": "fedkd.methods.feddf:FedDF",
     "dense": "fedkd.methods.dense:Dense",
     "fedkd": "fedkd.methods.fedkd:FedKD",
+    "fedproto": "fedkd.methods.fedproto:FedProto",
+    "fedgkt": "fedkd.methods.fedgkt:FedGKT",
 }
 
 

@@ -16,6 +16,7 @@ from fedkd.errors import ConfigError
 from fedkd.exchange.codec import DTYPES, Expected, TensorSpec
 from fedkd.exchange.messages import prefixed
 from fedkd.learning import private
+from fedkd.learning.observe import feature_width
 from fedkd.privacy.events import Gaussian, Laplace
 
 Count = Literal["example count", "class counts"]
@@ -68,6 +69,7 @@ class Setting:
     public: Tensor | None
     """The proxy set's inputs (N, *shape), unlabelled; None where there is none."""
     _specs: dict[str, Expected] = field(default_factory=dict, repr=False)
+    _widths: dict[str, int] = field(default_factory=dict, repr=False)
 
     def build(self, spec: ModelSpec, *, purpose: str, client: int | None = None) -> nn.Module:
         """A fresh model, initialised from the stream of (client, purpose)."""
@@ -124,6 +126,11 @@ class Setting:
         """What `ClientContext.example_count` must look like."""
         return TensorSpec((), torch.int64, low=1, high=_MOST_EXAMPLES)
 
+    @property
+    def class_counts(self) -> TensorSpec:
+        """What `ClientContext.class_counts` must look like."""
+        return TensorSpec((self.classes,), torch.int64, low=0, high=_MOST_EXAMPLES)
+
     def model_and_count(self, client: int) -> Expected:
         """What `ClientContext.model_and_count` of this client must look like."""
         spec = self.experiment.client_model(client)
@@ -131,6 +138,13 @@ class Setting:
             **self.model_specs(spec),
             "count": self.example_count,
         }
+
+    def feature_width(self, client: int) -> int:
+        """How wide the features of this client's model are: see `observe.feature_width`."""
+        spec = self.experiment.client_model(client)
+        if str(spec) not in self._widths:
+            self._widths[str(spec)] = feature_width(self.build(spec, purpose="specification"))
+        return self._widths[str(spec)]
 
     def cohort(self, round: int) -> list[int]:
         """The clients that are asked in a round, in ascending order."""

@@ -22,14 +22,18 @@ TINY: dict[str, dict[str, Any]] = {
     "feddf": {"student": {"epochs": 3, "optimiser": "adam", "learning_rate": 0.01}},
     "dense": {"epochs": 2, "steps": 5, "batch_size": 12, "latent": 8, "width": 4},
     "fedkd": {"energy_start": 0.9},
+    "fedproto": {"student": {"learning_rate": 0.1}},
+    "fedgkt": {"layer": "relu1", "records": 16, "back": {"learning_rate": 0.1}},
 }
 # Methods that average models take one architecture, the others several.
 UNLIKE = {"models": [SMALL, WIDE]}
+ALIKE = {"models": [SMALL, {"name": "mlp", "hidden": [10, 12]}]}
+"""Unlike models whose last features are equally wide."""
 
 
 def built(name: str, **changes: Any) -> Federation:
     averages = not methods.find(name).card.unlike_models
-    models = {} if averages else UNLIKE
+    models = {} if averages else ALIKE if name == "fedproto" else UNLIKE
     return federation({"name": name, **TINY[name]}, IMAGES, **models, **changes)
 
 

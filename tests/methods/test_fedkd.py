@@ -125,7 +125,7 @@ def test_the_share_of_the_energy_grows_from_round_to_round_both_ways(
     monkeypatch.setattr(low_rank, "factorise", watched)
     fed = built(method={"energy_start": 0.5, "energy_end": 0.9})
     fed.round(round, fed.begin())
-    assert len(asked) == 2 * (3 + 1)  # two matrices of each client, and of the server
+    assert len(asked) == 3 * (3 + 1)  # three matrices of each client, and of the server
     assert asked == pytest.approx([energy] * len(asked))
 
 
