@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fedkd import rng
 from fedkd.config import Frozen, Optimisation
+from fedkd.errors import ConfigError
 from fedkd.exchange.aggregation import average_models
 from fedkd.exchange.codec import Expected, TensorSpec, half
 from fedkd.exchange.messages import (
@@ -73,7 +74,10 @@ class FedGKT(Method):
     params: FedGKTParams
 
     def check(self, setting: Setting) -> None:
-        self._parts(setting)
+        try:
+            self._parts(setting)
+        except ConfigError as error:
+            raise ConfigError(f"method.layer: {error}") from error
 
     def expects(self, setting: Setting, client: int) -> Expected:
         front, _ = self._parts(setting)
@@ -131,8 +135,9 @@ class FedGKT(Method):
                 on_epoch=lambda *_: advance(),
             )
         ctx.losses["train"] = losses[-1]
-        answers = half(evaluate.logits(back, features.float())).split(self.params.records)
-        by_client = {c: {"answers": own} for c, own in zip(uploads, answers, strict=True)}
+        answers = half(evaluate.logits(back, features.float()))
+        own = torch.split(answers, self.params.records)
+        by_client = {c: {"answers": mine} for c, mine in zip(uploads, own, strict=True)}
         return Broadcast(common=prefixed("front", front.state_dict()), by_client=by_client)
 
     def _learn(self, ctx: ClientContext, edge: nn.Module, answers: Tensor | None) -> None:
