@@ -69,7 +69,6 @@ class Setting:
     public: Tensor | None
     """The proxy set's inputs (N, *shape), unlabelled; None where there is none."""
     _specs: dict[str, Expected] = field(default_factory=dict, repr=False)
-    _widths: dict[str, int] = field(default_factory=dict, repr=False)
 
     def build(self, spec: ModelSpec, *, purpose: str, client: int | None = None) -> nn.Module:
         """A fresh model, initialised from the stream of (client, purpose)."""
@@ -142,9 +141,11 @@ class Setting:
     def feature_width(self, client: int) -> int:
         """How wide the features of this client's model are: see `observe.feature_width`."""
         spec = self.experiment.client_model(client)
-        if str(spec) not in self._widths:
-            self._widths[str(spec)] = feature_width(self.build(spec, purpose="specification"))
-        return self._widths[str(spec)]
+        key = f"features of {spec}"
+        if key not in self._specs:
+            width = feature_width(self.build(spec, purpose="specification"))
+            self._specs[key] = {"features": TensorSpec((width,))}
+        return self._specs[key]["features"].shape[0]
 
     def cohort(self, round: int) -> list[int]:
         """The clients that are asked in a round, in ascending order."""
