@@ -49,3 +49,24 @@ def like_regressed(student: Shape, teacher: Shape) -> nn.Module:
     if is_maps(student) and is_maps(teacher):
         return pooled(common_size(student, teacher))
     return nn.Flatten()
+
+
+def channels_regressed(student: Shape, teacher: Shape) -> int:
+    """How many channels `regressor` gives."""
+    return teacher[0] if is_maps(student) and is_maps(teacher) else math.prod(teacher)
+
+
+def translator(
+    inputs: int, outputs: int, size: tuple[int, int], generator: torch.Generator
+) -> nn.Module:
+    """Maps (N, inputs, H, W) -> (N, outputs, *size), by two 3x3 convolutions (Kim et al. 2018).
+
+    Without the paper's normalisation, which would couple the samples of a batch.
+    """
+    with torch_default(generator):
+        return nn.Sequential(
+            pooled(size),
+            nn.Conv2d(inputs, inputs, 3, padding=1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(inputs, outputs, 3, padding=1),
+        )

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
 from fedkd.learning import optim
+from fedkd.learning.forms.base import First
 from fedkd.learning.loop import OnEpoch, fit
-from fedkd.learning.terms import Terms
+from fedkd.learning.terms import Term, Terms
 from fedkd.models.layers import LOGITS, show
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -87,6 +88,9 @@ def teach(
     Raises:
         FederationError: training diverged.
     """
+    for term in terms.all:
+        if (first := term.compared.first) is not None:
+            _before(term, first, student, teacher, samples.x, optimisation, generator)
 
     def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         with torch.no_grad():
@@ -104,3 +108,29 @@ def teach(
         optimiser=optim.build(learned, optimisation),
         on_epoch=on_epoch,
     )
+
+
+def _before(
+    term: Term,
+    first: First,
+    student: nn.Module,
+    teacher: nn.Module,
+    x: Tensor,
+    optimisation: Optimisation,
+    generator: torch.Generator,
+) -> None:
+    """What a term learns before the student's own training; it is fixed afterwards."""
+    alone = first.learned
+    learner = nn.ModuleList([student, term.compared.student]) if alone is None else alone
+
+    def loss(_: nn.Module, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            told = show(teacher, x, term.teacher)
+        seen = show(student, x, term.student) if alone is None else {}
+        return first.loss(
+            [seen[n] for n in term.student if n in seen], [told[n] for n in term.teacher]
+        )
+
+    fit(learner, (x,), loss, optimisation.model_copy(update={"epochs": first.epochs}), generator)
+    if alone is not None:
+        alone.requires_grad_(requires_grad=False)
