@@ -52,12 +52,14 @@ class Anatomy:
         shapes: of each layer's output without the batch: (C, H, W) for maps, (D,) for rows; the
             model's own under `LOGITS`. In the order in which layers finish: a block comes after
             the layers inside it.
+        inputs: likewise of what enters each layer, where that is one tensor.
         unfit: why other layers cannot be looked at, by name.
         features: the last layer before the last linear one; None where there is no layer before.
         maps: the last of these that gives maps of more than one place; None where none does.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
+    inputs: Mapping[str, tuple[int, ...]]
     unfit: Mapping[str, str]
     features: str | None
     maps: str | None
@@ -74,6 +76,17 @@ class Anatomy:
         if name not in self.shapes or name == LOGITS:
             raise _unknown(name, self.shapes)
         return self.shapes[name]
+
+    def entered(self, name: str) -> tuple[int, ...]:
+        """The shape of what enters a layer.
+
+        Raises:
+            ConfigError: as `shape`, or the layer takes something else than one tensor.
+        """
+        self.shape(name)
+        if name not in self.inputs:
+            raise ConfigError(f"layer {name!r} takes more than one tensor: name another layer")
+        return self.inputs[name]
 
 
 @torch.no_grad()
@@ -98,6 +111,7 @@ def dissect(model: nn.Module, shape: tuple[int, ...]) -> Anatomy:
     before = _before_last_linear(model, list(shapes))
     maps = [name for name in before if len(shapes[name]) == 3 and shapes[name][1:] != (1, 1)]
     return Anatomy(
+        inputs={name: looks[name][0].entered for name in shapes if looks[name][0].entered},
         shapes={**shapes, LOGITS: tuple(logits.shape[1:])},
         unfit=unfit,
         features=before[-1] if before else None,
@@ -121,6 +135,8 @@ def _unknown(name: str, valid: Iterable[str]) -> ConfigError:
 class _Look:
     """A layer's output, and how often it had been written to when it left the layer."""
 
+    entered: tuple[int, ...]
+    """The shape of what entered, without the batch; empty where that was not one tensor."""
     output: Any
     version: int
 
@@ -130,9 +146,11 @@ def _watching(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, list
     """Collect every output of the named layers, in the order in which they came."""
     looks: dict[str, list[_Look]] = {}
 
-    def keep(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+    def keep(name: str, _module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        alone = len(inputs) == 1 and isinstance(inputs[0], Tensor)
+        entered = tuple(inputs[0].shape[1:]) if alone else ()
         version = output._version if isinstance(output, Tensor) else 0
-        looks.setdefault(name, []).append(_Look(output, version))
+        looks.setdefault(name, []).append(_Look(entered, output, version))
 
     handles = [
         model.get_submodule(name).register_forward_hook(partial(keep, name)) for name in names
