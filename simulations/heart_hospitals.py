@@ -1,18 +1,18 @@
 """What is a teacher worth who sees tests that the student never will? On four real hospitals.
 
-    FEDKD_DATA=... python simulations/heart_hospitals.py [--repeats 5] [--out runs/heart-hospitals]
+    FEDKD_DATA=... python simulations/heart_hospitals.py [--repeats 5] [--out runs/heart]
 
-UCI's heart disease data: each hospital is a client, its teacher learns from all 13 tests, the global
-student from the 7 cheap ones. Four folds, stratified by hospital and diagnosis, are drawn anew in
-each repeat; a model is measured on each hospital's test patients by the area under the ROC curve.
+UCI's heart disease data: each hospital is a client, its teacher learns from all 13 tests, the
+global student from the 7 cheap ones. Four folds, stratified by hospital and diagnosis, are drawn
+anew in each repeat; a model is measured on each hospital's test patients by the area under the ROC
+curve.
 
 A share of the training patients (a quarter, then half) is the proxy set: they had their tests, and
-nobody's diagnosis of them is used. In the rows `without their diagnoses` all arms do without these
-patients' labels, in `FedAvg, more labels` their hospitals train on them as well.
+nobody uses their diagnoses, in no arm but `FedAvg, more labels`, whose hospitals train on them too.
 
-Nothing is tuned. All models are logistic regressions under the same training, fixed beforehand:
-ten rounds of ten epochs, SGD 0.05 with momentum and cosine, batch 32, weight decay 0.01, the methods'
-own parameters at their defaults but for the student's epochs. A split that is done already is not
+Nothing is tuned. All models are logistic regressions under the same training, fixed beforehand: ten
+rounds of ten epochs, SGD 0.05 with momentum and cosine, batch 32, weight decay 0.01; of the
+methods' own parameters the student's training alone is not the default. What is done already is not
 run again.
 """
 
@@ -327,7 +327,7 @@ def main() -> None:
     """Run what is missing, and print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path("runs/heart-hospitals"))
+    parser.add_argument("--out", type=Path, default=Path("runs/heart"))
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     found = study(given.out / "splits.jsonl", given.repeats)
