@@ -169,5 +169,7 @@ def test_a_proxy_set_with_other_columns_is_refused(tmp_path):
         public=config.PublicData(source=str(tmp_path / "theirs.csv"), size=4),
         partition=config.Iid(),
     )
-    with pytest.raises(DataError, match=r"has the columns dose, age; expected those of 'mine\.csv'"):
+    with pytest.raises(
+        DataError, match=r"has the columns dose, age; expected those of 'mine\.csv'"
+    ):
         data.federate(section, clients=2, seed=0)
