@@ -41,6 +41,23 @@ def mean(knowledge: Tensor) -> Tensor:
     return knowledge.float().mean(dim=0)
 
 
+def mean_by_class(means: Tensor, counts: Tensor) -> Tensor:
+    """Each class's mean over clients, by how many samples each holds; zeros where nobody has any.
+
+    FedProto, Tan et al. 2022, arXiv:2105.00243: the mean over all clients' samples of a class.
+
+    Args:
+        means: each client's mean of each class (K, C, F); what a client without samples says of a
+            class counts for nothing.
+        counts: int64 (K, C), at least 0.
+
+    Returns:
+        (C, F).
+    """
+    shares = counts.double() / counts.sum(dim=0).clamp(min=1)
+    return (shares[:, :, None] * means.double()).sum(dim=0).to(means.dtype)
+
+
 def entropy_reduction(probabilities: Tensor, *, temperature: float) -> Tensor:
     """ERA, softmax(mean p / T): sharper, the lower T. Itahara et al. 2021, arXiv:2008.06180.
 

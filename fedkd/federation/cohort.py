@@ -12,7 +12,6 @@ import torch
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from fedkd import rng
 from fedkd.errors import BudgetError, FederationError, MessageError, QuorumError
 from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.messages import Broadcast, Tensors, group
@@ -71,14 +70,6 @@ def wait_for_nodes(grid: Grid, clients: int, reach: Reach, *, quorum: int) -> li
             )
         time.sleep(reach.poll)
     return connected[:clients] if reach.nodes is None else list(reach.nodes)
-
-
-def sample_cohort(world: World, round: int) -> list[int]:
-    """The clients that take part in a round, in ascending order."""
-    total = world.setting.clients
-    size = max(1, math.floor(world.experiment.clients.participation * total + 0.5))
-    generator = rng.stream(world.experiment.seed, purpose="cohort", round=round)
-    return sorted(torch.randperm(total, generator=generator)[:size].tolist())
 
 
 def ask(
@@ -174,13 +165,14 @@ def _push(
     deadline: float,
 ) -> dict[str, int]:
     """Send each client of the cohort its part; message ids to clients."""
-    payloads: dict[str, bytes] = {}
+    payloads: dict[tuple[str, int | None], bytes] = {}
     messages = []
     for client in answers.cohort:
         model = str(world.experiment.client_model(client))
-        if model not in payloads:
-            payloads[model] = encode(broadcast.to(model))
-        call = wire.Call(round, client, payloads[model], answers.standings.get(client))
+        key = (model, client if client in broadcast.by_client else None)
+        if key not in payloads:
+            payloads[key] = encode(broadcast.to(*key))
+        call = wire.Call(round, client, payloads[key], answers.standings.get(client))
         answers.bytes_down += len(call.payload)
         messages.append(
             Message(

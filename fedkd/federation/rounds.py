@@ -24,7 +24,6 @@ from fedkd.federation.cohort import (
     ask,
     quorum,
     require_quorum,
-    sample_cohort,
     wait_for_nodes,
 )
 from fedkd.federation.record import describe
@@ -109,7 +108,7 @@ def federate(
 
     for round in range(1 if last is None else last.round + 1, experiment.rounds + 1):
         started = time.perf_counter()
-        cohort = sample_cohort(world, round)
+        cohort = world.setting.cohort(round)
         observer.round_begins(round, cohort)
         answers = ask(grid, world, nodes, cohort, broadcast, round, observer, known, reach)
         require_quorum(world, round, answers)

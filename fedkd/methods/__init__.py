@@ -14,6 +14,9 @@ BUILT_IN = {
     "dsfl": "fedkd.methods.dsfl:DSFL",
     "feddf": "fedkd.methods.feddf:FedDF",
     "dense": "fedkd.methods.dense:Dense",
+    "fedkd": "fedkd.methods.fedkd:FedKD",
+    "fedproto": "fedkd.methods.fedproto:FedProto",
+    "fedgkt": "fedkd.methods.fedgkt:FedGKT",
 }
 
 

@@ -1,7 +1,7 @@
 """What a method's parts are given: one client's or the server's view of one round."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -24,7 +24,7 @@ from fedkd.exchange.messages import (
     prefixed,
     values,
 )
-from fedkd.learning import evaluate, offline, optim, private, supervised
+from fedkd.learning import evaluate, loop, offline, optim, private, supervised
 from fedkd.methods.setting import Clock, Count, Setting
 from fedkd.privacy import mechanisms
 from fedkd.privacy.allowance import Allowance
@@ -123,6 +123,24 @@ class ClientContext:
             )
         if anchor is None:
             self.keep("optimiser", optim.pack(optimiser))
+
+    def fit(
+        self, model: nn.Module, tensors: Sequence[Tensor], loss: Callable[..., Tensor]
+    ) -> list[float]:
+        """Fit `model` by a loss of the method's own, as in `loop.fit`, as teachers are trained.
+
+        Rows of private data come from `ctx.data`, so it runs without differential privacy alone.
+        The optimiser starts afresh.
+        """
+        with self.clock.phase("train", self.training.epochs) as advance:
+            return loop.fit(
+                model,
+                tensors,
+                loss,
+                self.training,
+                self.rng("batches"),
+                on_epoch=lambda *_: advance(),
+            )
 
     def distil(self, inputs: Tensor, targets: Tensor, loss: Loss, how: Optimisation) -> None:
         """Fit the teacher to `targets`, row by row the server's word on `inputs`."""

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedkd.exchange.aggregation import average_models, entropy_reduction, mean
+from fedkd.exchange.aggregation import average_models, entropy_reduction, mean, mean_by_class
 
 client_counts = st.lists(st.integers(0, 10**9), min_size=1, max_size=6).filter(any)
 
@@ -133,3 +133,22 @@ def test_era_ends_in_the_winner_or_in_indifference() -> None:
 def test_era_needs_a_positive_temperature(temperature: float) -> None:
     with pytest.raises(ValueError, match=f"Expected temperature={temperature} > 0"):
         entropy_reduction(torch.ones(1, 1, 2) / 2, temperature=temperature)
+
+
+@given(clients=st.integers(1, 4), classes=st.integers(1, 4), seed=st.integers(0, 99))
+def test_the_mean_by_class_is_that_of_all_samples_together(
+    clients: int, classes: int, seed: int
+) -> None:
+    draws = generator(seed)
+    y = [torch.randint(classes, (n + 1,), generator=draws) for n in range(clients)]
+    features = [torch.randn(len(labels), 3, generator=draws) for labels in y]
+    counts = torch.stack([torch.bincount(labels, minlength=classes) for labels in y])
+    means = torch.full((clients, classes, 3), 7.0)  # of a class without a sample: anything
+    for k, (labels, rows) in enumerate(zip(y, features, strict=True)):
+        for c in set(labels.tolist()):
+            means[k, c] = rows[labels == c].mean(dim=0)
+    found = mean_by_class(means, counts)
+    pooled_y, pooled = torch.cat(y), torch.cat(features)
+    for c in range(classes):
+        mine = pooled[pooled_y == c]
+        torch.testing.assert_close(found[c], mine.mean(dim=0) if len(mine) else torch.zeros(3))
