@@ -146,6 +146,7 @@ LONGER = {"name": "fedavg", "epochs": 50}
 """FedAvg's models part for longer before they are averaged."""
 FEDMD = {"name": "fedmd", "student": STUDENT}
 DSFL = {"name": "dsfl", "student": STUDENT}
+FEDKD = {"name": "fedkd"}
 
 
 class Forgetful:
@@ -217,6 +218,8 @@ ARMS: dict[str, Arm] = {
     "FedMD (7)": seeing(FEDMD, tests=7),
     "FedMD, privileged (13 -> 7)": taught(FEDMD),
     "DS-FL, privileged (13 -> 7)": taught(DSFL),
+    "FedKD (7)": seeing(FEDKD, tests=7),
+    "FedKD, privileged (13 -> 7)": taught(FEDKD),
     "FedAvg, more labels (7)": more_labels,
     "FedAvg (13)": seeing(FEDAVG, tests=13),
     "pooled (13)": seeing(CENTRALISED, tests=13),

@@ -31,8 +31,8 @@ class Card:
     simulation_only: bool = False
     has_teachers: bool = True
     privileged: bool = False
-    """Whether the student may see fewer columns than the teachers: no teacher becomes the student,
-    which the server trains by `ctx.distil` alone."""
+    """Whether the student may see fewer columns than the teachers: none of these becomes the
+    student, and where the method trains it without `ctx.distil`, it shows it `students_view`."""
     counts: tuple[Count, ...] = ()
     """Facts about private data that are sent beside the knowledge; each is paid for under DP."""
     client_units: bool = False

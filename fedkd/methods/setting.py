@@ -92,7 +92,9 @@ class Setting:
         if self.seen is None:
             return self
         public = None if self.public is None else self.students_view(self.public)
-        return replace(self, shape=(len(self.seen),), public=public, seen=None, _specs={})
+        return replace(
+            self, shape=(len(self.seen),), public=public, seen=None, _specs={}, _widths={}
+        )
 
     @property
     def proxy(self) -> Tensor:
