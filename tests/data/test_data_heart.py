@@ -9,6 +9,7 @@ import torch
 from fedkd import config, data
 from fedkd.data import columns, heart
 from fedkd.errors import DataError
+from fedkd.federation.world import prepare
 
 CLEVELAND = "63.0,1.0,1.0,145.0,233.0,1.0,2.0,150.0,0.0,2.3,3.0,0.0,6.0,0\n"
 UNKNOWN = "34,0,4,?,0,?,?,?,?,?,?,?,?,3\n"
@@ -141,3 +142,12 @@ def test_uci_s_files_have_their_known_counts() -> None:
     assert lacking["chol"] == [0, 23, 123, 56]  # of which 123 and 49 are zeros
     assert lacking["trestbps"] == [0, 1, 2, 57]  # one is a zero
     assert lacking["age"] == [0, 0, 0, 0]
+
+
+def test_the_sample_experiment_shows_its_student_the_seven_cheap_tests(made_up: Path) -> None:
+    file = Path(__file__).parents[2] / "configs" / "heart_hospitals.toml"
+    world = prepare(config.load(file, ["data.public.size=20"]))
+    seen = [columns.test_of(name) for name in world.as_students.data.features]
+    cheap = ["age", "sex", "cp", "trestbps", "chol", "fbs", "restecg"]
+    assert list(dict.fromkeys(seen)) == cheap
+    assert world.setting.clients == 4

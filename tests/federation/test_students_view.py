@@ -1,6 +1,5 @@
 """Privileged columns from a file to the run folder: simulated, resumed, protected, deployed."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,13 +8,15 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from fedkd import data, rng
+from fedkd import config, data, rng
 from fedkd.data import parties
 from fedkd.data.types import Samples
 from fedkd.errors import ConfigError
 from fedkd.federation.world import prepare
 from fedkd.learning import evaluate, private
 from fedkd.methods import protection
+from fedkd.runs import exposed
+from fedkd.runs.exchange import audit_exchange
 from fedkd.runs.simulate import simulate
 from fedkd.runs.students import audit_student
 
@@ -64,6 +65,7 @@ def test_teachers_see_all_and_what_is_measured_and_kept_is_the_students_view(cli
     student.load_state_dict(weights)
     test = world.as_students.data.test
     assert summary["student"]["accuracy"] == evaluate.accuracy(student, test)
+    assert prepare(config.load(run / "config.toml")).setting.seen == (0, 1, 2, 3)
     assert "The teachers alone saw scan, stress" in (run / "report.html").read_text("utf-8")
 
 
@@ -123,7 +125,16 @@ def test_a_site_of_a_deployment_sees_the_same_world_from_its_own_file(clinic, tm
     assert mine.x[:, 5].tolist() == [1, 1]
 
 
-def test_the_released_student_is_attacked_by_what_it_sees(clinic, tmp_path):
+def test_an_audit_attacks_answers_by_all_columns_and_the_student_by_its_own(clinic, tmp_path):
+    run = tmp_path / "run"
+    exposed.record(hiding(clinic, rounds=1), exposed.Exposure(40), run, tiny.Quiet())
+    told = audit_exchange(run, lambda *_: None, count=2)
+    assert {attack.on for attack in told.attacks} == {"the answers of all rounds"}
+    told = audit_student(run, lambda *_: None, count=2)
+    assert {attack.on for attack in told.attacks} == {"the student"}
+
+
+def test_any_run_s_student_is_attacked_by_what_it_sees(clinic, tmp_path):
     run = tmp_path / "run"
     simulate(hiding(clinic, **{"data.test_share": 0.5, "rounds": 1}), run, tiny.Quiet())
     told = audit_student(run, lambda *_: None, count=2)
@@ -166,11 +177,3 @@ def test_a_study_may_bring_its_own_folds(clinic):
     folded = prepare(hiding(clinic), own)
     assert folded.setting.student.proxy.shape == (10, 4)
     assert [len(each) for each in folded.as_students.data.clients] == [20, 20]
-
-
-def test_the_record_of_a_run_says_what_was_hidden(clinic, tmp_path):
-    simulate(hiding(clinic, rounds=1), tmp_path / "run", tiny.Quiet())
-    assert (
-        'columns = [\n    "scan",\n    "stress",\n]' in (tmp_path / "run/config.toml").read_text()
-    )
-    assert json.loads((tmp_path / "run/summary.json").read_text())["dataset"] == "clinic.csv"
