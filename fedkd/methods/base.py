@@ -33,6 +33,9 @@ class Card:
     one_shot: bool = False
     simulation_only: bool = False
     has_teachers: bool = True
+    privileged: bool = False
+    """Whether the student may see fewer columns than the teachers: none of these becomes the
+    student, and where the method trains it without `ctx.distil`, it shows it `students_view`."""
     counts: tuple[Count, ...] = ()
     """Facts about private data that are sent beside the knowledge; each is paid for under DP."""
     client_units: bool = False

@@ -48,7 +48,8 @@ class FedKD(Method):
     update is what the client's training changed, not one gradient; it is averaged by example count.
     Of the paper's hidden losses there is the one on the last features, with a learned matrix; those
     on attention maps and embeddings suit transformers and are left out. A client that missed the
-    last round receives the whole mentee.
+    last round receives the whole mentee. Privileged columns are for the mentor's eyes; the mentee,
+    which is the student, learns of them by what the mentor answers.
     """
 
     card = Card(
@@ -57,6 +58,7 @@ class FedKD(Method):
         needs="the student's model at all clients, beside a model of each client's own",
         returns="the averaged update, cut to its leading singular vectors too",
         counts=("example count",),
+        privileged=True,
         no_dp="mentor and mentee learn from each other on private data, by weights that are means "
         "over a batch, so that no record's gradient stands alone",
     )
@@ -64,12 +66,14 @@ class FedKD(Method):
     params: FedKDParams
 
     def check(self, setting: Setting) -> None:
-        for spec in (*setting.experiment.clients.models, setting.experiment.student.model):
+        for spec in setting.experiment.clients.models:
             feature_width(setting.build(spec, purpose="specification"))
+        student = setting.experiment.student.model
+        feature_width(setting.student.build(student, purpose="specification"))
 
     def expects(self, setting: Setting, client: int) -> Expected:
         specs = {"count": setting.example_count}
-        for key, spec in setting.model_specs(setting.experiment.student.model).items():
+        for key, spec in setting.student.model_specs(setting.experiment.student.model).items():
             name = key.removeprefix("model/")
             if low_rank.most_rank(spec.shape):
                 specs[f"factors/{name}"] = TensorSpec(
@@ -85,9 +89,9 @@ class FedKD(Method):
 
     def probe(self, setting: Setting, client: int, upload: Tensors, x: Tensor) -> Tensor | None:
         # On top of the first mentee, not the round's: what overflows does so on either.
-        mentee = setting.build(setting.experiment.student.model, purpose="student")
+        mentee = setting.student.build(setting.experiment.student.model, purpose="student")
         mentee.load_state_dict(_moved(mentee.state_dict(), upload))
-        return evaluate.logits(mentee, x)
+        return evaluate.logits(mentee, setting.students_view(x))
 
     def begin(self, ctx: ServerContext) -> Broadcast:
         return Broadcast(common=prefixed("model", ctx.student.state_dict()))
@@ -95,7 +99,8 @@ class FedKD(Method):
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
         start = group("model", broadcast) or _moved(group("mentee", ctx.state), broadcast)
         ctx.keep("mentee", start)
-        mentee = ctx.setting.build(ctx.setting.experiment.student.model, purpose="specification")
+        student = ctx.setting.experiment.student.model
+        mentee = ctx.setting.student.build(student, purpose="specification")
         mentee.load_state_dict(start)
         self._learn(ctx, mentee)
         update = _update(start, mentee.state_dict(), energy=self._energy(ctx.setting, ctx.round))
@@ -128,7 +133,8 @@ class FedKD(Method):
             return mutual(*shown, y, match, hidden=self.params.hidden)
 
         together = nn.ModuleList([mentor, mentee, match])
-        ctx.fit(together, (ctx.data.x, ctx.data.x, ctx.data.y), loss)
+        seen = ctx.setting.students_view(ctx.data.x)
+        ctx.fit(together, (ctx.data.x, seen, ctx.data.y), loss)
         ctx.keep("match", match.state_dict())
 
 
