@@ -72,7 +72,10 @@ def test_rows_are_fitted_by_linear_layers():
 
 @pytest.mark.parametrize(
     ("how", "message"),
-    [({"layer": "stage_1"}, "'stage_1': did you mean 'stage1'"), ({"block": "norm"}, "'norm': did you mean 'norm2'")],
+    [
+        ({"layer": "stage_1"}, "'stage_1': did you mean 'stage1'"),
+        ({"block": "norm"}, "'norm': did you mean 'norm2'"),
+    ],
 )
 def test_a_misspelt_layer_or_block_is_named(how, message):
     with pytest.raises(ConfigError, match=message):
