@@ -1,8 +1,9 @@
 """An experiment: what one TOML file says, validated to the last key.
 
-`load` reads a file, `Experiment.to_toml` writes the complete, resolved experiment back. A method's
-own parameters stay a plain table here; the method validates them (`fedkd.methods.resolve`), so this
-file does not grow with the methods.
+A file is a federation (`Experiment`) or one party's distillation (`Distillation`). `load` reads the
+one, `load_distillation` the other, `to_toml` writes it back complete and resolved. The parameters
+of a method, a way or a form of knowledge stay a plain table here; who owns them validates them
+(`fedkd.methods.resolve`, `fedkd.learning.ways.resolve`), so this file does not grow with them.
 """
 
 import json
@@ -27,6 +28,8 @@ from fedkd.errors import ConfigError
 from fedkd.explain import explain
 
 M = TypeVar("M", bound=BaseModel)
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""What an experiment may be called: it names a folder."""
 
 
 class Frozen(BaseModel):
@@ -124,8 +127,8 @@ class Dirichlet(Frozen):
 Partition = Annotated[Iid | Shards | Natural | Dirichlet, Field(discriminator="scheme")]
 
 
-class Data(Frozen):
-    """Where data comes from and how it is split among the clients."""
+class Source(Frozen):
+    """Where data comes from, and what is held out for testing."""
 
     name: str = "fashion-mnist-sample"
     """A known name, such as `fashion-mnist-sample`, or the path of an .npz or .csv file."""
@@ -137,6 +140,11 @@ class Data(Frozen):
     """CSV: of cells without a value; `indicate`: 0, and a column `X?` more for each column `X`."""
     test_share: float = Field(default=0.2, gt=0, lt=1)
     """CSV and hospitals: the share of rows held out for testing."""
+
+
+class Data(Source):
+    """Where data comes from and how it is split among the clients."""
+
     public: PublicData | None = None
     partition: Partition = Dirichlet(scheme="dirichlet")
 
@@ -175,29 +183,25 @@ class Student(Frozen):
     model: ModelSpec = ModelSpec(name="lenet5")
 
 
-class MethodChoice(Frozen):
-    """A federated method by name or import path; every other key is the method's own parameter."""
+class Choice(Frozen):
+    """Something by name; every other key is its own parameter."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     name: str = Field(min_length=1)
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The method's own parameters, validated by the method."""
+        """Its own parameters, validated by whoever has the name."""
         return dict(self.model_extra or {})
 
 
-class Privacy(Frozen):
-    """What is protected, how much of it may be spent, and how. Only `none` protects nothing.
+class MethodChoice(Choice):
+    """A federated method by name or import path; every other key is the method's own parameter."""
 
-    `record`: each client's teacher learns by DP-SGD, so that whatever comes from it hides any one
-    record. `client-votes`, `client-logits`: the server, which is trusted, adds noise to what it
-    combines, so that the student hides any one client.
-    """
 
-    unit: Literal["none", "record", "client-votes", "client-logits"] = "none"
-    epsilon: float | None = Field(default=None, gt=0)
-    """The budget: the most that one data set may ever cost. Naming one makes the unit `record`."""
+class DPSGD(Frozen):
+    """How noise is added to the training of a model, and where it is accounted for."""
+
     delta: float = Field(default=1e-5, gt=0, lt=1)
     """Well below one over the number of units that are hidden."""
     noise_multiplier: float | None = Field(default=None, gt=0)
@@ -208,12 +212,25 @@ class Privacy(Frozen):
     """`record`: the probability with which a step takes each record; public, equal for all."""
     batch_size: int | None = Field(default=None, ge=1)
     """`record`: what a step's noisy sum is divided by; public; that of training unless given."""
+    ledger: str | None = Field(default=None, min_length=1)
+    """A folder for the ledgers, so that all runs share one budget; the run's own unless given."""
+
+
+class Privacy(DPSGD):
+    """What is protected, how much of it may be spent, and how. Only `none` protects nothing.
+
+    `record`: each client's teacher learns by DP-SGD, so that whatever comes from it hides any one
+    record. `client-votes`, `client-logits`: the server, which is trusted, adds noise to what it
+    combines, so that the student hides any one client.
+    """
+
+    unit: Literal["none", "record", "client-votes", "client-logits"] = "none"
+    epsilon: float | None = Field(default=None, gt=0)
+    """The budget: the most that one data set may ever cost. Naming one makes the unit `record`."""
     count_noise: float = Field(default=10.0, gt=0)
     """`record`: the scale of the Laplace noise on a count, in records; each count is sent once."""
     spare_rounds: int = Field(default=0, ge=0)
     """Rounds paid for beyond those planned: one is used up where a crash cuts off a training."""
-    ledger: str | None = Field(default=None, min_length=1)
-    """A folder for the ledgers, so that all runs share one budget; the run's own unless given."""
 
     @model_validator(mode="before")
     @classmethod
@@ -255,7 +272,7 @@ class Output(Frozen):
 class Experiment(Frozen):
     """One experiment, complete."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
+    name: str = Field(pattern=NAME, max_length=80)
     seed: int = Field(default=0, ge=0)
     rounds: int = Field(default=1, ge=1)
     data: Data = Data()
@@ -286,11 +303,95 @@ class Experiment(Frozen):
         return self.model_dump_json(exclude_none=True)
 
 
+class Trained(Frozen):
+    """A model and how it is trained."""
+
+    model: ModelSpec = ModelSpec(name="lenet5")
+    training: Optimisation = Optimisation()
+
+
+class RecordPrivacy(DPSGD):
+    """What may be spent so that a student hides any one record of its training data."""
+
+    epsilon: float = Field(gt=0)
+    """The budget: the most that one data set may ever cost."""
+
+
+class Teacher(Trained):
+    """A teacher, trained at the run's start or given."""
+
+    weights: str | None = Field(default=None, min_length=1)
+    """Given: a run folder, whose student it is, or a .safetensors file with weights of `model`."""
+    data: Literal["private", "public"] = "private"
+    """What given weights were learned from; under [privacy] it must have been public data."""
+
+
+class WayChoice(Choice):
+    """How the student learns, by name; every other key is the way's own parameter."""
+
+
+class Knowledge(Choice):
+    """A form of knowledge by name, and the layers it looks at; other keys are its parameters."""
+
+    student: tuple[str, ...] = ()
+    """The student's layers; the form's own default unless named."""
+    teacher: tuple[str, ...] = ()
+    """The teacher's layers, one for each of the student's."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_layer(cls, value: Any) -> Any:
+        """A single layer may stand without brackets."""
+        if not isinstance(value, Mapping):
+            return value
+        sides = {key: value[key] for key in ("student", "teacher") if key in value}
+        lists = {k: (v,) if isinstance(v, str) else v for k, v in sides.items()}
+        return {**value, **{k: tuple(v) if isinstance(v, list) else v for k, v in lists.items()}}
+
+
+class Distillation(Frozen):
+    """One party's distillation, complete."""
+
+    name: str = Field(pattern=NAME, max_length=80)
+    seed: int = Field(default=0, ge=0)
+    plain: bool = True
+    """Whether the student is trained on labels alone as well, to be compared with."""
+    data: Source = Source()
+    teachers: tuple[Teacher, ...] = ()
+    student: Trained = Trained()
+    way: WayChoice = WayChoice(name="offline")
+    knowledge: tuple[Knowledge, ...] = ()
+    privacy: RecordPrivacy | None = None
+    output: Output = Output()
+
+    def to_toml(self) -> str:
+        """The complete distillation as TOML; `load_distillation` reads it back equal."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
 def load(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
     """Read an experiment from a TOML file, with `key.path=value` overrides on top.
 
     Raises:
         ConfigError: the file is missing or no TOML, or a key or value in it is wrong.
+    """
+    return parse(read(path, overrides))
+
+
+def load_distillation(path: Path | str, overrides: Sequence[str] = ()) -> Distillation:
+    """As `load`, of one party's distillation.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    return validate(Distillation, read(path, overrides))
+
+
+def read(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The table that a TOML file holds, with `key.path=value` overrides on top.
+
+    Raises:
+        ConfigError: the file is missing or no TOML, or an override is not understood.
     """
     path = Path(path)
     try:
@@ -305,7 +406,7 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
         raise ConfigError(f"experiment {str(path)!r} is not valid TOML: {error}") from error
     for override in overrides:
         _override(table, override)
-    return parse(table)
+    return table
 
 
 def parse(table: Mapping[str, Any]) -> Experiment:
@@ -366,8 +467,26 @@ def _override(table: dict[str, Any], text: str) -> None:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except ValueError:
         parsed = value  # a bare word is a string: --set method.name=dsfl
+    place: Any = table
     for key in keys[:-1]:
-        table = table.setdefault(key, {})
-        if not isinstance(table, dict):
-            raise ConfigError(f"override {text!r}: {key!r} is a value, not a section")
-    table[keys[-1]] = parsed
+        place = _inside(place, key, text)
+    place[_index(place, keys[-1], text)] = parsed
+
+
+def _inside(place: Any, key: str, text: str) -> Any:
+    """The section `key`; in a list of sections, such as `[[knowledge]]`, the one of that number."""
+    index = _index(place, key, text)
+    inner = place[index] if isinstance(place, list) else place.setdefault(index, {})
+    if not isinstance(inner, dict | list):
+        raise ConfigError(f"override {text!r}: {key!r} is a value, not a section")
+    return inner
+
+
+def _index(place: Any, key: str, text: str) -> Any:
+    if not isinstance(place, list):
+        return key
+    if key not in map(str, range(len(place))):
+        raise ConfigError(
+            f"override {text!r}: {key!r} is none of {len(place)} entries, counted from 0"
+        )
+    return int(key)

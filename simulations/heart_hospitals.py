@@ -8,8 +8,8 @@ anew in each repeat; a model is measured on each hospital's test patients by the
 curve.
 
 A share of the training patients (a quarter, half, four fifths) is the proxy set: they had their
-tests, and nobody uses their diagnoses, in no arm but `FedAvg, more labels`, whose hospitals train on
-them too.
+tests, and nobody uses their diagnoses, in no arm but `FedAvg, more labels`, whose hospitals train
+on them too.
 
 Nothing is tuned. All models are logistic regressions under the same training, fixed beforehand: ten
 rounds of ten epochs, SGD 0.05 with momentum and cosine, batch 32, weight decay 0.01; of the

@@ -14,12 +14,11 @@ from flwr.serverapp import Grid
 
 from fedkd.errors import BudgetError, FederationError, MessageError, QuorumError
 from fedkd.exchange.codec import decode, encode
-from fedkd.exchange.messages import Broadcast, Tensors, group
+from fedkd.exchange.messages import Broadcast, Tensors
 from fedkd.federation import compat, report, wire
 from fedkd.federation.answers import Answers, Observer
 from fedkd.federation.client import ACTION
 from fedkd.federation.world import World
-from fedkd.learning import evaluate
 
 log = logging.getLogger(__name__)
 
@@ -242,15 +241,11 @@ def _note_standing(standing: wire.Standing | None, client: int, answers: Answers
 
 
 def _probe(world: World, client: int, upload: Tensors) -> None:
-    """Refuse a model that overflows: averaged or distilled, it would end the run for all.
+    """Refuse a model that overflows.
 
     Raises:
         MessageError: its answers are not finite.
     """
-    if weights := group("model", upload):
-        spec = world.experiment.client_model(client)
-        model = world.setting.build(spec, purpose="specification")
-        model.load_state_dict(weights)
-        answers = evaluate.logits(model, world.data.test.x[:_PROBES])
-        if not bool(torch.isfinite(answers).all()):
-            raise MessageError("field 'model': its answers are NaN or infinity")
+    answers = world.method.probe(world.setting, client, upload, world.data.test.x[:_PROBES])
+    if answers is not None and not bool(torch.isfinite(answers).all()):
+        raise MessageError("field 'model': its answers are NaN or infinity")

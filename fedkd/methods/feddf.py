@@ -1,7 +1,5 @@
 """Ensemble distillation for model fusion."""
 
-from functools import partial
-
 from pydantic import Field
 from torch import Tensor
 
@@ -9,9 +7,9 @@ from fedkd.config import Frozen, ModelSpec, Optimisation
 from fedkd.exchange.aggregation import average_models
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
-from fedkd.knowledge import label
 from fedkd.learning.multi_teacher import Ensemble
 from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.methods.label_loss import LabelLoss, label_loss
 
 
 class FedDFParams(Frozen):
@@ -23,6 +21,8 @@ class FedDFParams(Frozen):
     """How each fused model is distilled from the ensemble."""
     temperature: float = Field(default=1.0, gt=0)
     """The distillation temperature."""
+    loss: LabelLoss = "kd"
+    """By which form of knowledge fused models learn: see docs/knowledge.md."""
 
 
 class FedDF(Method):
@@ -70,15 +70,15 @@ class FedDF(Method):
             with ctx.clock.phase("ask the ensemble"):
                 targets = ensemble.answer(ctx.setting.proxy)
             ctx.measure_ensemble(ensemble.answer)
-        kd = partial(label.kd, temperature=self.params.temperature)
+        loss = label_loss(self.params.loss, temperature=self.params.temperature)
         own = _students_group(ctx.setting)
         for spec in _groups(ctx.setting):
             fused = ctx.student if spec == own else ctx.setting.build(spec, purpose="group")
             fused.load_state_dict(_average(ctx, spec, uploads))
-            ctx.distil(ctx.setting.proxy, targets, kd, self.params.student, model=fused)
+            ctx.distil(ctx.setting.proxy, targets, loss, self.params.student, model=fused)
             ctx.state.update(prefixed(f"group/{spec}", fused.state_dict()))
         if own is None:
-            ctx.distil(ctx.setting.proxy, targets, kd, self.params.student)
+            ctx.distil(ctx.setting.proxy, targets, loss, self.params.student)
         return _to_groups(ctx)
 
 

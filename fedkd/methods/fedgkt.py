@@ -91,6 +91,11 @@ class FedGKT(Method):
             "count": setting.example_count,
         }
 
+    def probe(self, setting: Setting, client: int, upload: Tensors, x: Tensor) -> Tensor | None:
+        front, _ = self._parts(setting)
+        front.load_state_dict(group("front", upload))
+        return evaluate.logits(front, x)
+
     def begin(self, ctx: ServerContext) -> Broadcast:
         front, _ = split(ctx.student, self.params.layer)
         return Broadcast(common=prefixed("front", front.state_dict()))

@@ -18,6 +18,7 @@ from fedkd.exchange.messages import (
     prefixed,
 )
 from fedkd.knowledge import feature, label
+from fedkd.learning import evaluate
 from fedkd.learning.observe import feature_width, with_features
 from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.privacy.events import Unprotected
@@ -85,6 +86,12 @@ class FedKD(Method):
             else:
                 specs[f"whole/{name}"] = spec
         return specs
+
+    def probe(self, setting: Setting, client: int, upload: Tensors, x: Tensor) -> Tensor | None:
+        # On top of the first mentee, not the round's: what overflows does so on either.
+        mentee = setting.build(setting.experiment.student.model, purpose="student")
+        mentee.load_state_dict(_moved(mentee.state_dict(), upload))
+        return evaluate.logits(mentee, x)
 
     def begin(self, ctx: ServerContext) -> Broadcast:
         return Broadcast(common=prefixed("model", ctx.student.state_dict()))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fedkd.config import Frozen, Optimisation
 from fedkd.errors import ConfigError
-from fedkd.exchange.aggregation import mean, mean_by_class
+from fedkd.exchange.aggregation import by_class_shares, mean_by_class
 from fedkd.exchange.codec import Expected, TensorSpec, half
 from fedkd.exchange.messages import Broadcast, PostProcessing, Release, Tensors, Upload, Value
 from fedkd.knowledge import label
@@ -31,7 +31,7 @@ class FedProtoParams(Frozen):
     student: Optimisation = Optimisation(epochs=10)
     """How the server distils the clients' answers into the student."""
     temperature: float = Field(default=1.0, gt=0)
-    """The student's distillation temperature."""
+    """What squared distances are divided by before they become probabilities."""
 
 
 class FedProto(Method):
@@ -41,8 +41,9 @@ class FedProto(Method):
 
     A feature is what enters a model's last linear layer. The paper has no global model; the student
     is ours: clients also answer the proxy set by the paper's rule of the nearest prototype, with
-    logits minus the squared distances, and the server distils their mean. A class of which there
-    is no prototype is taken to be as far as the farthest.
+    logits minus the squared distances, and the server distils the mean of their probabilities, in
+    which a client counts for a class by its share of the samples. A class of which there is no
+    prototype is taken to be as far as the farthest.
     """
 
     card = Card(
@@ -74,7 +75,7 @@ class FedProto(Method):
         return {
             "prototypes": TensorSpec(shape, low=-_LARGEST, high=_LARGEST),
             "counts": setting.class_counts,
-            "logits": TensorSpec((len(setting.proxy), setting.classes), torch.float16),
+            "logits": TensorSpec((len(setting.proxy), setting.classes), torch.float16, high=0),
         }
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
@@ -108,9 +109,10 @@ class FedProto(Method):
             prototypes = torch.where(known[:, None], prototypes, ctx.state["prototypes"])
             known = known | ctx.state["known"]
         ctx.state.update(prototypes=prototypes, known=known)
-        answers = mean(torch.stack([upload["logits"] for upload in uploads.values()]))
-        kd = partial(label.kd, temperature=self.params.temperature)
-        ctx.distil(ctx.setting.proxy, answers, kd, self.params.student)
+        answers = torch.stack([upload["logits"] for upload in uploads.values()]).float()
+        said = torch.softmax(answers / self.params.temperature, dim=2)
+        targets = by_class_shares(said, counts)
+        ctx.distil(ctx.setting.proxy, targets, label.soft_cross_entropy, self.params.student)
         return Broadcast(common={"prototypes": prototypes, "known": known})
 
 

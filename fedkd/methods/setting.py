@@ -72,7 +72,6 @@ class Setting:
     seen: tuple[int, ...] | None = None
     """The columns that the student sees, where `clients.privileged` hides others; None: all."""
     _specs: dict[str, Expected] = field(default_factory=dict, repr=False)
-    _widths: dict[str, int] = field(default_factory=dict, repr=False)
 
     def build(self, spec: ModelSpec, *, purpose: str, client: int | None = None) -> nn.Module:
         """A fresh model, initialised from the stream of (client, purpose)."""
@@ -92,9 +91,7 @@ class Setting:
         if self.seen is None:
             return self
         public = None if self.public is None else self.students_view(self.public)
-        return replace(
-            self, shape=(len(self.seen),), public=public, seen=None, _specs={}, _widths={}
-        )
+        return replace(self, shape=(len(self.seen),), public=public, seen=None, _specs={})
 
     @property
     def proxy(self) -> Tensor:
@@ -162,9 +159,11 @@ class Setting:
     def feature_width(self, client: int) -> int:
         """How wide the features of this client's model are: see `observe.feature_width`."""
         spec = self.experiment.client_model(client)
-        if str(spec) not in self._widths:
-            self._widths[str(spec)] = feature_width(self.build(spec, purpose="specification"))
-        return self._widths[str(spec)]
+        key = f"features of {spec}"
+        if key not in self._specs:
+            width = feature_width(self.build(spec, purpose="specification"))
+            self._specs[key] = {"features": TensorSpec((width,))}
+        return self._specs[key]["features"].shape[0]
 
     def cohort(self, round: int) -> list[int]:
         """The clients that are asked in a round, in ascending order."""

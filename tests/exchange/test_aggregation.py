@@ -5,7 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedkd.exchange.aggregation import average_models, entropy_reduction, mean, mean_by_class
+from fedkd.exchange.aggregation import (
+    average_models,
+    by_class_shares,
+    entropy_reduction,
+    mean,
+    mean_by_class,
+)
 
 client_counts = st.lists(st.integers(0, 10**9), min_size=1, max_size=6).filter(any)
 
@@ -152,3 +158,27 @@ def test_the_mean_by_class_is_that_of_all_samples_together(
     for c in range(classes):
         mine = pooled[pooled_y == c]
         torch.testing.assert_close(found[c], mine.mean(dim=0) if len(mine) else torch.zeros(3))
+
+
+@given(clients=st.integers(1, 4), classes=st.integers(1, 4), seed=st.integers(0, 99))
+def test_a_client_counts_for_a_class_by_its_share_of_the_samples(
+    clients: int, classes: int, seed: int
+) -> None:
+    draws = generator(seed)
+    said = torch.rand(clients, 3, classes, generator=draws).add(0.01).softmax(dim=2)
+    counts = torch.randint(0, 5, (clients, classes), generator=draws)
+    counts[0, 0] += 1
+    found = by_class_shares(said, counts)
+    for n in range(3):
+        row = []
+        for c in range(classes):
+            held = [int(count) for count in counts[:, c]]
+            total = sum(h * float(said[k, n, c]) for k, h in enumerate(held))
+            row.append(total / sum(held) if sum(held) else 0.0)
+        expected = torch.tensor([value / sum(row) for value in row])
+        torch.testing.assert_close(found[n], expected)
+
+
+def test_of_classes_that_nobody_holds_alone_nothing_is_said() -> None:
+    found = by_class_shares(torch.tensor([[[0.0, 1.0]]]), torch.tensor([[3, 0]]))
+    assert torch.equal(found, torch.zeros(1, 2))

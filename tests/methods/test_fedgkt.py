@@ -179,3 +179,15 @@ def test_a_layer_that_is_not_there_is_refused_with_those_that_are(method: dict[s
 def test_unlike_models_are_refused() -> None:
     with pytest.raises(ConfigError, match="cannot take unlike ones"):
         built(models=[SMALL, "mlp"])
+
+
+def test_a_front_that_overflows_is_found_before_it_is_averaged() -> None:
+    fed = built()
+    upload = fed.wire(0, fed.ask(0, 1, fed.begin()))
+    answers = fed.method.probe(fed.setting, 0, upload, fed.test.x[:4])
+    assert answers is not None
+    assert answers.isfinite().all()
+    huge = {**upload, "front/hidden1.weight": torch.full((12, 5), 3e38)}
+    answers = fed.method.probe(fed.setting, 0, huge, fed.test.x[:4])
+    assert answers is not None
+    assert not answers.isfinite().all()

@@ -161,3 +161,17 @@ def test_training_that_changes_nothing_sends_next_to_nothing() -> None:
 def test_a_model_without_a_linear_layer_is_refused() -> None:
     with pytest.raises(ConfigError, match="model 'Sequential' has no linear layer"):
         with_features(nn.Sequential(nn.Flatten()), torch.zeros(3, 5))
+
+
+def test_an_update_that_overflows_is_found_before_it_is_averaged() -> None:
+    fed = built()
+    upload = fed.wire(0, fed.ask(0, 1, fed.begin()))
+    x = fed.test.x[:4]
+    answers = fed.method.probe(fed.setting, 0, upload, x)
+    assert answers is not None
+    assert answers.isfinite().all()
+    rows = torch.full_like(upload["factors/hidden2.weight"], low_rank.LARGEST)
+    huge = {**upload, "whole/hidden1.bias": torch.full((9,), 3e38), "factors/hidden2.weight": rows}
+    answers = fed.method.probe(fed.setting, 0, huge, x)
+    assert answers is not None
+    assert not answers.isfinite().all()

@@ -85,7 +85,9 @@ def test_the_global_prototype_is_the_mean_of_all_samples_not_of_all_clients() ->
 
 
 def test_a_class_that_nobody_holds_never_becomes_a_prototype() -> None:
-    fed = built([[0, 1]] * 3, method={"student": {"epochs": 60, "learning_rate": 0.1}})
+    fed = built(
+        [[0, 1]] * 3, method={"student": {"epochs": 60, "learning_rate": 0.1}, "temperature": 0.1}
+    )
     broadcast = fed.begin()
     for number in (1, 2, 3):
         broadcast, _ = fed.round(number, broadcast)
@@ -163,3 +165,19 @@ def test_unlike_widths_are_refused_by_name() -> None:
         fed.method.check(fed.setting)
     assert "(mlp(hidden=[12]): 12, mlp(hidden=[16]): 16)" in str(caught.value)
     built().method.check(built().setting)
+
+
+def test_the_student_learns_what_those_who_hold_a_class_say_of_it() -> None:
+    fit = {"epochs": 400, "batch_size": 30, "optimiser": "adam", "learning_rate": 0.02}
+    fed = built(method={"student": fit, "temperature": 2.0})
+    uploads = {c: fed.wire(c, ask(fed, c, Broadcast())) for c in range(3)}
+    rows = len(fed.setting.proxy)
+    # Client 0 knows class 0, the others class 1, and each finds its own class in every picture.
+    for client, (near, holds) in enumerate([(0, [9, 0, 0]), (1, [0, 9, 0]), (1, [0, 9, 0])]):
+        logits = torch.full((rows, CLASSES), -8.0)
+        logits[:, near] = 0
+        uploads[client] |= {"logits": logits.half(), "counts": torch.tensor(holds)}
+    fed.method.server(fed.server_context(), uploads)
+    with evaluating(fed.student), torch.no_grad():
+        said = fed.student(fed.setting.proxy).softmax(dim=1).mean(dim=0)
+    torch.testing.assert_close(said, torch.tensor([0.5, 0.5, 0.0]), atol=0.03, rtol=0)
