@@ -89,9 +89,9 @@ class FedKD(Method):
 
     def probe(self, setting: Setting, client: int, upload: Tensors, x: Tensor) -> Tensor | None:
         # On top of the first mentee, not the round's: what overflows does so on either.
-        mentee = setting.build(setting.experiment.student.model, purpose="student")
+        mentee = setting.student.build(setting.experiment.student.model, purpose="student")
         mentee.load_state_dict(_moved(mentee.state_dict(), upload))
-        return evaluate.logits(mentee, x)
+        return evaluate.logits(mentee, setting.students_view(x))
 
     def begin(self, ctx: ServerContext) -> Broadcast:
         return Broadcast(common=prefixed("model", ctx.student.state_dict()))

@@ -53,6 +53,7 @@ class FedProto(Method):
         needs="models whose last features are equally wide, and a proxy set",
         returns="the mean feature of each class over all clients",
         needs_public=True,
+        privileged=True,
         counts=("class counts",),
         no_dp="prototypes are means of private records' features, a release of its own that DP-SGD "
         "on the teacher does not cover",

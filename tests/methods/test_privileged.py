@@ -20,6 +20,7 @@ TINY: dict[str, dict[str, Any]] = {
     "dsfl": {"public_per_round": 20, "student": {"epochs": 40, "learning_rate": 0.2}},
     "feddf": {"student": {"epochs": 40, "optimiser": "adam", "learning_rate": 0.01}},
 }
+TINY["fedproto"] = {"temperature": 0.1, "student": {"epochs": 40, "learning_rate": 0.2}}
 TINY["fedkd"] = {}
 ABLE = [name for name in BUILT_IN if methods.find(name).card.privileged]
 DISTIL = [name for name in ABLE if name != "fedkd"]
@@ -29,7 +30,8 @@ DISTIL = [name for name in ABLE if name != "fedkd"]
 def hiding(name: str, **changes: Any) -> Federation:
     """Three clients, some of whom have the student's architecture."""
     privileged = {"columns": ["b", "e"]}
-    models = [SMALL, WIDE, SMALL]
+    other = {"name": "mlp", "hidden": [9, 12]} if name == "fedproto" else WIDE  # equal widths
+    models = [SMALL, other, SMALL]
     fed = federation({"name": name, **TINY[name]}, models=models, privileged=privileged, **changes)
     fed.setting = replace(fed.setting, seen=SEEN)
     fed.student = fed.setting.student.build(fed.setting.experiment.student.model, purpose="student")
