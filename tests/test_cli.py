@@ -218,11 +218,12 @@ def test_data_sets_are_listed_with_where_they_were_looked_for(run, here, monkeyp
     status, out, _ = run("data", "--json")
     sets = json.loads(out)
     assert status == 0
-    assert set(sets) == {"fashion-mnist-sample", "fashion-mnist", "mnist"}
+    assert set(sets) == {"fashion-mnist-sample", "fashion-mnist", "mnist", "heart-disease"}
     assert sets["fashion-mnist-sample"][0]["complete"]
     assert sets["mnist"][0] == {"folder": str(here / "mnist"), "complete": False}
     _, out, _ = run("data")
     assert str(here / "mnist") in out
+    assert "heart-disease  not here: get it first, see docs/data.md" in out
 
 
 HELP = {
