@@ -223,6 +223,7 @@ def test_data_sets_are_listed_with_where_they_were_looked_for(run, here, monkeyp
     assert sets["mnist"][0] == {"folder": str(here / "mnist"), "complete": False}
     _, out, _ = run("data")
     assert str(here / "mnist") in out
+    assert "heart-disease  not here: get it first, see docs/data.md" in out
 
 
 HELP = {
