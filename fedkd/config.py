@@ -1,8 +1,9 @@
 """An experiment: what one TOML file says, validated to the last key.
 
-`load` reads a file, `Experiment.to_toml` writes the complete, resolved experiment back. A method's
-own parameters stay a plain table here; the method validates them (`fedkd.methods.resolve`), so this
-file does not grow with the methods.
+A file is a federation (`Experiment`) or one party's distillation (`Distillation`). `load` reads the
+one, `load_distillation` the other, `to_toml` writes it back complete and resolved. The parameters
+of a method, a way or a form of knowledge stay a plain table here; who owns them validates them
+(`fedkd.methods.resolve`, `fedkd.learning.ways.resolve`), so this file does not grow with them.
 """
 
 import json
@@ -27,6 +28,8 @@ from fedkd.errors import ConfigError
 from fedkd.explain import explain
 
 M = TypeVar("M", bound=BaseModel)
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""What an experiment may be called: it names a folder."""
 
 
 class Frozen(BaseModel):
@@ -124,8 +127,8 @@ class Dirichlet(Frozen):
 Partition = Annotated[Iid | Shards | Natural | Dirichlet, Field(discriminator="scheme")]
 
 
-class Data(Frozen):
-    """Where data comes from and how it is split among the clients."""
+class Source(Frozen):
+    """Where data comes from, and what is held out for testing."""
 
     name: str = "fashion-mnist-sample"
     """`fashion-mnist-sample`, `fashion-mnist`, `mnist`, or the path of an .npz or .csv file."""
@@ -135,6 +138,11 @@ class Data(Frozen):
     """CSV: the column that says whose row it is; left out of the features."""
     test_share: float = Field(default=0.2, gt=0, lt=1)
     """CSV: the share of rows held out for testing."""
+
+
+class Data(Source):
+    """Where data comes from and how it is split among the clients."""
+
     public: PublicData | None = None
     partition: Partition = Dirichlet(scheme="dirichlet")
 
@@ -161,16 +169,20 @@ class Student(Frozen):
     model: ModelSpec = ModelSpec(name="lenet5")
 
 
-class MethodChoice(Frozen):
-    """A federated method by name or import path; every other key is the method's own parameter."""
+class Choice(Frozen):
+    """Something by name; every other key is its own parameter."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     name: str = Field(min_length=1)
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The method's own parameters, validated by the method."""
+        """Its own parameters, validated by whoever has the name."""
         return dict(self.model_extra or {})
+
+
+class MethodChoice(Choice):
+    """A federated method by name or import path; every other key is the method's own parameter."""
 
 
 class Privacy(Frozen):
@@ -241,7 +253,7 @@ class Output(Frozen):
 class Experiment(Frozen):
     """One experiment, complete."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
+    name: str = Field(pattern=NAME, max_length=80)
     seed: int = Field(default=0, ge=0)
     rounds: int = Field(default=1, ge=1)
     data: Data = Data()
@@ -272,11 +284,84 @@ class Experiment(Frozen):
         return self.model_dump_json(exclude_none=True)
 
 
+class Trained(Frozen):
+    """A model and how it is trained."""
+
+    model: ModelSpec = ModelSpec(name="lenet5")
+    training: Optimisation = Optimisation()
+
+
+class Teacher(Trained):
+    """A teacher, trained at the run's start or given."""
+
+    weights: str | None = Field(default=None, min_length=1)
+    """Given: a run folder, whose student it is, or a .safetensors file with weights of `model`."""
+
+
+class WayChoice(Choice):
+    """How the student learns, by name; every other key is the way's own parameter."""
+
+
+class Knowledge(Choice):
+    """A form of knowledge by name, and the layers it looks at; other keys are its parameters."""
+
+    student: tuple[str, ...] = ()
+    """The student's layers; the form's own default unless named."""
+    teacher: tuple[str, ...] = ()
+    """The teacher's layers, one for each of the student's."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_layer(cls, value: Any) -> Any:
+        """A single layer may stand without brackets."""
+        if not isinstance(value, Mapping):
+            return value
+        sides = ("student", "teacher")
+        return {k: [v] if k in sides and isinstance(v, str) else v for k, v in value.items()}
+
+
+class Distillation(Frozen):
+    """One party's distillation, complete."""
+
+    name: str = Field(pattern=NAME, max_length=80)
+    seed: int = Field(default=0, ge=0)
+    plain: bool = True
+    """Whether the student is trained on labels alone as well, to be compared with."""
+    data: Source = Source()
+    teachers: tuple[Teacher, ...] = ()
+    student: Trained = Trained()
+    way: WayChoice = WayChoice(name="offline")
+    knowledge: tuple[Knowledge, ...] = ()
+    output: Output = Output()
+
+    def to_toml(self) -> str:
+        """The complete distillation as TOML; `load_distillation` reads it back equal."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
 def load(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
     """Read an experiment from a TOML file, with `key.path=value` overrides on top.
 
     Raises:
         ConfigError: the file is missing or no TOML, or a key or value in it is wrong.
+    """
+    return parse(read(path, overrides))
+
+
+def load_distillation(path: Path | str, overrides: Sequence[str] = ()) -> Distillation:
+    """As `load`, of one party's distillation.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    return validate(Distillation, read(path, overrides))
+
+
+def read(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The table that a TOML file holds, with `key.path=value` overrides on top.
+
+    Raises:
+        ConfigError: the file is missing or no TOML, or an override is not understood.
     """
     path = Path(path)
     try:
@@ -291,7 +376,7 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
         raise ConfigError(f"experiment {str(path)!r} is not valid TOML: {error}") from error
     for override in overrides:
         _override(table, override)
-    return parse(table)
+    return table
 
 
 def parse(table: Mapping[str, Any]) -> Experiment:
@@ -352,8 +437,26 @@ def _override(table: dict[str, Any], text: str) -> None:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except ValueError:
         parsed = value  # a bare word is a string: --set method.name=dsfl
+    place: Any = table
     for key in keys[:-1]:
-        table = table.setdefault(key, {})
-        if not isinstance(table, dict):
-            raise ConfigError(f"override {text!r}: {key!r} is a value, not a section")
-    table[keys[-1]] = parsed
+        place = _inside(place, key, text)
+    place[_index(place, keys[-1], text)] = parsed
+
+
+def _inside(place: Any, key: str, text: str) -> Any:
+    """The section `key`; in a list of sections, such as `[[knowledge]]`, the one of that number."""
+    index = _index(place, key, text)
+    inner = place[index] if isinstance(place, list) else place.setdefault(index, {})
+    if not isinstance(inner, dict | list):
+        raise ConfigError(f"override {text!r}: {key!r} is a value, not a section")
+    return inner
+
+
+def _index(place: Any, key: str, text: str) -> Any:
+    if not isinstance(place, list):
+        return key
+    if key not in map(str, range(len(place))):
+        raise ConfigError(
+            f"override {text!r}: {key!r} is none of {len(place)} entries, counted from 0"
+        )
+    return int(key)

@@ -30,6 +30,7 @@ from fedkd.config import (
     Student,
 )
 from fedkd.errors import ConfigError
+from fedkd.learning.prepared import prepare
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 MINIMAL: dict[str, Any] = {"name": "a", "clients": {"count": 2}, "method": {"name": "fedavg"}}
@@ -369,8 +370,21 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         assert repr(str(path)) in str(caught.value)
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+DISTILLATIONS = [path for path in sorted(CONFIGS.glob("*.toml")) if "way" in config.read(path)]
+FEDERATIONS = [path for path in sorted(CONFIGS.glob("*.toml")) if path not in DISTILLATIONS]
+
+
+@pytest.mark.parametrize("path", FEDERATIONS, ids=lambda path: path.stem)
 def test_the_experiments_that_ship_are_valid(path: Path) -> None:
     _, complete = methods.resolve(config.load(path))
     assert config.parse(tomllib.loads(complete.to_toml())) == complete
     assert methods.resolve(complete)[1] == complete
+
+
+@pytest.mark.parametrize("path", DISTILLATIONS, ids=lambda path: path.stem)
+def test_the_distillations_that_ship_are_valid(path: Path, tmp_path: Path) -> None:
+    complete = prepare(config.load_distillation(path)).distillation
+    (tmp_path / "config.toml").write_text(complete.to_toml(), encoding="utf-8")
+    again = config.load_distillation(tmp_path / "config.toml")
+    assert again == complete
+    assert prepare(again).distillation == complete

@@ -99,6 +99,30 @@ def simulate(
 
 
 @app.command()
+def distil(
+    config: Config,
+    *,
+    override: Override = None,
+    folder: RunDir = None,
+    resume: Resume = False,
+) -> None:
+    """Distil for one party: a given or trained teacher, a smaller student, any form and way.
+
+    Writes a run folder: the resolved config, every epoch, the student, and report.html.
+    """
+    from fedkd.config import load_distillation
+    from fedkd.runs import tables
+    from fedkd.runs.bar import progress
+    from fedkd.runs.distil import distil as run
+
+    distillation = load_distillation(config, override or ())
+    path = folder or Path(distillation.output.folder) / distillation.name
+    with progress(out) as notify:
+        summary = run(distillation, path, notify, resume=resume)
+    out.print(tables.distilled(summary))
+
+
+@app.command()
 def compare(
     config: Config,
     *,

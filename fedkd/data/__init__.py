@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 
-def load(data: config.Data, *, seed: int) -> Dataset:
+def load(data: config.Source, *, seed: int) -> Dataset:
     """The data set that `data.name` says: a known name, or the path of an .npz or .csv file.
 
     Args:

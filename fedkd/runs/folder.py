@@ -6,23 +6,18 @@ bits.
 """
 
 import json
-import os
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-import fedkd
 from fedkd import config
 from fedkd.config import Experiment
 from fedkd.data.types import FederatedData, Samples
-from fedkd.errors import ConfigError, RunFolderError
+from fedkd.errors import RunFolderError
 from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Broadcast, Tensors, group, prefixed
 from fedkd.federation.answers import Record
@@ -30,10 +25,12 @@ from fedkd.federation.rounds import Checkpoint
 from fedkd.federation.state import DiskState
 from fedkd.federation.wire import Standing
 from fedkd.files import write_atomically
+from fedkd.runs.place import append, begin, check_free, check_same, write_json
 
 DEPLOYMENT = "deployment.json"
 """The file of a run that was deployed: who took part, and how it goes on (`submit.py`)."""
 _GENERATED_PER_CLASS = 10
+_OWN = ("checkpoints", "environment.json", "partition.json")
 
 
 class RunFolder:
@@ -53,29 +50,17 @@ class RunFolder:
         Raises:
             RunFolderError: the folder exists and `resume` is off, or it holds another experiment.
         """
-        if self.path.exists() and not resume:
-            raise RunFolderError(
-                f"run folder {str(self.path)!r} exists: "
-                "go on with --resume, or name another with --out"
-            )
+        check_free(self.path, _OWN, resume=resume)
         # In a deployment nobody sees the others' data, so nobody knows how it is split.
         counts = data.counts().tolist() if any(len(own) for own in data.clients) else []
         partition = {"classes": list(data.class_names), "counts": counts}
         if (self.path / "config.toml").exists():
-            self._check_same(experiment)
+            # Where and how fast a run runs does not change its result, so it may change on resume.
+            check_same(self.path, experiment, config.load, free={"engine", "output"})
             self._check_data(partition)
             return
-        if foreign := self._foreign():
-            raise RunFolderError(
-                f"folder {str(self.path)!r} is no run folder, it holds {foreign!r}: "
-                "name another with --out"
-            )
-        try:
-            self.states.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunFolderError(f"run folder {str(self.path)!r}: {error.strerror}") from error
-        self._write_json("environment.json", _environment())
-        self._write_json("partition.json", partition)
+        begin(self.path, self.states)
+        write_json(self.path / "partition.json", partition)
         write_atomically(self.path / "config.toml", experiment.to_toml())
 
     def records(self) -> list[Record]:
@@ -115,16 +100,13 @@ class RunFolder:
         """Keep a finished round."""
         if generated is not None:
             write_atomically(self.path / "generated.safetensors", encode(_some_of_each(generated)))
-        with (self.path / "rounds.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append(self.path / "rounds.jsonl", record)
         write_atomically(self._checkpoint, _write_checkpoint(checkpoint))
 
     def finish(self, student: Tensors, summary: Mapping[str, Any]) -> None:
         """Write what a run ends with."""
         write_atomically(self.path / "student.safetensors", encode(student))
-        self._write_json("summary.json", summary)
+        write_json(self.path / "summary.json", summary)
 
     def released(self) -> list[dict[str, Any]]:
         """What left the clients, by field and provenance, from the clients' own receipts."""
@@ -142,33 +124,6 @@ class RunFolder:
     def _checkpoint(self) -> Path:
         return self.path / "checkpoints" / "server.safetensors"
 
-    def _foreign(self) -> str | None:
-        """Something in the folder that no run puts there before its config.toml."""
-        if not self.path.exists():
-            return None
-        if not self.path.is_dir():
-            return self.path.name
-        own = {"checkpoints", "environment.json", "partition.json"}
-        names = sorted(path.name for path in self.path.iterdir())
-        return next((n for n in names if n not in own and not n.endswith(".tmp")), None)
-
-    def _check_same(self, experiment: Experiment) -> None:
-        try:
-            kept = config.load(self.path / "config.toml")
-        except ConfigError as error:
-            raise RunFolderError(
-                f"run folder {str(self.path)!r} cannot be resumed: {error}"
-            ) from error
-        # Where and how fast a run runs does not change its result, so it may change on resume.
-        free = {"engine", "output"}
-        mine, theirs = (e.model_dump(mode="json", exclude=free) for e in (experiment, kept))
-        if differing := [key for key in mine if mine[key] != theirs[key]]:
-            raise RunFolderError(
-                f"run folder {str(self.path)!r} holds another experiment (it differs in "
-                f"{', '.join(differing)}): "
-                "resume with its own config.toml, or name another with --out"
-            )
-
     def _check_data(self, partition: Mapping[str, Any]) -> None:
         kept = self.path / "partition.json"
         if not kept.exists() or json.loads(kept.read_text(encoding="utf-8")) != partition:
@@ -176,21 +131,6 @@ class RunFolder:
                 f"run folder {str(self.path)!r} was begun on other data: its partition.json is not "
                 "what the experiment gives now; restore the data, or start again with another --out"
             )
-
-    def _write_json(self, name: str, value: Mapping[str, Any]) -> None:
-        write_atomically(self.path / name, json.dumps(value, indent=2) + "\n")
-
-
-def _environment() -> dict[str, Any]:
-    return {
-        "fedkd": fedkd.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "flwr": version("flwr"),
-        "platform": platform.platform(),
-        "cores": os.cpu_count(),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
 
 
 def _write_checkpoint(checkpoint: Checkpoint) -> bytes:

@@ -38,6 +38,28 @@ def summary(run: dict[str, Any]) -> Table:
     return table
 
 
+def distilled(run: dict[str, Any]) -> Table:
+    """A distillation's `summary.json` as a table: a row for each model."""
+    gain = "" if run["gain"] is None else f"; student {words.points(run['gain'])} by its teachers"
+    table = Table(
+        title=escape(f"{run['name']}: {run['way']} on {run['dataset']}{gain}"), box=SIMPLE_HEAD
+    )
+    table.add_column("")
+    for name in ("accuracy", "parameters", "bytes", "1 input", "100 inputs"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, each in [("student", run["student"]), *(("teacher", t) for t in run["teachers"])]:
+        table.add_row(
+            f"{name} ({escape(each['model'])})",
+            words.percent(each["accuracy"]),
+            f"{each['parameters']:,}",
+            words.size(each["bytes"]),
+            *(f"{each['latency'][rows]:.2f} ms" for rows in ("1", "100")),
+        )
+    if run["plain"] is not None:
+        table.add_row("student without a teacher", words.percent(run["plain"]))
+    return table
+
+
 def forecast(told: Forecast) -> Table:
     """What an experiment will cost in privacy: its terms, and all of them together."""
     table = Table(

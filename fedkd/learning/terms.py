@@ -1,0 +1,123 @@
+"""What a distillation adds to the loss: forms of knowledge, tied to layers of two models."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fedkd.config import Knowledge
+from fedkd.errors import ConfigError
+from fedkd.learning import forms
+from fedkd.learning.forms import Compared, Form
+from fedkd.models.layers import LOGITS, Anatomy
+
+Layers = Mapping[str, Tensor]
+"""What a model shows of a batch, as `models.layers.show` gives it."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """A form of knowledge with its weight, between layers of a student and of a teacher."""
+
+    weight: float
+    student: tuple[str, ...]
+    teacher: tuple[str, ...]
+    compared: Compared
+
+    def __call__(self, student: Layers, teacher: Layers, y: Tensor) -> Tensor:
+        """The loss, not reduced and not weighted."""
+        ours = [
+            each(student[n]) for each, n in zip(self.compared.student, self.student, strict=True)
+        ]
+        theirs = [
+            each(teacher[n]) for each, n in zip(self.compared.teacher, self.teacher, strict=True)
+        ]
+        return self.compared.loss(ours, theirs, y)
+
+
+class Terms:
+    """The weighted sum of several terms, and what is learned with them."""
+
+    def __init__(self, terms: Sequence[Term]) -> None:
+        self.all = tuple(terms)
+        self.student = tuple(dict.fromkeys(name for term in self.all for name in term.student))
+        """The student's layers that are looked at."""
+        self.teacher = tuple(dict.fromkeys(name for term in self.all for name in term.teacher))
+        """Likewise the teacher's."""
+        self.learned = nn.ModuleList([term.compared.student for term in self.all])
+
+    def __call__(self, student: Layers, teacher: Layers, y: Tensor) -> Tensor:
+        """The sum of weight * mean over the terms, a scalar."""
+        total = student[LOGITS].new_zeros(())
+        for term in self.all:
+            total = total + term.weight * term(student, teacher, y).mean()
+        return total
+
+
+def resolve(
+    knowledge: Sequence[Knowledge], student: Anatomy, teacher: Anatomy
+) -> tuple[Knowledge, ...]:
+    """Complete forms of knowledge: every parameter and every layer said.
+
+    Raises:
+        ConfigError: a form, a parameter or a layer is wrong or does not fit.
+    """
+    return tuple(_resolved(each, number, student, teacher) for number, each in enumerate(knowledge))
+
+
+def build(
+    knowledge: Sequence[Knowledge],
+    student: Anatomy,
+    teacher: Anatomy,
+    generator: torch.Generator,
+) -> Terms:
+    """The terms of forms that are resolved.
+
+    Args:
+        knowledge: as `resolve` gives it.
+        student: of the model that learns.
+        teacher: of the model that knows.
+        generator: determines the initial weights of what is learned.
+    """
+    terms = []
+    for number, each in enumerate(knowledge):
+        params, form = forms.parameters(each, number), forms.find(each.name)
+        names = (each.student, each.teacher) if each.student else ((LOGITS,), (LOGITS,))
+        ours = [student.shapes[name] for name in names[0]]
+        theirs = [teacher.shapes[name] for name in names[1]]
+        compared = form.build(params, ours, theirs, generator)
+        compared.teacher.requires_grad_(requires_grad=False)
+        terms.append(Term(params.weight, *names, compared))
+    return Terms(terms)
+
+
+def _resolved(each: Knowledge, number: int, student: Anatomy, teacher: Anatomy) -> Knowledge:
+    form, params = forms.find(each.name), forms.parameters(each, number)
+    where = f"knowledge[{number}] ({each.name})"
+    layers = {
+        side: _layers(form, getattr(each, side), anatomy, f"{where}.{side}")
+        for side, anatomy in (("student", student), ("teacher", teacher))
+    }
+    if len(layers["student"]) != len(layers["teacher"]):
+        raise ConfigError(
+            f"{where} names {len(layers['student'])} layers of the student and "
+            f"{len(layers['teacher'])} of the teacher: expected as many"
+        )
+    complete = params.model_dump(mode="json", exclude_none=True)
+    return Knowledge.model_validate({"name": each.name, **layers, **complete})
+
+
+def _layers(form: Form, named: tuple[str, ...], anatomy: Anatomy, where: str) -> tuple[str, ...]:
+    """The layers that a form looks at, by default the last ones that will do."""
+    if form.looks_at == "logits":
+        if named:
+            raise ConfigError(f"{where} is {named[0]!r}: this form looks at logits, leave it out")
+        return ()
+    default = anatomy.maps if form.looks_at == "maps" else anatomy.features
+    if not named and default is None:
+        raise ConfigError(
+            f"{where}: the model has no such layer before its last; choose a form "
+            "that looks at logits"
+        )
+    return named or (default or "",)

@@ -1,0 +1,117 @@
+"""Ways to learn by name: how one party's student learns.
+
+A way is a function of a lesson; `BUILT_IN` is the whole list.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+from torch import nn
+
+from fedkd.config import Distillation, Frozen, WayChoice, validate
+from fedkd.errors import ConfigError
+from fedkd.learning import offline
+from fedkd.learning.lesson import Lesson
+from fedkd.names import nearest
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to learn.
+
+    Attributes:
+        paper: where it comes from.
+        learn: a lesson and the way's parameters to the finished student, in evaluation mode. All
+            training goes through `lesson.stage`.
+        Params: its parameters, the keys of `[way]`.
+        teachers: the fewest and the most `[[teachers]]`.
+        forms: whether `[[knowledge]]` says what is passed on; else the way does.
+    """
+
+    paper: str
+    learn: Callable[[Lesson, Any], nn.Module]
+    Params: type[Frozen] = Frozen
+    teachers: tuple[int, int] = (0, 0)
+    forms: bool = False
+
+
+class FromLabels(Frozen):
+    """Parameters of a way that learns from labels too."""
+
+    labels: float = Field(default=1.0, ge=0)
+    """The weight of cross-entropy with the labels."""
+
+
+def _offline(lesson: Lesson, params: FromLabels) -> nn.Module:
+    student, teacher = lesson.student(), lesson.teachers[0]
+    terms = lesson.terms(student, teacher)
+    lesson.stage(
+        "student",
+        student,
+        lambda on_epoch: offline.teach(
+            student,
+            teacher,
+            terms,
+            lesson.data.train,
+            lesson.training,
+            lesson.stream("student batches"),
+            labels=params.labels,
+            on_epoch=on_epoch,
+        ),
+        epochs=lesson.training.epochs,
+    )
+    return student
+
+
+BUILT_IN: dict[str, Way] = {
+    "offline": Way(
+        "Hinton et al. 2015, arXiv:1503.02531", _offline, FromLabels, teachers=(1, 1), forms=True
+    ),
+}
+
+
+def find(name: str) -> Way:
+    """A way by name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in BUILT_IN:
+        raise ConfigError(
+            f"unknown way to learn {name!r}: {nearest(name, BUILT_IN)}valid here: "
+            f"{', '.join(BUILT_IN)}"
+        )
+    return BUILT_IN[name]
+
+
+def resolve(distillation: Distillation) -> tuple[Way, Frozen, Distillation]:
+    """The way, its parameters, and the distillation with these complete.
+
+    Raises:
+        ConfigError: an unknown way or parameter, or a distillation that the way cannot run.
+    """
+    name = distillation.way.name
+    way = find(name)
+    params = validate(way.Params, distillation.way.parameters, prefix="way.")
+    _check(way, name, distillation)
+    complete = params.model_dump(mode="json", exclude_none=True)
+    choice = WayChoice.model_validate({"name": name, **complete})
+    return way, params, distillation.model_copy(update={"way": choice})
+
+
+def _check(way: Way, name: str, distillation: Distillation) -> None:
+    found, (fewest, most) = len(distillation.teachers), way.teachers
+    if not fewest <= found <= most:
+        expected = str(fewest) if fewest == most else f"{fewest} to {most}"
+        raise ConfigError(
+            f"way {name!r} learns from {expected} teachers: found {found} [[teachers]] sections"
+        )
+    if way.forms and not distillation.knowledge:
+        raise ConfigError(
+            f"way {name!r} needs to know what is passed on: add a section [[knowledge]], such as "
+            "name = 'kd'"
+        )
+    if distillation.knowledge and not way.forms:
+        raise ConfigError(f"way {name!r} takes no [[knowledge]]: it says itself what is passed on")

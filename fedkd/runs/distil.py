@@ -1,0 +1,119 @@
+"""Distil for one party: one configuration, one run folder."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fedkd.config import Distillation
+from fedkd.federation.engines import one_intra_op_thread
+from fedkd.learning import evaluate, prepared, supervised
+from fedkd.learning.lesson import Lesson
+from fedkd.learning.loop import OnEpoch
+from fedkd.learning.prepared import Prepared
+from fedkd.methods.setting import Notify
+from fedkd.privacy.ledger import fingerprint
+from fedkd.rng import stream
+from fedkd.runs.sizes import measure
+from fedkd.runs.stages import Recorder, StageFolder
+
+
+def distil(
+    distillation: Distillation, folder: Path, notify: Notify, *, resume: bool = False
+) -> dict[str, Any]:
+    """Run a distillation into a run folder, report and all.
+
+    Args:
+        distillation: what to run.
+        folder: the run folder; it must not exist unless `resume` is on.
+        notify: is told a stage, epochs done and epochs in all.
+        resume: take up the stages that an earlier run finished.
+
+    Returns:
+        The summary, as in `summary.json`.
+
+    Raises:
+        UsageError: the configuration or the folder will not do; nothing was written.
+        FederationError: training diverged.
+    """
+    ready = prepared.prepare(distillation)
+    run = StageFolder(folder)
+    train = ready.data.train
+    run.open(ready.distillation, {"data": fingerprint(train.x, train.y).hex()}, resume=resume)
+    with one_intra_op_thread():  # how work is split among threads changes its last bits
+        stage = Recorder(run, ready.data.test, ready.distillation.seed, notify)
+        teachers = _teachers(ready, stage)
+        lesson = Lesson(ready.distillation, ready.data, teachers, stage)
+        plain = _plain(lesson) if ready.distillation.plain else None
+        student = ready.way.learn(lesson, ready.params)
+        summary = _summarise(ready, lesson, student, plain, run.records())
+    run.finish(student, summary)
+    return summary
+
+
+def _teachers(ready: Prepared, stage: Recorder) -> tuple[nn.Module, ...]:
+    for number, model in enumerate(ready.teachers):
+        training = ready.distillation.teachers[number].training
+
+        def train(on_epoch: OnEpoch, number: int = number, model: nn.Module = model) -> None:
+            seed, training = ready.distillation.seed, ready.distillation.teachers[number].training
+            batches = stream(seed, purpose="teacher batches", client=number)
+            supervised.train(model, ready.data.train, training, batches, on_epoch=on_epoch)
+
+        stage(f"teacher {number}", model, train, epochs=training.epochs)
+        model.requires_grad_(requires_grad=False)
+    return ready.teachers
+
+
+def _plain(lesson: Lesson) -> nn.Module:
+    """The student without a teacher: the same start, batches and budget."""
+    student = lesson.student()
+    lesson.stage(
+        "plain student",
+        student,
+        lambda on_epoch: supervised.train(
+            student,
+            lesson.data.train,
+            lesson.training,
+            lesson.stream("student batches"),
+            on_epoch=on_epoch,
+        ),
+        epochs=lesson.training.epochs,
+    )
+    return student
+
+
+def _summarise(
+    ready: Prepared,
+    lesson: Lesson,
+    student: nn.Module,
+    plain: nn.Module | None,
+    records: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """The figures that a run is compared by; accuracies are shares of 1."""
+    distillation = ready.distillation
+
+    def told(model: nn.Module) -> dict[str, Any]:
+        return {
+            "accuracy": evaluate.accuracy(model, lesson.data.test),
+            **measure(model, lesson.data.shape),
+        }
+
+    about = told(student)
+    alone = None if plain is None else evaluate.accuracy(plain, lesson.data.test)
+    return {
+        "name": distillation.name,
+        "way": distillation.way.name,
+        "knowledge": [each.name for each in distillation.knowledge],
+        "dataset": ready.data.name,
+        "seed": distillation.seed,
+        "student": {"model": str(distillation.student.model), **about},
+        "teachers": [
+            {"model": str(spec.model), **told(model)}
+            for spec, model in zip(distillation.teachers, lesson.teachers, strict=True)
+        ],
+        "plain": alone,
+        "gain": None if alone is None else about["accuracy"] - alone,
+        "seconds": sum(each["seconds"] for each in records),
+        "privacy": {"unit": "none"},
+    }

@@ -1,0 +1,40 @@
+"""How large and how fast a model is."""
+
+import time
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+
+_REPEATS = 30
+_SECONDS = 1.0
+
+
+def measure(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Parameters, bytes of weights and buffers, and latency on one thread.
+
+    Args:
+        model: in evaluation mode.
+        shape: of one input.
+
+    Returns:
+        `parameters`, `bytes`, and `latency`: the median milliseconds for a batch of 1 and of 100.
+    """
+    return {
+        "parameters": sum(each.numel() for each in model.parameters()),
+        "bytes": sum(each.nbytes for each in model.state_dict().values()),
+        "latency": {str(rows): _latency(model, rows, shape) for rows in (1, 100)},
+    }
+
+
+@torch.inference_mode()
+def _latency(model: nn.Module, rows: int, shape: tuple[int, ...]) -> float:
+    x = torch.zeros(rows, *shape)
+    model(x)  # the first call finds its algorithms
+    taken: list[float] = []
+    while len(taken) < _REPEATS and sum(taken) < _SECONDS:
+        started = time.perf_counter()
+        model(x)
+        taken.append(time.perf_counter() - started)
+    return 1000 * median(taken)
