@@ -316,8 +316,9 @@ class Knowledge(Choice):
         """A single layer may stand without brackets."""
         if not isinstance(value, Mapping):
             return value
-        sides = ("student", "teacher")
-        return {k: [v] if k in sides and isinstance(v, str) else v for k, v in value.items()}
+        sides = {key: value[key] for key in ("student", "teacher") if key in value}
+        lists = {k: (v,) if isinstance(v, str) else v for k, v in sides.items()}
+        return {**value, **{k: tuple(v) if isinstance(v, list) else v for k, v in lists.items()}}
 
 
 class Distillation(Frozen):
