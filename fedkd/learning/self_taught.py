@@ -14,9 +14,9 @@ from fedkd.config import Frozen, Optimisation
 from fedkd.data.types import Samples
 from fedkd.knowledge import label
 from fedkd.learning import evaluate, supervised
+from fedkd.learning.consensus import average_probabilities
 from fedkd.learning.lesson import Lesson
 from fedkd.learning.loop import OnEpoch, fit
-from fedkd.learning.multi_teacher import average_probabilities
 
 
 class Params(Frozen):
