@@ -50,6 +50,8 @@ class Lesson:
     data: Dataset
     teachers: tuple[nn.Module, ...]
     stage: Stage
+    student: Callable[[], nn.Module]
+    """A fresh student, the same at every call, made ready for the way."""
 
     @property
     def training(self) -> Optimisation:
@@ -65,8 +67,8 @@ class Lesson:
             generator=self.stream(f"{purpose} model"),
         )
 
-    def student(self) -> nn.Module:
-        """A fresh student, the same at every call; the plain student begins as this one too."""
+    def plain_student(self) -> nn.Module:
+        """A fresh student as its specification says; `student` begins with the same weights."""
         return self.build(self.distillation.student.model, purpose="student")
 
     def stream(self, purpose: str) -> torch.Generator:

@@ -1,6 +1,6 @@
 """Learning from a teacher that is finished: from its answers, or from whatever it shows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -9,12 +9,16 @@ from torch import Tensor, nn
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
 from fedkd.learning import optim
+from fedkd.learning.forms.base import First
 from fedkd.learning.loop import OnEpoch, fit
-from fedkd.learning.terms import Terms
+from fedkd.learning.terms import Layers, Term, Terms
 from fedkd.models.layers import LOGITS, show
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Student logits (N, C) and targets (N, C) to a scalar or a value per sample (N,)."""
+
+_MEMORY = 2**30  # bytes of a teacher's answers that are kept
+_CHUNK = 256
 
 
 def distil(
@@ -87,20 +91,72 @@ def teach(
     Raises:
         FederationError: training diverged.
     """
+    ask = asking(teacher, samples.x, terms.teacher)
+    for term in terms.all:
+        if (first := term.compared.first) is not None:
+            _before(term, first, student, ask, samples.x, optimisation, generator)
 
-    def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        with torch.no_grad():
-            told = show(teacher, x, terms.teacher)
+    def loss(model: nn.Module, x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
         seen = show(model, x, terms.student)
-        return labels * F.cross_entropy(seen[LOGITS], y) + terms(seen, told, y)
+        return labels * F.cross_entropy(seen[LOGITS], y) + terms(seen, ask(rows), y)
 
     learned = [*student.parameters(), *terms.learned.parameters()]
     return fit(
         student,
-        (samples.x, samples.y),
+        (samples.x, samples.y, torch.arange(len(samples))),
         loss,
         optimisation,
         generator,
         optimiser=optim.build(learned, optimisation),
         on_epoch=on_epoch,
     )
+
+
+def asking(teacher: nn.Module, x: Tensor, layers: Sequence[str]) -> Callable[[Tensor], Layers]:
+    """A function from numbers of rows (N,) to what the teacher shows of them.
+
+    Without augmentation a teacher says the same in every epoch, so all is computed once where it
+    takes at most a gigabyte; else for each batch anew.
+
+    Args:
+        teacher: in evaluation mode.
+        x: all inputs.
+        layers: see `models.layers.show`.
+    """
+
+    @torch.no_grad()
+    def ask(rows: Tensor) -> dict[str, Tensor]:
+        return show(teacher, x[rows], layers)
+
+    size = sum(each.nbytes for each in ask(torch.arange(1)).values()) * len(x)
+    if size > _MEMORY:
+        return ask
+    parts = [ask(rows) for rows in torch.split(torch.arange(len(x)), _CHUNK)]
+    told = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return lambda rows: {name: each[rows] for name, each in told.items()}
+
+
+def _before(
+    term: Term,
+    first: First,
+    student: nn.Module,
+    ask: Callable[[Tensor], Layers],
+    x: Tensor,
+    optimisation: Optimisation,
+    generator: torch.Generator,
+) -> None:
+    """What a term learns before the student's own training; it is fixed afterwards."""
+    alone = first.learned
+    learner = nn.ModuleList([student, term.compared.student]) if alone is None else alone
+
+    def loss(_: nn.Module, x: Tensor, rows: Tensor) -> Tensor:
+        told = ask(rows)
+        seen = show(student, x, term.student) if alone is None else {}
+        ours = [seen[name] for name in term.student if name in seen]
+        return first.loss(ours, [told[name] for name in term.teacher])
+
+    rows = torch.arange(len(x))
+    own = optimisation.model_copy(update={"epochs": first.epochs})
+    fit(learner, (x, rows), loss, own, generator)
+    if alone is not None:
+        alone.requires_grad_(requires_grad=False)

@@ -1,6 +1,6 @@
 """A distillation made ready: everything that it names is built and checked before anything runs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -30,6 +30,27 @@ class Prepared:
     params: Frozen
     teachers: tuple[nn.Module, ...]
 
+    def student(self, teachers: tuple[nn.Module, ...]) -> nn.Module:
+        """A fresh student, made ready for the way; the same at every call.
+
+        Args:
+            teachers: as `teachers`, perhaps trained since.
+
+        Raises:
+            ConfigError: model, teachers and way do not fit.
+        """
+        seed, shape = self.distillation.seed, self.data.shape
+        fresh = models.build(
+            self.distillation.student.model,
+            shape=shape,
+            classes=self.data.classes,
+            generator=rng.stream(seed, purpose="student model"),
+        )
+        if self.way.remake is None:
+            return fresh
+        draws = rng.stream(seed, purpose="student remade")
+        return self.way.remake(fresh, teachers, self.params, shape, draws)
+
 
 def prepare(distillation: Distillation) -> Prepared:
     """Build and check all that a distillation names.
@@ -44,17 +65,14 @@ def prepare(distillation: Distillation) -> Prepared:
         _teacher(each, number, distillation.seed, dataset)
         for number, each in enumerate(distillation.teachers)
     )
-    if distillation.knowledge:
-        student = models.build(
-            distillation.student.model,
-            shape=dataset.shape,
-            classes=dataset.classes,
-            generator=rng.stream(distillation.seed, purpose="trial"),
-        )
-        anatomies = (dissect(model, dataset.shape) for model in (student, teachers[0]))
-        knowledge = terms.resolve(distillation.knowledge, *anatomies)
-        distillation = distillation.model_copy(update={"knowledge": knowledge})
-    return Prepared(distillation, dataset, way, params, teachers)
+    ready = Prepared(distillation, dataset, way, params, teachers)
+    student = ready.student(teachers)
+    if not distillation.knowledge:
+        return ready
+    anatomies = (dissect(model, dataset.shape) for model in (student, teachers[0]))
+    knowledge = terms.resolve(distillation.knowledge, *anatomies)
+    complete = distillation.model_copy(update={"knowledge": knowledge})
+    return replace(ready, distillation=complete)
 
 
 def _teacher(teacher: Teacher, number: int, seed: int, dataset: Dataset) -> nn.Module:

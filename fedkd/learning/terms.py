@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fedkd.config import Knowledge
 from fedkd.errors import ConfigError
 from fedkd.learning import forms
-from fedkd.learning.forms import Compared, Form
+from fedkd.learning.forms.base import Compared, Form
 from fedkd.models.layers import LOGITS, Anatomy
 
 Layers = Mapping[str, Tensor]
@@ -27,6 +27,8 @@ class Term:
 
     def __call__(self, student: Layers, teacher: Layers, y: Tensor) -> Tensor:
         """The loss, not reduced and not weighted."""
+        if self.compared.loss is None:
+            return y.new_zeros((), dtype=torch.float32)
         ours = [
             each(student[n]) for each, n in zip(self.compared.student, self.student, strict=True)
         ]
@@ -45,7 +47,13 @@ class Terms:
         """The student's layers that are looked at."""
         self.teacher = tuple(dict.fromkeys(name for term in self.all for name in term.teacher))
         """Likewise the teacher's."""
-        self.learned = nn.ModuleList([term.compared.student for term in self.all])
+        self.learned = nn.ModuleList(
+            module
+            for term in self.all
+            for module in (term.compared.student, term.compared.beside)
+            if module is not None
+        )
+        """What learns with the student."""
 
     def __call__(self, student: Layers, teacher: Layers, y: Tensor) -> Tensor:
         """The sum of weight * mean over the terms, a scalar."""
@@ -84,10 +92,11 @@ def build(
     for number, each in enumerate(knowledge):
         params, form = forms.parameters(each, number), forms.find(each.name)
         names = (each.student, each.teacher) if each.student else ((LOGITS,), (LOGITS,))
-        ours = [student.shapes[name] for name in names[0]]
-        theirs = [teacher.shapes[name] for name in names[1]]
+        ours, theirs = (
+            [anatomy.shapes[name] for name in layers]
+            for anatomy, layers in zip((student, teacher), names, strict=True)
+        )
         compared = form.build(params, ours, theirs, generator)
-        compared.teacher.requires_grad_(requires_grad=False)
         terms.append(Term(params.weight, *names, compared))
     return Terms(terms)
 
@@ -114,10 +123,27 @@ def _layers(form: Form, named: tuple[str, ...], anatomy: Anatomy, where: str) ->
         if named:
             raise ConfigError(f"{where} is {named[0]!r}: this form looks at logits, leave it out")
         return ()
-    default = anatomy.maps if form.looks_at == "maps" else anatomy.features
-    if not named and default is None:
+    chosen = named or _default(form, anatomy, where)
+    if len(chosen) < form.least:
+        raise ConfigError(f"{where} names {len(chosen)} layer: expected at least {form.least}")
+    for name in chosen:
+        try:
+            shape = anatomy.shape(name)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from error
+        if form.looks_at == "maps" and len(shape) != 3:
+            raise ConfigError(
+                f"{where} is {name!r}, which gives features {shape}: expected maps (channels, "
+                "height, width)"
+            )
+    return chosen
+
+
+def _default(form: Form, anatomy: Anatomy, where: str) -> tuple[str, ...]:
+    default = {"features": anatomy.features, "maps": anatomy.maps}.get(form.looks_at)
+    if default is None:
+        names = ", ".join(name for name in anatomy.shapes if name != LOGITS)
         raise ConfigError(
-            f"{where}: the model has no such layer before its last; choose a form "
-            "that looks at logits"
+            f"{where} is missing: this form has no layer by default here; valid: {names}"
         )
-    return named or (default or "",)
+    return (default,)

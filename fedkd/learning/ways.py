@@ -5,16 +5,22 @@ A way is a function of a lesson; `BUILT_IN` is the whole list.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from pydantic import Field
 from torch import nn
 
 from fedkd.config import Distillation, Frozen, WayChoice, validate
 from fedkd.errors import ConfigError
 from fedkd.learning import offline
+from fedkd.learning.injection import Place, inject
 from fedkd.learning.lesson import Lesson
 from fedkd.names import nearest
+
+Remake = Callable[
+    [nn.Module, tuple[nn.Module, ...], Any, tuple[int, ...], torch.Generator], nn.Module
+]
 
 
 @dataclass(frozen=True)
@@ -27,14 +33,18 @@ class Way:
             training goes through `lesson.stage`.
         Params: its parameters, the keys of `[way]`.
         teachers: the fewest and the most `[[teachers]]`.
-        forms: whether `[[knowledge]]` says what is passed on; else the way does.
+        forms: whether `[[knowledge]]` says what is passed on: it must, may, or must not.
+        remake: what the way makes of a fresh student before it learns: the student, the teachers,
+            the way's parameters, the shape of one input, and a generator for new weights. The
+            teachers need not have learned yet: only then the shape of the result counts.
     """
 
     paper: str
     learn: Callable[[Lesson, Any], nn.Module]
     Params: type[Frozen] = Frozen
     teachers: tuple[int, int] = (0, 0)
-    forms: bool = False
+    forms: Literal["must", "may", "no"] = "no"
+    remake: Remake | None = None
 
 
 class FromLabels(Frozen):
@@ -44,16 +54,39 @@ class FromLabels(Frozen):
     """The weight of cross-entropy with the labels."""
 
 
-def _offline(lesson: Lesson, params: FromLabels) -> nn.Module:
+class Injection(FromLabels):
+    """Parameters of `injection`."""
+
+    layer: str
+    """The student's layer that gives way to the block, or that the block follows."""
+    block: str
+    """The teacher's block: the dotted name of a layer."""
+    place: Place = "replace"
+    trainable: bool = False
+    """Whether the block learns too; else it stays as the teacher has it."""
+
+
+def _injected(
+    student: nn.Module,
+    teachers: tuple[nn.Module, ...],
+    params: Injection,
+    shape: tuple[int, ...],
+    generator: torch.Generator,
+) -> nn.Module:
+    chosen = params.model_dump(exclude={"labels"})
+    return inject(student, teachers[0], shape, generator, **chosen)
+
+
+def _taught(lesson: Lesson, params: FromLabels) -> nn.Module:
+    """By a finished teacher and by labels, with the forms of `[[knowledge]]`."""
     student, teacher = lesson.student(), lesson.teachers[0]
-    terms = lesson.terms(student, teacher)
     lesson.stage(
         "student",
         student,
         lambda on_epoch: offline.teach(
             student,
             teacher,
-            terms,
+            lesson.terms(student, teacher),
             lesson.data.train,
             lesson.training,
             lesson.stream("student batches"),
@@ -67,7 +100,15 @@ def _offline(lesson: Lesson, params: FromLabels) -> nn.Module:
 
 BUILT_IN: dict[str, Way] = {
     "offline": Way(
-        "Hinton et al. 2015, arXiv:1503.02531", _offline, FromLabels, teachers=(1, 1), forms=True
+        "Hinton et al. 2015, arXiv:1503.02531", _taught, FromLabels, teachers=(1, 1), forms="must"
+    ),
+    "injection": Way(
+        "compare Xu et al. 2020, arXiv:2002.02925",
+        _taught,
+        Injection,
+        teachers=(1, 1),
+        forms="may",
+        remake=_injected,
     ),
 }
 
@@ -108,10 +149,10 @@ def _check(way: Way, name: str, distillation: Distillation) -> None:
         raise ConfigError(
             f"way {name!r} learns from {expected} teachers: found {found} [[teachers]] sections"
         )
-    if way.forms and not distillation.knowledge:
+    if way.forms == "must" and not distillation.knowledge:
         raise ConfigError(
             f"way {name!r} needs to know what is passed on: add a section [[knowledge]], such as "
             "name = 'kd'"
         )
-    if distillation.knowledge and not way.forms:
+    if way.forms == "no" and distillation.knowledge:
         raise ConfigError(f"way {name!r} takes no [[knowledge]]: it says itself what is passed on")

@@ -35,24 +35,13 @@ def show(model: nn.Module, x: Tensor, layers: Iterable[str]) -> dict[str, Tensor
             output is no tensor, was overwritten by a later layer, or came more than once or never.
     """
     wanted = [name for name in dict.fromkeys(layers) if name != LOGITS]
+    valid = [name for name, _ in model.named_modules()]
     for name in wanted:
-        check_layer(model, name)
+        if name not in valid:
+            raise _unknown(name, valid)
     with _watching(model, wanted) as looks:
         logits = model(x)
     return {LOGITS: logits, **{name: _output(name, looks.get(name, [])) for name in wanted}}
-
-
-def check_layer(model: nn.Module, name: str) -> None:
-    """Refuse a layer that the model does not have.
-
-    Raises:
-        ConfigError: names the nearest and all valid ones.
-    """
-    valid = [own for own, _ in model.named_modules() if own]
-    if name not in valid:
-        raise ConfigError(
-            f"unknown layer {name!r}: {nearest(name, valid)}valid here: {', '.join(valid)}"
-        )
 
 
 @dataclass(frozen=True)
@@ -61,39 +50,84 @@ class Anatomy:
 
     Attributes:
         shapes: of each layer's output without the batch: (C, H, W) for maps, (D,) for rows; the
-            model's own under `LOGITS`.
+            model's own under `LOGITS`. In the order in which layers finish: a block comes after
+            the layers inside it.
+        inputs: likewise of what enters each layer, where that is one tensor.
+        unfit: why other layers cannot be looked at, by name.
         features: the last layer before the last linear one; None where there is no layer before.
         maps: the last of these that gives maps of more than one place; None where none does.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
+    inputs: Mapping[str, tuple[int, ...]]
+    unfit: Mapping[str, str]
     features: str | None
     maps: str | None
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a layer's output.
+
+        Raises:
+            ConfigError: the layer cannot be looked at, or there is none of this name; the nearest
+                and all valid ones are named.
+        """
+        if name in self.unfit:
+            raise ConfigError(self.unfit[name])
+        if name not in self.shapes or name == LOGITS:
+            raise _unknown(name, self.shapes)
+        return self.shapes[name]
+
+    def entered(self, name: str) -> tuple[int, ...]:
+        """The shape of what enters a layer.
+
+        Raises:
+            ConfigError: as `shape`, or the layer takes something else than one tensor.
+        """
+        self.shape(name)
+        if name not in self.inputs:
+            raise ConfigError(f"layer {name!r} takes more than one tensor: name another layer")
+        return self.inputs[name]
 
 
 @torch.no_grad()
 def dissect(model: nn.Module, shape: tuple[int, ...]) -> Anatomy:
     """Try a model in evaluation mode on empty inputs of `shape`; its mode is put back."""
+    names = [name for name, _ in model.named_modules() if name]
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        with _watching(model, [name for name, _ in model.named_modules() if name]) as looks:
+        with _watching(model, names) as looks:
             logits = model(torch.zeros(2, *shape))
     finally:
         for module in training:
             module.training = True
-    # In the order in which they finished: a block comes after the layers inside it.
-    order = list(looks)
-    linear = [name for name in order if isinstance(model.get_submodule(name), nn.Linear)]
-    before = order[: order.index(linear[-1])] if linear else order
-    outputs = {name: seen[0].output for name, seen in looks.items()}
-    shapes = {n: tuple(out.shape[1:]) for n, out in outputs.items() if isinstance(out, Tensor)}
-    features = [name for name in before if name in shapes]
-    maps = [name for name in features if len(shapes[name]) == 3 and shapes[name][1:] != (1, 1)]
+    shapes: dict[str, tuple[int, ...]] = {}
+    unfit: dict[str, str] = {}
+    for name in [*looks, *(name for name in names if name not in looks)]:
+        try:
+            shapes[name] = tuple(_output(name, looks.get(name, [])).shape[1:])
+        except ConfigError as error:
+            unfit[name] = str(error)
+    before = _before_last_linear(model, list(shapes))
+    maps = [name for name in before if len(shapes[name]) == 3 and shapes[name][1:] != (1, 1)]
     return Anatomy(
-        shapes={LOGITS: tuple(logits.shape[1:]), **shapes},
-        features=features[-1] if features else None,
+        inputs={name: looks[name][0].entered for name in shapes if looks[name][0].entered},
+        shapes={**shapes, LOGITS: tuple(logits.shape[1:])},
+        unfit=unfit,
+        features=before[-1] if before else None,
         maps=maps[-1] if maps else None,
+    )
+
+
+def _before_last_linear(model: nn.Module, order: list[str]) -> list[str]:
+    linear = [name for name in order if isinstance(model.get_submodule(name), nn.Linear)]
+    return order[: order.index(linear[-1])] if linear else order
+
+
+def _unknown(name: str, valid: Iterable[str]) -> ConfigError:
+    names = [each for each in valid if each != LOGITS]
+    return ConfigError(
+        f"unknown layer {name!r}: {nearest(name, names)}valid here: {', '.join(names)}"
     )
 
 
@@ -101,6 +135,8 @@ def dissect(model: nn.Module, shape: tuple[int, ...]) -> Anatomy:
 class _Look:
     """A layer's output, and how often it had been written to when it left the layer."""
 
+    entered: tuple[int, ...]
+    """The shape of what entered, without the batch; empty where that was not one tensor."""
     output: Any
     version: int
 
@@ -110,9 +146,11 @@ def _watching(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, list
     """Collect every output of the named layers, in the order in which they came."""
     looks: dict[str, list[_Look]] = {}
 
-    def keep(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+    def keep(name: str, _module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        alone = len(inputs) == 1 and isinstance(inputs[0], Tensor)
+        entered = tuple(inputs[0].shape[1:]) if alone else ()
         version = output._version if isinstance(output, Tensor) else 0
-        looks.setdefault(name, []).append(_Look(output, version))
+        looks.setdefault(name, []).append(_Look(entered, output, version))
 
     handles = [
         model.get_submodule(name).register_forward_hook(partial(keep, name)) for name in names

@@ -1,5 +1,6 @@
 """Distil for one party: one configuration, one run folder."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ def distil(
     with one_intra_op_thread():  # how work is split among threads changes its last bits
         stage = Recorder(run, ready.data.test, ready.distillation.seed, notify)
         teachers = _teachers(ready, stage)
-        lesson = Lesson(ready.distillation, ready.data, teachers, stage)
+        fresh = partial(ready.student, teachers)
+        lesson = Lesson(ready.distillation, ready.data, teachers, stage, fresh)
         plain = _plain(lesson) if ready.distillation.plain else None
         student = ready.way.learn(lesson, ready.params)
         summary = _summarise(ready, lesson, student, plain, run.records())
@@ -67,7 +69,7 @@ def _teachers(ready: Prepared, stage: Recorder) -> tuple[nn.Module, ...]:
 
 def _plain(lesson: Lesson) -> nn.Module:
     """The student without a teacher: the same start, batches and budget."""
-    student = lesson.student()
+    student = lesson.plain_student()
     lesson.stage(
         "plain student",
         student,

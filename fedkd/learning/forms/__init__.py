@@ -1,0 +1,42 @@
+"""Forms of knowledge by name: what a distillation passes on. `BUILT_IN` is the whole list.
+
+The weight of a form is the published one unless given; docs/distil.md has them all.
+"""
+
+from fedkd.config import Knowledge, validate
+from fedkd.errors import ConfigError
+from fedkd.learning.forms import feature, label, relation
+from fedkd.learning.forms.base import Form, Weighted
+from fedkd.names import nearest
+
+__all__ = ["BUILT_IN", "Form", "find", "parameters"]
+
+BUILT_IN: dict[str, Form] = {**label.FORMS, **feature.FORMS, **relation.FORMS}
+
+
+def find(name: str) -> Form:
+    """A form by name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in BUILT_IN:
+        raise ConfigError(
+            f"unknown form of knowledge {name!r}: {nearest(name, BUILT_IN)}valid here: "
+            f"{', '.join(BUILT_IN)}"
+        )
+    return BUILT_IN[name]
+
+
+def parameters(knowledge: Knowledge, number: int) -> Weighted:
+    """The form's parameters, complete.
+
+    Args:
+        knowledge: what the configuration says.
+        number: which of the `[[knowledge]]` it is, from 0.
+
+    Raises:
+        ConfigError: the form, a key or a value is wrong.
+    """
+    form = find(knowledge.name)
+    return validate(form.Params, knowledge.parameters, prefix=f"knowledge[{number}].")

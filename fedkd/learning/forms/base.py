@@ -1,0 +1,106 @@
+"""What a form of knowledge is: what it looks at, what is learned beside the student, the loss."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedkd.config import Frozen
+from fedkd.learning.adapters import Shape
+
+Compare = Callable[[Sequence[Tensor], Sequence[Tensor], Tensor], Tensor]
+"""A loss of the student's layers and the teacher's, adapted, and of labels (N,); not reduced."""
+
+
+class Weighted(Frozen):
+    """The parameters that every form has."""
+
+    weight: float = Field(default=1.0, gt=0)
+
+
+@dataclass(frozen=True)
+class First:
+    """What is learned before the student's own training, from the same inputs.
+
+    Attributes:
+        epochs: how many.
+        loss: of the student's and the teacher's layers as they are.
+        learned: what learns; None: the student and its adapters.
+    """
+
+    epochs: int
+    loss: Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
+    learned: nn.Module | None = None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """How a form compares layers.
+
+    Attributes:
+        loss: see `Compare`; None where all is done before the student's own training.
+        student: for each layer what adapts the student's.
+        teacher: for each layer what adapts the teacher's; fixed in the student's training.
+        beside: what else is learned with the student.
+        first: what is learned before.
+    """
+
+    loss: Compare | None
+    student: nn.ModuleList
+    teacher: nn.ModuleList
+    beside: nn.Module | None = None
+    first: First | None = None
+
+
+Build = Callable[[Any, Sequence[Shape], Sequence[Shape], torch.Generator], Compared]
+"""Parameters, shapes of the student's layers and of the teacher's, and a generator for weights."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of knowledge.
+
+    Attributes:
+        paper: where it comes from.
+        looks_at: the answer, any layers, layers that give maps, or layers that must be named.
+        build: see `Build`.
+        Params: its parameters.
+        least: the fewest layers of each model, where layers are looked at.
+        couples: whether the loss of a sample depends on others of its batch.
+    """
+
+    paper: str
+    looks_at: Literal["logits", "features", "maps", "named"]
+    build: Build
+    Params: type[Weighted] = Weighted
+    least: int = 1
+    couples: bool = False
+
+
+def logits(loss: Compare) -> Compared:
+    """A form that compares answers."""
+    return Compared(loss, nn.ModuleList([nn.Identity()]), nn.ModuleList([nn.Identity()]))
+
+
+def pairs(
+    loss: Callable[[Tensor, Tensor], Tensor],
+    student: Sequence[nn.Module],
+    teacher: Sequence[nn.Module],
+) -> Compared:
+    """A form that compares layer by layer and sums over the pairs."""
+
+    def total(ours: Sequence[Tensor], theirs: Sequence[Tensor], _y: Tensor) -> Tensor:
+        values = [loss(s, t) for s, t in zip(ours, theirs, strict=True)]
+        return torch.stack(values).sum(dim=0)
+
+    return Compared(total, nn.ModuleList(student), nn.ModuleList(teacher))
+
+
+def unadapted(
+    loss: Callable[[Tensor, Tensor], Tensor], student: Sequence[Shape], teacher: Sequence[Shape]
+) -> Compared:
+    """As `pairs`, of layers as they are."""
+    return pairs(loss, [nn.Identity() for _ in student], [nn.Identity() for _ in teacher])
