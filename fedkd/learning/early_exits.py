@@ -111,16 +111,33 @@ def train(
     return fit(model, rows, loss, optimisation, generator, on_epoch=on_epoch)
 
 
+def with_exits(
+    network: nn.Module, params: Params, shape: tuple[int, ...], generator: torch.Generator
+) -> Exits:
+    """The network and its exits.
+
+    Raises:
+        ConfigError: see `models.exits.attach`.
+    """
+    return attach(network, params.exits, deepest=params.deepest, shape=shape, generator=generator)
+
+
+def remake(
+    fresh: nn.Module,
+    _teachers: tuple[nn.Module, ...],
+    params: Params,
+    shape: tuple[int, ...],
+    generator: torch.Generator,
+) -> nn.Module:
+    """What the student will be in the end."""
+    model = with_exits(fresh, params, shape, generator)
+    return model if params.keep else fresh
+
+
 def learn(lesson: Lesson, params: Params) -> nn.Module:
     """The way `early-exits`: a student that learned with exits, which it keeps or drops."""
-    student = lesson.student()
-    model = attach(
-        student,
-        params.exits,
-        deepest=params.deepest,
-        shape=lesson.data.shape,
-        generator=lesson.stream("exits model"),
-    )
+    network = lesson.plain_student()
+    model = with_exits(network, params, lesson.data.shape, lesson.stream("exits model"))
     lesson.stage(
         "student",
         model,
@@ -135,6 +152,6 @@ def learn(lesson: Lesson, params: Params) -> nn.Module:
             on_epoch=on_epoch,
         ),
         epochs=lesson.training.epochs,
-        scored=model if params.keep else student,
+        scored=model if params.keep else network,
     )
-    return model if params.keep else student
+    return model if params.keep else network

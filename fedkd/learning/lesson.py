@@ -48,6 +48,9 @@ class Lesson:
 
     distillation: Distillation
     data: Dataset
+    """What the student has."""
+    whole: Dataset
+    """What teachers have, as the configuration says it; equal to `data` unless the way shares."""
     teachers: tuple[nn.Module, ...]
     stage: Stage
     student: Callable[[], nn.Module]

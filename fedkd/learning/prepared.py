@@ -18,7 +18,8 @@ class Prepared:
 
     Attributes:
         distillation: complete: every parameter and every layer said.
-        data: training and test samples.
+        data: what the student has of the data set.
+        whole: all of it, as teachers have it.
         way: how the student learns.
         params: the way's parameters.
         teachers: fresh, in the configuration's order.
@@ -26,9 +27,14 @@ class Prepared:
 
     distillation: Distillation
     data: Dataset
+    whole: Dataset
     way: Way
     params: Frozen
     teachers: tuple[nn.Module, ...]
+
+    def had(self, teacher: int) -> Dataset:
+        """What the teacher of this number has of the data set."""
+        return _had(self.way, self.params, teacher, self.data, self.whole)
 
     def student(self, teachers: tuple[nn.Module, ...]) -> nn.Module:
         """A fresh student, made ready for the way; the same at every call.
@@ -61,11 +67,14 @@ def prepare(distillation: Distillation) -> Prepared:
     """
     way, params, distillation = ways.resolve(distillation)
     dataset = data.load(distillation.data, seed=distillation.seed)
+    own = dataset
+    if way.share is not None:
+        own = way.share(dataset, params, rng.stream(distillation.seed, purpose="share"))
     teachers = tuple(
-        _teacher(each, number, distillation.seed, dataset)
+        _teacher(each, number, distillation.seed, _had(way, params, number, own, dataset))
         for number, each in enumerate(distillation.teachers)
     )
-    ready = Prepared(distillation, dataset, way, params, teachers)
+    ready = Prepared(distillation, own, dataset, way, params, teachers)
     student = ready.student(teachers)
     if not distillation.knowledge:
         return ready
@@ -73,6 +82,10 @@ def prepare(distillation: Distillation) -> Prepared:
     knowledge = terms.resolve(distillation.knowledge, *anatomies)
     complete = distillation.model_copy(update={"knowledge": knowledge})
     return replace(ready, distillation=complete)
+
+
+def _had(way: Way, params: Frozen, teacher: int, own: Dataset, whole: Dataset) -> Dataset:
+    return own if teacher in way.blind(params) else whole
 
 
 def _teacher(teacher: Teacher, number: int, seed: int, dataset: Dataset) -> nn.Module:

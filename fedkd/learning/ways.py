@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from fedkd.config import Distillation, Frozen, WayChoice, validate
+from fedkd.data.types import Dataset
 from fedkd.errors import ConfigError
 from fedkd.learning import offline
 from fedkd.learning.injection import Place, inject
@@ -21,6 +22,7 @@ from fedkd.names import nearest
 Remake = Callable[
     [nn.Module, tuple[nn.Module, ...], Any, tuple[int, ...], torch.Generator], nn.Module
 ]
+Share = Callable[[Dataset, Any, torch.Generator], Dataset]
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ class Way:
         remake: what the way makes of a fresh student before it learns: the student, the teachers,
             the way's parameters, the shape of one input, and a generator for new weights. The
             teachers need not have learned yet: only then the shape of the result counts.
+        share: what the student has of the data set, where that is not all: the data set, the way's
+            parameters, and a generator for draws. The plain student has the same, teachers all.
+        blind: the numbers of those teachers that have no more than the student, by the parameters.
     """
 
     paper: str
@@ -45,6 +50,8 @@ class Way:
     teachers: tuple[int, int] = (0, 0)
     forms: Literal["must", "may", "no"] = "no"
     remake: Remake | None = None
+    share: Share | None = None
+    blind: Callable[[Any], tuple[int, ...]] = lambda _params: ()
 
 
 class FromLabels(Frozen):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.errors import ConfigError
-from fedkd.models.layers import LOGITS, check_layer, dissect, show
+from fedkd.models.layers import LOGITS, dissect, show
 from fedkd.rng import torch_default
 
 
@@ -86,20 +86,16 @@ def attach(
         generator: determines the exits' initial weights.
 
     Raises:
-        ConfigError: a layer does not exist (valid ones are named), or gives no tensor.
+        ConfigError: a layer does not exist (valid ones are named), or cannot be looked at.
     """
     anatomy = dissect(network, shape)
     deepest = deepest or anatomy.features
     if deepest is None:
         raise ConfigError("early exits need features before the last layer: the model has none")
-    for layer in (*layers, deepest):
-        check_layer(network, layer)
-        if layer not in anatomy.shapes:
-            raise ConfigError(f"layer {layer!r} gives no tensor: name another layer for an exit")
     (classes,) = anatomy.shapes[LOGITS]
     with torch_default(generator):
         exits = {
-            layer: Exit(anatomy.shapes[layer], anatomy.shapes[deepest], classes)
+            layer: Exit(anatomy.shape(layer), anatomy.shape(deepest), classes)
             for layer in dict.fromkeys(layers)
         }
     return Exits(network, exits, deepest)

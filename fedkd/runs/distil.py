@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from fedkd.config import Distillation
+from fedkd.data.types import Dataset
 from fedkd.federation.engines import one_intra_op_thread
 from fedkd.learning import evaluate, prepared, supervised
 from fedkd.learning.lesson import Lesson
@@ -39,13 +40,13 @@ def distil(
     """
     ready = prepared.prepare(distillation)
     run = StageFolder(folder)
-    train = ready.data.train
+    train = ready.whole.train
     run.open(ready.distillation, {"data": fingerprint(train.x, train.y).hex()}, resume=resume)
     with one_intra_op_thread():  # how work is split among threads changes its last bits
-        stage = Recorder(run, ready.data.test, ready.distillation.seed, notify)
-        teachers = _teachers(ready, stage)
+        teachers = _teachers(ready, run, notify)
         fresh = partial(ready.student, teachers)
-        lesson = Lesson(ready.distillation, ready.data, teachers, stage, fresh)
+        stage = Recorder(run, ready.data.test, ready.distillation.seed, notify)
+        lesson = Lesson(ready.distillation, ready.data, ready.whole, teachers, stage, fresh)
         plain = _plain(lesson) if ready.distillation.plain else None
         student = ready.way.learn(lesson, ready.params)
         summary = _summarise(ready, lesson, student, plain, run.records())
@@ -53,15 +54,17 @@ def distil(
     return summary
 
 
-def _teachers(ready: Prepared, stage: Recorder) -> tuple[nn.Module, ...]:
+def _teachers(ready: Prepared, run: StageFolder, notify: Notify) -> tuple[nn.Module, ...]:
     for number, model in enumerate(ready.teachers):
         training = ready.distillation.teachers[number].training
 
         def train(on_epoch: OnEpoch, number: int = number, model: nn.Module = model) -> None:
             seed, training = ready.distillation.seed, ready.distillation.teachers[number].training
             batches = stream(seed, purpose="teacher batches", client=number)
-            supervised.train(model, ready.data.train, training, batches, on_epoch=on_epoch)
+            data = ready.had(number).train
+            supervised.train(model, data, training, batches, on_epoch=on_epoch)
 
+        stage = Recorder(run, ready.had(number).test, ready.distillation.seed, notify)
         stage(f"teacher {number}", model, train, epochs=training.epochs)
         model.requires_grad_(requires_grad=False)
     return ready.teachers
@@ -95,13 +98,10 @@ def _summarise(
     """The figures that a run is compared by; accuracies are shares of 1."""
     distillation = ready.distillation
 
-    def told(model: nn.Module) -> dict[str, Any]:
-        return {
-            "accuracy": evaluate.accuracy(model, lesson.data.test),
-            **measure(model, lesson.data.shape),
-        }
+    def told(model: nn.Module, data: Dataset) -> dict[str, Any]:
+        return {"accuracy": evaluate.accuracy(model, data.test), **measure(model, data.shape)}
 
-    about = told(student)
+    about = told(student, ready.data)
     alone = None if plain is None else evaluate.accuracy(plain, lesson.data.test)
     return {
         "name": distillation.name,
@@ -111,8 +111,8 @@ def _summarise(
         "seed": distillation.seed,
         "student": {"model": str(distillation.student.model), **about},
         "teachers": [
-            {"model": str(spec.model), **told(model)}
-            for spec, model in zip(distillation.teachers, lesson.teachers, strict=True)
+            {"model": str(spec.model), **told(lesson.teachers[number], ready.had(number))}
+            for number, spec in enumerate(distillation.teachers)
         ],
         "plain": alone,
         "gain": None if alone is None else about["accuracy"] - alone,

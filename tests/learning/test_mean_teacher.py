@@ -1,0 +1,168 @@
+import copy
+import math
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from small import generator, net, normed, rows, state
+from torch import Tensor
+
+from fedkd.config import Optimisation
+from fedkd.data.types import Dataset, Samples
+from fedkd.learning import evaluate, mean_teacher, supervised, views
+
+HOW = Optimisation(epochs=2, batch_size=16, learning_rate=0.05)
+
+
+def same(x: Tensor, _generator: torch.Generator) -> Tensor:
+    return x
+
+
+def steady(weight: float) -> partial[float]:
+    return partial(mean_teacher.rising, weight=weight, epochs=0)
+
+
+def test_it_equals_the_textbook_loop() -> None:
+    samples, student, plain = rows(40), net(1), net(1)
+    mean = copy.deepcopy(plain)
+    found = mean_teacher.train(
+        student, samples, HOW, generator(3), view=same, weight=steady(5.0), decay=0.7
+    )
+    optimiser = torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.9)
+    shuffles, step = generator(3), 0
+    for _ in range(2):
+        for index in torch.randperm(40, generator=shuffles).split(16):
+            x, y = samples.x[index], samples.y[index]
+            answer = plain(x)
+            apart = F.mse_loss(answer.softmax(1), mean(x).softmax(1).detach())
+            optimiser.zero_grad()
+            (F.cross_entropy(answer, y) + 5 * apart).backward()
+            optimiser.step()
+            step += 1
+            now = {1: 1 / 2, 2: 2 / 3}.get(step, 0.7)  # the start weighs as much as a step
+            for old, new in zip(mean.parameters(), plain.parameters(), strict=True):
+                old.data = now * old.data + (1 - now) * new.data
+    for one, other in ((student, plain), (found, mean)):
+        for mine, want in zip(one.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(mine, want, rtol=1e-4, atol=1e-5)
+        assert not any(module.training for module in one.modules())
+
+
+def test_without_weight_the_student_learns_from_labels_alone() -> None:
+    student, plain = normed(1), normed(1)
+    teacher = mean_teacher.train(
+        student, rows(), HOW, generator(3), view=same, weight=steady(0.0), decay=0.5
+    )
+    supervised.train(plain, rows(), HOW, generator(3))
+    for found, want in zip(state(student).values(), state(plain).values(), strict=True):
+        torch.testing.assert_close(found, want)
+    assert not torch.equal(
+        teacher.state_dict()["1.running_mean"], plain.get_buffer("1.running_mean")
+    )
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_student_and_teacher_see_views_of_their_own_of_labelled_and_unlabelled() -> None:
+    seen: list[Tensor] = []
+
+    def marked(x: Tensor, generator: torch.Generator) -> Tensor:
+        other = views.noisy(x, generator, std=1e-3)
+        seen.append(other)
+        return other
+
+    samples, loose = rows(32), 100 + rows(24, seed=5).x
+    mean_teacher.train(
+        net(),
+        samples,
+        HOW,
+        generator(),
+        unlabelled=loose,
+        view=marked,
+        weight=steady(1.0),
+        decay=0.9,
+    )
+    assert len(seen) == 2 * 2 * 2  # two views of two batches in two epochs
+    for theirs, ours in zip(seen[::2], seen[1::2], strict=True):
+        assert theirs.shape == ours.shape == (32, 6)
+        assert not torch.equal(theirs, ours)
+        torch.testing.assert_close(theirs, ours, rtol=0, atol=0.02)
+        assert (ours[:16] < 50).all()
+        assert (ours[16:] > 50).all()
+    visited = torch.cat([each[16:] for each in seen[::2]])
+    near = (visited[:, None] - loose[None]).abs().amax(dim=2).argmin(dim=1)
+    assert sorted(near[:24].tolist()) == list(range(24))  # each once before any again
+
+
+def test_the_student_learns_to_answer_alike_where_there_are_no_labels() -> None:
+    few, many = rows(12, seed=11), rows(200, seed=12, spread=3.0)
+    how = Optimisation(epochs=20, batch_size=6, learning_rate=0.05)
+    view = partial(views.noisy, std=1.0)
+
+    def apart(weight: float) -> float:
+        student = net(1, 16)
+        mean_teacher.train(
+            student,
+            few,
+            how,
+            generator(),
+            unlabelled=many.x,
+            view=view,
+            weight=steady(weight),
+            decay=0.95,
+        )
+        draws = generator(9)
+        one, two = (evaluate.logits(student, view(many.x, draws)).softmax(1) for _ in range(2))
+        return (one - two).abs().mean().item()
+
+    assert apart(30.0) < 0.7 * apart(0.0)
+
+
+def test_the_weight_rises_along_a_bell() -> None:
+    weight = partial(mean_teacher.rising, weight=10.0, epochs=4.0)
+    assert weight(0.0) == pytest.approx(10 * math.exp(-5))
+    assert weight(2.0) == pytest.approx(10 * math.exp(-1.25))
+    assert weight(4.0) == weight(9.5) == 10.0
+
+
+def test_noise_has_its_deviation_and_repeats() -> None:
+    x = torch.zeros(200, 1, 10, 10)
+    first, second = (views.noisy(x, generator(3), std=0.5) for _ in range(2))
+    assert torch.equal(first, second)
+    assert first.std().item() == pytest.approx(0.5, rel=0.03)
+    assert abs(first.mean().item()) < 0.02
+
+
+def test_shifts_move_whole_images_and_fill_with_nothing() -> None:
+    draws = generator(4)
+    x = torch.rand(60, 2, 6, 5, generator=draws) + 1
+    moved = views.shifted(x, draws, pixels=2)
+    padded = F.pad(x, (2, 2, 2, 2))
+    found = set()
+    for before, after in zip(padded, moved, strict=True):
+        places = [
+            (down, right)
+            for down in range(5)
+            for right in range(5)
+            if torch.equal(before[:, down : down + 6, right : right + 5], after)
+        ]
+        assert len(places) == 1
+        found.add(places[0])
+    assert {down for down, _ in found} == {right for _, right in found} == set(range(5))
+    assert torch.equal(views.shifted(x, draws, pixels=0), x)
+    with pytest.raises(ValueError, match=r"inputs \(3, 4\) cannot be shifted"):
+        views.shifted(torch.zeros(3, 4), draws, pixels=1)
+
+
+def test_labels_are_kept_of_some_and_all_inputs_stay() -> None:
+    samples = rows(50)
+    dataset = Dataset("clusters", samples, rows(20), 3, ("a", "b", "c"))
+    some = mean_teacher.labelled(dataset, mean_teacher.Params(labelled=12), generator(1))
+    assert len(some.train) == 12
+    assert some.test is dataset.test
+    places = [(samples.x == x).all(dim=1).nonzero().item() for x in some.train.x]
+    assert places == sorted(set(places))
+    assert torch.equal(samples.y[places], some.train.y)
+    every = mean_teacher.labelled(dataset, mean_teacher.Params(labelled=99), generator(1))
+    assert isinstance(every.train, Samples)
+    assert torch.equal(every.train.x, samples.x)
