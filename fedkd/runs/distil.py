@@ -16,6 +16,7 @@ from fedkd.learning.prepared import Prepared
 from fedkd.methods.setting import Notify
 from fedkd.privacy.ledger import fingerprint
 from fedkd.rng import stream
+from fedkd.runs import distil_report
 from fedkd.runs.sizes import measure
 from fedkd.runs.stages import Recorder, StageFolder
 
@@ -51,6 +52,7 @@ def distil(
         student = ready.way.learn(lesson, ready.params)
         summary = _summarise(ready, lesson, student, plain, run.records())
     run.finish(student, summary)
+    distil_report.write(folder)
     return summary
 
 
