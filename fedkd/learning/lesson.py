@@ -42,19 +42,33 @@ class Stage(Protocol):
         """
 
 
+@dataclass(frozen=True, eq=False)
+class Shares:
+    """Who has what of a data set; of each its own training and test samples."""
+
+    whole: Dataset
+    """As the configuration says it."""
+    student: Dataset
+    """Of the student, and of the plain one that it is compared with."""
+    teachers: tuple[Dataset, ...]
+    """Of each teacher."""
+
+
 @dataclass(frozen=True)
 class Lesson:
     """See the module; `teachers` are frozen, in evaluation mode and in the file's order."""
 
     distillation: Distillation
-    data: Dataset
-    """What the student has."""
-    whole: Dataset
-    """What teachers have, as the configuration says it; equal to `data` unless the way shares."""
+    shares: Shares
     teachers: tuple[nn.Module, ...]
     stage: Stage
     student: Callable[[], nn.Module]
     """A fresh student, the same at every call, made ready for the way."""
+
+    @property
+    def data(self) -> Dataset:
+        """What the student has of the data set."""
+        return self.shares.student
 
     @property
     def training(self) -> Optimisation:

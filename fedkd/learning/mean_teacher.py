@@ -19,7 +19,7 @@ from fedkd.data.types import Dataset, Samples
 from fedkd.errors import ConfigError
 from fedkd.knowledge import parameter
 from fedkd.learning import optim, views
-from fedkd.learning.lesson import Lesson
+from fedkd.learning.lesson import Lesson, Shares
 from fedkd.learning.loop import OnEpoch, descend, epochs
 from fedkd.learning.views import View
 
@@ -126,10 +126,11 @@ def _endless(x: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
         yield from torch.split(x[torch.randperm(len(x), generator=generator)], 1)
 
 
-def labelled(dataset: Dataset, params: Params, generator: torch.Generator) -> Dataset:
-    """The part of a data set that keeps its labels; the rows stay in their order."""
-    kept = torch.randperm(len(dataset.train), generator=generator)[: params.labelled]
-    return replace(dataset, train=dataset.train.subset(kept.sort().values))
+def share(whole: Dataset, _teachers: int, params: Params, generator: torch.Generator) -> Shares:
+    """The student has those samples that keep their labels, in their order."""
+    kept = torch.randperm(len(whole.train), generator=generator)[: params.labelled]
+    own = replace(whole, train=whole.train.subset(kept.sort().values))
+    return Shares(whole, own, ())
 
 
 def learn(lesson: Lesson, params: Params) -> nn.Module:
@@ -139,7 +140,8 @@ def learn(lesson: Lesson, params: Params) -> nn.Module:
             f"way.shift is {params.shift}: inputs of shape {lesson.data.shape} cannot be shifted, "
             "expected 0"
         )
-    some = len(lesson.data.train) < len(lesson.whole.train)
+    everything = lesson.shares.whole.train.x
+    some = len(lesson.data.train) < len(everything)
     student, teacher = lesson.student(), lesson.student()
 
     def view(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -154,7 +156,7 @@ def learn(lesson: Lesson, params: Params) -> nn.Module:
             lesson.data.train,
             lesson.training,
             lesson.stream("student batches"),
-            unlabelled=lesson.whole.train.x if some else None,
+            unlabelled=everything if some else None,
             view=view,
             weight=partial(
                 rising, weight=params.weight, epochs=params.ramp * lesson.training.epochs

@@ -5,14 +5,27 @@ from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fedkd.config import Optimisation
+from fedkd.config import Frozen, ModelSpec, Optimisation
 from fedkd.data.types import Samples
 from fedkd.knowledge import label
 from fedkd.learning import optim
+from fedkd.learning.lesson import Lesson
 from fedkd.learning.loop import OnEpoch, descend, epochs
+
+
+class Params(Frozen):
+    """Parameters of `mutual`."""
+
+    peers: tuple[ModelSpec, ...] = Field(min_length=1)
+    """The models that learn beside the student, trained as it is."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Of the divergences."""
+    weight: float = Field(default=1.0, ge=0)
+    """Of the mean divergence from the others."""
 
 
 def train(
@@ -116,3 +129,28 @@ def _untracked(model: nn.Module) -> Iterator[None]:
     finally:
         for norm in norms:
             norm.track_running_stats = True
+
+
+def learn(lesson: Lesson, params: Params) -> nn.Module:
+    """The way `mutual`: the student is the first of the peers."""
+    student = lesson.student()
+    others = [
+        lesson.build(spec, purpose=f"peer {number}") for number, spec in enumerate(params.peers)
+    ]
+    everyone = nn.ModuleList([student, *others])
+    lesson.stage(
+        "peers",
+        everyone,
+        lambda on_epoch: train(
+            [student, *others],
+            lesson.data.train,
+            lesson.training,
+            lesson.stream("student batches"),
+            temperature=params.temperature,
+            weight=params.weight,
+            on_epoch=on_epoch,
+        ),
+        epochs=lesson.training.epochs,
+        scored=student,
+    )
+    return student

@@ -8,6 +8,7 @@ from fedkd import data, models, rng
 from fedkd.config import Distillation, Frozen, Teacher
 from fedkd.data.types import Dataset
 from fedkd.learning import terms, ways
+from fedkd.learning.lesson import Shares
 from fedkd.learning.ways import Way
 from fedkd.models.layers import dissect
 
@@ -18,23 +19,22 @@ class Prepared:
 
     Attributes:
         distillation: complete: every parameter and every layer said.
-        data: what the student has of the data set.
-        whole: all of it, as teachers have it.
+        shares: who has what of the data set.
         way: how the student learns.
         params: the way's parameters.
         teachers: fresh, in the configuration's order.
     """
 
     distillation: Distillation
-    data: Dataset
-    whole: Dataset
+    shares: Shares
     way: Way
     params: Frozen
     teachers: tuple[nn.Module, ...]
 
-    def had(self, teacher: int) -> Dataset:
-        """What the teacher of this number has of the data set."""
-        return _had(self.way, self.params, teacher, self.data, self.whole)
+    @property
+    def data(self) -> Dataset:
+        """What the student has of the data set."""
+        return self.shares.student
 
     def student(self, teachers: tuple[nn.Module, ...]) -> nn.Module:
         """A fresh student, made ready for the way; the same at every call.
@@ -67,25 +67,23 @@ def prepare(distillation: Distillation) -> Prepared:
     """
     way, params, distillation = ways.resolve(distillation)
     dataset = data.load(distillation.data, seed=distillation.seed)
-    own = dataset
+    count = len(distillation.teachers)
+    shares = Shares(dataset, dataset, (dataset,) * count)
     if way.share is not None:
-        own = way.share(dataset, params, rng.stream(distillation.seed, purpose="share"))
+        draws = rng.stream(distillation.seed, purpose="shares")
+        shares = way.share(dataset, count, params, draws)
     teachers = tuple(
-        _teacher(each, number, distillation.seed, _had(way, params, number, own, dataset))
+        _teacher(each, number, distillation.seed, shares.teachers[number])
         for number, each in enumerate(distillation.teachers)
     )
-    ready = Prepared(distillation, own, dataset, way, params, teachers)
+    ready = Prepared(distillation, shares, way, params, teachers)
     student = ready.student(teachers)
     if not distillation.knowledge:
         return ready
-    anatomies = (dissect(model, dataset.shape) for model in (student, teachers[0]))
+    anatomies = (dissect(model, shares.student.shape) for model in (student, teachers[0]))
     knowledge = terms.resolve(distillation.knowledge, *anatomies)
     complete = distillation.model_copy(update={"knowledge": knowledge})
     return replace(ready, distillation=complete)
-
-
-def _had(way: Way, params: Frozen, teacher: int, own: Dataset, whole: Dataset) -> Dataset:
-    return own if teacher in way.blind(params) else whole
 
 
 def _teacher(teacher: Teacher, number: int, seed: int, dataset: Dataset) -> nn.Module:

@@ -16,13 +16,13 @@ from fedkd.data.types import Dataset
 from fedkd.errors import ConfigError
 from fedkd.learning import offline
 from fedkd.learning.injection import Place, inject
-from fedkd.learning.lesson import Lesson
+from fedkd.learning.lesson import Lesson, Shares
 from fedkd.names import nearest
 
 Remake = Callable[
     [nn.Module, tuple[nn.Module, ...], Any, tuple[int, ...], torch.Generator], nn.Module
 ]
-Share = Callable[[Dataset, Any, torch.Generator], Dataset]
+Share = Callable[[Dataset, int, Any, torch.Generator], Shares]
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,8 @@ class Way:
         remake: what the way makes of a fresh student before it learns: the student, the teachers,
             the way's parameters, the shape of one input, and a generator for new weights. The
             teachers need not have learned yet: only then the shape of the result counts.
-        share: what the student has of the data set, where that is not all: the data set, the way's
-            parameters, and a generator for draws. The plain student has the same, teachers all.
-        blind: the numbers of those teachers that have no more than the student, by the parameters.
+        share: who has what of the data set, where not all have all: the data set, how many teachers
+            there are, the way's parameters, and a generator for draws.
     """
 
     paper: str
@@ -51,7 +50,6 @@ class Way:
     forms: Literal["must", "may", "no"] = "no"
     remake: Remake | None = None
     share: Share | None = None
-    blind: Callable[[Any], tuple[int, ...]] = lambda _params: ()
 
 
 class FromLabels(Frozen):

@@ -41,13 +41,13 @@ def distil(
     """
     ready = prepared.prepare(distillation)
     run = StageFolder(folder)
-    train = ready.whole.train
+    train = ready.shares.whole.train
     run.open(ready.distillation, {"data": fingerprint(train.x, train.y).hex()}, resume=resume)
     with one_intra_op_thread():  # how work is split among threads changes its last bits
         teachers = _teachers(ready, run, notify)
         fresh = partial(ready.student, teachers)
         stage = Recorder(run, ready.data.test, ready.distillation.seed, notify)
-        lesson = Lesson(ready.distillation, ready.data, ready.whole, teachers, stage, fresh)
+        lesson = Lesson(ready.distillation, ready.shares, teachers, stage, fresh)
         plain = _plain(lesson) if ready.distillation.plain else None
         student = ready.way.learn(lesson, ready.params)
         summary = _summarise(ready, lesson, student, plain, run.records())
@@ -63,10 +63,10 @@ def _teachers(ready: Prepared, run: StageFolder, notify: Notify) -> tuple[nn.Mod
         def train(on_epoch: OnEpoch, number: int = number, model: nn.Module = model) -> None:
             seed, training = ready.distillation.seed, ready.distillation.teachers[number].training
             batches = stream(seed, purpose="teacher batches", client=number)
-            data = ready.had(number).train
+            data = ready.shares.teachers[number].train
             supervised.train(model, data, training, batches, on_epoch=on_epoch)
 
-        stage = Recorder(run, ready.had(number).test, ready.distillation.seed, notify)
+        stage = Recorder(run, ready.shares.teachers[number].test, ready.distillation.seed, notify)
         stage(f"teacher {number}", model, train, epochs=training.epochs)
         model.requires_grad_(requires_grad=False)
     return ready.teachers
@@ -113,7 +113,10 @@ def _summarise(
         "seed": distillation.seed,
         "student": {"model": str(distillation.student.model), **about},
         "teachers": [
-            {"model": str(spec.model), **told(lesson.teachers[number], ready.had(number))}
+            {
+                "model": str(spec.model),
+                **told(lesson.teachers[number], ready.shares.teachers[number]),
+            }
             for number, spec in enumerate(distillation.teachers)
         ],
         "plain": alone,

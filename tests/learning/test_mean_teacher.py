@@ -147,12 +147,12 @@ def test_shifts_move_whole_images_and_fill_with_nothing() -> None:
 def test_labels_are_kept_of_some_and_all_inputs_stay() -> None:
     samples = rows(50)
     dataset = Dataset("clusters", samples, rows(20), 3, ("a", "b", "c"))
-    some = mean_teacher.labelled(dataset, mean_teacher.Params(labelled=12), generator(1))
+    some = mean_teacher.share(dataset, 0, mean_teacher.Params(labelled=12), generator(1)).student
     assert len(some.train) == 12
     assert some.test is dataset.test
     places = [(samples.x == x).all(dim=1).nonzero().item() for x in some.train.x]
     assert places == sorted(set(places))
     assert torch.equal(samples.y[places], some.train.y)
-    every = mean_teacher.labelled(dataset, mean_teacher.Params(labelled=99), generator(1))
+    every = mean_teacher.share(dataset, 0, mean_teacher.Params(labelled=99), generator(1)).student
     assert isinstance(every.train, Samples)
     assert torch.equal(every.train.x, samples.x)
