@@ -93,7 +93,7 @@ def federate(
     method, experiment = world.method, world.experiment
     clients = world.setting.clients
     nodes = wait_for_nodes(grid, clients, reach, quorum=quorum(world, clients))
-    student = world.setting.build(experiment.student.model, purpose="student")
+    student = world.setting.student.build(experiment.student.model, purpose="student")
     last = keeper.resume()
     state = {} if last is None else dict(last.state)
     known = _latest(standings or {}, {} if last is None else last.standings)

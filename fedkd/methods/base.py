@@ -30,6 +30,9 @@ class Card:
     one_shot: bool = False
     simulation_only: bool = False
     has_teachers: bool = True
+    privileged: bool = False
+    """Whether the student may see fewer columns than the teachers: no teacher becomes the student,
+    which the server trains by `ctx.distil` alone."""
     counts: tuple[Count, ...] = ()
     """Facts about private data that are sent beside the knowledge; each is paid for under DP."""
     client_units: bool = False

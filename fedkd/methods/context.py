@@ -199,7 +199,8 @@ class ServerContext:
     setting: Setting
     round: int
     student: nn.Module
-    """The global student; the server part trains it in place."""
+    """The global student; the server part trains it in place. It takes what
+    `setting.students_view` leaves of inputs."""
     state: dict[str, Tensor]
     """The method's own, kept from round to round and in checkpoints."""
     clock: Clock
@@ -226,7 +227,8 @@ class ServerContext:
 
     def measure(self) -> None:
         """Add the student's test accuracy, as it is now, to the curve."""
-        self.curve.append(evaluate.accuracy(self.student, self.test))
+        seen = Samples(self.setting.students_view(self.test.x), self.test.y)
+        self.curve.append(evaluate.accuracy(self.student, seen))
 
     def measure_ensemble(self, logits: Callable[[Tensor], Tensor]) -> None:
         """Record the test accuracy of the ensemble, given as inputs -> logits (N, C)."""
@@ -242,8 +244,13 @@ class ServerContext:
         *,
         model: nn.Module | None = None,
     ) -> None:
-        """Fit the student, or another `model`, to `targets`, row by row those of `inputs`."""
+        """Fit the student, or another `model`, to `targets`, row by row those of `inputs`.
+
+        Of the inputs (N, *shape) the student is shown its own view, another model all.
+        """
         learner = self.student if model is None else model
+        if learner is self.student:
+            inputs = self.setting.students_view(inputs)
         with self.clock.phase("distil", how.epochs) as advance:
             losses = offline.distil(
                 learner,

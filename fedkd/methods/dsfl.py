@@ -36,6 +36,7 @@ class DSFL(Method):
         needs="a proxy set",
         returns="the mean of all probabilities, sharpened (ERA)",
         needs_public=True,
+        privileged=True,
         client_units=True,
     )
     Params = DSFLParams

@@ -42,6 +42,7 @@ class FedMD(Method):
         needs="a proxy set",
         returns="the mean of all logits",
         needs_public=True,
+        privileged=True,
     )
     Params = FedMDParams
     params: FedMDParams

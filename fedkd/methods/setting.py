@@ -4,7 +4,8 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -67,12 +68,29 @@ class Setting:
     clients: int
     public: Tensor | None
     """The proxy set's inputs (N, *shape), unlabelled; None where there is none."""
+    seen: tuple[int, ...] | None = None
+    """The columns that the student sees, where `clients.privileged` hides others; None: all."""
     _specs: dict[str, Expected] = field(default_factory=dict, repr=False)
 
     def build(self, spec: ModelSpec, *, purpose: str, client: int | None = None) -> nn.Module:
         """A fresh model, initialised from the stream of (client, purpose)."""
         generator = rng.stream(self.experiment.seed, purpose=purpose, client=client)
         return models.build(spec, shape=self.shape, classes=self.classes, generator=generator)
+
+    def students_view(self, x: Tensor) -> Tensor:
+        """What the student sees of inputs: (N, *shape) -> (N, *student.shape)."""
+        return x if self.seen is None else x[:, list(self.seen)]
+
+    @cached_property
+    def student(self) -> "Setting":
+        """The setting as the student sees it: its shape, its proxy set, the models it builds.
+
+        Without privileged columns it is this one.
+        """
+        if self.seen is None:
+            return self
+        public = None if self.public is None else self.students_view(self.public)
+        return replace(self, shape=(len(self.seen),), public=public, seen=None, _specs={})
 
     @property
     def proxy(self) -> Tensor:
