@@ -14,7 +14,17 @@ from torch import nn
 from fedkd.config import Distillation, Frozen, WayChoice, validate
 from fedkd.data.types import Dataset
 from fedkd.errors import ConfigError
-from fedkd.learning import offline
+from fedkd.learning import (
+    adi,
+    dafl,
+    early_exits,
+    mean_teacher,
+    offline,
+    online,
+    self_taught,
+    several,
+    sight,
+)
 from fedkd.learning.injection import Place, inject
 from fedkd.learning.lesson import Lesson, Shares
 from fedkd.names import nearest
@@ -115,6 +125,38 @@ BUILT_IN: dict[str, Way] = {
         forms="may",
         remake=_injected,
     ),
+    "mutual": Way("Zhang et al. 2018, arXiv:1706.00384", online.learn, online.Params),
+    "born-again": Way(
+        "Furlanello et al. 2018, arXiv:1805.04770", self_taught.learn, self_taught.Params
+    ),
+    "early-exits": Way(
+        "Zhang et al. 2019, arXiv:1905.08094",
+        early_exits.learn,
+        early_exits.Params,
+        remake=early_exits.remake,
+    ),
+    "multi-teacher": Way(
+        "compare You et al. 2017, KDD",
+        several.learn,
+        several.Params,
+        teachers=(2, 64),
+        share=several.share,
+    ),
+    "mean-teacher": Way(
+        "Tarvainen & Valpola 2017, arXiv:1703.01780",
+        mean_teacher.learn,
+        mean_teacher.Params,
+        share=mean_teacher.share,
+    ),
+    "privileged": Way(
+        "Lopez-Paz et al. 2016, arXiv:1511.03643",
+        sight.learn,
+        sight.Params,
+        teachers=(1, 64),
+        share=sight.share,
+    ),
+    "dafl": Way("Chen et al. 2019, arXiv:1904.01186", dafl.learn, dafl.Params, teachers=(1, 64)),
+    "adi": Way("Yin et al. 2020, arXiv:1912.08795", adi.learn, adi.Params, teachers=(1, 64)),
 }
 
 
