@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small import CLASSES, generator, net, rows
+from clusters import CLASSES, generator, net, rows
 from torch import Tensor
 
 from fedkd.learning import consensus

@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from small import CLASSES, FEATURES, generator, net, rows, state
+from clusters import CLASSES, FEATURES, generator, net, rows, state
 from torch import nn
 
 from fedkd import models

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from small import generator, net, normed, rows, state
+from clusters import generator, net, normed, rows, state
 from torch import Tensor
 
 from fedkd.config import Optimisation

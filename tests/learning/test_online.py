@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small import CLASSES, generator, net, normed, rows, state
+from clusters import CLASSES, generator, net, normed, rows, state
 from torch import Tensor, nn
 
 from fedkd.config import Optimisation

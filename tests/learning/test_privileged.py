@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small import CLASSES, FEATURES, generator, net, normed, rows, state, unchanged
+from clusters import CLASSES, FEATURES, generator, net, normed, rows, state, unchanged
 from torch import Tensor
 
 from fedkd import models

@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from small import generator, net, normed, rows, state, unchanged
+from clusters import generator, net, normed, rows, state, unchanged
 
 from fedkd.config import Optimisation
 from fedkd.learning import self_taught, supervised
