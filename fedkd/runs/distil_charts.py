@@ -46,15 +46,17 @@ def accuracy_by_epoch(run: DistilRun) -> Chart:
     return chart("by-epoch", "Accuracy by epoch", _course(run), draw, heights=_HEIGHTS)
 
 
-def loss_by_epoch(run: DistilRun) -> Chart:
-    """The loss that the student minimised, and those of the trainings before it."""
+def loss_by_epoch(run: DistilRun) -> Chart | None:
+    """The loss that the student minimised, and those of the trainings before it; None if untold."""
     lines = [
         (name, colour, [(each.epoch, each.loss) for each in epochs if each.loss is not None])
         for name, colour, epochs in _lines(run)
     ]
+    drawn = [line for line in lines if line[2]]
+    if not drawn:
+        return None
 
     def draw(axes: Axes, width: int) -> None:
-        drawn = [line for line in lines if line[2]]
         for _, colour, points in drawn:
             axes.plot(*zip(*points, strict=True), "o-", color=colour, linewidth=2.6, markersize=5)
         axes.set_ylim(bottom=min(0.0, *(loss for _, _, points in drawn for _, loss in points)))
@@ -78,4 +80,4 @@ def _course(run: DistilRun) -> str:
             f", {above(student - run.summary.plain)} itself without a teacher "
             f"({percent(run.summary.plain)}; the same start, batches and epochs)"
         )
-    return f"{text}. On the test set; no choice was made by it."
+    return f"{text}. All on the test set."

@@ -28,7 +28,7 @@ def write(run: Path) -> Path:
         protected=told.summary.privacy.epsilon is not None,
         tiles=_tiles(told),
         models=models,
-        charts=[accuracy_by_epoch(told), loss_by_epoch(told)],
+        charts=[c for c in (accuracy_by_epoch(told), loss_by_epoch(told)) if c is not None],
     )
     report = run / "report.html"
     write_atomically(report, text)
@@ -69,15 +69,17 @@ def _tiles(run: DistilRun) -> list[Tile]:
         gap = words.points(student.accuracy - best.accuracy)
         tiles.append(Tile("vs best teacher", gap, f"at {words.percent(best.accuracy)}"))
         tiles.append(Tile("Size", words.size(student.bytes), f"teacher {words.size(best.bytes)}"))
-        tiles.append(Tile("One input", _milliseconds(student), f"teacher {_milliseconds(best)}"))
+        for rows, label in ((1, "One input"), (100, "100 inputs")):
+            note = f"teacher {_milliseconds(best, rows)}"
+            tiles.append(Tile(label, _milliseconds(student, rows), note))
     else:
         tiles.append(Tile("Size", words.size(student.bytes), f"{student.parameters:,} parameters"))
-        tiles.append(Tile("One input", _milliseconds(student), "on one thread"))
+        tiles.append(Tile("One input", _milliseconds(student, 1), "on one thread"))
     return tiles
 
 
-def _milliseconds(model: Model) -> str:
-    return f"{model.latency[1]:.2f} ms"
+def _milliseconds(model: Model, rows: int) -> str:
+    return f"{model.latency[rows]:.2f} ms"
 
 
 def _stamp(run: DistilRun) -> str:

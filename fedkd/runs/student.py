@@ -67,7 +67,7 @@ def load(run: Path) -> Student:
 
 
 def _distilled(told: Distillation) -> Student:
-    ready = prepared.prepare(told)
+    ready = prepared.prepare(told, weights=False)
     return Student(told.name, ready.student(ready.teachers), ready.data)
 
 

@@ -3,9 +3,9 @@ from functools import partial
 
 import pytest
 import torch
+from clusters import CLASSES, generator, net, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from clusters import CLASSES, generator, net, rows
 from torch import Tensor
 
 from fedkd.learning import consensus

@@ -3,9 +3,9 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from clusters import CLASSES, generator, net, normed, rows, state
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from clusters import CLASSES, generator, net, normed, rows, state
 from torch import Tensor, nn
 
 from fedkd.config import Optimisation

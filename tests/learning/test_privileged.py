@@ -3,9 +3,9 @@ import math
 
 import pytest
 import torch
+from clusters import CLASSES, FEATURES, generator, net, normed, rows, state, unchanged
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from clusters import CLASSES, FEATURES, generator, net, normed, rows, state, unchanged
 from torch import Tensor
 
 from fedkd import models
