@@ -8,14 +8,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedkd.config import Optimisation
-from fedkd.data.types import Samples
-from fedkd.errors import FederationError
+from fedkd.data.types import Dataset, Samples
+from fedkd.errors import ConfigError, FederationError
 from fedkd.knowledge import synthetic
 from fedkd.learning import offline, optim
 from fedkd.learning.evaluate import evaluating
 from fedkd.learning.loop import OnEpoch
 from fedkd.learning.multi_teacher import Ensemble
 from fedkd.learning.observe import Observation
+
+
+def check(dataset: Dataset, _params: object) -> None:
+    """Refuse to make up what is no image.
+
+    Raises:
+        ConfigError: the inputs are rows.
+    """
+    if len(dataset.shape) != 3:
+        raise ConfigError(
+            f"data-free distillation cannot generate inputs of shape {dataset.shape}: expected "
+            "images (channels, height, width); for rows of features choose a way that has data"
+        )
 
 
 @dataclass(frozen=True, eq=False)

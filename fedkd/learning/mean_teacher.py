@@ -133,13 +133,17 @@ def share(whole: Dataset, _teachers: int, params: Params, generator: torch.Gener
     return Shares(whole, own, ())
 
 
-def learn(lesson: Lesson, params: Params) -> nn.Module:
-    """The way `mean-teacher`: the mean of the student's weights; the rest of the set unlabelled."""
-    if params.shift and len(lesson.data.shape) != 3:
+def check(dataset: Dataset, params: Params) -> None:
+    """Refuse to shift what is no image."""
+    if params.shift and len(dataset.shape) != 3:
         raise ConfigError(
-            f"way.shift is {params.shift}: inputs of shape {lesson.data.shape} cannot be shifted, "
+            f"way.shift is {params.shift}: inputs of shape {dataset.shape} cannot be shifted, "
             "expected 0"
         )
+
+
+def learn(lesson: Lesson, params: Params) -> nn.Module:
+    """The way `mean-teacher`: the mean of the student's weights; the rest of the set unlabelled."""
     everything = lesson.shares.whole.train.x
     some = len(lesson.data.train) < len(everything)
     student, teacher = lesson.student(), lesson.student()

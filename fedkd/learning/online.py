@@ -9,8 +9,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fedkd import models
 from fedkd.config import Frozen, ModelSpec, Optimisation
-from fedkd.data.types import Samples
+from fedkd.data.types import Dataset, Samples
 from fedkd.knowledge import label
 from fedkd.learning import optim
 from fedkd.learning.lesson import Lesson
@@ -129,6 +130,13 @@ def _untracked(model: nn.Module) -> Iterator[None]:
     finally:
         for norm in norms:
             norm.track_running_stats = True
+
+
+def check(dataset: Dataset, params: Params) -> None:
+    """Refuse peers that cannot be built."""
+    for spec in params.peers:
+        trial = torch.Generator()
+        models.build(spec, shape=dataset.shape, classes=dataset.classes, generator=trial)
 
 
 def learn(lesson: Lesson, params: Params) -> nn.Module:

@@ -81,6 +81,8 @@ def prepare(distillation: Distillation, *, weights: bool = True) -> Prepared:
     if way.share is not None:
         draws = rng.stream(distillation.seed, purpose="shares")
         shares = way.share(dataset, count, params, draws)
+    if way.check is not None:
+        way.check(shares.student, params)
     teachers = tuple(
         models.build(
             each.model,

@@ -18,6 +18,7 @@ from fedkd.errors import ConfigError
 from fedkd.learning import (
     adi,
     dafl,
+    data_free,
     early_exits,
     exposed,
     mean_teacher,
@@ -54,6 +55,8 @@ class Way:
             teachers need not have learned yet: only then the shape of the result counts.
         share: who has what of the data set, where not all have all: the data set, how many teachers
             there are, the way's parameters, and a generator for draws.
+        check: refuses, by `ConfigError` and before anything runs, data that the way cannot learn
+            from: what the student has, and the way's parameters.
         private: whether it can learn under [privacy], by `lesson.private`.
     """
 
@@ -64,6 +67,7 @@ class Way:
     forms: Literal["must", "may", "no"] = "no"
     remake: Remake | None = None
     share: Share | None = None
+    check: Callable[[Dataset, Any], None] | None = None
     private: bool = False
 
 
@@ -134,7 +138,9 @@ BUILT_IN: dict[str, Way] = {
         remake=_injected,
         private=True,
     ),
-    "mutual": Way("Zhang et al. 2018, arXiv:1706.00384", online.learn, online.Params),
+    "mutual": Way(
+        "Zhang et al. 2018, arXiv:1706.00384", online.learn, online.Params, check=online.check
+    ),
     "born-again": Way(
         "Furlanello et al. 2018, arXiv:1805.04770", self_taught.learn, self_taught.Params
     ),
@@ -156,6 +162,7 @@ BUILT_IN: dict[str, Way] = {
         mean_teacher.learn,
         mean_teacher.Params,
         share=mean_teacher.share,
+        check=mean_teacher.check,
     ),
     "privileged": Way(
         "Lopez-Paz et al. 2016, arXiv:1511.03643",
@@ -164,8 +171,20 @@ BUILT_IN: dict[str, Way] = {
         teachers=(1, 64),
         share=sight.share,
     ),
-    "dafl": Way("Chen et al. 2019, arXiv:1904.01186", dafl.learn, dafl.Params, teachers=(1, 64)),
-    "adi": Way("Yin et al. 2020, arXiv:1912.08795", adi.learn, adi.Params, teachers=(1, 64)),
+    "dafl": Way(
+        "Chen et al. 2019, arXiv:1904.01186",
+        dafl.learn,
+        dafl.Params,
+        teachers=(1, 64),
+        check=data_free.check,
+    ),
+    "adi": Way(
+        "Yin et al. 2020, arXiv:1912.08795",
+        adi.learn,
+        adi.Params,
+        teachers=(1, 64),
+        check=data_free.check,
+    ),
 }
 
 
