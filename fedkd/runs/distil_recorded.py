@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 from fedkd.config import Distillation, load_distillation
 from fedkd.errors import ConfigError, RunFolderError
 from fedkd.runs.reading import parse, text
-from fedkd.runs.recorded import Environment, Recorded
+from fedkd.runs.recorded import Environment, PrivacySummary, Recorded
 
 
 class Epoch(Recorded):
@@ -30,18 +29,6 @@ class Model(Recorded):
     latency: Mapping[int, float]
 
 
-class Spent(Recorded):
-    """What was protected, and what it cost."""
-
-    unit: Literal["none", "record"]
-    epsilon: float | None = None
-    delta: float | None = None
-    adjacency: str | None = None
-    accountant: str | None = None
-    budget: float | None = None
-    noise_multiplier: float | None = None
-
-
 class DistilSummary(Recorded):
     """`summary.json` of a distillation."""
 
@@ -55,7 +42,7 @@ class DistilSummary(Recorded):
     plain: float | None
     gain: float | None
     seconds: float
-    privacy: Spent
+    privacy: PrivacySummary
 
 
 class DistilRun(Recorded):
