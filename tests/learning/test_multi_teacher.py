@@ -131,6 +131,13 @@ def test_activation_reads_what_enters_the_last_linear_layer() -> None:
     assert not observe(nn.Flatten(), x).activation.any()
 
 
+def test_no_hook_stays_behind_a_call_that_fails() -> None:
+    teacher = teachers()[4].eval()
+    with pytest.raises(RuntimeError):
+        observe(teacher, torch.rand(2, 7))
+    assert not any(module._forward_pre_hooks for module in teacher.modules())
+
+
 def test_teachers_are_left_as_they_were() -> None:
     given = teachers()
     before = [{k: v.clone() for k, v in teacher.state_dict().items()} for teacher in given]

@@ -1,4 +1,4 @@
-"""Both pages in a real browser, at a desk's width and at a phone's."""
+"""All pages in a real browser, at a desk's width and at a phone's."""
 
 import json
 import shutil
@@ -6,9 +6,11 @@ import shutil
 import pytest
 from example_run import blobs, write_run
 from selenium import webdriver
+from small import ignore, small
 from test_audit_report import found
 
 from fedkd.runs import audit_report
+from fedkd.runs.distil import distil
 from fedkd.runs.report import write, write_comparison
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -40,7 +42,7 @@ def driver(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory):
+def pages(rows, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     failures = [(2, 3, "ValueError while training a model with a very long name " * 4)]
     runs = [
@@ -57,12 +59,14 @@ def pages(tmp_path_factory):
     comparison = write_comparison(runs[:2], folder / "comparison.html")
     (folder / "audit").mkdir()
     audit = audit_report.write(found(None), folder / "audit", title="x" * 80, claim=None)
+    distil(small(rows, name="x" * 80), folder / "distil", ignore)
     return {
         "report": reports[0],
         "long": reports[1],
         "many": reports[2],
         "comparison": comparison,
         "audit": audit,
+        "distil": folder / "distil" / "report.html",
     }
 
 
@@ -87,7 +91,7 @@ def requests(driver):
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("name", ["report", "long", "many", "comparison", "audit"])
+@pytest.mark.parametrize("name", ["report", "long", "many", "comparison", "audit", "distil"])
 def test_page_is_quiet_complete_and_fits(driver, pages, name, width):
     requests(driver)  # what an earlier page asked for
     at(driver, pages[name], width)
@@ -124,7 +128,7 @@ return [...document.querySelectorAll('figure.chart svg')].filter(s => s.clientWi
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("name", ["report", "many", "comparison", "audit"])
+@pytest.mark.parametrize("name", ["report", "many", "comparison", "audit", "distil"])
 def test_chart_texts_are_legible_and_inside_their_chart(driver, pages, name, width):
     at(driver, pages[name], width)
     texts = driver.execute_script(CLIPPED)
