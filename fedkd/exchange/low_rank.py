@@ -8,6 +8,8 @@ import math
 import torch
 from torch import Tensor
 
+from fedkd.errors import FederationError
+
 LARGEST = 1e4
 """The most that an entry of the factors may be, so that their products stay finite."""
 
@@ -41,9 +43,14 @@ def factorise(weight: Tensor, *, energy: float) -> Tensor:
 
     Raises:
         ValueError: the share is not in (0, 1].
+        FederationError: the weight is not finite.
     """
     if not 0 < energy <= 1:
         raise ValueError(f"expected energy={energy} in (0, 1]")
+    if not weight.isfinite().all():
+        raise FederationError(
+            "training diverged: an update holds NaN or infinity; lower the learning rate"
+        )
     # In double precision, so that the last bits of single precision do not turn on the share.
     u, s, vh = torch.linalg.svd(weight.double().flatten(1), full_matrices=False)
     held = s.square().cumsum(0)

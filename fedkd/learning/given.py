@@ -11,6 +11,9 @@ from fedkd import config
 from fedkd.config import ModelSpec, Optimisation, Teacher, validate
 from fedkd.errors import ConfigError
 
+_REMADE = ("injection", "early-exits")
+"""Ways whose students are not what their specification builds."""
+
 
 def resolve(teacher: Teacher, number: int) -> Teacher:
     """A teacher with its model said: a run folder knows its own.
@@ -35,8 +38,20 @@ def resolve(teacher: Teacher, number: int) -> Teacher:
     folder = Path(teacher.weights).expanduser()
     if not folder.is_dir():
         return teacher
-    table = config.read(folder / "config.toml").get("student", {}).get("model", "lenet5")
-    spec = validate(ModelSpec, {"name": table} if isinstance(table, str) else table)
+    try:
+        run = config.read(folder / "config.toml")
+        table = run.get("student", {}).get("model", "lenet5")
+        spec = validate(ModelSpec, {"name": table} if isinstance(table, str) else table)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{where}.weights is {teacher.weights!r}, no run folder that can be read ({error}): "
+            "expected one, or a .safetensors file"
+        ) from error
+    if (way := run.get("way", {}).get("name")) in _REMADE:
+        raise ConfigError(
+            f"{where}.weights is {teacher.weights!r}, whose way {way!r} made another network of "
+            "its student's model: expected a run whose student is a model by name"
+        )
     if "model" in teacher.model_fields_set and teacher.model != spec:
         raise ConfigError(
             f"{where}.model is {str(teacher.model)!r}, and the student of {teacher.weights!r} is "

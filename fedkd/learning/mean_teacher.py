@@ -127,7 +127,16 @@ def _endless(x: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
 
 
 def share(whole: Dataset, _teachers: int, params: Params, generator: torch.Generator) -> Shares:
-    """The student has those samples that keep their labels, in their order."""
+    """The student has those samples that keep their labels, in their order.
+
+    Raises:
+        ConfigError: more are to keep it than there are.
+    """
+    if params.labelled is not None and params.labelled > len(whole.train):
+        raise ConfigError(
+            f"way.labelled is {params.labelled}: expected at most the {len(whole.train)} training "
+            "samples that there are"
+        )
     kept = torch.randperm(len(whole.train), generator=generator)[: params.labelled]
     own = replace(whole, train=whole.train.subset(kept.sort().values))
     return Shares(whole, own, ())

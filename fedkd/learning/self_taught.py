@@ -83,7 +83,9 @@ def learn(lesson: Lesson, params: Params) -> nn.Module:
     """The way `born-again`: the last of several generations."""
     family: list[nn.Module] = []
     for generation in range(params.generations + 1):
-        purpose = f"generation {generation}"
+        # The last one begins and is shuffled as the plain student is, which it is compared with.
+        last = generation == params.generations
+        purpose = "student" if last else f"generation {generation}"
         child = lesson.build(lesson.distillation.student.model, purpose=purpose)
 
         def train(on_epoch: OnEpoch, child: nn.Module = child, purpose: str = purpose) -> None:
@@ -104,6 +106,6 @@ def learn(lesson: Lesson, params: Params) -> nn.Module:
                 on_epoch=on_epoch,
             )
 
-        lesson.stage(purpose, child, train, epochs=lesson.training.epochs)
+        lesson.stage(f"generation {generation}", child, train, epochs=lesson.training.epochs)
         family.append(child)
     return family[-1]

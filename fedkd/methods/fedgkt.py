@@ -29,6 +29,9 @@ from fedkd.models.split import split
 from fedkd.privacy.events import Unprotected
 from fedkd.rng import torch_default
 
+_LARGEST = 1e3
+"""The most that a feature or a logit of a record may be: far above honest ones, and far below what
+would overflow the server's training."""
 _RECORDS = Unprotected("features, logits and labels of single records")
 
 
@@ -85,8 +88,12 @@ class FedGKT(Method):
         rows, classes = self.params.records, setting.classes
         return {
             **{f"front/{name}": model[f"model/{name}"] for name in front.state_dict()},
-            "features": TensorSpec((rows, *_feature_shape(front, setting)), torch.float16),
-            "record_logits": TensorSpec((rows, classes), torch.float16),
+            "features": TensorSpec(
+                (rows, *_feature_shape(front, setting)), torch.float16, low=-_LARGEST, high=_LARGEST
+            ),
+            "record_logits": TensorSpec(
+                (rows, classes), torch.float16, low=-_LARGEST, high=_LARGEST
+            ),
             "labels": TensorSpec((rows,), torch.int64, low=0, high=classes - 1),
             "count": setting.example_count,
         }

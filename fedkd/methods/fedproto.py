@@ -20,6 +20,9 @@ from fedkd.privacy.events import Unprotected
 
 _LARGEST = 1e4
 """The most that an entry of a prototype may be."""
+_FAR = 10.0
+"""A prototype longer than this many times the median is shortened to it: far above what honest
+clients' features differ by, and far below what would end the others' training."""
 _PROTOTYPES = Unprotected("class prototypes, the mean features of its records")
 
 
@@ -105,7 +108,8 @@ class FedProto(Method):
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         means = torch.stack([upload["prototypes"] for upload in uploads.values()])
         counts = torch.stack([upload["counts"] for upload in uploads.values()])
-        prototypes, known = mean_by_class(means, counts), counts.sum(dim=0) > 0
+        prototypes = mean_by_class(shortened(means, counts > 0), counts)
+        known = counts.sum(dim=0) > 0
         if "known" in ctx.state:  # a class that nobody of this round holds stays where it was
             prototypes = torch.where(known[:, None], prototypes, ctx.state["prototypes"])
             known = known | ctx.state["known"]
@@ -136,6 +140,23 @@ def prototype_loss(
     logits, features = with_features(model, x)
     distances = (features - prototypes[y]).square().mean(dim=1)
     return F.cross_entropy(logits, y, reduction="none") + weight * known[y] * distances
+
+
+def shortened(means: Tensor, held: Tensor) -> Tensor:
+    """Prototypes, none much longer than the rest, so that nobody can fling the mean away.
+
+    Args:
+        means: (K, C, F).
+        held: bool (K, C): which of them are any client's; only these make the median.
+
+    Returns:
+        (K, C, F): those at most ten times as long as the median as they are.
+    """
+    lengths = torch.linalg.vector_norm(means, dim=2)
+    most = _FAR * (lengths[held].median() if held.any() else lengths.max())
+    tiny = torch.finfo(means.dtype).tiny
+    nearer: Tensor = means * (most / lengths.clamp(min=tiny)).clamp(max=1.0)[:, :, None]
+    return nearer
 
 
 def class_means(features: Tensor, y: Tensor, classes: int) -> Tensor:

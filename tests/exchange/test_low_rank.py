@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedkd.errors import FederationError
 from fedkd.exchange.low_rank import factor_shape, factorise, most_rank, multiply
 
 SHAPES = st.sampled_from([(6, 9), (12, 5), (8, 3, 2, 2), (20, 20), (4, 30)])
@@ -64,3 +65,8 @@ def test_nothing_takes_no_rank_and_comes_back_as_nothing() -> None:
 def test_a_share_is_a_share(energy: float) -> None:
     with pytest.raises(ValueError, match=r"expected energy=.* in \(0, 1\]"):
         factorise(torch.eye(3), energy=energy)
+
+
+def test_an_update_that_diverged_is_no_update() -> None:
+    with pytest.raises(FederationError, match="an update holds NaN or infinity"):
+        factorise(torch.tensor([[1.0, math.nan], [0.0, 1.0]]), energy=0.9)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedkd.config import Optimisation
 from fedkd.data.types import Dataset, Samples
+from fedkd.errors import ConfigError
 from fedkd.learning import mean_teacher, supervised, views
 
 HOW = Optimisation(epochs=2, batch_size=16, learning_rate=0.05)
@@ -153,6 +154,8 @@ def test_labels_are_kept_of_some_and_all_inputs_stay() -> None:
     places = [(samples.x == x).all(dim=1).nonzero().item() for x in some.train.x]
     assert places == sorted(set(places))
     assert torch.equal(samples.y[places], some.train.y)
-    every = mean_teacher.share(dataset, 0, mean_teacher.Params(labelled=99), generator(1)).student
+    every = mean_teacher.share(dataset, 0, mean_teacher.Params(), generator(1)).student
     assert isinstance(every.train, Samples)
     assert torch.equal(every.train.x, samples.x)
+    with pytest.raises(ConfigError, match=r"way\.labelled is 99: expected at most the 50"):
+        mean_teacher.share(dataset, 0, mean_teacher.Params(labelled=99), generator(1))

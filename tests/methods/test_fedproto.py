@@ -14,7 +14,7 @@ from fedkd.exchange.gate import release
 from fedkd.exchange.messages import Broadcast, Upload
 from fedkd.learning.evaluate import evaluating
 from fedkd.learning.observe import with_features
-from fedkd.methods.fedproto import class_means, distance_logits, prototype_loss
+from fedkd.methods.fedproto import class_means, distance_logits, prototype_loss, shortened
 
 WIDTH = 12
 NARROW_BEFORE = {"name": "mlp", "hidden": [7, WIDTH]}
@@ -181,3 +181,16 @@ def test_the_student_learns_what_those_who_hold_a_class_say_of_it() -> None:
     with evaluating(fed.student), torch.no_grad():
         said = fed.student(fed.setting.proxy).softmax(dim=1).mean(dim=0)
     torch.testing.assert_close(said, torch.tensor([0.5, 0.5, 0.0]), atol=0.03, rtol=0)
+
+
+def test_a_client_that_flings_its_prototypes_away_moves_the_mean_by_ten_lengths_at_most() -> None:
+    means = torch.randn(4, CLASSES, 6, generator=torch.Generator().manual_seed(3))
+    held = torch.ones(4, CLASSES, dtype=torch.bool)
+    assert torch.equal(shortened(means, held), means)
+    flung = means.clone()
+    flung[2] *= 1e4
+    lengths = shortened(flung, held).norm(dim=2)
+    assert torch.equal(shortened(flung, held)[[0, 1, 3]], means[[0, 1, 3]])
+    assert lengths.max() <= 10.001 * flung.norm(dim=2).median()
+    nothing = torch.zeros_like(means)
+    assert torch.equal(shortened(nothing, ~held), nothing)

@@ -160,6 +160,7 @@ def test_a_runs_student_teaches_the_next_one_and_is_not_trained(done, rows, tmp_
         ({"weights": "RUN/config.toml", "model": "mlp"}, "are no weights of 'mlp'"),
         ({"weights": "RUN", "model": "mlp"}, "'mlp', and the student of .* leave the model out"),
         ({"weights": "RUN", "training": {"epochs": 9}}, "training would not be used"),
+        ({"weights": "."}, r"teachers\[0\].weights is '.', no run folder that can be read"),
         ({"data": "public"}, "expected weights, which somebody learned from public data"),
     ],
 )
@@ -241,6 +242,8 @@ def test_a_student_with_a_teachers_block_comes_back_from_its_folder(rows, tmp_pa
     way = {"name": "injection", "layer": "hidden1", "block": "relu1"}
     told = small(rows, plain=False, way=way, knowledge=[])
     distil(told, tmp_path / "run", ignore)
+    with pytest.raises(ConfigError, match="way 'injection' made another network"):
+        distil(small(rows, **given(tmp_path / "run")), tmp_path / "next", ignore)
     found = student.load(tmp_path / "run")
     assert "hidden1.enter.1.weight" in found.model.state_dict()
     kept = load_file(tmp_path / "run" / "student.safetensors")
