@@ -185,17 +185,9 @@ class MethodChoice(Choice):
     """A federated method by name or import path; every other key is the method's own parameter."""
 
 
-class Privacy(Frozen):
-    """What is protected, how much of it may be spent, and how. Only `none` protects nothing.
+class DPSGD(Frozen):
+    """How noise is added to the training of a model, and where it is accounted for."""
 
-    `record`: each client's teacher learns by DP-SGD, so that whatever comes from it hides any one
-    record. `client-votes`, `client-logits`: the server, which is trusted, adds noise to what it
-    combines, so that the student hides any one client.
-    """
-
-    unit: Literal["none", "record", "client-votes", "client-logits"] = "none"
-    epsilon: float | None = Field(default=None, gt=0)
-    """The budget: the most that one data set may ever cost. Naming one makes the unit `record`."""
     delta: float = Field(default=1e-5, gt=0, lt=1)
     """Well below one over the number of units that are hidden."""
     noise_multiplier: float | None = Field(default=None, gt=0)
@@ -206,12 +198,25 @@ class Privacy(Frozen):
     """`record`: the probability with which a step takes each record; public, equal for all."""
     batch_size: int | None = Field(default=None, ge=1)
     """`record`: what a step's noisy sum is divided by; public; that of training unless given."""
+    ledger: str | None = Field(default=None, min_length=1)
+    """A folder for the ledgers, so that all runs share one budget; the run's own unless given."""
+
+
+class Privacy(DPSGD):
+    """What is protected, how much of it may be spent, and how. Only `none` protects nothing.
+
+    `record`: each client's teacher learns by DP-SGD, so that whatever comes from it hides any one
+    record. `client-votes`, `client-logits`: the server, which is trusted, adds noise to what it
+    combines, so that the student hides any one client.
+    """
+
+    unit: Literal["none", "record", "client-votes", "client-logits"] = "none"
+    epsilon: float | None = Field(default=None, gt=0)
+    """The budget: the most that one data set may ever cost. Naming one makes the unit `record`."""
     count_noise: float = Field(default=10.0, gt=0)
     """`record`: the scale of the Laplace noise on a count, in records; each count is sent once."""
     spare_rounds: int = Field(default=0, ge=0)
     """Rounds paid for beyond those planned: one is used up where a crash cuts off a training."""
-    ledger: str | None = Field(default=None, min_length=1)
-    """A folder for the ledgers, so that all runs share one budget; the run's own unless given."""
 
     @model_validator(mode="before")
     @classmethod
@@ -291,11 +296,20 @@ class Trained(Frozen):
     training: Optimisation = Optimisation()
 
 
+class RecordPrivacy(DPSGD):
+    """What may be spent so that a student hides any one record of its training data."""
+
+    epsilon: float = Field(gt=0)
+    """The budget: the most that one data set may ever cost."""
+
+
 class Teacher(Trained):
     """A teacher, trained at the run's start or given."""
 
     weights: str | None = Field(default=None, min_length=1)
     """Given: a run folder, whose student it is, or a .safetensors file with weights of `model`."""
+    data: Literal["private", "public"] = "private"
+    """What given weights were learned from; under [privacy] it must have been public data."""
 
 
 class WayChoice(Choice):
@@ -333,6 +347,7 @@ class Distillation(Frozen):
     student: Trained = Trained()
     way: WayChoice = WayChoice(name="offline")
     knowledge: tuple[Knowledge, ...] = ()
+    privacy: RecordPrivacy | None = None
     output: Output = Output()
 
     def to_toml(self) -> str:

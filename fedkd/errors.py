@@ -9,6 +9,7 @@
     │   ├── QuorumError         too few clients answered a round
     │   ├── MessageError        a message that is not what was agreed
     │   └── PolicyError         a site does not allow an experiment
+    ├── ExportError             a student that another format does not give back
     ├── PrivacyViolationError   exit 3: an audit found more leakage than was claimed
     └── BudgetError             exit 4: a privacy budget does not allow it
         ├── UnpaidError         private data that a method would use or send unpaid
@@ -65,6 +66,10 @@ class PolicyError(FederationError):
     def __init__(self, message: str, *, key: str) -> None:
         super().__init__(message)
         self.key = key
+
+
+class ExportError(FedkdError):
+    """A student that cannot be written in another format, or comes out of it as another."""
 
 
 class PrivacyViolationError(FedkdError):

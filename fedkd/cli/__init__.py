@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -120,6 +120,7 @@ def distil(
     with progress(out) as notify:
         summary = run(distillation, path, notify, resume=resume)
     out.print(tables.distilled(summary))
+    say_report(path / "report.html")
 
 
 @app.command()
@@ -164,14 +165,39 @@ def report(
     ] = None,
 ) -> None:
     """Write the report of a run again, or one report on several runs."""
+    from fedkd.runs import distil_report
     from fedkd.runs import report as reports
+    from fedkd.runs.student import is_distillation
 
     if len(runs) > 1:
         _compare_runs(runs, file or Path("comparison.html"))
     elif file is None:
-        say_report(reports.write(runs[0]))
+        write = distil_report.write if is_distillation(runs[0]) else reports.write
+        say_report(write(runs[0]))
     else:
         raise UsageError(f"--out is for several runs: one run's report stands in {runs[0]}")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
+    *,
+    format: Annotated[Literal["onnx", "torchscript"], typer.Option(help="onnx or torchscript.")],
+    file: Annotated[
+        Path | None,
+        typer.Option("--out", help="The file.", show_default="RUN/student.onnx or .pt"),
+    ] = None,
+) -> None:
+    """Write a run's student for other programs, checked against the original on test inputs."""
+    from fedkd.runs.export import export as write
+
+    done = write(run, format, file)
+    out.print(
+        f"agrees with the original on {done.inputs} test inputs: logits differ by at most "
+        f"{done.difference:.2g}",
+        highlight=False,
+    )
+    out.print("student:", str(done.path.resolve()), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

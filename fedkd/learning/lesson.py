@@ -12,6 +12,7 @@ from fedkd.config import Distillation, ModelSpec, Optimisation
 from fedkd.data.types import Dataset
 from fedkd.learning import terms
 from fedkd.learning.loop import OnEpoch
+from fedkd.learning.private import Noise
 from fedkd.learning.terms import Terms
 from fedkd.models.layers import dissect
 
@@ -43,6 +44,20 @@ class Stage(Protocol):
 
 
 @dataclass(frozen=True)
+class Private:
+    """How a student learns under [privacy].
+
+    Attributes:
+        noise: how each step is protected.
+        pay: called with a stage's name, its model and a function that trains it by DP-SGD with this
+            noise, for as many epochs as the student's training has: pays, then calls it.
+    """
+
+    noise: Noise
+    pay: Callable[[str, nn.Module, Callable[[], None]], None]
+
+
+@dataclass(frozen=True)
 class Lesson:
     """See the module; `teachers` are frozen, in evaluation mode and in the file's order."""
 
@@ -52,6 +67,8 @@ class Lesson:
     stage: Stage
     student: Callable[[], nn.Module]
     """A fresh student, the same at every call, made ready for the way."""
+    private: Private | None = None
+    """Not None under [privacy]: private data is then touched in `pay` alone."""
 
     @property
     def training(self) -> Optimisation:

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from fedkd import data, models, rng
-from fedkd.config import Distillation, Frozen, Teacher
+from fedkd.config import Distillation, Frozen
 from fedkd.data.types import Dataset
-from fedkd.learning import terms, ways
+from fedkd.learning import given, protected, terms, ways
 from fedkd.learning.ways import Way
 from fedkd.models.layers import dissect
 
@@ -21,7 +21,8 @@ class Prepared:
         data: training and test samples.
         way: how the student learns.
         params: the way's parameters.
-        teachers: fresh, in the configuration's order.
+        teachers: in the configuration's order; fresh, or with the weights that are given.
+        digests: SHA-256 of the files of given weights, in the same order.
     """
 
     distillation: Distillation
@@ -29,6 +30,7 @@ class Prepared:
     way: Way
     params: Frozen
     teachers: tuple[nn.Module, ...]
+    digests: tuple[str, ...] = ()
 
     def student(self, teachers: tuple[nn.Module, ...]) -> nn.Module:
         """A fresh student, made ready for the way; the same at every call.
@@ -52,33 +54,49 @@ class Prepared:
         return self.way.remake(fresh, teachers, self.params, shape, draws)
 
 
-def prepare(distillation: Distillation) -> Prepared:
+def prepare(distillation: Distillation, *, weights: bool = True) -> Prepared:
     """Build and check all that a distillation names.
+
+    Args:
+        distillation: what will run.
+        weights: whether given weights are needed; without, teachers have the right shape only.
 
     Raises:
         ConfigError: an unknown way, form, model, layer or parameter, or parts that do not fit.
         DataError: a data set that is missing, corrupt or does not fit.
+        BudgetError: the plan costs more than the budget that it names.
     """
     way, params, distillation = ways.resolve(distillation)
+    resolved = tuple(given.resolve(each, n) for n, each in enumerate(distillation.teachers))
+    distillation = distillation.model_copy(update={"teachers": resolved})
     dataset = data.load(distillation.data, seed=distillation.seed)
     teachers = tuple(
-        _teacher(each, number, distillation.seed, dataset)
-        for number, each in enumerate(distillation.teachers)
+        models.build(
+            each.model,
+            shape=dataset.shape,
+            classes=dataset.classes,
+            generator=rng.stream(distillation.seed, purpose="teacher model", client=number),
+        )
+        for number, each in enumerate(resolved)
     )
-    ready = Prepared(distillation, dataset, way, params, teachers)
-    student = ready.student(teachers)
-    if not distillation.knowledge:
-        return ready
-    anatomies = (dissect(model, dataset.shape) for model in (student, teachers[0]))
-    knowledge = terms.resolve(distillation.knowledge, *anatomies)
-    complete = distillation.model_copy(update={"knowledge": knowledge})
-    return replace(ready, distillation=complete)
+    digests = tuple(
+        given.load_weights(each, model, number)
+        for number, (each, model) in enumerate(zip(resolved, teachers, strict=True))
+        if weights and each.weights is not None
+    )
+    return _complete(Prepared(distillation, dataset, way, params, teachers, digests))
 
 
-def _teacher(teacher: Teacher, number: int, seed: int, dataset: Dataset) -> nn.Module:
-    return models.build(
-        teacher.model,
-        shape=dataset.shape,
-        classes=dataset.classes,
-        generator=rng.stream(seed, purpose="teacher model", client=number),
-    )
+def _complete(ready: Prepared) -> Prepared:
+    """With every layer named, and the noise that the budget needs."""
+    distillation, shape = ready.distillation, ready.data.shape
+    student = ready.student(ready.teachers)
+    if distillation.knowledge:
+        anatomies = (dissect(model, shape) for model in (student, ready.teachers[0]))
+        knowledge = terms.resolve(distillation.knowledge, *anatomies)
+        distillation = distillation.model_copy(update={"knowledge": knowledge})
+    if distillation.privacy is not None:
+        records = len(ready.data.train)
+        distillation = protected.resolve(distillation, distillation.privacy, records)
+        protected.check_student(distillation, student, ready.teachers[0], ready.data)
+    return replace(ready, distillation=distillation)

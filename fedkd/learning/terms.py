@@ -27,11 +27,18 @@ class Term:
 
     def __call__(self, student: Layers, teacher: Layers, y: Tensor) -> Tensor:
         """The loss, not reduced and not weighted."""
-        if self.compared.loss is None:
-            return y.new_zeros((), dtype=torch.float32)
-        ours = [
+        return self.compare(self.adapted(student), teacher, y)
+
+    def adapted(self, student: Layers) -> list[Tensor]:
+        """The student's layers, each through its adapter."""
+        return [
             each(student[n]) for each, n in zip(self.compared.student, self.student, strict=True)
         ]
+
+    def compare(self, ours: Sequence[Tensor], teacher: Layers, y: Tensor) -> Tensor:
+        """As a call, of the student's layers adapted."""
+        if self.compared.loss is None:
+            return y.new_zeros((), dtype=torch.float32)
         theirs = [
             each(teacher[n]) for each, n in zip(self.compared.teacher, self.teacher, strict=True)
         ]

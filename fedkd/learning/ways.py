@@ -5,6 +5,7 @@ A way is a function of a lesson; `BUILT_IN` is the whole list.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,9 +14,10 @@ from torch import nn
 
 from fedkd.config import Distillation, Frozen, WayChoice, validate
 from fedkd.errors import ConfigError
-from fedkd.learning import offline
+from fedkd.learning import exposed, offline
 from fedkd.learning.injection import Place, inject
 from fedkd.learning.lesson import Lesson
+from fedkd.learning.loop import OnEpoch
 from fedkd.names import nearest
 
 Remake = Callable[
@@ -37,6 +39,7 @@ class Way:
         remake: what the way makes of a fresh student before it learns: the student, the teachers,
             the way's parameters, the shape of one input, and a generator for new weights. The
             teachers need not have learned yet: only then the shape of the result counts.
+        private: whether it can learn under [privacy], by `lesson.private`.
     """
 
     paper: str
@@ -45,6 +48,7 @@ class Way:
     teachers: tuple[int, int] = (0, 0)
     forms: Literal["must", "may", "no"] = "no"
     remake: Remake | None = None
+    private: bool = False
 
 
 class FromLabels(Frozen):
@@ -80,27 +84,30 @@ def _injected(
 def _taught(lesson: Lesson, params: FromLabels) -> nn.Module:
     """By a finished teacher and by labels, with the forms of `[[knowledge]]`."""
     student, teacher = lesson.student(), lesson.teachers[0]
-    lesson.stage(
-        "student",
-        student,
-        lambda on_epoch: offline.teach(
-            student,
-            teacher,
-            lesson.terms(student, teacher),
-            lesson.data.train,
-            lesson.training,
-            lesson.stream("student batches"),
-            labels=params.labels,
-            on_epoch=on_epoch,
-        ),
-        epochs=lesson.training.epochs,
-    )
+
+    def train(on_epoch: OnEpoch) -> None:
+        terms = lesson.terms(student, teacher)
+        data, how = lesson.data.train, lesson.training
+        ends: dict[str, Any] = {"labels": params.labels, "on_epoch": on_epoch}
+        if (paid := lesson.private) is None:
+            batches = lesson.stream("student batches")
+            offline.teach(student, teacher, terms, data, how, batches, **ends)
+            return
+        noisy = partial(exposed.teach, student, teacher, terms, data, how, paid.noise, **ends)
+        paid.pay("student", student, noisy)
+
+    lesson.stage("student", student, train, epochs=lesson.training.epochs)
     return student
 
 
 BUILT_IN: dict[str, Way] = {
     "offline": Way(
-        "Hinton et al. 2015, arXiv:1503.02531", _taught, FromLabels, teachers=(1, 1), forms="must"
+        "Hinton et al. 2015, arXiv:1503.02531",
+        _taught,
+        FromLabels,
+        teachers=(1, 1),
+        forms="must",
+        private=True,
     ),
     "injection": Way(
         "compare Xu et al. 2020, arXiv:2002.02925",
@@ -109,6 +116,7 @@ BUILT_IN: dict[str, Way] = {
         teachers=(1, 1),
         forms="may",
         remake=_injected,
+        private=True,
     ),
 }
 
@@ -156,3 +164,9 @@ def _check(way: Way, name: str, distillation: Distillation) -> None:
         )
     if way.forms == "no" and distillation.knowledge:
         raise ConfigError(f"way {name!r} takes no [[knowledge]]: it says itself what is passed on")
+    if distillation.privacy is not None and not way.private:
+        fit = ", ".join(name for name, each in BUILT_IN.items() if each.private)
+        raise ConfigError(
+            f"way {name!r} cannot run under [privacy]: it does not learn by DP-SGD; choose among "
+            f"{fit}, or leave out [privacy]"
+        )

@@ -1,5 +1,6 @@
 """Distil for one party: one configuration, one run folder."""
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,14 @@ from torch import nn
 
 from fedkd.config import Distillation
 from fedkd.federation.engines import one_intra_op_thread
-from fedkd.learning import evaluate, prepared, supervised
+from fedkd.learning import evaluate, prepared, private, supervised
 from fedkd.learning.lesson import Lesson
 from fedkd.learning.loop import OnEpoch
 from fedkd.learning.prepared import Prepared
 from fedkd.methods.setting import Notify
 from fedkd.privacy.ledger import fingerprint
 from fedkd.rng import stream
+from fedkd.runs import distil_report, paying
 from fedkd.runs.sizes import measure
 from fedkd.runs.stages import Recorder, StageFolder
 
@@ -35,26 +37,36 @@ def distil(
 
     Raises:
         UsageError: the configuration or the folder will not do; nothing was written.
+        BudgetError: the plan, on top of all that was spent before, is over the budget.
         FederationError: training diverged.
     """
     ready = prepared.prepare(distillation)
+    told, train = ready.distillation, ready.data.train
     run = StageFolder(folder)
-    train = ready.data.train
-    run.open(ready.distillation, {"data": fingerprint(train.x, train.y).hex()}, resume=resume)
+    identity = fingerprint(train.x, train.y)
+    # Who has the digest of protected records can test guesses of them; the ledger keeps them safe.
+    data = identity.hex() if told.privacy is None else "protected"
+    run.open(told, {"data": data, "weights": list(ready.digests)}, resume=resume)
+    spending = paying.commit(told, identity, folder)
     with one_intra_op_thread():  # how work is split among threads changes its last bits
-        stage = Recorder(run, ready.data.test, ready.distillation.seed, notify)
+        stage = Recorder(run, ready.data.test, told.seed, notify)
         teachers = _teachers(ready, stage)
+        paid = None if spending is None else spending.private()
         fresh = partial(ready.student, teachers)
-        lesson = Lesson(ready.distillation, ready.data, teachers, stage, fresh)
-        plain = _plain(lesson) if ready.distillation.plain else None
+        lesson = Lesson(told, ready.data, teachers, stage, fresh, paid)
+        plain = _plain(lesson) if told.plain else None
         student = ready.way.learn(lesson, ready.params)
         summary = _summarise(ready, lesson, student, plain, run.records())
+    summary["privacy"] = {"unit": "none"} if spending is None else spending.told()
     run.finish(student, summary)
+    distil_report.write(folder)
     return summary
 
 
 def _teachers(ready: Prepared, stage: Recorder) -> tuple[nn.Module, ...]:
     for number, model in enumerate(ready.teachers):
+        if ready.distillation.teachers[number].weights is not None:
+            continue
         training = ready.distillation.teachers[number].training
 
         def train(on_epoch: OnEpoch, number: int = number, model: nn.Module = model) -> None:
@@ -70,18 +82,25 @@ def _teachers(ready: Prepared, stage: Recorder) -> tuple[nn.Module, ...]:
 def _plain(lesson: Lesson) -> nn.Module:
     """The student without a teacher: the same start, batches and budget."""
     student = lesson.plain_student()
-    lesson.stage(
-        "plain student",
-        student,
-        lambda on_epoch: supervised.train(
+    name, train, how = "plain student", lesson.data.train, lesson.training
+
+    def learn(on_epoch: OnEpoch) -> None:
+        if (paid := lesson.private) is None:
+            batches = lesson.stream("student batches")
+            supervised.train(student, train, how, batches, on_epoch=on_epoch)
+            return
+
+        noisy = partial(
+            private.train,
             student,
-            lesson.data.train,
-            lesson.training,
-            lesson.stream("student batches"),
-            on_epoch=on_epoch,
-        ),
-        epochs=lesson.training.epochs,
-    )
+            train,
+            how,
+            paid.noise,
+            on_epoch=lambda epoch: on_epoch(epoch, math.nan),
+        )
+        paid.pay(name, student, noisy)
+
+    lesson.stage(name, student, learn, epochs=how.epochs)
     return student
 
 
@@ -117,5 +136,4 @@ def _summarise(
         "plain": alone,
         "gain": None if alone is None else about["accuracy"] - alone,
         "seconds": sum(each["seconds"] for each in records),
-        "privacy": {"unit": "none"},
     }

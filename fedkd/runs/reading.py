@@ -34,8 +34,8 @@ def read(path: Path) -> Run:
         experiment = load(path / "config.toml")
     except ConfigError as error:
         raise RunFolderError(f"run folder {str(path)!r}: {error}; run it again") from error
-    lines = _text(path / "rounds.jsonl").splitlines()
-    rounds = tuple(_parse(Round, line, path / "rounds.jsonl", i) for i, line in enumerate(lines, 1))
+    lines = text(path / "rounds.jsonl").splitlines()
+    rounds = tuple(parse(Round, line, path / "rounds.jsonl", i) for i, line in enumerate(lines, 1))
     if not rounds:
         raise RunFolderError(f"{str(path / 'rounds.jsonl')!r} holds no round; run it again")
     partition = _optional(Partition, path / "partition.json")
@@ -84,14 +84,19 @@ def _check_classes(path: Path, rounds: Sequence[Round], partition: Partition | N
 
 
 def _file(model: type[R], file: Path) -> R:
-    return _parse(model, _text(file), file)
+    return parse(model, text(file), file)
 
 
 def _optional(model: type[R], file: Path) -> R | None:
     return _file(model, file) if file.is_file() else None
 
 
-def _text(file: Path) -> str:
+def text(file: Path) -> str:
+    """A file of a run folder.
+
+    Raises:
+        RunFolderError: it is missing or no text.
+    """
     try:
         return file.read_text(encoding="utf-8")
     except OSError as error:
@@ -102,9 +107,14 @@ def _text(file: Path) -> str:
         raise _corrupt(file, "UTF-8 text") from error
 
 
-def _parse(model: type[R], text: str, file: Path, line: int | None = None) -> R:
+def parse(model: type[R], content: str, file: Path, line: int | None = None) -> R:
+    """A part of what a run wrote, as its type; `line` is its number in the file.
+
+    Raises:
+        RunFolderError: it is corrupt.
+    """
     try:
-        return model.model_validate_json(text)
+        return model.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "the text"

@@ -6,6 +6,7 @@ stage runs again, to the same bits.
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -114,7 +115,8 @@ class Recorder:
             nonlocal started
             seconds = time.perf_counter() - started
             accuracy = evaluate.accuracy(scored or model, self._test)
-            record = {"stage": name, "epoch": epoch, "loss": loss, "accuracy": accuracy}
+            known = None if math.isnan(loss) else loss  # a protected training tells no loss
+            record = {"stage": name, "epoch": epoch, "loss": known, "accuracy": accuracy}
             self._folder.keep({**record, "seconds": seconds})
             self._notify(name, epoch, epochs)
             started = time.perf_counter()

@@ -70,6 +70,7 @@ class Form:
         Params: its parameters.
         least: the fewest layers of each model, where layers are looked at.
         couples: whether the loss of a sample depends on others of its batch.
+        first: whether something is learned before the student's own training.
     """
 
     paper: str
@@ -78,6 +79,7 @@ class Form:
     Params: type[Weighted] = Weighted
     least: int = 1
     couples: bool = False
+    first: bool = False
 
 
 def logits(loss: Compare) -> Compared:

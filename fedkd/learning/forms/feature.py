@@ -184,6 +184,6 @@ FORMS = {
     "at": Form("Zagoruyko & Komodakis 2017, arXiv:1612.03928", "maps", _at, Attention),
     "nst": Form("Huang & Wang 2017, arXiv:1707.01219", "maps", _nst, Selectivity),
     "vid": Form("Ahn et al. 2019, arXiv:1904.05835", "features", _vid, VID),
-    "ab": Form("Heo et al. 2019, arXiv:1811.03233", "named", _ab, Boundary),
-    "ft": Form("Kim et al. 2018, arXiv:1802.04977", "maps", _ft, Factor),
+    "ab": Form("Heo et al. 2019, arXiv:1811.03233", "named", _ab, Boundary, first=True),
+    "ft": Form("Kim et al. 2018, arXiv:1802.04977", "maps", _ft, Factor, first=True),
 }

@@ -1,0 +1,79 @@
+"""Teachers that are given: which model their weights are of, and the weights themselves."""
+
+import hashlib
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import nn
+
+from fedkd import config
+from fedkd.config import ModelSpec, Optimisation, Teacher, validate
+from fedkd.errors import ConfigError
+
+
+def resolve(teacher: Teacher, number: int) -> Teacher:
+    """A teacher with its model said: a run folder knows its own.
+
+    Args:
+        teacher: as configured.
+        number: which of the `[[teachers]]` it is, from 0.
+
+    Raises:
+        ConfigError: the weights are not there, or something does not go with given weights.
+    """
+    where = f"teachers[{number}]"
+    if teacher.weights is None:
+        if teacher.data == "public":
+            raise ConfigError(
+                f"{where}.data is 'public', and this teacher is trained here on [data]: expected "
+                "weights, which somebody learned from public data"
+            )
+        return teacher
+    if teacher.training != Optimisation():
+        raise ConfigError(f"{where}.training would not be used: its weights are given")
+    folder = Path(teacher.weights).expanduser()
+    if not folder.is_dir():
+        return teacher
+    table = config.read(folder / "config.toml").get("student", {}).get("model", "lenet5")
+    spec = validate(ModelSpec, {"name": table} if isinstance(table, str) else table)
+    if "model" in teacher.model_fields_set and teacher.model != spec:
+        raise ConfigError(
+            f"{where}.model is {str(teacher.model)!r}, and the student of {teacher.weights!r} is "
+            f"{str(spec)!r}: leave the model out, the run knows it"
+        )
+    return teacher.model_copy(update={"model": spec})
+
+
+def load_weights(teacher: Teacher, model: nn.Module, number: int) -> str:
+    """Give a fresh model the given weights.
+
+    Args:
+        teacher: resolved.
+        model: of its architecture; ends frozen, in evaluation mode.
+        number: which of the `[[teachers]]` it is, from 0.
+
+    Returns:
+        The file's SHA-256.
+
+    Raises:
+        ConfigError: the file is missing, no safetensors, or of another model.
+    """
+    path = Path(teacher.weights or "").expanduser()
+    file = path / "student.safetensors" if path.is_dir() else path
+    where = f"teachers[{number}].weights"
+    try:
+        content = file.read_bytes()
+        model.load_state_dict(load(content))
+    except OSError as error:
+        raise ConfigError(
+            f"{where} is {str(file)!r}: {error.strerror}; expected a run folder or a .safetensors "
+            "file"
+        ) from error
+    except (SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"{where} is {str(file)!r}, which are no weights of {str(teacher.model)!r}: {reason}"
+        ) from error
+    model.requires_grad_(requires_grad=False).eval()
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,69 @@
+"""What a distillation spends of its data, written into a ledger before the data is touched."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fedkd.config import Distillation
+from fedkd.exchange.codec import encode
+from fedkd.learning import private, protected
+from fedkd.learning.lesson import Private
+from fedkd.privacy.allowance import Allowance
+from fedkd.privacy.ledger import Account, Ledger
+
+
+@dataclass(frozen=True)
+class Spending:
+    """A distillation's account, its whole plan written down."""
+
+    distillation: Distillation
+    account: Account
+
+    def private(self) -> Private:
+        """What ways to learn get."""
+        return Private(protected.noise(self.distillation), self._pay)
+
+    def _pay(self, stage: str, model: nn.Module, train: Callable[[], None]) -> None:
+        noise = protected.noise(self.distillation)
+        event = protected.event(self.distillation, noise.noise_multiplier)
+        allowance = Allowance(self.account, f"{self.distillation.name}, {stage}", [event])
+        allowance.spend(event, sampler=private.SAMPLER, generator="operating system")
+        train()
+        allowance.settle(encode(model.state_dict()))
+        allowance.send()
+
+    def told(self) -> dict[str, Any]:
+        """What was spent, for the summary."""
+        statement, privacy = self.account.statement(), self.distillation.privacy
+        return {
+            "unit": "record",
+            "epsilon": statement.enforced,
+            "delta": statement.delta,
+            "adjacency": statement.adjacency,
+            "accountant": statement.enforced_by,
+            "budget": statement.budget,
+            "noise_multiplier": None if privacy is None else privacy.noise_multiplier,
+        }
+
+
+def commit(distillation: Distillation, data: bytes, run: Path) -> Spending | None:
+    """Write the whole plan down; None where nothing is protected.
+
+    Args:
+        distillation: complete.
+        data: the records' fingerprint.
+        run: the run folder, where the ledger is unless the configuration names a place.
+
+    Raises:
+        BudgetError: the plan, on top of all that was spent before, is over the budget.
+        LedgerError: the ledger was changed.
+    """
+    if (told := distillation.privacy) is None:
+        return None
+    folder = Path(told.ledger).expanduser() if told.ledger else run / "checkpoints"
+    account = Ledger(folder / "ledger.db").account(data, protected.budget(told))
+    account.commit(protected.plan(distillation, protected.noise(distillation).noise_multiplier))
+    return Spending(distillation, account)
