@@ -131,13 +131,15 @@ class Source(Frozen):
     """Where data comes from, and what is held out for testing."""
 
     name: str = "fashion-mnist-sample"
-    """`fashion-mnist-sample`, `fashion-mnist`, `mnist`, or the path of an .npz or .csv file."""
+    """A known name, such as `fashion-mnist-sample`, or the path of an .npz or .csv file."""
     label: str = "label"
     """CSV: the column of labels."""
     client: str | None = None
     """CSV: the column that says whose row it is; left out of the features."""
+    missing: Literal["refuse", "indicate"] = "refuse"
+    """CSV: of cells without a value; `indicate`: 0, and a column `X?` more for each column `X`."""
     test_share: float = Field(default=0.2, gt=0, lt=1)
-    """CSV: the share of rows held out for testing."""
+    """CSV and hospitals: the share of rows held out for testing."""
 
 
 class Data(Source):
@@ -145,6 +147,16 @@ class Data(Source):
 
     public: PublicData | None = None
     partition: Partition = Dirichlet(scheme="dirichlet")
+
+
+class Privileged(Frozen):
+    """What the clients' teachers see, and the global student never does.
+
+    Vapnik & Vashist 2009; as distillation, Lopez-Paz et al. 2016, arXiv:1511.03643.
+    """
+
+    columns: tuple[str, ...] = Field(min_length=1)
+    """Names of tests, each with all the columns that it is encoded as, or of single columns."""
 
 
 class Clients(Frozen):
@@ -155,6 +167,8 @@ class Clients(Frozen):
     models: tuple[ModelSpec, ...] = Field(default=(ModelSpec(name="lenet5"),), min_length=1)
     """Dealt in turn: client i gets models[i mod len]."""
     training: Optimisation = Optimisation()
+    privileged: Privileged | None = None
+    """What only the teachers see; None: the student sees what they see."""
     participation: float = Field(default=1.0, gt=0, le=1)
     """The share of clients sampled each round: the cohort."""
     quorum: float = Field(default=0.5, gt=0, le=1)

@@ -207,7 +207,7 @@ def test_methods_are_listed_for_people_and_for_programs(run):
     cards = json.loads(out)
     assert status == 0
     assert list(cards) == list(methods.BUILT_IN)
-    assert len(cards) == 8
+    assert len(cards) == 11
     assert all(card["paper"] and card["sends"] and card["returns"] for card in cards.values())
     _, out, _ = run("methods")
     assert all(name in out and card["paper"] in out for name, card in cards.items())
@@ -218,7 +218,7 @@ def test_data_sets_are_listed_with_where_they_were_looked_for(run, here, monkeyp
     status, out, _ = run("data", "--json")
     sets = json.loads(out)
     assert status == 0
-    assert set(sets) == {"fashion-mnist-sample", "fashion-mnist", "mnist"}
+    assert set(sets) == {"fashion-mnist-sample", "fashion-mnist", "mnist", "heart-disease"}
     assert sets["fashion-mnist-sample"][0]["complete"]
     assert sets["mnist"][0] == {"folder": str(here / "mnist"), "complete": False}
     _, out, _ = run("data")

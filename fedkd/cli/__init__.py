@@ -231,7 +231,7 @@ def _units(card: dict[str, Any]) -> str:
 @app.command()
 def data(*, as_json: AsJson = False) -> None:
     """List the data sets known by name, and where each was looked for: $FEDKD_DATA first."""
-    from fedkd.data import NAMES, locations
+    from fedkd.data import NAMES, fetched, locations
 
     places = {name: locations(name) for name in NAMES}
     if as_json:
@@ -243,7 +243,8 @@ def data(*, as_json: AsJson = False) -> None:
         return
     for name, looked in places.items():
         here = any(complete for _, complete in looked)
-        out.print(f"[bold]{name}[/bold]  {'here' if here else 'not here: fetched on first use'}")
+        absent = "fetched on first use" if fetched(name) else "get it first, see docs/data.md"
+        out.print(f"[bold]{name}[/bold]  {'here' if here else f'not here: {absent}'}")
         for folder, complete in looked:
             mark = "[green]found[/green]" if complete else "[dim]no   [/dim]"
             out.print(f"  {mark}  {folder}", highlight=False, soft_wrap=True)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fedkd import config, rng
 from fedkd.data import named, npz, partition, table
-from fedkd.data.named import NAMES, locations
+from fedkd.data.named import NAMES, fetched, locations
 from fedkd.data.types import Dataset, FederatedData, Samples
 from fedkd.errors import ConfigError, DataError
 
@@ -17,6 +17,7 @@ __all__ = [
     "FederatedData",
     "Samples",
     "federate",
+    "fetched",
     "load",
     "locations",
     "shared",
@@ -28,7 +29,7 @@ def load(data: config.Source, *, seed: int) -> Dataset:
 
     Args:
         data: the experiment's section `[data]`.
-        seed: the experiment's seed; draws the test rows of a CSV file.
+        seed: the experiment's seed; draws the test rows of a CSV file and of the hospitals.
 
     Raises:
         DataError: it is missing, corrupt or not in the expected form.
@@ -42,11 +43,12 @@ def load(data: config.Source, *, seed: int) -> Dataset:
                 path,
                 label=data.label,
                 client=data.client,
+                indicate=data.missing == "indicate",
                 test_share=data.test_share,
                 seed=seed,
             )
         case _:
-            return named.load(data.name)
+            return named.load(data.name, test_share=data.test_share, seed=seed)
 
 
 def federate(data: config.Data, *, clients: int | None, seed: int) -> FederatedData:
@@ -112,6 +114,12 @@ def _public(data: config.Data, dataset: Dataset, seed: int) -> tuple[Tensor | No
             raise DataError(
                 f"data.public.source = {data.public.source!r} has samples of shape {source.shape}; "
                 f"expected {dataset.shape} as in {dataset.name!r}"
+            )
+        if source.features != dataset.features:
+            raise DataError(
+                f"data.public.source = {data.public.source!r} has the columns "
+                f"{', '.join(source.features) or 'without names'}; expected those of "
+                f"{dataset.name!r}, in their order: {', '.join(dataset.features) or 'no names'}"
             )
     most = len(source.train) - held_out  # at least one sample stays private
     if data.public.size > most:

@@ -11,7 +11,7 @@ from pathlib import Path
 import platformdirs
 import torch
 
-from fedkd.data import fetch, idx, npz
+from fedkd.data import fetch, heart, idx, npz
 from fedkd.data.sources import FASHION_CLASSES, FASHION_MNIST, MNIST, Source
 from fedkd.data.types import Dataset, Samples
 from fedkd.errors import DataError
@@ -20,17 +20,24 @@ from fedkd.names import nearest
 SAMPLE = "fashion-mnist-sample"
 
 _SOURCES = {source.name: source for source in (FASHION_MNIST, MNIST)}
-NAMES = (SAMPLE, *_SOURCES)
+NAMES = (SAMPLE, *_SOURCES, heart.NAME)
 
 
-def load(name: str) -> Dataset:
+def load(name: str, *, test_share: float, seed: int) -> Dataset:
     """The data set called `name`, one of `NAMES`; fetched into the cache if it is nowhere here.
+
+    Args:
+        name: of the data set.
+        test_share: held out for testing where the data set brings no test set, in (0, 1).
+        seed: the experiment's seed, for that draw.
 
     Raises:
         DataError: the name is unknown, a file is corrupt, or the files are nowhere to be had.
     """
     if name == SAMPLE:
         return _sample()
+    if name == heart.NAME:
+        return heart.load(_hospitals(), test_share=test_share, seed=seed)
     return read(_source(name))
 
 
@@ -51,8 +58,15 @@ def locations(name: str) -> list[tuple[str, bool]]:
     """
     if name == SAMPLE:
         return [(str(_sample_file()), _sample_file().is_file())]
-    source = _source(name)
-    return [(str(folder), _complete(source, folder)) for folder in _folders(name)]
+    if name == heart.NAME:
+        return [(str(at), _complete(heart.FILES, at)) for at in _folders(heart.FOLDER)]
+    files = _source(name).files
+    return [(str(folder), _complete(files, folder)) for folder in _folders(name)]
+
+
+def fetched(name: str) -> bool:
+    """Whether `name` is fetched where it is not found."""
+    return name in _SOURCES
 
 
 def obtain(source: Source) -> Path:
@@ -63,7 +77,7 @@ def obtain(source: Source) -> Path:
     """
     folders = _folders(source.name)
     for folder in folders:
-        if _complete(source, folder):
+        if _complete(source.files, folder):
             return folder
     cache = folders[-1]
     try:
@@ -103,8 +117,21 @@ def _folders(name: str) -> list[Path]:
     return [Path(parent).expanduser() / name for parent in parents]
 
 
-def _complete(source: Source, folder: Path) -> bool:
-    return all((folder / part.file).is_file() for part in source.parts)
+def _complete(files: tuple[str, ...], folder: Path) -> bool:
+    return all((folder / file).is_file() for file in files)
+
+
+def _hospitals() -> Path:
+    """The first folder that holds the four hospitals' files; nobody fetches them."""
+    folders = _folders(heart.FOLDER)
+    for folder in folders:
+        if _complete(heart.FILES, folder):
+            return folder
+    raise DataError(
+        f"data set {heart.NAME!r} is in none of {', '.join(map(str, folders))} and fedkd does not "
+        f"fetch it: get it from {heart.PAGE} and put {', '.join(heart.FILES)} into {folders[-1]} "
+        f"or $FEDKD_DATA/{heart.FOLDER}"
+    )
 
 
 # A comparison of many runs reads the same files again and again; two sets, because the public set

@@ -26,6 +26,11 @@ class Source:
     class_names: tuple[str, ...]
     parts: tuple[Part, Part, Part, Part]
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of the four files."""
+        return tuple(part.file for part in self.parts)
+
 
 MNIST = Source(
     name="mnist",

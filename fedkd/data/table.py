@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedkd import rng
+from fedkd.data.columns import MISSING, indicator, test_of
+from fedkd.data.holdout import stratified
 from fedkd.data.types import Dataset, Samples
 from fedkd.errors import DataError
 from fedkd.names import nearest
@@ -21,7 +23,13 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 def load(
-    path: Path, *, label: str, client: str | None = None, test_share: float, seed: int
+    path: Path,
+    *,
+    label: str,
+    client: str | None = None,
+    indicate: bool = False,
+    test_share: float,
+    seed: int,
 ) -> Dataset:
     """Read a CSV file and hold a stratified share of its rows out for testing.
 
@@ -29,11 +37,14 @@ def load(
         path: UTF-8, comma-separated, with a header.
         label: the column of labels, integers or any strings; classes stand in sorted order.
         client: the column that says whose row it is; natural clients stand in sorted order.
+        indicate: allow cells without a value: each column `X` is followed by a column `X?`, 1 where
+            it is missing, and `X` is 0 there. Otherwise they are refused.
         test_share: the share of each class held out, in (0, 1); every class keeps a training row.
         seed: the experiment's seed, for the draw of the test rows.
 
     Returns:
         Rows of features, (N, F), from all other columns in the file's order, unscaled.
+        Whether or not it misses a cell, a file with the same header has the same features.
 
     Raises:
         DataError: names the file, the line and the column.
@@ -44,6 +55,13 @@ def load(
             hint = nearest(column, table.header) + f"it has {', '.join(table.header)}"
             raise DataError(f"{path}: no column {column!r} (data.{key}): {hint}")
     features = [column for column in table.header if column not in (label, client)]
+    if indicate:
+        features = [name for column in features for name in (column, indicator(column))]
+        if twice := [name for name in features if features.count(name) > 1]:
+            raise DataError(
+                f"{path}: column {twice[0]!r} has the name of a column that data.missing = "
+                "'indicate' makes; rename it"
+            )
     x = _numbers(table, features)
     y, class_names = _encode(_column(table, label))
     held = _held_out(table, y, test_share, rng.stream(seed, purpose="csv-test-split"))
@@ -67,18 +85,22 @@ def load_rows(
     Args:
         path: as for `load`; columns that were not agreed on are left out.
         label: the column of labels.
-        features: the columns that the parties agreed on, in their order.
+        features: the columns that the parties agreed on, in their order; `X?`, where the file has
+            only `X`, says where `X` is missing.
         class_names: C names; a row's label is one of them.
 
     Raises:
         DataError: names the file, the line and the column.
     """
     table = _read(path)
+    made = _made(table, features)
     for column in (label, *features):
-        if column not in table.header:
+        if column not in table.header and column not in made:
             hint = nearest(column, table.header) + f"it has {', '.join(table.header)}"
+            if indicator(column) in made:
+                hint += "; if it is not measured here, add it and leave its cells empty"
             raise DataError(f"{path}: no column {column!r}, which the parties agreed on: {hint}")
-    x, codes = _numbers(table, list(features)), {name: c for c, name in enumerate(class_names)}
+    x, codes = _numbers(table, features), {name: c for c, name in enumerate(class_names)}
     cells = [_plain(cell) for cell in _column(table, label)]
     for n, cell in enumerate(cells):
         if cell not in codes:
@@ -130,23 +152,38 @@ def _read(path: Path) -> _Table:
     return table
 
 
-def _numbers(table: _Table, columns: list[str]) -> NDArray[np.float32]:
-    """`columns` as float32 (N, F)."""
+def _numbers(table: _Table, columns: Sequence[str]) -> NDArray[np.float32]:
+    """`columns` as float32 (N, F), those that the file lacks made of the cells without a value."""
     if not columns:
         raise DataError(f"{table.path}: no column of features; it has {', '.join(table.header)}")
     x = np.empty((len(table.rows), len(columns)), np.float32)
-    places = [table.header.index(column) for column in columns]
-    for n, row in enumerate(table.rows):
-        for f, place in enumerate(places):
-            value = _number(row[place])
+    made = _made(table, columns)
+    for f, column in enumerate(columns):
+        cells = [row[table.header.index(made.get(column, column))] for row in table.rows]
+        missing = [cell.lower() in MISSING for cell in cells]
+        if column in made:
+            x[:, f] = missing
+            continue
+        for n, cell in enumerate(cells):
+            value = 0.0 if missing[n] and indicator(column) in made else _number(cell)
             if value is None:
-                raise table.fault(
-                    n,
-                    f", column {columns[f]!r}: {row[place]!r} is no finite number; fill it in, "
-                    "encode it, or drop the row or the column",
-                )
+                raise table.fault(n, _no_number(column, cell, missing=missing[n]))
             x[n, f] = value
     return x
+
+
+def _made(table: _Table, columns: Sequence[str]) -> dict[str, str]:
+    """The indicators among `columns` that the file itself lacks, and the column of each."""
+    absent = [column for column in columns if column not in table.header]
+    tests = {column: test_of(column) for column in absent}
+    return {c: test for c, test in tests.items() if c == indicator(test) and test in columns}
+
+
+def _no_number(column: str, cell: str, *, missing: bool) -> str:
+    remedy = "encode it, or drop the row or the column"
+    if missing:
+        remedy += ", or say data.missing = 'indicate'"
+    return f", column {column!r}: {cell!r} is no finite number; fill it in, {remedy}"
 
 
 def _number(cell: str) -> float | None:
@@ -196,11 +233,7 @@ def _clients(table: _Table, column: str, train: Tensor) -> Tensor:
 
 def _held_out(table: _Table, y: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Which rows are for testing: bool (N,), `share` of each class, rounded."""
-    held = torch.zeros(len(y), dtype=torch.bool)
-    for label in range(int(y.max()) + 1):
-        members = torch.nonzero(y == label)[:, 0]
-        take = min(round(share * len(members)), len(members) - 1)
-        held[members[torch.randperm(len(members), generator=generator)[:take]]] = True
+    held = stratified(y, share, generator)
     if not held.any():
         raise DataError(
             f"{table.path}: data.test_share = {share} of {len(y)} rows leaves no row of any class "

@@ -41,6 +41,42 @@ def mean(knowledge: Tensor) -> Tensor:
     return knowledge.float().mean(dim=0)
 
 
+def mean_by_class(means: Tensor, counts: Tensor) -> Tensor:
+    """Each class's mean over clients, by how many samples each holds; zeros where nobody has any.
+
+    FedProto, Tan et al. 2022, arXiv:2105.00243: the mean over all clients' samples of a class.
+
+    Args:
+        means: each client's mean of each class (K, C, F); what a client without samples says of a
+            class counts for nothing.
+        counts: int64 (K, C), at least 0.
+
+    Returns:
+        (C, F).
+    """
+    shares = counts.double() / counts.sum(dim=0).clamp(min=1)
+    return (shares[:, :, None] * means.double()).sum(dim=0).to(means.dtype)
+
+
+def by_class_shares(probabilities: Tensor, counts: Tensor) -> Tensor:
+    """The mean of probabilities in which a client counts for a class by its share of the samples.
+
+    So clients that never saw a class do not outvote those that did. The weights n_k^c / n^c are
+    those of FedGen (Zhu et al. 2021, arXiv:2105.10056) and FedFTG.
+
+    Args:
+        probabilities: (K, N, C).
+        counts: int64 (K, C), how many samples of each class a client holds, at least 0.
+
+    Returns:
+        (N, C), rows summing to 1, or to 0 where only classes that nobody holds were named; those
+        have probability 0.
+    """
+    shares = counts.double() / counts.sum(dim=0).clamp(min=1)
+    weighed = (probabilities.double() * shares[:, None]).sum(dim=0)
+    return (weighed / weighed.sum(dim=1, keepdim=True).clamp(min=1e-300)).float()
+
+
 def entropy_reduction(probabilities: Tensor, *, temperature: float) -> Tensor:
     """ERA, softmax(mean p / T): sharper, the lower T. Itahara et al. 2021, arXiv:2008.06180.
 

@@ -42,15 +42,25 @@ class TensorSpec:
     low: float = -math.inf
     high: float = math.inf
     """Every value lies in [low, high]; floating ones are finite in any case."""
+    fewer_rows: bool = False
+    """Whether the first axis may be shorter than `shape` says, as that of a low-rank update is."""
 
     @classmethod
     def of(cls, tensor: Tensor, *, low: float = -math.inf) -> "TensorSpec":
         """The specification of a tensor like this one."""
         return cls(tuple(tensor.shape), tensor.dtype, low=low)
 
+    def fits(self, shape: object) -> bool:
+        """Whether a tensor may have this shape, as a message's header has it."""
+        if not isinstance(shape, list) or len(shape) != len(self.shape):
+            return False
+        rows = shape[:1] if self.fewer_rows else []
+        short = [n for n in rows if type(n) is int and 0 <= n <= self.shape[0]]
+        return short == rows and shape[len(rows) :] == list(self.shape[len(rows) :])
+
     @property
     def nbytes(self) -> int:
-        """How many bytes such a tensor holds."""
+        """How many bytes such a tensor holds, at the most."""
         count = 1
         for length in self.shape:
             count *= length
@@ -136,8 +146,9 @@ def _check_header(header: dict[str, Any], expected: Expected) -> None:
             raise MessageError(f"field {name!r} is missing")
         if entry.get("dtype") != DTYPES[spec.dtype]:
             raise MessageError(f"field {name!r}: dtype is not {spec.dtype}")
-        if entry.get("shape") != list(spec.shape):
-            raise MessageError(f"field {name!r}: shape is not {spec.shape}")
+        if not spec.fits(entry.get("shape")):
+            fewer = ", or with fewer rows" if spec.fewer_rows else ""
+            raise MessageError(f"field {name!r}: shape is not {spec.shape}{fewer}")
     if len(header) != len(expected):
         raise MessageError(f"message has other fields than the {len(expected)} that were agreed")
 

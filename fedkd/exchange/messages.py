@@ -70,15 +70,18 @@ class Broadcast:
     """What the server sends to the clients of the next round.
 
     `common` goes to every client; `by_model[name]` goes to the clients whose model has that name
-    (`str(ModelSpec)`), so that nobody downloads another architecture's weights.
+    (`str(ModelSpec)`), so that nobody downloads another architecture's weights; `by_client[i]` goes
+    to client i alone.
     """
 
     common: Tensors = field(default_factory=dict)
     by_model: Mapping[str, Tensors] = field(default_factory=dict)
+    by_client: Mapping[int, Tensors] = field(default_factory=dict)
 
-    def to(self, model: str) -> dict[str, Tensor]:
-        """What a client with this model receives."""
-        return {**self.common, **self.by_model.get(model, {})}
+    def to(self, model: str, client: int | None = None) -> dict[str, Tensor]:
+        """What a client with this model receives; None stands for one that gets nothing alone."""
+        own = {} if client is None else self.by_client.get(client, {})
+        return {**self.common, **self.by_model.get(model, {}), **own}
 
 
 def prefixed(prefix: str, tensors: Tensors) -> dict[str, Tensor]:

@@ -12,15 +12,13 @@ import torch
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from fedkd import rng
 from fedkd.errors import BudgetError, FederationError, MessageError, QuorumError
 from fedkd.exchange.codec import decode, encode
-from fedkd.exchange.messages import Broadcast, Tensors, group
+from fedkd.exchange.messages import Broadcast, Tensors
 from fedkd.federation import compat, report, wire
 from fedkd.federation.answers import Answers, Observer
 from fedkd.federation.client import ACTION
 from fedkd.federation.world import World
-from fedkd.learning import evaluate
 
 log = logging.getLogger(__name__)
 
@@ -71,14 +69,6 @@ def wait_for_nodes(grid: Grid, clients: int, reach: Reach, *, quorum: int) -> li
             )
         time.sleep(reach.poll)
     return connected[:clients] if reach.nodes is None else list(reach.nodes)
-
-
-def sample_cohort(world: World, round: int) -> list[int]:
-    """The clients that take part in a round, in ascending order."""
-    total = world.setting.clients
-    size = max(1, math.floor(world.experiment.clients.participation * total + 0.5))
-    generator = rng.stream(world.experiment.seed, purpose="cohort", round=round)
-    return sorted(torch.randperm(total, generator=generator)[:size].tolist())
 
 
 def ask(
@@ -174,13 +164,14 @@ def _push(
     deadline: float,
 ) -> dict[str, int]:
     """Send each client of the cohort its part; message ids to clients."""
-    payloads: dict[str, bytes] = {}
+    payloads: dict[tuple[str, int | None], bytes] = {}
     messages = []
     for client in answers.cohort:
         model = str(world.experiment.client_model(client))
-        if model not in payloads:
-            payloads[model] = encode(broadcast.to(model))
-        call = wire.Call(round, client, payloads[model], answers.standings.get(client))
+        key = (model, client if client in broadcast.by_client else None)
+        if key not in payloads:
+            payloads[key] = encode(broadcast.to(*key))
+        call = wire.Call(round, client, payloads[key], answers.standings.get(client))
         answers.bytes_down += len(call.payload)
         messages.append(
             Message(
@@ -250,15 +241,11 @@ def _note_standing(standing: wire.Standing | None, client: int, answers: Answers
 
 
 def _probe(world: World, client: int, upload: Tensors) -> None:
-    """Refuse a model that overflows: averaged or distilled, it would end the run for all.
+    """Refuse a model that overflows.
 
     Raises:
         MessageError: its answers are not finite.
     """
-    if weights := group("model", upload):
-        spec = world.experiment.client_model(client)
-        model = world.setting.build(spec, purpose="specification")
-        model.load_state_dict(weights)
-        answers = evaluate.logits(model, world.data.test.x[:_PROBES])
-        if not bool(torch.isfinite(answers).all()):
-            raise MessageError("field 'model': its answers are NaN or infinity")
+    answers = world.method.probe(world.setting, client, upload, world.data.test.x[:_PROBES])
+    if answers is not None and not bool(torch.isfinite(answers).all()):
+        raise MessageError("field 'model': its answers are NaN or infinity")

@@ -14,7 +14,8 @@ from fedkd.methods.base import ServerContext
 
 def describe(world: World, ctx: ServerContext, answers: Answers, server: Standing | None) -> Record:
     """The round's record, but for its overall times; `server` is its own ledger's standing."""
-    correct = evaluate.correct_by_class(ctx.student, world.data.test, world.data.classes)
+    test = world.as_students.data.test
+    correct = evaluate.correct_by_class(ctx.student, test, world.data.classes)
     student = _score(correct, world.test_totals)
     if ctx.curve:
         student["curve"] = ctx.curve

@@ -24,7 +24,6 @@ from fedkd.federation.cohort import (
     ask,
     quorum,
     require_quorum,
-    sample_cohort,
     wait_for_nodes,
 )
 from fedkd.federation.record import describe
@@ -93,7 +92,7 @@ def federate(
     method, experiment = world.method, world.experiment
     clients = world.setting.clients
     nodes = wait_for_nodes(grid, clients, reach, quorum=quorum(world, clients))
-    student = world.setting.build(experiment.student.model, purpose="student")
+    student = world.setting.student.build(experiment.student.model, purpose="student")
     last = keeper.resume()
     state = {} if last is None else dict(last.state)
     known = _latest(standings or {}, {} if last is None else last.standings)
@@ -109,7 +108,7 @@ def federate(
 
     for round in range(1 if last is None else last.round + 1, experiment.rounds + 1):
         started = time.perf_counter()
-        cohort = sample_cohort(world, round)
+        cohort = world.setting.cohort(round)
         observer.round_begins(round, cohort)
         answers = ask(grid, world, nodes, cohort, broadcast, round, observer, known, reach)
         require_quorum(world, round, answers)

@@ -1,7 +1,7 @@
 """Everything that an experiment names, built and checked: data, models, method."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fedkd import config, data, methods
 from fedkd.config import Experiment
-from fedkd.data.types import FederatedData
+from fedkd.data import columns
+from fedkd.data.types import FederatedData, Samples
 from fedkd.exchange.codec import Expected
 from fedkd.federation import report
 from fedkd.methods import protection
@@ -46,6 +47,24 @@ class World:
     @cached_property
     def _fingerprints(self) -> dict[int, bytes]:
         return {}
+
+    @cached_property
+    def as_students(self) -> "World":
+        """The world in the student's view, by which it is measured and audited.
+
+        Without privileged columns it is this one.
+        """
+        view = self.setting.students_view
+        if self.setting.seen is None:
+            return self
+        seen = replace(
+            self.data,
+            clients=tuple(Samples(view(own.x), own.y) for own in self.data.clients),
+            public=self.setting.student.public,
+            test=Samples(view(self.data.test.x), self.data.test.y),
+            features=tuple(self.data.features[column] for column in self.setting.seen),
+        )
+        return replace(self, data=seen, setting=self.setting.student)
 
     @cached_property
     def test_totals(self) -> Tensor:
@@ -101,15 +120,21 @@ def _assemble(
         classes=federated.classes,
         clients=len(federated.clients),
         public=federated.public,
+        seen=_seen(experiment, federated),
     )
-    for spec in {
-        str(s): s for s in (*experiment.clients.models, experiment.student.model)
-    }.values():
+    for spec in {str(s): s for s in experiment.clients.models}.values():
         setting.model_specs(spec)
+    setting.student.model_specs(experiment.student.model)
     method.check(setting)
     for client in range(setting.clients):
         method.expects(setting, client)
     return method, federated, setting
+
+
+def _seen(experiment: Experiment, federated: FederatedData) -> tuple[int, ...] | None:
+    """The columns that the student sees; None: all."""
+    privileged = experiment.clients.privileged
+    return None if privileged is None else columns.without(federated.features, privileged.columns)
 
 
 def _settled(experiment: Experiment) -> Experiment:

@@ -66,7 +66,7 @@ class Exposed(nn.Module):
 
     def _find(self, tap: nn.Module) -> str:
         """By name, so that a copy of this module looks at its own taps."""
-        names = {module: name for name, module in self.named_modules()}
+        names: dict[nn.Module, str] = {module: name for name, module in self.named_modules()}
         return names[tap]
 
 

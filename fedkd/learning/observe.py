@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fedkd.errors import ConfigError
 from fedkd.knowledge import synthetic
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -44,6 +45,36 @@ def observe(teacher: nn.Module, x: Tensor) -> Observation:
     if linears and linears[0] in entered:
         activation = synthetic.activation(entered[linears[0]])
     return Observation(logits, bn, activation)
+
+
+def with_features(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Inputs (N, *shape) -> logits (N, C), and what enters the last linear layer, (N, F).
+
+    Both are differentiable, in whatever mode the model is. Only one thread at a time may ask.
+    """
+    last = _last_linear(model)
+    with _inputs([last]) as entered:
+        logits = model(x)
+    return logits, entered[last]
+
+
+def feature_width(model: nn.Module) -> int:
+    """F of `with_features`.
+
+    Raises:
+        ConfigError: the model has no linear layer.
+    """
+    return _last_linear(model).in_features
+
+
+def _last_linear(model: nn.Module) -> nn.Linear:
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    if not linears:
+        raise ConfigError(
+            f"model {type(model).__name__!r} has no linear layer: features are what enters the "
+            "last one, so expected a torch.nn.Linear"
+        )
+    return linears[-1]
 
 
 @contextmanager

@@ -14,6 +14,9 @@ BUILT_IN = {
     "dsfl": "fedkd.methods.dsfl:DSFL",
     "feddf": "fedkd.methods.feddf:FedDF",
     "dense": "fedkd.methods.dense:Dense",
+    "fedkd": "fedkd.methods.fedkd:FedKD",
+    "fedproto": "fedkd.methods.fedproto:FedProto",
+    "fedgkt": "fedkd.methods.fedgkt:FedGKT",
 }
 
 
@@ -62,6 +65,12 @@ def _check_card(method: Method, experiment: Experiment) -> None:
             f"({', '.join(sorted(models))}): "
             "set clients.models and student.model to one and the same, "
             "or choose a method that exchanges logits"
+        )
+    if experiment.clients.privileged is not None and not card.privileged:
+        fit = ", ".join(each for each in BUILT_IN if find(each).card.privileged)
+        raise ConfigError(
+            f"method {name!r} cannot hide [clients.privileged] from the student, which it does not "
+            f"distil from answers of teachers who see more: choose one of {fit}, or leave it out"
         )
     if card.needs_public and experiment.data.public is None:
         raise ConfigError(

@@ -7,9 +7,12 @@ tested on tiny tensors. It keeps no state of its own: what must last goes into `
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
 from fedkd.config import Frozen
 from fedkd.exchange.codec import Expected
-from fedkd.exchange.messages import Broadcast, Tensors, Upload
+from fedkd.exchange.messages import Broadcast, Tensors, Upload, group
+from fedkd.learning import evaluate
 from fedkd.methods.context import ClientContext, ServerContext, Uploads
 from fedkd.methods.setting import Count, Setting
 
@@ -30,6 +33,9 @@ class Card:
     one_shot: bool = False
     simulation_only: bool = False
     has_teachers: bool = True
+    privileged: bool = False
+    """Whether the student may see fewer columns than the teachers: none of these becomes the
+    student, and where the method trains it without `ctx.distil`, it shows it `students_view`."""
     counts: tuple[Count, ...] = ()
     """Facts about private data that are sent beside the knowledge; each is paid for under DP."""
     client_units: bool = False
@@ -59,6 +65,19 @@ class Method:
     def expects(self, setting: Setting, client: int) -> Expected:
         """What this client's upload must hold, exactly."""
         raise NotImplementedError
+
+    def probe(self, setting: Setting, client: int, upload: Tensors, x: Tensor) -> Tensor | None:
+        """What the model in an upload answers a few inputs (n, *shape); None if there is none.
+
+        An upload whose answers are not finite is refused: averaged or distilled, such a model would
+        end the run for all. As it stands, it tries what `ClientContext.model` sends.
+        """
+        weights = group("model", upload)
+        if not weights:
+            return None
+        model = setting.build(setting.experiment.client_model(client), purpose="specification")
+        model.load_state_dict(weights)
+        return evaluate.logits(model, x)
 
     def begin(self, ctx: ServerContext) -> Broadcast:  # noqa: ARG002
         """What clients receive in the first round."""

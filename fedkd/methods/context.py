@@ -1,7 +1,7 @@
 """What a method's parts are given: one client's or the server's view of one round."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -24,7 +24,7 @@ from fedkd.exchange.messages import (
     prefixed,
     values,
 )
-from fedkd.learning import evaluate, offline, optim, private, supervised
+from fedkd.learning import evaluate, loop, offline, optim, private, supervised
 from fedkd.methods.setting import Clock, Count, Setting
 from fedkd.privacy import mechanisms
 from fedkd.privacy.allowance import Allowance
@@ -124,6 +124,24 @@ class ClientContext:
         if anchor is None:
             self.keep("optimiser", optim.pack(optimiser))
 
+    def fit(
+        self, model: nn.Module, tensors: Sequence[Tensor], loss: Callable[..., Tensor]
+    ) -> list[float]:
+        """Fit `model` by a loss of the method's own, as in `loop.fit`, as teachers are trained.
+
+        Rows of private data come from `ctx.data`, so it runs without differential privacy alone.
+        The optimiser starts afresh.
+        """
+        with self.clock.phase("train", self.training.epochs) as advance:
+            return loop.fit(
+                model,
+                tensors,
+                loss,
+                self.training,
+                self.rng("batches"),
+                on_epoch=lambda *_: advance(),
+            )
+
     def distil(self, inputs: Tensor, targets: Tensor, loss: Loss, how: Optimisation) -> None:
         """Fit the teacher to `targets`, row by row the server's word on `inputs`."""
         with self.clock.phase("distil", how.epochs) as advance:
@@ -199,7 +217,8 @@ class ServerContext:
     setting: Setting
     round: int
     student: nn.Module
-    """The global student; the server part trains it in place."""
+    """The global student; the server part trains it in place. It takes what
+    `setting.students_view` leaves of inputs."""
     state: dict[str, Tensor]
     """The method's own, kept from round to round and in checkpoints."""
     clock: Clock
@@ -226,7 +245,8 @@ class ServerContext:
 
     def measure(self) -> None:
         """Add the student's test accuracy, as it is now, to the curve."""
-        self.curve.append(evaluate.accuracy(self.student, self.test))
+        seen = Samples(self.setting.students_view(self.test.x), self.test.y)
+        self.curve.append(evaluate.accuracy(self.student, seen))
 
     def measure_ensemble(self, logits: Callable[[Tensor], Tensor]) -> None:
         """Record the test accuracy of the ensemble, given as inputs -> logits (N, C)."""
@@ -242,8 +262,13 @@ class ServerContext:
         *,
         model: nn.Module | None = None,
     ) -> None:
-        """Fit the student, or another `model`, to `targets`, row by row those of `inputs`."""
+        """Fit the student, or another `model`, to `targets`, row by row those of `inputs`.
+
+        Of the inputs (N, *shape) the student is shown its own view, another model all.
+        """
         learner = self.student if model is None else model
+        if learner is self.student:
+            inputs = self.setting.students_view(inputs)
         with self.clock.phase("distil", how.epochs) as advance:
             losses = offline.distil(
                 learner,

@@ -9,6 +9,7 @@ from fedkd.exchange.codec import Expected, TensorSpec, half
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, Value
 from fedkd.knowledge import label
 from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.methods.label_loss import LabelLoss, label_loss
 
 
 class DSFLParams(Frozen):
@@ -22,6 +23,9 @@ class DSFLParams(Frozen):
     """How a client fits its teacher to the aggregate before it returns to its private data."""
     student: Optimisation = Optimisation(epochs=5)
     """How the server distils the aggregate into the student."""
+    loss: LabelLoss = "soft-labels"
+    """By which form of knowledge the student learns; what compares logits gets the aggregate's
+    logarithms, at temperature 1."""
 
 
 class DSFL(Method):
@@ -36,6 +40,7 @@ class DSFL(Method):
         needs="a proxy set",
         returns="the mean of all probabilities, sharpened (ERA)",
         needs_public=True,
+        privileged=True,
         client_units=True,
     )
     Params = DSFLParams
@@ -60,5 +65,11 @@ class DSFL(Method):
         stacked = torch.stack([upload["probabilities"] for upload in uploads.values()])
         aggregate = entropy_reduction(ctx.protect(stacked), temperature=self.params.temperature)
         inputs = ctx.setting.proxy_inputs(self.params.public_per_round, ctx.round)
-        ctx.distil(inputs, aggregate, label.soft_cross_entropy, self.params.student)
+        if self.params.loss == "soft-labels":
+            ctx.distil(inputs, aggregate, label.soft_cross_entropy, self.params.student)
+        else:
+            logits = aggregate.clamp_min(torch.finfo(aggregate.dtype).tiny).log()
+            ctx.distil(
+                inputs, logits, label_loss(self.params.loss, temperature=1.0), self.params.student
+            )
         return Broadcast(common={"aggregate": half(aggregate)})

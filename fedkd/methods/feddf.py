@@ -1,7 +1,5 @@
 """Ensemble distillation for model fusion."""
 
-from functools import partial
-
 from pydantic import Field
 from torch import Tensor
 
@@ -9,9 +7,9 @@ from fedkd.config import Frozen, ModelSpec, Optimisation
 from fedkd.exchange.aggregation import average_models
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
-from fedkd.knowledge import label
 from fedkd.learning.multi_teacher import Ensemble
 from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.methods.label_loss import LabelLoss, label_loss
 
 
 class FedDFParams(Frozen):
@@ -23,6 +21,8 @@ class FedDFParams(Frozen):
     """How each fused model is distilled from the ensemble."""
     temperature: float = Field(default=1.0, gt=0)
     """The distillation temperature."""
+    loss: LabelLoss = "kd"
+    """By which form of knowledge fused models learn: see docs/knowledge.md."""
 
 
 class FedDF(Method):
@@ -31,8 +31,8 @@ class FedDF(Method):
     Lin et al. 2020, arXiv:2006.07242.
 
     Clients of one architecture form a group; the fused model of a group starts from their average
-    and goes back to them. A student whose architecture no client has learns from the ensemble
-    alone.
+    and goes back to them. A student whose architecture no client has, or who sees less than they,
+    learns from the ensemble alone.
     """
 
     card = Card(
@@ -41,6 +41,7 @@ class FedDF(Method):
         needs="a proxy set",
         returns="the fused model of the client's architecture",
         needs_public=True,
+        privileged=True,
         counts=("example count",),
     )
     Params = FedDFParams
@@ -53,8 +54,8 @@ class FedDF(Method):
         for spec in _groups(ctx.setting):
             start = ctx.setting.build(spec, purpose="group")
             ctx.state.update(prefixed(f"group/{spec}", start.state_dict()))
-        if ctx.setting.experiment.student.model in _groups(ctx.setting):
-            ctx.student.load_state_dict(_fused(ctx, ctx.setting.experiment.student.model))
+        if (own := _students_group(ctx.setting)) is not None:
+            ctx.student.load_state_dict(_fused(ctx, own))
         return _to_groups(ctx)
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
@@ -69,15 +70,15 @@ class FedDF(Method):
             with ctx.clock.phase("ask the ensemble"):
                 targets = ensemble.answer(ctx.setting.proxy)
             ctx.measure_ensemble(ensemble.answer)
-        kd = partial(label.kd, temperature=self.params.temperature)
-        student = ctx.setting.experiment.student.model
+        loss = label_loss(self.params.loss, temperature=self.params.temperature)
+        own = _students_group(ctx.setting)
         for spec in _groups(ctx.setting):
-            fused = ctx.student if spec == student else ctx.setting.build(spec, purpose="group")
+            fused = ctx.student if spec == own else ctx.setting.build(spec, purpose="group")
             fused.load_state_dict(_average(ctx, spec, uploads))
-            ctx.distil(ctx.setting.proxy, targets, kd, self.params.student, model=fused)
+            ctx.distil(ctx.setting.proxy, targets, loss, self.params.student, model=fused)
             ctx.state.update(prefixed(f"group/{spec}", fused.state_dict()))
-        if student not in _groups(ctx.setting):
-            ctx.distil(ctx.setting.proxy, targets, kd, self.params.student)
+        if own is None:
+            ctx.distil(ctx.setting.proxy, targets, loss, self.params.student)
         return _to_groups(ctx)
 
 
@@ -85,6 +86,12 @@ def _groups(setting: Setting) -> list[ModelSpec]:
     """The clients' distinct architectures, in the order of the configuration."""
     models = setting.experiment.clients.models[: setting.clients]
     return [model for i, model in enumerate(models) if model not in models[:i]]
+
+
+def _students_group(setting: Setting) -> ModelSpec | None:
+    """The group whose fused model is the student; none if it is unlike them, or sees less."""
+    student = setting.experiment.student.model
+    return student if setting.seen is None and student in _groups(setting) else None
 
 
 def _fused(ctx: ServerContext, spec: ModelSpec) -> dict[str, Tensor]:

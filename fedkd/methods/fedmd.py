@@ -1,7 +1,5 @@
 """Federated distillation by consensus logits."""
 
-from functools import partial
-
 import torch
 from pydantic import Field
 
@@ -11,6 +9,7 @@ from fedkd.exchange.codec import Expected, TensorSpec, half
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, Value
 from fedkd.knowledge import label
 from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.methods.label_loss import LabelLoss, label_loss
 
 
 class FedMDParams(Frozen):
@@ -24,6 +23,8 @@ class FedMDParams(Frozen):
     """How the server distils the consensus into the student."""
     temperature: float = Field(default=1.0, gt=0)
     """The student's distillation temperature."""
+    loss: LabelLoss = "kd"
+    """By which form of knowledge the student learns: see docs/knowledge.md."""
 
 
 class FedMD(Method):
@@ -42,6 +43,7 @@ class FedMD(Method):
         needs="a proxy set",
         returns="the mean of all logits",
         needs_public=True,
+        privileged=True,
     )
     Params = FedMDParams
     params: FedMDParams
@@ -61,6 +63,6 @@ class FedMD(Method):
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         consensus = mean(torch.stack([upload["logits"] for upload in uploads.values()]))
         inputs = ctx.setting.proxy_inputs(self.params.public_per_round, ctx.round)
-        kd = partial(label.kd, temperature=self.params.temperature)
-        ctx.distil(inputs, consensus, kd, self.params.student)
+        loss = label_loss(self.params.loss, temperature=self.params.temperature)
+        ctx.distil(inputs, consensus, loss, self.params.student)
         return Broadcast(common={"consensus": half(consensus)})

@@ -4,7 +4,8 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -16,6 +17,7 @@ from fedkd.errors import ConfigError
 from fedkd.exchange.codec import DTYPES, Expected, TensorSpec
 from fedkd.exchange.messages import prefixed
 from fedkd.learning import private
+from fedkd.learning.observe import feature_width
 from fedkd.privacy.events import Gaussian, Laplace
 
 Count = Literal["example count", "class counts"]
@@ -67,12 +69,29 @@ class Setting:
     clients: int
     public: Tensor | None
     """The proxy set's inputs (N, *shape), unlabelled; None where there is none."""
+    seen: tuple[int, ...] | None = None
+    """The columns that the student sees, where `clients.privileged` hides others; None: all."""
     _specs: dict[str, Expected] = field(default_factory=dict, repr=False)
 
     def build(self, spec: ModelSpec, *, purpose: str, client: int | None = None) -> nn.Module:
         """A fresh model, initialised from the stream of (client, purpose)."""
         generator = rng.stream(self.experiment.seed, purpose=purpose, client=client)
         return models.build(spec, shape=self.shape, classes=self.classes, generator=generator)
+
+    def students_view(self, x: Tensor) -> Tensor:
+        """What the student sees of inputs: (N, *shape) -> (N, *student.shape)."""
+        return x if self.seen is None else x[:, list(self.seen)]
+
+    @cached_property
+    def student(self) -> "Setting":
+        """The setting as the student sees it: its shape, its proxy set, the models it builds.
+
+        Without privileged columns it is this one.
+        """
+        if self.seen is None:
+            return self
+        public = None if self.public is None else self.students_view(self.public)
+        return replace(self, shape=(len(self.seen),), public=public, seen=None, _specs={})
 
     @property
     def proxy(self) -> Tensor:
@@ -119,13 +138,38 @@ class Setting:
             raise ValueError("Expected privacy.noise_multiplier, which `prepare` resolves.")
         return noise
 
+    @property
+    def example_count(self) -> TensorSpec:
+        """What `ClientContext.example_count` must look like."""
+        return TensorSpec((), torch.int64, low=1, high=_MOST_EXAMPLES)
+
+    @property
+    def class_counts(self) -> TensorSpec:
+        """What `ClientContext.class_counts` must look like."""
+        return TensorSpec((self.classes,), torch.int64, low=0, high=_MOST_EXAMPLES)
+
     def model_and_count(self, client: int) -> Expected:
         """What `ClientContext.model_and_count` of this client must look like."""
         spec = self.experiment.client_model(client)
         return {
             **self.model_specs(spec),
-            "count": TensorSpec((), torch.int64, low=1, high=_MOST_EXAMPLES),
+            "count": self.example_count,
         }
+
+    def feature_width(self, client: int) -> int:
+        """How wide the features of this client's model are: see `observe.feature_width`."""
+        spec = self.experiment.client_model(client)
+        key = f"features of {spec}"
+        if key not in self._specs:
+            width = feature_width(self.build(spec, purpose="specification"))
+            self._specs[key] = {"features": TensorSpec((width,))}
+        return self._specs[key]["features"].shape[0]
+
+    def cohort(self, round: int) -> list[int]:
+        """The clients that are asked in a round, in ascending order."""
+        size = max(1, math.floor(self.experiment.clients.participation * self.clients + 0.5))
+        generator = rng.stream(self.experiment.seed, purpose="cohort", round=round)
+        return sorted(torch.randperm(self.clients, generator=generator)[:size].tolist())
 
     def proxy_subset(self, size: int | None, round: int) -> Tensor:
         """The indices into the proxy set that every party draws alike for `round`."""

@@ -142,9 +142,12 @@ def _write_checkpoint(checkpoint: Checkpoint) -> bytes:
     }
     for index, model in enumerate(models):
         tensors |= prefixed(f"model-{index}", checkpoint.broadcast.by_model[model])
+    for client, own in checkpoint.broadcast.by_client.items():
+        tensors |= prefixed(f"client-{client}", own)
     metadata = {
         "round": str(checkpoint.round),
         "models": json.dumps(models),
+        "clients": json.dumps(list(checkpoint.broadcast.by_client)),
         "standings": json.dumps({c: asdict(at) for c, at in checkpoint.standings.items()}),
     }
     return encode(tensors, metadata)
@@ -156,11 +159,12 @@ def _read_checkpoint(path: Path) -> Checkpoint:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     models = json.loads(metadata["models"])
     by_model = {model: group(f"model-{index}", tensors) for index, model in enumerate(models)}
+    by_client = {c: group(f"client-{c}", tensors) for c in json.loads(metadata["clients"])}
     return Checkpoint(
         round=int(metadata["round"]),
         student=group("student", tensors),
         state=group("state", tensors),
-        broadcast=Broadcast(group("common", tensors), by_model),
+        broadcast=Broadcast(group("common", tensors), by_model, by_client),
         standings={
             int(client): Standing(**at) for client, at in json.loads(metadata["standings"]).items()
         },

@@ -38,6 +38,10 @@ class Recorded(Method):
         """See `Method`."""
         return self._method.expects(setting, client)
 
+    def probe(self, setting: Setting, client: int, upload: Tensors, x: Tensor) -> Tensor | None:
+        """See `Method`."""
+        return self._method.probe(setting, client, upload, x)
+
     def begin(self, ctx: ServerContext) -> Broadcast:
         """See `Method`."""
         return self._method.begin(ctx)

@@ -85,7 +85,7 @@ def audit_student(
 
 @dataclass(frozen=True)
 class _Asked:
-    """Whom an attacker asks about."""
+    """Whom an attacker asks about, of each record what the student sees."""
 
     world: World
     base: Samples
@@ -99,18 +99,21 @@ class _Asked:
 def _asked(run: Path) -> _Asked:
     if was_exposed(run):
         told = exposed(run)
-        rests = (data.subset(told.base(i)) for i, data in enumerate(told.world.data.clients))
+        view = told.world.as_students.data
+        rests = (data.subset(told.base(i)) for i, data in enumerate(view.clients))
         every = told.candidates.values()
+        records = joined(*(each.samples for each in every))
         return _Asked(
             told.world,
             joined(*rests),
-            joined(*(each.samples for each in every)),
+            Samples(told.world.setting.students_view(records.x), records.y),
             torch.cat([each.included for each in every]).numpy(),
-            told.world.data.test,
+            view.test,
         )
     world = prepare(config.load(run / "config.toml"))
     _check_partition(run, world)
-    pooled, test = world.data.pooled(), world.data.test
+    view = world.as_students.data
+    pooled, test = view.pooled(), view.test
     draws = rng.stream(world.experiment.seed, purpose="audit records")
     mine, theirs = (torch.randperm(len(each), generator=draws) for each in (pooled, test))
     foreign = test.subset(theirs[: len(test) // 4])
@@ -131,7 +134,7 @@ def _check_partition(run: Path, world: World) -> None:
 
 
 def _answers(asked: _Asked, student: nn.Module, count: int, notify: Notify) -> Answers:
-    world, foreign = asked.world, asked.foreign
+    world, foreign = asked.world.as_students, asked.foreign
     known = references.train(
         partial(fit, world, world.experiment.student.model, None, 1),
         asked.base,
@@ -172,6 +175,6 @@ def _by_generator(
 
 
 def _student(run: Path, world: World) -> nn.Module:
-    student = world.setting.build(world.experiment.student.model, purpose="student")
+    student = world.setting.student.build(world.experiment.student.model, purpose="student")
     student.load_state_dict(decode((run / "student.safetensors").read_bytes()))
     return student.eval()

@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Sequence
 
-from fedkd.config import Data, Dirichlet, Shards
+from fedkd.config import Data, Dirichlet, Experiment, Shards
 from fedkd.runs.recorded import PrivacySummary, Run
 
 _MOST_PROTECTIVE = 20.0
@@ -111,7 +111,15 @@ def headline(run: Run) -> str:
         f"{plural(summary.clients, 'client')} with {architectures}, each holding {share}, taught "
         f"one {summary.student.model} student by {summary.method} over {rounds}."
     )
-    return sentence[0].upper() + sentence[1:]
+    return sentence[0].upper() + sentence[1:] + _privileged(experiment)
+
+
+def _privileged(experiment: Experiment) -> str:
+    """What the student does not see, as a sentence more; nothing where it sees all."""
+    privileged = experiment.clients.privileged
+    if privileged is None:
+        return ""
+    return f" The teachers alone saw {', '.join(privileged.columns)}; the student never did."
 
 
 def finding(run: Run) -> str:

@@ -139,3 +139,40 @@ def test_one_line_names_file_line_and_column(fault: str, tmp_path: Path) -> None
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.csv: No such file"):
         data.load(Data(name=str(tmp_path / "nowhere.csv")), seed=0)
+
+
+GAPS = "age,dose,label\n" + "".join(
+    f"{i},{('', '?', 'NA', 'nan', ' NaN ', str(i))[i % 6]},{i % 2}\n" for i in range(24)
+)
+
+
+def test_a_missing_cell_is_0_and_a_column_more_says_so(tmp_path: Path) -> None:
+    told = load(tmp_path, GAPS, missing="indicate")
+    assert told.features == ("age", "age?", "dose", "dose?")
+    for part in (told.train, told.test):
+        age, none, dose, missing = part.x.unbind(1)
+        assert not none.any()
+        assert torch.equal(missing == 1, age % 6 != 5)
+        assert torch.equal(dose, torch.where(missing == 1, 0.0, age))
+
+
+def test_the_columns_do_not_depend_on_what_is_missing(tmp_path: Path) -> None:
+    whole = load(tmp_path, ROWS, missing="indicate")
+    assert whole.features == ("age", "age?", "dose", "dose?")
+    assert not whole.train.x[:, [1, 3]].any()
+
+
+def test_a_missing_cell_is_refused_unless_asked_for_and_the_remedy_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"line 2, column 'dose': '' .*data\.missing = 'indicate'"):
+        load(tmp_path, GAPS)
+    with pytest.raises(
+        DataError, match=r"column 'x': 'seven' is no finite number; fill it in, encod"
+    ):
+        load(tmp_path, "x,label\n1,a\nseven,b\n", missing="indicate")
+
+
+def test_a_column_with_the_name_of_an_indicator_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"column 'x\?' has the name of a column that data\.missing"
+    ):
+        load(tmp_path, "x,x?,label\n1,2,a\n", missing="indicate")

@@ -136,3 +136,40 @@ def test_what_a_trial_writes_for_a_site_is_read_back_bit_for_bit(tmp_path, shape
     read = parties.read_own(tmp_path / "own.npz", "npz", label="", shared=told)
     assert torch.equal(read.x, own.x)
     assert torch.equal(read.y, own.y)
+
+
+def test_a_party_without_a_value_joins_and_its_own_indicators_are_made(tmp_path):
+    own = tmp_path / "own.csv"
+    told = shared(features=("age", "age?", "scan", "scan?"), width=4)
+    own.write_text("sick,scan,age\nyes,?,70\nno,,\nyes,2,50\n")
+    read = parties.read_own(own, "csv", label="sick", shared=told)
+    assert read.x.tolist() == [[70, 0, 0, 1], [0, 1, 0, 1], [50, 0, 2, 0]]
+    own.write_text("sick,scan,scan?,age\nyes,0,1,70\n")  # with its own indicator
+    assert parties.read_own(own, "csv", label="sick", shared=told).x.tolist() == [[70, 0, 0, 1]]
+    own.write_text("sick,scan,scan?,age\nyes,,1,70\n")
+    with pytest.raises(DataError, match="column 'scan': '' is no finite number"):
+        parties.read_own(own, "csv", label="sick", shared=told)
+
+
+def test_a_column_that_nobody_filled_must_still_be_there(tmp_path):
+    (tmp_path / "own.csv").write_text("sick,Age\nyes,70\n")
+    told = shared(features=("age", "age?"))
+    with pytest.raises(
+        DataError, match=r"no column 'age'.*'Age'.*add it and leave its cells empty"
+    ):
+        parties.read_own(tmp_path / "own.csv", "csv", label="sick", shared=told)
+
+
+def test_a_proxy_set_with_other_columns_is_refused(tmp_path):
+    for name, header in (("mine", "age,dose"), ("theirs", "dose,age")):
+        text = f"{header},label\n" + "".join(f"{i},{i},{i % 2}\n" for i in range(12))
+        (tmp_path / f"{name}.csv").write_text(text)
+    section = config.Data(
+        name=str(tmp_path / "mine.csv"),
+        public=config.PublicData(source=str(tmp_path / "theirs.csv"), size=4),
+        partition=config.Iid(),
+    )
+    with pytest.raises(
+        DataError, match=r"has the columns dose, age; expected those of 'mine\.csv'"
+    ):
+        data.federate(section, clients=2, seed=0)

@@ -5,7 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedkd.exchange.aggregation import average_models, entropy_reduction, mean
+from fedkd.exchange.aggregation import (
+    average_models,
+    by_class_shares,
+    entropy_reduction,
+    mean,
+    mean_by_class,
+)
 
 client_counts = st.lists(st.integers(0, 10**9), min_size=1, max_size=6).filter(any)
 
@@ -133,3 +139,46 @@ def test_era_ends_in_the_winner_or_in_indifference() -> None:
 def test_era_needs_a_positive_temperature(temperature: float) -> None:
     with pytest.raises(ValueError, match=f"Expected temperature={temperature} > 0"):
         entropy_reduction(torch.ones(1, 1, 2) / 2, temperature=temperature)
+
+
+@given(clients=st.integers(1, 4), classes=st.integers(1, 4), seed=st.integers(0, 99))
+def test_the_mean_by_class_is_that_of_all_samples_together(
+    clients: int, classes: int, seed: int
+) -> None:
+    draws = generator(seed)
+    y = [torch.randint(classes, (n + 1,), generator=draws) for n in range(clients)]
+    features = [torch.randn(len(labels), 3, generator=draws) for labels in y]
+    counts = torch.stack([torch.bincount(labels, minlength=classes) for labels in y])
+    means = torch.full((clients, classes, 3), 7.0)  # of a class without a sample: anything
+    for k, (labels, rows) in enumerate(zip(y, features, strict=True)):
+        for c in set(labels.tolist()):
+            means[k, c] = rows[labels == c].mean(dim=0)
+    found = mean_by_class(means, counts)
+    pooled_y, pooled = torch.cat(y), torch.cat(features)
+    for c in range(classes):
+        mine = pooled[pooled_y == c]
+        torch.testing.assert_close(found[c], mine.mean(dim=0) if len(mine) else torch.zeros(3))
+
+
+@given(clients=st.integers(1, 4), classes=st.integers(1, 4), seed=st.integers(0, 99))
+def test_a_client_counts_for_a_class_by_its_share_of_the_samples(
+    clients: int, classes: int, seed: int
+) -> None:
+    draws = generator(seed)
+    said = torch.rand(clients, 3, classes, generator=draws).add(0.01).softmax(dim=2)
+    counts = torch.randint(0, 5, (clients, classes), generator=draws)
+    counts[0, 0] += 1
+    found = by_class_shares(said, counts)
+    for n in range(3):
+        row = []
+        for c in range(classes):
+            held = [int(count) for count in counts[:, c]]
+            total = sum(h * float(said[k, n, c]) for k, h in enumerate(held))
+            row.append(total / sum(held) if sum(held) else 0.0)
+        expected = torch.tensor([value / sum(row) for value in row])
+        torch.testing.assert_close(found[n], expected)
+
+
+def test_of_classes_that_nobody_holds_alone_nothing_is_said() -> None:
+    found = by_class_shares(torch.tensor([[[0.0, 1.0]]]), torch.tensor([[3, 0]]))
+    assert torch.equal(found, torch.zeros(1, 2))

@@ -307,3 +307,31 @@ def test_noise_is_refused(payload: bytes) -> None:
     for expected in (EXPECTED, {"a": TensorSpec((0,))}):
         with pytest.raises(MessageError):
             decode(payload, expected)
+
+
+@pytest.mark.parametrize("rows", range(4))
+def test_where_fewer_rows_are_allowed_they_come_through_at_fewer_bytes(rows: int) -> None:
+    expected = {"factors": TensorSpec((3, 2), low=-1, high=1, fewer_rows=True)}
+    sent = torch.linspace(-1, 1, 6).reshape(3, 2)[:rows]
+    payload = encode({"factors": sent})
+    assert torch.equal(decode(payload, expected)["factors"], sent)
+    assert len(encode({"factors": torch.zeros(3, 2)})) - len(payload) == (3 - rows) * 8
+
+
+@pytest.mark.parametrize("shape", [(4, 2), (2, 3), (2, 1), (2,), (2, 2, 1), ()])
+def test_fewer_rows_are_all_that_may_differ(shape: tuple[int, ...]) -> None:
+    expected = {"factors": TensorSpec((3, 2), fewer_rows=True)}
+    with pytest.raises(MessageError, match=r"'factors': shape is not \(3, 2\), or with fewer rows"):
+        decode(encode({"factors": torch.zeros(shape)}), expected)
+
+
+@pytest.mark.parametrize("shape", [None, 2, "32", [-1, 2], [2.0, 2], ["2", 2], [True, 2], [2]])
+def test_a_header_whose_shape_is_none_is_refused_where_fewer_rows_are_allowed(shape: Any) -> None:
+    header = {"factors": entry(0, 16, shape)}
+    with pytest.raises(MessageError):
+        decode(message(header, bytes(16)), {"factors": TensorSpec((3, 2), fewer_rows=True)})
+
+
+def test_without_leave_fewer_rows_are_refused() -> None:
+    with pytest.raises(MessageError, match=r"'logits': shape is not \(2, 3\)$"):
+        decode(encode({"logits": torch.zeros(1, 3), "count": torch.tensor(1)}), EXPECTED)

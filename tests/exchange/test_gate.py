@@ -138,4 +138,7 @@ def test_a_client_receives_its_architecture_and_what_is_common() -> None:
     assert broadcast.to("mlp") == {"c": common, "m": mine}
     assert broadcast.to("mlp(hidden=[4])") == {"c": common, "m": other}
     assert broadcast.to("lenet5") == {"c": common}
+    alone = Broadcast({"c": common}, {"mlp": {"m": mine}}, {1: {"a": other}})
+    assert alone.to("mlp", 1) == {"c": common, "m": mine, "a": other}
+    assert alone.to("mlp", 2) == alone.to("mlp") == {"c": common, "m": mine}
     assert Broadcast().to("mlp") == {}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fedkd.errors import FederationError
 from fedkd.federation.client import Party, client_app
-from fedkd.federation.cohort import Reach, sample_cohort, wait_for_nodes
+from fedkd.federation.cohort import Reach, wait_for_nodes
 from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.rounds import federate
 from fedkd.federation.state import MemoryState
@@ -23,11 +23,9 @@ def world(rows):
 def of(world, *, clients, participation, seed=0):
     experiment = world.experiment
     part = experiment.clients.model_copy(update={"participation": participation})
-    return replace(
-        world,
-        experiment=experiment.model_copy(update={"clients": part, "seed": seed}),
-        setting=replace(world.setting, clients=clients),
-    )
+    changed = experiment.model_copy(update={"clients": part, "seed": seed})
+    setting = replace(world.setting, experiment=changed, clients=clients)
+    return replace(world, experiment=changed, setting=setting)
 
 
 @settings(deadline=None)
@@ -41,18 +39,18 @@ def test_a_cohort_is_the_nearest_number_of_clients_at_least_one(
     world, clients, participation, round, seed
 ):
     asked = of(world, clients=clients, participation=participation, seed=seed)
-    cohort = sample_cohort(asked, round)
+    cohort = asked.setting.cohort(round)
     assert cohort == sorted(set(cohort))
     assert set(cohort) <= set(range(clients))
     share = participation * clients
     assert len(cohort) == 1 or abs(len(cohort) - share) <= 0.5 * (1 + 1e-9)
-    assert cohort == sample_cohort(asked, round)
+    assert cohort == asked.setting.cohort(round)
 
 
 def test_cohorts_differ_from_round_to_round_and_reach_everybody_alike(world):
     some = of(world, clients=10, participation=0.3)
     rounds = 2000
-    cohorts = [sample_cohort(some, round) for round in range(1, rounds + 1)]
+    cohorts = [some.setting.cohort(round) for round in range(1, rounds + 1)]
     counts = [sum(client in cohort for cohort in cohorts) for client in range(10)]
     sigma = math.sqrt(rounds * 0.3 * 0.7)
     assert max(abs(count - 0.3 * rounds) for count in counts) < 5 * sigma

@@ -90,7 +90,7 @@ class Federation:
     def ask(self, client: int, round: int, broadcast: Broadcast) -> Upload:
         """The client's answer; it remembers its teacher, as the client app makes it do."""
         ctx = self.client_context(client, round)
-        received = broadcast.to(str(self.setting.experiment.client_model(client)))
+        received = broadcast.to(str(self.setting.experiment.client_model(client)), client)
         upload = self.method.client(ctx, decode(encode(received)))
         if ctx.has_teacher:
             state = ctx.teacher.state_dict()

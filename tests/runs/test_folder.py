@@ -36,6 +36,7 @@ def checkpoint(round):
         broadcast=Broadcast(
             common={"consensus": weights.half()},
             by_model={"mlp(hidden=[16])": {"model/w": weights}, "lenet5": {"model/w": weights * 2}},
+            by_client={11: {"logits": weights * 3}, 1: {"logits": weights * 4}},
         ),
     )
 
@@ -56,6 +57,8 @@ def test_a_checkpoint_comes_back_with_every_part(folder):
     assert list(found.broadcast.by_model) == list(kept.broadcast.by_model)
     for model, tensors in kept.broadcast.by_model.items():
         assert same(found.broadcast.to(model), {**kept.broadcast.common, **tensors})
+    for client in (0, 1, 11):
+        assert same(found.broadcast.to("lenet5", client), kept.broadcast.to("lenet5", client))
 
 
 @pytest.mark.parametrize("rest", ['{"round": 3, "stud', '{"round": 3}\n', '{"round": 3}\n{"ro'])

@@ -1,0 +1,197 @@
+"""A private mentor and a small shared mentee, and updates of low rank."""
+
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedkd.config import Frozen
+from fedkd.exchange import low_rank
+from fedkd.exchange.aggregation import average_models
+from fedkd.exchange.codec import Expected, TensorSpec
+from fedkd.exchange.messages import (
+    Broadcast,
+    PostProcessing,
+    Tensors,
+    Upload,
+    Value,
+    group,
+    prefixed,
+)
+from fedkd.knowledge import feature, label
+from fedkd.learning import evaluate
+from fedkd.learning.observe import feature_width, with_features
+from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.privacy.events import Unprotected
+from fedkd.rng import torch_default
+
+_LEAST_TASK_LOSS = 1e-6
+"""In nats: two models that are both sure are divided by this instead of by nothing."""
+
+
+class FedKDParams(Frozen):
+    """FedKD's own parameters."""
+
+    energy_start: float = Field(default=0.95, gt=0, le=1)
+    """The share of an update's energy that is sent in the first round: the paper's T_start."""
+    energy_end: float = Field(default=0.98, gt=0, le=1)
+    """The share in the last round, T_end; in between it changes linearly."""
+    hidden: float = Field(default=1.0, ge=0)
+    """The weight of the loss between features; the paper's is 1."""
+
+
+class FedKD(Method):
+    """Mentor and mentee teach each other; the mentee's update travels in few singular vectors.
+
+    Wu et al. 2022, Nature Communications 13:2032, arXiv:2108.13323.
+
+    The mentor is the client's own model and stays at home; the mentee is the student's. A round's
+    update is what the client's training changed, not one gradient; it is averaged by example count.
+    Of the paper's hidden losses there is the one on the last features, with a learned matrix; those
+    on attention maps and embeddings suit transformers and are left out. A client that missed the
+    last round receives the whole mentee. Privileged columns are for the mentor's eyes; the mentee,
+    which is the student, learns of them by what the mentor answers.
+    """
+
+    card = Card(
+        paper="Wu et al. 2022, arXiv:2108.13323",
+        sends="the leading singular vectors of its mentee's update, and its example count",
+        needs="the student's model at all clients, beside a model of each client's own",
+        returns="the averaged update, cut to its leading singular vectors too",
+        counts=("example count",),
+        privileged=True,
+        no_dp="mentor and mentee learn from each other on private data, by weights that are means "
+        "over a batch, so that no record's gradient stands alone",
+    )
+    Params = FedKDParams
+    params: FedKDParams
+
+    def check(self, setting: Setting) -> None:
+        for spec in setting.experiment.clients.models:
+            feature_width(setting.build(spec, purpose="specification"))
+        student = setting.experiment.student.model
+        feature_width(setting.student.build(student, purpose="specification"))
+
+    def expects(self, setting: Setting, client: int) -> Expected:
+        specs = {"count": setting.example_count}
+        for key, spec in setting.student.model_specs(setting.experiment.student.model).items():
+            name = key.removeprefix("model/")
+            if low_rank.most_rank(spec.shape):
+                specs[f"factors/{name}"] = TensorSpec(
+                    low_rank.factor_shape(spec.shape),
+                    spec.dtype,
+                    low=-low_rank.LARGEST,
+                    high=low_rank.LARGEST,
+                    fewer_rows=True,
+                )
+            else:
+                specs[f"whole/{name}"] = spec
+        return specs
+
+    def probe(self, setting: Setting, client: int, upload: Tensors, x: Tensor) -> Tensor | None:
+        # On top of the first mentee, not the round's: what overflows does so on either.
+        mentee = setting.student.build(setting.experiment.student.model, purpose="student")
+        mentee.load_state_dict(_moved(mentee.state_dict(), upload))
+        return evaluate.logits(mentee, setting.students_view(x))
+
+    def begin(self, ctx: ServerContext) -> Broadcast:
+        return Broadcast(common=prefixed("model", ctx.student.state_dict()))
+
+    def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
+        start = group("model", broadcast) or _moved(group("mentee", ctx.state), broadcast)
+        ctx.keep("mentee", start)
+        student = ctx.setting.experiment.student.model
+        mentee = ctx.setting.student.build(student, purpose="specification")
+        mentee.load_state_dict(start)
+        self._learn(ctx, mentee)
+        update = _update(start, mentee.state_dict(), energy=self._energy(ctx.setting, ctx.round))
+        origin = PostProcessing(of=Unprotected("mentor and mentee training"))
+        sent = {name: Value(tensor, origin) for name, tensor in update.items()}
+        return Upload({**sent, "count": ctx.example_count()})
+
+    def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
+        start = ctx.student.state_dict()
+        mentees = [_moved(start, upload) for upload in uploads.values()]
+        counts = [int(upload["count"]) for upload in uploads.values()]
+        averaged = average_models(mentees, counts)
+        update = _update(start, averaged, energy=self._energy(ctx.setting, ctx.round))
+        # The student goes where the clients will be, not where the whole average is.
+        ctx.student.load_state_dict(_moved(start, update))
+        whole = prefixed("model", ctx.student.state_dict())
+        missed = [c for c in ctx.setting.cohort(ctx.round + 1) if c not in uploads]
+        return Broadcast(common=update, by_client=dict.fromkeys(missed, whole))
+
+    def _energy(self, setting: Setting, round: int) -> float:
+        """The share of the energy that is kept in a round."""
+        done = (round - 1) / max(1, setting.experiment.rounds - 1)
+        return self.params.energy_start + done * (self.params.energy_end - self.params.energy_start)
+
+    def _learn(self, ctx: ClientContext, mentee: nn.Module) -> None:
+        mentor, match = ctx.teacher, _match(ctx, mentee)
+
+        def loss(_: nn.Module, mentors_x: Tensor, mentees_x: Tensor, y: Tensor) -> Tensor:
+            shown = with_features(mentor, mentors_x), with_features(mentee, mentees_x)
+            return mutual(*shown, y, match, hidden=self.params.hidden)
+
+        together = nn.ModuleList([mentor, mentee, match])
+        seen = ctx.setting.students_view(ctx.data.x)
+        ctx.fit(together, (ctx.data.x, seen, ctx.data.y), loss)
+        ctx.keep("match", match.state_dict())
+
+
+Shown = tuple[Tensor, Tensor]
+"""Logits (N, C) and features (N, F)."""
+
+
+def mutual(
+    mentor: Shown, mentee: Shown, y: Tensor, match: nn.Module, *, hidden: float = 1.0
+) -> Tensor:
+    """The sum of what mentor and mentee minimise; a scalar, in nats.
+
+    Each has its cross-entropy and KL(partner || own); both share the mean squared distance between
+    the mentor's features and the matched ones of the mentee. All but cross-entropy is divided by
+    the sum of both cross-entropies, so that they teach each other the more, the better they are.
+    No gradient reaches the partner in a KL, or anybody through the divisor.
+
+    Args:
+        mentor: what it shows of N inputs.
+        mentee: what it shows of them.
+        y: labels (N,).
+        match: maps the mentee's features to the mentor's width.
+        hidden: the weight of the distance between features.
+    """
+    task = F.cross_entropy(mentor[0], y) + F.cross_entropy(mentee[0], y)
+    taught = label.kd(mentor[0], mentee[0].detach(), temperature=1.0).mean()
+    taught = taught + label.kd(mentee[0], mentor[0].detach(), temperature=1.0).mean()
+    matched = feature.hint(mentee[1], mentor[1], regressor=match).mean()
+    return task + (taught + hidden * matched) / task.detach().clamp_min(_LEAST_TASK_LOSS)
+
+
+def _match(ctx: ClientContext, mentee: nn.Module) -> nn.Module:
+    """The learned matrix from the mentee's features to the mentor's; it stays at home."""
+    with torch_default(ctx.rng("match")):
+        match = nn.Linear(feature_width(mentee), feature_width(ctx.teacher), bias=False)
+    if kept := group("match", ctx.state):
+        match.load_state_dict(kept)
+    return match
+
+
+def _update(start: Tensors, end: Tensors, *, energy: float) -> dict[str, Tensor]:
+    """How to come from one state dict to another: factors of what changed; small ones whole."""
+    update = {}
+    for name, before in start.items():
+        if low_rank.most_rank(tuple(before.shape)):
+            update[f"factors/{name}"] = low_rank.factorise(end[name] - before, energy=energy)
+        else:
+            update[f"whole/{name}"] = end[name].clone()
+    return update
+
+
+def _moved(start: Tensors, update: Tensors) -> dict[str, Tensor]:
+    """The state dict that an update leads to."""
+    factors, whole = group("factors", update), group("whole", update)
+    return {
+        name: before + low_rank.multiply(factors[name], tuple(before.shape))
+        if name in factors
+        else whole[name]
+        for name, before in start.items()
+    }

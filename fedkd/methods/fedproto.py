@@ -1,0 +1,163 @@
+"""Federated learning by class prototypes."""
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedkd.config import Frozen, Optimisation
+from fedkd.errors import ConfigError
+from fedkd.exchange.aggregation import by_class_shares, mean_by_class
+from fedkd.exchange.codec import Expected, TensorSpec, half
+from fedkd.exchange.messages import Broadcast, PostProcessing, Release, Tensors, Upload, Value
+from fedkd.knowledge import label
+from fedkd.learning.evaluate import evaluating
+from fedkd.learning.observe import with_features
+from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.privacy.events import Unprotected
+
+_LARGEST = 1e4
+"""The most that an entry of a prototype may be."""
+_PROTOTYPES = Unprotected("class prototypes, the mean features of its records")
+
+
+class FedProtoParams(Frozen):
+    """FedProto's own parameters."""
+
+    weight: float = Field(default=1.0, ge=0)
+    """The weight of the distance to the global prototypes: the paper's lambda."""
+    student: Optimisation = Optimisation(epochs=10)
+    """How the server distils the clients' answers into the student."""
+    temperature: float = Field(default=1.0, gt=0)
+    """What squared distances are divided by before they become probabilities."""
+
+
+class FedProto(Method):
+    """Clients send each class's mean feature and hold their features near the mean of all.
+
+    Tan et al. 2022, arXiv:2105.00243.
+
+    A feature is what enters a model's last linear layer. The paper has no global model; the student
+    is ours: clients also answer the proxy set by the paper's rule of the nearest prototype, with
+    logits minus the squared distances, and the server distils the mean of their probabilities, in
+    which a client counts for a class by its share of the samples. A class of which there is no
+    prototype is taken to be as far as the farthest.
+    """
+
+    card = Card(
+        paper="Tan et al. 2022, arXiv:2105.00243",
+        sends="the mean feature and the count of each class of its records, and logits on the "
+        "proxy set",
+        needs="models whose last features are equally wide, and a proxy set",
+        returns="the mean feature of each class over all clients",
+        needs_public=True,
+        privileged=True,
+        counts=("class counts",),
+        no_dp="prototypes are means of private records' features, a release of its own that DP-SGD "
+        "on the teacher does not cover",
+    )
+    Params = FedProtoParams
+    params: FedProtoParams
+
+    def check(self, setting: Setting) -> None:
+        models = setting.experiment.clients.models[: setting.clients]
+        widths = {str(spec): setting.feature_width(client) for client, spec in enumerate(models)}
+        if len(set(widths.values())) > 1:
+            found = ", ".join(f"{name}: {width}" for name, width in widths.items())
+            raise ConfigError(
+                "method 'fedproto' compares features of unlike widths in clients.models "
+                f"({found}): expected the same input width of every last linear layer"
+            )
+
+    def expects(self, setting: Setting, client: int) -> Expected:
+        shape = (setting.classes, setting.feature_width(client))
+        return {
+            "prototypes": TensorSpec(shape, low=-_LARGEST, high=_LARGEST),
+            "counts": setting.class_counts,
+            "logits": TensorSpec((len(setting.proxy), setting.classes), torch.float16, high=0),
+        }
+
+    def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
+        known, prototypes = broadcast.get("known"), broadcast.get("prototypes")
+        if known is None or prototypes is None:
+            known = torch.zeros(ctx.setting.classes, dtype=torch.bool)
+            prototypes = torch.zeros(ctx.setting.classes, ctx.setting.feature_width(ctx.client))
+        loss = partial(
+            prototype_loss, prototypes=prototypes, known=known, weight=self.params.weight
+        )
+        ctx.fit(ctx.teacher, (ctx.data.x, ctx.data.y), loss)
+        counts = ctx.class_counts()
+        own = class_means(_features(ctx, ctx.data.x), ctx.data.y, ctx.setting.classes)
+        nearest = torch.where(known[:, None], prototypes, own)
+        answers = distance_logits(
+            _features(ctx, ctx.setting.proxy), nearest, known | (counts.data > 0)
+        )
+        return Upload(
+            {
+                "prototypes": Value(own, Release(_PROTOTYPES)),
+                "counts": counts,
+                "logits": Value(half(answers), PostProcessing(of=_PROTOTYPES)),
+            }
+        )
+
+    def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
+        means = torch.stack([upload["prototypes"] for upload in uploads.values()])
+        counts = torch.stack([upload["counts"] for upload in uploads.values()])
+        prototypes, known = mean_by_class(means, counts), counts.sum(dim=0) > 0
+        if "known" in ctx.state:  # a class that nobody of this round holds stays where it was
+            prototypes = torch.where(known[:, None], prototypes, ctx.state["prototypes"])
+            known = known | ctx.state["known"]
+        ctx.state.update(prototypes=prototypes, known=known)
+        answers = torch.stack([upload["logits"] for upload in uploads.values()]).float()
+        said = torch.softmax(answers / self.params.temperature, dim=2)
+        targets = by_class_shares(said, counts)
+        ctx.distil(ctx.setting.proxy, targets, label.soft_cross_entropy, self.params.student)
+        return Broadcast(common={"prototypes": prototypes, "known": known})
+
+
+def prototype_loss(
+    model: nn.Module, x: Tensor, y: Tensor, *, prototypes: Tensor, known: Tensor, weight: float
+) -> Tensor:
+    """Cross-entropy + weight * mean squared distance of features from their class's prototype.
+
+    Args:
+        model: with a last linear layer, see `observe.with_features`.
+        x: inputs (N, *shape).
+        y: labels (N,).
+        prototypes: (C, F).
+        known: bool (C,); a sample of another class has cross-entropy alone.
+        weight: lambda, at least 0.
+
+    Returns:
+        (N,), in nats.
+    """
+    logits, features = with_features(model, x)
+    distances = (features - prototypes[y]).square().mean(dim=1)
+    return F.cross_entropy(logits, y, reduction="none") + weight * known[y] * distances
+
+
+def class_means(features: Tensor, y: Tensor, classes: int) -> Tensor:
+    """Features (N, F) of labels (N,) -> each class's mean (C, F), zeros where it has no sample."""
+    sums = torch.zeros(classes, features.shape[1], dtype=torch.float64)
+    sums.index_add_(0, y, features.double())
+    counts = torch.bincount(y, minlength=classes).clamp(min=1)
+    return (sums / counts[:, None]).to(features.dtype)
+
+
+def distance_logits(features: Tensor, prototypes: Tensor, known: Tensor) -> Tensor:
+    """Minus squared distances of features (N, F) from prototypes (C, F), as logits (N, C).
+
+    Where `known`, bool (C,), says that a class has no prototype, as low as the farthest that has.
+    """
+    # Without the trick by a matrix product, which loses the digits of small distances.
+    exact = "donot_use_mm_for_euclid_dist"
+    squared = torch.cdist(features, prototypes, compute_mode=exact).square()
+    farthest = squared[:, known].amax(dim=1, keepdim=True)
+    return -torch.where(known, squared, farthest)
+
+
+def _features(ctx: ClientContext, x: Tensor) -> Tensor:
+    with ctx.clock.phase("answer"), evaluating(ctx.teacher), torch.no_grad():
+        return torch.cat([with_features(ctx.teacher, batch)[1] for batch in torch.split(x, 512)])

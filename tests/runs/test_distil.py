@@ -1,0 +1,273 @@
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+from small import TABLE, ignore, small
+
+from fedkd import config
+from fedkd.errors import BudgetError, ConfigError, RunFolderError
+from fedkd.learning import prepared, supervised
+from fedkd.learning.lesson import Lesson
+from fedkd.learning.protected import plan
+from fedkd.runs import distil_report, stages, student
+from fedkd.runs.distil import distil
+from fedkd.runs.distil_recorded import read
+
+
+@pytest.fixture(scope="module")
+def done(rows, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("distil") / "run"
+    return folder, distil(small(rows), folder, ignore)
+
+
+def lines(folder):
+    told = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in each.items() if key != "seconds"} for each in told]
+
+
+def test_a_run_leaves_a_complete_folder(done):
+    folder, summary = done
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        "checkpoints",
+        "config.toml",
+        "environment.json",
+        "inputs.json",
+        "report.html",
+        "rounds.jsonl",
+        "student.safetensors",
+        "summary.json",
+    }
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    complete = config.load_distillation(folder / "config.toml")
+    assert complete == prepared.prepare(complete).distillation
+    assert complete.knowledge[1].student == ("relu1",)
+
+
+def test_the_summary_says_accuracy_size_latency_and_what_the_teacher_was_worth(done):
+    _, summary = done
+    student, [teacher] = summary["student"], summary["teachers"]
+    assert student["parameters"] == 10 * 4 + 4 + 4 * 3 + 3
+    assert student["bytes"] == 4 * student["parameters"]
+    assert teacher["parameters"] == 10 * 12 + 12 + 12 * 3 + 3
+    assert set(student["latency"]) == {"1", "100"}
+    assert all(value > 0 for value in student["latency"].values())
+    assert summary["gain"] == student["accuracy"] - summary["plain"]
+    assert summary["privacy"] == {"unit": "none"}
+    assert teacher["accuracy"] > 0.6  # chance is a third
+
+
+def test_every_training_writes_a_line_an_epoch_and_the_last_is_the_summarys(done):
+    folder, summary = done
+    told = [(each["stage"], each["epoch"]) for each in lines(folder)]
+    assert told == [
+        *(("teacher 0", epoch) for epoch in (1, 2, 3)),
+        *(("plain student", epoch) for epoch in (1, 2)),
+        *(("student", epoch) for epoch in (1, 2)),
+    ]
+    last = {each["stage"]: each["accuracy"] for each in lines(folder)}
+    assert last["student"] == summary["student"]["accuracy"]
+    assert last["plain student"] == summary["plain"]
+    assert last["teacher 0"] == summary["teachers"][0]["accuracy"]
+
+
+def test_the_plain_student_is_the_student_that_learns_from_labels_alone(done, rows):
+    folder, _ = done
+    ready = prepared.prepare(small(rows))
+    lesson = Lesson(ready.distillation, ready.data, (), None, lambda: ready.student(()))
+    alone, twin = lesson.plain_student(), lesson.student()
+    assert all(
+        torch.equal(a, b) for a, b in zip(alone.parameters(), twin.parameters(), strict=True)
+    )
+    batches = lesson.stream("student batches")
+    supervised.train(alone, ready.data.train, lesson.training, batches)
+    kept = load_file(folder / "checkpoints" / "plain-student.safetensors")
+    assert all(torch.equal(each, kept[key]) for key, each in alone.state_dict().items())
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("at", [("teacher 0", 2), ("plain student", 0), ("student", 1)])
+def test_a_run_that_was_killed_goes_on_to_the_same_bits(done, rows, tmp_path, at):
+    def kill(stage, epoch, _total):
+        if (stage, epoch) == at:
+            raise Killed
+
+    again = tmp_path / "again"
+    with pytest.raises(Killed):
+        distil(small(rows), again, kill)
+    with (again / "rounds.jsonl").open("a") as file:
+        file.write('{"stage": "half a li')
+    assert not (again / "student.safetensors").exists()
+    distil(small(rows), again, ignore, resume=True)
+    assert lines(again) == lines(done[0])
+    mine, whole = (load_file(each / "student.safetensors") for each in (again, done[0]))
+    assert all(torch.equal(each, whole[key]) for key, each in mine.items())
+
+
+def test_what_is_finished_is_not_trained_again(done, rows, monkeypatch):
+    monkeypatch.setattr(supervised, "train", None)
+    summary = distil(small(rows), done[0], ignore, resume=True)
+    assert summary["student"]["accuracy"] == done[1]["student"]["accuracy"]
+
+
+def test_the_plain_student_can_be_left_out(rows, tmp_path):
+    summary = distil(small(rows, plain=False), tmp_path / "run", ignore)
+    assert summary["plain"] is summary["gain"] is None
+    assert "alone" not in (tmp_path / "run" / "report.html").read_text().lower()
+
+
+def test_a_folder_that_exists_is_refused_and_so_is_another_distillation(done, rows):
+    with pytest.raises(RunFolderError, match="exists: go on with --resume"):
+        distil(small(rows), done[0], ignore)
+    with pytest.raises(RunFolderError, match=r"another experiment \(it differs in seed"):
+        distil(small(rows, seed=4), done[0], ignore, resume=True)
+
+
+def test_a_run_does_not_go_on_with_other_data(rows, tmp_path):
+    data, run = tmp_path / "rows.npz", tmp_path / "run"
+    data.write_bytes(Path(rows).read_bytes())
+    distil(small(data, plain=False), run, ignore)
+    tiny.write_rows(data, seed=1)
+    with pytest.raises(RunFolderError, match="begun on other data or weights"):
+        distil(small(data, plain=False), run, ignore, resume=True)
+
+
+def given(folder, **more):
+    return {"teachers": [{"weights": str(folder), **more}]}
+
+
+def test_a_runs_student_teaches_the_next_one_and_is_not_trained(done, rows, tmp_path):
+    summary = distil(small(rows, plain=False, **given(done[0])), tmp_path / "run", ignore)
+    assert summary["teachers"][0]["accuracy"] == done[1]["student"]["accuracy"]
+    assert summary["teachers"][0]["model"] == "mlp(hidden=[4])"
+    assert {each["stage"] for each in lines(tmp_path / "run")} == {"student"}
+
+
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [
+        (
+            {"weights": "nowhere.safetensors", "model": "mlp"},
+            r"teachers\[0\].weights is 'nowhere.*No such file",
+        ),
+        ({"weights": "RUN/student.safetensors", "model": "mlp"}, "are no weights of 'mlp'"),
+        ({"weights": "RUN/config.toml", "model": "mlp"}, "are no weights of 'mlp'"),
+        ({"weights": "RUN", "model": "mlp"}, "'mlp', and the student of .* leave the model out"),
+        ({"weights": "RUN", "training": {"epochs": 9}}, "training would not be used"),
+        ({"data": "public"}, "expected weights, which somebody learned from public data"),
+    ],
+)
+def test_given_weights_that_do_not_fit_are_refused(done, rows, tmp_path, teacher, message):
+    told = {k: v.replace("RUN", str(done[0])) if k == "weights" else v for k, v in teacher.items()}
+    with pytest.raises(ConfigError, match=message):
+        distil(small(rows, teachers=[told]), tmp_path / "run", ignore)
+    assert not (tmp_path / "run").exists()
+
+
+PRIVATE = {"epsilon": 5.0, "delta": 1e-4, "sample_rate": 0.25}
+
+
+@pytest.fixture(scope="module")
+def protected(done, rows, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("private") / "run"
+    told = small(rows, privacy=PRIVATE, **given(done[0], data="public"))
+    return folder, told, distil(told, folder, ignore)
+
+
+def test_under_dp_both_students_are_paid_for_in_one_epsilon(protected):
+    folder, told, summary = protected
+    assert 4.9 < summary["privacy"]["epsilon"] <= 5.0
+    assert summary["privacy"]["unit"] == "record"
+    assert (folder / "checkpoints" / "ledger.db").exists()
+    assert {each["loss"] for each in lines(folder)} == {None}
+    assert "epsilon 4.9" in (folder / "report.html").read_text()
+    [one] = plan(told.model_copy(update={"plain": False}), 1.0)
+    assert plan(told, 1.0) == [one, one]
+    assert (one.sample_rate, one.steps) == (0.25, 8)
+
+
+def test_under_dp_nothing_that_is_written_tells_of_the_records(protected):
+    folder, _, _ = protected
+    assert json.loads((folder / "inputs.json").read_text())["data"] == "protected"
+    assert read(folder).summary.privacy.budget == 5.0
+
+
+def test_a_training_that_was_cut_off_under_dp_is_spent(done, rows, tmp_path):
+    def kill(stage, epoch, _total):
+        if (stage, epoch) == ("student", 1):
+            raise Killed
+
+    told = small(rows, plain=False, privacy=PRIVATE, **given(done[0], data="public"))
+    with pytest.raises(Killed):
+        distil(told, tmp_path / "run", kill)
+    with pytest.raises(BudgetError, match="the budget is epsilon 5"):
+        distil(told, tmp_path / "run", ignore, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"teachers": TABLE["teachers"]}, r"teachers\[0\] may have learned from the records"),
+        ({"knowledge": [{"name": "sp"}]}, r"knowledge\[0\] \(sp\) cannot .* compares the samples"),
+        ({"privacy": {**PRIVATE, "delta": 0.1}}, "privacy.delta is 0.1, not below 1 / 240"),
+    ],
+)
+def test_what_cannot_be_protected_is_refused_with_the_reason(
+    done, rows, tmp_path, changed, message
+):
+    table = {"privacy": PRIVATE, **given(done[0], data="public"), **changed}
+    with pytest.raises(ConfigError, match=message):
+        distil(small(rows, **table), tmp_path / "run", ignore)
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_little_noise_is_refused_before_anything_is_written(done, rows, tmp_path):
+    privacy = {**PRIVATE, "epsilon": 1.0, "noise_multiplier": 0.9}
+    with pytest.raises(BudgetError, match=r"noise_multiplier = 0.9 makes the plan cost epsilon"):
+        distil(
+            small(rows, privacy=privacy, **given(done[0], data="public")), tmp_path / "run", ignore
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_student_with_a_teachers_block_comes_back_from_its_folder(rows, tmp_path):
+    way = {"name": "injection", "layer": "hidden1", "block": "relu1"}
+    told = small(rows, plain=False, way=way, knowledge=[])
+    distil(told, tmp_path / "run", ignore)
+    found = student.load(tmp_path / "run")
+    assert "hidden1.enter.1.weight" in found.model.state_dict()
+    kept = load_file(tmp_path / "run" / "student.safetensors")
+    assert all(torch.equal(each, kept[key]) for key, each in found.model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"way": {"name": "ofline"}}, "unknown way to learn 'ofline': did you mean 'offline'"),
+        ({"way": {"name": "offline", "label": 1}}, "unknown key 'way.label': did you mean"),
+        ({"teachers": []}, "learns from 1 teachers: found 0"),
+        ({"knowledge": []}, r"add a section \[\[knowledge\]\]"),
+    ],
+)
+def test_a_way_that_cannot_run_is_refused_in_words(rows, tmp_path, changed, message):
+    with pytest.raises(ConfigError, match=message):
+        distil(small(rows, **changed), tmp_path / "run", ignore)
+
+
+def test_a_report_can_be_written_again_and_a_corrupt_folder_is_named(done, tmp_path):
+    folder, _ = done
+    first = (folder / "report.html").read_text()
+    assert distil_report.write(folder).read_text() == first
+    assert "way to learn: offline" in first
+    with pytest.raises(RunFolderError, match=r"no summary.json: the run is unfinished"):
+        read(tmp_path)
+
+
+def test_the_name_of_a_stage_is_a_files_name(tmp_path):
+    assert stages.StageFolder(tmp_path).weights("teacher 0").name == "teacher-0.safetensors"
