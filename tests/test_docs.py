@@ -11,6 +11,8 @@ from fedkd.cli.deploy import deploy
 from fedkd.data import NAMES
 from fedkd.federation.site import Allow, Cap, Limits, OwnData, Policy, Site
 from fedkd.federation.world import prepare
+from fedkd.learning import forms, ways
+from fedkd.learning.prepared import prepare as prepare_distillation
 from fedkd.runs.display import Display
 from fedkd.runs.simulate import simulate
 
@@ -60,6 +62,32 @@ def test_every_method_and_its_parameters_are_documented():
     for name in methods.BUILT_IN:
         parameters = methods.find(name).Params.model_fields
         assert all(f"`{parameter}`" in documented for parameter in parameters)
+
+
+def test_every_form_stands_in_the_document_as_it_is():
+    documented = (ROOT / "docs" / "distil.md").read_text(encoding="utf-8")
+    for name, form in forms.BUILT_IN.items():
+        [row] = re.findall(rf"^\| `{name}` \|(.*)\|$", documented, flags=re.MULTILINE)
+        looks_at, couples, weight, others, _ = (cell.strip() for cell in row.split("|"))
+        defaults = form.Params().model_dump()
+        assert looks_at.startswith(form.looks_at)
+        assert couples == ("yes" if form.couples else "no")
+        assert weight.split(" (")[0] == f"{defaults.pop('weight'):g}"
+        told = re.findall(r"`(\w+)` \((\w[\w.]*)\)", others)
+        assert told == [(key, f"{value:g}") for key, value in defaults.items()]
+
+
+def test_every_way_and_its_parameters_are_documented():
+    documented = (ROOT / "docs" / "distil.md").read_text(encoding="utf-8")
+    for name, way in ways.BUILT_IN.items():
+        [row] = re.findall(rf"^\| `{name}` \|(.*)$", documented, flags=re.MULTILINE)
+        assert all(f"`{parameter}`" in row for parameter in way.Params.model_fields)
+
+
+def test_the_distillation_in_the_document_is_complete():
+    shown = blocks("docs/distil.md", "toml")[0]
+    told = config.validate(config.Distillation, tomllib.loads(shown))
+    assert prepare_distillation(told).distillation.knowledge[1].teacher == ("flatten",)
 
 
 def test_every_method_is_in_the_readme():

@@ -47,7 +47,7 @@ def export(run: Path, format: Format, out: Path | None = None) -> Exported:
     """Write a run's student in another format.
 
     The file takes inputs (N, *shape) for any N >= 1 and gives logits. Nothing is written unless it
-    agrees with the original on the run's own test inputs, one by one and together.
+    agrees with the original on the run's own test inputs, alone and together.
 
     Args:
         run: a finished run's folder.
@@ -70,7 +70,7 @@ def export(run: Path, format: Format, out: Path | None = None) -> Exported:
 
 @torch.no_grad()
 def _difference(model: nn.Module, answer: Answer, x: Tensor, format: Format) -> float:
-    """The largest difference of a logit, asked one by one and together."""
+    """The largest difference of a logit, asked one input alone and all together."""
     largest = 0.0
     for batch in (x[:1], x[-1:], x):
         wanted = model(batch)
