@@ -131,7 +131,7 @@ def main() -> None:
     """Run what is missing, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=10, help="of each student")
+    parser.add_argument("--epochs", type=int, default=5, help="of each student")
     parser.add_argument("--data", default="fashion-mnist")
     parser.add_argument("--only", choices=METHODS, help="one method")
     parser.add_argument("--out", type=Path, default=Path("runs/thirteen-methods"))
