@@ -375,7 +375,13 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
     Raises:
         ConfigError: the file is missing or no TOML, or a key or value in it is wrong.
     """
-    return parse(read(path, overrides))
+    table = read(path, overrides)
+    if {"way", "teachers", "knowledge"} & table.keys():
+        raise ConfigError(
+            f"experiment {str(path)!r} is one party's distillation, no federation: run it with "
+            "fedkd distil"
+        )
+    return parse(table)
 
 
 def load_distillation(path: Path | str, overrides: Sequence[str] = ()) -> Distillation:
@@ -384,7 +390,13 @@ def load_distillation(path: Path | str, overrides: Sequence[str] = ()) -> Distil
     Raises:
         ConfigError: as `load`.
     """
-    return validate(Distillation, read(path, overrides))
+    table = read(path, overrides)
+    if {"clients", "method", "rounds"} & table.keys():
+        raise ConfigError(
+            f"experiment {str(path)!r} is a federation, no distillation for one party: run it with "
+            "fedkd simulate"
+        )
+    return validate(Distillation, table)
 
 
 def read(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -223,6 +223,7 @@ def test_data_sets_are_listed_with_where_they_were_looked_for(run, here, monkeyp
     assert sets["mnist"][0] == {"folder": str(here / "mnist"), "complete": False}
     _, out, _ = run("data")
     assert str(here / "mnist") in out
+    assert "heart-disease  not here: get it first, see docs/data.md" in out
 
 
 HELP = {
@@ -273,12 +274,28 @@ def test_help_waits_for_neither_torch_nor_flower():
 
 
 def test_the_sample_experiments_of_the_repository_are_valid():
-    from fedkd.config import load
+    from fedkd.config import load, load_distillation, read
+    from fedkd.learning import ways
 
     configs = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
     assert configs
     for config in configs:
-        methods.resolve(load(config))
+        if "clients" in read(config):
+            methods.resolve(load(config))
+        else:
+            ways.resolve(load_distillation(config))
+
+
+def test_a_config_for_the_other_command_names_that_command(run, here):
+    configs = Path(__file__).parent.parent / "configs"
+    for command, config, other in [
+        ("simulate", "distil.toml", "fedkd distil"),
+        ("distil", "demo.toml", "fedkd simulate"),
+    ]:
+        status, _, err = run(command, str(configs / config))
+        assert status == 2
+        assert f"run it with {other}" in err
+    assert not (here / "runs").exists()
 
 
 def test_reports_that_cannot_be_are_one_line(run, rows, here):

@@ -108,7 +108,8 @@ def distil(
 ) -> None:
     """Distil for one party: a given or trained teacher, a smaller student, any form and way.
 
-    Writes a run folder: the resolved config, every epoch, the student, and report.html.
+    Writes a run folder: the resolved config, every epoch, the student, and report.html. Start with
+    configs/distil.toml; docs/distil.md has all ways to learn and forms of knowledge.
     """
     from fedkd.config import load_distillation
     from fedkd.runs import tables

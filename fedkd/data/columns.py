@@ -26,32 +26,35 @@ def test_of(column: str) -> str:
     return column if match is None else match[1]
 
 
-def without(features: Sequence[str], hidden: Sequence[str]) -> tuple[int, ...]:
+def without(
+    features: Sequence[str], hidden: Sequence[str], *, key: str = "clients.privileged.columns"
+) -> tuple[int, ...]:
     """Where the columns stand that tell nothing of what is hidden.
 
     Args:
         features: the names of all columns.
         hidden: names of tests, each with all of its columns, or of single columns.
+        key: where the configuration says so.
 
     Raises:
         ConfigError: a name is none of both, the columns have no names, or none is left.
     """
     if not features:
         raise ConfigError(
-            "clients.privileged.columns needs columns with names, and the data has none: expected "
+            f"{key} needs columns with names, and the data has none: expected "
             "a .csv file or 'heart-disease'; images and .npz files cannot be seen in part"
         )
     tests = dict.fromkeys(test_of(column) for column in features)
     for name in hidden:
         if name not in tests and name not in features:
             raise ConfigError(
-                f"clients.privileged.columns names {name!r}, which the data has not: "
+                f"{key} names {name!r}, which the data has not: "
                 f"{nearest(name, [*tests, *features])}it has {', '.join(tests)}"
             )
     left = [n for n, c in enumerate(features) if c not in hidden and test_of(c) not in hidden]
     if not left:
         raise ConfigError(
-            "clients.privileged.columns names all columns, so that the student would see nothing: "
+            f"{key} names all columns, so that the student would see nothing: "
             "leave out those that it may see"
         )
     return tuple(left)

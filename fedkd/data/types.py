@@ -1,6 +1,7 @@
 """What data is, before and after it is split among clients."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -52,6 +53,14 @@ class Dataset:
     def shape(self) -> tuple[int, ...]:
         """The shape of one sample: (C, H, W) or (F,)."""
         return tuple(self.train.x.shape[1:])
+
+    def with_columns(self, columns: Sequence[int]) -> "Dataset":
+        """The data set with some of its columns, by place, where samples are rows."""
+        train, test = (
+            Samples(part.x[:, list(columns)], part.y) for part in (self.train, self.test)
+        )
+        features = tuple(self.features[column] for column in columns)
+        return replace(self, train=train, test=test, features=features)
 
 
 @dataclass(frozen=True, eq=False)

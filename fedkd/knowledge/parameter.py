@@ -46,9 +46,10 @@ def _mixed(old: Tensor, new: Tensor, decay: float) -> Tensor:
 
 
 def early_decay(step: int, *, decay: float) -> float:
-    """min(decay, 1 - 1 / (step + 1)): at first a plain mean of all steps, 0 at step 0.
+    """min(decay, 1 - 1 / (step + 1)): at first a plain mean, as a long memory would keep the start.
 
-    So that the mean teacher forgets its random start; from the authors' code.
+    With steps from 0 the mean is of all steps and the random start is forgotten; the authors'
+    PyTorch code counts from 1, so that the start weighs as much as one step.
     """
     if step < 0:
         raise ValueError(f"expected step={step} >= 0")

@@ -7,11 +7,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedkd.errors import FederationError
+from fedkd.config import Optimisation
+from fedkd.data.types import Dataset, Samples
+from fedkd.errors import ConfigError, FederationError
 from fedkd.knowledge import synthetic
+from fedkd.learning import offline, optim
 from fedkd.learning.evaluate import evaluating
+from fedkd.learning.loop import OnEpoch
 from fedkd.learning.multi_teacher import Ensemble
 from fedkd.learning.observe import Observation
+
+
+def check(dataset: Dataset, _params: object) -> None:
+    """Refuse to make up what is no image.
+
+    Raises:
+        ConfigError: the inputs are rows.
+    """
+    if len(dataset.shape) != 3:
+        raise ConfigError(
+            f"data-free distillation cannot generate inputs of shape {dataset.shape}: expected "
+            "images (channels, height, width); for rows of features choose a way that has data"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +122,50 @@ def synthesise(
             loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
             optimiser.step()
     return Synthetic(best.contiguous(), y, tuple(losses))
+
+
+def learn_from_pool(
+    student: nn.Module,
+    ensemble: Ensemble,
+    make: Callable[[int], Synthetic],
+    loss: offline.Loss,
+    optimisation: Optimisation,
+    rng: Callable[[int], torch.Generator],
+    *,
+    on_epoch: OnEpoch | None = None,
+) -> Samples:
+    """Each epoch make a batch, add it to the pool, and pass once over the pool.
+
+    Args:
+        student: fitted to the ensemble's answers in place, by one optimiser throughout.
+        ensemble: answers each batch once.
+        make: the batch of an epoch, from 1, such as by `synthesise`.
+        loss: student logits and the ensemble's; see `offline.Loss`.
+        optimisation: of the student; `epochs` is the number of batches, and a schedule is that of
+            one pass.
+        rng: the source of an epoch's shuffles.
+        on_epoch: see `loop.fit`.
+
+    Returns:
+        The pool, with the labels that were aimed at.
+
+    Raises:
+        FederationError: training diverged.
+    """
+    optimiser = optim.build(student.parameters(), optimisation)
+    once = optimisation.model_copy(update={"epochs": 1})
+    batches: list[Synthetic] = []
+    answers: list[Tensor] = []
+    for epoch in range(1, optimisation.epochs + 1):
+        batches.append(make(epoch))
+        answers.append(ensemble.answer(batches[-1].x))
+        pool = torch.cat([batch.x for batch in batches])
+        [value] = offline.distil(
+            student, pool, torch.cat(answers), loss, once, rng(epoch), optimiser=optimiser
+        )
+        if on_epoch is not None:
+            on_epoch(epoch, value)
+    return Samples(pool, torch.cat([batch.y for batch in batches]))
 
 
 def dense_objective(views: Views, *, bn: float = 1.0, adversarial: float = 1.0) -> Tensor:

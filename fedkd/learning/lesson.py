@@ -43,6 +43,18 @@ class Stage(Protocol):
         """
 
 
+@dataclass(frozen=True, eq=False)
+class Shares:
+    """Who has what of a data set; of each its own training and test samples."""
+
+    whole: Dataset
+    """As the configuration says it."""
+    student: Dataset
+    """Of the student, and of the plain one that it is compared with."""
+    teachers: tuple[Dataset, ...]
+    """Of each teacher."""
+
+
 @dataclass(frozen=True)
 class Private:
     """How a student learns under [privacy].
@@ -62,13 +74,18 @@ class Lesson:
     """See the module; `teachers` are frozen, in evaluation mode and in the file's order."""
 
     distillation: Distillation
-    data: Dataset
+    shares: Shares
     teachers: tuple[nn.Module, ...]
     stage: Stage
     student: Callable[[], nn.Module]
     """A fresh student, the same at every call, made ready for the way."""
     private: Private | None = None
     """Not None under [privacy]: private data is then touched in `pay` alone."""
+
+    @property
+    def data(self) -> Dataset:
+        """What the student has of the data set."""
+        return self.shares.student
 
     @property
     def training(self) -> Optimisation:

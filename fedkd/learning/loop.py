@@ -13,6 +13,10 @@ from fedkd.learning import optim
 OnEpoch = Callable[[int, float], None]
 """Called after each epoch with its number, from 1, and its mean loss."""
 
+Step = Callable[[float, Sequence[Tensor]], float]
+"""Learns from one batch of each tensor and returns the loss; the number says how many epochs are
+done, such as 2.25."""
+
 
 def fit(
     model: nn.Module,
@@ -45,27 +49,69 @@ def fit(
         ValueError: the tensors have no rows, or not equally many.
         FederationError: the loss is no longer finite.
     """
-    rows = _rows(tensors)
     optimiser = optimiser or optim.build(model.parameters(), optimisation)
-    batches = _batches(rows, optimisation.batch_size)
+
+    def step(position: float, batch: Sequence[Tensor]) -> float:
+        return descend(optimiser, lambda: loss(model, *batch).mean(), optimisation, position)
+
     model.train()
+    losses = epochs(tensors, step, optimisation, generator, on_epoch=on_epoch)
+    model.eval()
+    return losses
+
+
+def epochs(
+    tensors: Sequence[Tensor],
+    step: Step,
+    optimisation: Optimisation,
+    generator: torch.Generator,
+    *,
+    on_epoch: OnEpoch | None = None,
+) -> list[float]:
+    """Take `step` on every shuffled mini-batch of `tensors`; what learns there is its affair.
+
+    Arguments, batches, result and errors are those of `fit`.
+    """
+    rows = _rows(tensors)
+    batches = _batches(rows, optimisation.batch_size)
     losses = []
     for epoch in range(optimisation.epochs):
         order = torch.randperm(rows, generator=generator)
         total = 0.0
         for number, batch in enumerate(batches):
-            set_rate(optimiser, optimisation, (epoch + number / len(batches)) / optimisation.epochs)
             index = order[batch]
-            value = loss(model, *(tensor[index] for tensor in tensors)).mean()
-            total += _finite(value, epoch + 1, optimisation) * len(index)
-            optimiser.zero_grad(set_to_none=True)
-            value.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+            value = step(epoch + number / len(batches), [tensor[index] for tensor in tensors])
+            total += value * len(index)
         losses.append(total / batches[-1].stop)
         if on_epoch is not None:
             on_epoch(epoch + 1, losses[-1])
-    model.eval()
     return losses
+
+
+def descend(
+    optimiser: torch.optim.Optimizer,
+    loss: Callable[[], Tensor],
+    optimisation: Optimisation,
+    position: float,
+) -> float:
+    """Set the learning rate, compute the loss, step down; the loss comes back as a number.
+
+    Args:
+        optimiser: over what is to learn.
+        loss: computes a scalar with a graph to the optimiser's parameters.
+        optimisation: learning rate and schedule.
+        position: see `Step`.
+
+    Raises:
+        FederationError: the loss is not finite; no parameter was changed.
+    """
+    set_rate(optimiser, optimisation, position / optimisation.epochs)
+    value = loss()
+    number = _finite(value, int(position) + 1, optimisation)
+    optimiser.zero_grad(set_to_none=True)
+    value.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    return number
 
 
 def _rows(tensors: Sequence[Tensor]) -> int:

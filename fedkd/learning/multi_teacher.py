@@ -1,19 +1,19 @@
 """Learning from several teachers at once, which need not be alike."""
 
 import copy
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial, reduce
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from fedkd.config import Optimisation
-from fedkd.learning import offline
+from fedkd.learning import consensus, offline
+from fedkd.learning.consensus import Average
 from fedkd.learning.loop import OnEpoch
 from fedkd.learning.observe import Observation, observe
 
@@ -29,8 +29,8 @@ class Ensemble:
     Args:
         teachers: K of them, not necessarily alike.
         threads: how many work at a time.
-        average: of what the ensemble's answer is the mean; see `average_logits` and
-            `average_probabilities`.
+        average: how the ensemble's answer comes of theirs: a name, see `consensus.average`, or a
+            function of logits (K, N, C), such as `consensus.by_class` with its counts bound.
     """
 
     def __init__(
@@ -38,14 +38,16 @@ class Ensemble:
         teachers: Sequence[nn.Module],
         *,
         threads: int = 1,
-        average: Literal["logits", "probabilities"] = "logits",
+        average: Average | Callable[[Tensor], Tensor] = "logits",
     ) -> None:
         if not teachers or threads < 1:
             raise ValueError(
                 f"{len(teachers)} teachers on {threads} threads: expected 1 or more of both"
             )
         self._teachers = [_frozen(teacher) for teacher in teachers]
-        self.average = average_logits if average == "logits" else average_probabilities
+        self.average: Callable[[Tensor], Tensor] = (
+            partial(consensus.average, of=average) if isinstance(average, str) else average
+        )
         """Logits (K, N, C) to the ensemble's logits (N, C)."""
         # PyTorch gives a thread that it meets for the first time the number that another set last,
         # so it has to meet this one before the workers set theirs.
@@ -92,16 +94,6 @@ class Ensemble:
         """
         shown = _Observe.apply(x, self._teachers, self._pool)  # type: ignore[no-untyped-call]
         return Observation(*shown)
-
-
-def average_logits(logits: Tensor) -> Tensor:
-    """(K, N, C) -> (N, C): the mean, in which a loud teacher outvotes a quiet one."""
-    return logits.mean(dim=0)
-
-
-def average_probabilities(logits: Tensor) -> Tensor:
-    """(K, N, C) -> (N, C): the logarithm of the teachers' mean probability."""
-    return torch.logsumexp(torch.log_softmax(logits, dim=2), dim=0) - math.log(len(logits))
 
 
 class _Observe(torch.autograd.Function):

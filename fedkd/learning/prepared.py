@@ -8,6 +8,7 @@ from fedkd import data, models, rng
 from fedkd.config import Distillation, Frozen
 from fedkd.data.types import Dataset
 from fedkd.learning import given, protected, terms, ways
+from fedkd.learning.lesson import Shares
 from fedkd.learning.ways import Way
 from fedkd.models.layers import dissect
 
@@ -18,7 +19,7 @@ class Prepared:
 
     Attributes:
         distillation: complete: every parameter and every layer said.
-        data: training and test samples.
+        shares: who has what of the data set.
         way: how the student learns.
         params: the way's parameters.
         teachers: in the configuration's order; fresh, or with the weights that are given.
@@ -26,11 +27,16 @@ class Prepared:
     """
 
     distillation: Distillation
-    data: Dataset
+    shares: Shares
     way: Way
     params: Frozen
     teachers: tuple[nn.Module, ...]
     digests: tuple[str, ...] = ()
+
+    @property
+    def data(self) -> Dataset:
+        """What the student has of the data set."""
+        return self.shares.student
 
     def student(self, teachers: tuple[nn.Module, ...]) -> nn.Module:
         """A fresh student, made ready for the way; the same at every call.
@@ -70,10 +76,17 @@ def prepare(distillation: Distillation, *, weights: bool = True) -> Prepared:
     resolved = tuple(given.resolve(each, n) for n, each in enumerate(distillation.teachers))
     distillation = distillation.model_copy(update={"teachers": resolved})
     dataset = data.load(distillation.data, seed=distillation.seed)
+    count = len(distillation.teachers)
+    shares = Shares(dataset, dataset, (dataset,) * count)
+    if way.share is not None:
+        draws = rng.stream(distillation.seed, purpose="shares")
+        shares = way.share(dataset, count, params, draws)
+    if way.check is not None:
+        way.check(shares.student, params)
     teachers = tuple(
         models.build(
             each.model,
-            shape=dataset.shape,
+            shape=shares.teachers[number].shape,
             classes=dataset.classes,
             generator=rng.stream(distillation.seed, purpose="teacher model", client=number),
         )
@@ -84,7 +97,7 @@ def prepare(distillation: Distillation, *, weights: bool = True) -> Prepared:
         for number, (each, model) in enumerate(zip(resolved, teachers, strict=True))
         if weights and each.weights is not None
     )
-    return _complete(Prepared(distillation, dataset, way, params, teachers, digests))
+    return _complete(Prepared(distillation, shares, way, params, teachers, digests))
 
 
 def _complete(ready: Prepared) -> Prepared:

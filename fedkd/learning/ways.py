@@ -13,16 +13,30 @@ from pydantic import Field
 from torch import nn
 
 from fedkd.config import Distillation, Frozen, WayChoice, validate
+from fedkd.data.types import Dataset
 from fedkd.errors import ConfigError
-from fedkd.learning import exposed, offline
+from fedkd.learning import (
+    adi,
+    dafl,
+    data_free,
+    early_exits,
+    exposed,
+    mean_teacher,
+    offline,
+    online,
+    self_taught,
+    several,
+    sight,
+)
 from fedkd.learning.injection import Place, inject
-from fedkd.learning.lesson import Lesson
+from fedkd.learning.lesson import Lesson, Shares
 from fedkd.learning.loop import OnEpoch
 from fedkd.names import nearest
 
 Remake = Callable[
     [nn.Module, tuple[nn.Module, ...], Any, tuple[int, ...], torch.Generator], nn.Module
 ]
+Share = Callable[[Dataset, int, Any, torch.Generator], Shares]
 
 
 @dataclass(frozen=True)
@@ -39,6 +53,10 @@ class Way:
         remake: what the way makes of a fresh student before it learns: the student, the teachers,
             the way's parameters, the shape of one input, and a generator for new weights. The
             teachers need not have learned yet: only then the shape of the result counts.
+        share: who has what of the data set, where not all have all: the data set, how many teachers
+            there are, the way's parameters, and a generator for draws.
+        check: refuses, by `ConfigError` and before anything runs, data that the way cannot learn
+            from: what the student has, and the way's parameters.
         private: whether it can learn under [privacy], by `lesson.private`.
     """
 
@@ -48,6 +66,8 @@ class Way:
     teachers: tuple[int, int] = (0, 0)
     forms: Literal["must", "may", "no"] = "no"
     remake: Remake | None = None
+    share: Share | None = None
+    check: Callable[[Dataset, Any], None] | None = None
     private: bool = False
 
 
@@ -117,6 +137,53 @@ BUILT_IN: dict[str, Way] = {
         forms="may",
         remake=_injected,
         private=True,
+    ),
+    "mutual": Way(
+        "Zhang et al. 2018, arXiv:1706.00384", online.learn, online.Params, check=online.check
+    ),
+    "born-again": Way(
+        "Furlanello et al. 2018, arXiv:1805.04770", self_taught.learn, self_taught.Params
+    ),
+    "early-exits": Way(
+        "Zhang et al. 2019, arXiv:1905.08094",
+        early_exits.learn,
+        early_exits.Params,
+        remake=early_exits.remake,
+    ),
+    "multi-teacher": Way(
+        "compare You et al. 2017, KDD",
+        several.learn,
+        several.Params,
+        teachers=(2, 64),
+        share=several.share,
+    ),
+    "mean-teacher": Way(
+        "Tarvainen & Valpola 2017, arXiv:1703.01780",
+        mean_teacher.learn,
+        mean_teacher.Params,
+        share=mean_teacher.share,
+        check=mean_teacher.check,
+    ),
+    "privileged": Way(
+        "Lopez-Paz et al. 2016, arXiv:1511.03643",
+        sight.learn,
+        sight.Params,
+        teachers=(1, 64),
+        share=sight.share,
+    ),
+    "dafl": Way(
+        "Chen et al. 2019, arXiv:1904.01186",
+        dafl.learn,
+        dafl.Params,
+        teachers=(1, 64),
+        check=data_free.check,
+    ),
+    "adi": Way(
+        "Yin et al. 2020, arXiv:1912.08795",
+        adi.learn,
+        adi.Params,
+        teachers=(1, 64),
+        check=data_free.check,
     ),
 }
 

@@ -3,18 +3,14 @@
 from functools import partial
 from typing import Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from fedkd.config import Frozen, Optimisation
-from fedkd.data.types import Samples
 from fedkd.errors import ConfigError
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload
 from fedkd.knowledge import label
-from fedkd.learning import offline, optim
-from fedkd.learning.data_free import dense_objective, synthesise
+from fedkd.learning.data_free import Synthetic, dense_objective, learn_from_pool, synthesise
 from fedkd.learning.multi_teacher import Ensemble
 from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.models.generators import build_generator
@@ -92,39 +88,35 @@ class Dense(Method):
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         teachers = list(ctx.load_teachers(uploads).values())
-        batches: list[Samples] = []
-        answers: list[Tensor] = []
-        optimiser = optim.build(ctx.student.parameters(), self._distillation)
         with Ensemble(teachers, threads=ctx.threads, average=self.params.average) as ensemble:
             ctx.measure_ensemble(ensemble.answer)
             with ctx.clock.phase("synthesise and distil", self.params.epochs) as advance:
-                for epoch in range(1, self.params.epochs + 1):
-                    batches.append(self._synthesise(ctx, ensemble, epoch))
-                    answers.append(ensemble.answer(batches[-1].x))
-                    pool = torch.cat([batch.x for batch in batches])
-                    [ctx.losses["distil"]] = offline.distil(
-                        ctx.student,
-                        pool,
-                        torch.cat(answers),
-                        partial(label.kd, temperature=self.params.temperature),
-                        self._distillation,
-                        ctx.rng(f"distillation-{epoch}"),
-                        optimiser=optimiser,
-                    )
+
+                def on_epoch(_epoch: int, loss: float) -> None:
+                    ctx.losses["distil"] = loss
                     ctx.measure()
                     advance()
-        ctx.generated = Samples(pool, torch.cat([batch.y for batch in batches]))
+
+                ctx.generated = learn_from_pool(
+                    ctx.student,
+                    ensemble,
+                    lambda epoch: self._synthesise(ctx, ensemble, epoch),
+                    partial(label.kd, temperature=self.params.temperature),
+                    self._distillation,
+                    lambda epoch: ctx.rng(f"distillation-{epoch}"),
+                    on_epoch=on_epoch,
+                )
         return Broadcast()
 
     @property
     def _distillation(self) -> Optimisation:
         return Optimisation(
-            epochs=1,
+            epochs=self.params.epochs,
             batch_size=self.params.student_batch_size,
             learning_rate=self.params.student_learning_rate,
         )
 
-    def _synthesise(self, ctx: ServerContext, ensemble: Ensemble, epoch: int) -> Samples:
+    def _synthesise(self, ctx: ServerContext, ensemble: Ensemble, epoch: int) -> Synthetic:
         generator = build_generator(
             ctx.setting.shape,
             latent=self.params.latent,
@@ -132,7 +124,7 @@ class Dense(Method):
             classes=None,
             generator=ctx.rng(f"generator-{epoch}"),
         )
-        batch = synthesise(
+        return synthesise(
             generator,
             ensemble,
             ctx.student,
@@ -144,4 +136,3 @@ class Dense(Method):
             learning_rate=self.params.learning_rate,
             rng=ctx.rng(f"synthesis-{epoch}"),
         )
-        return Samples(batch.x, batch.y)

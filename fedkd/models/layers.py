@@ -149,8 +149,7 @@ def _watching(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, list
     def keep(name: str, _module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         alone = len(inputs) == 1 and isinstance(inputs[0], Tensor)
         entered = tuple(inputs[0].shape[1:]) if alone else ()
-        version = output._version if isinstance(output, Tensor) else 0
-        looks.setdefault(name, []).append(_Look(entered, output, version))
+        looks.setdefault(name, []).append(_Look(entered, output, _version(output)))
 
     handles = [
         model.get_submodule(name).register_forward_hook(partial(keep, name)) for name in names
@@ -160,6 +159,12 @@ def _watching(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, list
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _version(output: Any) -> int:
+    """How often a tensor was written to; in inference mode nobody counts."""
+    counted = isinstance(output, Tensor) and not output.is_inference()
+    return output._version if counted else 0
 
 
 def _output(name: str, looks: list[_Look]) -> Tensor:
@@ -174,7 +179,7 @@ def _output(name: str, looks: list[_Look]) -> Tensor:
         raise ConfigError(
             f"layer {name!r} gives {type(output).__name__!r}: expected a tensor; name another layer"
         )
-    if output._version != looks[0].version:
+    if _version(output) != looks[0].version:
         raise ConfigError(
             f"the output of layer {name!r} is overwritten by a later layer: name that layer, or "
             "build it with inplace=False"

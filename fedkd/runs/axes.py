@@ -15,7 +15,7 @@ def frame_accuracy(axes: Axes) -> None:
     axes.set_ylim(max(0, np.floor(low * 10) / 10), min(1, np.ceil(high * 10) / 10) + 0.005)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.locator_params(axis="y", nbins=6)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axes.margins(x=0.02)
     axes.grid(visible=False, axis="x")
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from fedkd.config import Distillation
+from fedkd.data.types import Dataset
 from fedkd.federation.engines import one_intra_op_thread
 from fedkd.learning import evaluate, prepared, private, supervised
 from fedkd.learning.lesson import Lesson
@@ -41,7 +42,7 @@ def distil(
         FederationError: training diverged.
     """
     ready = prepared.prepare(distillation)
-    told, train = ready.distillation, ready.data.train
+    told, train = ready.distillation, ready.shares.whole.train
     run = StageFolder(folder)
     identity = fingerprint(train.x, train.y)
     # Who has the digest of protected records can test guesses of them; the ledger keeps them safe.
@@ -49,11 +50,11 @@ def distil(
     run.open(told, {"data": data, "weights": list(ready.digests)}, resume=resume)
     spending = paying.commit(told, identity, folder)
     with one_intra_op_thread():  # how work is split among threads changes its last bits
+        teachers = _teachers(ready, run, notify)
         stage = Recorder(run, ready.data.test, told.seed, notify)
-        teachers = _teachers(ready, stage)
         paid = None if spending is None else spending.private()
         fresh = partial(ready.student, teachers)
-        lesson = Lesson(told, ready.data, teachers, stage, fresh, paid)
+        lesson = Lesson(told, ready.shares, teachers, stage, fresh, paid)
         plain = _plain(lesson) if told.plain else None
         student = ready.way.learn(lesson, ready.params)
         summary = _summarise(ready, lesson, student, plain, run.records())
@@ -63,7 +64,7 @@ def distil(
     return summary
 
 
-def _teachers(ready: Prepared, stage: Recorder) -> tuple[nn.Module, ...]:
+def _teachers(ready: Prepared, run: StageFolder, notify: Notify) -> tuple[nn.Module, ...]:
     for number, model in enumerate(ready.teachers):
         if ready.distillation.teachers[number].weights is not None:
             continue
@@ -72,8 +73,10 @@ def _teachers(ready: Prepared, stage: Recorder) -> tuple[nn.Module, ...]:
         def train(on_epoch: OnEpoch, number: int = number, model: nn.Module = model) -> None:
             seed, training = ready.distillation.seed, ready.distillation.teachers[number].training
             batches = stream(seed, purpose="teacher batches", client=number)
-            supervised.train(model, ready.data.train, training, batches, on_epoch=on_epoch)
+            data = ready.shares.teachers[number].train
+            supervised.train(model, data, training, batches, on_epoch=on_epoch)
 
+        stage = Recorder(run, ready.shares.teachers[number].test, ready.distillation.seed, notify)
         stage(f"teacher {number}", model, train, epochs=training.epochs)
         model.requires_grad_(requires_grad=False)
     return ready.teachers
@@ -114,13 +117,10 @@ def _summarise(
     """The figures that a run is compared by; accuracies are shares of 1."""
     distillation = ready.distillation
 
-    def told(model: nn.Module) -> dict[str, Any]:
-        return {
-            "accuracy": evaluate.accuracy(model, lesson.data.test),
-            **measure(model, lesson.data.shape),
-        }
+    def told(model: nn.Module, data: Dataset) -> dict[str, Any]:
+        return {"accuracy": evaluate.accuracy(model, data.test), **measure(model, data.shape)}
 
-    about = told(student)
+    about = told(student, ready.data)
     alone = None if plain is None else evaluate.accuracy(plain, lesson.data.test)
     return {
         "name": distillation.name,
@@ -130,8 +130,11 @@ def _summarise(
         "seed": distillation.seed,
         "student": {"model": str(distillation.student.model), **about},
         "teachers": [
-            {"model": str(spec.model), **told(model)}
-            for spec, model in zip(distillation.teachers, lesson.teachers, strict=True)
+            {
+                "model": str(spec.model),
+                **told(lesson.teachers[number], ready.shares.teachers[number]),
+            }
+            for number, spec in enumerate(distillation.teachers)
         ],
         "plain": alone,
         "gain": None if alone is None else about["accuracy"] - alone,

@@ -32,7 +32,7 @@ def accuracy_by_epoch(run: DistilRun) -> Chart:
         for name, colour, epochs in lines:
             x, y = [each.epoch for each in epochs], [each.accuracy for each in epochs]
             style, thick = ("--", 1.5) if name == "Alone" else ("-", 2.6)
-            marker = "o" if len(x) <= 20 and name == "Student" else None
+            marker = "o" if len(x) == 1 or (len(x) <= 20 and name == "Student") else None
             axes.plot(x, y, style, marker=marker, color=colour, linewidth=thick)
             ends.append((name, y[-1], colour))
         if run.summary.teachers:
@@ -60,7 +60,7 @@ def loss_by_epoch(run: DistilRun) -> Chart | None:
         for _, colour, points in drawn:
             axes.plot(*zip(*points, strict=True), "o-", color=colour, linewidth=2.6, markersize=5)
         axes.set_ylim(bottom=min(0.0, *(loss for _, _, points in drawn for _, loss in points)))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(visible=False, axis="x")
         ends = [(name, points[-1][1], colour) for name, colour, points in drawn]
         label_ends(axes, ends, height=_HEIGHTS[width < WIDE], form=lambda loss: f"{loss:.3g}")

@@ -7,6 +7,7 @@ from torch import nn
 
 from fedkd import config, data, models, rng
 from fedkd.config import Distillation, Experiment
+from fedkd.data import columns
 from fedkd.data.types import Dataset
 from fedkd.errors import ConfigError, MessageError, RunFolderError
 from fedkd.exchange.codec import decode
@@ -20,7 +21,7 @@ class Student:
     Attributes:
         name: the experiment's.
         model: in evaluation mode.
-        data: what it was tested on.
+        data: what it was tested on, with the columns that it sees.
     """
 
     name: str
@@ -73,6 +74,8 @@ def _distilled(told: Distillation) -> Student:
 
 def _federated(told: Experiment) -> Student:
     dataset = data.load(told.data, seed=told.seed)
+    if (hidden := told.clients.privileged) is not None:
+        dataset = dataset.with_columns(columns.without(dataset.features, hidden.columns))
     draws = rng.stream(told.seed, purpose="student")
     shape, classes = dataset.shape, dataset.classes
     model = models.build(told.student.model, shape=shape, classes=classes, generator=draws)

@@ -77,7 +77,7 @@ def test_every_training_writes_a_line_an_epoch_and_the_last_is_the_summarys(done
 def test_the_plain_student_is_the_student_that_learns_from_labels_alone(done, rows):
     folder, _ = done
     ready = prepared.prepare(small(rows))
-    lesson = Lesson(ready.distillation, ready.data, (), None, lambda: ready.student(()))
+    lesson = Lesson(ready.distillation, ready.shares, (), None, lambda: ready.student(()))
     alone, twin = lesson.plain_student(), lesson.student()
     assert all(
         torch.equal(a, b) for a, b in zip(alone.parameters(), twin.parameters(), strict=True)

@@ -1,0 +1,82 @@
+"""What several teachers say together: logits (K, N, C) of K teachers to logits (N, C)."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fedkd.knowledge.checks import has_shape
+
+Average = Literal["logits", "probabilities", "confidence"]
+"""A consensus that needs nothing but the logits, by name; see `average`."""
+
+
+def average(logits: Tensor, *, of: Average) -> Tensor:
+    """`average_logits`, `average_probabilities` or `average_confidence`."""
+    averages = {
+        "logits": average_logits,
+        "probabilities": average_probabilities,
+        "confidence": average_confidence,
+    }
+    return averages[of](logits)
+
+
+def average_logits(logits: Tensor) -> Tensor:
+    """(K, N, C) -> (N, C): the mean, in which a loud teacher outvotes a quiet one."""
+    return logits.mean(dim=0)
+
+
+def average_probabilities(logits: Tensor) -> Tensor:
+    """(K, N, C) -> (N, C): the logarithm of the teachers' mean probability."""
+    return torch.logsumexp(torch.log_softmax(logits, dim=2), dim=0) - math.log(len(logits))
+
+
+def average_confidence(logits: Tensor) -> Tensor:
+    """(K, N, C) -> (N, C): the logarithm of a mean probability in which the sure weigh more.
+
+    For each sample a teacher weighs exp(-H), H the entropy of its answer in nats: who hesitates
+    between two classes weighs half as much as who is certain. Teachers are weighed by entropy in
+    Kwon et al. 2020, ICASSP; this weight is our own.
+    """
+    log_p = torch.log_softmax(logits, dim=2)
+    entropy = -(log_p.exp() * log_p).sum(dim=2)
+    log_weights = torch.log_softmax(-entropy, dim=0)
+    return torch.logsumexp(log_weights[:, :, None] + log_p, dim=0)
+
+
+def by_class(logits: Tensor, counts: Tensor) -> Tensor:
+    """(K, N, C) -> (N, C): a mean probability in which each class is left to who has seen it.
+
+    p_c = sum_k w_k^c p_k^c, renormalised, with w_k^c = n_k^c / n^c: the weights of FedGen, Zhu et
+    al. 2021, arXiv:2105.10056, and FedFTG, Zhang et al. 2022, arXiv:2203.09249.
+
+    Args:
+        logits: of the teachers.
+        counts: n (K, C), at least 0: how many samples of each class a teacher has learned from. A
+            class that nobody has seen is left to all alike.
+
+    Returns:
+        Logarithms of probabilities.
+
+    Raises:
+        ValueError: the shapes do not match, or a count is negative.
+    """
+    has_shape((logits.shape[0], logits.shape[2]), counts=counts)
+    if (counts < 0).any():
+        raise ValueError(f"counts of {counts.min().item():g}: expected at least 0 samples")
+    counts = counts.to(logits.dtype)
+    total = counts.sum(dim=0)
+    weights = torch.where(total > 0, counts / total.clamp(min=1), 1 / len(counts))
+    log_p = torch.log_softmax(logits, dim=2)
+    # A class that a teacher has not seen weighs exp(-inf) = 0; log_softmax renormalises.
+    return torch.log_softmax(torch.logsumexp(log_p + weights.log()[:, None, :], dim=0), dim=1)
+
+
+def one_of(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """(K, N, C) -> (N, C): the answers of one teacher, drawn anew at each call.
+
+    Called once a batch this is Fukuda et al. 2017, Interspeech: the student sees every teacher's
+    own opinion in turn, not their mean.
+    """
+    return logits[int(torch.randint(len(logits), (), generator=generator))]
