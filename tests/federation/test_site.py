@@ -1,6 +1,7 @@
 """A site's policy: whatever it does not allow is refused, by the line that refuses."""
 
 import json
+import sys
 from hashlib import sha256
 
 import pytest
@@ -168,6 +169,16 @@ def test_a_pinned_experiment_runs_and_another_seed_does_not(site, rows):
     assert ask(file, travelling(rows, {"seed": 8})).phase == "allow.experiments"
 
 
+@pytest.fixture
+def untraced():
+    """Without coverage, whose lock an alarm in the wrong moment would leave locked for ever."""
+    before = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(before)
+
+
+@pytest.mark.usefixtures("untraced")
 def test_a_round_that_takes_too_long_is_ended(site, rows, caplog, tmp_path, monkeypatch):
     monkeypatch.setenv("FEDKD_TEST_HOLD", str(tmp_path))
     (tmp_path / "1-1").touch()  # it waits for ever
@@ -178,6 +189,7 @@ def test_a_round_that_takes_too_long_is_ended(site, rows, caplog, tmp_path, monk
     assert "limits.seconds = 1.5, and the round took longer" in caplog.text
 
 
+@pytest.mark.usefixtures("untraced")
 def test_the_limit_holds_for_what_comes_before_the_training_too(site, rows):
     """An experiment may be made so that to read it takes for ever."""
     huge = json.loads(travelling(rows))
