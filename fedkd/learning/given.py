@@ -10,9 +10,7 @@ from torch import nn
 from fedkd import config
 from fedkd.config import ModelSpec, Optimisation, Teacher, validate
 from fedkd.errors import ConfigError
-
-_REMADE = ("injection", "early-exits")
-"""Ways whose students are not what their specification builds."""
+from fedkd.learning import ways
 
 
 def resolve(teacher: Teacher, number: int) -> Teacher:
@@ -47,9 +45,10 @@ def resolve(teacher: Teacher, number: int) -> Teacher:
             f"{where}.weights is {teacher.weights!r}, no run folder that can be read ({error}): "
             "expected one, or a .safetensors file"
         ) from error
-    if (way := run.get("way", {}).get("name")) in _REMADE:
+    name = run.get("way", {}).get("name")
+    if name in ways.BUILT_IN and ways.BUILT_IN[name].remake is not None:
         raise ConfigError(
-            f"{where}.weights is {teacher.weights!r}, whose way {way!r} made another network of "
+            f"{where}.weights is {teacher.weights!r}, whose way {name!r} made another network of "
             "its student's model: expected a run whose student is a model by name"
         )
     if "model" in teacher.model_fields_set and teacher.model != spec:
