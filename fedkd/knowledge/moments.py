@@ -66,7 +66,7 @@ def protected(
     """
     width, gain = len(exact.labels), balance * bound
     rows, columns = torch.triu_indices(width, width)
-    weights = torch.where(rows == columns, 1.0, math.sqrt(2)).double()
+    weights = torch.where(rows == columns, 1.0, 2.0).double().sqrt()
     noisy = mechanisms.gaussian(
         torch.cat([weights * triangle(exact.features), gain * exact.labels.flatten()]),
         sensitivity=bound**2 * math.sqrt(1 + balance**2),

@@ -73,7 +73,17 @@ def check_last_layer(model: nn.Module, shape: tuple[int, ...], classes: int) -> 
 def features_of(model: nn.Module, x: Tensor) -> Tensor:
     """What enters the model's last linear layer in evaluation mode: (N, *shape) -> (N, F)."""
     with evaluating(model), torch.no_grad():
-        return torch.cat([with_features(model, batch)[1] for batch in torch.split(x, _BATCH)])
+        return torch.cat([_full(model, batch)[: len(batch)] for batch in torch.split(x, _BATCH)])
+
+
+def _full(model: nn.Module, batch: Tensor) -> Tensor:
+    """Features of a batch filled up with zeros, since a smaller one may round otherwise.
+
+    A record's features are then the same bits in whoever's data it stands.
+    """
+    missing = _BATCH - len(batch)
+    filled = F.pad(batch, [0, 0] * (batch.dim() - 1) + [0, missing])
+    return with_features(model, filled)[1]
 
 
 def summed(

@@ -21,9 +21,9 @@ _MODELS: dict[str, tuple[type[Frozen], _Build]] = {
     "dense-cnn": (classifiers.DenseCNNOptions, classifiers.dense_cnn),
     "lenet5": (classifiers.NoOptions, classifiers.lenet5),
     "mlp": (classifiers.MLPOptions, classifiers.mlp),
-    "random-filters": (RandomFiltersOptions, random_filters),
     "resnet8": (classifiers.ResNetOptions, classifiers.resnet8),
     "scattering": (ScatteringOptions, scattering),
+    "random-filters": (RandomFiltersOptions, random_filters),
 }
 
 NAMES = tuple(_MODELS)
