@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fedkd.data.types import Samples
 from fedkd.errors import ConfigError
-from fedkd.knowledge.moments import Moments, moments, total
+from fedkd.knowledge.moments import Moments, moments
 from fedkd.learning.evaluate import evaluating
 from fedkd.learning.observe import feature_width, last_linear, with_features
 from fedkd.privacy import mechanisms
@@ -63,10 +63,11 @@ def check_last_layer(model: nn.Module, shape: tuple[int, ...], classes: int) -> 
     layer, x = last_linear(model), torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
     with evaluating(model), torch.no_grad():
         logits, features = with_features(model, x)
-        if layer.out_features != classes or not torch.allclose(logits, layer(features)):
+        fits = layer.out_features == classes and layer.bias is not None
+        if not (fits and torch.allclose(logits, layer(features))):
             raise ConfigError(
                 f"model {type(model).__name__!r} does not end in a linear layer with {classes} "
-                "outputs, and that layer alone is fitted in closed form"
+                "outputs and a bias, and that layer alone is fitted in closed form"
             )
 
 
@@ -113,8 +114,9 @@ def summed(
             phi = (phi - basis.mean) @ basis.axes
         if clip is not None:
             phi = mechanisms.clip(phi, clip)
-        phi = F.pad(phi, (0, 1), value=intercept)
-        found = total([found, moments(phi, y, classes)])
+        more = moments(F.pad(phi, (0, 1), value=intercept), y, classes)
+        found.features.add_(more.features)
+        found.labels.add_(more.labels)
     return found
 
 
@@ -129,5 +131,4 @@ def set_classifier(
     layer = last_linear(model)
     with torch.no_grad():
         layer.weight.copy_(weight.T)
-        if layer.bias is not None:
-            layer.bias.copy_(bias)
+        layer.bias.copy_(bias)
