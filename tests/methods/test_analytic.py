@@ -188,16 +188,17 @@ def test_private_data_stays_closed_to_the_method() -> None:
 
 
 def test_noise_raises_the_penalty_by_the_public_figures_alone() -> None:
-    def weights(noise: float) -> Tensor:
-        fed = built(privacy={"noise_multiplier": noise})
-        uploads = {c: fed.wire(c, built().ask(c, 1, fed.begin())) for c in range(3)}
-        fed.method.server(fed.server_context(), uploads)
-        layer = fed.student.get_submodule("classifier")
-        assert isinstance(layer, nn.Linear)
-        return layer.weight.detach().clone()
-
-    torch.testing.assert_close(weights(1e-9), fitted(built()).weight)
-    assert weights(5.0).norm() < 0.2 * weights(1e-9).norm()
+    fed = built(privacy={"noise_multiplier": 5.0})
+    uploads = {c: fed.wire(c, built().ask(c, 1, fed.begin())) for c in range(3)}
+    fed.method.server(fed.server_context(), uploads)
+    phi = F.pad(features_of(fed.student, POOLED.x).double(), (0, 1), value=0.3)
+    noise = 5.0 * (1 + 0.3**2) * 2**0.5 * (2 * 17 * 3) ** 0.5  # of three clients' sums
+    gram = phi.T @ phi + 0.1 * noise * torch.eye(17).double()
+    expected = torch.linalg.solve(gram, phi.T @ F.one_hot(POOLED.y, CLASSES).double())
+    found = fed.student.get_submodule("classifier")
+    assert isinstance(found, nn.Linear)
+    torch.testing.assert_close(found.weight.double(), expected[:-1].T, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.bias.double(), 0.3 * expected[-1], rtol=1e-5, atol=1e-6)
 
 
 class Coupled(nn.Module):
