@@ -31,7 +31,7 @@ class AnalyticParams(Frozen):
     """Of the sums on the wire; float32 halves the bytes, and rounds each client's sums."""
     balance: float = Field(default=1.0, gt=0)
     """Under DP: the share of the noise that the sum with labels is spared, over the other's."""
-    shrinkage: float = Field(default=0.1, gt=0)
+    shrinkage: float = Field(default=0.2, gt=0)
     """Under DP: the penalty is at least this times the noise's spectral norm."""
 
 

@@ -193,7 +193,7 @@ def test_noise_raises_the_penalty_by_the_public_figures_alone() -> None:
     fed.method.server(fed.server_context(), uploads)
     phi = F.pad(features_of(fed.student, POOLED.x).double(), (0, 1), value=0.3)
     noise = 5.0 * (1 + 0.3**2) * 2**0.5 * (2 * 17 * 3) ** 0.5  # of three clients' sums
-    gram = phi.T @ phi + 0.1 * noise * torch.eye(17).double()
+    gram = phi.T @ phi + 0.2 * noise * torch.eye(17).double()
     expected = torch.linalg.solve(gram, phi.T @ F.one_hot(POOLED.y, CLASSES).double())
     found = fed.student.get_submodule("classifier")
     assert isinstance(found, nn.Linear)
