@@ -39,7 +39,7 @@ FRONTS = {
     "random-filters, 120": {"name": "random-filters", "filters": 120},
     "scattering": {"name": "scattering"},
 }
-PRIVATE = [(epsilon, components) for epsilon in (1.0, 8.0) for components in (None, 100, 300)]
+BUDGETS, COMPONENTS = (1.0, 8.0), (None, 100, 200)
 GIVEN = AnalyticParams()
 console = Console()
 
@@ -102,9 +102,6 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     dataset = data.load(config.Data(name="fashion-mnist"), seed=0)
     table = Table("features", "width", "epsilon", "float64, a client", "test accuracy", "CPU s")
-    budgets = {
-        e: noise_for(Budget(e, 1e-5), lambda noise: [Gaussian("sums", noise)]) for e in (1.0, 8.0)
-    }
 
     def row(name: str, exact: Moments, budget: str, found: list[float], since: float) -> None:
         width = len(exact.labels)
@@ -120,19 +117,22 @@ def main() -> None:
         exact = sums(train, dataset.train.y, None, None)
         weights = ridge(exact, GIVEN.ridge * float(exact.features.diagonal().mean()))
         row(name, exact, "-", [accuracy(weights, test, dataset.test, None)], since)
-    for epsilon, components in PRIVATE if given.only != "plain" else ():
-        since, basis, held = time.process_time(), None, slice(None)
+    for components in COMPONENTS if given.only != "plain" else ():
+        basis, held = None, slice(None)
         train, test = features("scattering", FRONTS["scattering"], dataset, given.out)
         if components is not None:
             held = slice(PROXY, None)
             basis = Basis.of(train[:PROXY], components=components, whitening=GIVEN.whitening)
         exact = sums(train[held], dataset.train.y[held], basis, 1.0)
-        found = [
-            accuracy(noisy(exact, budgets[epsilon], given.clients), test, dataset.test, basis)
-            for _ in range(given.seeds)
-        ]
         name = "scattering" + (f", {components} components" if components else "")
-        row(name, exact, f"{epsilon:g}", found, since)
+        for epsilon in BUDGETS:
+            since = time.process_time()
+            noise = noise_for(Budget(epsilon, 1e-5), lambda noise: [Gaussian("sums", noise)])
+            found = [
+                accuracy(noisy(exact, noise, given.clients), test, dataset.test, basis)
+                for _ in range(given.seeds)
+            ]
+            row(name, exact, f"{epsilon:g}", found, since)
     console.print(table)
 
 
