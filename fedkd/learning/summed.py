@@ -108,7 +108,8 @@ def summed(
     """
     width = 1 + (feature_width(model) if basis is None else basis.axes.shape[1])
     found = Moments(torch.zeros(width, width).double(), torch.zeros(width, classes).double())
-    for x, y in zip(samples.x.split(_BATCH), samples.y.split(_BATCH), strict=True):
+    batches = torch.split(samples.x, _BATCH), torch.split(samples.y, _BATCH)
+    for x, y in zip(*batches, strict=True):
         phi = features_of(model, x).double()
         if basis is not None:
             phi = (phi - basis.mean) @ basis.axes
