@@ -207,7 +207,7 @@ class DPSGD(Frozen):
     noise_multiplier: float | None = Field(default=None, gt=0)
     """Noise over sensitivity; without it, the least with which the whole plan fits the budget."""
     clip: float = Field(default=1.0, ge=1e-6, le=1e6)
-    """`record`: the L2 norm that a record's gradient is clipped to."""
+    """`record`: the L2 norm that a record's gradient, or its features, are clipped to."""
     sample_rate: float = Field(default=0.05, gt=0, le=1)
     """`record`: the probability with which a step takes each record; public, equal for all."""
     batch_size: int | None = Field(default=None, ge=1)

@@ -225,8 +225,8 @@ def _units(card: dict[str, Any]) -> str:
     if card["no_dp"]:
         return f"none: {card['no_dp']}"
     units = ["record", *(["client-votes", "client-logits"] if card["client_units"] else [])]
-    counts = "; pays for its " + " and ".join(card["counts"]) if card["counts"] else ""
-    return ", ".join(units) + counts
+    paid = [*card["counts"], *card["sums"]]
+    return ", ".join(units) + ("; pays for its " + " and ".join(paid) if paid else "")
 
 
 @app.command()

@@ -54,6 +54,25 @@ def check_model(model: nn.Module, shape: tuple[int, ...]) -> None:
             raise ConfigError(f"DP-SGD cannot train the model: {reason}; {_OWN}") from error
 
 
+def check_features(model: nn.Module, shape: tuple[int, ...]) -> None:
+    """Refuse a model in whose evaluation mode one record can move another's features.
+
+    Nothing is trained, so frozen statistics, such as a BatchNorm's that was fitted to public data,
+    are as good as any other constant.
+
+    Args:
+        model: a classifier; it is tried out on random inputs, in a copy.
+        shape: of one input.
+
+    Raises:
+        ConfigError: a forward pass changes the model, is random, or lets samples touch each other.
+    """
+    trial = copy.deepcopy(model).eval()
+    x = torch.randn(_PROBES, *shape, generator=torch.Generator().manual_seed(0))
+    _check_memory(trial, x)
+    _check_coupling(trial, x)
+
+
 def checked_loss(loss: Loss) -> Loss:
     """`loss` with its shape checked always, and once that every value is of its own row alone."""
     tried = False

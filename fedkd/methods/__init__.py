@@ -17,6 +17,7 @@ BUILT_IN = {
     "fedkd": "fedkd.methods.fedkd:FedKD",
     "fedproto": "fedkd.methods.fedproto:FedProto",
     "fedgkt": "fedkd.methods.fedgkt:FedGKT",
+    "analytic": "fedkd.methods.analytic:Analytic",
 }
 
 

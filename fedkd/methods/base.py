@@ -14,7 +14,7 @@ from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group
 from fedkd.learning import evaluate
 from fedkd.methods.context import ClientContext, ServerContext, Uploads
-from fedkd.methods.setting import Count, Setting
+from fedkd.methods.setting import Count, Setting, Sum
 
 __all__ = ["Card", "ClientContext", "Method", "ServerContext", "Setting", "Uploads"]
 
@@ -38,6 +38,8 @@ class Card:
     student, and where the method trains it without `ctx.distil`, it shows it `students_view`."""
     counts: tuple[Count, ...] = ()
     """Facts about private data that are sent beside the knowledge; each is paid for under DP."""
+    sums: tuple[Sum, ...] = ()
+    """Sums over private data that are sent; under DP each is one release, with noise of its own."""
     client_units: bool = False
     """Whether the server part asks `ctx.protect` of all it combines, and of nothing else."""
     no_dp: str = ""

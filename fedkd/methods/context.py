@@ -24,7 +24,8 @@ from fedkd.exchange.messages import (
     prefixed,
     values,
 )
-from fedkd.learning import evaluate, loop, offline, optim, private, supervised
+from fedkd.knowledge.moments import Moments, protected
+from fedkd.learning import evaluate, loop, offline, optim, private, summed, supervised
 from fedkd.methods.setting import Clock, Count, Setting
 from fedkd.privacy import mechanisms
 from fedkd.privacy.allowance import Allowance
@@ -61,7 +62,7 @@ class ClientContext:
         if self.allowance is not None:
             raise UnpaidError(
                 "private data is protected by privacy.unit = 'record': a method reaches it through "
-                "ctx.train, ctx.example_count and ctx.class_counts alone"
+                "ctx.train, ctx.moments, ctx.example_count and ctx.class_counts alone"
             )
         return self._data
 
@@ -188,6 +189,33 @@ class ClientContext:
         released = noisy.round().clamp(min=least).long()
         self.keep(RELEASED, {what: released})
         return Value(released, Release(event))
+
+    def moments(
+        self, model: nn.Module, *, basis: summed.Basis | None, intercept: float, balance: float
+    ) -> tuple[Moments, Provenance]:
+        """The moments of this client's records in a model's features, as `summed.summed` has them.
+
+        Under DP features are clipped to `privacy.clip`, and noise is drawn once, as in
+        `knowledge.moments.protected`; later rounds get what was released.
+        """
+        sums = partial(summed.summed, model, self._data, self.setting.classes)
+        if self.allowance is None:
+            origin = Unprotected("sums of features")
+            return sums(basis=basis, intercept=intercept), Release(origin)
+        event = self.setting.summing("sums of features")
+        if (kept := group(RELEASED, self.state).get(event.what)) is not None:
+            return _apart(kept), PostProcessing(of=event)
+        self.allowance.spend(event, generator=mechanisms.GENERATOR)
+        clip = self.setting.experiment.privacy.clip
+        released = protected(
+            sums(basis=basis, intercept=intercept, clip=clip),
+            bound=self.setting.features_norm(intercept),
+            balance=balance,
+            noise_multiplier=event.noise_multiplier,
+            generator=mechanisms.system_generator(),
+        )
+        self.keep(RELEASED, {event.what: torch.cat(released, dim=1)})
+        return released, Release(event)
 
     def _privately(self, allowance: Allowance) -> Callable[..., object]:
         """DP-SGD, written down before the first gradient."""
@@ -320,6 +348,11 @@ class ServerContext:
             teachers[client] = self.setting.build(spec, purpose="specification")
             teachers[client].load_state_dict(group("model", upload))
         return teachers
+
+
+def _apart(kept: Tensor) -> Moments:
+    """Moments kept side by side, (D, D + C)."""
+    return Moments(kept[:, : len(kept)], kept[:, len(kept) :])
 
 
 Uploads = Mapping[int, Tensors]

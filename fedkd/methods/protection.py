@@ -1,8 +1,8 @@
 """What an experiment costs in privacy: the events of a round, the whole plan, and its noise.
 
-Under `record` each client trains by DP-SGD and pays for the counts that it sends, once each. Under
-`client-votes` and `client-logits` the server adds noise to what it combines. What a method may send
-unpaid is nothing: see `fedkd.exchange.gate`.
+Under `record` each client trains by DP-SGD and pays for the counts and sums that it sends, once
+each. Under `client-votes` and `client-logits` the server adds noise to what it combines. What a
+method may send unpaid is nothing: see `fedkd.exchange.gate`.
 """
 
 import math
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from fedkd.config import Experiment, Privacy
 from fedkd.errors import BudgetError, ConfigError
-from fedkd.learning.protectable import check_model
+from fedkd.learning.protectable import check_features, check_model
 from fedkd.methods.base import Method
 from fedkd.methods.setting import Setting
 from fedkd.privacy import accountant
@@ -39,22 +39,25 @@ def round_events(method: Method, setting: Setting, kept: Collection[str] = ()) -
     """What one round costs: a client under `record`, the server under the client units.
 
     Args:
-        method: says which counts are sent.
+        method: says which counts and sums are sent.
         setting: the experiment, its noise resolved.
         kept: names of what was released in an earlier round, as in the client's state; sending it
             again is free.
     """
     if setting.experiment.privacy.unit != "record":
         return [setting.combining(_rows(method, setting))]
-    counts = [setting.counting(what) for what in method.card.counts if what not in kept]
-    return [setting.training, *counts] if method.card.has_teachers else [*counts]
+    card = method.card
+    counts = [setting.counting(what) for what in card.counts if what not in kept]
+    sums = [setting.summing(what) for what in card.sums if what not in kept]
+    return [*([setting.training] if card.has_teachers else []), *counts, *sums]
 
 
 def plan(method: Method, setting: Setting) -> list[Protected]:
     """What the whole experiment costs, spare rounds included."""
     experiment = setting.experiment
-    first, later = round_events(method, setting), round_events(method, setting, method.card.counts)
-    # A first round that is cut off has to draw its counts anew.
+    once = (*method.card.counts, *method.card.sums)
+    first, later = round_events(method, setting), round_events(method, setting, once)
+    # A first round that is cut off has to draw its counts and sums anew.
     return first * (1 + experiment.privacy.spare_rounds) + later * (experiment.rounds - 1)
 
 
@@ -230,7 +233,9 @@ def _check_method(method: Method, setting: Setting) -> None:
     name, unit = setting.experiment.method.name, setting.experiment.privacy.unit
     if method.card.no_dp:
         raise ConfigError(f"method {name!r} cannot run under {unit!r}: {method.card.no_dp}")
-    if unit == "record" and not (method.card.has_teachers or method.card.counts):
+    if unit == "record" and not (
+        method.card.has_teachers or method.card.counts or method.card.sums
+    ):
         raise ConfigError(
             f"method {name!r} touches no private data by its card, so there is nothing to protect: "
             "leave out [privacy]"
@@ -241,10 +246,15 @@ def _check_method(method: Method, setting: Setting) -> None:
             "probabilities, which have a bounded norm; use 'dsfl', or unit = 'record'"
         )
     if unit == "record":
-        _check_models(setting)
+        _check_models(method, setting)
 
 
-def _check_models(setting: Setting) -> None:
+def _check_models(method: Method, setting: Setting) -> None:
+    if method.card.sums:
+        model = setting.build(setting.experiment.student.model, purpose="specification")
+        check_features(model, setting.shape)
+    if not method.card.has_teachers:
+        return
     models = setting.experiment.clients.models[: setting.clients]
     for spec in {str(spec): spec for spec in models}.values():
         check_model(setting.build(spec, purpose="specification"), setting.shape)

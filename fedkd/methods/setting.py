@@ -23,6 +23,9 @@ from fedkd.privacy.events import Gaussian, Laplace
 Count = Literal["example count", "class counts"]
 """A fact about private data that no teacher covers, so that it is paid for as an event."""
 
+Sum = Literal["sums of features"]
+"""A sum over private data, noised once as a whole, so that it is paid for as one event."""
+
 _MOST_EXAMPLES = 10**9
 
 PHASES = ("distil", "train", "answer", "evaluate")
@@ -123,6 +126,10 @@ class Setting:
         """The event of sending a count, or the counts of all classes: one record changes one."""
         return Laplace(what, self.experiment.privacy.count_noise)
 
+    def summing(self, what: Sum) -> Gaussian:
+        """The event of sending a sum over all records, with noise in all of it at once."""
+        return Gaussian(what, self._noise_multiplier)
+
     def combining(self, rows: int) -> Gaussian:
         """The event of the server's noise on `rows` combined answers, under the client units."""
         noise = self._noise_multiplier
@@ -164,6 +171,15 @@ class Setting:
             width = feature_width(self.build(spec, purpose="specification"))
             self._specs[key] = {"features": TensorSpec((width,))}
         return self._specs[key]["features"].shape[0]
+
+    @property
+    def student_width(self) -> int:
+        """How wide the features of the student's model are: see `observe.feature_width`."""
+        return feature_width(self.build(self.experiment.student.model, purpose="specification"))
+
+    def features_norm(self, intercept: float) -> float:
+        """The most that (features, intercept) measure in L2 norm, under `record`."""
+        return math.hypot(self.experiment.privacy.clip, intercept)
 
     def cohort(self, round: int) -> list[int]:
         """The clients that are asked in a round, in ascending order."""

@@ -9,6 +9,7 @@ from torch import nn
 from fedkd.config import Frozen, ModelSpec, validate
 from fedkd.errors import ConfigError
 from fedkd.models import classifiers
+from fedkd.models.random_filters import RandomFiltersOptions, random_filters
 from fedkd.models.scattering import ScatteringOptions, scattering
 from fedkd.names import imported, nearest
 from fedkd.rng import torch_default
@@ -22,6 +23,7 @@ _MODELS: dict[str, tuple[type[Frozen], _Build]] = {
     "mlp": (classifiers.MLPOptions, classifiers.mlp),
     "resnet8": (classifiers.ResNetOptions, classifiers.resnet8),
     "scattering": (ScatteringOptions, scattering),
+    "random-filters": (RandomFiltersOptions, random_filters),
 }
 
 NAMES = tuple(_MODELS)

@@ -135,7 +135,8 @@ def privacy(run: Run) -> str:
     """What was protected and what was not, in words; the page sets `stamp` before it."""
     told = run.summary.privacy
     if told.unit != "none":
-        return f"{_PROTECTED[told.unit]} {_spent(told)}"
+        summed = told.unit == "record" and run.summary.teachers is None
+        return f"{_SUMMED if summed else _PROTECTED[told.unit]} {_spent(told)}"
     return (
         "No differential privacy. What left each client is not protected by noise: whoever "
         f"receives the {size(run.summary.bytes.up)} that the clients sent may learn about single "
@@ -176,6 +177,11 @@ _PROTECTED = {
         "trusted."
     ),
 }
+
+_SUMMED = (
+    "No model was trained on a client’s data: each client added noise to what it sent. That, and "
+    "all that was made of it, hides whether any one record was among a client’s data."
+)
 
 
 def _spent(told: PrivacySummary) -> str:

@@ -48,7 +48,15 @@ CUT = {
     "clients.models": ["lenet5"],
     "method": {"name": "fedgkt", "layer": "pool1", "records": 20},
 }
-ALL = {"fedmd": LOGITS, "feddf": FUSION, "dense": DATA_FREE, "fedkd": MENTORS, "fedgkt": CUT}
+CLOSED = {**UNLIKE, "rounds": 1, "method": {"name": "analytic", "components": 20}}
+ALL = {
+    "fedmd": LOGITS,
+    "feddf": FUSION,
+    "dense": DATA_FREE,
+    "fedkd": MENTORS,
+    "fedgkt": CUT,
+    "analytic": CLOSED,
+}
 
 
 @pytest.mark.parametrize("changes", ALL.values(), ids=ALL)

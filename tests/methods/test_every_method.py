@@ -24,6 +24,7 @@ TINY: dict[str, dict[str, Any]] = {
     "fedkd": {"energy_start": 0.9},
     "fedproto": {"student": {"learning_rate": 0.1}},
     "fedgkt": {"layer": "relu1", "records": 16, "back": {"learning_rate": 0.1}},
+    "analytic": {},
 }
 # Methods that average models take one architecture, the others several.
 UNLIKE = {"models": [SMALL, WIDE]}

@@ -121,6 +121,8 @@ def test_resnet8_width_scales_every_stage() -> None:
         ("scattering", (1, 7, 28), {}, "expected at least 8x8"),
         ("scattering", (1, 28, 28), {"order": 3}, "'scattering.order' is 3"),
         ("scattering", (1, 8, 28), {"pool": 9}, "'scattering.pool' is 9: expected at most"),
+        ("random-filters", (1, 4, 28), {}, "expected at least 5x5"),
+        ("random-filters", (1, 8, 28), {"pool": 9}, "'random-filters.pool' is 9: expected at most"),
         ("mlp", (1, 28, 28), {"hidden": [3, 0]}, "'mlp.hidden[1]' is 0"),
         ("lenet5", (1, 28, 28), {"width": 3}, "unknown key 'lenet5.width'"),
         ("lenet5", (1, 11, 40), {}, "expected at least 12x12"),

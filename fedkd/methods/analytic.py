@@ -1,0 +1,150 @@
+"""Analytic federated learning: a linear model on fixed features, in closed form."""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from fedkd.config import Frozen
+from fedkd.errors import ConfigError
+from fedkd.exchange.codec import Expected, TensorSpec
+from fedkd.exchange.messages import Broadcast, Tensors, Upload, Value
+from fedkd.knowledge.moments import Moments, noise_norm, ridge, symmetric, total, triangle
+from fedkd.learning.summed import Basis, check_last_layer, features_of, set_classifier
+from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class AnalyticParams(Frozen):
+    """The closed form's parameters: all public, none derived from private data."""
+
+    ridge: float = Field(default=1e-4, gt=0)
+    """The penalty on squared weights, over the mean square of a feature summed over all records."""
+    intercept: float = Field(default=0.3, gt=0)
+    """The constant beside the features, which makes the bias; it is penalised as they are."""
+    components: int | None = Field(default=None, ge=1)
+    """With a proxy set: principal components of its features to which all are projected."""
+    whitening: float = Field(default=0.7, ge=0, le=1)
+    """How far components are scaled to one variance: 0 not at all, 1 wholly."""
+    precision: Literal["float32", "float64"] = "float64"
+    """Of the sums on the wire; float32 halves the bytes, and rounds each client's sums."""
+    balance: float = Field(default=1.0, gt=0)
+    """Under DP: the share of the noise that the sum with labels is spared, over the other's."""
+    shrinkage: float = Field(default=0.2, gt=0)
+    """Under DP: the penalty is at least this times the noise's spectral norm."""
+
+
+class Analytic(Method):
+    """Clients send two sums over their records, once; the server solves ridge regression.
+
+    Zhuang et al. 2025, AFL, arXiv:2405.16240.
+
+    Features are what enters the last linear layer of the student's model, which all parties build
+    alike from the seed; only that layer is fitted. A client sends sum phi phi^T and sum phi y^T,
+    labels one-hot. Sums do not depend on who holds which record, so the student is that of the
+    pooled data, whatever the label skew and however many clients. In the paper the features are a
+    pre-trained network's, and clients send their own solutions, which the server combines to the
+    same result. Components of a proxy set's features, and noise on the sums, are ours.
+    """
+
+    card = Card(
+        paper="Zhuang et al. 2025, AFL, arXiv:2405.16240",
+        sends="two sums over its records: of features by features, and of features by labels",
+        needs="a student's model whose last layer is linear; all before it is fixed",
+        returns="nothing",
+        one_shot=True,
+        has_teachers=False,
+        sums=("sums of features",),
+    )
+    Params = AnalyticParams
+    params: AnalyticParams
+
+    def check(self, setting: Setting) -> None:
+        model = setting.build(setting.experiment.student.model, purpose="specification")
+        check_last_layer(model, setting.shape, setting.classes)
+        wanted = self.params.components
+        if wanted is None:
+            return
+        if setting.public is None:
+            raise ConfigError(
+                f"method.components is {wanted}, and there is no proxy set to find them on: add a "
+                "section [data.public], or leave it out"
+            )
+        most = min(len(setting.public) - 1, setting.student_width)
+        if wanted > most:
+            raise ConfigError(
+                f"method.components is {wanted}: expected at most {most}, the features' width "
+                "and less than the proxy set's size"
+            )
+
+    def expects(self, setting: Setting, client: int) -> Expected:
+        width, dtype = self._width(setting), _DTYPES[self.params.precision]
+        return {
+            "features": TensorSpec((width * (width + 1) // 2,), dtype),
+            "labels": TensorSpec((width, setting.classes), dtype),
+        }
+
+    def begin(self, ctx: ServerContext) -> Broadcast:
+        if self.params.components is None:
+            return Broadcast()
+        # Sent, not computed by each: another machine's eigenvectors may have other signs.
+        basis = Basis.of(
+            features_of(ctx.student, ctx.setting.proxy),
+            components=self.params.components,
+            whitening=self.params.whitening,
+        )
+        ctx.state.update(mean=basis.mean, axes=basis.axes)
+        return Broadcast(common={"mean": basis.mean, "axes": basis.axes})
+
+    def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
+        spec = ctx.setting.experiment.student.model
+        with ctx.clock.phase("answer"):
+            sums, origin = ctx.moments(
+                ctx.setting.build(spec, purpose="student"),
+                basis=_basis(broadcast),
+                intercept=self.params.intercept,
+                balance=self.params.balance,
+            )
+        dtype = _DTYPES[self.params.precision]
+        return Upload(
+            {
+                "features": Value(triangle(sums.features).to(dtype), origin),
+                "labels": Value(sums.labels.to(dtype), origin),
+            }
+        )
+
+    def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
+        width = self._width(ctx.setting)
+        sums = total(
+            Moments(symmetric(each["features"].double(), width), each["labels"].double())
+            for each in uploads.values()
+        )
+        weights = ridge(sums, self._penalty(ctx.setting, sums, len(uploads)))
+        set_classifier(
+            ctx.student, weights, basis=_basis(ctx.state), intercept=self.params.intercept
+        )
+        return Broadcast()
+
+    def _penalty(self, setting: Setting, sums: Moments, releases: int) -> float:
+        """What is added to the eigenvalues, far above rounding errors and above the noise."""
+        penalty = self.params.ridge * float(sums.features.diagonal().mean().clamp(min=1e-12))
+        if setting.experiment.privacy.unit == "none":
+            return penalty
+        noise = setting.summing("sums of features").noise_multiplier
+        edge = noise_norm(
+            len(sums.features),
+            bound=setting.features_norm(self.params.intercept),
+            balance=self.params.balance,
+            noise_multiplier=noise,
+            releases=releases,
+        )
+        return max(penalty, self.params.shrinkage * edge)
+
+    def _width(self, setting: Setting) -> int:
+        """Of the sums: features or components, and the constant."""
+        return 1 + (self.params.components or setting.student_width)
+
+
+def _basis(tensors: Tensors) -> Basis | None:
+    return Basis(tensors["mean"], tensors["axes"]) if "axes" in tensors else None

@@ -1,0 +1,245 @@
+"""The closed form: whoever holds which record, with a proxy set's components, and under noise."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from federations import CLASSES, IMAGES, SMALL, Federation, federation, samples, tensors
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from fedkd import config
+from fedkd.data.types import Samples
+from fedkd.errors import ConfigError, UnpaidError
+from fedkd.exchange.gate import release
+from fedkd.exchange.messages import Release
+from fedkd.learning.protectable import check_features
+from fedkd.learning.summed import features_of
+from fedkd.methods import protection
+from fedkd.privacy.events import Event, Gaussian
+
+NARROW = {"name": "random-filters", "filters": 4, "pool": 2}
+POOLED = samples(70, IMAGES, 5)
+
+
+def built(owner: Tensor | None = None, *, privacy: Any = None, **params: Any) -> Federation:
+    """A federation in which client owner[i] holds record i of the pooled data."""
+    owner = torch.arange(70) % 3 if owner is None else owner
+    count = int(owner.max()) + 1
+    method = {"name": "analytic", "ridge": 1e-3, **params}
+    fed = federation(method, IMAGES, (1,) * count, student=NARROW, count=count)
+    fed.data = [POOLED.subset((owner == k).nonzero().flatten()) for k in range(count)]
+    if privacy is not None:
+        chosen = config.Privacy(unit="record", epsilon=8.0, **privacy)
+        experiment = fed.setting.experiment.model_copy(update={"privacy": chosen})
+        fed.setting = replace(fed.setting, experiment=experiment)
+    return fed
+
+
+def fitted(fed: Federation) -> nn.Linear:
+    fed.round(1, fed.begin())
+    layer = fed.student.get_submodule("classifier")
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
+def closed_form(fed: Federation, data: Samples) -> Tensor:
+    """Ridge on all records at one place by least squares, as logits of the test set."""
+
+    def phi(x: Tensor) -> Tensor:
+        return F.pad(features_of(fed.student, x).double(), (0, 1), value=0.3)
+
+    rows, targets = phi(data.x), F.one_hot(data.y, CLASSES).double()
+    penalty = 1e-3 * rows.square().sum() / rows.shape[1]
+    extra = penalty.sqrt() * torch.eye(rows.shape[1]).double()
+    nothing = torch.zeros(rows.shape[1], CLASSES).double()
+    stacked = torch.cat([rows, extra]), torch.cat([targets, nothing])
+    return phi(fed.test.x) @ torch.linalg.lstsq(*stacked).solution
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 6), st.integers(0, 2**31))
+def test_the_student_does_not_depend_on_who_holds_which_record(parties: int, seed: int) -> None:
+    owner = torch.randint(parties, (70,), generator=torch.Generator().manual_seed(seed))
+    fed, alone = built(owner), built(torch.zeros(70).long())
+    sums = [
+        {n: sum(tensors(each.ask(c, 1, each.begin()))[n] for c in range(each.setting.clients))
+         for n in ("features", "labels")}
+        for each in (fed, alone)
+    ]  # fmt: skip
+    for name in ("features", "labels"):
+        torch.testing.assert_close(sums[0][name], sums[1][name], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(fitted(fed).weight, fitted(alone).weight, rtol=1e-6, atol=1e-6)
+
+
+def test_the_student_is_the_closed_form_on_all_records() -> None:
+    fed = built()
+    fitted(fed)
+    with torch.no_grad():
+        answers = fed.student.eval()(fed.test.x).double()
+    torch.testing.assert_close(answers, closed_form(fed, POOLED), rtol=1e-4, atol=1e-4)
+    assert fed.accuracy() > 0.9
+
+
+def test_float32_halves_the_bytes_and_hardly_changes_the_student() -> None:
+    single, double = built(precision="float32"), built()
+    sent = [sum(r.bytes for r in release(fed.ask(0, 1, fed.begin()))) for fed in (single, double)]
+    width = 4 * 2**2 + 1
+    assert sent == [size * (width * (width + 1) // 2 + width * CLASSES) for size in (4, 8)]
+    torch.testing.assert_close(fitted(single).weight, fitted(double).weight, rtol=1e-3, atol=1e-3)
+
+
+def test_all_components_without_whitening_are_the_features_themselves() -> None:
+    most = {"components": 16, "whitening": 0.0, "ridge": 1e-9}
+    plain, rotated = built(ridge=1e-9), built(**most)
+    weights = [fitted(fed) for fed in (plain, rotated)]
+    with torch.no_grad():
+        first, second = (fed.student.eval()(fed.test.x) for fed in (plain, rotated))
+    assert (first.argmax(dim=1) == second.argmax(dim=1)).float().mean() > 0.95
+    assert weights[0].weight.shape == weights[1].weight.shape
+    few = built(components=3)
+    assert tensors(few.ask(0, 1, few.begin()))["labels"].shape == (4, CLASSES)
+    fitted(few)
+    assert few.accuracy() > 0.6
+
+
+def test_what_leaves_says_that_nothing_protects_it() -> None:
+    fed = built()
+    found = {r.field: r.provenance for r in release(fed.ask(0, 1, fed.begin()))}
+    assert found == dict.fromkeys(("features", "labels"), "release: sums of features, no DP")
+
+
+class Account:
+    """An allowance that allows everything, and writes down what it is asked for."""
+
+    def __init__(self) -> None:
+        self.spent: list[Event] = []
+
+    def spend(self, event: Event, **_: str) -> None:
+        self.spent.append(event)
+
+
+def private(fed: Federation, round: int = 1) -> tuple[dict[str, Tensor], Account]:
+    """What client 0 sends under an allowance, and what it pays."""
+    ctx, account = fed.client_context(0, round), Account()
+    ctx.allowance = account  # type: ignore[assignment]
+    upload = fed.method.client(ctx, fed.begin().common)
+    events = {v.provenance.event if isinstance(v.provenance, Release) else v.provenance.of
+              for v in upload.values.values()}  # type: ignore[union-attr]  # fmt: skip
+    assert events == {fed.setting.summing("sums of features")}
+    return tensors(upload), account
+
+
+def test_under_dp_both_sums_are_one_event_and_are_drawn_once() -> None:
+    fed = built(privacy={"noise_multiplier": 2.0})
+    first, account = private(fed)
+    assert account.spent == [Gaussian("sums of features", 2.0)]
+    again, later = private(fed, round=2)
+    assert later.spent == []
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    other, _ = private(built(privacy={"noise_multiplier": 2.0}))
+    assert not any(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_under_dp_features_are_clipped_before_they_are_summed() -> None:
+    barely = {"noise_multiplier": 1e-9, "clip": 0.25}
+    fed = built(privacy=barely)
+    sent, _ = private(fed)
+    diagonal = sent["features"][torch.tensor([17 * k - k * (k - 1) // 2 for k in range(17)])]
+    size = len(fed.data[0])
+    # Features have norm 1: each is cut to 0.25, and the constant stands beside it.
+    assert float(diagonal[:-1].sum()) == pytest.approx(size * 0.25**2, rel=1e-5)
+    assert float(diagonal[-1]) == pytest.approx(size * 0.3**2, rel=1e-5)
+
+
+def test_under_dp_the_noise_is_for_one_record_at_the_clip() -> None:
+    fed = built(privacy={"noise_multiplier": 1.5, "clip": 2.0}, balance=0.5)
+    draws = [private(built(privacy={"noise_multiplier": 1.5, "clip": 2.0}, balance=0.5))[0]
+             for _ in range(40)]  # fmt: skip
+    exact, _ = private(built(privacy={"noise_multiplier": 1e-9, "clip": 2.0}))
+    bound = 2.0**2 + 0.3**2  # squared: the norm of phi phi^T
+    scale = 1.5 * bound * (1 + 0.5**2) ** 0.5
+    off = torch.tensor([i for i in range(153) if i not in
+                        {17 * k - k * (k - 1) // 2 for k in range(17)}])  # fmt: skip
+    noise = torch.stack([each["features"][off] - exact["features"][off] for each in draws])
+    assert float(noise.std()) == pytest.approx(scale / 2**0.5, rel=0.05)
+    noise = torch.stack([each["labels"] - exact["labels"] for each in draws])
+    assert float(noise.std()) == pytest.approx(scale / (0.5 * bound**0.5), rel=0.05)
+    assert fed.setting.features_norm(0.3) ** 2 == pytest.approx(bound)
+
+
+def test_the_plan_is_one_gaussian_release_and_no_training() -> None:
+    fed = built(privacy={"noise_multiplier": 2.0})
+    events = [Gaussian("sums of features", 2.0)]
+    assert protection.plan(fed.method, fed.setting) == events
+    assert protection.round_events(fed.method, fed.setting, ["sums of features"]) == []
+    needed = protection.resolve(fed.method, built(privacy={}).setting).experiment.privacy
+    assert needed.noise_multiplier == pytest.approx(0.600, abs=0.01)  # epsilon 8, delta 1e-5
+
+
+def test_private_data_stays_closed_to_the_method() -> None:
+    ctx = built(privacy={"noise_multiplier": 2.0}).client_context(0)
+    ctx.allowance = Account()  # type: ignore[assignment]
+    with pytest.raises(UnpaidError, match=r"ctx\.moments"):
+        _ = ctx.data
+
+
+def test_noise_raises_the_penalty_by_the_public_figures_alone() -> None:
+    fed = built(privacy={"noise_multiplier": 5.0})
+    uploads = {c: fed.wire(c, built().ask(c, 1, fed.begin())) for c in range(3)}
+    fed.method.server(fed.server_context(), uploads)
+    phi = F.pad(features_of(fed.student, POOLED.x).double(), (0, 1), value=0.3)
+    noise = 5.0 * (1 + 0.3**2) * 2**0.5 * (2 * 17 * 3) ** 0.5  # of three clients' sums
+    gram = phi.T @ phi + 0.2 * noise * torch.eye(17).double()
+    expected = torch.linalg.solve(gram, phi.T @ F.one_hot(POOLED.y, CLASSES).double())
+    found = fed.student.get_submodule("classifier")
+    assert isinstance(found, nn.Linear)
+    torch.testing.assert_close(found.weight.double(), expected[:-1].T, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.bias.double(), 0.3 * expected[-1], rtol=1e-5, atol=1e-6)
+
+
+class Coupled(nn.Module):
+    """A model that centres its batch, so that one record moves all others' features."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(5, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(x - x.mean(dim=0))  # type: ignore[no-any-return]
+
+
+def test_features_that_touch_each_other_are_refused_and_frozen_statistics_are_not() -> None:
+    with pytest.raises(ConfigError, match="depend on the other samples"):
+        check_features(Coupled((5,), 3), (5,))
+    norm = nn.Sequential(nn.BatchNorm1d(5), nn.Dropout(), nn.Linear(5, 3))
+    check_features(norm, (5,))
+    assert norm.training
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"components": 17}, "method.components is 17: expected at most 16"),
+        ({"components": 3, "public": None}, "there is no proxy set to find them on"),
+    ],
+)
+def test_components_that_cannot_be_found_are_refused(changes: dict[str, Any], message: str) -> None:
+    public = {"public": changes.pop("public")} if "public" in changes else {}
+    fed = federation({"name": "analytic", **changes}, IMAGES, student=NARROW, **public)
+    with pytest.raises(ConfigError, match=message):
+        fed.method.check(fed.setting)
+
+
+def test_a_model_that_does_not_end_in_its_classes_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fed = federation("analytic", student=SMALL)
+    fed.method.check(fed.setting)
+    squashed = nn.Sequential(nn.Linear(5, CLASSES), nn.Tanh())
+    monkeypatch.setattr(type(fed.setting), "build", lambda *_, **__: squashed)
+    with pytest.raises(ConfigError, match="does not end in a linear layer with 3 outputs"):
+        fed.method.check(fed.setting)
