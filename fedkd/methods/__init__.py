@@ -14,6 +14,8 @@ BUILT_IN = {
     "dsfl": "fedkd.methods.dsfl:DSFL",
     "feddf": "fedkd.methods.feddf:FedDF",
     "dense": "fedkd.methods.dense:Dense",
+    "dafl": "fedkd.methods.dafl:DAFL",
+    "adi": "fedkd.methods.adi:ADI",
     "fedkd": "fedkd.methods.fedkd:FedKD",
     "fedproto": "fedkd.methods.fedproto:FedProto",
     "fedgkt": "fedkd.methods.fedgkt:FedGKT",

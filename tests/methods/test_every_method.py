@@ -21,6 +21,8 @@ TINY: dict[str, dict[str, Any]] = {
     "dsfl": {"public_per_round": 20, "student": {"learning_rate": 0.2}},
     "feddf": {"student": {"epochs": 3, "optimiser": "adam", "learning_rate": 0.01}},
     "dense": {"epochs": 2, "steps": 5, "batch_size": 12, "latent": 8, "width": 4},
+    "dafl": {"epochs": 2, "steps": 3, "batch_size": 12, "latent": 8, "width": 4},
+    "adi": {"epochs": 2, "steps": 5, "batch_size": 12},
     "fedkd": {"energy_start": 0.9},
     "fedproto": {"student": {"learning_rate": 0.1}},
     "fedgkt": {"layer": "relu1", "records": 16, "back": {"learning_rate": 0.1}},
