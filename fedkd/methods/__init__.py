@@ -16,6 +16,7 @@ BUILT_IN = {
     "dense": "fedkd.methods.dense:Dense",
     "dafl": "fedkd.methods.dafl:DAFL",
     "adi": "fedkd.methods.adi:ADI",
+    "co_boosting": "fedkd.methods.co_boosting:CoBoosting",
     "fedkd": "fedkd.methods.fedkd:FedKD",
     "fedproto": "fedkd.methods.fedproto:FedProto",
     "fedgkt": "fedkd.methods.fedgkt:FedGKT",
