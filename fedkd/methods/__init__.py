@@ -17,6 +17,7 @@ BUILT_IN = {
     "dafl": "fedkd.methods.dafl:DAFL",
     "adi": "fedkd.methods.adi:ADI",
     "co_boosting": "fedkd.methods.co_boosting:CoBoosting",
+    "fedftg": "fedkd.methods.fedftg:FedFTG",
     "fedkd": "fedkd.methods.fedkd:FedKD",
     "fedproto": "fedkd.methods.fedproto:FedProto",
     "fedgkt": "fedkd.methods.fedgkt:FedGKT",
