@@ -52,7 +52,7 @@ def with_features(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
 
     Both are differentiable, in whatever mode the model is. Only one thread at a time may ask.
     """
-    last = _last_linear(model)
+    last = last_linear(model)
     with _inputs([last]) as entered:
         logits = model(x)
     return logits, entered[last]
@@ -64,10 +64,15 @@ def feature_width(model: nn.Module) -> int:
     Raises:
         ConfigError: the model has no linear layer.
     """
-    return _last_linear(model).in_features
+    return last_linear(model).in_features
 
 
-def _last_linear(model: nn.Module) -> nn.Linear:
+def last_linear(model: nn.Module) -> nn.Linear:
+    """The last linear layer: features in, and in a classifier logits out.
+
+    Raises:
+        ConfigError: the model has none.
+    """
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
     if not linears:
         raise ConfigError(

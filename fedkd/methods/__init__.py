@@ -18,6 +18,7 @@ BUILT_IN = {
     "adi": "fedkd.methods.adi:ADI",
     "co_boosting": "fedkd.methods.co_boosting:CoBoosting",
     "fedftg": "fedkd.methods.fedftg:FedFTG",
+    "fedgen": "fedkd.methods.fedgen:FedGen",
     "fedkd": "fedkd.methods.fedkd:FedKD",
     "fedproto": "fedkd.methods.fedproto:FedProto",
     "fedgkt": "fedkd.methods.fedgkt:FedGKT",
