@@ -76,22 +76,16 @@ def train(
         batches.append(made)
         told.append(ensemble.logits(made.x))
         pool = torch.cat([batch.x for batch in batches])
-        step = partial(
-            _step, student, ensemble, loss, optimiser, optimisation, draws, epoch - 1, perturbation
+        value = _pass_over(
+            pool, student, ensemble, loss, optimiser, optimisation, draws, epoch - 1, perturbation
         )
-        student.train()
-        [value] = loop.epochs((pool,), step, _one_epoch(optimisation), draws)
-        student.eval()
         if on_epoch is not None:
             on_epoch(epoch, value)
     return Samples(pool, torch.cat([batch.y for batch in batches]))
 
 
-def _one_epoch(optimisation: Optimisation) -> Optimisation:
-    return optimisation.model_copy(update={"epochs": 1})
-
-
-def _step(
+def _pass_over(
+    pool: Tensor,
     student: nn.Module,
     ensemble: Ensemble,
     loss: Loss,
@@ -100,13 +94,19 @@ def _step(
     rng: torch.Generator,
     done: int,
     perturbation: float,
-    _position: float,
-    batch: Sequence[Tensor],
 ) -> float:
-    """The student's step on one batch, perturbed; `done` epochs set the learning rate."""
-    seen = perturbed(ensemble, batch[0], perturbation, rng)
-    answer = ensemble.answer(seen)
-    return descend(optimiser, lambda: loss(student(seen), answer).mean(), optimisation, done)
+    """The student's mean loss of one pass; the epochs that are done set its learning rate."""
+
+    def step(_position: float, batch: Sequence[Tensor]) -> float:
+        seen = perturbed(ensemble, batch[0], perturbation, rng)
+        answer = ensemble.answer(seen)
+        return descend(optimiser, lambda: loss(student(seen), answer).mean(), optimisation, done)
+
+    student.train()
+    once = optimisation.model_copy(update={"epochs": 1})
+    [value] = loop.epochs((pool,), step, once, rng)
+    student.eval()
+    return value
 
 
 def perturbed(ensemble: Ensemble, x: Tensor, size: float, rng: torch.Generator) -> Tensor:

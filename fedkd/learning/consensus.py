@@ -47,7 +47,7 @@ def average_confidence(logits: Tensor) -> Tensor:
 
 def weighted(logits: Tensor, weights: Tensor) -> Tensor:
     """(K, N, C) -> (N, C): the mean of logits in which teachers weigh (K,), not all 0."""
-    return torch.tensordot(weights, logits, dims=1) / weights.sum()
+    return (weights[:, None, None] * logits).sum(dim=0) / weights.sum()
 
 
 def class_weights(counts: Tensor) -> Tensor:

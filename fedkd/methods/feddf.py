@@ -93,19 +93,21 @@ class FedDF(Method):
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         teachers = ctx.load_teachers(uploads)
         own = _students_group(ctx.setting)
-        if own is not None:
-            ctx.student.load_state_dict(_average(ctx, own, uploads))
+        fused = [
+            (spec, ctx.student if spec == own else ctx.setting.build(spec, purpose="group"))
+            for spec in _groups(ctx.setting)
+        ]
+        for spec, model in fused:
+            model.load_state_dict(_average(ctx, spec, uploads))
         with Ensemble(list(teachers.values()), threads=ctx.threads) as ensemble:
             inputs = self._inputs(ctx, ensemble)
             with ctx.clock.phase("ask the ensemble"):
                 targets = ensemble.answer(inputs)
             ctx.measure_ensemble(ensemble.answer)
         loss = label_loss(self.params.loss, temperature=self.params.temperature)
-        for spec in _groups(ctx.setting):
-            fused = ctx.student if spec == own else ctx.setting.build(spec, purpose="group")
-            fused.load_state_dict(_average(ctx, spec, uploads))
-            ctx.distil(inputs, targets, loss, self.params.student, model=fused)
-            ctx.state.update(prefixed(f"group/{spec}", fused.state_dict()))
+        for spec, model in fused:
+            ctx.distil(inputs, targets, loss, self.params.student, model=model)
+            ctx.state.update(prefixed(f"group/{spec}", model.state_dict()))
         if own is None:
             ctx.distil(inputs, targets, loss, self.params.student)
         return _to_groups(ctx)

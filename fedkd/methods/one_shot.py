@@ -1,7 +1,5 @@
 """What data-free methods share: clients send their models, the server makes up what teaches."""
 
-from abc import abstractmethod
-
 from pydantic import Field
 
 from fedkd.config import Frozen, Optimisation
@@ -97,9 +95,9 @@ class OneShot(Method):
                 ctx.generated = self.distil(ctx, ensemble, on_epoch)
         return Broadcast()
 
-    @abstractmethod
     def distil(self, ctx: ServerContext, ensemble: Ensemble, on_epoch: OnEpoch) -> Samples:
         """Teach `ctx.student` what the ensemble knows, and return what it was taught with."""
+        raise NotImplementedError
 
 
 def synthesised(
