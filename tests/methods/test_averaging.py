@@ -14,6 +14,7 @@ from federations import (
     Federation,
     equal,
     federation,
+    protected,
     samples,
     snapshot,
     tensors,
@@ -217,9 +218,9 @@ def test_without_a_proxy_set_feddf_needs_images_and_under_privacy_no_batchnorm_l
         rows.method.check(rows.setting)
     for bn in (1.0, 0.0):
         fed = data_free(bn=bn)
-        fed.setting.experiment.privacy.__dict__["unit"] = "record"
+        fed.method.check(fed.setting)
         if bn:
             with pytest.raises(ConfigError, match=r"method\.generator\.bn is 1"):
-                fed.method.check(fed.setting)
+                fed.method.check(protected(fed.setting))
         else:
-            fed.method.check(fed.setting)
+            fed.method.check(protected(fed.setting))

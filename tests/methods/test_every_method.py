@@ -25,7 +25,7 @@ TINY: dict[str, dict[str, Any]] = {
     "adi": {"epochs": 2, "steps": 5, "batch_size": 12},
     "co_boosting": {"epochs": 2, "steps": 5, "batch_size": 12, "latent": 8, "width": 4},
     "fedftg": {"iterations": 3, "batch_size": 12, "latent": 8, "width": 4},
-    "fedgen": {"steps": 5, "batch_size": 12, "latent": 4, "hidden": 8},
+    "fedgen": {"steps": 40, "latent": 4, "hidden": 8, "learning_rate": 0.02, "distillation": 1.0},
     "fedkd": {"energy_start": 0.9},
     "fedproto": {"student": {"learning_rate": 0.1}},
     "fedgkt": {"layer": "relu1", "records": 16, "back": {"learning_rate": 0.1}},

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from federations import CLASSES, IMAGES, ROWS, Federation, federation, snapshot
+from federations import CLASSES, IMAGES, ROWS, Federation, federation, protected, snapshot
 from torch import Tensor
 
 from fedkd.config import Optimisation
@@ -149,9 +149,9 @@ def test_under_privacy_adi_needs_no_batchnorm_statistics_and_the_others_read_non
         ("co_boosting", {}, False),
     ):
         fed = built(name, **weights)
-        fed.setting.experiment.privacy.__dict__["unit"] = "record"
+        setting = protected(fed.setting)
         if refused:
             with pytest.raises(ConfigError, match=r"method\.bn is 1: BatchNorm statistics"):
-                fed.method.check(fed.setting)
+                fed.method.check(setting)
         else:
-            fed.method.check(fed.setting)
+            fed.method.check(setting)
