@@ -1,7 +1,8 @@
 """Knowledge in synthetic data: what makes a generated batch worth learning from.
 
 Chen et al. 2019, DAFL, arXiv:1904.01186; Yin et al. 2020, DeepInversion, arXiv:1912.08795; Zhang et
-al. 2022, DENSE, arXiv:2112.12371.
+al. 2022, DENSE, arXiv:2112.12371; Dai et al. 2024, Co-Boosting, arXiv:2402.15070; Zhu et al. 2021,
+FedGen, arXiv:2105.10056.
 """
 
 import math
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedkd.knowledge.checks import same_shape
+from fedkd.knowledge.checks import has_shape, same_batch, same_shape
 from fedkd.knowledge.label import jsd, kd
 
 
@@ -120,3 +121,46 @@ def disagreement(student: Tensor, teacher: Tensor) -> Tensor:
     divergence = kd(student, teacher, temperature=1.0)
     differ = student.argmax(dim=-1) != teacher.argmax(dim=-1)
     return torch.where(differ, -divergence, 0.0)
+
+
+def hard_cross_entropy(teacher: Tensor, y: Tensor) -> Tensor:
+    """(1 - p_y) * cross-entropy in nats, per sample: what is hard counts more (Co-Boosting).
+
+    The weight 1 - p_y is a constant: no gradient goes through it.
+
+    Args:
+        teacher: logits (N, C).
+        y: the labels that were aimed at, integers (N,).
+
+    Returns:
+        (N,), at least 0.
+
+    Raises:
+        ValueError: the shapes do not match.
+    """
+    has_shape((len(teacher),), y=y)
+    value = F.cross_entropy(teacher, y, reduction="none")
+    return (1 - (-value.detach()).exp()) * value
+
+
+def diversity(z: Tensor, x: Tensor) -> Tensor:
+    """exp(-mean over pairs of d(z_i, z_j) d(x_i, x_j)): unlike noise should give unlike samples.
+
+    d is the mean squared difference of latent vectors and the mean absolute difference of samples;
+    pairs are all N^2, each with itself too (FedGen, and FedFTG, Zhang et al. 2022,
+    arXiv:2203.09249).
+
+    Args:
+        z: latent vectors (N, L).
+        x: what was made of them (N, ...).
+
+    Returns:
+        A scalar in (0, 1].
+
+    Raises:
+        ValueError: the numbers of samples differ.
+    """
+    same_batch(z=z, x=x)
+    flat = x.flatten(1)
+    apart = (flat[:, None] - flat).abs().mean(dim=2)
+    return (-(z[:, None] - z).square().mean(dim=2) * apart).mean().exp()

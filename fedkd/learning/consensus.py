@@ -45,11 +45,25 @@ def average_confidence(logits: Tensor) -> Tensor:
     return torch.logsumexp(log_weights[:, :, None] + log_p, dim=0)
 
 
+def weighted(logits: Tensor, weights: Tensor) -> Tensor:
+    """(K, N, C) -> (N, C): the mean of logits in which teachers weigh (K,), not all 0."""
+    return (weights[:, None, None] * logits).sum(dim=0) / weights.sum()
+
+
+def class_weights(counts: Tensor) -> Tensor:
+    """Sample counts n (K, C), at least 0 -> weights w (K, C) with w_k^c = n_k^c / n^c.
+
+    FedGen, Zhu et al. 2021, arXiv:2105.10056, and FedFTG, Zhang et al. 2022, arXiv:2203.09249. A
+    class that nobody has seen is left to all alike.
+    """
+    total = counts.sum(dim=0)
+    return torch.where(total > 0, counts / total.clamp(min=1), 1 / len(counts))
+
+
 def by_class(logits: Tensor, counts: Tensor) -> Tensor:
     """(K, N, C) -> (N, C): a mean probability in which each class is left to who has seen it.
 
-    p_c = sum_k w_k^c p_k^c, renormalised, with w_k^c = n_k^c / n^c: the weights of FedGen, Zhu et
-    al. 2021, arXiv:2105.10056, and FedFTG, Zhang et al. 2022, arXiv:2203.09249.
+    p_c = sum_k w_k^c p_k^c, renormalised, with the `class_weights` w.
 
     Args:
         logits: of the teachers.
@@ -65,9 +79,7 @@ def by_class(logits: Tensor, counts: Tensor) -> Tensor:
     has_shape((logits.shape[0], logits.shape[2]), counts=counts)
     if (counts < 0).any():
         raise ValueError(f"counts of {counts.min().item():g}: expected at least 0 samples")
-    counts = counts.to(logits.dtype)
-    total = counts.sum(dim=0)
-    weights = torch.where(total > 0, counts / total.clamp(min=1), 1 / len(counts))
+    weights = class_weights(counts.to(logits.dtype))
     log_p = torch.log_softmax(logits, dim=2)
     # A class that a teacher has not seen weighs exp(-inf) = 0; log_softmax renormalises.
     return torch.log_softmax(torch.logsumexp(log_p + weights.log()[:, None, :], dim=0), dim=1)

@@ -11,6 +11,7 @@ from fedkd.config import Optimisation
 from fedkd.data.types import Dataset, Samples
 from fedkd.errors import ConfigError, FederationError
 from fedkd.knowledge import synthetic
+from fedkd.knowledge.label import kd
 from fedkd.learning import offline, optim
 from fedkd.learning.evaluate import evaluating
 from fedkd.learning.loop import OnEpoch
@@ -124,6 +125,17 @@ def synthesise(
     return Synthetic(best.contiguous(), y, tuple(losses))
 
 
+def draw_labels(counts: Tensor, size: int, rng: torch.Generator) -> Tensor:
+    """Labels (size,) by how many samples of each class there are, (C,); if none, any."""
+    shares = counts.double()
+    return torch.multinomial(
+        shares if shares.any() else torch.ones_like(shares),
+        size,
+        replacement=True,
+        generator=rng,
+    )
+
+
 def learn_from_pool(
     student: nn.Module,
     ensemble: Ensemble,
@@ -186,6 +198,15 @@ def dafl_objective(views: Views, *, activation: float = 0.1, entropy: float = 5.
         + activation * views.teachers.activation.mean()
         + entropy * synthetic.information_entropy(ensemble)
     )
+
+
+def co_boosting_objective(
+    views: Views, *, adversarial: float = 1.0, temperature: float = 3.0
+) -> Tensor:
+    """Cross-entropy of what is hard - KL(ensemble || student), Co-Boosting, arXiv:2402.15070."""
+    ensemble = views.ensemble
+    gap = kd(views.student, ensemble, temperature=temperature).mean()
+    return synthetic.hard_cross_entropy(ensemble, views.y).mean() - adversarial * gap
 
 
 def adi_objective(

@@ -68,7 +68,7 @@ def feature_width(model: nn.Module) -> int:
 
 
 def last_linear(model: nn.Module) -> nn.Linear:
-    """The model's last linear layer.
+    """The model's last linear layer: features in, and in a classifier logits out.
 
     Raises:
         ConfigError: there is none.

@@ -5,18 +5,17 @@ from typing import Literal
 
 from pydantic import Field
 
-from fedkd.config import Frozen, Optimisation
-from fedkd.errors import ConfigError
-from fedkd.exchange.codec import Expected
-from fedkd.exchange.messages import Broadcast, Tensors, Upload
+from fedkd.data.types import Samples
 from fedkd.knowledge import label
-from fedkd.learning.data_free import Synthetic, dense_objective, learn_from_pool, synthesise
+from fedkd.learning.consensus import Average
+from fedkd.learning.data_free import dense_objective, learn_from_pool
+from fedkd.learning.loop import OnEpoch
 from fedkd.learning.multi_teacher import Ensemble
-from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
-from fedkd.models.generators import build_generator
+from fedkd.methods.base import Card, ServerContext
+from fedkd.methods.one_shot import OneShot, PoolParams, Synthesis, synthesised
 
 
-class DenseParams(Frozen):
+class DenseParams(Synthesis, PoolParams):
     """DENSE's own parameters; the defaults are the paper's where it gives them.
 
     `bn` weighs the sum over a teacher's BatchNorm layers, averaged over teachers.
@@ -24,16 +23,6 @@ class DenseParams(Frozen):
 
     epochs: int = Field(default=40, ge=1)
     """Batches to synthesise; after each, the student passes once over all so far. Paper: 200."""
-    steps: int = Field(default=30, ge=1)
-    """Steps of the generator for one batch."""
-    batch_size: int = Field(default=256, ge=2)
-    """Synthetic samples in a batch."""
-    latent: int = Field(default=256, ge=1)
-    """The length of the generator's input."""
-    width: int = Field(default=64, ge=1)
-    """The generator's channels before its last layer, twice as many before those."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """Of the generator and its input."""
     bn: float = Field(default=1.0, ge=0)
     """The weight of the distance to the teachers' BatchNorm statistics."""
     adversarial: float = Field(default=1.0, ge=0)
@@ -48,7 +37,7 @@ class DenseParams(Frozen):
     """Of the student, by SGD with momentum 0.9."""
 
 
-class Dense(Method):
+class Dense(OneShot):
     """Clients send models once; a generator makes the data that distils them.
 
     Zhang et al. 2022, arXiv:2112.12371.
@@ -67,72 +56,23 @@ class Dense(Method):
     Params = DenseParams
     params: DenseParams
 
-    def check(self, setting: Setting) -> None:
-        if len(setting.shape) != 3:
-            raise ConfigError(
-                f"method 'dense' cannot generate inputs of shape {setting.shape}: expected images "
-                "(channels, height, width); for rows of features choose a method with a proxy set"
-            )
-        if setting.experiment.privacy.unit != "none" and self.params.bn > 0:
-            raise ConfigError(
-                f"method.bn is {self.params.bn:g}: BatchNorm statistics are facts about private "
-                "data that no noise covers, so under differential privacy expected 0"
-            )
-
-    def expects(self, setting: Setting, client: int) -> Expected:
-        return setting.model_specs(setting.experiment.client_model(client))
-
-    def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
-        ctx.train()
-        return ctx.model()
-
-    def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
-        teachers = list(ctx.load_teachers(uploads).values())
-        with Ensemble(teachers, threads=ctx.threads, average=self.params.average) as ensemble:
-            ctx.measure_ensemble(ensemble.answer)
-            with ctx.clock.phase("synthesise and distil", self.params.epochs) as advance:
-
-                def on_epoch(_epoch: int, loss: float) -> None:
-                    ctx.losses["distil"] = loss
-                    ctx.measure()
-                    advance()
-
-                ctx.generated = learn_from_pool(
-                    ctx.student,
-                    ensemble,
-                    lambda epoch: self._synthesise(ctx, ensemble, epoch),
-                    partial(label.kd, temperature=self.params.temperature),
-                    self._distillation,
-                    lambda epoch: ctx.rng(f"distillation-{epoch}"),
-                    on_epoch=on_epoch,
-                )
-        return Broadcast()
+    @property
+    def average(self) -> Average:
+        return self.params.average
 
     @property
-    def _distillation(self) -> Optimisation:
-        return Optimisation(
-            epochs=self.params.epochs,
-            batch_size=self.params.student_batch_size,
-            learning_rate=self.params.student_learning_rate,
-        )
+    def bn(self) -> float:
+        return self.params.bn
 
-    def _synthesise(self, ctx: ServerContext, ensemble: Ensemble, epoch: int) -> Synthetic:
-        generator = build_generator(
-            ctx.setting.shape,
-            latent=self.params.latent,
-            width=self.params.width,
-            classes=None,
-            generator=ctx.rng(f"generator-{epoch}"),
-        )
-        return synthesise(
-            generator,
-            ensemble,
+    def distil(self, ctx: ServerContext, ensemble: Ensemble, on_epoch: OnEpoch) -> Samples:
+        params = self.params
+        objective = partial(dense_objective, bn=params.bn, adversarial=params.adversarial)
+        return learn_from_pool(
             ctx.student,
-            partial(dense_objective, bn=self.params.bn, adversarial=self.params.adversarial),
-            classes=ctx.setting.classes,
-            steps=self.params.steps,
-            batch_size=self.params.batch_size,
-            latent=self.params.latent,
-            learning_rate=self.params.learning_rate,
-            rng=ctx.rng(f"synthesis-{epoch}"),
+            ensemble,
+            lambda epoch: synthesised(ctx, ensemble, objective, params, epoch),
+            partial(label.kd, temperature=params.temperature),
+            params.distillation,
+            lambda epoch: ctx.rng(f"distillation-{epoch}"),
+            on_epoch=on_epoch,
         )

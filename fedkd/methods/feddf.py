@@ -1,15 +1,32 @@
 """Ensemble distillation for model fusion."""
 
+from functools import partial
+
+import torch
 from pydantic import Field
 from torch import Tensor
 
 from fedkd.config import Frozen, ModelSpec, Optimisation
+from fedkd.data.types import Samples
 from fedkd.exchange.aggregation import average_models
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
+from fedkd.learning.data_free import dense_objective
 from fedkd.learning.multi_teacher import Ensemble
 from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.methods.label_loss import LabelLoss, label_loss
+from fedkd.methods.one_shot import Synthesis, check_images, check_statistics, synthesised
+
+
+class Generator(Synthesis):
+    """How inputs are made up where there is no proxy set."""
+
+    batches: int = Field(default=8, ge=1)
+    """Batches of a round, each by a fresh generator."""
+    bn: float = Field(default=1.0, ge=0)
+    """The weight of the distance to the teachers' BatchNorm statistics."""
+    adversarial: float = Field(default=1.0, ge=0)
+    """The weight of the disagreement between ensemble and student."""
 
 
 class FedDFParams(Frozen):
@@ -23,6 +40,8 @@ class FedDFParams(Frozen):
     """The distillation temperature."""
     loss: LabelLoss = "kd"
     """By which form of knowledge fused models learn: see docs/knowledge.md."""
+    generator: Generator = Generator()
+    """What makes up inputs without a `[data.public]`; with one it is not used."""
 
 
 class FedDF(Method):
@@ -33,19 +52,26 @@ class FedDF(Method):
     Clients of one architecture form a group; the fused model of a group starts from their average
     and goes back to them. A student whose architecture no client has, or who sees less than they,
     learns from the ensemble alone.
+
+    Without a proxy set, images are made up anew each round, by DENSE's generator and its loss
+    against the student: the paper takes those of a generator that it was given.
     """
 
     card = Card(
         paper="Lin et al. 2020, arXiv:2006.07242",
         sends="its model and its example count",
-        needs="a proxy set",
+        needs="a proxy set, or images",
         returns="the fused model of the client's architecture",
-        needs_public=True,
         privileged=True,
         counts=("example count",),
     )
     Params = FedDFParams
     params: FedDFParams
+
+    def check(self, setting: Setting) -> None:
+        if setting.public is None:
+            check_images(setting)
+            check_statistics(setting, "method.generator.bn", self.params.generator.bn)
 
     def expects(self, setting: Setting, client: int) -> Expected:
         return setting.model_and_count(client)
@@ -66,20 +92,40 @@ class FedDF(Method):
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         teachers = ctx.load_teachers(uploads)
+        own = _students_group(ctx.setting)
+        fused = [
+            (spec, ctx.student if spec == own else ctx.setting.build(spec, purpose="group"))
+            for spec in _groups(ctx.setting)
+        ]
+        for spec, model in fused:
+            model.load_state_dict(_average(ctx, spec, uploads))
         with Ensemble(list(teachers.values()), threads=ctx.threads) as ensemble:
+            inputs = self._inputs(ctx, ensemble)
             with ctx.clock.phase("ask the ensemble"):
-                targets = ensemble.answer(ctx.setting.proxy)
+                targets = ensemble.answer(inputs)
             ctx.measure_ensemble(ensemble.answer)
         loss = label_loss(self.params.loss, temperature=self.params.temperature)
-        own = _students_group(ctx.setting)
-        for spec in _groups(ctx.setting):
-            fused = ctx.student if spec == own else ctx.setting.build(spec, purpose="group")
-            fused.load_state_dict(_average(ctx, spec, uploads))
-            ctx.distil(ctx.setting.proxy, targets, loss, self.params.student, model=fused)
-            ctx.state.update(prefixed(f"group/{spec}", fused.state_dict()))
+        for spec, model in fused:
+            ctx.distil(inputs, targets, loss, self.params.student, model=model)
+            ctx.state.update(prefixed(f"group/{spec}", model.state_dict()))
         if own is None:
-            ctx.distil(ctx.setting.proxy, targets, loss, self.params.student)
+            ctx.distil(inputs, targets, loss, self.params.student)
         return _to_groups(ctx)
+
+    def _inputs(self, ctx: ServerContext, ensemble: Ensemble) -> Tensor:
+        """The proxy set; without one, images that the ensemble knows and the student does not."""
+        if ctx.setting.public is not None:
+            return ctx.setting.proxy
+        how = self.params.generator
+        objective = partial(dense_objective, bn=how.bn, adversarial=how.adversarial)
+        with ctx.clock.phase("synthesise", how.batches) as advance:
+            made = []
+            for number in range(1, how.batches + 1):
+                made.append(synthesised(ctx, ensemble, objective, how, number))
+                advance()
+        x, y = (torch.cat(parts) for parts in zip(*((m.x, m.y) for m in made), strict=True))
+        ctx.generated = Samples(x, y)
+        return x
 
 
 def _groups(setting: Setting) -> list[ModelSpec]:

@@ -1,4 +1,4 @@
-"""The generator of data-free distillation: latent vectors in, images in [0, 1] out."""
+"""The generators of data-free distillation: latent vectors in, images or features out."""
 
 import torch
 import torch.nn.functional as F
@@ -77,6 +77,42 @@ class ImageGenerator(nn.Module):
         x = F.leaky_relu(self.norm1(self.conv1(_double(x))), 0.2)
         x = F.leaky_relu(self.norm2(self.conv2(_double(x))), 0.2)
         return torch.sigmoid(self.conv3(x))[..., : self.height, : self.width]
+
+
+def build_feature_generator(
+    width: int, *, classes: int, latent: int, hidden: int, generator: torch.Generator
+) -> "FeatureGenerator":
+    """Build and initialise a generator of features, in training mode.
+
+    Args:
+        width: of the features, F.
+        classes: how many labels there are.
+        latent: length of the noise.
+        hidden: units of the hidden layer.
+        generator: determines the initial weights.
+    """
+    with torch_default(generator):
+        return FeatureGenerator(width, classes=classes, latent=latent, hidden=hidden)
+
+
+class FeatureGenerator(nn.Module):
+    """The generator of FedGen, from noise and a label to what enters a model's last layer.
+
+    Zhu et al. 2021, arXiv:2105.10056: a hidden layer with BatchNorm and ReLU, then a linear one.
+    """
+
+    def __init__(self, width: int, *, classes: int, latent: int, hidden: int) -> None:
+        super().__init__()
+        self.classes, self.latent = classes, latent
+        self.hidden = nn.Linear(latent + classes, hidden)
+        self.norm = nn.BatchNorm1d(hidden)
+        self.features = nn.Linear(hidden, width)
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        """Noise (N, latent), standard normal, and labels (N,) -> features (N, F)."""
+        known = F.one_hot(y, self.classes).to(z.dtype)
+        x: Tensor = self.features(F.relu(self.norm(self.hidden(torch.cat([z, known], dim=1)))))
+        return x
 
 
 def _double(x: Tensor) -> Tensor:

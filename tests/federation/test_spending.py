@@ -287,9 +287,29 @@ def test_dense_runs_under_record_without_its_batchnorm_loss(squares, tmp_path):
     assert summary["privacy"]["epsilon"] <= 8.0
 
 
+def test_fedftg_runs_under_record_and_pays_for_its_class_counts_once(squares, tmp_path):
+    small = {"iterations": 1, "student_steps": 1, "batch_size": 8, "latent": 4, "width": 4}
+    model = {"name": "mlp", "hidden": [8]}
+    changes = {
+        **NOISY,
+        "data.public": None,
+        "method": {"name": "fedftg", **small},
+        "clients.models": [model],
+        "student.model": model,
+    }
+    summary = simulate(tiny.experiment(squares, changes), tmp_path / "run", tiny.Quiet())
+    assert summary["privacy"]["epsilon"] <= 8.0
+    counts = [e for e in summary["released"] if e["field"] == "counts"]
+    assert {e["provenance"].split(":")[0]: e["times"] for e in counts} == {
+        "release": 4,
+        "post-processing of class counts, Laplace noise 10": 4,
+    }
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
+        ({"method.name": "fedgen", "clients.models": ["mlp"], "student.model": "mlp"}, "DP-SGD"),
         ({"method.name": "centralised"}, "pools the clients' private data"),
         ({"clients.models": ["dense-cnn"]}, "group"),
         ({"method.name": "fedmd", "privacy.unit": "client-votes"}, "use 'dsfl'"),

@@ -1,6 +1,7 @@
 """Each loss as its formula says, in slow loops over Python's complex numbers (see agreement.py)."""
 
 import cmath
+import math
 
 import numpy as np
 from agreement import Array
@@ -112,3 +113,21 @@ def disagreement(student: Array, teacher: Array) -> Array:
         ],
         dtype=np.complex128,
     )
+
+
+def diversity(z: Array, x: Array) -> complex:
+    pairs = [(i, j) for i in range(len(z)) for j in range(len(z))]
+    total = sum(
+        sum((z[i] - z[j]) ** 2)
+        / z.shape[1]
+        * sum(map(absolute, (x[i] - x[j]).flatten()))
+        / x[i].size
+        for i, j in pairs
+        if i != j
+    )
+    return cmath.exp(-total / len(pairs))
+
+
+def hard_cross_entropy(teacher: Array, y: list[int]) -> list[float]:
+    found = [probabilities(row)[label].real for row, label in zip(teacher, y, strict=True)]
+    return [-(1 - p) * math.log(p) for p in found]

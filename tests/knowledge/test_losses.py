@@ -37,6 +37,7 @@ CASES = [
     (synthetic.l2, oracles.l2, [(2, 3, 2, 2)]),
     (synthetic.total_variation, oracles.total_variation, [(2, 2, 4, 3)]),
     (bn_statistics, oracles.bn_statistics, [(3,)] * 4),
+    (synthetic.diversity, oracles.diversity, [(4, 3), (4, 2, 2, 1)]),
 ]
 
 
@@ -145,3 +146,21 @@ def test_bn_statistics_name_what_does_not_match() -> None:
         synthetic.bn_statistics([], [], [], [])
     with pytest.raises(ValueError, match=r"running_mean \(4,\)"):
         synthetic.bn_statistics([three], [three], [four], [three])
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32), y=st.lists(st.integers(0, 3), min_size=5, max_size=5))
+def test_what_is_hard_counts_more_and_its_weight_is_a_constant(seed: int, y: list[int]) -> None:
+    [logits] = fresh([(5, 4)], seed)
+    target = torch.tensor(y)
+    found = synthetic.hard_cross_entropy(logits, target)
+    assert found.tolist() == pytest.approx(oracles.hard_cross_entropy(logits.detach().numpy(), y))
+    (slope,) = torch.autograd.grad(found.sum(), logits)
+    p = logits.detach().softmax(dim=1)
+    wanted = (1 - p.gather(1, target[:, None])) * (p - torch.eye(4)[target])
+    torch.testing.assert_close(slope, wanted.to(slope.dtype))
+
+
+def test_diversity_refuses_other_numbers_of_samples() -> None:
+    with pytest.raises(ValueError, match="batches differ: z"):
+        synthetic.diversity(torch.zeros(3, 2), torch.zeros(4, 2))

@@ -215,6 +215,13 @@ def test_objectives_are_the_weighted_sums_that_they_say() -> None:
         data_free.adi_objective(seen, bn=2.0, competition=3.0, **prior),
         ce + 2 * bn + 3 * (1 - js).mean() + 0.5 * norms,
     )
+    own = p.gather(1, seen.y[:, None]).squeeze(1)
+    soft, answer = (mean / 3).softmax(1), (seen.student / 3).softmax(1)
+    away = 9 * (soft * (soft / answer).log()).sum(1).mean()
+    torch.testing.assert_close(
+        data_free.co_boosting_objective(seen, adversarial=2.0, temperature=3.0),
+        -((1 - own) * own.log()).mean() - 2 * away,
+    )
     sure = -p.amax(1).log().mean()
     balance = (p.mean(0) * p.mean(0).log()).sum()
     torch.testing.assert_close(

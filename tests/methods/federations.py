@@ -1,7 +1,7 @@
 """A federation without a network: hand-made contexts, tiny samples, small models."""
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -136,6 +136,13 @@ def federation(
     data = [samples(size, shape, seed) for seed, size in enumerate(sizes)]
     student = setting.build(experiment.student.model, purpose="student")
     return Federation(chosen, setting, data, samples(60, shape, 99), student)
+
+
+def protected(setting: Setting) -> Setting:
+    """The same setting under record-level differential privacy."""
+    privacy = config.Privacy(unit="record", epsilon=8.0)
+    experiment = setting.experiment.model_copy(update={"privacy": privacy})
+    return replace(setting, experiment=experiment)
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:

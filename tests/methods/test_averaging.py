@@ -1,5 +1,6 @@
 """FedAvg, FedProx and FedDF: what is averaged, with which weights, and where it starts."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from federations import (
     Federation,
     equal,
     federation,
+    protected,
     samples,
     snapshot,
     tensors,
@@ -20,8 +22,13 @@ from federations import (
 from torch import Tensor
 
 from fedkd.config import ModelSpec
+from fedkd.errors import ConfigError
+from fedkd.exchange.aggregation import average_models
 from fedkd.exchange.messages import Upload, group
 from fedkd.learning import evaluate
+from fedkd.learning.data_free import dense_objective, synthesise
+from fedkd.learning.multi_teacher import Ensemble
+from fedkd.models.generators import build_generator
 
 SIZES = (24, 16, 8)
 
@@ -156,3 +163,64 @@ def test_a_client_of_feddf_receives_the_model_of_its_own_architecture() -> None:
     for client, model in ((0, SMALL), (1, WIDE), (2, SMALL)):
         upload = group("model", tensors(fed.ask(client, 1, broadcast)))
         torch.testing.assert_close(upload, group("model", broadcast.to(name_of(model))))
+
+
+MADE = {"batches": 2, "steps": 3, "batch_size": 10, "latent": 8, "width": 4}
+
+
+def data_free(student: dict[str, Any] = SMALL, **generator: Any) -> Federation:
+    method = {"name": "feddf", "student": STAY, "generator": {**MADE, **generator}}
+    return federation(method, IMAGES, models=[SMALL, "dense-cnn"], student=student, public=None)
+
+
+def test_without_a_proxy_set_feddf_distils_on_images_made_against_the_averaged_student() -> None:
+    fed = data_free(bn=0.5, adversarial=2.0)
+    fed.method.check(fed.setting)
+    broadcast = fed.begin()
+    uploads = {c: fed.wire(c, fed.ask(c, 1, broadcast)) for c in range(3)}
+    average = fed.setting.build(fed.setting.experiment.student.model, purpose="group")
+    average.load_state_dict(
+        average_models(
+            [group("model", uploads[c]) for c in (0, 2)], [int(uploads[c]["count"]) for c in (0, 2)]
+        )
+    )
+    ctx = fed.server_context()
+    with Ensemble(list(ctx.load_teachers(uploads).values())) as ensemble:
+        second = synthesise(
+            build_generator(IMAGES, latent=8, width=4, generator=ctx.rng("generator-2")),
+            ensemble,
+            average,
+            partial(dense_objective, bn=0.5, adversarial=2.0),
+            classes=3,
+            steps=3,
+            batch_size=10,
+            latent=8,
+            learning_rate=1e-3,
+            rng=ctx.rng("synthesis-2"),
+        )
+    fed.method.server(ctx, uploads)
+    assert ctx.generated is not None
+    assert ctx.generated.x.shape == (20, *IMAGES)
+    assert torch.equal(ctx.generated.x[10:], second.x)
+    assert torch.equal(ctx.generated.y[10:], second.y)
+    assert ctx.losses["distil"] >= 0
+
+
+def test_with_a_proxy_set_nothing_is_made_up() -> None:
+    fed = feddf()
+    _, ctx = fed.round(1, fed.begin())
+    assert ctx.generated is None
+
+
+def test_without_a_proxy_set_feddf_needs_images_and_under_privacy_no_batchnorm_loss() -> None:
+    rows = federation({"name": "feddf"}, public=None)
+    with pytest.raises(ConfigError, match=r"method 'feddf' cannot generate inputs of shape \(5,\)"):
+        rows.method.check(rows.setting)
+    for bn in (1.0, 0.0):
+        fed = data_free(bn=bn)
+        fed.method.check(fed.setting)
+        if bn:
+            with pytest.raises(ConfigError, match=r"method\.generator\.bn is 1"):
+                fed.method.check(protected(fed.setting))
+        else:
+            fed.method.check(protected(fed.setting))

@@ -10,7 +10,7 @@ from torch import Tensor
 from fedkd.errors import ConfigError
 from fedkd.exchange.messages import Broadcast
 from fedkd.learning import evaluate
-from fedkd.methods import dense
+from fedkd.methods import one_shot
 from fedkd.models.generators import ImageGenerator, build_generator
 
 TINY = {"epochs": 3, "steps": 4, "batch_size": 12, "latent": 8, "width": 4}
@@ -80,7 +80,7 @@ def test_each_batch_has_a_fresh_generator_of_its_own_stream(
         starts.append(torch.cat([p.detach().clone().flatten() for p in net.parameters()]))
         return net
 
-    monkeypatch.setattr(dense, "build_generator", watched)
+    monkeypatch.setattr(one_shot, "build_generator", watched)
     fed = built()
     ctx = fed.server_context()
     fed.method.server(ctx, uploads(fed))

@@ -114,7 +114,7 @@ def test_what_averages_models_refuses_unlike_ones(
     assert "(mlp(hidden=[12]), mlp(hidden=[16]))" in found
 
 
-@pytest.mark.parametrize("name", ["fedmd", "dsfl", "feddf"])
+@pytest.mark.parametrize("name", ["fedmd", "dsfl", "fedproto"])
 def test_what_needs_a_proxy_set_says_how_to_add_one(name: str) -> None:
     message = f"method '{name}' needs a proxy set: add a section [data.public]"
     assert message in refusal(name, public=None)

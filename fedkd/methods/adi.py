@@ -1,0 +1,73 @@
+"""One-shot distillation by images made pixel by pixel."""
+
+import math
+from functools import partial
+
+from fedkd.data.types import Samples
+from fedkd.knowledge import label
+from fedkd.learning import adi
+from fedkd.learning.data_free import Synthetic, adi_objective, learn_from_pool, synthesise
+from fedkd.learning.loop import OnEpoch
+from fedkd.learning.multi_teacher import Ensemble
+from fedkd.methods.base import Card, ServerContext
+from fedkd.methods.one_shot import OneShot, PoolParams
+
+
+class ADIParams(adi.Params, PoolParams):
+    """ADI's own parameters, with the clients' ensemble in place of its teacher.
+
+    `bn` weighs the sum over a teacher's BatchNorm layers, averaged over teachers.
+    """
+
+
+class ADI(OneShot):
+    """Clients send models once; images are optimised pixel by pixel to suit their ensemble.
+
+    Yin et al. 2020, Adaptive DeepInversion, arXiv:1912.08795, with the mean of the clients' logits
+    in place of the teacher, as Zhang et al. 2022, DENSE, arXiv:2112.12371, have it for comparison
+    (Fed-ADI).
+
+    Each epoch adds a batch on which the student, as it is, disagrees with the ensemble.
+    """
+
+    card = Card(
+        paper="Yin et al. 2020, arXiv:1912.08795",
+        sends="its model, once",
+        needs="images; no data is shared",
+        returns="nothing",
+        one_shot=True,
+    )
+    Params = ADIParams
+    params: ADIParams
+
+    @property
+    def bn(self) -> float:
+        return self.params.bn
+
+    def distil(self, ctx: ServerContext, ensemble: Ensemble, on_epoch: OnEpoch) -> Samples:
+        params, shape = self.params, ctx.setting.shape
+        weights = params.model_dump(include={"bn", "total_variation", "l2", "competition"})
+
+        def make(epoch: int) -> Synthetic:
+            return synthesise(
+                adi.Pixels(shape),
+                ensemble,
+                ctx.student,
+                partial(adi_objective, **weights),
+                classes=ctx.setting.classes,
+                steps=params.steps,
+                batch_size=params.batch_size,
+                latent=math.prod(shape),
+                learning_rate=params.learning_rate,
+                rng=ctx.rng(f"synthesis-{epoch}"),
+            )
+
+        return learn_from_pool(
+            ctx.student,
+            ensemble,
+            make,
+            partial(label.kd, temperature=params.temperature),
+            params.distillation,
+            lambda epoch: ctx.rng(f"distillation-{epoch}"),
+            on_epoch=on_epoch,
+        )

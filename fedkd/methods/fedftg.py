@@ -1,0 +1,190 @@
+"""Federated averaging, fine-tuned on the server without data."""
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedkd.config import Frozen, Optimisation
+from fedkd.data.types import Samples
+from fedkd.exchange.aggregation import average_models
+from fedkd.exchange.codec import Expected
+from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
+from fedkd.knowledge import label, synthetic
+from fedkd.learning import optim
+from fedkd.learning.consensus import class_weights
+from fedkd.learning.data_free import draw_labels
+from fedkd.learning.evaluate import evaluating
+from fedkd.learning.loop import descend
+from fedkd.learning.multi_teacher import Ensemble
+from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.methods.one_shot import check_images
+from fedkd.models.generators import build_generator
+
+
+class FedFTGParams(Frozen):
+    """FedFTG's own parameters; the defaults are the authors'."""
+
+    iterations: int = Field(default=10, ge=1)
+    """Batches of a round."""
+    generator_steps: int = Field(default=1, ge=1)
+    """Steps of the generator on a batch of noise."""
+    student_steps: int = Field(default=5, ge=1)
+    """Steps of the student on what the generator then makes of it."""
+    batch_size: int = Field(default=50, ge=2)
+    """Synthetic samples in a batch."""
+    latent: int = Field(default=100, ge=1)
+    """The length of the generator's input."""
+    width: int = Field(default=64, ge=1)
+    """The generator's channels before its last layer, twice as many before those."""
+    learning_rate: float = Field(default=0.01, gt=0)
+    """Of the generator, by Adam."""
+    student_learning_rate: float = Field(default=0.01, gt=0)
+    """Of the student, by plain SGD. The authors' 0.1 is before a loss divided by the classes."""
+    decay: float = Field(default=0.998, gt=0, le=1)
+    """By what both rates are multiplied each round."""
+    classification: float = Field(default=1.0, ge=0)
+    """The weight of the labels that the generator aims at."""
+    diversity: float = Field(default=1.0, ge=0)
+    """The weight of unlike noise giving unlike samples."""
+
+
+class FedFTG(Method):
+    """Federated averaging, after which a generator's hard samples teach the average.
+
+    Zhang et al. 2022, arXiv:2203.09249.
+
+    The generator, kept from round to round, makes samples of labels drawn by the counts of all
+    clients, on which the average and the clients disagree; of a label's samples a client has the
+    say by its share n_k^c / n^c of that class.
+    """
+
+    card = Card(
+        paper="Zhang et al. 2022, arXiv:2203.09249",
+        sends="its model and its class counts",
+        needs="equal models at all clients and the server; images",
+        returns="the averaged model, fine-tuned",
+        unlike_models=False,
+        counts=("class counts",),
+    )
+    Params = FedFTGParams
+    params: FedFTGParams
+
+    def check(self, setting: Setting) -> None:
+        check_images(setting)
+
+    def expects(self, setting: Setting, client: int) -> Expected:
+        models = setting.model_specs(setting.experiment.client_model(client))
+        return {**models, "counts": setting.class_counts}
+
+    def begin(self, ctx: ServerContext) -> Broadcast:
+        return Broadcast(common=prefixed("model", ctx.student.state_dict()))
+
+    def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
+        received = group("model", broadcast)
+        ctx.teacher.load_state_dict(received)
+        ctx.train(anchor=received)
+        return ctx.model().with_values({"counts": ctx.class_counts()})
+
+    def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
+        counts = torch.stack([upload["counts"] for upload in uploads.values()])
+        models = [group("model", upload) for upload in uploads.values()]
+        # Under DP counts are noisy, and may all be 0.
+        ctx.student.load_state_dict(average_models(models, counts.sum(dim=1).clamp(min=1).tolist()))
+        with Ensemble(list(ctx.load_teachers(uploads).values()), threads=ctx.threads) as ensemble:
+            ctx.measure_ensemble(ensemble.answer)
+            self._fine_tune(ctx, ensemble, counts)
+        return self.begin(ctx)
+
+    def _fine_tune(self, ctx: ServerContext, ensemble: Ensemble, counts: Tensor) -> None:
+        params, rng, generator = self.params, ctx.rng("synthesis"), self._generator(ctx)
+        weights, total = class_weights(counts.float()), counts.sum(dim=0)
+        making = self._rate(ctx, params.learning_rate, "adam")
+        learning = self._rate(ctx, params.student_learning_rate, "sgd")
+        maker = optim.build(generator.parameters(), making)
+        learner = optim.build(ctx.student.parameters(), learning)
+        with ctx.clock.phase("synthesise and distil", params.iterations) as advance:
+            for _ in range(params.iterations):
+                y = draw_labels(total, params.batch_size, rng)
+                z = torch.randn(params.batch_size, params.latent, generator=rng)
+                loss = partial(self._aim, generator, ensemble, ctx.student, z, y, weights[:, y])
+                for _ in range(params.generator_steps):
+                    descend(maker, loss, making, 0.0)
+                with evaluating(generator), torch.no_grad():
+                    x = generator(z, y).contiguous()
+                loss = partial(_lesson, ctx.student, x, ensemble.logits(x), weights[:, y])
+                ctx.student.train()
+                for _ in range(params.student_steps):
+                    ctx.losses["distil"] = descend(learner, loss, learning, 0.0)
+                ctx.student.eval()
+                advance()
+        ctx.generated = Samples(x, y)
+        ctx.state.update(prefixed("generator", generator.state_dict()))
+
+    def _generator(self, ctx: ServerContext) -> nn.Module:
+        """The generator as the last round left it, or fresh."""
+        generator = build_generator(
+            ctx.setting.shape,
+            latent=self.params.latent,
+            width=self.params.width,
+            classes=ctx.setting.classes,
+            generator=ctx.rng("generator"),
+        )
+        if kept := group("generator", ctx.state):
+            generator.load_state_dict(kept)
+        return generator
+
+    def _rate(self, ctx: ServerContext, rate: float, optimiser: str) -> Optimisation:
+        decayed = rate * self.params.decay ** (ctx.round - 1)
+        table = {"optimiser": optimiser, "learning_rate": decayed, "momentum": 0.0}
+        return Optimisation.model_validate(table)
+
+    def _aim(
+        self,
+        generator: nn.Module,
+        ensemble: Ensemble,
+        student: nn.Module,
+        z: Tensor,
+        y: Tensor,
+        weights: Tensor,
+    ) -> Tensor:
+        """What a step of the generator minimises; gradients go through clients and student."""
+        generator.train()
+        x = generator(z, y)
+        teachers = ensemble.observe(x).logits
+        with evaluating(student):
+            hard = discrepancy(student(x), teachers, weights)
+        right = classification(teachers, y, weights)
+        return (
+            self.params.classification * right.mean()
+            - hard.mean()
+            + self.params.diversity * synthetic.diversity(z, x)
+        )
+
+
+def discrepancy(student: Tensor, teachers: Tensor, weights: Tensor) -> Tensor:
+    """sum_k w_k KL(teacher k || student) in nats, per sample; gradients reach all.
+
+    Args:
+        student: logits (N, C).
+        teachers: logits (K, N, C).
+        weights: what each teacher's word weighs for each sample, (K, N).
+
+    Returns:
+        (N,), at least 0.
+    """
+    each = [label.kd(student, teacher, temperature=1.0) for teacher in teachers]
+    return (weights * torch.stack(each)).sum(dim=0)
+
+
+def classification(teachers: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+    """sum_k w_k cross-entropy of teacher k with the labels (N,), per sample; as `discrepancy`."""
+    each = [F.cross_entropy(teacher, y, reduction="none") for teacher in teachers]
+    return (weights * torch.stack(each)).sum(dim=0)
+
+
+def _lesson(student: nn.Module, x: Tensor, teachers: Tensor, weights: Tensor) -> Tensor:
+    """What a step of the student minimises, on images as they are."""
+    return discrepancy(student(x), teachers, weights).mean()

@@ -1,0 +1,224 @@
+"""Federated averaging with a generator of features that clients learn from too."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedkd.config import Frozen, Optimisation
+from fedkd.errors import ConfigError
+from fedkd.exchange.aggregation import average_models
+from fedkd.exchange.codec import Expected
+from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
+from fedkd.knowledge import label, synthetic
+from fedkd.learning import optim
+from fedkd.learning.consensus import class_weights
+from fedkd.learning.data_free import draw_labels
+from fedkd.learning.loop import descend
+from fedkd.learning.observe import last_linear
+from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.models.generators import FeatureGenerator, build_feature_generator
+
+
+class FedGenParams(Frozen):
+    """FedGen's own parameters; the defaults are the authors' for MNIST."""
+
+    steps: int = Field(default=50, ge=1)
+    """Steps of the generator in a round."""
+    batch_size: int = Field(default=32, ge=2)
+    """Features in a batch of the generator."""
+    latent: int = Field(default=32, ge=1)
+    """The length of the generator's noise."""
+    hidden: int = Field(default=256, ge=1)
+    """Units of the generator's hidden layer."""
+    learning_rate: float = Field(default=3e-4, gt=0)
+    """Of the generator, by Adam."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Of the generator's weights."""
+    diversity: float = Field(default=1.0, ge=0)
+    """The weight of unlike noise giving unlike features."""
+    classification: float = Field(default=10.0, ge=0)
+    """The clients' weight of being right on generated features."""
+    distillation: float = Field(default=10.0, ge=0)
+    """The clients' weight of saying on data what they say on features of its labels."""
+    decay: float = Field(default=0.98, gt=0, le=1)
+    """By what both weights, and the generator's rate, are multiplied each round."""
+
+
+class FedGen(Method):
+    """Federated averaging in which a generator of features carries what all clients know.
+
+    Zhu et al. 2021, arXiv:2105.10056.
+
+    On the server a generator learns features, from noise and a label, for which the clients' last
+    layers give that label; of a label a client has the say by its share n_k^c / n^c of the class.
+    From the second round on clients learn from the generator beside their own data.
+    """
+
+    card = Card(
+        paper="Zhu et al. 2021, arXiv:2105.10056",
+        sends="its model and its class counts",
+        needs="equal models, whose last layer is linear, at all clients and the server",
+        returns="the averaged model, the generator, and the class counts of all",
+        unlike_models=False,
+        counts=("class counts",),
+        no_dp="clients learn from generated features beside their records, by a loss that DP-SGD "
+        "does not cover",
+    )
+    Params = FedGenParams
+    params: FedGenParams
+
+    def check(self, setting: Setting) -> None:
+        spec = setting.experiment.student.model
+        layer = last_linear(setting.build(spec, purpose="specification"))
+        if layer.out_features != setting.classes:
+            raise ConfigError(
+                f"student.model is {str(spec)!r}, whose last linear layer has "
+                f"{layer.out_features} outputs: method 'fedgen' feeds features to the layer that "
+                f"makes the logits, so expected {setting.classes}"
+            )
+
+    def expects(self, setting: Setting, client: int) -> Expected:
+        models = setting.model_specs(setting.experiment.client_model(client))
+        return {**models, "counts": setting.class_counts}
+
+    def begin(self, ctx: ServerContext) -> Broadcast:
+        return Broadcast(common=prefixed("model", ctx.student.state_dict()))
+
+    def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
+        received = group("model", broadcast)
+        ctx.teacher.load_state_dict(received)
+        if known := group("generator", broadcast):
+            decay = self.params.decay ** (ctx.round - 1)
+            loss = partial(
+                client_loss,
+                generator=self._generator(ctx, known).eval(),
+                counts=broadcast["counts"],
+                classification=decay * self.params.classification,
+                distillation=decay * self.params.distillation,
+                rng=ctx.rng("features"),
+            )
+            ctx.fit(ctx.teacher, (ctx.data.x, ctx.data.y), loss)
+        else:
+            ctx.train(anchor=received)
+        return ctx.model().with_values({"counts": ctx.class_counts()})
+
+    def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
+        counts = torch.stack([upload["counts"] for upload in uploads.values()])
+        models = [group("model", upload) for upload in uploads.values()]
+        ctx.student.load_state_dict(average_models(models, counts.sum(dim=1).tolist()))
+        generator = self._generator(ctx, group("generator", ctx.state))
+        heads = [last_linear(model) for model in ctx.load_teachers(uploads).values()]
+        self._improve(ctx, generator, heads, counts)
+        state = prefixed("generator", generator.state_dict())
+        ctx.state.update(state)
+        common = {**self.begin(ctx).common, **state, "counts": counts.sum(dim=0)}
+        return Broadcast(common=common)
+
+    def _generator(self, ctx: ClientContext | ServerContext, state: Tensors) -> FeatureGenerator:
+        """The generator with this state; fresh where there is none."""
+        params, setting = self.params, ctx.setting
+        generator = build_feature_generator(
+            setting.feature_width(0),
+            classes=setting.classes,
+            latent=params.latent,
+            hidden=params.hidden,
+            generator=ctx.rng("generator"),
+        )
+        if state:
+            generator.load_state_dict(state)
+        return generator
+
+    def _improve(
+        self,
+        ctx: ServerContext,
+        generator: FeatureGenerator,
+        heads: Sequence[nn.Linear],
+        counts: Tensor,
+    ) -> None:
+        params, rng = self.params, ctx.rng("features")
+        weights, total = class_weights(counts.float()), counts.sum(dim=0)
+        how = Optimisation(
+            optimiser="adam",
+            learning_rate=params.learning_rate * params.decay ** (ctx.round - 1),
+            weight_decay=params.weight_decay,
+        )
+        optimiser = optim.build(generator.parameters(), how)
+        generator.train()
+        with ctx.clock.phase("train the generator", params.steps) as advance:
+            for _ in range(params.steps):
+                y = draw_labels(total, params.batch_size, rng)
+                z = torch.randn(params.batch_size, params.latent, generator=rng)
+                loss = partial(
+                    generator_loss, generator, heads, z, y, weights[:, y], params.diversity
+                )
+                ctx.losses["generator"] = descend(optimiser, loss, how, 0.0)
+                advance()
+        generator.eval()
+
+
+def generator_loss(
+    generator: FeatureGenerator,
+    heads: Sequence[nn.Linear],
+    z: Tensor,
+    y: Tensor,
+    weights: Tensor,
+    diversity: float,
+) -> Tensor:
+    """Mean of sum_k w_k cross-entropy of head k with y, plus weighted diversity; in nats.
+
+    Args:
+        generator: makes features (N, F).
+        heads: the last layers of K clients.
+        z: noise (N, L).
+        y: labels (N,).
+        weights: what each client's word weighs for each of them, (K, N).
+        diversity: the weight of `synthetic.diversity`.
+    """
+    features = generator(z, y)
+    each = [F.cross_entropy(head(features), y, reduction="none") for head in heads]
+    right = (weights * torch.stack(each)).sum(dim=0).mean()
+    return right + diversity * synthetic.diversity(z, features)
+
+
+def client_loss(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    generator: FeatureGenerator,
+    counts: Tensor,
+    classification: float,
+    distillation: float,
+    rng: torch.Generator,
+) -> Tensor:
+    """Cross-entropy on data + on generated features + KL between what the model says of both.
+
+    Args:
+        model: the client's.
+        x: its records (N, *shape).
+        y: their labels (N,).
+        generator: in evaluation mode; it gets no gradient.
+        counts: of all clients' samples by class, (C,): labels of features are drawn by it.
+        classification: the weight of cross-entropy on as many features of drawn labels.
+        distillation: the weight of KL(features of y || x), a mean over records; what the model says
+            of the features is a constant there.
+        rng: the source of noise, which is normal, and of labels.
+
+    Returns:
+        A scalar, in nats.
+    """
+    head, logits = last_linear(model), model(x)
+    drawn = draw_labels(counts, len(y), rng)
+    z = torch.randn(2 * len(y), generator.latent, generator=rng)
+    with torch.no_grad():
+        same, others = generator(z, torch.cat([y, drawn])).split(len(y))
+        told = head(same)
+    return (
+        F.cross_entropy(logits, y)
+        + classification * F.cross_entropy(head(others), drawn)
+        + distillation * label.kd(logits, told, temperature=1.0).mean()
+    )
