@@ -4,15 +4,18 @@ Yin et al. 2020, arXiv:1912.08795.
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedkd.config import Frozen
+from fedkd.config import Frozen, Optimisation
+from fedkd.data.types import Samples
 from fedkd.knowledge import label
-from fedkd.learning.data_free import Synthetic, adi_objective, learn_from_pool, synthesise
+from fedkd.learning import objectives
+from fedkd.learning.data_free import Synthetic, learn_from_pool, synthesise
 from fedkd.learning.lesson import Lesson
 from fedkd.learning.loop import OnEpoch
 from fedkd.learning.multi_teacher import Ensemble
@@ -55,35 +58,76 @@ class Pixels(nn.Module):
         return torch.sigmoid(z).reshape(len(z), *self.shape)
 
 
-def learn(lesson: Lesson, params: Params) -> nn.Module:
-    """The way `adi`: each epoch a batch against the student as it is, then a pass over all."""
-    student, shape = lesson.student(), lesson.data.shape
+def train(
+    student: nn.Module,
+    ensemble: Ensemble,
+    params: Params,
+    optimisation: Optimisation,
+    rng: Callable[[str], torch.Generator],
+    *,
+    shape: tuple[int, ...],
+    classes: int,
+    on_epoch: OnEpoch | None = None,
+) -> Samples:
+    """Each epoch a batch of images against the student as it is, then a pass over all so far.
+
+    Args:
+        student: fitted to the ensemble's answers in place.
+        ensemble: the teacher or teachers.
+        params: of the images and of distillation.
+        optimisation: of the student; `epochs` is the number of batches.
+        rng: the source of an epoch's draws, by purpose.
+        shape: of one image, (channels, height, width).
+        classes: labels are drawn from 0 to classes - 1.
+        on_epoch: see `loop.fit`.
+
+    Returns:
+        The images, with the labels that were aimed at.
+
+    Raises:
+        FederationError: the objective or the student's loss is no longer finite.
+    """
     weights = params.model_dump(include={"bn", "total_variation", "l2", "competition"})
+
+    def make(epoch: int) -> Synthetic:
+        return synthesise(
+            Pixels(shape),
+            ensemble,
+            student,
+            partial(objectives.adi, **weights),
+            classes=classes,
+            steps=params.steps,
+            batch_size=params.batch_size,
+            latent=math.prod(shape),
+            learning_rate=params.learning_rate,
+            rng=rng(f"synthesis {epoch}"),
+        )
+
+    return learn_from_pool(
+        student,
+        ensemble,
+        make,
+        partial(label.kd, temperature=params.temperature),
+        optimisation,
+        lambda epoch: rng(f"distillation {epoch}"),
+        on_epoch=on_epoch,
+    )
+
+
+def learn(lesson: Lesson, params: Params) -> nn.Module:
+    """The way `adi`."""
+    student, data = lesson.student(), lesson.data
 
     def teach(on_epoch: OnEpoch) -> None:
         with Ensemble(lesson.teachers) as ensemble:
-
-            def make(epoch: int) -> Synthetic:
-                return synthesise(
-                    Pixels(shape),
-                    ensemble,
-                    student,
-                    partial(adi_objective, **weights),
-                    classes=lesson.data.classes,
-                    steps=params.steps,
-                    batch_size=params.batch_size,
-                    latent=math.prod(shape),
-                    learning_rate=params.learning_rate,
-                    rng=lesson.stream(f"synthesis {epoch}"),
-                )
-
-            learn_from_pool(
+            train(
                 student,
                 ensemble,
-                make,
-                partial(label.kd, temperature=params.temperature),
+                params,
                 lesson.training,
-                lambda epoch: lesson.stream(f"distillation {epoch}"),
+                lesson.stream,
+                shape=data.shape,
+                classes=data.classes,
                 on_epoch=on_epoch,
             )
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from fedkd.config import Frozen, Optimisation
 from fedkd.errors import FederationError
 from fedkd.knowledge import label
-from fedkd.learning import optim
-from fedkd.learning.data_free import Objective, Views, dafl_objective
+from fedkd.learning import objectives, optim
+from fedkd.learning.data_free import Objective, Views
 from fedkd.learning.evaluate import evaluating
 from fedkd.learning.lesson import Lesson
 from fedkd.learning.loop import OnEpoch, descend, epochs
@@ -68,7 +68,7 @@ def train(
         student: trained in place; it ends in evaluation mode.
         ensemble: the teacher or teachers.
         generator_net: called with z (N, latent) and labels (N,); trained in place.
-        objective: what the generator minimises, such as `dafl_objective`.
+        objective: what the generator minimises, such as `objectives.dafl`.
         loss: what the student minimises, of its logits and the ensemble's; see `offline.Loss`.
         optimisation: of the student; an epoch is `steps` batches.
         rng: the source of z and the labels.
@@ -131,7 +131,7 @@ def learn(lesson: Lesson, params: Params) -> nn.Module:
                 student,
                 ensemble,
                 maker,
-                partial(dafl_objective, activation=params.activation, entropy=params.entropy),
+                partial(objectives.dafl, activation=params.activation, entropy=params.entropy),
                 partial(label.kd, temperature=params.temperature),
                 how,
                 lesson.stream("synthesis"),

@@ -4,14 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedkd.config import Optimisation
 from fedkd.data.types import Dataset, Samples
 from fedkd.errors import ConfigError, FederationError
-from fedkd.knowledge import synthetic
-from fedkd.knowledge.label import kd
 from fedkd.learning import offline, optim
 from fedkd.learning.evaluate import evaluating
 from fedkd.learning.loop import OnEpoch
@@ -87,7 +84,7 @@ def synthesise(
         generator_net: called with z (N, latent) and labels (N,); trained in place.
         ensemble: the teachers.
         student: what the objective compares the teachers with.
-        objective: such as `dense_objective`, its weights bound by `functools.partial`.
+        objective: such as `objectives.dense`, its weights bound by `functools.partial`.
         classes: labels are drawn from 0 to classes - 1.
         steps: how many, at least 1.
         batch_size: N, at least 2.
@@ -178,51 +175,3 @@ def learn_from_pool(
         if on_epoch is not None:
             on_epoch(epoch, value)
     return Samples(pool, torch.cat([batch.y for batch in batches]))
-
-
-def dense_objective(views: Views, *, bn: float = 1.0, adversarial: float = 1.0) -> Tensor:
-    """Cross-entropy + BatchNorm statistics + disagreement with the student, DENSE."""
-    ensemble = views.ensemble
-    return (
-        F.cross_entropy(ensemble, views.y)
-        + bn * views.teachers.bn.mean()
-        + adversarial * synthetic.disagreement(views.student, ensemble).mean()
-    )
-
-
-def dafl_objective(views: Views, *, activation: float = 0.1, entropy: float = 5.0) -> Tensor:
-    """One-hot + activation + entropy losses, DAFL, arXiv:1904.01186; labels are unused."""
-    ensemble = views.ensemble
-    return (
-        synthetic.one_hot(ensemble).mean()
-        + activation * views.teachers.activation.mean()
-        + entropy * synthetic.information_entropy(ensemble)
-    )
-
-
-def co_boosting_objective(
-    views: Views, *, adversarial: float = 1.0, temperature: float = 3.0
-) -> Tensor:
-    """Cross-entropy of what is hard - KL(ensemble || student), Co-Boosting, arXiv:2402.15070."""
-    ensemble = views.ensemble
-    gap = kd(views.student, ensemble, temperature=temperature).mean()
-    return synthetic.hard_cross_entropy(ensemble, views.y).mean() - adversarial * gap
-
-
-def adi_objective(
-    views: Views,
-    *,
-    bn: float = 1.0,
-    total_variation: float = 2.5e-5,
-    l2: float = 3e-8,
-    competition: float = 0.2,
-) -> Tensor:
-    """Cross-entropy + BatchNorm statistics + image priors + competition, ADI, arXiv:1912.08795."""
-    ensemble = views.ensemble
-    return (
-        F.cross_entropy(ensemble, views.y)
-        + bn * views.teachers.bn.mean()
-        + total_variation * synthetic.total_variation(views.x).mean()
-        + l2 * synthetic.l2(views.x).mean()
-        + competition * synthetic.competition(views.student, ensemble).mean()
-    )

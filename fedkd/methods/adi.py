@@ -1,12 +1,7 @@
 """One-shot distillation by images made pixel by pixel."""
 
-import math
-from functools import partial
-
 from fedkd.data.types import Samples
-from fedkd.knowledge import label
 from fedkd.learning import adi
-from fedkd.learning.data_free import Synthetic, adi_objective, learn_from_pool, synthesise
 from fedkd.learning.loop import OnEpoch
 from fedkd.learning.multi_teacher import Ensemble
 from fedkd.methods.base import Card, ServerContext
@@ -45,29 +40,13 @@ class ADI(OneShot):
         return self.params.bn
 
     def distil(self, ctx: ServerContext, ensemble: Ensemble, on_epoch: OnEpoch) -> Samples:
-        params, shape = self.params, ctx.setting.shape
-        weights = params.model_dump(include={"bn", "total_variation", "l2", "competition"})
-
-        def make(epoch: int) -> Synthetic:
-            return synthesise(
-                adi.Pixels(shape),
-                ensemble,
-                ctx.student,
-                partial(adi_objective, **weights),
-                classes=ctx.setting.classes,
-                steps=params.steps,
-                batch_size=params.batch_size,
-                latent=math.prod(shape),
-                learning_rate=params.learning_rate,
-                rng=ctx.rng(f"synthesis-{epoch}"),
-            )
-
-        return learn_from_pool(
+        return adi.train(
             ctx.student,
             ensemble,
-            make,
-            partial(label.kd, temperature=params.temperature),
-            params.distillation,
-            lambda epoch: ctx.rng(f"distillation-{epoch}"),
+            self.params,
+            self.params.distillation,
+            ctx.rng,
+            shape=ctx.setting.shape,
+            classes=ctx.setting.classes,
             on_epoch=on_epoch,
         )

@@ -71,7 +71,7 @@ class Analytic(Method):
                 f"method.components is {wanted}, and there is no proxy set to find them on: add a "
                 "section [data.public], or leave it out"
             )
-        most = min(len(setting.public) - 1, setting.student_width)
+        most = min(len(setting.public) - 1, setting.feature_width(setting.experiment.student.model))
         if wanted > most:
             raise ConfigError(
                 f"method.components is {wanted}: expected at most {most}, the features' width "
@@ -143,7 +143,8 @@ class Analytic(Method):
 
     def _width(self, setting: Setting) -> int:
         """Of the sums: features or components, and the constant."""
-        return 1 + (self.params.components or setting.student_width)
+        width = setting.feature_width(setting.experiment.student.model)
+        return 1 + (self.params.components or width)
 
 
 def _basis(tensors: Tensors) -> Basis | None:

@@ -7,8 +7,7 @@ from pydantic import Field
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
 from fedkd.knowledge import label
-from fedkd.learning import co_boosting
-from fedkd.learning.data_free import co_boosting_objective
+from fedkd.learning import co_boosting, objectives
 from fedkd.learning.loop import OnEpoch
 from fedkd.learning.multi_teacher import Ensemble
 from fedkd.methods.base import Card, ServerContext
@@ -68,7 +67,7 @@ class CoBoosting(OneShot):
     def distil(self, ctx: ServerContext, ensemble: Ensemble, on_epoch: OnEpoch) -> Samples:
         params = self.params
         objective = partial(
-            co_boosting_objective,
+            objectives.co_boosting,
             adversarial=params.adversarial,
             temperature=params.adversarial_temperature,
         )

@@ -8,8 +8,7 @@ from pydantic import Field
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
 from fedkd.knowledge import label
-from fedkd.learning import dafl
-from fedkd.learning.data_free import dafl_objective
+from fedkd.learning import dafl, objectives
 from fedkd.learning.loop import OnEpoch
 from fedkd.learning.multi_teacher import Ensemble
 from fedkd.methods.base import Card, ServerContext
@@ -59,7 +58,7 @@ class DAFL(OneShot):
             ctx.student,
             ensemble,
             generator,
-            partial(dafl_objective, activation=params.activation, entropy=params.entropy),
+            partial(objectives.dafl, activation=params.activation, entropy=params.entropy),
             partial(label.kd, temperature=params.temperature),
             Optimisation(
                 epochs=params.epochs,

@@ -7,8 +7,9 @@ from pydantic import Field
 
 from fedkd.data.types import Samples
 from fedkd.knowledge import label
+from fedkd.learning import objectives
 from fedkd.learning.consensus import Average
-from fedkd.learning.data_free import dense_objective, learn_from_pool
+from fedkd.learning.data_free import learn_from_pool
 from fedkd.learning.loop import OnEpoch
 from fedkd.learning.multi_teacher import Ensemble
 from fedkd.methods.base import Card, ServerContext
@@ -66,7 +67,7 @@ class Dense(OneShot):
 
     def distil(self, ctx: ServerContext, ensemble: Ensemble, on_epoch: OnEpoch) -> Samples:
         params = self.params
-        objective = partial(dense_objective, bn=params.bn, adversarial=params.adversarial)
+        objective = partial(objectives.dense, bn=params.bn, adversarial=params.adversarial)
         return learn_from_pool(
             ctx.student,
             ensemble,

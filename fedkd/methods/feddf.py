@@ -11,7 +11,7 @@ from fedkd.data.types import Samples
 from fedkd.exchange.aggregation import average_models
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
-from fedkd.learning.data_free import dense_objective
+from fedkd.learning import objectives
 from fedkd.learning.multi_teacher import Ensemble
 from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.methods.label_loss import LabelLoss, label_loss
@@ -117,7 +117,7 @@ class FedDF(Method):
         if ctx.setting.public is not None:
             return ctx.setting.proxy
         how = self.params.generator
-        objective = partial(dense_objective, bn=how.bn, adversarial=how.adversarial)
+        objective = partial(objectives.dense, bn=how.bn, adversarial=how.adversarial)
         with ctx.clock.phase("synthesise", how.batches) as advance:
             made = []
             for number in range(1, how.batches + 1):

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -13,10 +12,10 @@ from fedkd.errors import ConfigError
 from fedkd.exchange.aggregation import average_models
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
-from fedkd.knowledge import label, synthetic
 from fedkd.learning import optim
 from fedkd.learning.consensus import class_weights
 from fedkd.learning.data_free import draw_labels
+from fedkd.learning.generated_features import client_loss, generator_loss
 from fedkd.learning.loop import descend
 from fedkd.learning.observe import last_linear
 from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
@@ -122,7 +121,7 @@ class FedGen(Method):
         """The generator with this state; fresh where there is none."""
         params, setting = self.params, ctx.setting
         generator = build_feature_generator(
-            setting.feature_width(0),
+            setting.feature_width(setting.experiment.student.model),
             classes=setting.classes,
             latent=params.latent,
             hidden=params.hidden,
@@ -158,67 +157,3 @@ class FedGen(Method):
                 ctx.losses["generator"] = descend(optimiser, loss, how, 0.0)
                 advance()
         generator.eval()
-
-
-def generator_loss(
-    generator: FeatureGenerator,
-    heads: Sequence[nn.Linear],
-    z: Tensor,
-    y: Tensor,
-    weights: Tensor,
-    diversity: float,
-) -> Tensor:
-    """Mean of sum_k w_k cross-entropy of head k with y, plus weighted diversity; in nats.
-
-    Args:
-        generator: makes features (N, F).
-        heads: the last layers of K clients.
-        z: noise (N, L).
-        y: labels (N,).
-        weights: what each client's word weighs for each of them, (K, N).
-        diversity: the weight of `synthetic.diversity`.
-    """
-    features = generator(z, y)
-    each = [F.cross_entropy(head(features), y, reduction="none") for head in heads]
-    right = (weights * torch.stack(each)).sum(dim=0).mean()
-    return right + diversity * synthetic.diversity(z, features)
-
-
-def client_loss(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    *,
-    generator: FeatureGenerator,
-    counts: Tensor,
-    classification: float,
-    distillation: float,
-    rng: torch.Generator,
-) -> Tensor:
-    """Cross-entropy on data + on generated features + KL between what the model says of both.
-
-    Args:
-        model: the client's.
-        x: its records (N, *shape).
-        y: their labels (N,).
-        generator: in evaluation mode; it gets no gradient.
-        counts: of all clients' samples by class, (C,): labels of features are drawn by it.
-        classification: the weight of cross-entropy on as many features of drawn labels.
-        distillation: the weight of KL(features of y || x), a mean over records; what the model says
-            of the features is a constant there.
-        rng: the source of noise, which is normal, and of labels.
-
-    Returns:
-        A scalar, in nats.
-    """
-    head, logits = last_linear(model), model(x)
-    drawn = draw_labels(counts, len(y), rng)
-    z = torch.randn(2 * len(y), generator.latent, generator=rng)
-    with torch.no_grad():
-        same, others = generator(z, torch.cat([y, drawn])).split(len(y))
-        told = head(same)
-    return (
-        F.cross_entropy(logits, y)
-        + classification * F.cross_entropy(head(others), drawn)
-        + distillation * label.kd(logits, told, temperature=1.0).mean()
-    )

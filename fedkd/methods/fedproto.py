@@ -14,7 +14,7 @@ from fedkd.exchange.codec import Expected, TensorSpec, half
 from fedkd.exchange.messages import Broadcast, PostProcessing, Release, Tensors, Upload, Value
 from fedkd.knowledge import label
 from fedkd.learning.evaluate import evaluating
-from fedkd.learning.observe import with_features
+from fedkd.learning.observe import feature_width, with_features
 from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.privacy.events import Unprotected
 
@@ -66,7 +66,7 @@ class FedProto(Method):
 
     def check(self, setting: Setting) -> None:
         models = setting.experiment.clients.models[: setting.clients]
-        widths = {str(spec): setting.feature_width(client) for client, spec in enumerate(models)}
+        widths = {str(spec): setting.feature_width(spec) for spec in models}
         if len(set(widths.values())) > 1:
             found = ", ".join(f"{name}: {width}" for name, width in widths.items())
             raise ConfigError(
@@ -75,7 +75,8 @@ class FedProto(Method):
             )
 
     def expects(self, setting: Setting, client: int) -> Expected:
-        shape = (setting.classes, setting.feature_width(client))
+        width = setting.feature_width(setting.experiment.client_model(client))
+        shape = (setting.classes, width)
         return {
             "prototypes": TensorSpec(shape, low=-_LARGEST, high=_LARGEST),
             "counts": setting.class_counts,
@@ -86,7 +87,7 @@ class FedProto(Method):
         known, prototypes = broadcast.get("known"), broadcast.get("prototypes")
         if known is None or prototypes is None:
             known = torch.zeros(ctx.setting.classes, dtype=torch.bool)
-            prototypes = torch.zeros(ctx.setting.classes, ctx.setting.feature_width(ctx.client))
+            prototypes = torch.zeros(ctx.setting.classes, feature_width(ctx.teacher))
         loss = partial(
             prototype_loss, prototypes=prototypes, known=known, weight=self.params.weight
         )

@@ -163,19 +163,13 @@ class Setting:
             "count": self.example_count,
         }
 
-    def feature_width(self, client: int) -> int:
-        """How wide the features of this client's model are: see `observe.feature_width`."""
-        spec = self.experiment.client_model(client)
+    def feature_width(self, spec: ModelSpec) -> int:
+        """How wide the features of this model are: see `observe.feature_width`."""
         key = f"features of {spec}"
         if key not in self._specs:
             width = feature_width(self.build(spec, purpose="specification"))
             self._specs[key] = {"features": TensorSpec((width,))}
         return self._specs[key]["features"].shape[0]
-
-    @property
-    def student_width(self) -> int:
-        """How wide the features of the student's model are: see `observe.feature_width`."""
-        return feature_width(self.build(self.experiment.student.model, purpose="specification"))
 
     def features_norm(self, intercept: float) -> float:
         """The most that (features, intercept) measure in L2 norm, under `record`."""

@@ -11,7 +11,7 @@ from fedkd import models
 from fedkd.config import ModelSpec, Optimisation
 from fedkd.errors import FederationError
 from fedkd.knowledge import label
-from fedkd.learning import adi, dafl, data_free
+from fedkd.learning import adi, dafl, data_free, objectives
 from fedkd.learning.data_free import Views, synthesise
 from fedkd.learning.multi_teacher import Ensemble
 from fedkd.learning.observe import observe
@@ -37,7 +37,7 @@ def run(
     student: nn.Module,
     teachers: list[nn.Module],
     net: nn.Module,
-    objective: data_free.Objective = data_free.dafl_objective,
+    objective: data_free.Objective = objectives.dafl,
     *,
     threads: int = 1,
 ) -> list[float]:

@@ -11,7 +11,7 @@ from fedkd.config import ModelSpec, Optimisation
 from fedkd.data.types import Samples
 from fedkd.errors import FederationError
 from fedkd.knowledge import synthetic
-from fedkd.learning import data_free, evaluate, supervised
+from fedkd.learning import evaluate, objectives, supervised
 from fedkd.learning.data_free import Synthetic, Views, synthesise
 from fedkd.learning.multi_teacher import Ensemble
 from fedkd.learning.observe import Observation, observe
@@ -82,7 +82,7 @@ def run(
         )
 
 
-@pytest.mark.parametrize("objective", [data_free.dense_objective, data_free.adi_objective])
+@pytest.mark.parametrize("objective", [objectives.dense, objectives.adi])
 @pytest.mark.parametrize("conditional", [False, True])
 def test_teachers_see_the_labels_that_were_aimed_at(
     teachers: list[nn.Module], objective: Callable[[Views], Tensor], *, conditional: bool
@@ -98,7 +98,7 @@ def test_teachers_see_the_labels_that_were_aimed_at(
 
 
 def test_dafl_makes_teachers_sure_of_every_class(teachers: list[nn.Module]) -> None:
-    batch = run(teachers, classifier(5), data_free.dafl_objective)
+    batch = run(teachers, classifier(5), objectives.dafl)
     answers = torch.stack([evaluate.logits(teacher, batch.x) for teacher in teachers]).mean(0)
     assert batch.losses[-1] < batch.losses[0]
     assert answers.softmax(1).amax(1).mean() > 0.8
@@ -120,7 +120,7 @@ def test_the_batch_with_the_lowest_objective_is_returned(teachers: list[nn.Modul
 
 
 def test_it_equals_the_textbook_loop(teachers: list[nn.Module]) -> None:
-    found = run(teachers, classifier(5), data_free.dense_objective, steps=4)
+    found = run(teachers, classifier(5), objectives.dense, steps=4)
     draws, net, student = generator(4), generator_net(), classifier(5).eval()
     y = torch.randint(CLASSES, (32,), generator=draws)
     z = torch.randn(32, 16, generator=draws).requires_grad_()
@@ -147,7 +147,7 @@ def test_the_student_is_untouched_and_in_evaluation_mode(teachers: list[nn.Modul
 
     def objective(views: Views) -> Tensor:
         modes.append(student.training)
-        return data_free.dense_objective(views)
+        return objectives.dense(views)
 
     run(teachers, student, objective, steps=3)
     assert modes == [False] * 3
@@ -160,7 +160,7 @@ def test_the_same_stream_gives_the_same_batch_on_any_number_of_threads(
     teachers: list[nn.Module],
 ) -> None:
     one, two = (
-        run(teachers, classifier(5), data_free.dense_objective, steps=4, threads=threads)
+        run(teachers, classifier(5), objectives.dense, steps=4, threads=threads)
         for threads in (1, 2)
     )
     assert torch.equal(one.x, two.x)
@@ -176,7 +176,7 @@ def test_the_student_s_disagreement_pulls_samples_across_its_boundary(
     supervised.train(student, corners(), how, generator())
 
     def disagreeing(adversarial: float) -> float:
-        weighted = partial(data_free.dense_objective, adversarial=adversarial)
+        weighted = partial(objectives.dense, adversarial=adversarial)
         batch = run(teachers, student, weighted)
         truth = torch.stack([evaluate.logits(t, batch.x) for t in teachers]).mean(0).argmax(1)
         return 1 - evaluate.accuracy(student, Samples(batch.x, truth))
@@ -205,33 +205,33 @@ def test_objectives_are_the_weighted_sums_that_they_say() -> None:
     differ = (mean.argmax(1) != seen.student.argmax(1)).float()
     gap = (differ * (p * (p / q).log()).sum(1)).sum() / 6
     torch.testing.assert_close(
-        data_free.dense_objective(seen, bn=2.0, adversarial=3.0), ce + 2 * bn - 3 * gap
+        objectives.dense(seen, bn=2.0, adversarial=3.0), ce + 2 * bn - 3 * gap
     )
     middle = (p + q) / 2
     js = ((p * (p / middle).log()).sum(1) + (q * (q / middle).log()).sum(1)) / 2
     prior = {"total_variation": 0.0, "l2": 0.5}
     norms = seen.x.flatten(1).square().sum(1).sqrt().mean()
     torch.testing.assert_close(
-        data_free.adi_objective(seen, bn=2.0, competition=3.0, **prior),
+        objectives.adi(seen, bn=2.0, competition=3.0, **prior),
         ce + 2 * bn + 3 * (1 - js).mean() + 0.5 * norms,
     )
     own = p.gather(1, seen.y[:, None]).squeeze(1)
     soft, answer = (mean / 3).softmax(1), (seen.student / 3).softmax(1)
     away = 9 * (soft * (soft / answer).log()).sum(1).mean()
     torch.testing.assert_close(
-        data_free.co_boosting_objective(seen, adversarial=2.0, temperature=3.0),
+        objectives.co_boosting(seen, adversarial=2.0, temperature=3.0),
         -((1 - own) * own.log()).mean() - 2 * away,
     )
     sure = -p.amax(1).log().mean()
     balance = (p.mean(0) * p.mean(0).log()).sum()
     torch.testing.assert_close(
-        data_free.dafl_objective(seen, activation=2.0, entropy=3.0),
+        objectives.dafl(seen, activation=2.0, entropy=3.0),
         sure + 2 * seen.teachers.activation.mean() + 3 * balance,
     )
 
 
 def test_total_variation_smooths(teachers: list[nn.Module]) -> None:
-    adi = partial(data_free.adi_objective, bn=0.0, competition=0.0)
+    adi = partial(objectives.adi, bn=0.0, competition=0.0)
     rough, smooth = (
         run(teachers, classifier(5), partial(adi, total_variation=weight)).x
         for weight in (0.0, 1.0)

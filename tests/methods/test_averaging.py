@@ -25,8 +25,8 @@ from fedkd.config import ModelSpec
 from fedkd.errors import ConfigError
 from fedkd.exchange.aggregation import average_models
 from fedkd.exchange.messages import Upload, group
-from fedkd.learning import evaluate
-from fedkd.learning.data_free import dense_objective, synthesise
+from fedkd.learning import evaluate, objectives
+from fedkd.learning.data_free import synthesise
 from fedkd.learning.multi_teacher import Ensemble
 from fedkd.models.generators import build_generator
 
@@ -190,7 +190,7 @@ def test_without_a_proxy_set_feddf_distils_on_images_made_against_the_averaged_s
             build_generator(IMAGES, latent=8, width=4, generator=ctx.rng("generator-2")),
             ensemble,
             average,
-            partial(dense_objective, bn=0.5, adversarial=2.0),
+            partial(objectives.dense, bn=0.5, adversarial=2.0),
             classes=3,
             steps=3,
             batch_size=10,

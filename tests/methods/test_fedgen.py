@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from fedkd.errors import ConfigError
 from fedkd.exchange.messages import group
+from fedkd.learning.generated_features import client_loss, generator_loss
 from fedkd.learning.observe import last_linear, with_features
 from fedkd.methods import fedgen
-from fedkd.methods.fedgen import client_loss, generator_loss
 from fedkd.models.generators import FeatureGenerator, build_feature_generator
 
 TINY = {"steps": 4, "batch_size": 8, "latent": 4, "hidden": 6}

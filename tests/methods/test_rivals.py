@@ -13,7 +13,7 @@ from fedkd.data.types import Samples
 from fedkd.errors import ConfigError
 from fedkd.exchange.messages import Broadcast
 from fedkd.knowledge import label
-from fedkd.learning import adi, co_boosting, consensus, dafl, data_free, evaluate
+from fedkd.learning import adi, co_boosting, consensus, dafl, data_free, evaluate, objectives
 from fedkd.learning.multi_teacher import Ensemble
 from fedkd.models.generators import build_generator
 
@@ -67,7 +67,7 @@ def test_dafl_is_the_way_of_that_name_with_the_clients_ensemble() -> None:
             own,
             ensemble,
             net,
-            partial(data_free.dafl_objective, activation=0.3, entropy=2.0),
+            partial(objectives.dafl, activation=0.3, entropy=2.0),
             partial(label.kd, temperature=2.0),
             Optimisation(epochs=2, batch_size=12, learning_rate=0.02),
             ctx.rng("synthesis"),
@@ -92,13 +92,13 @@ def test_adi_is_the_way_of_that_name_with_the_clients_ensemble() -> None:
             adi.Pixels(IMAGES),
             ensemble,
             own,
-            partial(data_free.adi_objective, **weights),
+            partial(objectives.adi, **weights),
             classes=CLASSES,
             steps=3,
             batch_size=12,
             latent=64,
             learning_rate=0.1,
-            rng=ctx.rng("synthesis-1"),
+            rng=ctx.rng("synthesis 1"),
         )
     fed.method.server(ctx, sent)
     assert ctx.generated is not None
