@@ -79,6 +79,7 @@ def train(
     optimiser: torch.optim.Optimizer | None = None,
     anchor: Mapping[str, Tensor] | None = None,
     proximal: float = 0.0,
+    offset: Tensor | None = None,
     on_epoch: Callable[[int], None] | None = None,
 ) -> None:
     """Minimise the mean of `loss` by noisy steps; the model ends in evaluation mode.
@@ -98,6 +99,8 @@ def train(
         anchor: the parameters to stay near, by name; a whole state dict will do.
         proximal: mu >= 0 of FedProx's mu/2 ||w - anchor||^2, arXiv:1812.06127. Its gradient
             touches no private data, so it is added after the noise, exactly.
+        offset: (C,), added to logits before the loss; no private data may be in it that was not
+            paid for. None: nothing.
         on_epoch: called with the number of each epoch, from 1, when it is over.
 
     Raises:
@@ -111,7 +114,7 @@ def train(
     check_model(model, tuple(samples.x.shape[1:]))
     optimiser = optimiser or optim.build(model.parameters(), optimisation)
     _check_optimiser(optimiser, model)
-    loss = checked_loss(loss or _cross_entropy)
+    loss = checked_loss(_beside(loss or _cross_entropy, offset))
     # Two generators, so that the noise, of which the server sees some, tells nothing of the batches
     records, normal = system_generator(), system_generator()
     total = steps(optimisation.epochs, noise.sample_rate)
@@ -138,6 +141,10 @@ def _protected(value: Tensor, noise: Noise, generator: torch.Generator) -> Tenso
         generator=generator,
     )
     return noisy / noise.batch_size
+
+
+def _beside(loss: Loss, offset: Tensor | None) -> Loss:
+    return loss if offset is None else lambda logits, y: loss(logits + offset, y)
 
 
 def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:

@@ -10,6 +10,9 @@ from fedkd.config import Optimisation
 from fedkd.data.types import Samples
 from fedkd.learning.loop import OnEpoch, fit
 
+_NEVER = -30.0
+"""A logarithm of no probability to speak of."""
+
 
 def train(
     model: nn.Module,
@@ -20,6 +23,7 @@ def train(
     optimiser: torch.optim.Optimizer | None = None,
     anchor: Mapping[str, Tensor] | None = None,
     proximal: float = 0.0,
+    offset: Tensor | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
     """Minimise cross-entropy, near `anchor` if `proximal` > 0; the rest is as in `loop.fit`.
@@ -35,6 +39,7 @@ def train(
         optimiser: see `loop.fit`.
         anchor: the parameters to stay near, by name; a whole state dict will do.
         proximal: mu >= 0.
+        offset: (C,), added to logits while training, such as `balanced_offset`; None: nothing.
         on_epoch: see `loop.fit`.
 
     Returns:
@@ -47,7 +52,8 @@ def train(
     require_anchor(model, anchor, proximal)
 
     def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        value = F.cross_entropy(model(x), y)
+        logits = model(x)
+        value = F.cross_entropy(logits if offset is None else logits + offset, y)
         if anchor is None or proximal == 0:
             return value
         distances = [
@@ -65,6 +71,17 @@ def train(
         optimiser=optimiser,
         on_epoch=on_epoch,
     )
+
+
+def balanced_offset(counts: Tensor) -> Tensor:
+    """Class counts n (C,), at least 0 -> what balanced softmax adds to logits, float32 (C,).
+
+    log(n_c / n), so that what the network itself learns is free of how frequent classes are: Ren et
+    al. 2020, arXiv:2007.10740; Menon et al. 2021, arXiv:2007.07314. A class without samples gets
+    -30, and so has no part in the loss.
+    """
+    share = counts.double() / counts.sum().clamp(min=1)
+    return torch.where(counts > 0, share.log(), _NEVER).float()
 
 
 def require_anchor(model: nn.Module, anchor: Mapping[str, Tensor] | None, proximal: float) -> None:

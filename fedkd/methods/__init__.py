@@ -22,6 +22,8 @@ BUILT_IN = {
     "fedkd": "fedkd.methods.fedkd:FedKD",
     "fedproto": "fedkd.methods.fedproto:FedProto",
     "fedgkt": "fedkd.methods.fedgkt:FedGKT",
+    "fedpair": "fedkd.methods.fedpair:FedPair",
+    "fedpair_moments": "fedkd.methods.fedpair_moments:FedPairMoments",
     "analytic": "fedkd.methods.analytic:Analytic",
 }
 

@@ -98,20 +98,27 @@ class ClientContext:
         seed = self.setting.experiment.seed
         return rng.stream(seed, purpose=purpose, round=self.round, client=self.client)
 
-    def train(self, *, anchor: Tensors | None = None, proximal: float = 0.0) -> None:
+    def train(
+        self,
+        *,
+        anchor: Tensors | None = None,
+        proximal: float = 0.0,
+        offset: Tensor | None = None,
+    ) -> None:
         """Train the teacher on the private data, keeping the optimiser from round to round.
 
         With an `anchor` the teacher starts each round from the server's model, so the optimiser
-        starts afresh as well.
+        starts afresh as well. An `offset` (C,) is added to logits while training; under DP it must
+        come of what was paid for, such as `class_counts`.
         """
         optimiser = optim.build(self.teacher.parameters(), self.training)
         if anchor is None and (saved := group("optimiser", self.state)):
             optim.unpack(optimiser, saved)
         with self.clock.phase("train", self.training.epochs) as advance:
             learn = (
-                partial(supervised.train, generator=self.rng("batches"))
+                partial(supervised.train, generator=self.rng("batches"), offset=offset)
                 if self.allowance is None
-                else self._privately(self.allowance)
+                else self._privately(self.allowance, offset)
             )
             learn(
                 self.teacher,
@@ -217,12 +224,12 @@ class ClientContext:
         self.keep(RELEASED, {event.what: torch.cat(released, dim=1)})
         return released, Release(event)
 
-    def _privately(self, allowance: Allowance) -> Callable[..., object]:
+    def _privately(self, allowance: Allowance, offset: Tensor | None) -> Callable[..., object]:
         """DP-SGD, written down before the first gradient."""
         allowance.spend(
             self.setting.training, sampler=private.SAMPLER, generator=mechanisms.GENERATOR
         )
-        return partial(private.train, noise=self.setting.noise)
+        return partial(private.train, noise=self.setting.noise, offset=offset)
 
     def model(self) -> Upload:
         """The teacher itself."""

@@ -12,7 +12,7 @@ from fedkd.learning.consensus import Average
 from fedkd.learning.data_free import learn_from_pool
 from fedkd.learning.loop import OnEpoch
 from fedkd.learning.multi_teacher import Ensemble
-from fedkd.methods.base import Card, ServerContext
+from fedkd.methods.base import Card, ServerContext, Uploads
 from fedkd.methods.one_shot import OneShot, PoolParams, Synthesis, synthesised
 
 
@@ -57,8 +57,7 @@ class Dense(OneShot):
     Params = DenseParams
     params: DenseParams
 
-    @property
-    def average(self) -> Average:
+    def consensus(self, ctx: ServerContext, uploads: Uploads) -> Average:
         return self.params.average
 
     @property

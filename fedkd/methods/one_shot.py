@@ -1,6 +1,9 @@
 """What data-free methods share: clients send their models, the server makes up what teaches."""
 
+from collections.abc import Callable
+
 from pydantic import Field
+from torch import Tensor, nn
 
 from fedkd.config import Frozen, Optimisation
 from fedkd.data.types import Samples
@@ -61,11 +64,6 @@ class OneShot(Method):
     params: StudentParams
 
     @property
-    def average(self) -> Average:
-        """Of what the ensemble's answer is the mean."""
-        return "logits"
-
-    @property
     def bn(self) -> float:
         """The weight of the distance to the teachers' BatchNorm statistics: none here."""
         return 0.0
@@ -82,8 +80,9 @@ class OneShot(Method):
         return ctx.model()
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
-        teachers = list(ctx.load_teachers(uploads).values())
-        with Ensemble(teachers, threads=ctx.threads, average=self.average) as ensemble:
+        self.start(ctx, uploads)
+        teachers, average = self.teachers(ctx, uploads), self.consensus(ctx, uploads)
+        with Ensemble(teachers, threads=ctx.threads, average=average) as ensemble:
             ctx.measure_ensemble(ensemble.answer)
             with ctx.clock.phase("synthesise and distil", self.params.epochs) as advance:
 
@@ -94,6 +93,21 @@ class OneShot(Method):
 
                 ctx.generated = self.distil(ctx, ensemble, on_epoch)
         return Broadcast()
+
+    def start(self, ctx: ServerContext, uploads: Uploads) -> None:
+        """Give `ctx.student` the weights that it starts from; as it stands, its own fresh ones."""
+
+    def teachers(self, ctx: ServerContext, uploads: Uploads) -> list[nn.Module]:
+        """Who answers: the clients' models."""
+        return list(ctx.load_teachers(uploads).values())
+
+    def consensus(
+        self,
+        ctx: ServerContext,
+        uploads: Uploads,
+    ) -> Average | Callable[[Tensor], Tensor]:
+        """How the ensemble's answer comes of theirs: as it stands, the mean of logits."""
+        return "logits"
 
     def distil(self, ctx: ServerContext, ensemble: Ensemble, on_epoch: OnEpoch) -> Samples:
         """Teach `ctx.student` what the ensemble knows, and return what it was taught with."""

@@ -1,0 +1,135 @@
+"""Our own method for one shot without data: evidence by pairs of classes, taught on shapes."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedkd.data.types import Samples
+from fedkd.exchange.aggregation import average_models
+from fedkd.exchange.codec import Expected
+from fedkd.exchange.messages import Tensors, Upload, group
+from fedkd.knowledge import label
+from fedkd.learning import offline
+from fedkd.learning.consensus import Average, by_class
+from fedkd.learning.loop import OnEpoch
+from fedkd.learning.multi_teacher import Ensemble
+from fedkd.learning.pairwise import by_pairs
+from fedkd.learning.shapes import made_up, shapes
+from fedkd.learning.supervised import balanced_offset
+from fedkd.methods.base import Card, ClientContext, ServerContext, Setting, Uploads
+from fedkd.methods.one_shot import OneShot, PoolParams
+
+
+class FedPairParams(PoolParams):
+    """The parameters of fedpair; each of its parts can be left out, to see what it is worth."""
+
+    epochs: int = Field(default=2, ge=1)
+    """Of the student, over all images."""
+    images: int = Field(default=180_000, ge=2)
+    """How many are made up, once: many seen twice teach more than few seen often."""
+    student_learning_rate: float = Field(default=0.02, gt=0)
+    """Of the student, by SGD with momentum 0.9; it falls to 0 by a cosine."""
+    temperature: float = Field(default=4.0, gt=0)
+    """The distillation temperature."""
+    absolute: float = Field(default=0.01, gt=0)
+    """The weight of logits as they are beside their differences: see `pairwise.pair_weights`."""
+    consensus: Literal["pairs", "classes", "probabilities", "logits"] = "pairs"
+    """How teachers are heard together; the last three are what others do."""
+    balanced: bool = True
+    """Whether clients train with balanced softmax."""
+    common_start: bool = True
+    """Whether equal models start alike, and the student from their average."""
+    blends: bool = True
+    """Whether two thirds of the images are blends of two."""
+    even: bool = True
+    """Whether the student sees as many images of every class, by the ensemble's answer."""
+
+
+class FedPair(OneShot):
+    """Clients send models and class counts once; random shapes carry what they know together.
+
+    Clients train with balanced softmax (Ren et al. 2020, arXiv:2007.10740), so that differences of
+    logits are log likelihood ratios, and the server fits one set of logits to the differences that
+    each client can judge, by how many samples it has seen of both classes: `learning.pairwise`. The
+    student learns the answers on images to which no data went: `learning.shapes`. Where all models
+    are equal it starts from the clients' average.
+    """
+
+    card = Card(
+        paper="ours",
+        sends="its model and its class counts, once",
+        needs="images; no data is shared",
+        returns="nothing",
+        one_shot=True,
+        counts=("class counts",),
+    )
+    Params = FedPairParams
+    params: FedPairParams
+
+    def expects(self, setting: Setting, client: int) -> Expected:
+        return {**super().expects(setting, client), "counts": setting.class_counts}
+
+    def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
+        counts = ctx.class_counts()
+        if self._alike(ctx.setting):
+            fresh = ctx.setting.build(ctx.spec, purpose="student")
+            ctx.teacher.load_state_dict(fresh.state_dict())
+        ctx.train(offset=balanced_offset(counts.data) if self.params.balanced else None)
+        return ctx.model().with_values({"counts": counts})
+
+    def start(self, ctx: ServerContext, uploads: Uploads) -> None:
+        if not self._alike(ctx.setting):
+            return
+        sizes = [max(1, int(upload["counts"].sum())) for upload in uploads.values()]
+        models = [group("model", upload) for upload in uploads.values()]
+        ctx.student.load_state_dict(average_models(models, sizes))
+
+    def consensus(
+        self,
+        ctx: ServerContext,
+        uploads: Uploads,
+    ) -> Average | Callable[[Tensor], Tensor]:
+        counts = torch.stack([upload["counts"] for upload in uploads.values()])
+        match self.params.consensus:
+            case "pairs":
+                return partial(by_pairs, counts=counts, absolute=self.params.absolute)
+            case "classes":
+                return partial(by_class, counts=counts)
+            case "probabilities" | "logits" as average:
+                return average
+
+    def distil(self, ctx: ServerContext, ensemble: Ensemble, on_epoch: OnEpoch) -> Samples:
+        params = self.params
+        draw = made_up if params.blends else shapes
+        x = draw(params.images, ctx.setting.shape, ctx.rng("shapes"))
+        answers = ensemble.answer(x)
+        classes = answers.argmax(dim=1)
+        if params.even:
+            rows = evenly(classes, ctx.rng("rows"))
+            x, answers, classes = x[rows], answers[rows], classes[rows]
+        offline.distil(
+            ctx.student,
+            x,
+            answers,
+            partial(label.kd, temperature=params.temperature),
+            params.distillation.model_copy(update={"schedule": "cosine"}),
+            ctx.rng("distillation"),
+            on_epoch=on_epoch,
+        )
+        return Samples(x, classes)
+
+    def _alike(self, setting: Setting) -> bool:
+        """Whether clients and student have one architecture, and are to start alike."""
+        experiment = setting.experiment
+        specs = {str(spec) for spec in (*experiment.clients.models, experiment.student.model)}
+        return self.params.common_start and len(specs) == 1
+
+
+def evenly(classes: Tensor, generator: torch.Generator) -> Tensor:
+    """Classes (N,) -> N rows, drawn with replacement so that all classes present are as likely."""
+    weights = 1 / torch.bincount(classes).double()
+    return torch.multinomial(weights[classes], len(classes), replacement=True, generator=generator)
