@@ -14,9 +14,6 @@ from torch import Tensor
 
 from fedkd.privacy import mechanisms
 
-_NEVER = -1e4
-"""A log likelihood that nothing has."""
-
 
 class Moments(NamedTuple):
     """Sums over N records with features phi (D,) and one-hot labels y (C,), in float64."""
@@ -106,35 +103,6 @@ def ridge(given: Moments, penalty: float) -> Tensor:
     values, axes = torch.linalg.eigh(given.features)
     solved: Tensor = axes @ ((axes.T @ given.labels) / (values.clamp(min=0) + penalty)[:, None])
     return solved
-
-
-def discriminant(given: Moments, *, intercept: float, shrinkage: float) -> Tensor:
-    """The weights W (D, C) of linear discriminant analysis with equal class priors, in float64.
-
-    Each class is a Gaussian around its own mean, all with one covariance S; phi W is the log
-    likelihood of the classes up to what they share: mu^T S^-1 phi - mu^T S^-1 mu / 2. Fisher 1936;
-    Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 4.3. Unlike `ridge` it
-    answers with log likelihoods, which add up with those of others. A class without records is
-    never the answer.
-
-    Args:
-        given: the last feature is the constant `intercept`.
-        intercept: > 0.
-        shrinkage: > 0; so many times the mean variance of a feature is added to S's diagonal.
-
-    Raises:
-        ValueError: `intercept` or `shrinkage` is not above 0.
-    """
-    if not (intercept > 0 and shrinkage > 0):
-        raise ValueError(f"Expected intercept={intercept} and shrinkage={shrinkage} > 0.")
-    counts = given.labels[-1] / intercept
-    means = given.labels[:-1] / counts.clamp(min=1)
-    within = given.features[:-1, :-1] - (means * counts) @ means.T
-    within = within / counts.sum().clamp(min=1)
-    within = within + torch.diag(shrinkage * within.diagonal().mean().expand(len(within)))
-    weight = torch.linalg.solve(within, means)
-    bias = (-(weight * means).sum(dim=0) / 2).masked_fill(counts <= 0, _NEVER)
-    return torch.cat([weight, bias[None] / intercept])
 
 
 def triangle(matrix: Tensor) -> Tensor:

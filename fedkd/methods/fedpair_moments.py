@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from fedkd.config import ModelSpec
 from fedkd.exchange.codec import Expected, TensorSpec
 from fedkd.exchange.messages import Tensors, Upload, Value
-from fedkd.knowledge.moments import Moments, discriminant, symmetric, total, triangle
+from fedkd.knowledge.moments import Moments, ridge, symmetric, total, triangle
 from fedkd.learning.consensus import average
 from fedkd.learning.summed import check_last_layer, set_classifier
 from fedkd.methods.base import Card, ClientContext, ServerContext, Setting, Uploads
 from fedkd.methods.fedpair import FedPair, FedPairParams
 
-_INTERCEPT = 1.0
+_INTERCEPT = 0.3
 
 
 class FedPairMomentsParams(FedPairParams):
@@ -26,18 +26,18 @@ class FedPairMomentsParams(FedPairParams):
     )
     """A model whose last layer is linear: what enters that layer is summed. All parties build it
     alike from the seed; your own extractor goes by import path."""
-    anchor: float = Field(default=0.7, gt=0)
-    """By what the anchor's logits are multiplied before they are added."""
-    shrinkage: float = Field(default=1e-4, gt=0)
-    """Added to the features' covariance, in mean variances."""
+    anchor: float = Field(default=10.0, gt=0)
+    """By what the anchor's answers, near 0 and 1, are multiplied before they are added."""
+    ridge: float = Field(default=1e-4, gt=0)
+    """The penalty on squared weights, over the mean square of a feature summed over all records."""
 
 
 class FedPairMoments(FedPair):
     """As fedpair; each client sends two sums over its records too, those of `analytic`.
 
-    A linear discriminant (`knowledge.moments.discriminant`) follows from them, the same whoever
-    holds which record, and is one more teacher, who has seen all classes: its log likelihoods are
-    added to the pairwise consensus. Where each client holds one class it is all that there is.
+    The linear model that follows from them is the same whoever holds which record. It is one more
+    teacher, who has seen all classes: what it says is added to the pairwise consensus. Where each
+    client holds one class it is all that there is.
     """
 
     card = Card(
@@ -86,8 +86,8 @@ class FedPairMoments(FedPair):
             for each in uploads.values()
         )
         anchor = self._features(ctx.setting)
-        weights = discriminant(sums, intercept=_INTERCEPT, shrinkage=self.params.shrinkage)
-        set_classifier(anchor, weights, intercept=_INTERCEPT)
+        penalty = self.params.ridge * float(sums.features.diagonal().mean().clamp(min=1e-12))
+        set_classifier(anchor, ridge(sums, penalty), intercept=_INTERCEPT)
         return [*super().teachers(ctx, uploads), anchor]
 
     def consensus(self, ctx: ServerContext, uploads: Uploads) -> Callable[[Tensor], Tensor]:
