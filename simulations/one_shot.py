@@ -63,7 +63,7 @@ METHODS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "co_boosting": ("co_boosting", "co_boosting_fashion_mnist", {}),
     "fedftg": ("fedftg", "fedftg_fashion_mnist", {}),
     "fedgen": ("fedgen", "fedgen_fashion_mnist", {}),
-    "analytic": ("analytic", "analytic", {}),
+    "analytic": ("analytic", "analytic_fashion_mnist", {}),
     "fedpair": ("fedpair", None, {}),
     "fedpair_moments": ("fedpair_moments", None, {}),
     "centralised": ("centralised", None, {}),
@@ -159,7 +159,7 @@ def experiment(cell: Cell, given: argparse.Namespace) -> Experiment:
     table["clients"]["quorum"] = 1.0  # a student of some of the clients is another experiment
     table["clients"].setdefault("training", {})["epochs"] = 1 if given.quick else 10
     if cell.row == "analytic" and set_up.config != "analytic":
-        table["student"] = own["student"]
+        table["student"] = {"model": "random-filters"} if given.quick else own["student"]
     method = table["method"] = {**own["method"], "name": name, **changes}
     fields = methods.find(name).Params.model_fields
     if source is not None and "epochs" in fields:
