@@ -178,7 +178,7 @@ def test_a_class_that_nobody_has_seen_gets_the_lowest_logit_of_its_row() -> None
 
 def test_what_makes_no_sense_is_refused() -> None:
     logits, counts = torch.zeros(2, 4, 3), torch.tensor([[1, 0, 2], [3, 4, 0]])
-    with pytest.raises(ValueError, match="Expected counts >= 0 .*, got -1 and 0.01"):
+    with pytest.raises(ValueError, match=r"Expected counts >= 0 .*, got -1 and 0\.01"):
         by_pairs(logits, counts - 1)
     for absolute in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match=f"absolute > 0, got 0 and {absolute:g}"):

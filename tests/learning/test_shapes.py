@@ -92,7 +92,7 @@ def test_a_blend_is_of_the_image_and_one_other() -> None:
 
 @each_shape
 def test_what_moved_keeps_its_shape_and_range_and_most_of_its_ink(shape: tuple[int, ...]) -> None:
-    channels, height, width = shape
+    _, height, width = shape
     x = torch.zeros(200, *shape)
     x[:, :, height // 2 - 3 : height // 2 + 3, width // 2 - 3 : width // 2 + 3] = 1
     found = moved(x, generator(6))
