@@ -53,7 +53,7 @@ def pair_weights(counts: Tensor, *, absolute: float = 0.01) -> Tensor:
 def by_pairs(logits: Tensor, counts: Tensor, *, absolute: float = 0.01) -> Tensor:
     """(K, N, C) -> (N, C): the consensus of `pair_weights`.
 
-    A class that nobody has seen gets the lowest logit of its row.
+    A class that nobody has seen gets the lowest logit of its row; where all are such, all get 0.
 
     Args:
         logits: of teachers trained with `supervised.balanced_offset`, so that no class prior is in
@@ -68,5 +68,7 @@ def by_pairs(logits: Tensor, counts: Tensor, *, absolute: float = 0.01) -> Tenso
     weights = pair_weights(counts, absolute=absolute).to(logits.dtype)
     together = torch.einsum("kcd,knd->nc", weights, logits)
     unseen = counts.sum(dim=0) == 0
+    if unseen.all():
+        return together
     lowest = together.masked_fill(unseen, float("inf")).amin(dim=1, keepdim=True)
     return torch.where(unseen, lowest, together)

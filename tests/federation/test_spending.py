@@ -22,7 +22,7 @@ from fedkd.federation.world import prepare
 from fedkd.methods import protection
 from fedkd.privacy import accountant
 from fedkd.privacy.budget import Budget
-from fedkd.privacy.events import Gaussian
+from fedkd.privacy.events import Gaussian, Laplace
 from fedkd.privacy.ledger import Ledger, fingerprint
 from fedkd.runs import ledgers
 from fedkd.runs.folder import RunFolder
@@ -304,6 +304,24 @@ def test_fedftg_runs_under_record_and_pays_for_its_class_counts_once(squares, tm
         "release": 4,
         "post-processing of class counts, Laplace noise 10": 4,
     }
+
+
+def test_fedpair_runs_under_record_and_pays_for_class_counts_and_training(squares, tmp_path):
+    changes = {
+        **NOISY,
+        "rounds": 1,
+        "data.public": None,
+        "method": {"name": "fedpair", "images": 40, "epochs": 1},
+    }
+    summary = simulate(tiny.experiment(squares, changes), tmp_path / "run", tiny.Quiet())
+    events = [Laplace("class counts", 10.0), Gaussian("teacher training", 1.0, 0.5, 2)]
+    expected = accountant.epsilon(events, 1e-5)
+    assert summary["privacy"]["epsilon"] == pytest.approx(expected, abs=1e-9)
+    [counts] = [e for e in summary["released"] if e["field"] == "counts"]
+    assert counts["provenance"] == "release: class counts, Laplace noise 10"
+    assert counts["times"] == 4
+    with pytest.raises(ConfigError, match="'fedpair_moments' cannot run under 'record'"):
+        prepare(tiny.experiment(squares, {**changes, "method": {"name": "fedpair_moments"}}))
 
 
 @pytest.mark.parametrize(

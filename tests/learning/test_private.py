@@ -356,6 +356,23 @@ def test_the_proximal_pull_is_exact_and_needs_an_anchor() -> None:
         train(mlp(), vectors(), ONE, ALL, anchor=anchor, proximal=-1)
 
 
+@each_loss
+def test_an_offset_is_added_before_the_loss_of_each_record(loss: str) -> None:
+    samples, offset = images(loss), torch.tensor([0.5, -3.0, 1.0])
+    plain, shifted = built("mlp"), built("mlp")
+    with torch.no_grad():
+        shifted.get_parameter("classifier.bias").add_(offset)
+    gradients = []
+    for model, added in ((plain, offset), (shifted, None)):
+        recorder = Recorder(model)
+        noise = Noise(1e-9, 0.5, 1.0, batch_size=1)
+        train(model, samples, ONE, noise, loss=LOSSES[loss], optimiser=recorder, offset=added)
+        gradients.append(torch.cat([each.flatten() for each in recorder.seen[0]]))
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+    unmoved = summed(built("mlp"), samples, LOSSES[loss], clip=0.5)
+    assert (gradients[0] - unmoved).norm() > 0.1 * unmoved.norm()
+
+
 def test_with_little_noise_it_learns_as_well_as_without_privacy() -> None:
     how, test = Optimisation(epochs=6, batch_size=32, learning_rate=0.2), vectors(300, seed=1)
     private_model, plain = mlp(), mlp()

@@ -1,5 +1,8 @@
+import math
+
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -9,7 +12,7 @@ from fedkd.config import ModelSpec, Optimisation
 from fedkd.data.types import Samples
 from fedkd.errors import DataError
 from fedkd.knowledge import label
-from fedkd.learning import evaluate, offline, supervised
+from fedkd.learning import evaluate, loop, offline, supervised
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -91,6 +94,59 @@ def test_mu_needs_an_anchor_for_every_parameter() -> None:
         supervised.train(mlp(), blobs(), HOW, generator(), proximal=0.1)
     with pytest.raises(ValueError, match="proximal=-1"):
         supervised.train(mlp(), blobs(), HOW, generator(), anchor=mlp().state_dict(), proximal=-1)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=8).filter(any))
+def test_balanced_softmax_adds_the_logarithm_of_each_class_s_share(counts: list[int]) -> None:
+    found = supervised.balanced_offset(torch.tensor(counts))
+    assert found.dtype == torch.float32
+    expected = [math.log(n / sum(counts)) if n else -30.0 for n in counts]
+    assert found.tolist() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+def test_counts_that_are_all_0_favour_no_class() -> None:
+    assert supervised.balanced_offset(torch.zeros(3).long()).tolist() == [-30.0] * 3
+
+
+def test_an_offset_is_a_shift_of_the_last_bias_that_is_gone_afterwards() -> None:
+    offset, plain, shifted = torch.tensor([0.5, -3.0, 1.0]), mlp(), mlp()
+    with torch.no_grad():
+        shifted.get_parameter("classifier.bias").add_(offset)
+    losses = [
+        supervised.train(plain, blobs(), HOW, generator(), offset=offset),
+        supervised.train(shifted, blobs(), HOW, generator()),
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    with torch.no_grad():
+        shifted.get_parameter("classifier.bias").sub_(offset)
+    for one, other in zip(plain.parameters(), shifted.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_without_an_offset_it_is_plain_cross_entropy_to_the_bit() -> None:
+    plain, own = mlp(), mlp()
+    supervised.train(plain, blobs(), HOW, generator(), offset=None)
+    tensors = (blobs().x, blobs().y)
+    loop.fit(own, tensors, lambda m, x, y: F.cross_entropy(m(x), y), HOW, generator())
+    for one, other in zip(plain.parameters(), own.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_with_the_balanced_offset_a_bias_learns_no_class_prior() -> None:
+    """Inputs that say nothing: the closed form is a bias of 0, and of the log prior without."""
+    y = torch.tensor([0] * 12 + [1] * 3 + [2])
+    prior = supervised.balanced_offset(torch.bincount(y))
+    how = Optimisation(epochs=400, batch_size=len(y), learning_rate=0.5, momentum=0.9)
+    found = {}
+    for name, offset in (("balanced", prior), ("plain", None)):
+        model = nn.Linear(2, 3)
+        nn.init.zeros_(model.bias)
+        samples = Samples(torch.zeros(len(y), 2), y)
+        supervised.train(model, samples, how, generator(), offset=offset)
+        found[name] = model.bias.detach().log_softmax(dim=0)
+    torch.testing.assert_close(found["balanced"], torch.full((3,), -math.log(3)))
+    torch.testing.assert_close(found["plain"], prior, rtol=1e-3, atol=1e-3)
 
 
 @settings(max_examples=20, deadline=None)

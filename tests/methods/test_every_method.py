@@ -29,6 +29,12 @@ TINY: dict[str, dict[str, Any]] = {
     "fedkd": {"energy_start": 0.9},
     "fedproto": {"student": {"learning_rate": 0.1}},
     "fedgkt": {"layer": "relu1", "records": 16, "back": {"learning_rate": 0.1}},
+    "fedpair": {"epochs": 2, "images": 60},
+    "fedpair_moments": {
+        "epochs": 2,
+        "images": 60,
+        "features": {"name": "random-filters", "filters": 4, "pool": 2},
+    },
     "analytic": {},
 }
 # Methods that average models take one architecture, the others several.

@@ -1,0 +1,329 @@
+"""fedpair: what clients send, how they and the student start, and what each switch is for."""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from federations import (
+    CLASSES,
+    IMAGES,
+    ROWS,
+    SMALL,
+    STILL,
+    WIDE,
+    Federation,
+    equal,
+    federation,
+    protected,
+    samples,
+    snapshot,
+    tensors,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fedkd.config import Optimisation
+from fedkd.data.types import Samples
+from fedkd.errors import ConfigError, UnpaidError
+from fedkd.exchange.messages import Broadcast, Release
+from fedkd.knowledge import label
+from fedkd.learning import consensus, evaluate, offline, private, supervised
+from fedkd.learning.pairwise import by_pairs
+from fedkd.learning.shapes import made_up, shapes
+from fedkd.methods import protection
+from fedkd.methods.fedpair import FedPair, evenly
+from fedkd.privacy.events import Event
+
+TINY = {"images": 60, "epochs": 2}
+TRAINING = {"epochs": 2, "batch_size": 8, "learning_rate": 0.05}
+HELD = ((0, 1), (1, 2), (2,))
+"""The classes of each client."""
+
+
+def built(shape: tuple[int, ...] = IMAGES, **changes: Any) -> Federation:
+    """Clients of few classes each; a change that is no parameter of the method is the federation's.
+
+    Of three sizes, so that an average tells whom it weighs how.
+    """
+    own = {key: changes.pop(key) for key in list(changes) if key in FedPair.Params.model_fields}
+    method = {"name": "fedpair", **TINY, **own}
+    fed = federation(method, shape, public=None, **{"training": TRAINING, **changes})
+    for client, classes in enumerate(HELD):
+        data = samples(90 - 30 * client, shape, client)
+        kept = torch.isin(data.y, torch.tensor(classes)).nonzero().flatten()
+        fed.data[client] = data.subset(kept)
+    return fed
+
+
+def uploads(fed: Federation) -> dict[int, dict[str, Tensor]]:
+    return {client: fed.wire(client, fed.ask(client, 1, Broadcast())) for client in range(3)}
+
+
+def model(upload: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix("model/"): v for key, v in upload.items() if key != "counts"}
+
+
+def close(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
+    """Whether both are one model, but for rounding."""
+    same = {key: value.shape for key, value in left.items()} == {
+        k: v.shape for k, v in right.items()
+    }
+    return same and all(torch.allclose(left[k], right[k]) for k in left)
+
+
+def test_a_client_sends_its_model_and_its_class_counts() -> None:
+    fed = built()
+    fed.method.check(fed.setting)
+    for client, upload in uploads(fed).items():
+        spec = fed.setting.experiment.client_model(client)
+        assert set(upload) == {*fed.setting.model_specs(spec), "counts"}
+        counts = torch.bincount(fed.data[client].y, minlength=CLASSES)
+        assert torch.equal(upload["counts"], counts)
+        assert set(counts.nonzero().flatten().tolist()) == set(HELD[client])
+
+
+def test_equal_models_start_as_the_student_does() -> None:
+    fed = built(training=STILL)
+    for upload in uploads(fed).values():
+        assert close(model(upload), snapshot(fed.student))
+
+
+def test_the_student_starts_from_the_average_by_samples() -> None:
+    fed = built()
+    sent = uploads(fed)
+    fed.method.start(fed.server_context(), sent)  # type: ignore[attr-defined]
+    sizes = [len(data) for data in fed.data]
+    assert len(set(sizes)) == 3
+    for key, found in snapshot(fed.student).items():
+        parts = [size * model(sent[c])[key].double() for c, size in enumerate(sizes)]
+        torch.testing.assert_close(found.double(), torch.stack(parts).sum(dim=0) / sum(sizes))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"common_start": False}, {"models": [SMALL, WIDE]}, {"student": WIDE}]
+)
+def test_otherwise_each_has_a_start_of_its_own(changes: dict[str, Any]) -> None:
+    fed = built(training=STILL, **changes)
+    before = snapshot(fed.student)
+    sent = uploads(fed)
+    starts = [model(upload) for upload in sent.values()]
+    assert not any(close(start, before) for start in starts)
+    assert not close(starts[0], starts[2])
+    fed.method.start(fed.server_context(), sent)  # type: ignore[attr-defined]
+    assert equal(snapshot(fed.student), before)
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_clients_train_with_balanced_softmax_or_without(balanced: bool) -> None:
+    fed = built(balanced=balanced)
+    [sent, *_] = uploads(fed).values()
+    own = fed.setting.build(fed.setting.experiment.student.model, purpose="student")
+    counts = torch.bincount(fed.data[0].y, minlength=CLASSES)
+    offset = supervised.balanced_offset(counts) if balanced else None
+    ctx = fed.client_context(0)
+    supervised.train(own, fed.data[0], ctx.training, ctx.rng("batches"), offset=offset)
+    assert equal(model(sent), snapshot(own))
+
+
+def answer(fed: Federation, sent: dict[int, dict[str, Tensor]], x: Tensor) -> Tensor:
+    """What the ensemble says, by the consensus that is looked up by name."""
+    teachers = fed.server_context().load_teachers(sent).values()
+    each = torch.stack([evaluate.logits(teacher, x) for teacher in teachers])
+    counts = torch.stack([upload["counts"] for upload in sent.values()])
+    params = fed.method.params
+    assert isinstance(params, FedPair.Params)
+    match params.consensus:
+        case "pairs":
+            return by_pairs(each, counts, absolute=params.absolute)
+        case "classes":
+            return consensus.by_class(each, counts)
+        case "probabilities":
+            return consensus.average_probabilities(each)
+        case "logits":
+            return each.mean(dim=0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"absolute": 3.0},
+        {"consensus": "classes"},
+        {"consensus": "probabilities"},
+        {"consensus": "logits"},
+    ],
+)
+def test_images_are_answered_by_the_consensus_and_taught_row_by_row(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, Any] = {}
+
+    def watched(*given: Any, **options: Any) -> list[float]:
+        told.update(zip(("x", "answers", "loss", "how", "draws"), given[1:], strict=True))
+        told["start"] = snapshot(given[0])
+        return distil(*given, **options)
+
+    distil = offline.distil
+    monkeypatch.setattr(offline, "distil", watched)
+    fed = built(temperature=3.0, student_learning_rate=0.05, **changes)
+    sent = uploads(fed)
+    ctx = fed.server_context()
+    assert fed.method.server(ctx, sent) == Broadcast()
+    torch.testing.assert_close(told["answers"], answer(fed, sent, told["x"]), rtol=1e-4, atol=1e-5)
+    right = answer(fed, sent, fed.test.x).argmax(dim=1) == fed.test.y
+    assert ctx.ensemble_accuracy == pytest.approx(float(right.double().mean()))
+    assert told["how"] == Optimisation(
+        epochs=2, batch_size=128, learning_rate=0.05, schedule="cosine"
+    )
+    logits, targets = told["answers"].roll(1, dims=0), told["answers"]
+    assert torch.equal(told["loss"](logits, targets), label.kd(logits, targets, temperature=3.0))
+    start = fed.setting.build(fed.setting.experiment.student.model, purpose="student")
+    start.load_state_dict(told["start"])
+    distil(start, told["x"], targets, partial(label.kd, temperature=3.0), told["how"],
+           ctx.rng("distillation"))  # fmt: skip
+    assert equal(snapshot(start), snapshot(fed.student))
+    assert len(ctx.curve) == 2
+    assert ctx.curve[-1] == fed.accuracy()
+    assert ctx.generated is not None
+    assert torch.equal(ctx.generated.x, told["x"])
+    assert torch.equal(ctx.generated.y, targets.argmax(dim=1))
+
+
+def test_the_student_follows_the_ensemble_on_data_that_it_never_saw() -> None:
+    training = {"epochs": 12, "batch_size": 8, "learning_rate": 0.2}
+    fed = built(images=1500, epochs=8, common_start=False, training=training)
+    sent, before = uploads(fed), fed.accuracy()
+    fed.method.server(fed.server_context(), sent)
+    mine = evaluate.logits(fed.student, fed.test.x).argmax(dim=1)
+    agreed = float((mine == answer(fed, sent, fed.test.x).argmax(dim=1)).double().mean())
+    assert agreed > 0.85 > before
+
+
+def generated(fed: Federation) -> Samples:
+    ctx = fed.server_context()
+    fed.method.server(ctx, uploads(fed))
+    assert ctx.generated is not None
+    return ctx.generated
+
+
+@pytest.mark.parametrize("blends", [True, False])
+def test_images_are_shapes_and_with_blends_blends_of_them(blends: bool) -> None:
+    fed = built(blends=blends, even=False)
+    draw = made_up if blends else shapes
+    expected = draw(60, IMAGES, fed.server_context().rng("shapes"))
+    assert torch.equal(generated(fed).x, expected)
+
+
+def test_even_rows_are_of_the_same_images_and_have_all_classes_as_often() -> None:
+    uneven, even = (generated(built(images=900, even=each)) for each in (False, True))
+    pool = {
+        image.numpy().tobytes(): y for image, y in zip(uneven.x, uneven.y.tolist(), strict=True)
+    }
+    assert len(even.x) == 900
+    assert all(
+        pool[image.numpy().tobytes()] == y for image, y in zip(even.x, even.y.tolist(), strict=True)
+    )
+    drawn = torch.bincount(uneven.y, minlength=CLASSES)
+    present = int((drawn > 0).sum())
+    assert present > 1
+    assert drawn.max() > 1.3 * drawn[drawn > 0].min()
+    shares = torch.bincount(even.y, minlength=CLASSES)[drawn > 0] / 900
+    torch.testing.assert_close(shares, torch.full((present,), 1 / present), rtol=0, atol=0.06)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=5), st.integers(0, 2**31))
+def test_evenly_draws_each_class_that_there_is_as_often(sizes: list[int], seed: int) -> None:
+    draws = torch.Generator().manual_seed(seed)
+    classes = torch.repeat_interleave(2 * torch.arange(len(sizes)), torch.tensor(sizes))
+    rows = evenly(classes, draws)
+    assert len(rows) == len(classes)
+    more = torch.cat([evenly(classes, draws) for _ in range(1 + 4000 // len(classes))])
+    shares = torch.bincount(classes[more])[::2] / len(more)
+    assert shares.tolist() == pytest.approx([1 / len(sizes)] * len(sizes), abs=0.06)
+
+
+def test_counts_that_noise_has_made_0_do_not_end_the_run() -> None:
+    fed = built()
+    sent = uploads(fed)
+    for upload in sent.values():
+        upload["counts"] = torch.zeros(CLASSES, dtype=torch.int64)
+    ctx = fed.server_context()
+    fed.method.server(ctx, sent)
+    assert all(bool(value.isfinite().all()) for value in snapshot(fed.student).values())
+
+
+def test_threads_do_not_change_the_student() -> None:
+    students = []
+    for threads in (1, 3):
+        fed = built(models=[SMALL, WIDE])
+        fed.method.server(fed.server_context(threads=threads), uploads(fed))
+        students.append(snapshot(fed.student))
+    assert equal(*students)
+
+
+def test_rows_of_features_are_refused_before_anything_runs() -> None:
+    rows = built(ROWS)
+    with pytest.raises(ConfigError, match=r"method 'fedpair' cannot generate inputs of shape \(5,"):
+        rows.method.check(rows.setting)
+
+
+class Account:
+    """An allowance that allows everything, and writes down what it is asked for."""
+
+    def __init__(self) -> None:
+        self.spent: list[Event] = []
+
+    def spend(self, event: Event, **_: str) -> None:
+        self.spent.append(event)
+
+
+def under_dp(fed: Federation) -> Federation:
+    """With noise that is hardly any in gradients, and much in counts."""
+    fed.setting = protected(fed.setting)
+    privacy = fed.setting.experiment.privacy.model_copy(
+        update={"noise_multiplier": 1.0, "sample_rate": 0.5, "count_noise": 20.0}
+    )
+    experiment = fed.setting.experiment.model_copy(update={"privacy": privacy})
+    fed.setting = replace(fed.setting, experiment=experiment)
+    return fed
+
+
+def test_under_dp_counts_are_noisy_and_paid_for_and_what_is_sent_is_what_balances(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    offsets: list[Tensor] = []
+
+    def watched(*given: Any, offset: Tensor, **options: Any) -> None:
+        offsets.append(offset)
+        train(*given, offset=offset, **options)
+
+    train = private.train
+    monkeypatch.setattr(private, "train", watched)
+    fed, account = under_dp(built()), Account()
+    ctx = fed.client_context(0)
+    ctx.allowance = account  # type: ignore[assignment]
+    upload = fed.method.client(ctx, {})
+    counting, training = fed.setting.counting("class counts"), fed.setting.training
+    assert account.spent == [counting, training]
+    assert upload.values["counts"].provenance == Release(counting)
+    sent = tensors(upload)
+    assert set(fed.wire(0, upload)) == set(fed.method.expects(fed.setting, 0))
+    assert sent["counts"].tolist() != torch.bincount(fed.data[0].y, minlength=CLASSES).tolist()
+    assert [each.tolist() for each in offsets] == [
+        supervised.balanced_offset(sent["counts"]).tolist()
+    ]
+    with pytest.raises(UnpaidError):  # which the method, then, has not touched
+        _ = ctx.data
+
+
+def test_the_plan_pays_for_counts_and_training() -> None:
+    fed = under_dp(built())
+    fed.method.check(fed.setting)
+    events = {fed.setting.counting("class counts"), fed.setting.training}
+    plan = protection.plan(fed.method, fed.setting)
+    assert len(plan) == len(events)
+    assert set(plan) == events
