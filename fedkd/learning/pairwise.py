@@ -41,7 +41,7 @@ def pair_weights(counts: Tensor, *, absolute: float = 0.01) -> Tensor:
     n = counts.double()
     both = n[:, :, None] + n[:, None, :]
     pairs = torch.where(both > 0, n[:, :, None] * n[:, None, :] / both, 0.0)
-    pairs = pairs - torch.diag_embed(pairs.diagonal(dim1=1, dim2=2))
+    # Of a class with itself there is a pair as well, which the difference takes out again.
     own = torch.diag_embed(pairs.sum(dim=2)) - pairs + absolute * torch.diag_embed(n)
     whole = own.sum(dim=0)
     seen = n.sum(dim=0) > 0

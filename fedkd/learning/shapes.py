@@ -57,7 +57,7 @@ def blended(x: Tensor, generator: Generator) -> Tensor:
 
 
 def moved(x: Tensor, generator: Generator) -> Tensor:
-    """Each image mirrored or not, turned by a fifth of a radian or so, scaled and shifted a little."""
+    """Each image mirrored or not, turned by some 0.2 radians, scaled and shifted a little."""
 
     def within(most: float) -> Tensor:
         return most * (2 * torch.rand(len(x), generator=generator) - 1)
