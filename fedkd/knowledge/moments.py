@@ -105,6 +105,16 @@ def ridge(given: Moments, penalty: float) -> Tensor:
     return solved
 
 
+def penalty_of(given: Moments, share: float) -> float:
+    """`share` of the mean square of a feature summed over all records, for `ridge`."""
+    return share * float(given.features.diagonal().mean().clamp(min=1e-12))
+
+
+def unpacked(features: Tensor, labels: Tensor) -> Moments:
+    """The `triangle` of the first sum, (D (D + 1) / 2,), and the second (D, C) -> their moments."""
+    return Moments(symmetric(features.double(), len(labels)), labels.double())
+
+
 def triangle(matrix: Tensor) -> Tensor:
     """The upper triangle of a matrix (D, D), row by row, with its diagonal: (D (D + 1) / 2,)."""
     rows, columns = torch.triu_indices(*matrix.shape)

@@ -9,7 +9,15 @@ from fedkd.config import Frozen
 from fedkd.errors import ConfigError
 from fedkd.exchange.codec import Expected, TensorSpec
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, Value
-from fedkd.knowledge.moments import Moments, noise_norm, ridge, symmetric, total, triangle
+from fedkd.knowledge.moments import (
+    Moments,
+    noise_norm,
+    penalty_of,
+    ridge,
+    total,
+    triangle,
+    unpacked,
+)
 from fedkd.learning.summed import Basis, check_last_layer, features_of, set_classifier
 from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 
@@ -115,11 +123,7 @@ class Analytic(Method):
         )
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
-        width = self._width(ctx.setting)
-        sums = total(
-            Moments(symmetric(each["features"].double(), width), each["labels"].double())
-            for each in uploads.values()
-        )
+        sums = total(unpacked(each["features"], each["labels"]) for each in uploads.values())
         weights = ridge(sums, self._penalty(ctx.setting, sums, len(uploads)))
         set_classifier(
             ctx.student, weights, basis=_basis(ctx.state), intercept=self.params.intercept
@@ -128,7 +132,7 @@ class Analytic(Method):
 
     def _penalty(self, setting: Setting, sums: Moments, releases: int) -> float:
         """What is added to the eigenvalues, far above rounding errors and above the noise."""
-        penalty = self.params.ridge * float(sums.features.diagonal().mean().clamp(min=1e-12))
+        penalty = penalty_of(sums, self.params.ridge)
         if setting.experiment.privacy.unit == "none":
             return penalty
         noise = setting.summing("sums of features").noise_multiplier

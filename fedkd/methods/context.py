@@ -239,6 +239,10 @@ class ClientContext:
         """The teacher itself, and how many samples taught it."""
         return self.model().with_values({"count": self.example_count()})
 
+    def model_and_class_counts(self) -> Upload:
+        """The teacher itself, and how many samples of each class taught it."""
+        return self.model().with_values({"counts": self.class_counts()})
+
     def answer(self, inputs: Tensor) -> Tensor:
         """The teacher's logits on `inputs`, (N, *shape) -> (N, C) float32."""
         with self.clock.phase("answer"):

@@ -76,8 +76,7 @@ class FedFTG(Method):
         check_images(setting)
 
     def expects(self, setting: Setting, client: int) -> Expected:
-        models = setting.model_specs(setting.experiment.client_model(client))
-        return {**models, "counts": setting.class_counts}
+        return setting.model_and_class_counts(client)
 
     def begin(self, ctx: ServerContext) -> Broadcast:
         return Broadcast(common=prefixed("model", ctx.student.state_dict()))
@@ -86,7 +85,7 @@ class FedFTG(Method):
         received = group("model", broadcast)
         ctx.teacher.load_state_dict(received)
         ctx.train(anchor=received)
-        return ctx.model().with_values({"counts": ctx.class_counts()})
+        return ctx.model_and_class_counts()
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         counts = torch.stack([upload["counts"] for upload in uploads.values()])

@@ -71,7 +71,7 @@ class FedPair(OneShot):
     params: FedPairParams
 
     def expects(self, setting: Setting, client: int) -> Expected:
-        return {**super().expects(setting, client), "counts": setting.class_counts}
+        return setting.model_and_class_counts(client)
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
         counts = ctx.class_counts()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fedkd.config import ModelSpec
 from fedkd.exchange.codec import Expected, TensorSpec
 from fedkd.exchange.messages import Tensors, Upload, Value
-from fedkd.knowledge.moments import Moments, ridge, symmetric, total, triangle
+from fedkd.knowledge.moments import penalty_of, ridge, total, triangle, unpacked
 from fedkd.learning.consensus import average
 from fedkd.learning.summed import check_last_layer, set_classifier
 from fedkd.methods.base import Card, ClientContext, ServerContext, Setting, Uploads
@@ -80,14 +80,10 @@ class FedPairMoments(FedPair):
         )
 
     def teachers(self, ctx: ServerContext, uploads: Uploads) -> list[nn.Module]:
-        width = self._width(ctx.setting)
-        sums = total(
-            Moments(symmetric(each["features"].double(), width), each["labels"].double())
-            for each in uploads.values()
-        )
+        sums = total(unpacked(each["features"], each["labels"]) for each in uploads.values())
         anchor = self._features(ctx.setting)
-        penalty = self.params.ridge * float(sums.features.diagonal().mean().clamp(min=1e-12))
-        set_classifier(anchor, ridge(sums, penalty), intercept=_INTERCEPT)
+        weights = ridge(sums, penalty_of(sums, self.params.ridge))
+        set_classifier(anchor, weights, intercept=_INTERCEPT)
         return [*super().teachers(ctx, uploads), anchor]
 
     def consensus(self, ctx: ServerContext, uploads: Uploads) -> Callable[[Tensor], Tensor]:

@@ -163,6 +163,11 @@ class Setting:
             "count": self.example_count,
         }
 
+    def model_and_class_counts(self, client: int) -> Expected:
+        """What `ClientContext.model_and_class_counts` of this client must look like."""
+        models = self.model_specs(self.experiment.client_model(client))
+        return {**models, "counts": self.class_counts}
+
     def feature_width(self, spec: ModelSpec) -> int:
         """How wide the features of this model are: see `observe.feature_width`."""
         key = f"features of {spec}"
