@@ -1,7 +1,8 @@
 """The client app: the teacher learns, the gate opens, an answer leaves. One message a round.
 
-Two under secure aggregation, of which the first makes a key and touches no data. Under a unit that protects records the ledger comes first: the whole plan, then the round's worst
+Under a unit that protects records the ledger comes first: the whole plan, then the round's worst
 case, are written down before any data is touched, and what leaves is written down before it does.
+Under secure aggregation there are two messages; the first makes a key and touches no data.
 """
 
 import logging
