@@ -49,6 +49,7 @@ CUT = {
     "method": {"name": "fedgkt", "layer": "pool1", "records": 20},
 }
 CLOSED = {**UNLIKE, "rounds": 1, "method": {"name": "analytic", "components": 20}}
+SUMMED = {**CLOSED, "privacy.secure_aggregation": True}
 ALL = {
     "fedmd": LOGITS,
     "feddf": FUSION,
@@ -56,6 +57,7 @@ ALL = {
     "fedkd": MENTORS,
     "fedgkt": CUT,
     "analytic": CLOSED,
+    "summed": SUMMED,
 }
 
 
@@ -102,6 +104,19 @@ def test_ray_gives_the_same_as_in_process(rows, tmp_path):
     assert here.keys() == there.keys()
     for name, tensor in here.items():
         torch.testing.assert_close(there[name], tensor, atol=1e-6, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
+@pytest.mark.filterwarnings("ignore")  # Ray's and Flower's own
+def test_rays_workers_keep_a_secret_from_one_message_to_the_next(rows, tmp_path):
+    changes = {"engine.kind": "ray", "rounds": 1, "method.name": "analytic"}
+    for securely in (False, True):
+        table = {**changes, "privacy.secure_aggregation": securely}
+        simulate(tiny.experiment(rows, table), tmp_path / str(securely), tiny.Quiet())
+    plain, hidden = (RunFolder(tmp_path / name).resume().student for name in ("False", "True"))
+    for name, tensor in plain.items():
+        torch.testing.assert_close(hidden[name], tensor, atol=1e-6, rtol=1e-6)
 
 
 def flat(value, prefix=""):

@@ -1,4 +1,4 @@
-"""Secure aggregation from end to end: the server sees the sum, noise is added once, and once only."""
+"""Secure aggregation from end to end: the server sees the sum, and noise is added once in all."""
 
 from functools import partial
 
@@ -200,6 +200,15 @@ def test_under_dp_who_cannot_pay_says_so_before_the_others_do(runs):
     assert record["failures"] == [
         {"client": 3, "reason": "its privacy budget does not allow the round"}
     ]
+
+
+def test_a_plan_without_a_spare_round_allows_no_second_attempt(runs):
+    hidden = runs({**SECURE, "privacy.epsilon": 8.0, "privacy.noise_multiplier": 0.62})
+    with pytest.raises(QuorumError):
+        hidden.go(lost={("learn", 2)})
+    with pytest.raises(BudgetError, match=r"0 of 4 .* its privacy budget does not allow the round"):
+        hidden.go()
+    assert all(len(sent) == 1 for sent in summed.SENT.values())
 
 
 def test_a_run_resumes_after_a_client_was_lost(rows, tmp_path, monkeypatch):
