@@ -46,6 +46,15 @@ def public_key(secret: bytes) -> bytes:
     return X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
 
 
+def check_key(key: bytes) -> None:
+    """Refuse what no client may be told of as another's public key.
+
+    Raises:
+        MessageError: not 32 bytes, or a point that makes every agreement the same.
+    """
+    _agreed(new_secret(), key)
+
+
 def expected(plain: Expected) -> Expected:
     """What tensors like these look like once they are masked."""
     return {name: TensorSpec(spec.shape, torch.int64) for name, spec in plain.items()}
@@ -139,13 +148,15 @@ def _words(number: Tensor) -> "np.ndarray[tuple[int], np.dtype[np.uint64]]":
 
 def _shared(secret: bytes, key: bytes, *, salt: bytes, info: bytes) -> bytes:
     """What two clients alone can compute, 32 bytes."""
+    return HKDF(SHA256(), length=32, salt=salt, info=info).derive(_agreed(secret, key))
+
+
+def _agreed(secret: bytes, key: bytes) -> bytes:
     try:
-        agreed = X25519PrivateKey.from_private_bytes(secret).exchange(
-            X25519PublicKey.from_public_bytes(key)
-        )
+        other = X25519PublicKey.from_public_bytes(key)
+        return X25519PrivateKey.from_private_bytes(secret).exchange(other)
     except ValueError as error:  # not 32 bytes, or a point of low order
-        raise MessageError("the roster holds a key that is none") from error
-    return HKDF(SHA256(), length=32, salt=salt, info=info).derive(agreed)
+        raise MessageError("a public key for secure aggregation is none") from error
 
 
 def _digest(roster: Roster) -> bytes:

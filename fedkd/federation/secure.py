@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedkd.errors import FederationError, MessageError
 from fedkd.exchange import masks
-from fedkd.exchange.codec import Expected, TensorSpec
+from fedkd.exchange.codec import Expected, TensorSpec, decode
 from fedkd.exchange.masks import KEY_BYTES, Roster
 from fedkd.exchange.messages import Broadcast, Public, Tensors, Upload, Value, group, prefixed
 from fedkd.federation.state import ClientState
@@ -25,8 +25,7 @@ _NAME = "secure_aggregation"
 _KEY = f"{_NAME}/key"
 _MEMBERS = f"{_NAME}/members"
 """A one from each client: their sum tells that all masks cancelled."""
-KEY = {_KEY: TensorSpec((KEY_BYTES,), torch.uint8)}
-"""What an answer to `keys` holds."""
+_KEY_ALONE = {_KEY: TensorSpec((KEY_BYTES,), torch.uint8)}
 
 
 def make_key(state: ClientState, round: int) -> dict[str, Tensor]:
@@ -34,6 +33,17 @@ def make_key(state: ClientState, round: int) -> dict[str, Tensor]:
     secret = masks.new_secret()
     state.keep_secret(secret, round=round)
     return {_KEY: _tensor(masks.public_key(secret))}
+
+
+def read_key(payload: bytes) -> Tensors:
+    """What a client answered to `keys`, looked at before others are told of it.
+
+    Raises:
+        MessageError: it is no public key.
+    """
+    answer = decode(payload, _KEY_ALONE)
+    masks.check_key(bytes(answer[_KEY].tolist()))
+    return answer
 
 
 def with_roster(broadcast: Broadcast, answers: Mapping[int, Tensors]) -> Broadcast:

@@ -51,12 +51,12 @@ def _require_all(world: World, round: int, answers: Answers) -> None:
     if not answers.failures:
         return
     why = ", ".join(f"client {client} ({reason})" for client, reason in answers.failures.items())
-    paid = ""
+    how = "with --resume and the same clients, or begin a new run without those that are gone"
     if world.experiment.privacy.unit == "record":
-        paid = "; the others have paid for it, and pay anew, for which privacy.spare_rounds plans"
+        how = "with --resume; who answered has paid and pays anew: see privacy.spare_rounds"
     error = BudgetError if answers.refused else QuorumError
     raise error(
         f"round {round}: lost after the keys were exchanged: {why}; secure aggregation needs all "
         f"of the {len(answers.cohort)} answers, since a part of the sum tells nothing: run again "
-        f"with --resume{paid}"
+        f"{how}"
     )

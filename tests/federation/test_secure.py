@@ -172,7 +172,7 @@ def test_without_dp_a_round_is_answered_for_one_set_of_clients_alone(runs, caplo
 
 def test_under_dp_a_second_attempt_pays_again_and_draws_new_noise(runs):
     hidden = runs({**SECURE, **NOISY, "privacy.spare_rounds": 1, "clients.quorum": 0.75})
-    with pytest.raises(QuorumError, match=r"pay anew, for which privacy\.spare_rounds plans"):
+    with pytest.raises(QuorumError, match=r"pays anew: see privacy\.spare_rounds"):
         hidden.go(lost={("learn", 2)})
     once = hidden.spent(0).epsilon
     hidden.go(lost={("keys", 2)})
@@ -256,6 +256,23 @@ def test_masks_that_do_not_cancel_end_the_run(runs):
 
     with pytest.raises(FederationError, match="masks of 4 clients do not cancel"):
         runs(SECURE).go(changed=change)
+
+
+def test_a_key_that_is_none_is_its_senders_fault_alone(runs):
+    def change(action, message, reply):
+        call = wire.unpack(reply.content)
+        if (action, call.client) != ("keys", 1):
+            return reply
+        payload = encode({"secure_aggregation/key": torch.zeros(32, dtype=torch.uint8)})
+        return type(message)(wire.pack(wire.Call(call.round, 1, payload)), reply_to=message)
+
+    hidden = runs({**SECURE, "clients.quorum": 0.75})
+    hidden.go(changed=change)
+    [record] = hidden.run.records()
+    assert record["participants"] == [0, 2, 3]
+    assert record["failures"] == [
+        {"client": 1, "reason": "a public key for secure aggregation is none"}
+    ]
 
 
 @pytest.fixture(scope="module")
