@@ -116,13 +116,13 @@ def _answer(call: wire.Call, party: Party, spending: Spending | None, clock: Clo
     world, state = party.world, party.state
     # One thread a client, on every engine: how work is split among threads changes its last bits.
     torch.set_num_threads(1)
-    if spending is not None and (sent := state.answer(round=call.round)) is not None:
-        spending.send_again(sent)
-        return wire.Call(call.round, call.client, sent, spending.standing())
     received, masking = decode(call.payload), None
     if world.setting.securely:
         received, roster = secure.apart(received)
         masking = secure.Masking.of(world.setting, state, call.client, call.round, roster)
+    elif spending is not None and (sent := state.answer(round=call.round)) is not None:
+        spending.send_again(sent)
+        return wire.Call(call.round, call.client, sent, spending.standing())
     kept = state.load(before=call.round)
     ctx = ClientContext(
         setting=world.setting,
