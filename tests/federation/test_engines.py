@@ -106,19 +106,6 @@ def test_ray_gives_the_same_as_in_process(rows, tmp_path):
         torch.testing.assert_close(there[name], tensor, atol=1e-6, rtol=0)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
-@pytest.mark.filterwarnings("ignore")  # Ray's and Flower's own
-def test_rays_workers_keep_a_secret_from_one_message_to_the_next(rows, tmp_path):
-    changes = {"engine.kind": "ray", "rounds": 1, "method.name": "analytic"}
-    for securely in (False, True):
-        table = {**changes, "privacy.secure_aggregation": securely}
-        simulate(tiny.experiment(rows, table), tmp_path / str(securely), tiny.Quiet())
-    plain, hidden = (RunFolder(tmp_path / name).resume().student for name in ("False", "True"))
-    for name, tensor in plain.items():
-        torch.testing.assert_close(hidden[name], tensor, atol=1e-6, rtol=1e-6)
-
-
 def flat(value, prefix=""):
     """Numbers by dotted key; what is no number is left out."""
     if isinstance(value, list):
