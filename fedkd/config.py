@@ -229,6 +229,9 @@ class Privacy(DPSGD):
     """The budget: the most that one data set may ever cost. Naming one makes the unit `record`."""
     count_noise: float = Field(default=10.0, gt=0)
     """`record`: the scale of the Laplace noise on a count, in records; each count is sent once."""
+    secure_aggregation: bool = False
+    """The server sees the sum of what clients send and no client's own part; under `record` noise
+    is added to that sum once, a share by each client. For methods that need only the sum."""
     spare_rounds: int = Field(default=0, ge=0)
     """Rounds paid for beyond those planned: one is used up where a crash cuts off a training."""
 
@@ -245,8 +248,15 @@ class Privacy(DPSGD):
                 f"privacy.epsilon is missing: privacy.unit = {self.unit!r} needs a budget, "
                 "such as epsilon = 8"
             )
+        if self.secure_aggregation and self.unit.startswith("client"):
+            raise ValueError(
+                f"privacy.secure_aggregation hides the answers that the server protects by "
+                f"privacy.unit = {self.unit!r}: leave it out, or take unit = 'record'"
+            )
         defaults = {name: field.default for name, field in type(self).model_fields.items()}
-        idle = [name for name, value in self if value != defaults[name]]
+        idle = [
+            name for name, value in self if value != defaults[name] and name != "secure_aggregation"
+        ]
         if self.unit == "none" and idle:
             raise ValueError(
                 f"privacy.{idle[0]} is {getattr(self, idle[0])!r}, and with privacy.unit = 'none' "

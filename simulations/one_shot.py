@@ -97,6 +97,7 @@ LISTED = ("fedavg", "feddf", "dafl", "adi", "dense", "ensemble", "co_boosting")
 CLOSED = {"config": "analytic", "rows": ("analytic",)}
 ALPHA = "data.partition.alpha"
 FIXED = ("data.name=fashion-mnist", f"{ALPHA}=0.01", "student.model=scattering")
+SECURELY = "privacy.secure_aggregation=true"
 # fmt: off
 SET_UPS = {
     "dense-0.1": SetUp(
@@ -132,6 +133,8 @@ SET_UPS = {
         changes=(*FIXED, "privacy.epsilon=8.0"), **CLOSED,
         beside="FedDiff, one shot, alpha 0.01, epsilon 10: 73.4",
     ),
+    "private-summed-1": SetUp(changes=(*FIXED, "privacy.epsilon=1.0", SECURELY), **CLOSED),
+    "private-summed-8": SetUp(changes=(*FIXED, "privacy.epsilon=8.0", SECURELY), **CLOSED),
 }
 # fmt: on
 console = Console()

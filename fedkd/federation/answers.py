@@ -1,5 +1,6 @@
 """What a cohort sent back, and who is told about it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -42,3 +43,10 @@ class Answers:
     """Where each client's ledger stood when it last answered."""
     bytes_up: int = 0
     bytes_down: int = 0
+    total: Tensors | None = None
+    """Under secure aggregation the sum of all uploads, which are masked one by one."""
+
+    @property
+    def for_method(self) -> Mapping[int, Tensors]:
+        """What the method's server part is given."""
+        return self.uploads if self.total is None else {0: self.total}

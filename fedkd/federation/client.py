@@ -2,6 +2,7 @@
 
 Under a unit that protects records the ledger comes first: the whole plan, then the round's worst
 case, are written down before any data is touched, and what leaves is written down before it does.
+Under secure aggregation there are two messages; the first makes a key and touches no data.
 """
 
 import logging
@@ -20,7 +21,7 @@ from fedkd.errors import BudgetError, FedkdError, MessageError, PolicyError
 from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.gate import release
 from fedkd.exchange.messages import group
-from fedkd.federation import report, wire
+from fedkd.federation import report, secure, wire
 from fedkd.federation.spending import Owner, Spending, no_ledger
 from fedkd.federation.state import ClientState
 from fedkd.federation.world import World
@@ -69,11 +70,16 @@ Limit = Callable[[], AbstractContextManager[None]]
 def client_app(find: Find, limit: Limit = nullcontext) -> ClientApp:
     """The Flower app of a client."""
     app = ClientApp()
-    app.train(ACTION)(partial(_learn, find, limit))
+    app.train(ACTION)(partial(_reply, _answer, find, limit))
+    app.train(secure.ACTION)(partial(_reply, _make_key, find, limit))
     return app
 
 
-def _learn(find: Find, limit: Limit, message: Message, context: Context) -> Message:
+_Make = Callable[[wire.Call, Party, Spending | None, Clock], wire.Call]
+"""Makes a party's answer to a call."""
+
+
+def _reply(make: _Make, find: Find, limit: Limit, message: Message, context: Context) -> Message:
     clock, spending = Clock(_nobody), None
     try:
         call = wire.unpack(message.content)
@@ -85,7 +91,7 @@ def _learn(find: Find, limit: Limit, message: Message, context: Context) -> Mess
             _check_size("the call", call.payload, party)
             if party.world.experiment.privacy.unit == "record":
                 spending = Spending.of_records(party.world, party.ledger(), call, party.owner)
-            answer = _answer(call, party, spending, clock)
+            answer = make(call, party, spending, clock)
         return Message(wire.pack(answer), reply_to=message)
     except Exception as error:
         refused = isinstance(error, PolicyError | BudgetError)
@@ -94,11 +100,27 @@ def _learn(find: Find, limit: Limit, message: Message, context: Context) -> Mess
         return Message(wire.pack_failure(failure), reply_to=message)
 
 
+def _make_key(call: wire.Call, party: Party, spending: Spending | None, _: Clock) -> wire.Call:
+    """The answer to the first of secure aggregation's messages; it touches no data."""
+    if not party.world.setting.securely:
+        raise MessageError("the server asks for a key, which the experiment does not need")
+    if spending is not None:
+        # Whoever cannot pay says so while the others can still do without it.
+        spending.require(call.round, group(RELEASED, party.state.load(before=call.round)))
+    payload = encode(secure.make_key(party.state, call.round))
+    standing = None if spending is None else spending.standing()
+    return wire.Call(call.round, call.client, payload, standing)
+
+
 def _answer(call: wire.Call, party: Party, spending: Spending | None, clock: Clock) -> wire.Call:
     world, state = party.world, party.state
     # One thread a client, on every engine: how work is split among threads changes its last bits.
     torch.set_num_threads(1)
-    if spending is not None and (sent := state.answer(round=call.round)) is not None:
+    received, masking = decode(call.payload), None
+    if world.setting.securely:
+        received, roster = secure.apart(received)
+        masking = secure.Masking.of(world.setting, state, call.client, call.round, roster)
+    elif spending is not None and (sent := state.answer(round=call.round)) is not None:
         spending.send_again(sent)
         return wire.Call(call.round, call.client, sent, spending.standing())
     kept = state.load(before=call.round)
@@ -111,7 +133,9 @@ def _answer(call: wire.Call, party: Party, spending: Spending | None, clock: Clo
         clock=clock,
         allowance=None if spending is None else spending.reserve(call.round, group(RELEASED, kept)),
     )
-    upload = world.method.client(ctx, decode(call.payload))
+    upload = world.method.client(ctx, received)
+    if masking is not None:
+        upload = masking(upload)
     upload = upload.with_values(report.values(ctx, world.data.test))
     receipts = release(upload, None if ctx.allowance is None else ctx.allowance.paid)
     payload = encode({name: value.data for name, value in upload.values.items()})
@@ -122,7 +146,9 @@ def _answer(call: wire.Call, party: Party, spending: Spending | None, clock: Clo
         state.save(ctx.state, receipts, round=call.round)
         return wire.Call(call.round, call.client, payload)
     ctx.allowance.settle(payload)
-    state.save(ctx.state, receipts, round=call.round, answer=payload)
+    # A masked answer suits its own roster alone, and its noise must be in no other sum.
+    again = payload if masking is None else None
+    state.save(ctx.state, receipts, round=call.round, answer=again)
     ctx.allowance.send()
     return wire.Call(call.round, call.client, payload, spending.standing())
 

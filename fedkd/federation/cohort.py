@@ -1,7 +1,6 @@
 """A round's cohort: who is asked, what is let in, and whether enough answered."""
 
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from flwr.serverapp import Grid
 from fedkd.errors import BudgetError, FederationError, MessageError, QuorumError
 from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.messages import Broadcast, Tensors
-from fedkd.federation import compat, report, wire
+from fedkd.federation import compat, report, secure, wire
 from fedkd.federation.answers import Answers, Observer
 from fedkd.federation.client import ACTION
 from fedkd.federation.world import World
@@ -81,22 +80,26 @@ def ask(
     observer: Observer,
     standings: dict[int, wire.Standing],
     reach: Reach,
+    *,
+    action: str = ACTION,
 ) -> Answers:
     """Send the broadcast to a cohort and let in what comes back in time and in order.
 
     Each client is told where its ledger stood when it last answered (`standings`, brought up to
-    date here), and one whose ledger has gone back since is left out.
+    date here), and one whose ledger has gone back since is left out. An `action` other than to
+    learn is a step on the way, which only a failure ends for a client.
     """
     answers = Answers(cohort, standings=standings)
     deadline = world.experiment.clients.deadline or _NO_DEADLINE
     end = time.monotonic() + deadline
-    waiting = _push(grid, world, nodes, answers, broadcast, round, deadline)
+    waiting = _push(grid, world, nodes, answers, broadcast, round, deadline, action)
     while waiting and time.monotonic() < end:
         arrived = _one_by_one(grid, waiting) if reach.nodes else _together(grid, waiting)
         for id, reply in arrived:
             client = waiting.pop(id)
-            _let_in(world, client, round, reply, answers)
-            observer.client_ends(client, answers.failures.get(client))
+            _let_in(world, client, round, reply, answers, action)
+            if action == ACTION or client in answers.failures:
+                observer.client_ends(client, answers.failures.get(client))
         if not arrived:
             time.sleep(reach.poll)
     for client in waiting.values():
@@ -138,7 +141,7 @@ def require_quorum(world: World, round: int, answers: Answers) -> None:
         QuorumError: names the round, the numbers and each kind of failure.
         BudgetError: likewise, where privacy budgets are among the reasons.
     """
-    share, needed = world.experiment.clients.quorum, quorum(world, len(answers.cohort))
+    share, needed = world.experiment.clients.quorum, world.setting.quorum(len(answers.cohort))
     if len(answers.uploads) < needed:
         kinds = Counter(answers.failures.values())
         why = ", ".join(f"{reason} ({count})" for reason, count in kinds.most_common())
@@ -149,11 +152,6 @@ def require_quorum(world: World, round: int, answers: Answers) -> None:
         )
 
 
-def quorum(world: World, asked: int) -> int:
-    """How many of those asked must answer."""
-    return max(1, math.ceil(world.experiment.clients.quorum * asked - 1e-9))
-
-
 def _push(
     grid: Grid,
     world: World,
@@ -162,6 +160,7 @@ def _push(
     broadcast: Broadcast,
     round: int,
     deadline: float,
+    action: str,
 ) -> dict[str, int]:
     """Send each client of the cohort its part; message ids to clients."""
     payloads: dict[tuple[str, int | None], bytes] = {}
@@ -177,7 +176,7 @@ def _push(
             Message(
                 wire.pack(call),
                 dst_node_id=nodes[client],
-                message_type=f"train.{ACTION}",
+                message_type=f"train.{action}",
                 group_id=str(round),
                 ttl=deadline,
             )
@@ -192,7 +191,9 @@ def _push(
     return {id: client for client, id in waiting.items() if id}
 
 
-def _let_in(world: World, client: int, round: int, reply: Message | None, answers: Answers) -> None:
+def _let_in(
+    world: World, client: int, round: int, reply: Message | None, answers: Answers, action: str
+) -> None:
     """Add a reply to the uploads, or its scrubbed reason to the failures."""
     if reply is None:
         answers.failures[client] = "answer is not a fedkd message"
@@ -214,15 +215,18 @@ def _let_in(world: World, client: int, round: int, reply: Message | None, answer
         else:
             if answer.standing is None and world.experiment.privacy.unit == "record":
                 raise MessageError("answer does not say where its ledger stands")
-            answers.uploads[client] = _checked(world, client, answer.payload)
+            answers.uploads[client] = _checked(world, client, answer.payload, action)
     except MessageError as error:
         answers.failures[client] = str(error)
 
 
-def _checked(world: World, client: int, payload: bytes) -> Tensors:
+def _checked(world: World, client: int, payload: bytes, action: str) -> Tensors:
+    if action == secure.ACTION:
+        return secure.read_key(payload)
     upload = decode(payload, world.expects(client))
     report.check(upload, world.test_totals)
-    _probe(world, client, upload)
+    if not world.setting.securely:  # under masks nothing can be tried
+        _probe(world, client, upload)
     return upload
 
 

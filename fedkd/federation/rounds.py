@@ -22,12 +22,12 @@ from fedkd.federation.cohort import (
     AT_HAND,
     Reach,
     ask,
-    quorum,
     require_quorum,
     wait_for_nodes,
 )
 from fedkd.federation.record import describe
 from fedkd.federation.spending import Spending, no_ledger
+from fedkd.federation.summing import ask_for_sum
 from fedkd.federation.wire import Standing
 from fedkd.federation.world import World
 from fedkd.methods.base import ServerContext
@@ -86,12 +86,12 @@ def federate(
 
     Raises:
         BudgetError: privacy budgets do not allow the run to go on.
-        QuorumError: too few clients answered a round.
+        QuorumError: too few clients answered a round, or not all of a sum's.
         FederationError: too few clients are connected, or a training diverged.
     """
     method, experiment = world.method, world.experiment
     clients = world.setting.clients
-    nodes = wait_for_nodes(grid, clients, reach, quorum=quorum(world, clients))
+    nodes = wait_for_nodes(grid, clients, reach, quorum=world.setting.quorum(clients))
     student = world.setting.student.build(experiment.student.model, purpose="student")
     last = keeper.resume()
     state = {} if last is None else dict(last.state)
@@ -99,6 +99,7 @@ def federate(
     spending = None
     if world.experiment.privacy.unit in ("client-votes", "client-logits"):
         spending = Spending.of_clients(world, ledger())
+    asking = ask_for_sum if world.setting.securely else ask
     context = partial(_context, world, observer, student, state, threads)
     if last is None:
         broadcast = method.begin(context(0))
@@ -110,13 +111,14 @@ def federate(
         started = time.perf_counter()
         cohort = world.setting.cohort(round)
         observer.round_begins(round, cohort)
-        answers = ask(grid, world, nodes, cohort, broadcast, round, observer, known, reach)
+        answers = asking(grid, world, nodes, cohort, broadcast, round, observer, known, reach)
         require_quorum(world, round, answers)
         answered = time.perf_counter()
 
         ctx = context(round)
         ctx.allowance = None if spending is None else spending.reserve(round)
-        broadcast = method.server(ctx, answers.uploads)
+        ctx.summed = None if answers.total is None else len(answers.uploads)
+        broadcast = method.server(ctx, answers.for_method)
         if ctx.allowance is not None:
             _release(ctx.allowance, student)
 

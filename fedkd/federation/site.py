@@ -53,6 +53,9 @@ class Cap(Frozen):
     epsilon: float | None = Field(default=None, gt=0)
     """The most that all experiments together may ever spend of the site's data."""
     delta: float | None = Field(default=None, gt=0, lt=1)
+    secure_aggregation: bool = False
+    """`record`: whether experiments may have the site add no more than its share of the noise, on
+    the server's word that others add theirs and that it sees none but the sum."""
 
     @model_validator(mode="after")
     def _budget_is_whole(self) -> Self:
@@ -215,6 +218,11 @@ class Policy:
             self._refuse("privacy.epsilon", f"the experiment's budget is {privacy.epsilon:g}")
         if privacy.delta != cap.delta:
             self._refuse("privacy.delta", f"the experiment's delta is {privacy.delta:g}")
+        if privacy.secure_aggregation and not self.site.privacy.secure_aggregation:
+            self._refuse(
+                "privacy.secure_aggregation",
+                "under the experiment's the site would add but a share of the noise",
+            )
 
     def _refuse(self, key: str, why: str) -> None:
         raise PolicyError(self._text(key, why), key=key)

@@ -76,7 +76,15 @@ class Spending:
             BudgetError: the budget does not allow the round; nothing was touched.
         """
         events = protection.round_events(self.world.method, self.world.setting, kept)
-        return Allowance(self.account, f"{self.world.experiment.name}, round {round}", events)
+        return Allowance(self.account, self._purpose(round), events)
+
+    def require(self, round: int, kept: Collection[str] = ()) -> None:
+        """Raise whatever `reserve` would, and spend nothing."""
+        if events := protection.round_events(self.world.method, self.world.setting, kept):
+            self.account.require(self._purpose(round), events)
+
+    def _purpose(self, round: int) -> str:
+        return f"{self.world.experiment.name}, round {round}"
 
     def send_again(self, payload: bytes) -> None:
         """Write down that an answer that was made before leaves, at no cost."""

@@ -5,7 +5,9 @@ that was cut off and is run again finds what it found the first time.
 """
 
 import json
+import os
 import re
+import secrets
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -44,11 +46,22 @@ class ClientState(Protocol):
         Where noise was drawn, running the round again would cost anew; then `answer` is kept too.
         """
 
+    def keep_secret(self, secret: bytes, *, round: int) -> None:
+        """Keep a secret for one answer in `round`, in place of any that was kept before."""
+
+    def take_secret(self, *, round: int) -> bytes | None:
+        """The secret of `round`, which is forgotten: only one caller ever gets it."""
+
+    def first_peers(self, peers: str, *, round: int) -> str:
+        """With whom the client answered first in `round`: `peers` if it did not before."""
+
 
 class MemoryState:
     """A client's memory that ends with the process."""
 
     def __init__(self) -> None:
+        self._secrets: dict[int, bytes] = {}
+        self._peers: dict[int, str] = {}
         self._kept: dict[int, dict[str, Tensor]] = {}
         self._answers: dict[int, bytes] = {}
         self.receipts: dict[int, tuple[Receipt, ...]] = {}
@@ -77,6 +90,18 @@ class MemoryState:
             self._answers = {round: answer}
         for stale in _stale(self._kept, round):
             del self._kept[stale]
+
+    def keep_secret(self, secret: bytes, *, round: int) -> None:
+        """See `ClientState.keep_secret`."""
+        self._secrets[round] = secret
+
+    def take_secret(self, *, round: int) -> bytes | None:
+        """See `ClientState.take_secret`."""
+        return self._secrets.pop(round, None)
+
+    def first_peers(self, peers: str, *, round: int) -> str:
+        """See `ClientState.first_peers`."""
+        return self._peers.setdefault(round, peers)
 
 
 class DiskState:
@@ -117,6 +142,40 @@ class DiskState:
             self._path(stale).unlink(missing_ok=True)
             self._answer_path(stale).unlink(missing_ok=True)
 
+    def keep_secret(self, secret: bytes, *, round: int) -> None:
+        """See `ClientState.keep_secret`; nobody else on the machine can read it."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._secret_path(round)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as f:
+            f.write(secret)
+        temporary.replace(path)
+
+    def take_secret(self, *, round: int) -> bytes | None:
+        """See `ClientState.take_secret`."""
+        path = self._secret_path(round)
+        taken = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        try:
+            path.rename(taken)  # one of several at once gets it
+        except FileNotFoundError:
+            return None
+        secret = taken.read_bytes()
+        taken.unlink()
+        return secret
+
+    def first_peers(self, peers: str, *, round: int) -> str:
+        """See `ClientState.first_peers`."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"peers-{round:06d}.txt"
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                file.write(peers)
+                file.flush()
+                os.fsync(file.fileno())
+        except FileExistsError:
+            return path.read_text(encoding="utf-8")
+        return peers
+
     def receipts(self) -> dict[int, list[dict[str, Any]]]:
         """What left this client, by round; of a round that was run again, what left last."""
         path = self._folder / _RECEIPTS
@@ -134,6 +193,9 @@ class DiskState:
 
     def _answer_path(self, round: int) -> Path:
         return self._folder / f"answer-{round:06d}.safetensors"
+
+    def _secret_path(self, round: int) -> Path:
+        return self._folder / f"secret-{round:06d}.key"
 
     def _rounds(self) -> set[int]:
         try:

@@ -102,6 +102,7 @@ POLICY = (
     "privacy.unit",
     "privacy.epsilon",
     "privacy.delta",
+    "privacy.secure_aggregation",
     "limits.rounds",
     "limits.seconds",
     "limits.bytes",

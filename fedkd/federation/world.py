@@ -13,7 +13,7 @@ from fedkd.config import Experiment
 from fedkd.data import columns
 from fedkd.data.types import FederatedData, Samples
 from fedkd.exchange.codec import Expected
-from fedkd.federation import report
+from fedkd.federation import report, secure
 from fedkd.methods import protection
 from fedkd.methods.base import Method, Setting
 from fedkd.methods.protection import Forecast
@@ -32,8 +32,9 @@ class World:
 
     def expects(self, client: int) -> Expected:
         """What this client's answer must hold, exactly: the method's part and the report's."""
+        plain = self.method.expects(self.setting, client)
         return {
-            **self.method.expects(self.setting, client),
+            **(secure.expected(plain) if self.setting.securely else plain),
             **report.expected(self.setting, teacher=self.method.card.has_teachers),
         }
 
@@ -126,6 +127,7 @@ def _assemble(
         setting.model_specs(spec)
     setting.student.model_specs(experiment.student.model)
     method.check(setting)
+    protection.check_secure(setting)
     for client in range(setting.clients):
         method.expects(setting, client)
     return method, federated, setting

@@ -79,7 +79,7 @@ def protected(
 
 
 def noise_norm(
-    width: int, *, bound: float, balance: float, noise_multiplier: float, releases: int
+    width: int, *, bound: float, balance: float, noise_multiplier: float, releases: float
 ) -> float:
     """How large the noise of `protected` is in sum phi phi^T: its spectral norm, where D is large.
 

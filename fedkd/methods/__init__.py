@@ -80,6 +80,12 @@ def _check_card(method: Method, experiment: Experiment) -> None:
             f"method {name!r} cannot hide [clients.privileged] from the student, which it does not "
             f"distil from answers of teachers who see more: choose one of {fit}, or leave it out"
         )
+    if experiment.privacy.secure_aggregation and not card.summable:
+        fit = ", ".join(each for each in BUILT_IN if find(each).card.summable)
+        raise ConfigError(
+            f"method {name!r} cannot run under privacy.secure_aggregation: its server part needs "
+            f"each client's answer, not only their sum; choose one of {fit}, or leave it out"
+        )
     if card.needs_public and experiment.data.public is None:
         raise ConfigError(
             f"method {name!r} needs a proxy set: add a section [data.public], "

@@ -64,6 +64,7 @@ class Analytic(Method):
         one_shot=True,
         has_teachers=False,
         sums=("sums of features",),
+        summable=True,
     )
     Params = AnalyticParams
     params: AnalyticParams
@@ -124,13 +125,14 @@ class Analytic(Method):
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         sums = total(unpacked(each["features"], each["labels"]) for each in uploads.values())
-        weights = ridge(sums, self._penalty(ctx.setting, sums, len(uploads)))
+        releases = ctx.parties(uploads) * ctx.setting.noise_share**2
+        weights = ridge(sums, self._penalty(ctx.setting, sums, releases))
         set_classifier(
             ctx.student, weights, basis=_basis(ctx.state), intercept=self.params.intercept
         )
         return Broadcast()
 
-    def _penalty(self, setting: Setting, sums: Moments, releases: int) -> float:
+    def _penalty(self, setting: Setting, sums: Moments, releases: float) -> float:
         """What is added to the eigenvalues, far above rounding errors and above the noise."""
         penalty = penalty_of(sums, self.params.ridge)
         if setting.experiment.privacy.unit == "none":

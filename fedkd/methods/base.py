@@ -40,6 +40,9 @@ class Card:
     """Facts about private data that are sent beside the knowledge; each is paid for under DP."""
     sums: tuple[Sum, ...] = ()
     """Sums over private data that are sent; under DP each is one release, with noise of its own."""
+    summable: bool = False
+    """Whether the server part needs only the sum, name by name, of what all clients send: then
+    `privacy.secure_aggregation` may give it that sum, in float64, as one upload."""
     client_units: bool = False
     """Whether the server part asks `ctx.protect` of all it combines, and of nothing else."""
     no_dp: str = ""

@@ -203,14 +203,17 @@ class ClientContext:
         """The moments of this client's records in a model's features, as `summed.summed` has them.
 
         Under DP features are clipped to `privacy.clip`, and noise is drawn once, as in
-        `knowledge.moments.protected`; later rounds get what was released.
+        `knowledge.moments.protected`; later rounds get what was released. Under secure aggregation
+        it is this client's share of the noise, drawn and paid for anew each time: two sums over
+        other clients with the same share in both would bare a client with next to no noise.
         """
         sums = partial(summed.summed, model, self._data, self.setting.classes)
         if self.allowance is None:
             origin = Unprotected("sums of features")
             return sums(basis=basis, intercept=intercept), Release(origin)
         event = self.setting.summing("sums of features")
-        if (kept := group(RELEASED, self.state).get(event.what)) is not None:
+        securely = self.setting.securely
+        if not securely and (kept := group(RELEASED, self.state).get(event.what)) is not None:
             return _apart(kept), PostProcessing(of=event)
         self.allowance.spend(event, generator=mechanisms.GENERATOR)
         clip = self.setting.experiment.privacy.clip
@@ -218,10 +221,11 @@ class ClientContext:
             sums(basis=basis, intercept=intercept, clip=clip),
             bound=self.setting.features_norm(intercept),
             balance=balance,
-            noise_multiplier=event.noise_multiplier,
+            noise_multiplier=event.noise_multiplier * self.setting.noise_share,
             generator=mechanisms.system_generator(),
         )
-        self.keep(RELEASED, {event.what: torch.cat(released, dim=1)})
+        if not securely:
+            self.keep(RELEASED, {event.what: torch.cat(released, dim=1)})
         return released, Release(event)
 
     def _privately(self, allowance: Allowance, offset: Tensor | None) -> Callable[..., object]:
@@ -269,6 +273,8 @@ class ServerContext:
     """All clients' private data: in a simulation only, for the upper bound."""
     allowance: Allowance | None = None
     """What may be done with the clients' answers under a client unit; None where it is not one."""
+    summed: int | None = None
+    """Under secure aggregation, how many clients' answers the one upload is the sum of."""
     losses: dict[str, float] = field(default_factory=dict)
     """Mean losses worth a line in the round's record."""
     curve: list[float] = field(default_factory=list)
@@ -281,6 +287,10 @@ class ServerContext:
     def rng(self, purpose: str) -> torch.Generator:
         """The server's stream in this round for `purpose`."""
         return rng.stream(self.setting.experiment.seed, purpose=purpose, round=self.round)
+
+    def parties(self, uploads: "Uploads") -> int:
+        """How many clients' answers are in the uploads."""
+        return self.summed or len(uploads)
 
     def measure(self) -> None:
         """Add the student's test accuracy, as it is now, to the curve."""
@@ -367,4 +377,5 @@ def _apart(kept: Tensor) -> Moments:
 
 
 Uploads = Mapping[int, Tensors]
-"""What the server has let in, by client in ascending order."""
+"""What the server has let in, by client in ascending order; under secure aggregation the sum of
+all, as if client 0 had sent it."""

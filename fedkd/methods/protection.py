@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from fedkd.config import Experiment, Privacy
 from fedkd.errors import BudgetError, ConfigError
+from fedkd.exchange.masks import RESOLUTION
 from fedkd.learning.protectable import check_features, check_model
 from fedkd.methods.base import Method
 from fedkd.methods.setting import Setting
@@ -42,13 +43,14 @@ def round_events(method: Method, setting: Setting, kept: Collection[str] = ()) -
         method: says which counts and sums are sent.
         setting: the experiment, its noise resolved.
         kept: names of what was released in an earlier round, as in the client's state; sending it
-            again is free.
+            again is free, but for sums under secure aggregation.
     """
     if setting.experiment.privacy.unit != "record":
         return [setting.combining(_rows(method, setting))]
     card = method.card
     counts = [setting.counting(what) for what in card.counts if what not in kept]
-    sums = [setting.summing(what) for what in card.sums if what not in kept]
+    anew = setting.securely
+    sums = [setting.summing(what) for what in card.sums if anew or what not in kept]
     return [*([setting.training] if card.has_teachers else []), *counts, *sums]
 
 
@@ -82,7 +84,42 @@ def resolve(method: Method, setting: Setting) -> Setting:
             "fewer rounds or epochs"
         )
     check_signal(signal_to_noise(method, setting))
+    if setting.securely and method.card.sums:
+        _check_resolution(setting)
     return setting
+
+
+def _check_resolution(setting: Setting) -> None:
+    """Refuse a share of the noise that the fixed point of secure aggregation could not carry.
+
+    Each client rounds its own part, so that their sum is that of rounded noises; with 1,024 steps
+    to a standard deviation it is the rounded sum's to far below delta (as of discrete noises,
+    Kairouz et al. 2021, arXiv:2102.06387).
+    """
+    clip, noise = setting.experiment.privacy.clip, setting.summing("sums of features")
+    # The least that any entry of `knowledge.moments.protected` is given.
+    least = min(clip, clip**2) * noise.noise_multiplier * setting.noise_share / math.sqrt(2)
+    if least < 1024 * RESOLUTION:
+        raise ConfigError(
+            f"privacy.clip is {clip:g}, and a client's share of the noise could be {least:.2g}: "
+            f"secure aggregation carries steps of {RESOLUTION:.2g}, expected at least 1,024 of "
+            "them; take features of a larger scale and a larger clip"
+        )
+
+
+def check_secure(setting: Setting) -> None:
+    """Refuse secure aggregation whose sum could be of one client.
+
+    Raises:
+        ConfigError: one answer is enough for a round.
+    """
+    asked = setting.cohort_size
+    if setting.securely and setting.quorum(asked) < 2:
+        raise ConfigError(
+            f"privacy.secure_aggregation adds up the answers of at least two clients, and "
+            f"clients.quorum = {setting.experiment.clients.quorum:g} of the {asked} that are asked "
+            "lets a round go on with one: raise clients.quorum, ask more clients, or leave it out"
+        )
 
 
 def check_delta(privacy: Privacy, sizes: Sequence[int]) -> None:

@@ -127,8 +127,27 @@ class Setting:
         return Laplace(what, self.experiment.privacy.count_noise)
 
     def summing(self, what: Sum) -> Gaussian:
-        """The event of sending a sum over all records, with noise in all of it at once."""
-        return Gaussian(what, self._noise_multiplier)
+        """The event of sending a sum over all records, with noise in all of it at once.
+
+        Under secure aggregation it is what happens to the clients' sum: no client's own part has
+        so much noise, and none is seen.
+        """
+        together = ", summed over clients" if self.securely else ""
+        return Gaussian(f"{what}{together}", self._noise_multiplier)
+
+    @property
+    def securely(self) -> bool:
+        """Whether the server sees nothing but the sum of what clients send."""
+        return self.experiment.privacy.secure_aggregation
+
+    @property
+    def noise_share(self) -> float:
+        """What a client adds to its sums, in the standard deviation of one release's noise.
+
+        Under secure aggregation any sum has as many clients as must answer, so that these few have
+        one release's variance together; whatever the server says.
+        """
+        return 1 / math.sqrt(self.quorum(self.cohort_size)) if self.securely else 1.0
 
     def combining(self, rows: int) -> Gaussian:
         """The event of the server's noise on `rows` combined answers, under the client units."""
@@ -182,9 +201,19 @@ class Setting:
 
     def cohort(self, round: int) -> list[int]:
         """The clients that are asked in a round, in ascending order."""
-        size = max(1, math.floor(self.experiment.clients.participation * self.clients + 0.5))
         generator = rng.stream(self.experiment.seed, purpose="cohort", round=round)
-        return sorted(torch.randperm(self.clients, generator=generator)[:size].tolist())
+        drawn = torch.randperm(self.clients, generator=generator)[: self.cohort_size]
+        return sorted(drawn.tolist())
+
+    @property
+    def cohort_size(self) -> int:
+        """How many clients are asked in a round."""
+        share = self.experiment.clients.participation
+        return max(1, math.floor(share * self.clients + 0.5))
+
+    def quorum(self, asked: int) -> int:
+        """How many of those asked must answer."""
+        return max(1, math.ceil(self.experiment.clients.quorum * asked - 1e-9))
 
     def proxy_subset(self, size: int | None, round: int) -> Tensor:
         """The indices into the proxy set that every party draws alike for `round`."""

@@ -94,15 +94,15 @@ class Account:
         """
         counts = self._checked(events)
         with self._chain.locked() as rows:
-            past = self._past(rows)
-            self._require_allowed(past)
-            if not planned(past, past.spent + counts, self._budget):
-                cost = filtered(past, self._budget, counts)
-                if not cost <= self._budget.epsilon:
-                    how = "the RDP filter" + (" outside the committed plan" if past.plan else "")
-                    raise BudgetError(self._refusal(purpose, events, cost, how))
+            self._require_affordable(self._past(rows), purpose, events, counts)
             row = self._append("reserve", {"purpose": purpose, **self._costed(events)})
         return Reservation(row.sequence, purpose)
+
+    def require(self, purpose: str, events: Sequence[Protected]) -> None:
+        """Raise whatever `reserve` would, and spend nothing."""
+        counts = self._checked(events)
+        with self._chain.locked() as rows:
+            self._require_affordable(self._past(rows), purpose, events, counts)
 
     def touch(self, reservation: Reservation, *, sampler: str = "", generator: str = "") -> None:
         """Write down, durably, that the data is about to be touched.
@@ -161,6 +161,21 @@ class Account:
         """What was spent, under this account's budget."""
         with self._chain.locked() as rows:
             return state(self._past(rows), self._budget, Anchor(rows[-1].sequence, rows[-1].hash))
+
+    def _require_affordable(
+        self,
+        past: History,
+        purpose: str,
+        events: Sequence[Protected],
+        counts: Counter[Protected],
+    ) -> None:
+        """Refuse events that the budget does not allow on top of what was spent."""
+        self._require_allowed(past)
+        if not planned(past, past.spent + counts, self._budget):
+            cost = filtered(past, self._budget, counts)
+            if not cost <= self._budget.epsilon:
+                how = "the RDP filter" + (" outside the committed plan" if past.plan else "")
+                raise BudgetError(self._refusal(purpose, events, cost, how))
 
     def _require_allowed(self, past: History) -> None:
         """Refuse a budget that names more than the data's owner allows."""

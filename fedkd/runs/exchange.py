@@ -51,6 +51,8 @@ def audit_exchange(
         LedgerError: a ledger cannot be believed.
     """
     told, messages = exposed(folder), recording.read_messages(folder)
+    if told.world.setting.securely:
+        raise recording.nothing_to_read(folder)
     models = overheard.sends_models(messages)
     if not (models or overheard.answers_proxy(messages)):
         raise recording.nothing_to_read(folder)

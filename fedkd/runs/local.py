@@ -116,6 +116,7 @@ def _site(experiment: Experiment, name: str, port: int) -> str:
     _, complete = methods.resolve(experiment)
     privacy = experiment.privacy
     cap = {"unit": "record", "epsilon": privacy.epsilon, "delta": privacy.delta}
+    cap |= {"secure_aggregation": True} if privacy.secure_aggregation else {}
     models = {model.name for model in (*complete.clients.models, complete.student.model)}
     table = {
         "name": name,

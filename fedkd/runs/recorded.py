@@ -135,6 +135,9 @@ class PrivacySummary(Recorded):
     noise_multiplier: float | None = None
     signal_to_noise: float | None = None
     """Under the client units: a unanimous answer over the noise on it."""
+    secure_aggregation: bool = False
+    """Whether the server saw the sum of what clients sent and nothing else, so that what protects
+    it protects the sum alone."""
 
 
 class Released(Recorded):

@@ -87,6 +87,6 @@ def nothing_recorded(folder: Path) -> UsageError:
 def nothing_to_read(folder: Path) -> UsageError:
     """What to say of messages in which there are neither answers nor models."""
     return UsageError(
-        f"run folder {str(folder)!r}: its method sends neither models, logits nor probabilities, "
-        "and no attack here reads anything else"
+        f"run folder {str(folder)!r}: its server was sent no client's models, logits or "
+        "probabilities, and no attack here reads anything else"
     )

@@ -54,8 +54,9 @@ def _privacy(world: World, records: Sequence[Record]) -> dict[str, Any]:
     privacy = world.experiment.privacy
     allowed = protection.budget(privacy)
     spent = [record["privacy"] for record in records if record["privacy"] is not None]
+    securely = {"secure_aggregation": True} if privacy.secure_aggregation else {}
     if allowed is None or not spent:
-        return {"unit": privacy.unit}
+        return {"unit": privacy.unit, **securely}
     most = max(spent, key=lambda each: each["epsilon"])
     return {
         "unit": privacy.unit,
@@ -66,6 +67,7 @@ def _privacy(world: World, records: Sequence[Record]) -> dict[str, Any]:
         "budget": allowed.epsilon,
         "noise_multiplier": privacy.noise_multiplier,
         "signal_to_noise": protection.signal_to_noise(world.method, world.setting),
+        **securely,
     }
 
 

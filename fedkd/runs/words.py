@@ -136,11 +136,17 @@ def privacy(run: Run) -> str:
     told = run.summary.privacy
     if told.unit != "none":
         summed = told.unit == "record" and run.summary.teachers is None
-        return f"{_SUMMED if summed else _PROTECTED[told.unit]} {_spent(told)}"
+        how = _SECURELY if told.secure_aggregation else _SUMMED
+        return f"{how if summed else _PROTECTED[told.unit]} {_spent(told)}"
+    hidden = (
+        " Secure aggregation hid each client’s own part from the server, which saw their sum."
+        if told.secure_aggregation
+        else ""
+    )
     return (
         "No differential privacy. What left each client is not protected by noise: whoever "
         f"receives the {size(run.summary.bytes.up)} that the clients sent may learn about single "
-        "training samples. That the raw data stayed with the clients is no guarantee."
+        f"training samples. That the raw data stayed with the clients is no guarantee.{hidden}"
     )
 
 
@@ -155,10 +161,11 @@ def cost(told: PrivacySummary) -> str:
     """What privacy cost, in one line for a table."""
     if told.unit == "none" or told.epsilon is None:
         return "NO DP: nothing that left a client is protected"
+    together = ", of the clients’ sum" if told.secure_aggregation else ""
     signal = "" if told.signal_to_noise is None else f", signal to noise {told.signal_to_noise:.3g}"
     return (
         f"epsilon {told.epsilon:.4g} of {told.budget:g} at delta {told.delta:g} "
-        f"({told.unit}, {told.adjacency}, {told.accountant}){signal}"
+        f"({told.unit}, {told.adjacency}, {told.accountant}{together}){signal}"
     )
 
 
@@ -181,6 +188,14 @@ _PROTECTED = {
 _SUMMED = (
     "No model was trained on a client’s data: each client added noise to what it sent. That, and "
     "all that was made of it, hides whether any one record was among a client’s data."
+)
+
+_SECURELY = (
+    "No model was trained on a client’s data: each client added a share of the noise to what it "
+    "sent, under masks that leave the sum of all clients alone to be read. That sum, and all that "
+    "was made of it, hides whether any one record was among a client’s data. It holds against a "
+    "server that follows the protocol; of clients that tell it their noise, each takes its share "
+    "of the protection away."
 )
 
 

@@ -49,6 +49,7 @@ CUT = {
     "method": {"name": "fedgkt", "layer": "pool1", "records": 20},
 }
 CLOSED = {**UNLIKE, "rounds": 1, "method": {"name": "analytic", "components": 20}}
+SUMMED = {**CLOSED, "privacy.secure_aggregation": True}
 ALL = {
     "fedmd": LOGITS,
     "feddf": FUSION,
@@ -56,6 +57,7 @@ ALL = {
     "fedkd": MENTORS,
     "fedgkt": CUT,
     "analytic": CLOSED,
+    "summed": SUMMED,
 }
 
 

@@ -17,13 +17,16 @@ from fedkd import data
 from fedkd.data import parties
 from fedkd.errors import ConfigError
 from fedkd.exchange.codec import decode, encode
-from fedkd.federation import bundle, compat, siteapp, wire
+from fedkd.exchange.messages import Broadcast
+from fedkd.federation import bundle, compat, secure, siteapp, wire
 from fedkd.federation.client import client_app
 from fedkd.federation.site import Policy, run_name
+from fedkd.federation.state import MemoryState
 from fedkd.privacy.ledger import read_statements
 
 RUN = "0123456789abcdef" * 2
 DP = {"privacy": {"epsilon": 4.0, "sample_rate": 0.2}, "rounds": 1}
+SUMMED = {"privacy": {**DP["privacy"], "secure_aggregation": True}, "rounds": 1}
 CAP = {"unit": "record", "epsilon": 4.0, "delta": 1e-5}
 SITE = {
     "name": "hospital-a",
@@ -67,6 +70,7 @@ def ask(
     run=RUN,
     payload=None,
     version=fedkd.__version__,
+    action="learn",
 ):
     """The site's answer to a call for `experiment`, and what it logged of it."""
     shared = shared or sha256((file.parent / "shared.safetensors").read_bytes()).hexdigest()
@@ -79,7 +83,7 @@ def ask(
     }
     compat.identify_server(1)
     call = wire.Call(round, client, encode({}) if payload is None else payload)
-    message = Message(wire.pack(call), dst_node_id=2, message_type="train.learn", group_id="1")
+    message = Message(wire.pack(call), dst_node_id=2, message_type=f"train.{action}", group_id="1")
     compat.number(message, 1)
     app = client_app(
         lambda context, call: siteapp.party(file, context, call), lambda: siteapp.within(file)
@@ -110,6 +114,7 @@ def test_what_is_allowed_is_answered_and_kept_on_the_sites_own_disk(site, rows):
         ("privacy", CAP, {}, "the experiment protects by 'none'"),
         ("privacy", CAP | {"epsilon": 2.0}, DP, "the experiment's budget is 4"),
         ("privacy", CAP | {"delta": 1e-6}, DP, "the experiment's delta is 1e-05"),
+        ("privacy", CAP, SUMMED, "the site would add but a share of the noise"),
     ],
 )
 def test_each_line_refuses_what_it_does_not_allow(site, rows, caplog, line, value, asked, why):
@@ -120,6 +125,20 @@ def test_each_line_refuses_what_it_does_not_allow(site, rows, caplog, line, valu
     assert f"refused by SITE.toml: {key} = " in caplog.text
     assert why in caplog.text
     assert not (site().parent / "state").exists()  # nothing was touched
+
+
+def test_a_site_that_allows_it_masks_its_sums_for_one_roster(site, rows, caplog):
+    file = site({"privacy": CAP | {"secure_aggregation": True}, "allow.methods": ["analytic"]})
+    text = travelling(rows, SUMMED | {"method": {"name": "analytic"}})
+    key = decode(ask(file, text, action="keys").payload)
+    others = {client: secure.make_key(MemoryState(), 1) for client in (0, 2, 3)}
+    told = secure.with_roster(Broadcast(), {1: key, **others}).to("mlp")
+    answer = ask(file, text, payload=encode(told))
+    assert decode(answer.payload)["labels"].dtype == torch.int64
+    assert str(ask(file, text, payload=encode(told))) == "MessageError"
+    assert "key was used already" in caplog.text
+    [statement] = read_statements(site().parent / "state" / "ledger.db")
+    assert [event["steps"] for event in statement.events] == [1]
 
 
 @pytest.mark.parametrize(

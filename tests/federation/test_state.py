@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -48,6 +50,37 @@ def test_a_client_without_a_state_in_one_round_keeps_its_earlier_one(state):
     state.save(tensors(1), round=1)
     state.save({}, round=2)
     assert number(state, before=2) == 1
+
+
+def test_a_secret_is_given_once_and_the_last_one_counts(state):
+    assert state.take_secret(round=1) is None
+    state.keep_secret(b"old", round=1)
+    state.keep_secret(b"new", round=1)
+    assert state.take_secret(round=2) is None
+    assert state.take_secret(round=1) == b"new"
+    assert state.take_secret(round=1) is None
+
+
+def test_the_first_peers_of_a_round_stay(state):
+    assert state.first_peers("0,1", round=1) == "0,1"
+    assert state.first_peers("0,2", round=1) == "0,1"
+    assert state.first_peers("0,2", round=2) == "0,2"
+
+
+def test_a_secret_on_disk_is_its_owners_and_leaves_nothing(tmp_path):
+    state = DiskState(tmp_path)
+    state.keep_secret(b"secret", round=1)
+    [file] = tmp_path.iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert DiskState(tmp_path).take_secret(round=1) == b"secret"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_several_at_once_one_gets_the_secret(state):
+    state.keep_secret(b"secret", round=1)
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda _: state.take_secret(round=1), range(32)))
+    assert sorted(got, key=bool) == [None] * 31 + [b"secret"]
 
 
 def test_disk_remembers_across_processes_and_keeps_two_rounds(tmp_path):

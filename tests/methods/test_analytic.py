@@ -201,6 +201,46 @@ def test_noise_raises_the_penalty_by_the_public_figures_alone() -> None:
     torch.testing.assert_close(found.bias.double(), 0.3 * expected[-1], rtol=1e-5, atol=1e-6)
 
 
+def securely(**privacy: Any) -> Federation:
+    """Three clients of whom all must answer, under noise and secure aggregation."""
+    fed = built(privacy={"noise_multiplier": 5.0, "secure_aggregation": True, **privacy})
+    experiment = fed.setting.experiment
+    all_of_them = experiment.clients.model_copy(update={"quorum": 1.0})
+    changed = experiment.model_copy(update={"clients": all_of_them})
+    fed.setting = replace(fed.setting, experiment=changed)
+    return fed
+
+
+def test_of_a_secure_sum_the_penalty_is_that_of_one_release() -> None:
+    fed, plain = securely(), built()
+    uploads = [fed.wire(c, plain.ask(c, 1, fed.begin())) for c in range(3)]
+    ctx = fed.server_context()
+    ctx.summed = 3
+    fed.method.server(
+        ctx, {0: {n: torch.stack([u[n] for u in uploads]).sum(0) for n in uploads[0]}}
+    )
+    phi = F.pad(features_of(fed.student, POOLED.x).double(), (0, 1), value=0.3)
+    noise = 5.0 * (1 + 0.3**2) * 2**0.5 * (2 * 17) ** 0.5
+    gram = phi.T @ phi + 0.2 * noise * torch.eye(17).double()
+    expected = torch.linalg.solve(gram, phi.T @ F.one_hot(POOLED.y, CLASSES).double())
+    found = fed.student.get_submodule("classifier")
+    assert isinstance(found, nn.Linear)
+    torch.testing.assert_close(found.weight.double(), expected[:-1].T, rtol=1e-5, atol=1e-6)
+
+
+def test_a_secure_sum_is_drawn_and_paid_for_in_each_round() -> None:
+    fed = securely()
+    event = Gaussian("sums of features, summed over clients", 5.0)
+    first, account = private(fed)
+    again, later = private(fed, round=2)
+    assert account.spent == later.spent == [event]
+    assert not any(torch.equal(first[name], again[name]) for name in first)
+    longer = fed.setting.experiment.model_copy(update={"rounds": 3})
+    planned = protection.plan(fed.method, replace(fed.setting, experiment=longer))
+    assert planned == [event] * 3
+    assert protection.round_events(fed.method, fed.setting, ["sums of features"]) == [event]
+
+
 class Coupled(nn.Module):
     """A model that centres its batch, so that one record moves all others' features."""
 

@@ -1,0 +1,62 @@
+"""A round under secure aggregation, as the server sees it: keys, then answers, then their sum."""
+
+from flwr.serverapp import Grid
+
+from fedkd.errors import BudgetError, QuorumError
+from fedkd.exchange.messages import Broadcast
+from fedkd.federation import secure, wire
+from fedkd.federation.answers import Answers, Observer
+from fedkd.federation.cohort import Reach, ask, require_quorum
+from fedkd.federation.world import World
+
+
+def ask_for_sum(
+    grid: Grid,
+    world: World,
+    nodes: list[int],
+    cohort: list[int],
+    broadcast: Broadcast,
+    round: int,
+    observer: Observer,
+    standings: dict[int, wire.Standing],
+    reach: Reach,
+) -> Answers:
+    """As `cohort.ask`, in two messages; what comes back has the sum of all answers.
+
+    Who does not answer the first message is left out, as long as a quorum does. Who answers the
+    first and not the second costs the round: nothing can be made of a part of the sum.
+
+    Raises:
+        QuorumError: too few answered the first message, or not all of these the second.
+        BudgetError: likewise, where privacy budgets are among the reasons.
+        FederationError: the masks do not cancel.
+    """
+    asked = (round, observer, standings, reach)
+    keyed = ask(grid, world, nodes, cohort, Broadcast(), *asked, action=secure.ACTION)
+    require_quorum(world, round, keyed)
+    roster = list(keyed.uploads)
+    told = secure.with_roster(broadcast, keyed.uploads)
+    answers = ask(grid, world, nodes, roster, told, *asked)
+    _require_all(world, round, answers)
+    answers.cohort = cohort
+    answers.failures |= keyed.failures
+    answers.bytes_up += keyed.bytes_up
+    answers.bytes_down += keyed.bytes_down
+    plain = world.method.expects(world.setting, roster[0])
+    answers.total = secure.total(answers.uploads, plain)
+    return answers
+
+
+def _require_all(world: World, round: int, answers: Answers) -> None:
+    if not answers.failures:
+        return
+    why = ", ".join(f"client {client} ({reason})" for client, reason in answers.failures.items())
+    how = "with --resume and the same clients, or begin a new run without those that are gone"
+    if world.experiment.privacy.unit == "record":
+        how = "with --resume; who answered has paid and pays anew: see privacy.spare_rounds"
+    error = BudgetError if answers.refused else QuorumError
+    raise error(
+        f"round {round}: lost after the keys were exchanged: {why}; secure aggregation needs all "
+        f"of the {len(answers.cohort)} answers, since a part of the sum tells nothing: run again "
+        f"{how}"
+    )
