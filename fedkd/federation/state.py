@@ -167,14 +167,17 @@ class DiskState:
         """See `ClientState.first_peers`."""
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"peers-{round:06d}.txt"
+        whole = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         try:
-            with path.open("x", encoding="utf-8") as file:
+            with whole.open("x", encoding="utf-8") as file:
                 file.write(peers)
                 file.flush()
                 os.fsync(file.fileno())
-        except FileExistsError:
-            return path.read_text(encoding="utf-8")
-        return peers
+            with suppress(FileExistsError):
+                os.link(whole, path)  # name and content at once, and never over another's
+        finally:
+            whole.unlink(missing_ok=True)
+        return path.read_text(encoding="utf-8")
 
     def receipts(self) -> dict[int, list[dict[str, Any]]]:
         """What left this client, by round; of a round that was run again, what left last."""

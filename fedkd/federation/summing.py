@@ -51,7 +51,10 @@ def _require_all(world: World, round: int, answers: Answers) -> None:
     if not answers.failures:
         return
     why = ", ".join(f"client {client} ({reason})" for client, reason in answers.failures.items())
-    how = "with --resume and the same clients, or begin a new run without those that are gone"
+    how = (
+        "with --resume and the same clients; a new run without the lost ones would bare them, if "
+        "their answers came after all"
+    )
     if world.experiment.privacy.unit == "record":
         how = "with --resume; who answered has paid and pays anew: see privacy.spare_rounds"
     error = BudgetError if answers.refused else QuorumError

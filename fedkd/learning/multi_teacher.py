@@ -77,11 +77,17 @@ class Ensemble:
     def logits(self, x: Tensor) -> Tensor:
         """Inputs (N, *shape) -> logits (K, N, C), without gradient."""
         batches = torch.split(x.detach(), _MICRO_BATCH)
+        first = self._pool.submit(_answer, self._teachers[0], batches[0]).result()
+        # Thousands of small answers kept apart would pin the memory of the activations around them.
+        logits = first.new_empty(len(self), len(x), first.shape[1])
         jobs = [
-            [self._pool.submit(_answer, teacher, batch) for batch in batches]
-            for teacher in self._teachers
+            self._pool.submit(_answer_into, rows, teacher, batch)
+            for teacher, own in zip(self._teachers, logits, strict=True)
+            for rows, batch in zip(torch.split(own, _MICRO_BATCH), batches, strict=True)
         ]
-        return torch.stack([torch.cat([job.result() for job in row]) for row in jobs])
+        for job in jobs:
+            job.result()
+        return logits
 
     def answer(self, x: Tensor) -> Tensor:
         """Inputs (N, *shape) -> the ensemble's logits (N, C), without gradient."""
@@ -149,6 +155,10 @@ def _answer(teacher: nn.Module, x: Tensor) -> Tensor:
     with torch.no_grad():
         answer: Tensor = teacher(x)
         return answer
+
+
+def _answer_into(rows: Tensor, teacher: nn.Module, x: Tensor) -> None:
+    rows.copy_(_answer(teacher, x))
 
 
 def _frozen(teacher: nn.Module) -> nn.Module:

@@ -36,7 +36,8 @@ class AnalyticParams(Frozen):
     whitening: float = Field(default=0.7, ge=0, le=1)
     """How far components are scaled to one variance: 0 not at all, 1 wholly."""
     precision: Literal["float32", "float64"] = "float64"
-    """Of the sums on the wire; float32 halves the bytes, and rounds each client's sums."""
+    """Of the sums on the wire; float32 halves the bytes, and rounds each client's sums.
+    Secure aggregation has its own form, of 8 bytes, whatever is said here."""
     balance: float = Field(default=1.0, gt=0)
     """Under DP: the share of the noise that the sum with labels is spared, over the other's."""
     shrinkage: float = Field(default=0.2, gt=0)
@@ -88,7 +89,7 @@ class Analytic(Method):
             )
 
     def expects(self, setting: Setting, client: int) -> Expected:
-        width, dtype = self._width(setting), _DTYPES[self.params.precision]
+        width, dtype = self._width(setting), self._dtype(setting)
         return {
             "features": TensorSpec((width * (width + 1) // 2,), dtype),
             "labels": TensorSpec((width, setting.classes), dtype),
@@ -115,7 +116,7 @@ class Analytic(Method):
                 intercept=self.params.intercept,
                 balance=self.params.balance,
             )
-        dtype = _DTYPES[self.params.precision]
+        dtype = self._dtype(ctx.setting)
         return Upload(
             {
                 "features": Value(triangle(sums.features).to(dtype), origin),
@@ -146,6 +147,10 @@ class Analytic(Method):
             releases=releases,
         )
         return max(penalty, self.params.shrinkage * edge)
+
+    def _dtype(self, setting: Setting) -> torch.dtype:
+        """Of the sums; under secure aggregation rounding would show whose numbers are small."""
+        return torch.float64 if setting.securely else _DTYPES[self.params.precision]
 
     def _width(self, setting: Setting) -> int:
         """Of the sums: features or components, and the constant."""

@@ -13,6 +13,7 @@ from fedkd import rng
 from fedkd.config import ModelSpec, Optimisation
 from fedkd.data.types import Samples
 from fedkd.errors import UnpaidError
+from fedkd.exchange.masks import most
 from fedkd.exchange.messages import (
     PostProcessing,
     Provenance,
@@ -217,8 +218,9 @@ class ClientContext:
             return _apart(kept), PostProcessing(of=event)
         self.allowance.spend(event, generator=mechanisms.GENERATOR)
         clip = self.setting.experiment.privacy.clip
+        exact = sums(basis=basis, intercept=intercept, clip=clip)
         released = protected(
-            sums(basis=basis, intercept=intercept, clip=clip),
+            _fitting(exact, self.setting) if securely else exact,
             bound=self.setting.features_norm(intercept),
             balance=balance,
             noise_multiplier=event.noise_multiplier * self.setting.noise_share,
@@ -369,6 +371,16 @@ class ServerContext:
             teachers[client] = self.setting.build(spec, purpose="specification")
             teachers[client].load_state_dict(group("model", upload))
         return teachers
+
+
+def _fitting(exact: Moments, setting: Setting) -> Moments:
+    """Sums held so far inside the range of secure aggregation that noise will not carry them out.
+
+    A refusal would tell of the data and be paid by nobody. What is cut moves no further than it
+    did, so the sensitivity stays.
+    """
+    half = most(setting.cohort_size) / 2
+    return Moments(exact.features.clamp(-half, half), exact.labels.clamp(-half, half))
 
 
 def _apart(kept: Tensor) -> Moments:

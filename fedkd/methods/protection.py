@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from fedkd.config import Experiment, Privacy
 from fedkd.errors import BudgetError, ConfigError
-from fedkd.exchange.masks import RESOLUTION
+from fedkd.exchange.masks import RESOLUTION, most
 from fedkd.learning.protectable import check_features, check_model
 from fedkd.methods.base import Method
 from fedkd.methods.setting import Setting
@@ -97,13 +97,23 @@ def _check_resolution(setting: Setting) -> None:
     Kairouz et al. 2021, arXiv:2102.06387).
     """
     clip, noise = setting.experiment.privacy.clip, setting.summing("sums of features")
+    share = noise.noise_multiplier * setting.noise_share
     # The least that any entry of `knowledge.moments.protected` is given.
-    least = min(clip, clip**2) * noise.noise_multiplier * setting.noise_share / math.sqrt(2)
+    least = min(clip, clip**2) * share / math.sqrt(2)
     if least < 1024 * RESOLUTION:
         raise ConfigError(
             f"privacy.clip is {clip:g}, and a client's share of the noise could be {least:.2g}: "
             f"secure aggregation carries steps of {RESOLUTION:.2g}, expected at least 1,024 of "
             "them; take features of a larger scale and a larger clip"
+        )
+    # No noise may leave the other half of the range, which `ClientContext.moments` keeps free: 100
+    # of what any entry is given, unless the intercept or the balance is far from 1.
+    largest, room = max(clip, clip**2) * share, most(setting.cohort_size) / 2
+    if 100 * largest > room:
+        raise ConfigError(
+            f"privacy.clip is {clip:g}, and a client's share of the noise could be {largest:.2g}: "
+            f"secure aggregation over {setting.cohort_size} clients has room for {room:.2g}, "
+            "expected 100 times the noise; take features of a smaller scale and a smaller clip"
         )
 
 

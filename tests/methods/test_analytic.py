@@ -18,7 +18,7 @@ from fedkd.exchange.gate import release
 from fedkd.exchange.messages import Release
 from fedkd.learning.protectable import check_features
 from fedkd.learning.summed import features_of
-from fedkd.methods import protection
+from fedkd.methods import context, protection
 from fedkd.privacy.events import Event, Gaussian
 
 NARROW = {"name": "random-filters", "filters": 4, "pool": 2}
@@ -226,6 +226,27 @@ def test_of_a_secure_sum_the_penalty_is_that_of_one_release() -> None:
     found = fed.student.get_submodule("classifier")
     assert isinstance(found, nn.Linear)
     torch.testing.assert_close(found.weight.double(), expected[:-1].T, rtol=1e-5, atol=1e-6)
+
+
+def test_secure_sums_are_not_rounded_whatever_their_precision() -> None:
+    """Of a client with small sums float32 keeps finer steps than of others, which a sum shows."""
+    noisy = {"noise_multiplier": 5.0, "secure_aggregation": True}
+    sent, _ = private(built(precision="float32", privacy=noisy))
+    assert {each.dtype for each in sent.values()} == {torch.float64}
+    rounded, _ = private(built(precision="float32", privacy={"noise_multiplier": 5.0}))
+    assert {each.dtype for each in rounded.values()} == {torch.float32}
+
+
+def test_secure_sums_are_held_inside_half_of_the_range_before_the_noise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fed = securely(noise_multiplier=1e-9)
+    free, _ = private(fed)
+    monkeypatch.setattr(context, "most", lambda parties: 6.0 / parties)
+    held, _ = private(fed)
+    for name in ("features", "labels"):
+        assert float(free[name].abs().max()) > 1.1
+        torch.testing.assert_close(held[name], free[name].clamp(-1, 1), rtol=0, atol=1e-6)
 
 
 def test_a_secure_sum_is_drawn_and_paid_for_in_each_round() -> None:
