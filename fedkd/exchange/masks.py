@@ -119,14 +119,14 @@ def masked(
     """
     if roster.get(client) != public_key(secret) or len(roster) < 2:
         raise ValueError(f"Expected a roster of two or more, client {client} with its key in it.")
-    names = sorted(numbers)
+    names, salt = sorted(numbers), _digest(roster)
     flat = np.concatenate([_words(numbers[name]) for name in names])
     for peer, key in sorted(roster.items()):
         if peer == client:
             continue
         pair = min(client, peer), max(client, peer)
         context = _context(experiment, round, pair)
-        shared = _shared(secret, key, salt=_digest(roster), info=context)
+        shared = _shared(secret, key, salt=salt, info=context)
         mask = np.frombuffer(stream(shared, flat.nbytes), dtype="<u8")
         flat = flat + mask if client < peer else flat - mask  # modulo 2^64, as numpy's do
     parts = torch.split(torch.from_numpy(flat.view(np.int64)), [numbers[n].numel() for n in names])

@@ -77,9 +77,10 @@ class Ensemble:
     def logits(self, x: Tensor) -> Tensor:
         """Inputs (N, *shape) -> logits (K, N, C), without gradient."""
         batches = torch.split(x.detach(), _MICRO_BATCH)
-        first = self._pool.submit(_answer, self._teachers[0], batches[0]).result()
+        # One input says how many classes there are; a whole batch would hold up all the others.
+        one = self._pool.submit(_answer, self._teachers[0], x[:1].detach()).result()
         # Thousands of small answers kept apart would pin the memory of the activations around them.
-        logits = first.new_empty(len(self), len(x), first.shape[1])
+        logits = one.new_empty(len(self), len(x), one.shape[1])
         jobs = [
             self._pool.submit(_answer_into, rows, teacher, batch)
             for teacher, own in zip(self._teachers, logits, strict=True)

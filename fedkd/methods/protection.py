@@ -85,12 +85,12 @@ def resolve(method: Method, setting: Setting) -> Setting:
         )
     check_signal(signal_to_noise(method, setting))
     if setting.securely and method.card.sums:
-        _check_resolution(setting)
+        _check_fixed_point(setting)
     return setting
 
 
-def _check_resolution(setting: Setting) -> None:
-    """Refuse a share of the noise that the fixed point of secure aggregation could not carry.
+def _check_fixed_point(setting: Setting) -> None:
+    """Refuse a share of the noise that is too fine or too large for secure aggregation's numbers.
 
     Each client rounds its own part, so that their sum is that of rounded noises; with 1,024 steps
     to a standard deviation it is the rounded sum's to far below delta (as of discrete noises,
