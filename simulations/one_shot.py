@@ -9,12 +9,13 @@ seed for each start that methods train from (four, and the pooled data); servers
 --epochs and five clients: dense 41, co_boosting 41, adi 68, feddf 90, dafl 178. The others take
 seconds. So at 20 epochs a seed of a set-up takes some three hours of CPU, dafl one of them.
 
-Rivals have the parameters of configs/*_fashion_mnist.toml, and as many epochs on the server as
---epochs says; clients train 10 epochs, not the papers' 100. A trained teacher is kept in
-OUT/teachers, and whoever would train the same again (same start, records, order and settings) gets
-it from there; DENSE, DAFL, ADI and Co-Boosting have theirs in common. Every cell is a run folder,
-OUT/SET-UP/METHOD-seedN: a finished one is only read, an unfinished one goes on. Two scripts at a
-time may share OUT if they run other cells. docs/one_shot.md says how to read the tables.
+Rivals have the parameters of their configs in configs/, and as many epochs on the server as
+--epochs says; clients train 10 epochs, or as many as --local-epochs says (the papers': 100). A
+trained teacher is kept in OUT/teachers, and whoever would train the same again (same start,
+records, order and settings) gets it from there; DENSE, DAFL, ADI and Co-Boosting have theirs in
+common. Every cell is a run folder, OUT/SET-UP/METHOD-seedN: a finished one is only read, an
+unfinished one goes on. Two scripts at a time may share OUT if they run other cells.
+docs/one_shot.md says how to read the tables.
 """
 
 import argparse
@@ -62,7 +63,7 @@ METHODS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "dense": ("dense", "dense_fashion_mnist", {}),
     "co_boosting": ("co_boosting", "co_boosting_fashion_mnist", {}),
     "fedftg": ("fedftg", "fedftg_fashion_mnist", {}),
-    "fedgen": ("fedgen", "fedgen_fashion_mnist", {}),
+    "fedgen": ("fedgen", "fedgen_mnist", {}),
     "analytic": ("analytic", "analytic_fashion_mnist", {}),
     "fedpair": ("fedpair", None, {}),
     "fedpair_moments": ("fedpair_moments", None, {}),
@@ -160,7 +161,7 @@ def experiment(cell: Cell, given: argparse.Namespace) -> Experiment:
     table = config.read(CONFIGS / f"{set_up.config}.toml", set_up.changes)
     table |= {"name": f"{cell.set_up}-{cell.row}", "seed": cell.seed, "rounds": 1}
     table["clients"]["quorum"] = 1.0  # a student of some of the clients is another experiment
-    table["clients"].setdefault("training", {})["epochs"] = 1 if given.quick else 10
+    table["clients"].setdefault("training", {})["epochs"] = 1 if given.quick else given.local_epochs
     if cell.row == "analytic" and set_up.config != "analytic":
         table["student"] = {"model": "random-filters"} if given.quick else own["student"]
     method = table["method"] = {**own["method"], "name": name, **changes}
@@ -394,6 +395,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--methods", nargs="+", choices=rows, default=rows)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=20, help="of rivals' servers; published: 200")
+    parser.add_argument("--local-epochs", type=int, default=10, help="of clients; published: 100")
     parser.add_argument("--quick", action="store_true", help="the packaged sample, an epoch of all")
     parser.add_argument("--table", action="store_true", help="run nothing")
     parser.add_argument("--out", type=Path, help="default: runs/one-shot, with --quick -quick")

@@ -42,6 +42,20 @@ AT_HAND = Reach()
 """A grid in this process."""
 
 
+@dataclass(frozen=True)
+class Connected:
+    """A run's clients as its server reaches them: what stays the same from round to round."""
+
+    grid: Grid
+    world: World
+    nodes: list[int]
+    """The node of each client."""
+    reach: Reach
+    observer: Observer
+    standings: dict[int, wire.Standing]
+    """Where each ledger stood when its client last answered; brought up to date by every answer."""
+
+
 def wait_for_nodes(grid: Grid, clients: int, reach: Reach, *, quorum: int) -> list[int]:
     """The node of each client, once all are connected.
 
@@ -71,33 +85,29 @@ def wait_for_nodes(grid: Grid, clients: int, reach: Reach, *, quorum: int) -> li
 
 
 def ask(
-    grid: Grid,
-    world: World,
-    nodes: list[int],
+    clients: Connected,
     cohort: list[int],
     broadcast: Broadcast,
     round: int,
-    observer: Observer,
-    standings: dict[int, wire.Standing],
-    reach: Reach,
     *,
     action: str = ACTION,
 ) -> Answers:
     """Send the broadcast to a cohort and let in what comes back in time and in order.
 
-    Each client is told where its ledger stood when it last answered (`standings`, brought up to
-    date here), and one whose ledger has gone back since is left out. An `action` other than to
-    learn is a step on the way, which only a failure ends for a client.
+    Each client is told where its ledger stood when it last answered, and one whose ledger has gone
+    back since is left out. An `action` other than to learn is a step on the way, which only a
+    failure ends for a client.
     """
-    answers = Answers(cohort, standings=standings)
-    deadline = world.experiment.clients.deadline or _NO_DEADLINE
+    reach, grid, observer = clients.reach, clients.grid, clients.observer
+    answers = Answers(cohort, standings=clients.standings)
+    deadline = clients.world.experiment.clients.deadline or _NO_DEADLINE
     end = time.monotonic() + deadline
-    waiting = _push(grid, world, nodes, answers, broadcast, round, deadline, action)
+    waiting = _push(clients, answers, broadcast, round, deadline, action)
     while waiting and time.monotonic() < end:
         arrived = _one_by_one(grid, waiting) if reach.nodes else _together(grid, waiting)
         for id, reply in arrived:
             client = waiting.pop(id)
-            _let_in(world, client, round, reply, answers, action)
+            _let_in(clients.world, client, round, reply, answers, action)
             if action == ACTION or client in answers.failures:
                 observer.client_ends(client, answers.failures.get(client))
         if not arrived:
@@ -153,9 +163,7 @@ def require_quorum(world: World, round: int, answers: Answers) -> None:
 
 
 def _push(
-    grid: Grid,
-    world: World,
-    nodes: list[int],
+    clients: Connected,
     answers: Answers,
     broadcast: Broadcast,
     round: int,
@@ -166,7 +174,7 @@ def _push(
     payloads: dict[tuple[str, int | None], bytes] = {}
     messages = []
     for client in answers.cohort:
-        model = str(world.experiment.client_model(client))
+        model = str(clients.world.experiment.client_model(client))
         key = (model, client if client in broadcast.by_client else None)
         if key not in payloads:
             payloads[key] = encode(broadcast.to(*key))
@@ -175,7 +183,7 @@ def _push(
         messages.append(
             Message(
                 wire.pack(call),
-                dst_node_id=nodes[client],
+                dst_node_id=clients.nodes[client],
                 message_type=f"train.{action}",
                 group_id=str(round),
                 ttl=deadline,
@@ -183,9 +191,8 @@ def _push(
         )
     waiting = dict.fromkeys(answers.cohort, "")
     # Flower's word for a call that it did not take is None, or of all of them no word at all.
-    waiting |= {
-        c: id or "" for c, id in zip(answers.cohort, grid.push_messages(messages), strict=False)
-    }
+    ids = clients.grid.push_messages(messages)
+    waiting |= {c: id or "" for c, id in zip(answers.cohort, ids, strict=False)}
     lost = [client for client, id in waiting.items() if not id]
     answers.failures |= dict.fromkeys(lost, "the call could not be sent")
     return {id: client for client, id in waiting.items() if id}

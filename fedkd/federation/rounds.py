@@ -20,6 +20,7 @@ from fedkd.exchange.messages import Broadcast, Tensors
 from fedkd.federation.answers import Observer, Record
 from fedkd.federation.cohort import (
     AT_HAND,
+    Connected,
     Reach,
     ask,
     require_quorum,
@@ -90,12 +91,13 @@ def federate(
         FederationError: too few clients are connected, or a training diverged.
     """
     method, experiment = world.method, world.experiment
-    clients = world.setting.clients
-    nodes = wait_for_nodes(grid, clients, reach, quorum=world.setting.quorum(clients))
+    count = world.setting.clients
+    nodes = wait_for_nodes(grid, count, reach, quorum=world.setting.quorum(count))
     student = world.setting.student.build(experiment.student.model, purpose="student")
     last = keeper.resume()
     state = {} if last is None else dict(last.state)
     known = _latest(standings or {}, {} if last is None else last.standings)
+    clients = Connected(grid, world, nodes, reach, observer, known)
     spending = None
     if world.experiment.privacy.unit in ("client-votes", "client-logits"):
         spending = Spending.of_clients(world, ledger())
@@ -111,7 +113,7 @@ def federate(
         started = time.perf_counter()
         cohort = world.setting.cohort(round)
         observer.round_begins(round, cohort)
-        answers = asking(grid, world, nodes, cohort, broadcast, round, observer, known, reach)
+        answers = asking(clients, cohort, broadcast, round)
         require_quorum(world, round, answers)
         answered = time.perf_counter()
 

@@ -1,26 +1,14 @@
 """A round under secure aggregation, as the server sees it: keys, then answers, then their sum."""
 
-from flwr.serverapp import Grid
-
 from fedkd.errors import BudgetError, QuorumError
 from fedkd.exchange.messages import Broadcast
-from fedkd.federation import secure, wire
-from fedkd.federation.answers import Answers, Observer
-from fedkd.federation.cohort import Reach, ask, require_quorum
+from fedkd.federation import secure
+from fedkd.federation.answers import Answers
+from fedkd.federation.cohort import Connected, ask, require_quorum
 from fedkd.federation.world import World
 
 
-def ask_for_sum(
-    grid: Grid,
-    world: World,
-    nodes: list[int],
-    cohort: list[int],
-    broadcast: Broadcast,
-    round: int,
-    observer: Observer,
-    standings: dict[int, wire.Standing],
-    reach: Reach,
-) -> Answers:
+def ask_for_sum(clients: Connected, cohort: list[int], broadcast: Broadcast, round: int) -> Answers:
     """As `cohort.ask`, in two messages; what comes back has the sum of all answers.
 
     Who does not answer the first message is left out, as long as a quorum does. Who answers the
@@ -31,12 +19,12 @@ def ask_for_sum(
         BudgetError: likewise, where privacy budgets are among the reasons.
         FederationError: the masks do not cancel.
     """
-    asked = (round, observer, standings, reach)
-    keyed = ask(grid, world, nodes, cohort, Broadcast(), *asked, action=secure.ACTION)
+    world = clients.world
+    keyed = ask(clients, cohort, Broadcast(), round, action=secure.ACTION)
     require_quorum(world, round, keyed)
     roster = list(keyed.uploads)
     told = secure.with_roster(broadcast, keyed.uploads)
-    answers = ask(grid, world, nodes, roster, told, *asked)
+    answers = ask(clients, roster, told, round)
     _require_all(world, round, answers)
     answers.cohort = cohort
     answers.failures |= keyed.failures

@@ -209,7 +209,7 @@ def test_the_table_holds_what_is_finished_beside_the_published(study, tmp_path, 
 
 
 def test_every_cell_is_an_experiment_and_all_clients_must_answer(study, tmp_path):
-    given = study.argparse.Namespace(quick=False, epochs=7)
+    given = study.argparse.Namespace(quick=False, epochs=7, local_epochs=3)
     scaled = {}
     for name, set_up in study.SET_UPS.items():
         for row in set_up.rows:
@@ -217,7 +217,7 @@ def test_every_cell_is_an_experiment_and_all_clients_must_answer(study, tmp_path
                 continue
             wanted = study.experiment(study.Cell(name, row, 3), given)
             assert (wanted.seed, wanted.rounds, wanted.clients.quorum) == (3, 1, 1.0)
-            assert wanted.clients.training.epochs == 10
+            assert wanted.clients.training.epochs == 3
             if not name.startswith("private"):
                 assert wanted.clients.training.batch_size == 128
                 assert wanted.clients.training.momentum == 0.9
@@ -228,7 +228,7 @@ def test_every_cell_is_an_experiment_and_all_clients_must_answer(study, tmp_path
 
 
 def test_one_class_gives_each_client_one_class(study):
-    given = study.argparse.Namespace(quick=False, epochs=1)
+    given = study.argparse.Namespace(quick=False, epochs=1, local_epochs=10)
     wanted = study.experiment(study.Cell("one-class", "fedavg", 0), given)
     labels = torch.arange(600)[torch.randperm(600, generator=rng.stream(0, purpose="y"))] % 10
     parts = partition.split(
