@@ -145,6 +145,7 @@ class FedGen(Method):
             weight_decay=params.weight_decay,
         )
         optimiser = optim.build(generator.parameters(), how)
+        optim.unpack(optimiser, group("optimiser", ctx.state))
         generator.train()
         with ctx.clock.phase("train the generator", params.steps) as advance:
             for _ in range(params.steps):
@@ -156,3 +157,4 @@ class FedGen(Method):
                 ctx.losses["generator"] = descend(optimiser, loss, how, 0.0)
                 advance()
         generator.eval()
+        ctx.state.update(prefixed("optimiser", optim.pack(optimiser)))

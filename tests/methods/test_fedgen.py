@@ -145,6 +145,14 @@ def test_the_student_is_the_mean_and_the_generator_travels_from_the_second_round
     assert not equal(group("generator", again.common), kept)
 
 
+def test_the_generator_s_optimiser_goes_on_from_round_to_round() -> None:
+    fed = built(training=STILL)
+    broadcast, _ = fed.round(1, fed.begin())
+    fed.round(2, broadcast)
+    taken = {int(v) for k, v in fed.server_state.items() if k.endswith(".step")}
+    assert taken == {2 * TINY["steps"]}
+
+
 def test_clients_weights_of_the_generator_fall_from_round_to_round(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
