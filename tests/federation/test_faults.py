@@ -23,11 +23,11 @@ from fedkd.runs.folder import RunFolder
 from fedkd.runs.simulate import simulate
 from fedkd.runs.summary import summarise
 
-DEADLINE = 4.0
+DEADLINE = 8.0
 REASONS = {
     "raises": "RuntimeError while training",
     "exits": "its app crashed",
-    "hangs": "no answer within 4 s",
+    "hangs": f"no answer within {DEADLINE:g} s",
     "sends NaN": "field 'logits' holds NaN or infinity",
     "sends a wrong shape": "field 'logits': shape is not (40, 3)",
     "sends a wrong dtype": "field 'logits': dtype is not torch.float16",
