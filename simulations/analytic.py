@@ -31,6 +31,7 @@ from fedkd.privacy import mechanisms
 from fedkd.privacy.budget import Budget
 from fedkd.privacy.calibration import noise_for
 from fedkd.privacy.events import Gaussian
+from fedkd.privacy.source import NoiseSource
 
 PROXY = 2000
 FRONTS = {
@@ -85,8 +86,8 @@ def noisy(exact: Moments, noise: float, clients: int) -> Tensor:
         "balance": GIVEN.balance,
         "noise_multiplier": noise,
     }
-    draw = mechanisms.system_generator()
-    added = (protected(nothing, **told, generator=draw) for _ in range(clients))
+    source = NoiseSource()
+    added = (protected(nothing, **told, source=source) for _ in range(clients))
     edge = noise_norm(len(exact.features), **told, releases=clients)
     return ridge(total([exact, *added]), GIVEN.shrinkage * edge)
 

@@ -6,6 +6,7 @@ from torch import Tensor
 from fedkd.audit.verdicts import CONFIDENCE, Claim, Verdict, independent, judge
 from fedkd.privacy import mechanisms
 from fedkd.privacy.events import Gaussian, Laplace, Protected
+from fedkd.privacy.source import NoiseSource
 
 THREAT = "sees one noisy sum, and knows all records but one"
 _LOUD = 1e4
@@ -36,9 +37,14 @@ def audit(
     loud = torch.tensor([[_LOUD]], dtype=torch.float64)
     record = mechanisms.clipped_sum([loud], 1.0)[0]
     sums = included.double() * record
-    how = {"sensitivity": 1.0, "noise_multiplier": noise_multiplier}
-    told = mechanisms.gaussian(sums, generator=mechanisms.system_generator(), **how)
-    counts = mechanisms.laplace(included.double(), generator=mechanisms.system_generator(), **how)
+    source = NoiseSource()
+    # Each draw is a release of its own, of one number.
+    told, counts = (
+        noisy(
+            values, sensitivity=1.0, noise_multiplier=noise_multiplier, source=source, release=1.0
+        )
+        for noisy, values in ((mechanisms.gaussian, sums), (mechanisms.laplace, included.double()))
+    )
 
     def judged(what: str, event: Protected, scores: Tensor) -> Verdict:
         claim = Claim.of([event], delta)

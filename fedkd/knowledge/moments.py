@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedkd.privacy import mechanisms
+from fedkd.privacy.source import NoiseSource
 
 
 class Moments(NamedTuple):
@@ -49,9 +50,10 @@ def protected(
     bound: float,
     balance: float,
     noise_multiplier: float,
-    generator: torch.Generator,
+    source: NoiseSource,
+    finest: float = 0.0,
 ) -> Moments:
-    """Both moments with Gaussian noise, one release of one sensitivity.
+    """Both moments on one grid with Gaussian noise, one release of one sensitivity.
 
     One record moves the first by |phi phi^T|_F = |phi|^2 and the second by |phi y^T|_F = |phi|, so
     (first, balance * bound * second) by at most bound^2 sqrt(1 + balance^2). Off the diagonal an
@@ -62,20 +64,22 @@ def protected(
         bound: > 0.
         balance: > 0; the larger, the less noise on the labels and the more on the features.
         noise_multiplier: as `events.Gaussian` records it.
-        generator: from `mechanisms.system_generator`.
+        source: of the noise.
+        finest: as in `mechanisms.gaussian`.
     """
-    width, gain = len(exact.labels), balance * bound
+    width, labels = len(exact.labels), exact.labels.flatten()
     rows, columns = torch.triu_indices(width, width)
     weights = torch.where(rows == columns, 1.0, 2.0).double().sqrt()
     noisy = mechanisms.gaussian(
-        torch.cat([weights * triangle(exact.features), gain * exact.labels.flatten()]),
+        torch.cat([triangle(exact.features), labels]),
         sensitivity=bound**2 * math.sqrt(1 + balance**2),
         noise_multiplier=noise_multiplier,
-        generator=generator,
+        source=source,
+        weights=torch.cat([weights, torch.full_like(labels, balance * bound)]),
+        finest=finest,
     )
     features, labels = noisy[: len(weights)], noisy[len(weights) :]
-    matrix = symmetric(features / weights, width)
-    return Moments(matrix, labels.view_as(exact.labels) / gain)
+    return Moments(symmetric(features, width), labels.view_as(exact.labels))
 
 
 def noise_norm(

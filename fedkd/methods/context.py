@@ -13,7 +13,7 @@ from fedkd import rng
 from fedkd.config import ModelSpec, Optimisation
 from fedkd.data.types import Samples
 from fedkd.errors import UnpaidError
-from fedkd.exchange.masks import most
+from fedkd.exchange.masks import RESOLUTION, most
 from fedkd.exchange.messages import (
     PostProcessing,
     Provenance,
@@ -31,6 +31,7 @@ from fedkd.methods.setting import Clock, Count, Setting
 from fedkd.privacy import mechanisms
 from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.events import Unprotected
+from fedkd.privacy.source import GENERATOR, NoiseSource
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits, targets), each (N, C), to a loss per sample (N,)."""
@@ -187,12 +188,12 @@ class ClientContext:
         event = self.setting.counting(what)
         if what in (kept := group(RELEASED, self.state)):
             return Value(kept[what], PostProcessing(of=event))
-        self.allowance.spend(event)
+        self.allowance.spend(event, generator=GENERATOR)
         noisy = mechanisms.laplace(
             counts.double(),
             sensitivity=1.0,  # one record more or less changes one count by one
             noise_multiplier=event.noise_multiplier,
-            generator=mechanisms.system_generator(),
+            source=NoiseSource(),
         )
         released = noisy.round().clamp(min=least).long()
         self.keep(RELEASED, {what: released})
@@ -216,7 +217,7 @@ class ClientContext:
         securely = self.setting.securely
         if not securely and (kept := group(RELEASED, self.state).get(event.what)) is not None:
             return _apart(kept), PostProcessing(of=event)
-        self.allowance.spend(event, generator=mechanisms.GENERATOR)
+        self.allowance.spend(event, generator=GENERATOR)
         clip = self.setting.experiment.privacy.clip
         exact = sums(basis=basis, intercept=intercept, clip=clip)
         released = protected(
@@ -224,7 +225,9 @@ class ClientContext:
             bound=self.setting.features_norm(intercept),
             balance=balance,
             noise_multiplier=event.noise_multiplier * self.setting.noise_share,
-            generator=mechanisms.system_generator(),
+            source=NoiseSource(),
+            # Finer steps would be rounded on the way, client by client, and so tell of each.
+            finest=RESOLUTION if securely else 0.0,
         )
         if not securely:
             self.keep(RELEASED, {event.what: torch.cat(released, dim=1)})
@@ -232,9 +235,7 @@ class ClientContext:
 
     def _privately(self, allowance: Allowance, offset: Tensor | None) -> Callable[..., object]:
         """DP-SGD, written down before the first gradient."""
-        allowance.spend(
-            self.setting.training, sampler=private.SAMPLER, generator=mechanisms.GENERATOR
-        )
+        allowance.spend(self.setting.training, sampler=private.SAMPLER, generator=GENERATOR)
         return partial(private.train, noise=self.setting.noise, offset=offset)
 
     def model(self) -> Upload:
@@ -345,23 +346,23 @@ class ServerContext:
             return answers
         clients, rows, classes = answers.shape
         event = self.setting.combining(rows)
-        self.allowance.spend(event, generator=mechanisms.GENERATOR)
-        generator = mechanisms.system_generator()
+        self.allowance.spend(event, generator=GENERATOR)
+        source = NoiseSource()
         if event.what == "votes":
             votes = F.one_hot(answers.argmax(dim=2), classes).sum(dim=0)
             # One client's changed vote moves two counts by one.
             noise = event.noise_multiplier * math.sqrt(2)
-            winners = mechanisms.noisy_votes(votes, noise=noise, generator=generator)
+            winners = mechanisms.noisy_votes(votes, noise=noise, source=source)
             return F.one_hot(winners, classes).float()[None]
         bounded = answers.float().clamp(min=0).flatten(0, 1)
         clipped = mechanisms.clip(bounded, 1.0).view_as(answers)
         noisy = mechanisms.gaussian(
-            clipped.sum(dim=0),
+            clipped.double().sum(dim=0),
             sensitivity=math.sqrt(2 * rows),  # two rows of norm 1 without a negative entry
             noise_multiplier=event.noise_multiplier,
-            generator=generator,
+            source=source,
         )
-        return (noisy / clients)[None]
+        return (noisy / clients).float()[None]
 
     def load_teachers(self, uploads: "Uploads") -> dict[int, nn.Module]:
         """The uploaded models as modules, by client."""

@@ -1,38 +1,30 @@
 """Mechanisms: bound what one row can change, then add noise to hide it.
 
 What a release costs follows from the noise multiplier alone, so a value must be clipped to the
-sensitivity that it is released with. All draws are made in float64.
+sensitivity that it is released with.
+
+What is released stands on a grid, whose step follows from the sensitivity and from how many numbers
+are released, both public. The value is rounded to the grid, and the noise is a whole number of
+steps: a real Gaussian or Laplace draw, rounded. So every multiple of the step can come out of every
+value, and low bits tell nothing. To add whole steps and then round is to round after adding, so the
+release is a function of the value on the grid with real noise on it, and costs what that costs.
+Rounding can move neighbours apart by a step in each number; the sensitivity that the noise is
+scaled to is larger by that, at most by one part in 16,384.
 """
 
 import math
-import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-_WORDS = slice(24, 24 + 8 * 624)  # torch keeps the Mersenne Twister's words here, 8 bytes to each
+from fedkd.privacy.source import Floats, Integers, NoiseSource
 
-
-GENERATOR = "torch.Generator, its whole state from the operating system"
-"""What `system_generator` gives, for ledgers."""
-
-
-def system_generator() -> torch.Generator:
-    """A generator whose whole state comes from the operating system, each call anew.
-
-    The one exception from `fedkd.rng`: a noise that a seed repeats can be subtracted. It takes no
-    seed, so that nobody can give it one. Nor is it seeded: torch's CPU generator uses 32 bits of a
-    seed, few enough to try them all.
-
-    Nobody can predict it, but it is no cryptographic generator, and the noise drawn from it is not
-    hardened against attacks on floating-point arithmetic (Mironov 2012).
-    """
-    generator = torch.Generator()
-    state = generator.get_state()
-    words = [secrets.randbits(32) for _ in range(624)]
-    state[_WORDS] = torch.tensor(words, dtype=torch.int64).view(torch.uint8)
-    return generator.set_state(state)
+_FINENESS = 2.0**-14
+"""What rounding to the grid may add to a sensitivity, as a share of it."""
+_MOST_STEPS = 2.0**52
+"""The most steps that a value may be; with the noise they are exact in float64."""
 
 
 def clip(rows: Tensor, norm: float) -> Tensor:
@@ -101,17 +93,29 @@ def clipped_sum(gradients: Sequence[Tensor], norm: float) -> list[Tensor]:
 
 
 def gaussian(
-    value: Tensor, *, sensitivity: float, noise_multiplier: float, generator: torch.Generator
+    value: Tensor,
+    *,
+    sensitivity: float,
+    noise_multiplier: float,
+    source: NoiseSource,
+    weights: Tensor | None = None,
+    release: float | None = None,
+    finest: float = 0.0,
 ) -> Tensor:
-    """`value` with Gaussian noise of standard deviation noise_multiplier * sensitivity.
+    """`value` on a grid, with Gaussian noise of standard deviation noise_multiplier * sensitivity.
 
-    Dwork & Roth 2014, appendix A.
+    Dwork & Roth 2014, appendix A; the grid is explained at the top of this file.
 
     Args:
-        value: any shape; finite, or what is not finite shows through the noise.
-        sensitivity: the most that one unit changes `value` in L2 norm; finite, > 0.
+        value: any shape; a NaN counts as 0.
+        sensitivity: the most that one unit changes `weights * value` in L2 norm, with all else that
+            is released together; finite, > 0.
         noise_multiplier: as `events.Gaussian` records it; finite, > 0.
-        generator: from `system_generator`.
+        source: of the noise.
+        weights: of the shape of `value`, > 0; noise is smaller by as much where they are larger.
+            None: ones.
+        release: the L2 norm of the weights of all that is released together; None: of these.
+        finest: the least step that the grid may have, a power of two; 0 for any.
 
     Returns:
         The shape of `value`, and its type; float64 for integers.
@@ -120,34 +124,48 @@ def gaussian(
         ValueError: the sensitivity or the noise multiplier is out of its range.
     """
     scale = _scale(sensitivity, noise_multiplier)
-    return _plus(value, scale, _normal(value, generator))
+    flat = torch.ones(value.numel()).double() if weights is None else weights.double().flatten()
+    norm = float(flat.norm()) if release is None else release
+    step = max(_step(sensitivity, norm), finest)
+    rounding = 1 + step * norm / sensitivity
+    return _on_grid(value, step, source.gaussian, rounding * scale / flat.numpy())
 
 
 def laplace(
-    value: Tensor, *, sensitivity: float, noise_multiplier: float, generator: torch.Generator
+    value: Tensor,
+    *,
+    sensitivity: float,
+    noise_multiplier: float,
+    source: NoiseSource,
+    release: float | None = None,
 ) -> Tensor:
-    """`value` with Laplace noise of scale noise_multiplier * sensitivity.
+    """`value` on a grid, with Laplace noise of scale noise_multiplier * sensitivity.
 
-    Dwork et al. 2006, "Calibrating noise to sensitivity in private data analysis".
+    Dwork et al. 2006, "Calibrating noise to sensitivity in private data analysis"; the grid is
+    explained at the top of this file.
 
     Args:
-        value: any shape; finite, or what is not finite shows through the noise.
-        sensitivity: the most that one unit changes `value` in L1 norm; finite, > 0.
+        value: any shape; a NaN counts as 0.
+        sensitivity: the most that one unit changes `value` in L1 norm, with all else that is
+            released together; finite, > 0.
         noise_multiplier: as `events.Laplace` records it; finite, > 0.
-        generator: from `system_generator`.
+        source: of the noise.
+        release: how many numbers are released together; None: these.
 
     Returns:
-        The shape of `value`, and its type; float64 for integers. The noise is never infinite.
+        The shape of `value`, and its type; float64 for integers.
 
     Raises:
         ValueError: the sensitivity or the noise multiplier is out of its range.
     """
     scale = _scale(sensitivity, noise_multiplier)
-    noise = _exponential(value, generator) - _exponential(value, generator)
-    return _plus(value, scale, noise)
+    norm = value.numel() if release is None else release
+    step = _step(sensitivity, norm)
+    rounding = 1 + step * norm / sensitivity
+    return _on_grid(value, step, source.laplace, np.full(value.numel(), rounding * scale))
 
 
-def noisy_votes(votes: Tensor, *, noise: float, generator: torch.Generator) -> Tensor:
+def noisy_votes(votes: Tensor, *, noise: float, source: NoiseSource) -> Tensor:
     """The class with the most votes after noise, per query: GNMax.
 
     Papernot et al. 2018, arXiv:1802.08908. N queries are N steps of a Gaussian mechanism. A voter
@@ -156,7 +174,7 @@ def noisy_votes(votes: Tensor, *, noise: float, generator: torch.Generator) -> T
     Args:
         votes: counts (N, C).
         noise: the standard deviation of the noise on each count; finite, > 0.
-        generator: from `system_generator`.
+        source: of the noise.
 
     Returns:
         Classes (N,), int64.
@@ -167,7 +185,15 @@ def noisy_votes(votes: Tensor, *, noise: float, generator: torch.Generator) -> T
     _positive(noise=noise)
     if votes.dim() != 2 or votes.shape[1] == 0:
         raise ValueError(f"Expected votes of shape (N, C >= 1), got {tuple(votes.shape)}.")
-    return _plus(votes.double(), noise, _normal(votes, generator)).argmax(dim=1)
+    # Each query is a release of its own.
+    noisy = gaussian(
+        votes.double(),
+        sensitivity=1.0,
+        noise_multiplier=noise,
+        source=source,
+        release=math.sqrt(votes.shape[1]),
+    )
+    return noisy.argmax(dim=1)
 
 
 def _positive(**values: float) -> None:
@@ -222,21 +248,23 @@ def _plain(weights: Tensor, norm: float) -> Tensor:
     return (weights >= torch.finfo(torch.float32).tiny) & (norm >= 1e-12)
 
 
-def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal draws of a shape, in float64, on the generator's device."""
-    return torch.randn(
-        like.shape, generator=generator, dtype=torch.float64, device=generator.device
-    )
+def _step(sensitivity: float, norm: float) -> float:
+    """The grid's step: a power of two by which rounding adds next to nothing to the sensitivity.
+
+    Args:
+        sensitivity: finite, > 0.
+        norm: of a release in which every number is 1, as the sensitivity measures it.
+    """
+    return 2.0 ** math.floor(math.log2(_FINENESS * sensitivity / max(norm, 1.0)))
 
 
-def _exponential(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Exponential draws of scale 1 of a shape, from 0 to 37, in float64."""
-    uniform = torch.rand(
-        like.shape, generator=generator, dtype=torch.float64, device=generator.device
-    )
-    return -torch.log1p(-uniform.clamp(max=1 - 2**-53))
-
-
-def _plus(value: Tensor, scale: float, noise: Tensor) -> Tensor:
-    noisy = value.double() + scale * noise.to(value.device)
+def _on_grid(
+    value: Tensor, step: float, draw: Callable[[Floats], Integers], scales: Floats
+) -> Tensor:
+    """`value` rounded to multiples of `step`, with as many steps of noise as are drawn."""
+    exact = value.detach().to("cpu", torch.float64).flatten() / step
+    # Held in a range, which moves no two values apart, whatever the data.
+    steps = exact.nan_to_num(nan=0.0).clamp(-_MOST_STEPS / 2, _MOST_STEPS / 2).round()
+    noise = torch.from_numpy(draw(scales / step)).double()
+    noisy = ((steps + noise) * step).view(value.shape).to(value.device)
     return noisy.to(value.dtype) if value.is_floating_point() else noisy

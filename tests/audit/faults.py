@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from opacus.grad_sample import GradSampleModuleFastGradientClipping
@@ -10,20 +11,16 @@ from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 
 from fedkd.learning import private
 from fedkd.privacy import mechanisms
+from fedkd.privacy.source import NoiseSource
 
 
 def weaker(factor: float, real=mechanisms.gaussian) -> Callable[..., torch.Tensor]:
     """The Gaussian mechanism with a share of its noise."""
 
-    def gaussian(value, *, sensitivity, noise_multiplier, generator):
+    def gaussian(value, *, noise_multiplier, **how):
         if factor == 0:
             return value
-        return real(
-            value,
-            sensitivity=sensitivity,
-            noise_multiplier=factor * noise_multiplier,
-            generator=generator,
-        )
+        return real(value, noise_multiplier=factor * noise_multiplier, **how)
 
     return gaussian
 
@@ -80,22 +77,24 @@ def ghost_clipped_sums(ghost, loss, samples, clip):
     return ghost.clipped_sums(loss, samples, clip)
 
 
-class Shuffle:
+class Shuffling(NoiseSource):
     """Batches of equal size that take each record once an epoch."""
 
     def __init__(self):
+        super().__init__()
         self._left = torch.zeros(0, dtype=torch.int64)
 
-    def __call__(self, rows, rate, generator):
+    def sample(self, rows, rate):
         size = round(rows * rate)
         if len(self._left) < size:
-            self._left = torch.randperm(rows, generator=generator)
+            self._left = torch.randperm(rows)
         taken, self._left = self._left[:size], self._left[size:]
         return taken
 
 
-def repeated() -> torch.Generator:
-    return torch.Generator().manual_seed(5)
+def repeated() -> NoiseSource:
+    with patch("secrets.token_bytes", return_value=bytes(32)):
+        return NoiseSource()
 
 
 def twice(*arguments, **options) -> None:
@@ -115,9 +114,9 @@ FAULTS: dict[str, dict[str, Any]] = {
         "PerSample": Ghost,
         "_clipped_sums": ghost_clipped_sums,
     },
-    "the same noise every round": {"system_generator": repeated},
+    "the same noise every round": {"NoiseSource": repeated},
     "steps that are not accounted": {"train": twice},
-    "shuffling in place of Poisson": {"_poisson": Shuffle()},
+    "shuffling in place of Poisson": {"NoiseSource": Shuffling},
 }
 
 

@@ -8,12 +8,12 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from fedkd import config, data, rng
+from fedkd import config, data
 from fedkd.data import parties
 from fedkd.data.types import Samples
 from fedkd.errors import ConfigError
 from fedkd.federation.world import prepare
-from fedkd.learning import evaluate, private
+from fedkd.learning import evaluate
 from fedkd.methods import protection
 from fedkd.runs import exposed
 from fedkd.runs.exchange import audit_exchange
@@ -104,7 +104,7 @@ def test_a_teacher_s_steps_are_protected_and_paid_for_as_without_hiding(
     kept = {}
     for name, experiment in experiments.items():
         # In place of the operating system's randomness, which no two runs share.
-        monkeypatch.setattr(private, "system_generator", lambda: rng.stream(5, purpose="test"))
+        monkeypatch.setattr("secrets.token_bytes", lambda _: bytes(32))
         summary = simulate(experiment, tmp_path / name, tiny.Quiet())
         assert summary["privacy"]["unit"] == "record"
         assert 0 < summary["privacy"]["epsilon"] < 50.0

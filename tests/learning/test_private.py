@@ -162,7 +162,9 @@ def moved(name: str, loss: str, clip: float) -> float:
 def test_one_huge_record_moves_the_sum_by_at_most_the_clip(
     name: str, loss: str, unchecked: None
 ) -> None:
-    assert 0 < moved(name, loss, 0.1) <= 0.1 * (1 + 1e-5)
+    # And by what the release's grid may add to the clip. A model that is sure of the record's class
+    # has no gradient for it.
+    assert moved(name, loss, 0.1) <= 0.1 * (1 + 2**-14 + 1e-5)
 
 
 def test_without_clipping_the_huge_record_shows(monkeypatch: pytest.MonkeyPatch) -> None:

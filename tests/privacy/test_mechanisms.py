@@ -1,10 +1,13 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
+from sources import seeded
 from torch import Tensor
 
 from fedkd.privacy import mechanisms
@@ -175,10 +178,6 @@ def test_rows_of_another_kind_are_refused(rows: Tensor) -> None:
 ZEROS = torch.zeros(100_000)
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 Noise = Callable[..., Tensor]
 NOISES = [mechanisms.gaussian, mechanisms.laplace]
 
@@ -186,7 +185,7 @@ NOISES = [mechanisms.gaussian, mechanisms.laplace]
 @pytest.mark.parametrize(("noise", "spread"), [(mechanisms.gaussian, 1), (mechanisms.laplace, 2)])
 def test_noise_has_the_spread_of_its_formula(noise: Noise, spread: float) -> None:
     value = torch.full_like(ZEROS, 5.0)
-    noisy = noise(value, sensitivity=0.5, noise_multiplier=3.0, generator=seeded())
+    noisy = noise(value, sensitivity=0.5, noise_multiplier=3.0, source=seeded())
     assert noisy.dtype == value.dtype
     assert float(noisy.std()) == pytest.approx(1.5 * math.sqrt(spread), rel=0.02)
     assert float(noisy.mean()) == pytest.approx(5, abs=0.03)
@@ -199,28 +198,18 @@ def test_noise_has_the_spread_of_its_formula(noise: Noise, spread: float) -> Non
 def test_noise_has_the_distribution_of_its_formula(
     noise: Noise, within: Callable[[float], float]
 ) -> None:
-    draws = noise(ZEROS, sensitivity=1.0, noise_multiplier=1.0, generator=seeded())
+    draws = noise(ZEROS, sensitivity=1.0, noise_multiplier=1.0, source=seeded())
     assert float((draws > 0).double().mean()) == pytest.approx(0.5, abs=0.01)
     for bound in (0.2, 1.0, 2.5):
         x = bound / math.sqrt(2) if noise is mechanisms.gaussian else bound
         assert float((draws.abs() < bound).double().mean()) == pytest.approx(within(x), abs=0.01)
 
 
-@pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-53, 1.0])
-def test_laplace_noise_is_finite_whatever_is_drawn(
-    uniform: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn = iter([uniform, 0.25])
-    monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, next(drawn)).double())
-    draws = mechanisms.laplace(ZEROS, sensitivity=1.0, noise_multiplier=1.0, generator=seeded())
-    assert draws.isfinite().all()
-
-
 @pytest.mark.parametrize("noise", NOISES)
-def test_noise_is_the_generator_s_and_leaves_the_value_alone(noise: Noise) -> None:
+def test_noise_is_the_source_s_and_leaves_the_value_alone(noise: Noise) -> None:
     value = torch.arange(6).reshape(2, 3)
     draws = [
-        noise(value, sensitivity=1.0, noise_multiplier=1.0, generator=seeded(seed))
+        noise(value, sensitivity=1.0, noise_multiplier=1.0, source=seeded(seed))
         for seed in (1, 1, 2)
     ]
     assert torch.equal(draws[0], draws[1])
@@ -228,21 +217,21 @@ def test_noise_is_the_generator_s_and_leaves_the_value_alone(noise: Noise) -> No
     assert draws[0].dtype == torch.float64
     assert draws[0].shape == value.shape
     assert torch.equal(value, torch.arange(6).reshape(2, 3))
-    empty = noise(torch.zeros(0, 3), sensitivity=1.0, noise_multiplier=1.0, generator=seeded())
+    empty = noise(torch.zeros(0, 3), sensitivity=1.0, noise_multiplier=1.0, source=seeded())
     assert empty.shape == (0, 3)
 
 
 def test_votes_with_little_noise_are_the_majority() -> None:
     votes = torch.tensor([[9, 1, 0], [0, 3, 7], [2, 6, 2]])
-    found = mechanisms.noisy_votes(votes, noise=1e-3, generator=seeded())
+    found = mechanisms.noisy_votes(votes, noise=1e-3, source=seeded())
     assert found.dtype == torch.int64
     assert found.tolist() == [0, 2, 1]
-    assert mechanisms.noisy_votes(votes[:0], noise=1.0, generator=seeded()).shape == (0,)
+    assert mechanisms.noisy_votes(votes[:0], noise=1.0, source=seeded()).shape == (0,)
 
 
 def test_votes_lose_as_often_as_the_noise_says() -> None:
     votes = torch.tensor([[12, 8]]).expand(100_000, 2)
-    lost = mechanisms.noisy_votes(votes, noise=4.0, generator=seeded()).double().mean()
+    lost = mechanisms.noisy_votes(votes, noise=4.0, source=seeded()).double().mean()
     # P[N(0, 2 noise^2) > gap] = erfc(gap / (2 noise)) / 2
     assert float(lost) == pytest.approx(math.erfc(4 / (2 * 4.0)) / 2, rel=0.02)
 
@@ -250,7 +239,7 @@ def test_votes_lose_as_often_as_the_noise_says() -> None:
 @pytest.mark.parametrize("votes", [torch.zeros(3), torch.zeros(3, 0), torch.zeros(2, 3, 4)])
 def test_votes_that_are_no_counts_per_query_are_refused(votes: Tensor) -> None:
     with pytest.raises(ValueError, match=r"shape \(N, C >= 1\)"):
-        mechanisms.noisy_votes(votes, noise=1.0, generator=seeded())
+        mechanisms.noisy_votes(votes, noise=1.0, source=seeded())
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])
@@ -261,53 +250,129 @@ def test_what_must_be_positive_is_named(bad: float) -> None:
             clipper()
     for noise in NOISES:
         with pytest.raises(ValueError, match=f"finite sensitivity={bad} > 0"):
-            noise(rows, sensitivity=bad, noise_multiplier=1.0, generator=seeded())
+            noise(rows, sensitivity=bad, noise_multiplier=1.0, source=seeded())
         with pytest.raises(ValueError, match=f"finite noise_multiplier={bad} > 0"):
-            noise(rows, sensitivity=1.0, noise_multiplier=bad, generator=seeded())
+            noise(rows, sensitivity=1.0, noise_multiplier=bad, source=seeded())
     with pytest.raises(ValueError, match=f"finite noise={bad} > 0"):
-        mechanisms.noisy_votes(rows, noise=bad, generator=seeded())
+        mechanisms.noisy_votes(rows, noise=bad, source=seeded())
 
 
 @pytest.mark.parametrize("noise", NOISES)
 def test_a_scale_that_vanishes_or_overflows_is_refused(noise: Noise) -> None:
     for size, scale in ((1e-200, 0.0), (1e200, math.inf)):
         with pytest.raises(ValueError, match=f"finite scale={scale} > 0"):
-            noise(ZEROS, sensitivity=size, noise_multiplier=size, generator=seeded())
+            noise(ZEROS, sensitivity=size, noise_multiplier=size, source=seeded())
 
 
-# The generator
+# The grid
 
 
-def test_two_generators_from_the_system_differ_in_all_of_their_state() -> None:
-    one, other = mechanisms.system_generator(), mechanisms.system_generator()
-    assert not torch.equal(torch.randn(9, generator=one), torch.randn(9, generator=other))
-    words = [mechanisms.system_generator().get_state()[mechanisms._WORDS] for _ in range(2)]
-    numbers = [word.contiguous().view(torch.int64) for word in words]
-    assert all(((number >= 0) & (number < 2**32)).all() for number in numbers)
-    assert (numbers[0] != numbers[1]).sum() > 600
+class Recorder:
+    """A source of no noise that notes how much was asked for."""
+
+    def __init__(self) -> None:
+        self.scales = np.zeros(0)
+
+    def gaussian(self, scales: np.ndarray) -> np.ndarray:
+        self.scales = scales
+        return np.zeros(len(scales), np.int64)
+
+    laplace = gaussian
 
 
-def test_every_word_of_the_state_matters_to_what_is_drawn() -> None:
-    # Where torch keeps the words is not promised; a seed's first word is the seed itself.
-    state = seeded(12345).get_state()
-    words = state[mechanisms._WORDS].contiguous().view(torch.int64)
-    assert len(words) == 624
-    assert words[0] == 12345
-    reference = torch.randint(2**32, (624,), generator=seeded(12345))
-    for index in (1, 300, 623):
-        changed = state.clone()
-        changed[mechanisms._WORDS.start + 8 * index] ^= 1
-        drawn = torch.randint(2**32, (624,), generator=torch.Generator().set_state(changed))
-        assert not torch.equal(drawn, reference)
+@settings(deadline=None)
+@given(
+    st.integers(0, 2**31),
+    st.integers(1, 300),
+    st.floats(1e-6, 1e6),
+    st.floats(1e-2, 1e2),
+    st.sampled_from(NOISES),
+)
+def test_rounding_to_the_grid_is_paid_for(
+    seed: int, size: int, sensitivity: float, multiplier: float, noise: Noise
+) -> None:
+    draws = torch.Generator().manual_seed(seed)
+    value = sensitivity * 100 * torch.randn(size, generator=draws, dtype=torch.float64)
+    recorder = Recorder()
+    told = noise(value, sensitivity=sensitivity, noise_multiplier=multiplier, source=recorder)
+    moved = (told - value).abs().max()
+    # The step is not told: it is a power of two of which all that is told is a multiple.
+    step = 2.0 ** math.floor(math.log2(sensitivity * 2**-14 / size ** (norm_of(noise))))
+    assert torch.equal(told, (told / step).round() * step)
+    assert moved <= step / 2
+    # Of two neighbours each number may be rounded towards or away from the other's.
+    apart = sensitivity + step * size ** norm_of(noise)
+    assert (recorder.scales * step >= multiplier * apart * (1 - 1e-12)).all()
+    assert apart <= sensitivity * (1 + 2**-14)
 
 
-def test_torch_s_own_seeds_have_32_bits() -> None:
-    """The reason to fill the state: if this fails, a seed of 64 bits would do a little better."""
-    drawn = [torch.randn(4, generator=seeded(seed)) for seed in (5, 5 + 2**32)]
-    assert torch.equal(*drawn)
+def norm_of(noise: Noise) -> float:
+    """The power of N that a step in each of N numbers measures."""
+    return 0.5 if noise is mechanisms.gaussian else 1.0
 
 
-def test_the_system_s_noise_is_noise() -> None:
-    generator = mechanisms.system_generator()
-    draws = mechanisms.gaussian(ZEROS, sensitivity=1.0, noise_multiplier=2.0, generator=generator)
-    assert float(draws.std()) == pytest.approx(2, rel=0.02)
+def test_heavier_numbers_get_less_noise_on_the_same_grid() -> None:
+    recorder, weights = Recorder(), torch.tensor([1.0, 4.0, 0.5])
+    mechanisms.gaussian(
+        torch.zeros(3), sensitivity=1.0, noise_multiplier=2.0, source=recorder, weights=weights
+    )
+    torch.testing.assert_close(
+        torch.from_numpy(recorder.scales / recorder.scales[0]), 1 / weights.double()
+    )
+
+
+def test_numbers_that_are_released_together_share_the_grid_of_all() -> None:
+    together, apart = Recorder(), Recorder()
+    how = {"sensitivity": 1.0, "noise_multiplier": 1.0}
+    mechanisms.gaussian(torch.zeros(400), source=together, **how)
+    mechanisms.gaussian(torch.zeros(100), source=apart, release=20.0, **how)
+    assert together.scales[0] == apart.scales[0]
+
+
+def test_no_step_is_finer_than_the_finest() -> None:
+    how = {"sensitivity": 1.0, "noise_multiplier": 1e-12, "source": Recorder()}
+    value = torch.tensor([0.3], dtype=torch.float64)
+    assert float(mechanisms.gaussian(value, finest=0.25, **how)) == 0.25
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_what_is_told_is_finite_and_tells_of_nan_by_nothing(noise: Noise) -> None:
+    odd = torch.tensor([math.nan, math.inf, -math.inf, 1e300], dtype=torch.float64)
+    told = noise(odd, sensitivity=1.0, noise_multiplier=1.0, source=seeded())
+    assert told.isfinite().all()
+    assert abs(float(told[0])) < 50
+    assert float(told[1]) == pytest.approx(-float(told[2]), rel=1e-6)
+
+
+def in_float64(value: Tensor, noise: Noise, scale: float) -> Tensor:
+    """Noise as a formula has it: not rounded to anything."""
+    draws = torch.Generator().manual_seed(0)
+    if noise is mechanisms.gaussian:
+        return value + scale * torch.randn(len(value), dtype=torch.float64, generator=draws)
+    one, other = torch.rand(2, len(value), dtype=torch.float64, generator=draws)
+    return value + scale * (torch.log1p(-one) - torch.log1p(-other))
+
+
+def never_of_one(told: Tensor) -> Tensor:
+    """Which outputs have bits that are lost where 1 is added to a smaller number."""
+    scaled = told.double() * 2.0**53
+    return scaled != scaled.floor()
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_low_bits_tell_nothing_of_what_the_noise_is_on(noise: Noise) -> None:
+    """Mironov 2012: what one neighbour alone can give tells it from the other, whatever epsilon."""
+    zeros, ones = torch.zeros(200_000).double(), torch.ones(200_000).double()
+    naive = [
+        never_of_one(in_float64(value, noise, 10.0)).double().mean() for value in (zeros, ones)
+    ]
+    assert naive[0] > 0.005
+    assert naive[1] == 0
+    how = {"sensitivity": 1.0, "noise_multiplier": 10.0, "source": seeded(), "release": 1.0}
+    for value in (zeros, ones):
+        told = noise(value, **how)
+        assert not never_of_one(told).any()
+        # All residues come out of either value, each as often as any other.
+        low = (told * 2**14).long() % 16
+        counts = torch.bincount(low, minlength=16).double()
+        assert stats.chisquare(counts.numpy()).pvalue > 1e-6
