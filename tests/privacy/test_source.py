@@ -24,8 +24,9 @@ from fedkd.privacy.source import NoiseSource
 TWISTER = 19_937
 """The dimension of a Mersenne Twister over GF(2), so what its bits satisfy after twice as many."""
 KNOWN, UNKNOWN = 40_960, 8_192
-HALF = 2**14
+HALF = 2**11
 """Of the draws that `NoiseSource` makes at a time."""
+SIZE = 2**16
 
 
 # The known-noise attack
@@ -57,32 +58,32 @@ def filled() -> torch.Generator:
 
 def released_zeros() -> torch.Tensor:
     told = mechanisms.gaussian(
-        torch.zeros(4 * HALF), sensitivity=1.0, noise_multiplier=1.0, source=NoiseSource()
+        torch.zeros(SIZE), sensitivity=1.0, noise_multiplier=1.0, source=NoiseSource()
     )
-    return told.double() / scale(1.0, 4 * HALF)
+    return told.double() / scale(1.0, SIZE)
 
 
 def sums_of_absent_classes() -> torch.Tensor:
     """Of `analytic`: the columns of classes that a client does not hold are noise alone."""
-    nothing = moments.Moments(torch.zeros(1, 1).double(), torch.zeros(1, 4 * HALF - 1).double())
+    nothing = moments.Moments(torch.zeros(1, 1).double(), torch.zeros(1, SIZE - 1).double())
     told = moments.protected(
         nothing, bound=1.0, balance=1.0, noise_multiplier=1.0, source=NoiseSource()
     )
-    return torch.cat([told.features, told.labels], dim=1)[0] / scale(math.sqrt(2), 4 * HALF)
+    return torch.cat([told.features, told.labels], dim=1)[0] / scale(math.sqrt(2), SIZE)
 
 
 def step_of_dead_units() -> torch.Tensor:
     """Of DP-SGD: what no record has a gradient for is noise alone."""
-    model = nn.Linear(2 * HALF, 2, bias=False)
+    model = nn.Linear(SIZE // 2, 2, bias=False)
     before = model.weight.detach().clone()
     private.train(
         model,
-        Samples(torch.zeros(1, 2 * HALF), torch.zeros(1, dtype=torch.int64)),
+        Samples(torch.zeros(1, SIZE // 2), torch.zeros(1, dtype=torch.int64)),
         Optimisation(epochs=1, learning_rate=1.0, momentum=0.0),
         private.Noise(1.0, 1.0, 1.0, 1),
         loss=lambda logits, _: 0 * logits.sum(dim=1),
     )
-    return (before - model.weight.detach()).flatten().double() / scale(1 + 2**-10, 4 * HALF)
+    return (before - model.weight.detach()).flatten().double() / scale(1 + 2**-10, SIZE)
 
 
 def scale(sensitivity: float, size: int) -> float:
