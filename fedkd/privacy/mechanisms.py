@@ -9,7 +9,7 @@ steps: a real Gaussian or Laplace draw, rounded. So every multiple of the step c
 value, and low bits tell nothing. To add whole steps and then round is to round after adding, so the
 release is a function of the value on the grid with real noise on it, and costs what that costs.
 Rounding can move neighbours apart by a step in each number; the sensitivity that the noise is
-scaled to is larger by that, at most by one part in 16,384.
+scaled to is larger by that, at most by one part in 16,384, and by what float32 lets through a clip.
 """
 
 import math
@@ -23,6 +23,8 @@ from fedkd.privacy.source import Floats, Integers, NoiseSource
 
 _FINENESS = 2.0**-14
 """What rounding to the grid may add to a sensitivity, as a share of it."""
+_CLIPPING = 2.0**-16
+"""By how much more than the norm a clip in float32 may leave; it is below 1e-6."""
 _MOST_STEPS = 2.0**52
 """The most steps that a value may be; with the noise they are exact in float64."""
 
@@ -127,7 +129,7 @@ def gaussian(
     flat = torch.ones(value.numel()).double() if weights is None else weights.double().flatten()
     norm = float(flat.norm()) if release is None else release
     step = max(_step(sensitivity, norm), finest)
-    rounding = 1 + step * norm / sensitivity
+    rounding = 1 + step * norm / sensitivity + _CLIPPING
     return _on_grid(value, step, source.gaussian, rounding * scale / flat.numpy())
 
 

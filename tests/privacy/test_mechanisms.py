@@ -303,6 +303,7 @@ def test_rounding_to_the_grid_is_paid_for(
     # Of two neighbours each number may be rounded towards or away from the other's.
     apart = sensitivity + step * size ** norm_of(noise)
     assert (recorder.scales * step >= multiplier * apart * (1 - 1e-12)).all()
+    assert (recorder.scales * step <= multiplier * sensitivity * (1 + 2**-13)).all()
     assert apart <= sensitivity * (1 + 2**-14)
 
 

@@ -89,7 +89,7 @@ def step_of_dead_units() -> torch.Tensor:
 def scale(sensitivity: float, size: int) -> float:
     """The noise's standard deviation, as everybody can compute it."""
     step = 2.0 ** math.floor(math.log2(sensitivity * 2**-14 / math.sqrt(size)))
-    return sensitivity + step * math.sqrt(size)
+    return sensitivity * (1 + 2**-16) + step * math.sqrt(size)
 
 
 RELEASES = [released_zeros, sums_of_absent_classes, step_of_dead_units]
