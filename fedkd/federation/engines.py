@@ -27,6 +27,7 @@ from fedkd.federation.spending import no_ledger
 from fedkd.federation.state import DiskState, MemoryState
 from fedkd.federation.wire import Call
 from fedkd.federation.world import World, prepare_json
+from fedkd.privacy.chain import beside
 from fedkd.privacy.ledger import Ledger
 
 _LEDGER = "ledger.db"
@@ -138,15 +139,17 @@ def _server_opens(world: World, states: Path) -> Callable[[], Ledger]:
 
 
 def client_ledger(privacy: Privacy, states: Path, client: int) -> Path:
-    """A client's ledger: in its own folder under `states`, or where all runs share it."""
-    name = _folder_name(client)
-    return Path(privacy.ledger) / f"{name}.db" if privacy.ledger else states / name / _LEDGER
+    """A client's ledger: in its own folder under `states`, or the one that all runs share."""
+    if privacy.ledger:
+        return Path(privacy.ledger) / _LEDGER
+    return states / _folder_name(client) / _LEDGER
 
 
 def client_ledgers(privacy: Privacy, states: Path) -> list[Path]:
     """The clients' ledgers that exist."""
     if privacy.ledger:
-        return list(Path(privacy.ledger).glob("client-*.db"))
+        shared = Path(privacy.ledger) / _LEDGER
+        return [shared] if beside(shared, ".seal").exists() else []
     return list(states.glob(f"client-*/{_LEDGER}"))
 
 

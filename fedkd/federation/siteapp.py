@@ -77,7 +77,7 @@ def party(file: Path, context: Context, call: Call) -> Party:
         world=world,
         state=DiskState(state / "runs" / f"{run}-{fingerprint(text)[:16]}"),
         ledger=partial(Ledger, ledger(policy)),
-        owner=Owner(b"site", policy.cap),
+        owner=Owner(policy.cap),
         most_bytes=site.limits.bytes,
     )
 

@@ -10,16 +10,13 @@ from fedkd.federation.world import World
 from fedkd.methods import protection
 from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.budget import Budget
-from fedkd.privacy.ledger import Account, Anchor, Ledger
+from fedkd.privacy.ledger import OWNERS, WHOLE, Account, Anchor, Ledger, Part
 
 
 @dataclass(frozen=True)
 class Owner:
     """What a data's owner says of its ledger, whatever an experiment names."""
 
-    data: bytes
-    """What its data goes by: one name for all that it ever holds, or a record more would be a new
-    budget."""
     cap: Budget | None
     """The most that may ever be spent of it; None leaves it to the first experiment's budget."""
 
@@ -38,7 +35,7 @@ class Spending:
     ) -> Self:
         """A client's spending on its records, the experiment's whole plan written down.
 
-        Without an owner the records themselves say which data set they are.
+        Without an owner it is a client of a simulation, one of the disjoint parts of its data.
 
         Raises:
             BudgetError: the plan, on top of all that was spent before, is over the budget.
@@ -47,10 +44,10 @@ class Spending:
         if (seen := call.standing) is not None:
             ledger.check_anchor(Anchor(seen.sequence, seen.head))
         if owner is None:
-            return cls._planned(world, ledger, world.fingerprint(call.client))
+            return cls._planned(world, ledger, OWNERS, Part(world.deal, call.client))
         if owner.cap is not None:
-            ledger.account(owner.data, owner.cap).cap()
-        return cls._planned(world, ledger, owner.data)
+            ledger.account(OWNERS, owner.cap).cap()
+        return cls._planned(world, ledger, OWNERS)
 
     @classmethod
     def of_clients(cls, world: World, ledger: Ledger) -> Self:
@@ -64,8 +61,8 @@ class Spending:
         return cls._planned(world, ledger, sha256(b"clients").digest())
 
     @classmethod
-    def _planned(cls, world: World, ledger: Ledger, data: bytes) -> Self:
-        account = ledger.account(data, _budget(world))
+    def _planned(cls, world: World, ledger: Ledger, data: bytes, part: Part = WHOLE) -> Self:
+        account = ledger.account(data, _budget(world), part)
         account.commit(protection.plan(world.method, world.setting))
         return cls(world, ledger, account)
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -38,16 +39,12 @@ class World:
             **report.expected(self.setting, teacher=self.method.card.has_teachers),
         }
 
-    def fingerprint(self, client: int) -> bytes:
-        """A client's data as its ledger knows it; records are hashed once, not in each round."""
-        if client not in self._fingerprints:
-            data = self.data.clients[client]
-            self._fingerprints[client] = fingerprint(data.x, data.y)
-        return self._fingerprints[client]
-
     @cached_property
-    def _fingerprints(self) -> dict[int, bytes]:
-        return {}
+    def deal(self) -> str:
+        """Which records each client holds, as one digest: see `privacy.ledger.Part`."""
+        nobodys = bytes(32)
+        parts = (fingerprint(own.x, own.y) if len(own) else nobodys for own in self.data.clients)
+        return sha256(b"".join(parts)).hexdigest()
 
     @cached_property
     def as_students(self) -> "World":

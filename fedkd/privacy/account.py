@@ -13,7 +13,9 @@ from fedkd.privacy.chain import Anchor, Row
 from fedkd.privacy.chain_file import ChainFile
 from fedkd.privacy.events import Gaussian, Laplace, Protected, as_json, grouped
 from fedkd.privacy.statement import (
+    WHOLE,
     History,
+    Part,
     Release,
     Statement,
     expanded,
@@ -42,10 +44,11 @@ class Reservation:
 class Account:
     """What is spent of one data set, under one unit and adjacency. See `Ledger.account`."""
 
-    def __init__(self, chain: ChainFile, name: str, budget: Budget) -> None:
+    def __init__(self, chain: ChainFile, name: str, budget: Budget, part: Part = WHOLE) -> None:
         self._chain = chain
         self._name = name
         self._budget = budget
+        self._part = part
         self._history = History()
         self._seen = 0
 
@@ -95,7 +98,8 @@ class Account:
         counts = self._checked(events)
         with self._chain.locked() as rows:
             self._require_affordable(self._past(rows), purpose, events, counts)
-            row = self._append("reserve", {"purpose": purpose, **self._costed(events)})
+            part = {} if self._part == WHOLE else {"part": asdict(self._part)}
+            row = self._append("reserve", {"purpose": purpose, **part, **self._costed(events)})
         return Reservation(row.sequence, purpose)
 
     def require(self, purpose: str, events: Sequence[Protected]) -> None:
@@ -152,10 +156,11 @@ class Account:
                     self._append("send", {"reservation": number})
 
     def spent(self) -> tuple[Protected, ...]:
-        """All events that were ever reserved, in order."""
+        """All events that were ever reserved of this part, in order."""
         with self._chain.locked() as rows:
             releases = self._past(rows).releases.values()
-            return tuple(event for release in releases for event in release.events)
+            ours = (release for release in releases if release.part == self._part)
+            return tuple(event for release in ours for event in release.events)
 
     def statement(self) -> Statement:
         """What was spent, under this account's budget."""
@@ -171,8 +176,9 @@ class Account:
     ) -> None:
         """Refuse events that the budget does not allow on top of what was spent."""
         self._require_allowed(past)
-        if not planned(past, past.spent + counts, self._budget):
-            cost = filtered(past, self._budget, counts)
+        after = past.spent_with(self._part, counts)
+        if not planned(past, after, self._budget):
+            cost = filtered(past, self._budget, after)
             if not cost <= self._budget.epsilon:
                 how = "the RDP filter" + (" outside the committed plan" if past.plan else "")
                 raise BudgetError(self._refusal(purpose, events, cost, how))

@@ -12,9 +12,11 @@ What holds a budget, and how far:
   filter goes on counting the rest of the plan, whether it is still made or not.
 - The budget that an account is used with first is the most that it allows, whatever budget a later
   experiment names, until the data's owner raises it (`Ledger.allow`).
-- An account is a data set's, under one unit and one adjacency. A run, a client or a file that is
-  renamed is the same account. A record added or changed makes another data set, and it is for the
-  data's owner to say whether that is new data.
+- A ledger is one owner's, and has one account a unit and adjacency for all data that the owner
+  ever has (`OWNERS`): whatever run, client, seed or share for testing deals it, and in whatever
+  order its rows stand. Were an account named by the records, each deal would be a new budget.
+- Clients of one simulation hold disjoint parts, so of those the one with the most spent counts.
+  Two deals add up: a record may have been in any part of each (`statement.History`).
 - A flipped byte, a cut tail, a file put back from an old copy, a lost key: found and refused. To
   put back all files together is found only by who kept the head elsewhere (`Ledger.check_anchor`).
 """
@@ -33,18 +35,23 @@ from fedkd.privacy.account import Account, Reservation, now
 from fedkd.privacy.budget import Budget
 from fedkd.privacy.chain import Anchor
 from fedkd.privacy.chain_file import ChainFile
-from fedkd.privacy.statement import Statement, histories, read_statements
+from fedkd.privacy.statement import WHOLE, Part, Statement, histories, read_statements
 
 __all__ = [
+    "OWNERS",
+    "WHOLE",
     "Account",
     "Anchor",
     "Ledger",
+    "Part",
     "Reservation",
     "Statement",
     "fingerprint",
     "read_statements",
 ]
 
+OWNERS = b"site"
+"""What all data of a ledger's owner goes by."""
 _ROWS_AT_ONCE = 4096
 
 
@@ -87,10 +94,22 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self._chain = ChainFile(path)
 
-    def account(self, data: bytes, budget: Budget) -> Account:
-        """The account of a data set, by its `fingerprint`, that may spend `budget` in all."""
+    def account(self, data: bytes, budget: Budget, part: Part = WHOLE) -> Account:
+        """The account of some data, that may spend `budget` in all.
+
+        Args:
+            data: what the data goes by: `OWNERS`, but for tests and the server.
+            budget: the most that may be spent, its unit and its adjacency.
+            part: which part of the data is spent of, where it was dealt; its deal is kept keyed.
+        """
         named = b"\0".join([data, budget.unit.encode(), budget.adjacency.encode()])
-        return Account(self._chain, hmac.digest(self._chain.key, named, "sha256").hex(), budget)
+        if part != WHOLE:
+            part = replace(part, deal=self._keyed(part.deal.encode()))
+        return Account(self._chain, self._keyed(named), budget, part)
+
+    def _keyed(self, text: bytes) -> str:
+        """What tells nobody without the key which data it was made of."""
+        return hmac.digest(self._chain.key, text, "sha256").hex()
 
     def allow(self, epsilon: float) -> None:
         """Let each account of this ledger spend up to `epsilon`, as the data's owner may.

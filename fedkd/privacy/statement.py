@@ -20,6 +20,19 @@ PLD, FILTER = "PLD", "RDP filter"
 _ATTEMPTS = 5
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of the disjoint parts that a data set is dealt into, so that a record is in one alone."""
+
+    deal: str
+    """Which deal. Those of two deals overlap: a record may have been in any part of each."""
+    number: int
+
+
+WHOLE = Part("", 0)
+"""A data set that was not dealt."""
+
+
 @dataclass(slots=True)
 class Release:
     """What became of one reservation."""
@@ -27,6 +40,7 @@ class Release:
     purpose: str
     when: str
     events: tuple[Protected, ...]
+    part: Part = WHOLE
     state: str = "reserved"
     """`reserved`, then `touched`, `settled`, `sent`."""
     sampler: str = ""
@@ -45,10 +59,27 @@ class History:
     """The most that the data's owner allows: the budget used first, until the owner raises it."""
     plan: Counter[Protected] | None = None
     """What was committed, grouped."""
-    spent: Counter[Protected] = field(default_factory=Counter)
-    """All that was reserved, grouped."""
+    parts: dict[Part, Counter[Protected]] = field(default_factory=dict)
+    """All that was reserved of each part, grouped."""
     releases: dict[int, Release] = field(default_factory=dict)
     """By the number of the row that reserved."""
+
+    @property
+    def spent(self) -> Counter[Protected]:
+        """All that any one record may have been in, grouped."""
+        return self.spent_with(WHOLE, Counter())
+
+    def spent_with(self, part: Part, more: Counter[Protected]) -> Counter[Protected]:
+        """`spent`, once `more` is reserved of a part.
+
+        Parts of one deal are disjoint, so they compose in parallel: no record was in more than the
+        most that was reserved of any of them, event by event. Deals add up.
+        """
+        parts = {**self.parts, part: self.parts.get(part, Counter()) + more}
+        most: dict[str, Counter[Protected]] = {}
+        for each, counts in parts.items():
+            most[each.deal] = most.get(each.deal, Counter()) | counts
+        return sum(most.values(), Counter())
 
     def read(self, row: Row) -> None:
         """Go on with the account's next row.
@@ -73,8 +104,9 @@ class History:
             if row.kind == "plan":
                 self.plan = counts
             else:
-                self.spent.update(counts)
-                self.releases[row.sequence] = Release(body["purpose"], body["when"], events)
+                part = Part(**body["part"]) if "part" in body else WHOLE
+                self.parts[part] = self.parts.get(part, Counter()) + counts
+                self.releases[row.sequence] = Release(body["purpose"], body["when"], events, part)
             return
         release = self.releases[body["reservation"]]
         if row.kind == "touch":
@@ -137,20 +169,21 @@ def planned(history: History, counts: Counter[Protected], budget: Budget) -> boo
     )
 
 
-def held(history: History, more: Counter[Protected] | None = None) -> Counter[Protected]:
-    """What the filter must count: all that was spent, `more`, and the rest of a committed plan.
+def held(spent: Counter[Protected], plan: Counter[Protected] | None) -> Counter[Protected]:
+    """What the filter must count: all that was spent, and the rest of a committed plan.
 
     To leave a plan is a choice made with knowledge of results. Were the rest of the plan let go,
     whoever may make that choice would have delta twice: by the plan, and by the filter.
     """
-    return (history.spent + (more or Counter())) | (history.plan or Counter())
+    return spent | (plan or Counter())
 
 
 def state(history: History, budget: Budget, head: Anchor, chain: str = "intact") -> Statement:
     """The account's statement under `budget`."""
-    spent, delta = expanded(history.spent), budget.delta
-    by_plan = planned(history, history.spent, budget)
-    enforced = epsilon(spent, delta) if by_plan else filtered(history, budget)
+    counts, delta = history.spent, budget.delta
+    spent = expanded(counts)
+    by_plan = planned(history, counts, budget)
+    enforced = epsilon(spent, delta) if by_plan else filtered(history, budget, counts)
     return Statement(
         unit=budget.unit,
         adjacency=budget.adjacency,
@@ -160,21 +193,21 @@ def state(history: History, budget: Budget, head: Anchor, chain: str = "intact")
         enforced=enforced,
         budget=budget.epsilon,
         left=max(0.0, budget.epsilon - enforced),
-        committed=history.plan is not None and history.spent <= history.plan,
+        committed=history.plan is not None and counts <= history.plan,
         enforced_by=PLD if by_plan else FILTER,
         chain=chain,
         sequence=head.sequence,
         head=head.digest,
         allowed=(history.cap or budget).epsilon,
-        held=[as_json(event) for event in expanded(held(history))],
+        held=[as_json(event) for event in expanded(held(counts, history.plan))],
         events=[as_json(event) for event in spent],
         releases=[_release(release) for release in history.releases.values()],
     )
 
 
-def filtered(history: History, budget: Budget, more: Counter[Protected] | None = None) -> float:
-    """The epsilon of what is held, and of `more`, by the filter of the owner's cap."""
-    return filter_epsilon(expanded(held(history, more)), history.cap or budget)
+def filtered(history: History, budget: Budget, spent: Counter[Protected]) -> float:
+    """The epsilon of what is held once `spent` is, by the filter of the owner's cap."""
+    return filter_epsilon(expanded(held(spent, history.plan)), history.cap or budget)
 
 
 def read_statements(path: Path) -> list[Statement]:
@@ -237,7 +270,6 @@ def _unreadable(chain: str, head: Anchor | None) -> Statement:
 
 def _release(release: Release) -> dict[str, Any]:
     words = "; ".join(str(event) for event in release.events)
-    return asdict(replace(release, events=())) | {
-        "events": words,
-        "uncovered": list(release.uncovered),
-    }
+    told = asdict(replace(release, events=()))
+    del told["part"]
+    return told | {"events": words, "uncovered": list(release.uncovered)}

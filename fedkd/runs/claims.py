@@ -8,7 +8,7 @@ from fedkd.federation.engines import client_ledger
 from fedkd.federation.world import World
 from fedkd.methods import protection
 from fedkd.privacy.events import from_json
-from fedkd.privacy.ledger import Ledger
+from fedkd.privacy.ledger import OWNERS, Ledger, Part
 from fedkd.runs import ledgers
 from fedkd.runs.folder import RunFolder
 
@@ -43,7 +43,7 @@ def _check_data(folder: Path, world: World) -> None:
         file = client_ledger(world.experiment.privacy, states, client)
         if budget is None or not file.exists():
             continue
-        if not Ledger(file).account(world.fingerprint(client), budget).spent():
+        if not Ledger(file).account(OWNERS, budget, Part(world.deal, client)).spent():
             raise UsageError(
                 f"ledger {str(file)!r} is of another data set than client {client}'s in this run: "
                 "expected the ledger that the run wrote, and the data that its config.toml names"

@@ -44,11 +44,10 @@ def distil(
     ready = prepared.prepare(distillation)
     told, train = ready.distillation, ready.shares.whole.train
     run = StageFolder(folder)
-    identity = fingerprint(train.x, train.y)
-    # Who has the digest of protected records can test guesses of them; the ledger keeps them safe.
-    data = identity.hex() if told.privacy is None else "protected"
+    # Who has the digest of protected records can test guesses of them.
+    data = fingerprint(train.x, train.y).hex() if told.privacy is None else "protected"
     run.open(told, {"data": data, "weights": list(ready.digests)}, resume=resume)
-    spending = paying.commit(told, identity, folder)
+    spending = paying.commit(told, folder)
     with one_intra_op_thread():  # how work is split among threads changes its last bits
         teachers = _teachers(ready, run, notify)
         stage = Recorder(run, ready.data.test, told.seed, notify)

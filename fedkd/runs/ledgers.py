@@ -128,9 +128,11 @@ def _of_run(path: Path) -> list[Told]:
             "site, or under a client unit at the server, ask for its state folder's ledger.db"
         )
     run, privacy = RunFolder(path), config.load(path / "config.toml").privacy
+    # In this order, so that of a ledger that all clients share the newest head is kept.
+    standings = sorted(run.standings().items(), key=lambda each: each[1].sequence)
     seen = {
         client_ledger(privacy, run.states, client): Anchor(at.sequence, at.head)
-        for client, at in run.standings().items()
+        for client, at in standings
     }
     # Also those that no kept answer speaks of: a client may have spent and then failed.
     files = {*seen, *client_ledgers(privacy, run.states), server_ledger(privacy, run.states)}

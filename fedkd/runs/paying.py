@@ -12,7 +12,7 @@ from fedkd.exchange.codec import encode
 from fedkd.learning import private, protected
 from fedkd.learning.lesson import Private
 from fedkd.privacy.allowance import Allowance
-from fedkd.privacy.ledger import Account, Ledger
+from fedkd.privacy.ledger import OWNERS, Account, Ledger
 
 
 @dataclass(frozen=True)
@@ -49,21 +49,21 @@ class Spending:
         }
 
 
-def commit(distillation: Distillation, data: bytes, run: Path) -> Spending | None:
+def commit(distillation: Distillation, run: Path) -> Spending | None:
     """Write the whole plan down; None where nothing is protected.
 
     Args:
         distillation: complete.
-        data: the records' fingerprint.
         run: the run folder, where the ledger is unless the configuration names a place.
 
     Raises:
-        BudgetError: the plan, on top of all that was spent before, is over the budget.
+        BudgetError: the plan, on top of all that was spent before of whatever data, is over the
+            budget.
         LedgerError: the ledger was changed.
     """
     if (told := distillation.privacy) is None:
         return None
     folder = Path(told.ledger).expanduser() if told.ledger else run / "checkpoints"
-    account = Ledger(folder / "ledger.db").account(data, protected.budget(told))
+    account = Ledger(folder / "ledger.db").account(OWNERS, protected.budget(told))
     account.commit(protected.plan(distillation, protected.noise(distillation).noise_multiplier))
     return Spending(distillation, account)

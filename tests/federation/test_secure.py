@@ -21,7 +21,7 @@ from fedkd.federation.world import prepare
 from fedkd.learning.summed import summed as sums_of
 from fedkd.methods import protection
 from fedkd.privacy.events import Gaussian
-from fedkd.privacy.ledger import Ledger, read_statements
+from fedkd.privacy.ledger import OWNERS, Ledger, Part, read_statements
 from fedkd.runs.folder import RunFolder
 from fedkd.runs.simulate import simulate
 
@@ -192,7 +192,7 @@ def test_under_dp_who_cannot_pay_says_so_before_the_others_do(runs):
     place.mkdir()
     world = hidden.world
     budget = protection.budget(world.experiment.privacy)
-    account = Ledger(place / "ledger.db").account(world.fingerprint(3), budget)
+    account = Ledger(place / "ledger.db").account(OWNERS, budget, Part(world.deal, 3))
     account.touch(account.reserve("earlier", [Gaussian("earlier", 0.7)]))
     hidden.go()
     [record] = hidden.run.records()

@@ -23,7 +23,7 @@ from fedkd.methods import protection
 from fedkd.privacy import accountant
 from fedkd.privacy.budget import Budget
 from fedkd.privacy.events import Gaussian, Laplace
-from fedkd.privacy.ledger import Ledger, fingerprint
+from fedkd.privacy.ledger import OWNERS, Ledger, Part, read_statements
 from fedkd.runs import ledgers
 from fedkd.runs.folder import RunFolder
 from fedkd.runs.simulate import simulate
@@ -36,9 +36,8 @@ NOISY = {**DP, "privacy.noise_multiplier": 1.0}
 
 def spend_before(world, client, path, events, epsilon=8.0):
     """Somebody else's spending of the same client's data."""
-    data = world.data.clients[client]
     budget = Budget(epsilon, world.experiment.privacy.delta)
-    account = Ledger(path).account(fingerprint(data.x, data.y), budget)
+    account = Ledger(path).account(OWNERS, budget, Part(world.deal, client))
     account.touch(account.reserve("an earlier experiment", events))
 
 
@@ -89,18 +88,15 @@ def test_the_config_in_the_run_folder_has_the_noise_and_gives_the_same_plan(fini
 
 
 def test_a_client_over_its_budget_is_left_out_untouched_and_the_others_go_on(rows, tmp_path):
-    folder = tmp_path / "ledgers"
-    changes = {**NOISY, "privacy.ledger": str(folder), "clients.quorum": 0.5}
-    experiment = tiny.experiment(rows, changes)
-    world = prepare(experiment)
-    victim = folder / "client-0002.db"
-    spend_before(world, 2, victim, [Gaussian("earlier", 0.8)])
+    experiment = tiny.experiment(rows, {**NOISY, "clients.quorum": 0.5})
+    victim = tmp_path / "run" / "checkpoints" / "clients" / "client-0002" / "ledger.db"
+    spend_before(prepare(experiment), 2, victim, [Gaussian("earlier", 0.8)])
     before = victim.read_bytes()
-    summary = simulate(experiment, tmp_path / "run", tiny.Quiet())
+    summary = simulate(experiment, tmp_path / "run", tiny.Quiet(), resume=True)
     assert tiny.failures(tmp_path / "run") == [(1, 2, REFUSED), (2, 2, REFUSED)]
     assert summary["privacy"]["epsilon"] <= 8.0
     assert victim.read_bytes() == before  # not a gradient, not a byte
-    assert not (tmp_path / "run" / "checkpoints" / "clients" / "client-0002").exists()
+    assert not list(victim.parent.glob("*.safetensors"))
     per_client = {
         record["round"]: record["bytes"]["up"] for record in tiny.rounds(tmp_path / "run")
     }
@@ -116,6 +112,24 @@ def test_another_name_for_the_run_is_no_new_budget(rows, tmp_path):
     assert again["privacy"]["epsilon"] > summary["privacy"]["epsilon"]
     # Outside the plan that was committed before the data was first touched, only a filter is valid.
     assert again["privacy"]["accountant"] == "RDP filter"
+
+
+@pytest.mark.parametrize("change", [{"seed": 8}, {"clients.count": 3}, {"data.public.size": 41}])
+def test_another_deal_of_a_file_is_no_new_budget(rows, tmp_path, change):
+    """A record may sit with another client in the next run, so that what both spent adds up."""
+    changes = {**DP, "privacy.ledger": str(tmp_path / "ledgers"), "privacy.noise_multiplier": 4.0}
+    changes |= {"rounds": 1}
+    simulate(tiny.experiment(rows, changes), tmp_path / "one", tiny.Quiet())
+    [once] = ledgers.read(tmp_path / "ledgers")
+    # Disjoint clients compose in parallel: one run costs what one client spent.
+    assert [each["steps"] for each in once.statement.events] == [2]
+    simulate(tiny.experiment(rows, {**changes, **change}), tmp_path / "two", tiny.Quiet())
+    [twice] = ledgers.read(tmp_path / "two")
+    assert twice.path == tmp_path / "ledgers" / "ledger.db"
+    assert [each["steps"] for each in twice.statement.events] == [4]
+    [told] = read_statements(twice.path)
+    spent = accountant.epsilon([Gaussian("teacher training", 4.0, 0.5, 4)], 1e-5)
+    assert told.epsilon == pytest.approx(spent, abs=1e-9)
 
 
 def test_when_too_few_are_left_the_run_ends_with_the_budgets_own_exit_status(rows, tmp_path):

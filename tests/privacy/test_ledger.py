@@ -1,5 +1,6 @@
 """A ledger holds its budget whatever is renamed, reopened, lowered, flipped, cut or put back."""
 
+import itertools
 import json
 import os
 import random
@@ -8,7 +9,7 @@ import sqlite3
 import stat
 import tempfile
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import ledger_worker
@@ -24,9 +25,9 @@ from fedkd.privacy import statement as statement_module
 from fedkd.privacy.accountant import epsilon, filter_epsilon
 from fedkd.privacy.budget import Budget
 from fedkd.privacy.chain import Row, beside, examine, seal_of
-from fedkd.privacy.events import Gaussian, Laplace, Unprotected, grouped
-from fedkd.privacy.ledger import Anchor, Ledger, Reservation, fingerprint
-from fedkd.privacy.statement import expanded
+from fedkd.privacy.events import Gaussian, Laplace, Unprotected, as_json, grouped
+from fedkd.privacy.ledger import Anchor, Ledger, Part, Reservation, fingerprint
+from fedkd.privacy.statement import History, expanded
 
 STRONG = Gaussian("training", 1.0)
 """Epsilon 4.4 at delta 1e-5: more than the budget."""
@@ -208,11 +209,54 @@ def test_another_data_set_unit_or_adjacency_is_another_account(path):
 
 
 def test_no_name_in_the_file_tells_the_data_set_to_who_lacks_the_key(path):
-    account(path).reserve("round 1", ROUND)
-    name = examine(path).rows[1].account
+    def written():
+        Ledger(path).account(DATA, BUDGET, Part("a deal", 0)).reserve("round 1", ROUND)
+        row = examine(path).rows[1]
+        return {row.account, json.loads(row.body)["part"]["deal"]}
+
+    before = written()
     shutil.rmtree(path.parent)
-    account(path).reserve("round 1", ROUND)
-    assert examine(path).rows[1].account != name
+    assert not before & {"a deal", *written()}
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("ab"), st.integers(0, 2), st.sampled_from(ROUND)), max_size=12
+    )
+)
+def test_parts_of_a_deal_compose_in_parallel_and_deals_add_up(spent):
+    history = History()
+    for number, (deal, part, event) in enumerate(spent):
+        body = {"purpose": "", "when": "", "events": [as_json(event)], "budget": asdict(BUDGET)}
+        body["part"] = {"deal": deal, "number": part}
+        history.read(Row(number, "", "reserve", json.dumps(body), "", ""))
+    # No record can have been in more: it was in one part of each deal.
+    for parts in itertools.product(range(3), repeat=2):
+        mine = [e for deal, part, e in spent if part == parts["ab".index(deal)]]
+        assert grouped(mine) <= history.spent
+    alone = grouped([e for deal, part, e in spent if (deal, part) == ("a", 0)])
+    if all((deal, part) == ("a", 0) for deal, part, _ in spent):
+        assert history.spent == alone
+
+
+def test_a_part_that_lags_behind_costs_nothing_until_it_leads(path):
+    first, second = (
+        Ledger(path).account(DATA, BUDGET, Part("a deal", number)) for number in range(2)
+    )
+    assert first.commit(ROUND * 2)
+    first.reserve("round 1", ROUND)
+    first.reserve("round 2", ROUND)
+    assert second.commit(ROUND * 2)
+    second.reserve("round 1", ROUND)
+    second.reserve("round 2", ROUND)
+    assert second.spent() == ROUND * 2
+    told = second.statement()
+    assert told.enforced_by == "PLD"
+    assert told.epsilon == pytest.approx(epsilon(list(ROUND * 2), BUDGET.delta))
+    again = Ledger(path).account(DATA, BUDGET, Part("another deal", 0))
+    assert again.spent() == ()
+    again.reserve("round 1", ROUND)
+    assert again.statement().epsilon == pytest.approx(epsilon(list(ROUND * 3), BUDGET.delta))
 
 
 # Budgets

@@ -12,7 +12,7 @@ from fedkd.errors import BudgetError, ConfigError, RunFolderError
 from fedkd.learning import prepared, supervised
 from fedkd.learning.lesson import Lesson
 from fedkd.learning.protected import plan
-from fedkd.runs import distil_report, stages, student
+from fedkd.runs import distil_report, ledgers, stages, student
 from fedkd.runs.distil import distil
 from fedkd.runs.distil_recorded import read
 
@@ -191,6 +191,39 @@ def test_under_dp_both_students_are_paid_for_in_one_epsilon(protected):
     [one] = plan(told.model_copy(update={"plain": False}), 1.0)
     assert plan(told, 1.0) == [one, one]
     assert (one.sample_rate, one.steps) == (0.25, 8)
+
+
+def _table(path, order):
+    draw = torch.Generator().manual_seed(4)
+    x, y = torch.randn(240, 10, generator=draw), torch.arange(240) % 3
+    names = [f"f{i}" for i in range(10)]
+    lines = [",".join([*names, "label"])]
+    lines += [",".join(map(str, [*x[i].tolist(), int(y[i])])) for i in order]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_under_dp_no_seed_share_or_order_of_a_file_is_a_new_budget(done, tmp_path):
+    ledger = {"ledger": str(tmp_path / "ledgers"), "noise_multiplier": 3.0}
+    base = {"plain": False, "privacy": {**PRIVATE, **ledger}, **given(done[0], data="public")}
+    file = _table(tmp_path / "one.csv", range(240))
+    again = _table(tmp_path / "again.csv", reversed(range(240)))
+    first = small(file, **base)
+    runs = [
+        first,
+        first.model_copy(update={"seed": 1}),
+        first.model_copy(update={"data": first.data.model_copy(update={"test_share": 0.3})}),
+        small(again, **base),
+    ]
+    spent = [
+        distil(run, tmp_path / str(number), ignore)["privacy"]["epsilon"]
+        for number, run in enumerate(runs)
+    ]
+    assert spent == sorted(set(spent))
+    [told] = ledgers.read(tmp_path / "ledgers")
+    [steps] = [each["steps"] for each in told.statement.events]
+    assert steps == 4 * plan(runs[0], 3.0)[0].steps
+    assert told.statement.enforced == spent[-1]
 
 
 def test_under_dp_nothing_that_is_written_tells_of_the_records(protected):
