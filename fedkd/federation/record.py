@@ -30,6 +30,10 @@ def describe(world: World, ctx: ServerContext, answers: Answers, server: Standin
         "seconds": {"phases": _phases(answers, ctx.clock.seconds)},
         "privacy": _privacy([server] if server else list(answers.standings.values())),
         "participants": list(answers.uploads),
+        "capped": [
+            {"client": client, "claimed": claimed, "weighed": weighed}
+            for client, (claimed, weighed) in sorted(ctx.capped.items())
+        ],
         "failures": [
             {"client": client, "reason": reason}
             for client, reason in sorted(answers.failures.items())

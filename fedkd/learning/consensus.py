@@ -57,7 +57,7 @@ def class_weights(counts: Tensor) -> Tensor:
     class that nobody has seen is left to all alike.
     """
     total = counts.sum(dim=0)
-    return torch.where(total > 0, counts / total.clamp(min=1), 1 / len(counts))
+    return torch.where(total > 0, counts / torch.where(total > 0, total, 1.0), 1 / len(counts))
 
 
 def by_class(logits: Tensor, counts: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from fedkd import rng
 from fedkd.config import ModelSpec, Optimisation
 from fedkd.data.types import Samples
 from fedkd.errors import UnpaidError
+from fedkd.exchange import aggregation
 from fedkd.exchange.masks import RESOLUTION, most
 from fedkd.exchange.messages import (
     PostProcessing,
@@ -278,6 +279,9 @@ class ServerContext:
     """What may be done with the clients' answers under a client unit; None where it is not one."""
     summed: int | None = None
     """Under secure aggregation, how many clients' answers the one upload is the sum of."""
+    capped: dict[int, tuple[float, float]] = field(default_factory=dict)
+    """Clients that claimed a larger share of the samples than `clients.max_weight` lets them have:
+    what they claimed, and what they got."""
     losses: dict[str, float] = field(default_factory=dict)
     """Mean losses worth a line in the round's record."""
     curve: list[float] = field(default_factory=list)
@@ -294,6 +298,22 @@ class ServerContext:
     def parties(self, uploads: "Uploads") -> int:
         """How many clients' answers are in the uploads."""
         return self.summed or len(uploads)
+
+    def counts(self, uploads: "Uploads", field: str) -> Tensor:
+        """How many samples clients say that they hold, (K,) or by class (K, C), float64.
+
+        By these a method weighs clients, and never by the claims as they came: nobody can check
+        them, so none is more than `clients.max_weight` lets it be.
+        """
+        claimed = torch.stack([upload[field] for upload in uploads.values()])
+        counts = aggregation.bounded(claimed, self.setting.experiment.clients.max_weight)
+        before, after = (
+            each.double().reshape(len(uploads), -1).sum(1) for each in (claimed, counts)
+        )
+        for client, more, less in zip(uploads, before.tolist(), after.tolist(), strict=True):
+            if less < more:
+                self.capped[client] = (more / float(before.sum()), less / float(after.sum()))
+        return counts
 
     def measure(self) -> None:
         """Add the student's test accuracy, as it is now, to the curve."""

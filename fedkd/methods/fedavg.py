@@ -37,6 +37,6 @@ class FedAvg(Method):
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         models = [group("model", upload) for upload in uploads.values()]
-        counts = [int(upload["count"]) for upload in uploads.values()]
-        ctx.student.load_state_dict(average_models(models, counts))
+        counts = ctx.counts(uploads, "count")
+        ctx.student.load_state_dict(average_models(models, counts.tolist()))
         return self.begin(ctx)

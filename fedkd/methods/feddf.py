@@ -147,11 +147,12 @@ def _fused(ctx: ServerContext, spec: ModelSpec) -> dict[str, Tensor]:
 
 def _average(ctx: ServerContext, spec: ModelSpec, uploads: Uploads) -> dict[str, Tensor]:
     """The average over the group's clients; where none answered, the group's model as it was."""
-    members = [c for c in uploads if ctx.setting.experiment.client_model(c) == spec]
+    client_model = ctx.setting.experiment.client_model
+    members = {client: each for client, each in uploads.items() if client_model(client) == spec}
     if not members:
         return _fused(ctx, spec)
-    models = [group("model", uploads[client]) for client in members]
-    return average_models(models, [int(uploads[client]["count"]) for client in members])
+    models = [group("model", upload) for upload in members.values()]
+    return average_models(models, ctx.counts(members, "count").tolist())
 
 
 def _to_groups(ctx: ServerContext) -> Broadcast:

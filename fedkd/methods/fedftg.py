@@ -88,7 +88,7 @@ class FedFTG(Method):
         return ctx.model_and_class_counts()
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
-        counts = torch.stack([upload["counts"] for upload in uploads.values()])
+        counts = ctx.counts(uploads, "counts")
         models = [group("model", upload) for upload in uploads.values()]
         # Under DP counts are noisy, and may all be 0.
         ctx.student.load_state_dict(average_models(models, counts.sum(dim=1).clamp(min=1).tolist()))

@@ -105,7 +105,7 @@ class FedGen(Method):
         return ctx.model_and_class_counts()
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
-        counts = torch.stack([upload["counts"] for upload in uploads.values()])
+        counts = ctx.counts(uploads, "counts")
         models = [group("model", upload) for upload in uploads.values()]
         ctx.student.load_state_dict(average_models(models, counts.sum(dim=1).tolist()))
         generator = self._generator(ctx, group("generator", ctx.state))

@@ -131,7 +131,7 @@ class FedGKT(Method):
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         front, back = split(ctx.student, self.params.layer)
         fronts = [group("front", upload) for upload in uploads.values()]
-        front.load_state_dict(average_models(fronts, [int(u["count"]) for u in uploads.values()]))
+        front.load_state_dict(average_models(fronts, ctx.counts(uploads, "count").tolist()))
         features, logits, labels = (
             torch.cat([upload[name] for upload in uploads.values()])
             for name in ("features", "record_logits", "labels")

@@ -111,8 +111,7 @@ class FedKD(Method):
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         start = ctx.student.state_dict()
         mentees = [_moved(start, upload) for upload in uploads.values()]
-        counts = [int(upload["count"]) for upload in uploads.values()]
-        averaged = average_models(mentees, counts)
+        averaged = average_models(mentees, ctx.counts(uploads, "count").tolist())
         update = _update(start, averaged, energy=self._energy(ctx.setting, ctx.round))
         # The student goes where the clients will be, not where the whole average is.
         ctx.student.load_state_dict(_moved(start, update))

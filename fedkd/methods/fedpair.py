@@ -84,16 +84,17 @@ class FedPair(OneShot):
     def start(self, ctx: ServerContext, uploads: Uploads) -> None:
         if not self._alike(ctx.setting):
             return
-        sizes = [max(1, int(upload["counts"].sum())) for upload in uploads.values()]
         models = [group("model", upload) for upload in uploads.values()]
-        ctx.student.load_state_dict(average_models(models, sizes))
+        # Under DP counts are noisy, and may all be 0.
+        sizes = ctx.counts(uploads, "counts").sum(dim=1).clamp(min=1)
+        ctx.student.load_state_dict(average_models(models, sizes.tolist()))
 
     def consensus(
         self,
         ctx: ServerContext,
         uploads: Uploads,
     ) -> Average | Callable[[Tensor], Tensor]:
-        counts = torch.stack([upload["counts"] for upload in uploads.values()])
+        counts = ctx.counts(uploads, "counts")
         match self.params.consensus:
             case "pairs":
                 return partial(by_pairs, counts=counts, absolute=self.params.absolute)

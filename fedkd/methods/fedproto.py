@@ -108,7 +108,7 @@ class FedProto(Method):
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         means = torch.stack([upload["prototypes"] for upload in uploads.values()])
-        counts = torch.stack([upload["counts"] for upload in uploads.values()])
+        counts = ctx.counts(uploads, "counts")
         prototypes = mean_by_class(shortened(means, counts > 0), counts)
         known = counts.sum(dim=0) > 0
         if "known" in ctx.state:  # a class that nobody of this round holds stays where it was

@@ -114,6 +114,7 @@ def round_in_words(record: Record) -> str:
         parts.append(f"ensemble {_accuracy(record['ensemble'])}")
     parts.append(words.duration(record["seconds"]["total"]))
     parts += [f"client {f['client']} left out: {f['reason']}" for f in record["failures"]]
+    parts += [words.capped(**each) for each in record["capped"]]
     return "  ".join(parts)
 
 

@@ -66,6 +66,14 @@ class Failure(Recorded):
     reason: str
 
 
+class Capped(Recorded):
+    """A client that weighed less than it claimed; shares of all samples, in [0, 1]."""
+
+    client: int
+    claimed: float
+    weighed: float
+
+
 class StudentScores(Scores):
     """The student's scores after a round, and on the way there."""
 
@@ -94,6 +102,7 @@ class Round(Recorded):
     """None where nothing is protected."""
     participants: tuple[int, ...]
     failures: tuple[Failure, ...]
+    capped: tuple[Capped, ...] = ()
 
     @property
     def asked(self) -> int:

@@ -16,7 +16,7 @@ from fedkd.runs.client_chart import accuracy_by_client
 from fedkd.runs.drawing import Chart
 from fedkd.runs.gallery import gallery
 from fedkd.runs.reading import read, read_generated
-from fedkd.runs.recorded import Round, Run
+from fedkd.runs.recorded import Capped, Round, Run
 from fedkd.runs.spending_chart import spending
 
 
@@ -60,6 +60,7 @@ def write(run: Path) -> Path:
         else None,
         gallery=gallery(generated, classes) if generated else None,
         failures=_failures(told.rounds),
+        capped=_capped(told.rounds),
         losses=list(dict.fromkeys(name for each in told.rounds for name in each.losses)),
     )
     report = run / "report.html"
@@ -131,6 +132,16 @@ def _accuracy(run: Run, classes: Sequence[str]) -> list[Chart]:
 
 def _failures(rounds: Sequence[Round]) -> list[tuple[int, int, str]]:
     return [(each.round, f.client, f.reason) for each in rounds for f in each.failures]
+
+
+def _capped(rounds: Sequence[Round]) -> list[str]:
+    """Who claimed more than it was let have, a sentence a client: its largest claim."""
+    largest: dict[int, Capped] = {}
+    for cut in (cut for each in rounds for cut in each.capped):
+        if cut.client not in largest or largest[cut.client].claimed < cut.claimed:
+            largest[cut.client] = cut
+    said = [words.capped(**cut.model_dump()) for _, cut in sorted(largest.items())]
+    return [f"{text[0].upper()}{text[1:]}." for text in said]
 
 
 def _comparison_headline(rows: Sequence[comparison.ComparisonRow], runs: Sequence[Run]) -> str:

@@ -76,6 +76,13 @@ def listing(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
+def capped(client: int, claimed: float, weighed: float) -> str:
+    """That a client weighed less than it claimed, both as shares of all samples."""
+    return (
+        f"client {client} claimed {percent(claimed)} of all samples and weighed {percent(weighed)}"
+    )
+
+
 def shorten(text: str, limit: int) -> str:
     """`text` with at most `limit` characters."""
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fedkd.exchange.aggregation import (
     average_models,
+    bounded,
     by_class_shares,
     entropy_reduction,
     mean,
@@ -81,6 +82,70 @@ def test_counts_that_do_not_fit_are_refused(number: int, counts: list[int]) -> N
     expected = f"Expected a count >= 0 for each of {number} models, got "
     with pytest.raises(ValueError, match=expected):
         average_models(models(number, 0), counts)
+
+
+shares = st.none() | st.floats(0.05, 1.0)
+
+
+def most_of(share: float | None, clients: int) -> float:
+    return (1 + 1 / clients) / 2 if share is None else max(share, 1 / clients)
+
+
+@settings(deadline=None)
+@given(counts=client_counts, share=shares)
+def test_nobody_weighs_more_than_the_share_and_the_others_what_they_say(
+    counts: list[int], share: float | None
+) -> None:
+    claimed = torch.tensor(counts)
+    found = bounded(claimed, share)
+    most = most_of(share, sum(count > 0 for count in counts))
+    assert float(found.max()) <= most * float(found.sum()) * (1 + 1e-9)
+    cut = found < claimed.double()
+    assert bool((found <= claimed).all())
+    # Who is cut gets all that the share allows, and would have had more.
+    torch.testing.assert_close(found[cut], torch.full_like(found[cut], most * float(found.sum())))
+    assert cut.any() or float(claimed.max()) <= most * float(claimed.sum()) * (1 + 1e-9)
+
+
+@settings(deadline=None)
+@given(
+    honest=st.lists(st.integers(1, 10**6), min_size=1, max_size=5),
+    share=st.floats(0.05, 0.95),
+    boasts=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+)
+def test_how_far_a_claim_goes_beyond_the_share_changes_nothing(
+    honest: list[int], share: float, boasts: tuple[int, int]
+) -> None:
+    one, other = (bounded(torch.tensor([*honest, 10**8 * 10**boast]), share) for boast in boasts)
+    torch.testing.assert_close(one, other, rtol=1e-12, atol=0)
+
+
+def test_the_default_is_half_way_from_a_fair_share_to_all() -> None:
+    for clients, most in ((2, 3 / 4), (3, 2 / 3), (10, 0.55)):
+        found = bounded(torch.tensor([10**9, *[50] * (clients - 1)]))
+        assert float(found[0] / found.sum()) == pytest.approx(most)
+    assert torch.equal(bounded(torch.tensor([10**9])), torch.tensor([1e9]).double())
+    # Of the two, each is three quarters of nothing else: neither is above it.
+    assert torch.equal(bounded(torch.tensor([3, 1])), torch.tensor([3, 1]).double())
+
+
+def test_a_claim_by_class_shrinks_in_all_classes_alike() -> None:
+    claimed = torch.tensor([[0, 600, 300], [50, 0, 0], [30, 20, 0]])
+    found = bounded(claimed, 0.5)
+    assert found.tolist() == [
+        [0, pytest.approx(200 / 3), pytest.approx(100 / 3)],
+        [50, 0, 0],
+        [30, 20, 0],
+    ]
+    # One that alone holds a class keeps it.
+    assert bounded(torch.tensor([[9, 0], [0, 9]]), 0.5).tolist() == [[9, 0], [0, 9]]
+    assert bounded(torch.zeros(2, 3, dtype=torch.int64)).tolist() == [[0, 0, 0]] * 2
+
+
+def test_shares_of_a_class_add_up_where_less_than_one_sample_is_counted() -> None:
+    counts = torch.tensor([[0.25, 0.0], [0.25, 3.0]]).double()
+    means = torch.tensor([[[2.0], [9.0]], [[4.0], [5.0]]])
+    assert mean_by_class(means, counts).tolist() == [[3.0], [5.0]]
 
 
 knowledge = st.builds(

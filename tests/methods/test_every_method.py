@@ -92,6 +92,30 @@ def test_the_student_learns_and_the_same_seed_is_the_same_run_bitwise(name: str)
     assert not equal(first, other)
 
 
+WEIGHING = [name for name in BUILT_IN if methods.find(name).card.counts and name != "local"]
+"""Those by whose counts clients weigh; `local` averages nothing."""
+
+
+@pytest.mark.parametrize("name", WEIGHING)
+def test_who_claims_a_billion_examples_weighs_its_share_and_no_more(name: str) -> None:
+    students = []
+    for claim in (10**4, 10**9 // CLASSES):
+        fed = federation({"name": name, **TINY[name]}, IMAGES, (24, 16, 20))
+        broadcast = fed.begin()
+        uploads = {i: fed.wire(i, fed.ask(i, 1, broadcast)) for i in range(3)}
+        counts = {key: value for key, value in uploads[2].items() if key in ("count", "counts")}
+        uploads[2] |= {key: torch.full_like(value, claim) for key, value in counts.items()}
+        ctx = fed.server_context()
+        fed.method.server(ctx, uploads)
+        students.append(fed.student.state_dict())
+        claimed, weighed = ctx.capped.pop(2)
+        assert claimed > 0.99
+        assert weighed == pytest.approx(2 / 3)
+        assert not ctx.capped
+    for key, value in students[0].items():
+        torch.testing.assert_close(value, students[1][key])
+
+
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_the_same_seed_is_the_same_upload_in_whatever_order_clients_answer(name: str) -> None:
     one, other = built(name), built(name)

@@ -124,6 +124,7 @@ def _round(draw, number, rounds, counts, teachers, ensemble, failures, lift):
         },
         "participants": list(range(clients)),
         "failures": lost,
+        "capped": [],
     }  # fmt: skip
 
 

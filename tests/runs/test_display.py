@@ -25,6 +25,7 @@ RECORD = {
         {"client": 1, "reason": "field 'logits': shape is not (40, 3)"},
         {"client": 2, "reason": "no answer within 4 s [bold]"},
     ],
+    "capped": [{"client": 3, "claimed": 0.99994, "weighed": 0.75}],
 }
 
 
@@ -32,9 +33,10 @@ def test_a_round_in_words():
     assert round_in_words(RECORD) == (
         "round   2  student 81.2%  teachers 50.0% (best 75.0%)  ensemble 62.5%  12.3 s  "
         "client 1 left out: field 'logits': shape is not (40, 3)  "
-        "client 2 left out: no answer within 4 s [bold]"
+        "client 2 left out: no answer within 4 s [bold]  "
+        "client 3 claimed 100.0% of all samples and weighed 75.0%"
     )
-    bare = RECORD | {"teachers": None, "ensemble": None, "failures": []}
+    bare = RECORD | {"teachers": None, "ensemble": None, "failures": [], "capped": []}
     assert round_in_words(bare) == "round   2  student 81.2%  12.3 s"
 
 
