@@ -17,6 +17,7 @@ from fedkd.learning.data_free import Synthetic
 from fedkd.learning.loop import OnEpoch, descend
 from fedkd.learning.multi_teacher import Ensemble
 from fedkd.learning.offline import Loss
+from fedkd.models import call
 
 _TEMPERATURE = 4.0
 """Of the ensemble's answer while samples are perturbed."""
@@ -100,7 +101,9 @@ def _pass_over(
     def step(_position: float, batch: Sequence[Tensor]) -> float:
         seen = perturbed(ensemble, batch[0], perturbation, rng)
         answer = ensemble.answer(seen)
-        return descend(optimiser, lambda: loss(student(seen), answer).mean(), optimisation, done)
+        return descend(
+            optimiser, lambda: loss(call.answer(student, seen), answer).mean(), optimisation, done
+        )
 
     student.train()
     once = optimisation.model_copy(update={"epochs": 1})

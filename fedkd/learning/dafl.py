@@ -20,6 +20,7 @@ from fedkd.learning.lesson import Lesson
 from fedkd.learning.loop import OnEpoch, descend, epochs
 from fedkd.learning.multi_teacher import Ensemble
 from fedkd.learning.offline import Loss
+from fedkd.models import call
 from fedkd.models.generators import build_generator
 
 
@@ -95,7 +96,7 @@ def train(
         teachers = ensemble.observe(x)
         answer = ensemble.average(teachers.logits)
         with evaluating(student):
-            aim = objective(Views(x, y, teachers, answer, student(x)))
+            aim = objective(Views(x, y, teachers, answer, call.answer(student, x)))
         if not torch.isfinite(aim):
             raise FederationError(
                 f"synthesis diverged: the objective is {aim.item()}, expected a finite number; "
@@ -105,7 +106,9 @@ def train(
         aim.backward(inputs=list(generator_net.parameters()))  # type: ignore[no-untyped-call]
         maker.step()
         seen, told = x.detach(), answer.detach()
-        return descend(learner, lambda: loss(student(seen), told).mean(), optimisation, position)
+        return descend(
+            learner, lambda: loss(call.answer(student, seen), told).mean(), optimisation, position
+        )
 
     generator_net.train()
     student.train()

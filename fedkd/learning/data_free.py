@@ -14,6 +14,7 @@ from fedkd.learning.evaluate import evaluating
 from fedkd.learning.loop import OnEpoch
 from fedkd.learning.multi_teacher import Ensemble
 from fedkd.learning.observe import Observation
+from fedkd.models import call
 
 
 def check(dataset: Dataset, _params: object) -> None:
@@ -107,7 +108,7 @@ def synthesise(
             x = generator_net(z, y)
             teachers = ensemble.observe(x)
             answer = ensemble.average(teachers.logits)
-            loss = objective(Views(x, y, teachers, answer, student(x)))
+            loss = objective(Views(x, y, teachers, answer, call.answer(student, x)))
             losses.append(loss.item())
             if not torch.isfinite(loss):
                 raise FederationError(

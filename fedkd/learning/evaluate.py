@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fedkd.data.types import Samples
 from fedkd.errors import DataError
+from fedkd.models import call
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def logits(model: nn.Module, x: Tensor, *, batch_size: int = 512) -> Tensor:
     Inputs (N, *shape) -> logits (N, C).
     """
     with evaluating(model), torch.no_grad():
-        return torch.cat([model(batch) for batch in torch.split(x, batch_size)])
+        return torch.cat([call.answer(model, batch) for batch in torch.split(x, batch_size)])
 
 
 def correct_by_class(model: nn.Module | Tensor, samples: Samples, classes: int) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fedkd.knowledge import label, synthetic
 from fedkd.learning.data_free import draw_labels
 from fedkd.learning.observe import last_linear
+from fedkd.models import call
 from fedkd.models.generators import FeatureGenerator
 
 
@@ -66,7 +67,7 @@ def client_loss(
     Returns:
         A scalar, in nats.
     """
-    head, logits = last_linear(model), model(x)
+    head, logits = last_linear(model), call.answer(model, x)
     drawn = draw_labels(counts, len(y), rng)
     z = torch.randn(2 * len(y), generator.latent, generator=rng)
     with torch.no_grad():

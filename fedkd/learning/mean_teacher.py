@@ -22,6 +22,7 @@ from fedkd.learning import optim, views
 from fedkd.learning.lesson import Lesson, Shares
 from fedkd.learning.loop import OnEpoch, descend, epochs
 from fedkd.learning.views import View
+from fedkd.models import call
 
 
 class Params(Frozen):
@@ -93,10 +94,10 @@ def train(
         x, y = batch
         if beside is not None:
             x = torch.cat([x, *(next(beside) for _ in y)])
-        told = teacher(view(x, generator))
+        told = call.answer(teacher, view(x, generator))
 
         def loss() -> Tensor:
-            answer = student(view(x, generator))
+            answer = call.answer(student, view(x, generator))
             agreement = parameter.consistency(answer, told).mean()
             return F.cross_entropy(answer[: len(y)], y) + weight(position) * agreement
 

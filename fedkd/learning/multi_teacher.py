@@ -16,6 +16,7 @@ from fedkd.learning import consensus, offline
 from fedkd.learning.consensus import Average
 from fedkd.learning.loop import OnEpoch
 from fedkd.learning.observe import Observation, observe
+from fedkd.models import call
 
 _MICRO_BATCH = 64  # small enough for a core's cache; fixed, as rounding may depend on it
 
@@ -154,8 +155,7 @@ def _gradient(part: tuple[Tensor, Observation], grads: list[Tensor | None]) -> T
 
 def _answer(teacher: nn.Module, x: Tensor) -> Tensor:
     with torch.no_grad():
-        answer: Tensor = teacher(x)
-        return answer
+        return call.answer(teacher, x)
 
 
 def _answer_into(rows: Tensor, teacher: nn.Module, x: Tensor) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fedkd.errors import ConfigError
 from fedkd.knowledge import synthetic
+from fedkd.models import call
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -36,7 +37,7 @@ def observe(teacher: nn.Module, x: Tensor) -> Observation:
     ]
     linears = [module for module in teacher.modules() if isinstance(module, nn.Linear)][-1:]
     with _inputs([*norms, *linears]) as entered:
-        logits = teacher(x)
+        logits = call.answer(teacher, x)
     # A layer that this forward pass did not reach has nothing to compare.
     reached = [module for module in norms if module in entered]
     bn, activation = logits.new_zeros(()), logits.new_zeros(len(x))
@@ -54,7 +55,7 @@ def with_features(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     """
     last = last_linear(model)
     with _inputs([last]) as entered:
-        logits = model(x)
+        logits = call.answer(model, x)
     return logits, entered[last]
 
 

@@ -12,6 +12,7 @@ from fedkd.learning import optim
 from fedkd.learning.forms.base import First
 from fedkd.learning.loop import OnEpoch, fit
 from fedkd.learning.terms import Layers, Term, Terms
+from fedkd.models import call
 from fedkd.models.layers import LOGITS, show
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -54,7 +55,7 @@ def distil(
     return fit(
         student,
         (x, targets),
-        lambda model, inputs, answers: loss(model(inputs), answers),
+        lambda model, inputs, answers: loss(call.answer(model, inputs), answers),
         optimisation,
         generator,
         optimiser=optimiser,

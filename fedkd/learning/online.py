@@ -16,6 +16,7 @@ from fedkd.knowledge import label
 from fedkd.learning import optim
 from fedkd.learning.lesson import Lesson
 from fedkd.learning.loop import OnEpoch, descend, epochs
+from fedkd.models import call
 
 
 class Params(Frozen):
@@ -68,7 +69,7 @@ def train(
 
     def step(position: float, batch: Sequence[Tensor]) -> float:
         x, y = batch
-        own = [peer(x) for peer in peers]
+        own = [call.answer(peer, x) for peer in peers]
         answers = [logits.detach() for logits in own]
         total = 0.0
         for i, peer in enumerate(peers):
@@ -79,7 +80,7 @@ def train(
 
             total += descend(optimisers[i], loss, optimisation, position)
             with _untracked(peer), torch.no_grad():
-                answers[i] = peer(x)
+                answers[i] = call.answer(peer, x)
         return total / len(peers)
 
     for peer in peers:

@@ -5,6 +5,8 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
+from fedkd.models import call
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Logits (N, C) and targets (N, ...) to one value per sample (N,), each from its own row alone."""
 
@@ -52,7 +54,7 @@ class PerSample:
     def gradients(self, x: Tensor, y: Tensor, loss: Loss) -> list[Tensor]:
         """The gradient of each sample's loss by each trainable parameter p: (N, *shape_p)."""
         self._forget()
-        losses = loss(self._model(x), y)
+        losses = loss(call.answer(self._model, x), y)
         # The sum leaves each sample's gradient as it is. Only the way to the layers' inputs is
         # gone, never to p.grad: that saves a third of the time, and no raw gradient ever exists.
         losses.sum().backward(inputs=self._roots)  # type: ignore[no-untyped-call]

@@ -17,6 +17,7 @@ from fedkd.knowledge.checks import has_shape, positive
 from fedkd.knowledge.label import soft_cross_entropy
 from fedkd.learning import evaluate
 from fedkd.learning.loop import OnEpoch, fit
+from fedkd.models import call
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +163,9 @@ def distil(
     said, seen = testimony(witnesses, temperature=temperature)
 
     def loss(model: nn.Module, x: Tensor, y: Tensor, said: Tensor, seen: Tensor) -> Tensor:
-        return generalised(model(x), y, said, seen, imitation=imitation, temperature=temperature)
+        return generalised(
+            call.answer(model, x), y, said, seen, imitation=imitation, temperature=temperature
+        )
 
     rows = (samples.x, samples.y, said, seen)
     return fit(student, rows, loss, optimisation, generator, optimiser=optimiser, on_epoch=on_epoch)

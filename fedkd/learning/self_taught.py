@@ -17,6 +17,7 @@ from fedkd.learning import evaluate, supervised
 from fedkd.learning.consensus import average_probabilities
 from fedkd.learning.lesson import Lesson
 from fedkd.learning.loop import OnEpoch, fit
+from fedkd.models import call
 
 
 class Params(Frozen):
@@ -71,7 +72,7 @@ def reborn(
     told = average_probabilities(torch.stack([evaluate.logits(p, samples.x) for p in parents]))
 
     def loss(model: nn.Module, x: Tensor, y: Tensor, told: Tensor) -> Tensor:
-        answer = model(x)
+        answer = call.answer(model, x)
         divergence = label.kd(answer, told, temperature=temperature)
         return labels * F.cross_entropy(answer, y, reduction="none") + weight * divergence
 

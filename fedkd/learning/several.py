@@ -18,6 +18,7 @@ from fedkd.learning import consensus
 from fedkd.learning.lesson import Lesson, Shares
 from fedkd.learning.loop import OnEpoch, fit
 from fedkd.learning.multi_teacher import Ensemble
+from fedkd.models import call
 
 Consensus = Callable[[Tensor], Tensor]
 """Logits (K, N, C) of K teachers to logits (N, C), asked anew for each batch."""
@@ -74,7 +75,7 @@ def teach(
     """
 
     def loss(model: nn.Module, x: Tensor, y: Tensor, told: Tensor) -> Tensor:
-        answer = model(x)
+        answer = call.answer(model, x)
         divergence = label.kd(answer, agree(told.transpose(0, 1)), temperature=temperature)
         return labels * F.cross_entropy(answer, y, reduction="none") + weight * divergence
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
 from fedkd.learning.loop import OnEpoch, fit
+from fedkd.models import call
 
 _NEVER = -30.0
 """A logarithm of no probability to speak of."""
@@ -52,7 +53,7 @@ def train(
     require_anchor(model, anchor, proximal)
 
     def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        logits = model(x)
+        logits = call.answer(model, x)
         value = F.cross_entropy(logits if offset is None else logits + offset, y)
         if anchor is None or proximal == 0:
             return value

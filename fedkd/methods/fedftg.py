@@ -21,6 +21,7 @@ from fedkd.learning.loop import descend
 from fedkd.learning.multi_teacher import Ensemble
 from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.methods.one_shot import check_images
+from fedkd.models import call
 from fedkd.models.generators import build_generator
 
 
@@ -154,7 +155,7 @@ class FedFTG(Method):
         x = generator(z, y)
         teachers = ensemble.observe(x).logits
         with evaluating(student):
-            hard = discrepancy(student(x), teachers, weights)
+            hard = discrepancy(call.answer(student, x), teachers, weights)
         right = classification(teachers, y, weights)
         return (
             self.params.classification * right.mean()
@@ -186,4 +187,4 @@ def classification(teachers: Tensor, y: Tensor, weights: Tensor) -> Tensor:
 
 def _lesson(student: nn.Module, x: Tensor, teachers: Tensor, weights: Tensor) -> Tensor:
     """What a step of the student minimises, on images as they are."""
-    return discrepancy(student(x), teachers, weights).mean()
+    return discrepancy(call.answer(student, x), teachers, weights).mean()

@@ -25,6 +25,7 @@ from fedkd.exchange.messages import (
 from fedkd.knowledge import label
 from fedkd.learning import evaluate, loop
 from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.models import call
 from fedkd.models.split import split
 from fedkd.privacy.events import Unprotected
 from fedkd.rng import torch_default
@@ -165,7 +166,7 @@ class FedGKT(Method):
         self, model: nn.Module, x: Tensor, y: Tensor, targets: Tensor, answered: Tensor
     ) -> Tensor:
         """Cross-entropy + weight * T^2 KL(targets || model) where `answered` is 1; (N,) in nats."""
-        logits = model(x)
+        logits = call.answer(model, x)
         taught = answered * label.kd(logits, targets, temperature=self.params.temperature)
         return F.cross_entropy(logits, y, reduction="none") + self.params.weight * taught
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.errors import ConfigError
+from fedkd.models.call import answer
 from fedkd.names import nearest
 
 LOGITS = ""
@@ -40,7 +41,7 @@ def show(model: nn.Module, x: Tensor, layers: Iterable[str]) -> dict[str, Tensor
         if name not in valid:
             raise _unknown(name, valid)
     with _watching(model, wanted) as looks:
-        logits = model(x)
+        logits = answer(model, x)
     return {LOGITS: logits, **{name: _output(name, looks.get(name, [])) for name in wanted}}
 
 

@@ -49,6 +49,13 @@ def built(name: str, **changes: Any) -> Federation:
     return federation({"name": name, **TINY[name]}, IMAGES, **models, **changes)
 
 
+def with_model(name: str, model: str) -> Federation:
+    """A method whose models, clients' and student's, are of one import path."""
+    spec = {"name": f"writing:{model}", "hidden": [12]}
+    method = {"name": name, **TINY[name]}
+    return federation(method, IMAGES, models=[spec], student=spec, sizes=(16, 12, 8))
+
+
 def test_every_built_in_method_is_tried() -> None:
     assert list(TINY) == list(BUILT_IN)
 
@@ -149,5 +156,19 @@ def test_the_test_set_is_for_measuring_alone(name: str) -> None:
         )
         fed.test = replace(fed.test, y=labels)
         fed.round(1, fed.begin())
+        students.append(fed.student.state_dict())
+    assert equal(*students)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_model_that_overwrites_its_inputs_changes_nothing(name: str) -> None:
+    """Neither what parties share nor what they learn: the student is that of a careful twin."""
+    students = []
+    for model in ("mlp", "careful_mlp"):
+        fed = with_model(name, model)
+        inputs = [fed.setting.proxy, fed.test.x, *(own.x for own in fed.data)]
+        before = [each.clone() for each in inputs]
+        fed.round(1, fed.begin())
+        assert all(torch.equal(*pair) for pair in zip(inputs, before, strict=True))
         students.append(fed.student.state_dict())
     assert equal(*students)

@@ -1,6 +1,7 @@
 """Every way to learn, by its name in a configuration."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,15 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from fedkd import config
 from fedkd.config import Distillation
 from fedkd.errors import ConfigError
 from fedkd.learning import prepared, sight
+from fedkd.learning.lesson import Lesson
 from fedkd.learning.ways import BUILT_IN
+from fedkd.rng import torch_default
 from fedkd.runs.distil import distil
 
 HOW = {"epochs": 2, "batch_size": 16, "learning_rate": 0.05}
@@ -183,3 +187,40 @@ def test_what_cannot_run_is_refused_before_anything_is_written(
     with pytest.raises(ConfigError, match=message):
         distil(told, tmp_path / "run", ignore)
     assert not (tmp_path / "run").exists()
+
+
+def learnt(name: str, files: dict[str, Path], kind: str) -> dict[str, torch.Tensor]:
+    """The student of a way whose models are of one kind: `""`, or `"careful_"`, which it equals."""
+    told = table(name, files)
+
+    def of_kind(model: config.ModelSpec) -> config.ModelSpec:
+        own = "cnn" if model.name == "dense-cnn" else "mlp"
+        return model.model_copy(update={"name": f"writing:{kind}{own}"})
+
+    def changed(part: Any) -> Any:
+        return part.model_copy(update={"model": of_kind(part.model)})
+
+    update = {"teachers": tuple(map(changed, told.teachers)), "student": changed(told.student)}
+    ready = prepared.prepare(told.model_copy(update=update))
+
+    def stage(name: str, model: nn.Module, train: Any, **_: Any) -> None:
+        with torch_default(torch.Generator().manual_seed(0)):
+            train(lambda *_: None)
+        model.eval()
+
+    whole = ready.shares.whole
+    inputs = [whole.train.x, whole.test.x]
+    before = [each.clone() for each in inputs]
+    fresh = partial(ready.student, ready.teachers)
+    lesson = Lesson(ready.distillation, ready.shares, ready.teachers, stage, fresh)
+    student = ready.way.learn(lesson, ready.params)
+    assert all(torch.equal(*pair) for pair in zip(inputs, before, strict=True))
+    return student.state_dict()
+
+
+@pytest.mark.parametrize("name", [name for name in WAYS if name != "privileged"])
+def test_a_model_that_overwrites_its_inputs_changes_nothing(
+    name: str, files: dict[str, Path]
+) -> None:
+    ours, twins = (learnt(name, files, kind) for kind in ("", "careful_"))
+    assert all(torch.equal(ours[key], twins[key]) for key in twins)
