@@ -22,6 +22,7 @@ from fedkd.cli.common import (
     Override,
     Resume,
     RunDir,
+    Warnings,
     err,
     out,
     run_folder,
@@ -70,8 +71,8 @@ def _options(
 ) -> None:
     own = logging.getLogger("fedkd")
     # Opacus and absl give the root logger handlers of their own, which would print every traceback.
-    own.addHandler(logging.NullHandler())
     own.propagate = debug
+    own.handlers = [logging.NullHandler() if debug else Warnings()]
     if debug:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)
 

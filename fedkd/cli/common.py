@@ -1,5 +1,7 @@
 """What all commands share: where they print, options that mean the same everywhere."""
 
+import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +31,26 @@ Resume = Annotated[
 RunDir = Annotated[
     Path | None, typer.Option("--out", help="The run folder.", show_default="runs/NAME")
 ]
+
+
+_TOLD_ELSEWHERE = ("fedkd.federation.client", "fedkd.federation.cohort")
+"""Logs of answers that failed: a site's terminal shows them, and here the round's own line does."""
+
+
+class Warnings(logging.Handler):
+    """Shows what the library warns of, each text once, as a line on the standard error."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
+        text = record.getMessage()
+        if text not in self._said and record.name not in _TOLD_ELSEWHERE:
+            self._said.add(text)
+            # Not by `err`: a live display has put its own stream here, and prints above itself.
+            sys.stderr.write(f"warning: {text}\n")
 
 
 @contextmanager
