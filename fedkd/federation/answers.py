@@ -39,6 +39,8 @@ class Answers:
     failures: dict[int, str] = field(default_factory=dict)
     refused: set[int] = field(default_factory=set)
     """Those of the failures that a privacy budget or its ledger did not allow."""
+    storage: str = ""
+    """What a simulation's own disk refused, which ends it."""
     standings: dict[int, Standing] = field(default_factory=dict)
     """Where each client's ledger stood when it last answered."""
     bytes_up: int = 0

@@ -10,14 +10,14 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedkd.errors import BudgetError, FedkdError, MessageError, PolicyError
+from fedkd.errors import BudgetError, FedkdError, MessageError, PolicyError, StorageError
 from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.gate import release
 from fedkd.exchange.messages import group
@@ -80,7 +80,7 @@ _Make = Callable[[wire.Call, Party, Spending | None, Clock], wire.Call]
 
 
 def _reply(make: _Make, find: Find, limit: Limit, message: Message, context: Context) -> Message:
-    clock, spending = Clock(_nobody), None
+    clock, spending, party = Clock(_nobody), None, None
     try:
         call = wire.unpack(message.content)
         if isinstance(call, wire.Failure):
@@ -97,6 +97,8 @@ def _reply(make: _Make, find: Find, limit: Limit, message: Message, context: Con
         refused = isinstance(error, PolicyError | BudgetError)
         log.warning("round %s: %s", message.metadata.group_id, error, exc_info=not refused)
         failure = wire.Failure.of(error, clock.current, _standing(spending))
+        if isinstance(error, StorageError) and party is not None and party.owner is None:
+            failure = replace(failure, storage=str(error))
         return Message(wire.pack_failure(failure), reply_to=message)
 
 

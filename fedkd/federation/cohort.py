@@ -11,7 +11,13 @@ import torch
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from fedkd.errors import BudgetError, FederationError, MessageError, QuorumError
+from fedkd.errors import (
+    BudgetError,
+    FederationError,
+    MessageError,
+    QuorumError,
+    StorageError,
+)
 from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.messages import Broadcast, Tensors
 from fedkd.federation import compat, report, secure, wire
@@ -97,6 +103,10 @@ def ask(
     Each client is told where its ledger stood when it last answered, and one whose ledger has gone
     back since is left out. An `action` other than to learn is a step on the way, which only a
     failure ends for a client.
+
+    Raises:
+        StorageError: in a simulation, a client's state cannot be kept or read: that is this
+            machine's failure, not the client's, and the round is lost.
     """
     reach, grid, observer = clients.reach, clients.grid, clients.observer
     answers = Answers(cohort, standings=clients.standings)
@@ -107,11 +117,13 @@ def ask(
         arrived = _one_by_one(grid, waiting) if reach.nodes else _together(grid, waiting)
         for id, reply in arrived:
             client = waiting.pop(id)
-            _let_in(clients.world, client, round, reply, answers, action)
+            _let_in(clients, client, round, reply, answers, action)
             if action == ACTION or client in answers.failures:
                 observer.client_ends(client, answers.failures.get(client))
         if not arrived:
             time.sleep(reach.poll)
+    if answers.storage:  # now that nobody writes any more
+        raise StorageError(answers.storage)
     for client in waiting.values():
         answers.failures[client] = f"no answer within {deadline:g} s"
         observer.client_ends(client, answers.failures[client])
@@ -199,9 +211,15 @@ def _push(
 
 
 def _let_in(
-    world: World, client: int, round: int, reply: Message | None, answers: Answers, action: str
+    clients: Connected,
+    client: int,
+    round: int,
+    reply: Message | None,
+    answers: Answers,
+    action: str,
 ) -> None:
     """Add a reply to the uploads, or its scrubbed reason to the failures."""
+    world = clients.world
     if reply is None:
         answers.failures[client] = "answer is not a fedkd message"
         return
@@ -217,6 +235,8 @@ def _let_in(
             answers.failures[client] = str(answer)
             if answer.refused:
                 answers.refused.add(client)
+            if clients.reach.nodes is None:  # of strangers' disks nothing is believed
+                answers.storage = answers.storage or answer.storage
         elif (answer.round, answer.client) != (round, client):
             answers.failures[client] = "answer to another call"
         else:

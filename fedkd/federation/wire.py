@@ -65,6 +65,8 @@ class Failure:
     phase: str = ""
     """One of `PHASES`; of a site that refuses, the line of its policy, one of `POLICY`."""
     standing: Standing | None = None
+    storage: str = ""
+    """In a simulation, where every disk is our own: what a `StorageError` says."""
 
     @classmethod
     def of(cls, error: BaseException, phase: str, standing: Standing | None = None) -> "Failure":
@@ -126,7 +128,7 @@ def pack(call: Call) -> RecordDict:
 
 def pack_failure(failure: Failure) -> RecordDict:
     """A failure as records."""
-    words = ConfigRecord({"kind": failure.kind, "phase": failure.phase})
+    words = ConfigRecord({"kind": failure.kind, "phase": failure.phase, "storage": failure.storage})
     return _with_standing(RecordDict({"failure": words}), failure.standing)
 
 
@@ -145,7 +147,8 @@ def unpack(content: RecordDict) -> Call | Failure:
     standing = _standing(content)
     if "failure" in content.config_records:
         record = content.config_records["failure"]
-        return Failure(str(record.get("kind", "")), str(record.get("phase", "")), standing)
+        kind, phase, storage = (str(record.get(key, "")) for key in ("kind", "phase", "storage"))
+        return Failure(kind, phase, standing, storage)
     try:
         header = content.config_records["call"]
         array = content.array_records["knowledge"]["payload"]

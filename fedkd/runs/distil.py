@@ -18,6 +18,7 @@ from fedkd.methods.setting import Notify
 from fedkd.privacy.ledger import fingerprint
 from fedkd.rng import stream
 from fedkd.runs import distil_report, paying
+from fedkd.runs.place import alone
 from fedkd.runs.sizes import measure
 from fedkd.runs.stages import Recorder, StageFolder
 
@@ -43,12 +44,14 @@ def distil(
     """
     ready = prepared.prepare(distillation)
     told, train = ready.distillation, ready.shares.whole.train
-    run = StageFolder(folder)
+    run = StageFolder(folder, told, ledger=paying.ledger(told, folder))
     # Who has the digest of protected records can test guesses of them.
     data = fingerprint(train.x, train.y).hex() if told.privacy is None else "protected"
-    run.open(told, {"data": data, "weights": list(ready.digests)}, resume=resume)
-    spending = paying.commit(told, folder)
-    with one_intra_op_thread():  # how work is split among threads changes its last bits
+    run.open({"data": data, "weights": list(ready.digests)}, resume=resume)
+    # How work is split among threads changes its last bits.
+    with alone(folder), one_intra_op_thread():
+        run.resume()
+        spending = paying.commit(told, folder)
         teachers = _teachers(ready, run, notify)
         stage = Recorder(run, ready.data.test, told.seed, notify)
         paid = None if spending is None else spending.private()
@@ -57,9 +60,9 @@ def distil(
         plain = _plain(lesson) if told.plain else None
         student = ready.way.learn(lesson, ready.params)
         summary = _summarise(ready, lesson, student, plain, run.records())
-    summary["privacy"] = {"unit": "none"} if spending is None else spending.told()
-    run.finish(student, summary)
-    distil_report.write(folder)
+        summary["privacy"] = {"unit": "none"} if spending is None else spending.told()
+        run.finish(student, summary)
+        distil_report.write(folder)
     return summary
 
 

@@ -19,6 +19,7 @@ from fedkd.federation import keys, processes
 from fedkd.federation.answers import Observer
 from fedkd.federation.superlink import READY, Server
 from fedkd.federation.world import prepare
+from fedkd.runs.place import check_there
 from fedkd.runs.submit import submit
 
 _START = 120.0
@@ -48,6 +49,8 @@ def local(
         UsageError, BudgetError, FederationError: as `submit`.
     """
     place = folder.with_name(f"{folder.name}-federation")
+    if resume and not place.exists():
+        check_there(folder)
     if not resume and (existing := next((p for p in (folder, place) if p.exists()), None)):
         raise UsageError(
             f"folder {str(existing)!r} exists: go on with --resume, or name another with --out"
@@ -59,9 +62,8 @@ def local(
             f"folder {str(place)!r} is incomplete: remove it, and start without --resume"
         )
     with running(place) as server:
-        summary = submit(
-            experiment, server, folder, observer, shared=place / "shared.safetensors", resume=resume
-        )
+        shared, begun = place / "shared.safetensors", folder.exists()
+        summary = submit(experiment, server, folder, observer, shared=shared, resume=begun)
     return summary or {}
 
 

@@ -26,6 +26,7 @@ def _main(submission: Submission, federate: Callable[..., nn.Module]) -> None:
         experiment = config.load(folder / "config.toml")
         shared = read_shared(Path(submission.shared))
         world = prepare(experiment, seen_from(shared, len(submission.nodes), own={}))
+        run.open(world.experiment, world.data, resume=True)
         student = federate(world, run, recorder)
         summary = summarise(world, student, run.records(), run.released())
         run.finish(student.state_dict(), summary)

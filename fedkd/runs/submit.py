@@ -22,6 +22,8 @@ from fedkd.federation.superlink import Server
 from fedkd.federation.world import World, prepare
 from fedkd.files import write_atomically
 from fedkd.runs.folder import DEPLOYMENT, RunFolder
+from fedkd.runs.manifest import cannot_resume
+from fedkd.runs.place import read_json
 from fedkd.runs.progress import FILE as PROGRESS
 from fedkd.runs.progress import Follower
 
@@ -48,9 +50,17 @@ class Deployment:
 
     @classmethod
     def read(cls, folder: Path) -> "Deployment | None":
-        """That of a run folder, if it has one."""
-        file = folder / DEPLOYMENT
-        return cls(**json.loads(file.read_text("utf-8"))) if file.exists() else None
+        """That of a run folder, if it has one.
+
+        Raises:
+            RunFolderError: it is damaged.
+        """
+        if not (folder / DEPLOYMENT).exists():
+            return None
+        try:
+            return cls(**read_json(folder, DEPLOYMENT))
+        except TypeError as error:
+            raise cannot_resume(folder, f"its {DEPLOYMENT} is damaged") from error
 
     def write(self, folder: Path) -> None:
         """Keep it in a run folder."""

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger_worker import BUDGET, DATA, PLENTY, ROUND, account
 
-from fedkd.errors import BudgetError, LedgerError
+from fedkd.errors import BudgetError, LedgerError, StorageError
 from fedkd.privacy import account as account_module
 from fedkd.privacy import statement as statement_module
 from fedkd.privacy.accountant import epsilon, filter_epsilon
@@ -759,7 +759,7 @@ def test_a_row_whose_seal_could_not_be_written_is_spent(path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr("fedkd.privacy.chain_file.write_atomically", full)
-        with pytest.raises(LedgerError, match=r"No space left on device.*space and permissions"):
+        with pytest.raises(StorageError, match=r"No space left on device.*space and permissions"):
             ours.reserve("round 2", ROUND)
     assert not examine(path).sealed
     assert ours.spent() == ROUND * 2

@@ -32,6 +32,7 @@ def test_a_run_leaves_a_complete_folder(done):
     folder, summary = done
     names = {path.name for path in folder.iterdir()}
     assert names == {
+        ".lock",
         "checkpoints",
         "config.toml",
         "environment.json",
@@ -307,4 +308,4 @@ def test_a_report_can_be_written_again_and_a_corrupt_folder_is_named(done, tmp_p
 
 
 def test_the_name_of_a_stage_is_a_files_name(tmp_path):
-    assert stages.StageFolder(tmp_path).weights("teacher 0").name == "teacher-0.safetensors"
+    assert stages.StageFolder(tmp_path, None).weights("teacher 0").name == "teacher-0.safetensors"

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from fedkd.data.types import Samples
-from fedkd.errors import RunFolderError
+from fedkd.errors import RunFolderError, StorageError
 from fedkd.exchange.messages import Broadcast
 from fedkd.federation.rounds import Checkpoint
 from fedkd.federation.world import prepare
@@ -88,11 +88,20 @@ def test_a_folder_that_exists_is_refused_and_left_alone(world, tmp_path):
 
 def test_a_folder_under_a_file_is_refused(world, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunFolderError, match="file/run"):
+    with pytest.raises(StorageError, match=r"file/run.*Not a directory"):
         RunFolder(tmp_path / "file" / "run").open(world.experiment, world.data, resume=False)
 
 
-def test_resume_where_nothing_is_yet_begins(world, tmp_path):
+def test_resume_where_nothing_is_names_what_is_near_and_makes_nothing(folder, world):
+    mistyped = folder.path.with_name("rum")
+    with pytest.raises(RunFolderError, match=r"rum' does not exist.*did you mean 'run'\?"):
+        RunFolder(mistyped).open(world.experiment, world.data, resume=True)
+    assert not mistyped.exists()
+
+
+def test_a_run_that_was_killed_before_its_config_was_written_begins(world, tmp_path):
+    (tmp_path / "new" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "new" / ".lock").touch()
     RunFolder(tmp_path / "new").open(world.experiment, world.data, resume=True)
     assert (tmp_path / "new" / "config.toml").exists()
 
@@ -207,7 +216,9 @@ def test_a_damaged_checkpoint_is_one_clear_error(folder, content):
     folder.resume()
     folder.keep({"round": 1}, checkpoint(1), None)
     (folder.path / "checkpoints" / "server.safetensors").write_bytes(content)
-    with pytest.raises(RunFolderError, match=r"damaged .*; start again with another --out"):
+    with pytest.raises(
+        RunFolderError, match=r"its checkpoints/server.safetensors is damaged; .* another --out"
+    ):
         RunFolder(folder.path).resume()
 
 
@@ -216,7 +227,7 @@ def test_rounds_that_are_gone_are_one_clear_error(folder):
     for round in (1, 2):
         folder.keep({"round": round}, checkpoint(round), None)
     (folder.path / "rounds.jsonl").write_text('{"round": 1}\n')
-    with pytest.raises(RunFolderError, match="has 1 of 2 rounds"):
+    with pytest.raises(RunFolderError, match=r"its rounds\.jsonl is not the one"):
         RunFolder(folder.path).resume()
 
 
