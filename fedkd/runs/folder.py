@@ -53,7 +53,9 @@ class RunFolder:
         check_free(self.path, _OWN, resume=resume)
         # In a deployment nobody sees the others' data, so nobody knows how it is split.
         counts = data.counts().tolist() if any(len(own) for own in data.clients) else []
-        partition = {"classes": list(data.class_names), "counts": counts}
+        partition: dict[str, Any] = {"classes": list(data.class_names), "counts": counts}
+        if data.scale:  # whoever uses the student scales alike
+            partition["scale"] = {column: list(pair) for column, pair in data.scale.items()}
         if (self.path / "config.toml").exists():
             # Where and how fast a run runs does not change its result, so it may change on resume.
             check_same(self.path, experiment, config.load, free={"engine", "output"})
