@@ -42,9 +42,10 @@ def unscaled(name: str, x: Tensor, features: Sequence[str], scale: Mapping[str, 
     }
     if large:
         worst = max(large, key=lambda column: large[column])
-        others = f", as {_some(list(large))} are" if len(large) > 1 else ""
+        others = [column for column in large if column != worst]
+        too = f" (large too: {_some(others)})" if others else ""
         _warn(
-            f"{name}: column {worst!r} has values of about {large[worst]:.0e}{others}, and models "
+            f"{name}: column {worst!r} has values of about {large[worst]:.0e}{too}, and models "
             f"learn well from values of about 1: let the experiment give limits, data.limits."
             f"{_key(worst)} = [low, high], or in a federation say data.scale = 'public'"
         )

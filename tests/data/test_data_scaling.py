@@ -45,7 +45,9 @@ LIMITS: Mapping[str, Any] = {"age": [20, 90], "income": [0, 100_000]}
 
 
 def test_unscaled_columns_are_named_with_the_remedy(ages: Path) -> None:
-    with pytest.warns(FedkdWarning, match="column .income. has values of about 3e.04, as .age., ."):
+    with pytest.warns(
+        FedkdWarning, match="column .income. has values of about 3e.04 .large too: 'age'."
+    ):
         split(ages)
     with pytest.warns(FedkdWarning, match=r"'age' has .*data\.limits\.age = .*data\.scale = 'publ"):
         split(ages, limits={"income": LIMITS["income"]})
