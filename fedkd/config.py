@@ -127,6 +127,15 @@ class Dirichlet(Frozen):
 Partition = Annotated[Iid | Shards | Natural | Dirichlet, Field(discriminator="scheme")]
 
 
+def _absent(value: object) -> bool:
+    """Whether a key that came later says nothing, so that an experiment keeps its SHA-256."""
+    return not value
+
+
+def _is_point(value: object) -> bool:
+    return value == "."
+
+
 class Source(Frozen):
     """Where data comes from, and what is held out for testing."""
 
@@ -136,17 +145,36 @@ class Source(Frozen):
     """CSV: the column of labels."""
     client: str | None = None
     """CSV: the column that says whose row it is; left out of the features."""
+    ignore: tuple[str, ...] = Field(default=(), exclude_if=_absent)
+    """CSV: columns that are left out, such as dates and identifiers."""
+    decimal: Literal[".", ","] = Field(default=".", exclude_if=_is_point)
+    """CSV: what stands in front of a number's decimals."""
     missing: Literal["refuse", "indicate"] = "refuse"
     """CSV: of cells without a value; `indicate`: 0, and a column `X?` more for each column `X`."""
+    limits: dict[str, tuple[float, float]] = Field(default={}, exclude_if=_absent)
+    """Rows of features: what becomes -1 and 1 of a column, by its name; others stay as they are."""
     test_share: float = Field(default=0.2, gt=0, lt=1)
-    """CSV and hospitals: the share of rows held out for testing."""
+    """CSV and hospitals: the share of rows held out for testing, each by a hash of itself."""
+    test: str | None = Field(default=None, min_length=1)
+    """CSV: a file of its own whose rows are for testing; then none is held out."""
 
 
 class Data(Source):
     """Where data comes from and how it is split among the clients."""
 
+    scale: Literal["public"] | None = None
+    """Rows of features: `public` scales columns without limits by the proxy set."""
     public: PublicData | None = None
     partition: Partition = Dirichlet(scheme="dirichlet")
+
+    @model_validator(mode="after")
+    def _scaled_by_something(self) -> Self:
+        if self.scale and self.public is None:
+            raise ValueError(
+                "data.scale is 'public', and there is no [data.public]: add one, or give limits by "
+                "data.limits"
+            )
+        return self
 
 
 class Privileged(Frozen):

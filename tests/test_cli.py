@@ -39,6 +39,35 @@ def test_simulate_writes_a_run_folder_and_says_what_came_out(run, rows, here):
     }
 
 
+@pytest.mark.filterwarnings("default::fedkd.errors.FedkdWarning")
+def test_an_unscaled_table_is_warned_of_and_its_remedy_makes_a_student(run, here):
+    draw = np.random.default_rng(2)
+    y = np.arange(400) % 2
+    x = np.stack([1000 + 300 * (3 * y + draw.normal(size=400)), draw.normal(size=400)], axis=1)
+    lines = [f"{a:.4f};{b:.4f};{'ill' if c else 'well'}" for (a, b), c in zip(x, y, strict=True)]
+    (here / "table.csv").write_text("\n".join(["area;texture;label", *lines]) + "\n")
+    learns = {"method.name": "fedavg", "clients.models": [tiny.BASE["student"]["model"]]}
+    learns |= {"rounds": 5, "student.model": tiny.BASE["student"]["model"]}
+    config = tiny.write_config(here / "tiny.toml", here / "table.csv", learns)
+    status, _, complaint = run("simulate", config, "--out", "raw")
+    assert status == 0
+    assert re.fullmatch(
+        r"warning: table\.csv: column 'area' has values of about .e\+03, .*'public'\n", complaint
+    )
+    assert run("simulate", config, "--set", "data.scale=public", "--out", "scaled")[::2] == (0, "")
+    raw, scaled = (
+        json.loads((here / out / "summary.json").read_text())["student"]["accuracy"]
+        for out in ("raw", "scaled")
+    )
+    assert raw < 0.7 < 0.85 < scaled
+    told = json.loads((here / "scaled" / "partition.json").read_text())["scale"]
+    assert set(told) == {"area", "texture"}
+    assert run("simulate", "scaled/config.toml", "--out", "scaled", "--resume")[0] == 0
+    status, out, _ = run("export", "scaled", "--format", "torchscript")
+    assert status == 0
+    assert "agrees with the original" in out
+
+
 def test_set_changes_one_value(run, rows, here):
     config = tiny.write_config(here / "tiny.toml", rows)
     changes = ["--set", "rounds=1", "--set", "method.name=local", "--set", "clients.count = 2"]

@@ -79,7 +79,9 @@ class RunFolder:
         self._experiment = experiment
         # In a deployment nobody sees the others' data, so nobody knows how it is split.
         counts = data.counts().tolist() if any(len(own) for own in data.clients) else []
-        partition = {"classes": list(data.class_names), "counts": counts}
+        partition: dict[str, Any] = {"classes": list(data.class_names), "counts": counts}
+        if data.scale:  # whoever uses the student scales alike
+            partition["scale"] = {column: list(pair) for column, pair in data.scale.items()}
         if (self.path / "config.toml").exists():
             kept = kept_config(self.path, config.load)
             more = _differing(experiment, kept) == ["rounds"] and experiment.rounds > kept.rounds

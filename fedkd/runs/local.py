@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,8 @@ def lay_out(experiment: Experiment, place: Path) -> None:
     names = [f"client-{i:04d}" for i in range(len(world.data.clients))]
     sites = processes.private_folder(place) / "sites"
     port = processes.free_port()
-    (place / "shared.safetensors").write_bytes(parties.to_bytes(world.data))
+    # The sites' own rows are scaled here already.
+    (place / "shared.safetensors").write_bytes(parties.to_bytes(replace(world.data, scale={})))
     for name, own in zip(names, world.data.clients, strict=True):
         site = processes.private_folder(sites / name)
         parties.write_own(site / "data.npz", own)
