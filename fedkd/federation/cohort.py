@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 _NO_DEADLINE = 7 * 24 * 3600.0
 """Flower drops a message after 12 hours unless told otherwise."""
 _PROBES = 32
+_NAMED = 5
+"""Reasons for failures that an error names, the most frequent first."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def ask(
         arrived = _one_by_one(grid, waiting) if reach.nodes else _together(grid, waiting)
         for id, reply in arrived:
             client = waiting.pop(id)
-            _let_in(clients.world, client, round, reply, answers, action)
+            _let_in(clients, client, round, reply, answers, action)
             if action == ACTION or client in answers.failures:
                 observer.client_ends(client, answers.failures.get(client))
         if not arrived:
@@ -153,8 +155,9 @@ def require_quorum(world: World, round: int, answers: Answers) -> None:
     """
     share, needed = world.experiment.clients.quorum, world.setting.quorum(len(answers.cohort))
     if len(answers.uploads) < needed:
-        kinds = Counter(answers.failures.values())
-        why = ", ".join(f"{reason} ({count})" for reason, count in kinds.most_common())
+        kinds = Counter(answers.failures.values()).most_common()
+        why = ", ".join(f"{reason} ({count})" for reason, count in kinds[:_NAMED])
+        why += f", and {len(kinds) - _NAMED} other reasons" if len(kinds) > _NAMED else ""
         error = BudgetError if answers.refused else QuorumError
         raise error(
             f"round {round}: {len(answers.uploads)} of {len(answers.cohort)} clients answered and "
@@ -199,9 +202,15 @@ def _push(
 
 
 def _let_in(
-    world: World, client: int, round: int, reply: Message | None, answers: Answers, action: str
+    clients: Connected,
+    client: int,
+    round: int,
+    reply: Message | None,
+    answers: Answers,
+    action: str,
 ) -> None:
-    """Add a reply to the uploads, or its scrubbed reason to the failures."""
+    """Add a reply to the uploads, or its reason to the failures: a stranger's is scrubbed."""
+    world = clients.world
     if reply is None:
         answers.failures[client] = "answer is not a fedkd message"
         return
@@ -214,7 +223,8 @@ def _let_in(
         answer = wire.unpack(reply.content)
         _note_standing(answer.standing, client, answers)
         if isinstance(answer, wire.Failure):
-            answers.failures[client] = str(answer)
+            stranger = clients.reach.nodes is not None
+            answers.failures[client] = str(answer) if stranger else answer.quoted
             if answer.refused:
                 answers.refused.add(client)
         elif (answer.round, answer.client) != (round, client):
