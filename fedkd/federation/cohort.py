@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 _NO_DEADLINE = 7 * 24 * 3600.0
 """Flower drops a message after 12 hours unless told otherwise."""
 _PROBES = 32
+_NAMED = 5
+"""Reasons for failures that an error names, the most frequent first."""
 
 
 @dataclass(frozen=True)
@@ -165,8 +167,9 @@ def require_quorum(world: World, round: int, answers: Answers) -> None:
     """
     share, needed = world.experiment.clients.quorum, world.setting.quorum(len(answers.cohort))
     if len(answers.uploads) < needed:
-        kinds = Counter(answers.failures.values())
-        why = ", ".join(f"{reason} ({count})" for reason, count in kinds.most_common())
+        kinds = Counter(answers.failures.values()).most_common()
+        why = ", ".join(f"{reason} ({count})" for reason, count in kinds[:_NAMED])
+        why += f", and {len(kinds) - _NAMED} other reasons" if len(kinds) > _NAMED else ""
         error = BudgetError if answers.refused else QuorumError
         raise error(
             f"round {round}: {len(answers.uploads)} of {len(answers.cohort)} clients answered and "
@@ -218,7 +221,7 @@ def _let_in(
     answers: Answers,
     action: str,
 ) -> None:
-    """Add a reply to the uploads, or its scrubbed reason to the failures."""
+    """Add a reply to the uploads, or its reason to the failures: a stranger's is scrubbed."""
     world = clients.world
     if reply is None:
         answers.failures[client] = "answer is not a fedkd message"
@@ -232,11 +235,12 @@ def _let_in(
         answer = wire.unpack(reply.content)
         _note_standing(answer.standing, client, answers)
         if isinstance(answer, wire.Failure):
-            answers.failures[client] = str(answer)
+            stranger = clients.reach.nodes is not None
+            answers.failures[client] = str(answer) if stranger else answer.quoted
             if answer.refused:
                 answers.refused.add(client)
-            if clients.reach.nodes is None:  # of strangers' disks nothing is believed
-                answers.storage = answers.storage or answer.storage
+            if answer.kind == StorageError.__name__ and not stranger:
+                answers.storage = answers.storage or answer.words
         elif (answer.round, answer.client) != (round, client):
             answers.failures[client] = "answer to another call"
         else:

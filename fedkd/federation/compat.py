@@ -1,13 +1,18 @@
 """Flower's private names, all in one place, for flwr >= 1.41, < 1.43."""
 
+import asyncio
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from base64 import b64decode
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import httpx
+from cryptography.exceptions import UnsupportedAlgorithm
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
@@ -58,6 +63,7 @@ __all__ = [
     "run_client_task",
     "serve_superlink",
     "serve_supernode",
+    "signer",
     "start_request",
 ]
 
@@ -102,17 +108,26 @@ def ray_simulation(server: ServerApp, client: ClientApp, *, nodes: int, cores: i
     )
 
 
-def serve_superlink(arguments: Sequence[str], guard: Callable[[Any], Any]) -> None:
+def serve_superlink(
+    arguments: Sequence[str], guard: Callable[..., Any], connection: type[asyncio.Protocol]
+) -> None:
     """Run Flower's SuperLink in this process until it is told to stop.
 
     Args:
         arguments: of `flower-superlink`.
-        guard: an ASGI middleware class, put before everything that the SuperLink serves.
+        guard: makes an ASGI middleware, put before everything that the SuperLink serves.
+        connection: uvicorn's protocol for a connection.
     """
+    import uvicorn
     from flwr.superlink import main
-    from flwr.superlink.cli.flower_superlink import flower_superlink
 
+    command = import_module("flwr.superlink.cli.flower_superlink")
     make = main.create_app
+
+    class Guarded:
+        """Of Flower's `uvicorn`: it serves without a limit of any kind."""
+
+        run = staticmethod(partial(uvicorn.run, http=connection, ws="none"))
 
     def guarded(*args: Any) -> Any:
         app = make(*args)
@@ -120,8 +135,28 @@ def serve_superlink(arguments: Sequence[str], guard: Callable[[Any], Any]) -> No
         return app
 
     main.create_app = guarded  # type: ignore[assignment]
+    command.uvicorn = Guarded  # type: ignore[attr-defined]
     sys.argv = ["flower-superlink", *arguments]
-    flower_superlink()
+    command.flower_superlink()
+
+
+def signer(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """The public key, PEM, that signed a request to Fleet, as far as its headers show.
+
+    How old the signature is, and whose request it is, Flower looks at once it has read it.
+    """
+    from flwr.common.constant import TIMESTAMP_HEADER
+    from flwr.supercore import constant
+    from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
+
+    sent = dict(headers)
+    names = (constant.FLEET_HTTP_PUBLIC_KEY_HEADER, constant.FLEET_HTTP_SIGNATURE_HEADER)
+    try:
+        key, signature = (b64decode(sent[name.lower().encode()], validate=True) for name in names)
+        signed = sent[TIMESTAMP_HEADER.lower().encode()]
+        return key if verify_signature(bytes_to_public_key(key), signed, signature) else None
+    except (KeyError, ValueError, TypeError, AttributeError, UnsupportedAlgorithm):
+        return None
 
 
 _LOOK = 0.5
