@@ -235,7 +235,8 @@ class ClientContext:
         allowance.spend(
             self.setting.training, sampler=private.SAMPLER, generator=mechanisms.GENERATOR
         )
-        return partial(private.train, noise=self.setting.noise, offset=offset)
+        setting = self.setting
+        return partial(private.train, noise=setting.noise, offset=offset, like=setting.examples)
 
     def model(self) -> Upload:
         """The teacher itself."""
