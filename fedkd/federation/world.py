@@ -118,6 +118,7 @@ def _assemble(
         classes=federated.classes,
         clients=len(federated.clients),
         public=federated.public,
+        examples=federated.test.x if federated.public is None else federated.public,
         seen=_seen(experiment, federated),
     )
     for spec in {str(s): s for s in experiment.clients.models}.values():

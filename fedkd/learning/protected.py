@@ -7,7 +7,7 @@ from fedkd.config import Distillation, RecordPrivacy
 from fedkd.data.types import Dataset
 from fedkd.errors import BudgetError, ConfigError
 from fedkd.learning import exposed, private, terms
-from fedkd.learning.protectable import check_model
+from fedkd.learning.protectable import blaming, check_model
 from fedkd.models.layers import dissect
 from fedkd.privacy import accountant
 from fedkd.privacy.budget import Budget
@@ -91,7 +91,7 @@ def check_student(
         distillation: complete.
         student: fresh; left as it is.
         teacher: of the right architecture.
-        dataset: says the shape of an input.
+        dataset: says the shape of an input, and has a test set, which nothing protects.
 
     Raises:
         ConfigError: see `protectable.check_model`.
@@ -99,5 +99,8 @@ def check_student(
     ours, theirs = (dissect(model, dataset.shape) for model in (student, teacher))
     draws = rng.stream(distillation.seed, purpose="trial")
     built = terms.build(distillation.knowledge, ours, theirs, draws)
-    with exposed.exposed(student, built) as model:
-        check_model(model, dataset.shape)
+    with (
+        blaming("student.model", distillation.student.model),
+        exposed.exposed(student, built) as model,
+    ):
+        check_model(model, dataset.shape, like=dataset.test.x)

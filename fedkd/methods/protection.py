@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from fedkd.config import Experiment, Privacy
 from fedkd.errors import BudgetError, ConfigError
 from fedkd.exchange.masks import RESOLUTION, most
-from fedkd.learning.protectable import check_features, check_model
+from fedkd.learning.protectable import blaming, check_features, check_model
 from fedkd.methods.base import Method
 from fedkd.methods.setting import Setting
 from fedkd.privacy import accountant
@@ -297,14 +297,19 @@ def _check_method(method: Method, setting: Setting) -> None:
 
 
 def _check_models(method: Method, setting: Setting) -> None:
+    experiment, shape, like = setting.experiment, setting.shape, setting.examples
     if method.card.sums:
-        model = setting.build(setting.experiment.student.model, purpose="specification")
-        check_features(model, setting.shape)
+        spec = experiment.student.model
+        with blaming("student.model", spec):
+            check_features(setting.build(spec, purpose="specification"), shape, like=like)
     if not method.card.has_teachers:
         return
-    models = setting.experiment.clients.models[: setting.clients]
-    for spec in {str(spec): spec for spec in models}.values():
-        check_model(setting.build(spec, purpose="specification"), setting.shape)
+    models = experiment.clients.models[: setting.clients]
+    for number, spec in enumerate(models):
+        if spec in models[:number]:
+            continue
+        with blaming(f"clients.models[{number}]", spec):
+            check_model(setting.build(spec, purpose="specification"), shape, like=like)
 
 
 def _with_noise(setting: Setting, noise: float) -> Setting:

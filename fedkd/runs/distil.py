@@ -101,6 +101,7 @@ def _plain(lesson: Lesson) -> nn.Module:
             train,
             how,
             paid.noise,
+            like=lesson.data.test.x,
             on_epoch=lambda epoch: on_epoch(epoch, math.nan),
         )
         paid.pay(name, student, noisy)
