@@ -7,11 +7,10 @@ of a method, a way or a form of knowledge stay a plain table here; who owns them
 """
 
 import json
-import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import tomli_w
 from pydantic import (
@@ -24,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from fedkd import overrides as overriding
 from fedkd.errors import ConfigError
 from fedkd.explain import explain
 
@@ -235,6 +235,9 @@ class DPSGD(Frozen):
 
     delta: float = Field(default=1e-5, gt=0, lt=1)
     """Well below one over the number of units that are hidden."""
+    most_records: int | None = Field(default=None, ge=1)
+    """`record`: a public number that no data set's records reach; 10,000 unless given. Delta is
+    held against it, so that no refusal tells how many records there are."""
     noise_multiplier: float | None = Field(default=None, gt=0)
     """Noise over sensitivity; without it, the least with which the whole plan fits the budget."""
     clip: float = Field(default=1.0, ge=1e-6, le=1e6)
@@ -457,8 +460,7 @@ def read(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise ConfigError(f"experiment {str(path)!r} is not valid TOML: {error}") from error
-    for override in overrides:
-        _override(table, override)
+    overriding.apply(table, overrides, _stays)
     return table
 
 
@@ -511,35 +513,19 @@ def _over_defaults(model: type[BaseModel], table: Any) -> Any:
     }
 
 
-def _override(table: dict[str, Any], text: str) -> None:
-    match = re.fullmatch(r"\s*([A-Za-z0-9_.-]+)\s*=(.*)", text, flags=re.DOTALL)
-    if match is None:
-        raise ConfigError(f"override {text!r}: expected key.path=value, such as seed=1")
-    keys, value = match[1].split("."), match[2].strip()
-    try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except ValueError:
-        parsed = value  # a bare word is a string: --set method.name=dsfl
-    place: Any = table
-    for key in keys[:-1]:
-        place = _inside(place, key, text)
-    place[_index(place, keys[-1], text)] = parsed
+def _stays(keys: Sequence[str], value: Any) -> Collection[str] | None:
+    """Which keys of a table stay when `keys` chooses anew; None where it is no choice.
 
-
-def _inside(place: Any, key: str, text: str) -> Any:
-    """The section `key`; in a list of sections, such as `[[knowledge]]`, the one of that number."""
-    index = _index(place, key, text)
-    inner = place[index] if isinstance(place, list) else place.setdefault(index, {})
-    if not isinstance(inner, dict | list):
-        raise ConfigError(f"override {text!r}: {key!r} is a value, not a section")
-    return inner
-
-
-def _index(place: Any, key: str, text: str) -> Any:
-    if not isinstance(place, list):
-        return key
-    if key not in map(str, range(len(place))):
-        raise ConfigError(
-            f"override {text!r}: {key!r} is none of {len(place)} entries, counted from 0"
-        )
-    return int(key)
+    A partition's keys are known here. Those of a method, a model, a way or a form are not: another
+    one starts from its own defaults. `data.name` is no such choice, nor the experiment's name.
+    """
+    *table, key = keys
+    if table == ["data", "partition"] and key == "scheme":
+        kinds = (Iid, Shards, Natural, Dirichlet)
+        return {
+            field
+            for kind in kinds
+            if value in get_args(kind.model_fields[key].annotation)
+            for field in kind.model_fields
+        }
+    return () if key == "name" and table and table != ["data"] else None

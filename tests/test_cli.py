@@ -256,22 +256,38 @@ def test_data_sets_are_listed_with_where_they_were_looked_for(run, here, monkeyp
 
 
 HELP = {
-    "simulate": ("--set", "--out", "--resume"),
+    "simulate": ("--set", "--out", "--resume", "The experiment, a TOML file."),
+    "distil": ("The experiment, a TOML file.",),
     "compare": ("--methods", "--seeds", "--set", "--out", "--resume"),
-    "report": ("--out",),
+    "report": ("--out", "Run folders."),
+    "export": ("A run folder.",),
     "methods": ("--json",),
     "data": ("--json",),
-    "audit plan": ("--set", "--ledger", "--json"),
-    "audit ledger": ("--json",),
-    "audit allow": ("EPSILON",),
+    "audit plan": ("--set", "--ledger", "--json", "The experiment, a TOML file."),
+    "audit ledger": ("--json", "a folder of ledgers, or a run's folder"),
+    "audit allow": ("EPSILON", "The ledger's file.", "The most that each account may spend."),
+    "deploy submit": ("what 'fedkd deploy share' wrote; else made anew from [data].",),
+    "deploy app": ("else made anew from [data].",),
+    "deploy client": ("The site's own file",),
 }
+"""Of each command, its options, and what it says of its arguments."""
 
 
+@pytest.mark.parametrize("columns", [60, 200])
 @pytest.mark.parametrize("command", HELP)
-def test_help_mentions_every_option(run, command):
+def test_help_mentions_every_option_and_argument(run, command, columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
     status, out, _ = run(*command.split(), "--help")
+    text = " ".join(re.sub("[│╭╮╰╯─]", " ", out).split()).lower()
     assert status == 0
-    assert [option for option in HELP[command] if option not in out] == []
+    assert [each for each in HELP[command] if each.lower() not in text] == []
+
+
+def test_what_stands_in_brackets_is_printed_as_it_is(run, here, monkeypatch):
+    monkeypatch.setenv("FEDKD_DATA", str(here / "sets[bold]"))
+    status, out, _ = run("data")
+    assert status == 0
+    assert "sets[bold]" in out
 
 
 def test_help_lists_the_commands_and_version_is_the_packages(run):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TextIO
 
 import typer
+from rich.markup import escape
 
 from fedkd import __version__
 from fedkd.cli.audit import audit
@@ -24,9 +25,11 @@ from fedkd.cli.common import (
     Resume,
     RunDir,
     Warnings,
+    command_of,
     err,
     out,
     run_folder,
+    say,
     say_report,
     say_summary,
     watch,
@@ -43,7 +46,7 @@ app = typer.Typer(
     suggest_commands=False,  # click does
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",  # what stands in brackets, such as [data], is no markup
 )
 app.add_typer(deploy)
 app.add_typer(audit)
@@ -53,7 +56,7 @@ WORKER_NAME = "fedkd-client"
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - typer's
     if value:
-        out.print(f"fedkd {__version__}", highlight=False)
+        say(f"fedkd {__version__}")
         raise typer.Exit
 
 
@@ -196,12 +199,11 @@ def export(
     from fedkd.runs.export import export as write
 
     done = write(run, format, file)
-    out.print(
+    say(
         f"agrees with the original on {done.inputs} test inputs: logits differ by at most "
-        f"{done.difference:.2g}",
-        highlight=False,
+        f"{done.difference:.2g}"
     )
-    out.print("student:", str(done.path.resolve()), markup=False, highlight=False, soft_wrap=True)
+    say(f"student: {done.path.resolve()}")
 
 
 @app.command()
@@ -216,11 +218,11 @@ def methods(*, as_json: AsJson = False) -> None:
         typer.echo(json.dumps(cards, indent=2))
         return
     for name, card in cards.items():
-        out.print(f"[bold]{name}[/bold]  [dim]{card['paper']}[/dim]")
+        out.print(f"[bold]{name}[/bold]  [dim]{escape(card['paper'])}[/dim]")
         for heading in ("sends", "needs", "returns"):
-            out.print(f"  {heading:<8}{card[heading]}", highlight=False)
+            out.print(f"  {heading:<8}{escape(card[heading])}", highlight=False)
         out.print(f"  models  {'may differ' if card['unlike_models'] else 'must be equal'}")
-        out.print(f"  privacy {_units(card)}\n", highlight=False)
+        out.print(f"  privacy {escape(_units(card))}\n", highlight=False)
 
 
 def _units(card: dict[str, Any]) -> str:
@@ -251,14 +253,14 @@ def data(*, as_json: AsJson = False) -> None:
         out.print(f"[bold]{name}[/bold]  {'here' if here else f'not here: {absent}'}")
         for folder, complete in looked:
             mark = "[green]found[/green]" if complete else "[dim]no   [/dim]"
-            out.print(f"  {mark}  {folder}", highlight=False, soft_wrap=True)
-    out.print("\nYour own: data.name is the path of an .npz or a .csv file, see docs/data.md.")
+            out.print(f"  {mark}  {escape(folder)}", highlight=False, soft_wrap=True)
+    say("\nYour own: data.name is the path of an .npz or a .csv file, see docs/data.md.")
 
 
 def main() -> NoReturn:
     """Run the command; an error that was foreseen is one line, and its own exit status."""
     try:
-        app(standalone_mode=True)
+        command_of(app)(standalone_mode=True)
     except FedkdError as error:
         sys.exit(_say_error(str(error), error.exit_status))
     except OSError as error:
@@ -313,5 +315,6 @@ def _compare_runs(folders: Sequence[Path], file: Path) -> None:
     report = reports.write_comparison(folders, file)
     out.print(tables.comparison(comparison_table(folders)))
     if unlike := differences([read(folder) for folder in folders]):
-        out.print(f"[bold]Not like for like:[/bold] the runs also differ in {', '.join(unlike)}.")
+        also = escape(", ".join(unlike))
+        out.print(f"[bold]Not like for like:[/bold] the runs also differ in {also}.")
     say_report(report)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from fedkd.cli.common import AsJson, Config, Override, err, out, say_report, watch
-from fedkd.errors import BudgetError, LedgerError
+from fedkd.cli.common import AsJson, Config, Override, err, out, say, say_report, watch
+from fedkd.errors import LedgerError
 
 if TYPE_CHECKING:
     from fedkd.audit.candidates import Kind
@@ -62,7 +62,7 @@ def audit_plan(
     """Say what an experiment will cost in privacy, term by term, before anything runs.
 
     Prints epsilon by PLD and by RDP, and the noise that the budget needs. Exit status 4 if the plan
-    is over its budget.
+    is over its budget, 2 if its noise lets nothing be learned.
     """
     from dataclasses import asdict
 
@@ -75,11 +75,6 @@ def audit_plan(
     else:
         out.print(tables.forecast(forecast))
     ledgers.check(forecast)
-    if forecast.epsilon > forecast.budget:
-        raise BudgetError(
-            f"the plan costs epsilon {forecast.epsilon:.4g} of a budget of {forecast.budget:g}: "
-            f"raise the noise multiplier to {forecast.noise_needed:.4g}, or plan fewer rounds"
-        )
 
 
 @audit.command("ledger")
@@ -121,7 +116,7 @@ def audit_allow(
     from fedkd.runs import ledgers
 
     ledgers.allow(ledger, epsilon)
-    out.print(f"{ledger}: epsilon {epsilon:g} is allowed from now on", highlight=False)
+    say(f"{ledger}: epsilon {epsilon:g} is allowed from now on")
 
 
 @audit.command("mechanism")

@@ -5,8 +5,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
+import click
 import typer
 from rich.console import Console
 
@@ -78,4 +79,30 @@ def say_summary(summary: dict[str, Any], folder: Path) -> None:
 
 def say_report(path: Path) -> None:
     """Say where a report is."""
-    out.print("report:", str(path.resolve()), markup=False, highlight=False, soft_wrap=True)
+    say(f"report: {path.resolve()}")
+
+
+def say(text: str) -> None:
+    """Print a line as it is: what stands in brackets is no markup, and nothing is wrapped."""
+    out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def command_of(app: typer.Typer) -> click.Command:
+    """An app as a command that knows the help of its arguments.
+
+    Under click 8.5 the typer that Flower asks for, below 0.21, loses it.
+    """
+    command = typer.main.get_command(app)
+    _restore_help(command)
+    return command
+
+
+def _restore_help(command: click.Command) -> None:
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            _restore_help(each)
+    elif command.callback is not None:
+        hints = get_type_hints(command.callback, include_extras=True)
+        for parameter in command.params:
+            for about in getattr(hints.get(parameter.name or ""), "__metadata__", ()):
+                parameter.help = about.help

@@ -66,7 +66,9 @@ def _privacy(world: World, records: Sequence[Record]) -> dict[str, Any]:
         "accountant": most["accountant"],
         "budget": allowed.epsilon,
         "noise_multiplier": privacy.noise_multiplier,
-        "signal_to_noise": protection.signal_to_noise(world.method, world.setting),
+        "signal_to_noise": None
+        if privacy.unit == "record"
+        else protection.signal(world.method, world.setting).ratio,
         **securely,
     }
 

@@ -85,15 +85,13 @@ def forecast(told: Forecast) -> Table:
 
 
 def _forecast_caption(told: Forecast) -> str:
-    lines = [
-        f"by {told.enforced_by}; by RDP at its best order {told.epsilon_rdp:.4g}",
-        f"the budget needs a noise multiplier of {told.noise_needed:.4g}",
-    ]
-    if told.signal_to_noise is not None:
-        lines.append(
-            f"signal to noise {told.signal_to_noise:.3g}: a unanimous answer over the noise on it"
-        )
-    return "\n".join(lines)
+    signal = told.signal
+    return (
+        f"by {told.enforced_by}; by RDP at its best order {told.epsilon_rdp:.4g}\n"
+        f"the budget needs a noise multiplier of {told.noise_needed:.4g}\n"
+        f"signal to noise at most {signal.ratio:.3g}, hopeless below {signal.least:g}: "
+        f"{signal.what}"
+    )
 
 
 def ledger(told: Told) -> Group:

@@ -469,11 +469,6 @@ def test_a_privacy_key_without_a_budget_is_no_silent_protection(rows, key):
         tiny.experiment(rows, {f"privacy.{key}": value})
 
 
-def test_a_delta_that_may_publish_a_record_is_refused(rows):
-    with pytest.raises(ConfigError, match=r"privacy\.delta is 0\.02, not below 1 / 50 \(records\)"):
-        prepare(tiny.experiment(rows, {**DP, "privacy.delta": 0.02}))
-
-
 def test_what_a_client_spent_before_it_failed_is_reported(rows, tmp_path):
     experiment = tiny.experiment(
         rows, {**NOISY, "rounds": 2, "method": {"name": "leaky:Fails", "fails": 3}}

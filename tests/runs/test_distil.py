@@ -251,7 +251,7 @@ def test_a_training_that_was_cut_off_under_dp_is_spent(done, rows, tmp_path):
     [
         ({"teachers": TABLE["teachers"]}, r"teachers\[0\] may have learned from the records"),
         ({"knowledge": [{"name": "sp"}]}, r"knowledge\[0\] \(sp\) cannot .* compares the samples"),
-        ({"privacy": {**PRIVATE, "delta": 0.1}}, "privacy.delta is 0.1, not below 1 / 240"),
+        ({"privacy": {**PRIVATE, "delta": 0.1}}, "privacy.delta is 0.1, above 1 / 10,000"),
     ],
 )
 def test_what_cannot_be_protected_is_refused_with_the_reason(
