@@ -116,9 +116,10 @@ def _ready(data: config.Source, seed: int) -> tuple[Dataset, Tensor | None, Tens
 def _read(data: config.Source, seed: int) -> Dataset:
     path = Path(data.name).expanduser()
     csv = path.suffix.lower() == ".csv"
-    if data.test is not None and not csv:
+    if (data.test or data.ignore) and not csv:
+        key = "test" if data.test else "ignore"
         raise ConfigError(
-            f"data.test is {data.test!r}, and {data.name!r} brings its own test set: leave it out, "
+            f"data.{key} is {getattr(data, key)!r}, and data.name is {data.name!r}: leave it out, "
             "it is for .csv files"
         )
     if csv:

@@ -6,20 +6,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from fedkd import methods
+from fedkd import data, methods
 from fedkd.config import Experiment
 from fedkd.data import parties
+from fedkd.data.types import Samples
 from fedkd.errors import FederationError, UsageError
 from fedkd.federation import keys, processes
 from fedkd.federation.answers import Observer
 from fedkd.federation.superlink import READY, Server
-from fedkd.federation.world import prepare
+from fedkd.federation.world import World, prepare
 from fedkd.runs.place import check_there
 from fedkd.runs.submit import submit
 
@@ -74,14 +74,22 @@ def lay_out(experiment: Experiment, place: Path) -> None:
     names = [f"client-{i:04d}" for i in range(len(world.data.clients))]
     sites = processes.private_folder(place) / "sites"
     port = processes.free_port()
-    # The sites' own rows are scaled here already.
-    (place / "shared.safetensors").write_bytes(parties.to_bytes(replace(world.data, scale={})))
-    for name, own in zip(names, world.data.clients, strict=True):
+    (place / "shared.safetensors").write_bytes(parties.to_bytes(world.data))
+    for name, own in zip(names, _unscaled(world), strict=True):
         site = processes.private_folder(sites / name)
         parties.write_own(site / "data.npz", own)
         (site / "SITE.toml").write_text(_site(world.experiment, name, port), "utf-8")
     keys.make(place, servers=[_HOST], clients=names)
     (place / _PORT).write_text(str(port), "utf-8")  # last: whoever finds it finds the rest
+
+
+def _unscaled(world: World) -> tuple[Samples, ...]:
+    """Each client's rows as its own file has them: a site scales them by the shared file."""
+    if not world.data.scale:
+        return world.data.clients
+    told = world.experiment.data.model_copy(update={"limits": {}, "scale": None})
+    count, seed = world.setting.clients, world.experiment.seed
+    return data.federate(told, clients=count, seed=seed).clients
 
 
 @contextmanager

@@ -74,7 +74,13 @@ def share(experiment: Experiment, file: Path | None = None) -> bytes:
         UsageError: the data or the file will not do.
     """
     if file is not None:
-        parties.read_shared(file)
+        scale, told = parties.read_shared(file).scale, experiment.data
+        other = any(scale.get(column) != limits for column, limits in told.limits.items())
+        if other or bool(scale) != bool(told.limits or told.scale):
+            raise UsageError(
+                f"{file}: was made with other data.limits or data.scale than the experiment has, "
+                "by which sites scale their rows: make it again by 'fedkd deploy share'"
+            )
         return file.read_bytes()
     return parties.to_bytes(data.shared(experiment.data, seed=experiment.seed))
 

@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
 
 from fedkd import config, data
 from fedkd.data import parties
 from fedkd.data.types import FederatedData
-from fedkd.errors import ConfigError, FedkdWarning
+from fedkd.errors import ConfigError, FedkdWarning, UsageError
+from fedkd.federation.world import prepare
+from fedkd.runs import local, submit
 
 
 @pytest.fixture
@@ -98,6 +101,26 @@ def test_a_site_s_rows_are_scaled_as_the_shared_file_is(ages: Path, tmp_path: Pa
     assert own.x.tolist() == [[1, 0, -0.5, 0], [-1, 0, 0, 1]]
     with pytest.warns(FedkdWarning, match=r"site\.csv: column 'income' has values of about 2e.04"):
         parties.read_own(site, "csv", label="label", shared=replace(back, scale={}), decimal=",")
+
+
+def test_a_trial_s_sites_scale_their_own_rows_to_the_simulation_s_bits(
+    ages: Path, tmp_path: Path
+) -> None:
+    changes = {"data.limits": LIMITS, "data.missing": "indicate", "data.public.size": 20}
+    experiment = tiny.experiment(ages, {**changes, "clients.count": 2})
+    with pytest.warns(FedkdWarning):  # the sites' files as they are
+        local.lay_out(experiment, tmp_path / "place")
+    shared = parties.read_shared(tmp_path / "place" / "shared.safetensors")
+    for number, expected in enumerate(prepare(experiment).data.clients):
+        site = tmp_path / "place" / "sites" / f"client-000{number}" / "data.npz"
+        own = parties.read_own(site, "npz", label="", shared=shared)
+        assert torch.equal(own.x, expected.x)
+    file = tmp_path / "place" / "shared.safetensors"
+    assert submit.share(experiment, file) == file.read_bytes()
+    for other in ({"age": [20, 80]}, {}):
+        changed = tiny.experiment(ages, {**changes, "data.limits": other})
+        with pytest.raises(UsageError, match=r"was made with other data\.limits"):
+            submit.share(changed, file)
 
 
 def test_columns_of_an_npz_are_numbers(tmp_path: Path) -> None:

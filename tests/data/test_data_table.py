@@ -111,7 +111,7 @@ def test_a_test_file_of_its_own_leaves_all_rows_for_training(tmp_path: Path) -> 
     file.write_text("age,dose,label\n2.5,1,dead\n")
     with pytest.raises(DataError, match=r"test\.csv: line 2, column 'label': 'dead' is no class"):
         load(tmp_path, ROWS, test=str(file))
-    with pytest.raises(ConfigError, match=r"data\.test is .* brings its own test set"):
+    with pytest.raises(ConfigError, match=r"data\.test is .*it is for \.csv files"):
         data.load(Data(test=str(file)), seed=0)
 
 
@@ -190,6 +190,8 @@ def test_a_column_may_be_left_out(tmp_path: Path) -> None:
     dataset = load(tmp_path, text, ignore=("day",))
     assert dataset.features == ("age", "dose")
     assert torch.equal(dataset.train.x, load(tmp_path, ROWS).train.x)
+    with pytest.raises(ConfigError, match=r"data\.ignore is \('day',\).*it is for \.csv files"):
+        data.load(Data(ignore=("day",)), seed=0)
     with pytest.raises(DataError, match=r"no column 'days' \(data\.ignore\): did you mean 'day'"):
         load(tmp_path, text, ignore=("days",))
 

@@ -23,7 +23,7 @@ from fedkd.methods import protection
 from fedkd.privacy import accountant
 from fedkd.privacy.budget import Budget
 from fedkd.privacy.events import Gaussian, Laplace
-from fedkd.privacy.ledger import OWNERS, Ledger, Part, read_statements
+from fedkd.privacy.ledger import OWNERS, Ledger, Part
 from fedkd.runs import ledgers
 from fedkd.runs.folder import RunFolder
 from fedkd.runs.simulate import simulate
@@ -114,22 +114,21 @@ def test_another_name_for_the_run_is_no_new_budget(rows, tmp_path):
     assert again["privacy"]["accountant"] == "RDP filter"
 
 
-@pytest.mark.parametrize("change", [{"seed": 8}, {"clients.count": 3}, {"data.public.size": 41}])
-def test_another_deal_of_a_file_is_no_new_budget(rows, tmp_path, change):
+def test_another_deal_of_a_file_is_no_new_budget(rows, tmp_path):
     """A record may sit with another client in the next run, so that what both spent adds up."""
     changes = {**DP, "privacy.ledger": str(tmp_path / "ledgers"), "privacy.noise_multiplier": 4.0}
-    changes |= {"rounds": 1}
-    simulate(tiny.experiment(rows, changes), tmp_path / "one", tiny.Quiet())
-    [once] = ledgers.read(tmp_path / "ledgers")
-    # Disjoint clients compose in parallel: one run costs what one client spent.
-    assert [each["steps"] for each in once.statement.events] == [2]
-    simulate(tiny.experiment(rows, {**changes, **change}), tmp_path / "two", tiny.Quiet())
-    [twice] = ledgers.read(tmp_path / "two")
-    assert twice.path == tmp_path / "ledgers" / "ledger.db"
-    assert [each["steps"] for each in twice.statement.events] == [4]
-    [told] = read_statements(twice.path)
-    spent = accountant.epsilon([Gaussian("teacher training", 4.0, 0.5, 4)], 1e-5)
-    assert told.epsilon == pytest.approx(spent, abs=1e-9)
+    deals = [{}, {"seed": 8}, {"clients.count": 3}, {"data.public.size": 41}]
+    for number, deal in enumerate(deals, start=1):
+        world = prepare(tiny.experiment(rows, {**changes, "rounds": 1, **deal}))
+        run = RunFolder(tmp_path / str(number))
+        run.open(world.experiment, world.data, resume=False)
+        engines.simulate(world, run, tiny.Quiet(), states=run.states)  # without a report, in half
+        [told] = ledgers.read(run.path)
+        assert told.path == tmp_path / "ledgers" / "ledger.db"
+        # Disjoint clients compose in parallel: a run costs what one client spent, two steps.
+        assert [each["steps"] for each in told.statement.events] == [2 * number]
+    spent = accountant.epsilon([Gaussian("teacher training", 4.0, 0.5, 8)], 1e-5)
+    assert told.statement.epsilon == pytest.approx(spent, abs=1e-9)
 
 
 def test_when_too_few_are_left_the_run_ends_with_the_budgets_own_exit_status(rows, tmp_path):
