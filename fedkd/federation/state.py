@@ -23,6 +23,7 @@ from fedkd.exchange.gate import Receipt
 from fedkd.files import append, make_folder, storing, sync_folder, write_atomically
 
 _RECEIPTS = "receipts.jsonl"
+_ANSWER_FILE = re.compile(r"answer-(\d{6,})\.safetensors")
 _STATE_FILE = re.compile(r"round-(\d{6,})\.safetensors")
 
 
@@ -187,10 +188,10 @@ class DiskState:
         """
         rounds = self._rounds()
         last = max((round for round in rounds if self._path(round) in kept), default=0)
-        for round in sorted(rounds):
+        for round in sorted(rounds | self._rounds(_ANSWER_FILE)):
             if round > last and (round <= after or self.answer(round=round) is None):
                 with storing(self._path(round)):
-                    self._path(round).unlink()
+                    self._path(round).unlink(missing_ok=True)
 
     def keep_secret(self, secret: bytes, *, round: int) -> None:
         """See `ClientState.keep_secret`; nobody else on the machine can read it."""
@@ -269,12 +270,12 @@ class DiskState:
     def _secret_path(self, round: int) -> Path:
         return self._folder / f"secret-{round:06d}.key"
 
-    def _rounds(self) -> set[int]:
+    def _rounds(self, file: re.Pattern[str] = _STATE_FILE) -> set[int]:
         try:
             names = [path.name for path in self._folder.iterdir()]
         except FileNotFoundError:
             return set()
-        matches = [_STATE_FILE.fullmatch(name) for name in names]
+        matches = [file.fullmatch(name) for name in names]
         return {int(match[1]) for match in matches if match}
 
 

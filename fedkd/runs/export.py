@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.errors import ExportError, UsageError
-from fedkd.files import write_atomically
+from fedkd.files import make_folder, write_atomically
 from fedkd.runs import student
 
 Format = Literal["onnx", "torchscript"]
@@ -63,7 +63,7 @@ def export(run: Path, format: Format, out: Path | None = None) -> Exported:
     content, answer = (_onnx if format == "onnx" else _torchscript)(told.model, x)
     difference = _difference(told.model, answer, x, format)
     path = out or run / f"student{FORMATS[format]}"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_atomically(path, content)
     return Exported(path, difference, len(x))
 

@@ -76,7 +76,6 @@ class RunFolder:
                 experiment, or what it says of it is damaged.
         """
         check_free(self.path, _OWN, resume=resume)
-        self._experiment = experiment
         # In a deployment nobody sees the others' data, so nobody knows how it is split.
         counts = data.counts().tolist() if any(len(own) for own in data.clients) else []
         partition: dict[str, Any] = {"classes": list(data.class_names), "counts": counts}
@@ -84,13 +83,17 @@ class RunFolder:
             partition["scale"] = {column: list(pair) for column, pair in data.scale.items()}
         if (self.path / "config.toml").exists():
             kept = kept_config(self.path, config.load)
-            more = _differing(experiment, kept) == ["rounds"] and experiment.rounds > kept.rounds
+            keys = differing(experiment, kept, free=_FREE)
+            more = keys == ["rounds"] and experiment.rounds > kept.rounds
             if more:
                 self._check_more(experiment, kept.rounds, deployed=not counts)
             check_same(self.path, experiment, kept, free=_FREE | ({"rounds"} if more else set()))
+            self._experiment = experiment
+            self._kept()
             self._check_data(partition)
             read_json(self.path, _ENVIRONMENT)
             return
+        self._experiment = experiment
         begin(self.path, self.states)
         write_json(self.path / _PARTITION, partition)
         write_atomically(self.path / "config.toml", experiment.to_toml())
@@ -133,7 +136,7 @@ class RunFolder:
             manifest.check(self.path, kept.files, self._checkpoint)
             self._forget(checkpoint.round, [self.path / name for name in kept.files])
             whole = rounds.read_bytes()[: kept.files[_ROUNDS].size]
-        self._go_on(kept)
+        self._plan_more(kept)
         write_atomically(rounds, whole)
         return checkpoint
 
@@ -193,8 +196,26 @@ class RunFolder:
         return self.path / "checkpoints" / "server.safetensors"
 
     def _kept(self) -> Kept | None:
+        """The checkpoint; None where there is none.
+
+        Raises:
+            RunFolderError: it is damaged, or of another experiment than the one that is open.
+        """
         file = self._checkpoint
-        return checkpoints.read(file, self.path) if file.exists() else None
+        if not file.exists():
+            return None
+        kept = checkpoints.read(file, self.path)
+        mine, its = self._experiment, kept.experiment
+        if mine is not None and its is not None:
+            more = mine.rounds > its.rounds == kept.checkpoint.round
+            keys = differing(mine, its, free=_FREE | ({"rounds"} if more else set()))
+            if keys:
+                raise cannot_resume(
+                    self.path,
+                    f"its {_name(file)} is of another experiment than config.toml (it differs in "
+                    f"{', '.join(keys)})",
+                )
+        return kept
 
     def _clients(self) -> list[DiskState]:
         if not self.states.is_dir():
@@ -237,25 +258,17 @@ class RunFolder:
                 f"{experiment.rounds}: {why}; or name another folder with --out"
             )
 
-    def _go_on(self, kept: Kept) -> None:
-        """See that the checkpoint is of this experiment, and plan it for more rounds if need be."""
-        mine, its = self._experiment, kept.experiment
-        if mine is None or its is None:
+    def _plan_more(self, kept: Kept) -> None:
+        """Plan a finished run for more rounds, if it is asked for more than it had."""
+        mine = self._experiment
+        if mine is None or mine.rounds <= config.load(self.path / "config.toml").rounds:
             return
-        more = mine.rounds > its.rounds == kept.checkpoint.round
-        if keys := [key for key in _differing(mine, its) if not (more and key == "rounds")]:
-            raise cannot_resume(
-                self.path,
-                f"its {_name(self._checkpoint)} is of another experiment than config.toml (it "
-                f"differs in {', '.join(keys)})",
-            )
-        if mine.rounds > config.load(self.path / "config.toml").rounds:
-            # In this order, so that killed in between it is asked for the same again.
-            write_atomically(self._checkpoint, checkpoints.write(replace(kept, experiment=mine)))
-            with storing(self.path):
-                for name in _FINISHED:
-                    (self.path / name).unlink(missing_ok=True)
-            write_atomically(self.path / "config.toml", mine.to_toml())
+        # In this order, so that killed in between it is asked for the same again.
+        write_atomically(self._checkpoint, checkpoints.write(replace(kept, experiment=mine)))
+        with storing(self.path):
+            for name in _FINISHED:
+                (self.path / name).unlink(missing_ok=True)
+        write_atomically(self.path / "config.toml", mine.to_toml())
 
     def _check_data(self, partition: Mapping[str, Any]) -> None:
         if read_json(self.path, _PARTITION) != partition:
@@ -263,10 +276,6 @@ class RunFolder:
                 f"run folder {str(self.path)!r} was begun on other data: its {_PARTITION} is not "
                 "what the experiment gives now; restore the data, or start again with another --out"
             )
-
-
-def _differing(mine: Experiment, kept: Experiment) -> list[str]:
-    return differing(mine, kept, free=_FREE)
 
 
 def _name(checkpoint: Path) -> str:

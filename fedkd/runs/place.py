@@ -58,7 +58,8 @@ def check_free(path: Path, own: Collection[str], *, resume: bool) -> None:
         )
     if path.exists() and not (path / "config.toml").exists() and (name := _foreign(path, own)):
         raise RunFolderError(
-            f"folder {str(path)!r} is no run folder, it holds {name!r}: name another with --out"
+            f"folder {str(path)!r} is no run folder, it holds {name!r} and no config.toml: "
+            "name another with --out"
         )
 
 
@@ -87,7 +88,7 @@ def kept_config(path: Path, load: Callable[[Path], M]) -> M:
     try:
         return load(path / "config.toml")
     except ConfigError as error:
-        raise RunFolderError(f"run folder {str(path)!r} cannot be resumed: {error}") from error
+        raise cannot_resume(path, f"its config.toml does not hold ({error})") from error
 
 
 def check_same(path: Path, mine: BaseModel, kept: BaseModel, *, free: set[str]) -> None:

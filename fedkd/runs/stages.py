@@ -32,6 +32,7 @@ from fedkd.runs.place import (
     begin,
     check_free,
     check_same,
+    differing,
     kept_config,
     read_json,
     write_json,
@@ -169,7 +170,12 @@ class StageFolder:
             written = files[_ROUNDS].size
         except (AttributeError, ConfigError, KeyError, TypeError, ValueError) as error:
             raise cannot_resume(self.path, f"its {_STAGES} is damaged") from error
-        check_same(self.path, self._distillation, its, free={"output"})
+        if keys := differing(self._distillation, its, free={"output"}):
+            raise cannot_resume(
+                self.path,
+                f"its {_STAGES} is of another distillation than config.toml (it differs in "
+                f"{', '.join(keys)})",
+            )
         manifest.check(self.path, files, self.path / _STAGES)
         if self._ledger is not None:
             check_ledger(self.path, self._ledger, head)

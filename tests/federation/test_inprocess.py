@@ -190,3 +190,19 @@ def test_a_message_that_expired_in_the_queue_reaches_nobody(hanging):
         hanging.release.set()
         assert partitions(grid.send_and_receive(questions(grid)[1:], timeout=20)) == [1]
     assert hanging.asked == [0, 1]
+
+
+@pytest.mark.parametrize(("days", "ttl"), [(8, 7 * 86400.0), (2 / 1440, 60.0)])
+def test_a_wall_clock_that_steps_forward_makes_nobody_late(hanging, monkeypatch, days, ttl):
+    """Neither who is at it, nor who waits in the queue."""
+    with InProcessGrid(hanging, nodes=3, threads=1) as grid:
+        waiting = set(grid.push_messages(questions(grid, ttl=ttl)))
+        wall = time.time
+        monkeypatch.setattr(time, "time", lambda: wall() + days * 86400)
+        assert list(grid.pull_messages(waiting)) == []
+        hanging.release.set()
+        replies: list[Message] = []
+        end = time.monotonic() + 20
+        while len(replies) < 3 and time.monotonic() < end:
+            replies += grid.pull_messages(waiting)
+        assert partitions(replies) == [0, 1, 2]

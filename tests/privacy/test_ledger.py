@@ -766,6 +766,21 @@ def test_a_row_whose_seal_could_not_be_written_is_spent(path, monkeypatch):
     assert examine(path).sealed
 
 
+def test_a_disk_that_is_full_says_nothing_against_the_ledger(path, monkeypatch):
+    ours = small(path)
+
+    def full(*_, **__):
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ours._chain, "_insert", full)
+        with pytest.raises(StorageError, match=r"ledger': database or disk is full"):
+            ours.reserve("round 2", ROUND)
+    ours.reserve("round 2", ROUND)
+
+
 def test_a_ledger_in_use_elsewhere_is_waited_for_and_then_refused(path, monkeypatch):
     ours = small(path)
     monkeypatch.setattr("fedkd.privacy.chain_file._PATIENCE", 0.05)

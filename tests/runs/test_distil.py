@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -231,6 +232,15 @@ def test_under_dp_nothing_that_is_written_tells_of_the_records(protected):
     folder, _, _ = protected
     assert json.loads((folder / "inputs.json").read_text())["data"] == "protected"
     assert read(folder).summary.privacy.budget == 5.0
+
+
+def test_under_dp_a_run_does_not_go_on_without_its_ledger(protected, tmp_path):
+    folder, told, _ = protected
+    shutil.copytree(folder, tmp_path / "run")
+    for file in (tmp_path / "run" / "checkpoints").glob("ledger.db*"):
+        file.unlink()
+    with pytest.raises(RunFolderError, match=r"ledger.db' is missing, with what was spent"):
+        distil(told, tmp_path / "run", ignore, resume=True)
 
 
 def test_a_training_that_was_cut_off_under_dp_is_spent(done, rows, tmp_path):

@@ -6,11 +6,13 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
+from fedkd import config
 from fedkd.data.types import Samples
 from fedkd.errors import RunFolderError, StorageError
 from fedkd.exchange.messages import Broadcast
 from fedkd.federation.rounds import Checkpoint
 from fedkd.federation.world import prepare
+from fedkd.runs import report
 from fedkd.runs.folder import RunFolder
 from fedkd.runs.simulate import simulate
 
@@ -206,7 +208,7 @@ def test_the_summary_is_the_last_round_and_the_sum_of_all(rows, tmp_path):
 def test_resuming_into_somebody_elses_folder_is_refused(world, tmp_path):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.txt").write_text("precious")
-    with pytest.raises(RunFolderError, match=r"no run folder, it holds 'thesis.txt'"):
+    with pytest.raises(RunFolderError, match=r"it holds 'thesis.txt' and no config.toml"):
         RunFolder(tmp_path / "home").open(world.experiment, world.data, resume=True)
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["thesis.txt"]
 
@@ -235,3 +237,71 @@ def test_resuming_on_other_data_is_refused(world, folder):
     other = replace(world.data, clients=world.data.clients[:-1])
     with pytest.raises(RunFolderError, match="begun on other data"):
         RunFolder(folder.path).open(world.experiment, other, resume=True)
+
+
+@pytest.fixture
+def no_report(monkeypatch):
+    monkeypatch.setattr(report, "write", lambda folder: None)
+
+
+def more(rows, rounds, changes=None):
+    return tiny.experiment(rows, {"rounds": rounds, **(changes or {})})
+
+
+class KilledError(Exception):
+    """The process dies here."""
+
+
+class Dying(tiny.Quiet):
+    def round_ends(self, record):
+        raise KilledError
+
+
+def test_a_finished_run_goes_on_for_more_rounds_as_if_they_had_been_planned(
+    rows, tmp_path, no_report
+):
+    run, planned = tmp_path / "run", tmp_path / "planned"
+    simulate(more(rows, 1), run, tiny.Quiet())
+    with pytest.raises(KilledError):  # after round 2, which none of the first summary is about
+        simulate(more(rows, 3), run, Dying(), resume=True)
+    assert not (run / "summary.json").exists()
+    assert config.load(run / "config.toml").rounds == 3
+    summary = simulate(more(rows, 3), run, tiny.Quiet(), resume=True)
+    assert summary["rounds"] == 3
+    simulate(more(rows, 3), planned, tiny.Quiet())
+    assert tiny.student_hash(run) == tiny.student_hash(planned)
+    assert [record["round"] for record in tiny.rounds(run)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        (
+            {"method": {"name": "fedkd"}},
+            "plans the share of an update that is kept over all rounds",
+        ),
+        (
+            {"privacy.epsilon": 8.0, "privacy.noise_multiplier": 3.0, "privacy.sample_rate": 0.5},
+            "the noise and the ledgers' plan are for all rounds together",
+        ),
+    ],
+)
+def test_more_rounds_that_would_have_changed_the_first_are_refused(
+    rows, tmp_path, no_report, changes, why
+):
+    run = tmp_path / "run"
+    simulate(more(rows, 1, changes), run, tiny.Quiet())
+    before = (run / "config.toml").read_text()
+    with pytest.raises(RunFolderError, match=why):
+        simulate(more(rows, 2, changes), run, tiny.Quiet(), resume=True)
+    assert (run / "config.toml").read_text() == before
+    assert (run / "summary.json").exists()
+
+
+def test_an_unfinished_run_is_finished_before_it_gets_more_rounds(rows, tmp_path, no_report):
+    with pytest.raises(KilledError):
+        simulate(more(rows, 2), tmp_path / "run", Dying())
+    with pytest.raises(RunFolderError, match="holds 1 of 2 rounds: finish it with rounds = 2"):
+        simulate(more(rows, 3), tmp_path / "run", tiny.Quiet(), resume=True)
+    with pytest.raises(RunFolderError, match=r"differs in rounds\)"):
+        simulate(more(rows, 1), tmp_path / "run", tiny.Quiet(), resume=True)
