@@ -1,6 +1,8 @@
 """Flower's private names, all in one place, for flwr >= 1.41, < 1.43."""
 
 import asyncio
+import logging
+import ssl
 import sys
 import time
 from base64 import b64decode
@@ -29,6 +31,7 @@ from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedkd.federation.connecting import Voice
 from fedkd.files import write_atomically
 
 SERVER_NODE = 1
@@ -161,13 +164,9 @@ def signer(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
 
 _LOOK = 0.5
 """Seconds between two looks of a node for messages."""
-_NOT_LET_IN = (
-    "error: the server does not let this site in: its key is not among the clients' that the "
-    "server started with, or the two machines' clocks differ by more than a few seconds\n"
-)
 
 
-def serve_supernode(arguments: Sequence[str], memory: Path) -> None:
+def serve_supernode(arguments: Sequence[str], memory: Path, voice: Voice) -> None:
     """Run Flower's SuperNode in this process until it is told to stop.
 
     A node that was killed and comes back is refused for a minute, until the SuperLink has missed
@@ -176,6 +175,7 @@ def serve_supernode(arguments: Sequence[str], memory: Path) -> None:
     Args:
         arguments: of `flower-supernode`.
         memory: a file that keeps the node's id.
+        voice: says why calls fail.
     """
     from flwr.proto.fleet_pb2 import DeactivateNodeRequest
     from flwr.supernode import fleet_http_connection as connection
@@ -184,12 +184,16 @@ def serve_supernode(arguments: Sequence[str], memory: Path) -> None:
     from flwr.supernode.fleet_http_client import FleetHttpClient
 
     class Returning(FleetHttpClient):
+        def _unary_unary(self, **call: Any) -> Any:
+            with voice:
+                return super()._unary_unary(**call)
+
         def ActivateNode(self, request: Any) -> Any:  # noqa: N802 - Flower's name
             try:
                 answer = super().ActivateNode(request)
             except httpx.HTTPStatusError as error:
-                if error.response.status_code == httpx.codes.UNAUTHORIZED or not memory.exists():
-                    sys.stderr.write(_NOT_LET_IN)
+                if error.response.status_code != httpx.codes.CONFLICT or not memory.exists():
+                    voice.say(error)
                     raise
                 self.DeactivateNode(DeactivateNodeRequest(node_id=int(memory.read_text("utf-8"))))
                 answer = super().ActivateNode(request)
@@ -210,9 +214,15 @@ def serve_supernode(arguments: Sequence[str], memory: Path) -> None:
 
     connection.FleetHttpClient = Returning  # type: ignore
     internal.time = Eager  # type: ignore
+    logging.getLogger("flwr").addFilter(_says_more)
     _always_answers()
     sys.argv = ["flower-supernode", *arguments]
     flower_supernode()
+
+
+def _says_more(record: logging.LogRecord) -> bool:
+    """Whether Flower's line says more than that it tries again, which it says without end."""
+    return not str(record.msg).startswith("Connection attempt failed")
 
 
 def _always_answers() -> None:
@@ -317,12 +327,16 @@ def control_client(address: str, ca: bytes) -> ControlHttpClient:
     """A client of a SuperLink's Control API."""
     from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
-    return ControlHttpClient.from_server_address(
+    client = ControlHttpClient.from_server_address(
         server_address=address,
         insecure=False,
         root_certificates=ca,
         interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
     )
+    # It is on this machine, where the environment's proxy has no business.
+    trusting = ssl.create_default_context(cadata=ca.decode("ascii"))
+    client._client = httpx.Client(verify=trusting, timeout=30.0, trust_env=False)
+    return client
 
 
 def start_request(files: Mapping[str, bytes], overrides: Mapping[str, str]) -> StartRunRequest:

@@ -18,6 +18,7 @@ Receive = Callable[[], Awaitable[Scope]]
 Send = Callable[[Scope], Awaitable[None]]
 
 _OPEN = ("/v1/fleet/", "/health")
+_ACTIVATE, _REFUSED = "/v1/fleet/activate-node", 412
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,15 @@ class Door:
         async def replay() -> Scope:
             return waiting.pop() if waiting else await receive()
 
+        async def answer(message: Scope) -> None:
+            # Flower has one word for an unknown key and for one that is connected already. Who
+            # shows a known one may be told.
+            if known and scope["path"] == _ACTIVATE and message.get("status") == _REFUSED:
+                message["status"] = 409
+            await send(message)
+
         del body
-        await self._app(scope, replay, send)
+        await self._app(scope, replay, answer)
 
 
 async def _body(scope: Scope, receive: Receive, most: int) -> bytes | None:

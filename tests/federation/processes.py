@@ -45,7 +45,11 @@ def alive(mark, name=MARK):
     return found
 
 
-def wait_until(condition, within=60.0):
+PATIENCE = 600.0
+"""Seconds to wait for what must come: tests wait for events, and no machine is as slow as this."""
+
+
+def wait_until(condition, within=PATIENCE):
     """What `condition` returns once that is true."""
     end = time.monotonic() + within
     while not (found := condition()):

@@ -107,9 +107,9 @@ def calling(port, content, source=OTHER_MACHINE):
         yield call
 
 
-def request(length, body=b"", key=None, more=()):
+def request(length, body=b"", key=None, more=(), path=FLEET):
     """A POST to Fleet that says how long its body is, and a part of it."""
-    lines = [f"POST {FLEET} HTTP/1.1", "host: x", f"content-length: {length}", *more]
+    lines = [f"POST {path} HTTP/1.1", "host: x", f"content-length: {length}", *more]
     if length is None:
         lines[2] = "transfer-encoding: chunked"
     if key is not None:
@@ -166,6 +166,20 @@ def test_more_comes_in_from_who_shows_a_clients_key(size, key, status):
     with served(behind) as port, calling(port, content) as call:
         assert call.recv(12) == b"HTTP/1.1 " + status
     assert behind.bodies == ([bytes(size)] if status == b"200" else [])
+
+
+@pytest.mark.parametrize(("key", "status"), [(KEY, b"409"), (None, b"412")])
+def test_a_known_key_that_flower_does_not_activate_is_connected_already(key, status):
+    async def no(scope, receive, send):
+        await send({"type": "http.response.start", "status": 412, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    content = request(2, b"ok", key, path="/v1/fleet/activate-node")
+    with served(no) as port:
+        with calling(port, content) as call:
+            assert call.recv(12) == b"HTTP/1.1 " + status
+        with calling(port, request(2, b"ok", key)) as call:
+            assert call.recv(12) == b"HTTP/1.1 412"
 
 
 def test_half_a_body_is_waited_for_no_longer_than_a_while():
