@@ -19,7 +19,6 @@ from fedkd.errors import DataError, FedkdWarning
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _FEW_ROWS = 20
 """With fewer, a label for each row is no sign of anything."""
-_SHOWN = 5
 
 
 def load(path: Path, source: config.Source, *, seed: int) -> Dataset:
@@ -154,19 +153,14 @@ def _check_classes(table: Table, label: str, cells: list[str], names: Sequence[s
             f"{where} has {len(names)} different values in {len(cells)} rows, which looks like a "
             "measurement or an identifier, no classes; name another column, or put it into bands"
         )
-    values = [csv_file.number(name) for name in names]
-    if any(value is not None and not value.is_integer() for value in values):
+    values = {name: csv_file.number(name) for name in names}
+    if fractions := [n for n, v in values.items() if v is not None and not v.is_integer()]:
         warnings.warn(
-            f"{where} holds numbers with fractions, such as {_fraction(names)}: each of its "
+            f"{where} holds numbers with fractions, such as {fractions[0]}: each of its "
             f"{len(names)} values is a class of its own; if it is a measurement, put it into bands",
             FedkdWarning,
             stacklevel=2,
         )
-
-
-def _fraction(names: Sequence[str]) -> str:
-    values = {name: csv_file.number(name) for name in names}
-    return next(n for n, v in values.items() if v is not None and not v.is_integer())
 
 
 def _clients(table: Table, column: str, train: Tensor) -> Tensor:
