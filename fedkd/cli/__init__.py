@@ -195,13 +195,14 @@ def export(
         typer.Option("--out", help="The file.", show_default="RUN/student.onnx or .pt"),
     ] = None,
 ) -> None:
-    """Write a run's student for other programs, checked against the original on test inputs."""
+    """Write a run's student for other programs, checked against the original."""
     from fedkd.runs.export import export as write
 
     done = write(run, format, file)
+    tests = f"{done.tests} of them of the test set" if done.tests else "none of the test set"
     say(
-        f"agrees with the original on {done.inputs} test inputs: logits differ by at most "
-        f"{done.difference:.2g}"
+        f"agrees with the original on {done.inputs} inputs, {tests}, alone and in batches: logits "
+        f"differ by at most {done.difference:.2g}"
     )
     say(f"student: {done.path.resolve()}")
 

@@ -16,13 +16,16 @@ from fedkd.models import call, probes
 PLAIN = "build it from torch's plain layers, such as Linear, Conv2d, Embedding and LayerNorm"
 ALONE = "normalise each sample alone, such as by torch.nn.GroupNorm"
 _TOLERANCE = 1e-4
-_TWINS = {
-    nn.LSTM: "DPLSTM",
-    nn.GRU: "DPGRU",
-    nn.RNN: "DPRNN",
-    nn.MultiheadAttention: "DPMultiheadAttention",
+_TWIN = "its twin opacus.layers.{}, which has them and takes the same arguments"
+_INSTEAD = {
+    nn.LSTM: _TWIN.format("DPLSTM"),
+    nn.GRU: _TWIN.format("DPGRU"),
+    nn.RNN: _TWIN.format("DPRNN"),
+    nn.MultiheadAttention: _TWIN.format("DPMultiheadAttention"),
+    nn.RNNCellBase: "opacus.layers.DPLSTM, DPGRU or DPRNN on the whole sequence",
+    nn.EmbeddingBag: "torch.nn.Embedding, and the mean or the sum of what it gives",
 }
-"""Layers without gradients per sample, and what opacus.layers has in place of each."""
+"""Layers without gradients per sample, and what to use in place of each."""
 
 
 def learning(model: nn.Module, shape: tuple[int, ...], like: Tensor | None) -> None:
@@ -114,12 +117,9 @@ def _check_layers(model: nn.Module) -> None:
     for name, layer in model.named_modules():
         what = f"DP-SGD cannot train layer {name!r}, {type(layer).__name__}"
         lacking = "Opacus has no gradients per sample for it"
-        twins = [twin for kind, twin in _TWINS.items() if isinstance(layer, kind)]
-        if twins and any(value.requires_grad for value in layer.parameters()):
-            raise ConfigError(
-                f"{what}: {lacking}; use its twin opacus.layers.{twins[0]}, which has them and "
-                "takes the same arguments"
-            )
+        instead = next((each for kind, each in _INSTEAD.items() if isinstance(layer, kind)), None)
+        if instead and any(value.requires_grad for value in layer.parameters()):
+            raise ConfigError(f"{what}: {lacking}; use {instead}")
         if not any(value.requires_grad for value in layer.parameters(recurse=False)):
             continue
         try:

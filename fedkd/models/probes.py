@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from fedkd.models import call
 
-_OF_A_KIND = 2
 _LARGE = 1e6
 _EXTREMES = {
     "of zeros": (9, 0.0),
@@ -20,7 +19,9 @@ _EXTREMES = {
 """How many neighbours of each kind, and what they are full of; a few make another batch size."""
 
 
-def inputs(model: nn.Module, shape: tuple[int, ...], like: Tensor | None = None) -> Tensor:
+def inputs(
+    model: nn.Module, shape: tuple[int, ...], like: Tensor | None = None, *, each: int = 2
+) -> Tensor:
     """A few inputs of each kind that the model takes: like the data, of both signs, numbers 0 or 1.
 
     An embedding takes whole numbers only, and most models take anything.
@@ -29,21 +30,22 @@ def inputs(model: nn.Module, shape: tuple[int, ...], like: Tensor | None = None)
         model: is called, in the mode that it is in.
         shape: of one input.
         like: public inputs (N, *shape) that look like the data; None: there are none.
+        each: how many of a kind, >= 2; of `like` no more than there are.
 
     Returns:
-        (M, *shape), M >= 2.
+        (M, *shape), M >= 1, those like the data first.
 
     Raises:
         Exception: what the model raises of inputs like the data, or where it takes no others.
     """
     draws = torch.Generator().manual_seed(0)
     kinds = [
-        torch.randn(_OF_A_KIND, *shape, generator=draws),
-        torch.randint(2, (_OF_A_KIND, *shape), generator=draws).float(),
+        torch.randn(each, *shape, generator=draws),
+        torch.randint(2, (each, *shape), generator=draws).float(),
     ]
     taken: list[Tensor] = []
     if like is not None and len(like):
-        taken.append(like[torch.linspace(0, len(like) - 1, _OF_A_KIND).long()])
+        taken.append(like[torch.linspace(0, len(like) - 1, min(each, len(like))).long()])
         call.answer(model, taken[0])
     failures = [_failure(model, kind) for kind in kinds]
     taken += [kind for kind, failure in zip(kinds, failures, strict=True) if failure is None]

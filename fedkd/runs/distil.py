@@ -21,6 +21,7 @@ from fedkd.runs import distil_report, paying
 from fedkd.runs.place import alone
 from fedkd.runs.sizes import measure
 from fedkd.runs.stages import Recorder, StageFolder
+from fedkd.runs.student import Inputs
 
 
 def distil(
@@ -130,6 +131,7 @@ def _summarise(
         "way": distillation.way.name,
         "knowledge": [each.name for each in distillation.knowledge],
         "dataset": ready.data.name,
+        "inputs": Inputs.of_shares(ready.shares).model_dump(mode="json"),
         "seed": distillation.seed,
         "student": {"model": str(distillation.student.model), **about},
         "teachers": [

@@ -661,6 +661,8 @@ def after(layer: nn.Module) -> nn.Module:
             lambda: after(Layered(lambda _, x: x.add_(1))),
             "writes into what a layer .*gave; write nothing in place",
         ),
+        (lambda: after(nn.GRUCell(3, 3)), "layer '1', GRUCell: .* on the whole sequence"),
+        (lambda: after(nn.EmbeddingBag(3, 3)), "layer '1', EmbeddingBag: .* torch.nn.Embedding"),
         (lambda: Branch(lambda x: x.mean() > 0), "logits depend on the other samples"),
         (lambda: Branch(lambda x: x.mean() > 0.5), "seen beside samples very large"),
         (lambda: Branch(lambda x: x.amax() > 50), "seen beside samples very large"),

@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from small import TABLE, ignore, small
 
-from fedkd import config
+from fedkd import config, models
+from fedkd.config import ModelSpec, Teacher
 from fedkd.errors import BudgetError, ConfigError, RunFolderError
 from fedkd.learning import prepared, supervised
+from fedkd.learning.given import load_weights
 from fedkd.learning.lesson import Lesson
 from fedkd.learning.protected import plan
 from fedkd.runs import distil_report, ledgers, stages, student
@@ -226,6 +228,24 @@ def test_under_dp_no_seed_share_or_order_of_a_file_is_a_new_budget(done, tmp_pat
     [steps] = [each["steps"] for each in told.statement.events]
     assert steps == 4 * plan(runs[0], 3.0)[0].steps
     assert told.statement.enforced == spent[-1]
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_teacher_of_torch_save_is_told_what_it_is_and_how_to_convert_it(rows, tmp_path, old):
+    draws = torch.Generator().manual_seed(0)
+    model = models.build(ModelSpec(name="mlp"), shape=(10,), classes=3, generator=draws)
+    file = tmp_path / "teacher.pt"
+    torch.save(model.state_dict(), file, _use_new_zipfile_serialization=not old)
+    teacher = {"model": "mlp", "weights": str(file)}
+    with pytest.raises(ConfigError) as refused:
+        distil(small(rows, teachers=[teacher]), tmp_path / "run", ignore)
+    said = str(refused.value)
+    assert "teacher.pt', a file of torch.save" in said
+    assert "\n" not in said
+    # Its own advice is enough.
+    save_file(torch.load(file, weights_only=True), tmp_path / "OUT.safetensors")
+    assert "safetensors.torch.save_file(torch.load('IN.pt', weights_only=True)" in said
+    load_weights(Teacher(model="mlp", weights=str(tmp_path / "OUT.safetensors")), model, 0)
 
 
 def test_under_dp_nothing_that_is_written_tells_of_the_records(protected):
