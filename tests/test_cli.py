@@ -28,6 +28,7 @@ def test_simulate_writes_a_run_folder_and_says_what_came_out(run, rows, here):
     assert "NO DP" in out
     assert str(here / "runs" / "tiny" / "report.html") in out
     assert {path.name for path in (here / "runs" / "tiny").iterdir()} == {
+        ".lock",
         "checkpoints",
         "config.toml",
         "environment.json",
