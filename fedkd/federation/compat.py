@@ -284,6 +284,7 @@ def execute_tasks(
         def reconcile(self) -> None:
             look()
 
+    logging.getLogger("flwr").addFilter(_says_more)
     superexec.get_executor = lambda *_, **__: Executor()  # type: ignore[attr-defined]
     superexec.AutoExecPlugin.supported_task_types = (  # type: ignore[attr-defined]
         frozenset({TaskType.CLIENT_APP})

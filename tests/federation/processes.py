@@ -13,7 +13,8 @@ HERE = Path(__file__).parent
 
 def environment(mark, **more):
     """That of this process, with the tests' modules importable and a mark."""
-    paths = os.pathsep.join([str(HERE), str(HERE.parent)])
+    before = filter(None, [os.environ.get("PYTHONPATH")])
+    paths = os.pathsep.join([str(HERE), str(HERE.parent), *before])
     return {**os.environ, "PYTHONPATH": paths, MARK: mark, "COLUMNS": "200", **more}
 
 

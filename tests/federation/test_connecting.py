@@ -187,25 +187,20 @@ def test_this_machine_is_called_past_the_environments_proxies(monkeypatch):
 @pytest.mark.slow
 def test_a_site_tries_on_and_says_the_cause_once(rows, tmp_path):
     lay_out(tiny.experiment(rows), tmp_path / "place")
-    calls = []
-
-    def cut(call):
-        calls.append(call)
-
-    with listening(cut) as port:
-        site = tmp_path / "place" / "sites" / "client-0000" / "SITE.toml"
-        own = (tmp_path / "place" / "port").read_text()
-        site.write_text(site.read_text().replace(f":{own}", f":{port}"))
-        log = tmp_path / "log"
-        started = processes.start(
-            ["-m", "fedkd", "deploy", "client", site], log, processes.environment(str(tmp_path))
-        )
+    site = tmp_path / "place" / "sites" / "client-0000" / "SITE.toml"
+    own = (tmp_path / "place" / "port").read_text()
+    site.write_text(site.read_text().replace(f"127.0.0.1:{own}", "fed.example.org:9400"))
+    log, calls = tmp_path / "log", []
+    with listening(calls.append) as port:
+        env = processes.environment(str(tmp_path), HTTPS_PROXY=f"http://127.0.0.1:{port}")
+        started = processes.start(["-m", "fedkd", "deploy", "client", site], log, env)
         try:
-            wait_until(lambda: len(calls) >= 3)
+            wait_until(lambda: len(calls) >= 3 or started.poll() is not None)
             text = log.read_text()
+            assert started.poll() is None, text
         finally:
             started.terminate()
             started.wait(PATIENCE)
     assert text.count("error: ") == 1
-    assert f"error: server 127.0.0.1:{port}: " in text
+    assert f"error: proxy 127.0.0.1:{port}: the connection is cut; the environment's " in text
     assert "Connection attempt failed" not in text
