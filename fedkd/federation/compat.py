@@ -336,6 +336,7 @@ def control_client(address: str, ca: bytes) -> ControlHttpClient:
     )
     # It is on this machine, where the environment's proxy has no business.
     trusting = ssl.create_default_context(cadata=ca.decode("ascii"))
+    client._client.close()
     client._client = httpx.Client(verify=trusting, timeout=30.0, trust_env=False)
     return client
 

@@ -77,6 +77,8 @@ class Door:
         except TimeoutError:
             await _refuse(send, 408, f"not there after {limits.seconds:g} s")
             return
+        except ConnectionResetError:  # half a request is none
+            return
         if body is None:
             await _refuse(send, 413, f"more than {limits.bytes} bytes")
             return
@@ -97,19 +99,24 @@ class Door:
 
 
 async def _body(scope: Scope, receive: Receive, most: int) -> bytes | None:
-    """The body of a request; None where it is larger than `most` or says that it will be."""
+    """The body of a request; None where it is larger than `most` or says that it will be.
+
+    Raises:
+        ConnectionResetError: the caller went away before all was there.
+    """
     said = dict(scope["headers"]).get(b"content-length", b"0")
     if int(said) > most:
         return None
-    parts, size, more = [], 0, True
+    body, more = bytearray(), True
     while more:
         message = await receive()
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > most:
+        if message["type"] == "http.disconnect":
+            raise ConnectionResetError
+        body += message.get("body", b"")
+        if len(body) > most:
             return None
         more = message.get("more_body", False)
-    return b"".join(parts)
+    return bytes(body)
 
 
 async def _refuse(send: Send, status: int, why: str) -> None:

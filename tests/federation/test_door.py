@@ -195,6 +195,17 @@ def test_half_a_body_is_waited_for_no_longer_than_a_while():
     assert behind.bodies == [b"full"]
 
 
+def test_a_body_that_is_cut_off_never_comes_through():
+    behind = Behind()
+    with served(behind) as port:
+        with calling(port, request(100, b"half")) as call:
+            call.shutdown(socket.SHUT_WR)
+            assert answer(call) == b""
+        with calling(port, request(4, b"full")) as whole:
+            assert whole.recv(12) == b"HTTP/1.1 200"
+    assert behind.bodies == [b"full"]
+
+
 class Hasty(Connection):
     patience = 0.2
 
