@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 import tiny
 
-from fedkd.errors import StorageError, UsageError
+from fedkd.errors import RunFolderError, StorageError, UsageError
+from fedkd.federation.serving import Submission
 from fedkd.federation.world import prepare
 from fedkd.runs import checkpoint, report
+from fedkd.runs.folder import DEPLOYMENT
 from fedkd.runs.place import alone
 from fedkd.runs.simulate import simulate, simulate_world
+from fedkd.runs.submit import Deployment
 
 CHANGES = {
     "clients.count": 2,
@@ -167,3 +170,15 @@ def test_on_a_read_only_disk_a_command_ends_in_one_line(finished, run, monkeypat
     assert status == 2
     assert "Read-only file system" in complaint
     assert complaint.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"run": "a"}', "\udcff"])
+def test_a_deployments_files_that_are_damaged_are_named(tmp_path, content):
+    for name in (DEPLOYMENT, f"runs/{'a' * 32}.json"):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(RunFolderError, match=r"its deployment\.json is damaged"):
+        Deployment.read(tmp_path)
+    with pytest.raises(StorageError, match=r"runs.a{32}\.json' is damaged"):
+        Submission.read(tmp_path, "a" * 32)
