@@ -49,13 +49,18 @@ def write_atomically(path: Path, content: bytes | str, *, durable: bool = True) 
                     os.fsync(file.fileno())
             temporary.replace(path)
             if durable:
-                sync_folder(path.parent)
+                sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
 
-def append(path: Path, text: str) -> None:
-    """Add text to the end of a file, which is made if there is none, and let it reach the disk.
+def append(path: Path, text: str, *, durable: bool = True) -> None:
+    """Add text to the end of a file, which is made if there is none.
+
+    Args:
+        path: the file.
+        text: what is added, as UTF-8.
+        durable: let it reach the disk, against power loss.
 
     Raises:
         StorageError: it cannot be written; a part of it may stand there.
@@ -64,10 +69,11 @@ def append(path: Path, text: str) -> None:
         new = not path.exists()
         with path.open("a", encoding="utf-8") as file:
             file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        if new:
-            sync_folder(path.parent)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        if new and durable:
+            sync(path.parent)
 
 
 def make_folder(path: Path) -> None:
@@ -79,14 +85,14 @@ def make_folder(path: Path) -> None:
     with storing(path):
         if not path.is_dir():
             path.mkdir(parents=True, exist_ok=True)
-            sync_folder(path.parent)
+            sync(path.parent)
 
 
-def sync_folder(path: Path) -> None:
-    """Let the names in a folder reach the disk; where folders cannot be flushed, do nothing."""
-    if os.name != "posix":
+def sync(path: Path) -> None:
+    """Let a file's content, or the names in a folder, reach the disk; folders on POSIX only."""
+    if os.name != "posix" and path.is_dir():
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

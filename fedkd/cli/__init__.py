@@ -35,7 +35,7 @@ from fedkd.cli.common import (
     watch,
 )
 from fedkd.cli.deploy import deploy
-from fedkd.errors import FedkdError, FedkdWarning, UsageError
+from fedkd.errors import FedkdError, FedkdWarning, StorageError, UsageError
 
 app = typer.Typer(
     name="fedkd",
@@ -265,7 +265,9 @@ def main() -> NoReturn:
     except FedkdError as error:
         sys.exit(_say_error(str(error), error.exit_status))
     except OSError as error:
-        sys.exit(_say_error(f"{error.filename or 'file'}: {error.strerror or error}", 1))
+        # Of a file it is the caller's to mend, as a StorageError is; else something failed.
+        status = StorageError.exit_status if error.filename else FedkdError.exit_status
+        sys.exit(_say_error(f"{error.filename or 'file'}: {error.strerror or error}", status))
     sys.exit(0)
 
 

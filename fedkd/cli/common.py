@@ -26,7 +26,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 Resume = Annotated[
     bool,
     typer.Option(
-        "--resume", help="Go on after the last finished round, to the same bits but for DP noise."
+        "--resume",
+        help="Go on after the last finished round, to the same bits but for DP noise; a finished "
+        "run goes on for more rounds.",
     ),
 ]
 RunDir = Annotated[

@@ -132,7 +132,7 @@ def _of_worker(experiment: str, states: Path, _context: Context, call: Call) -> 
 def _on_disk(world: World, states: Path, client: int) -> Party:
     """A client whose state is in a folder of its own."""
     ledger = partial(Ledger, client_ledger(world.experiment.privacy, states, client))
-    return Party(world, DiskState(states / _folder_name(client)), ledger)
+    return Party(world, DiskState(states / _folder_name(client), durable=False), ledger)
 
 
 def _server_opens(world: World, states: Path) -> Callable[[], Ledger]:

@@ -58,7 +58,10 @@ class Keeper(Protocol):
         """The last round that was kept; None to begin."""
 
     def keep(self, record: Record, checkpoint: Checkpoint, generated: Samples | None) -> None:
-        """Keep a finished round, so that a process killed right after goes on from it."""
+        """Keep a finished round, so that a process killed right after goes on from it.
+
+        What clients on this machine keep may not be on the disk yet: see `state.DiskState`.
+        """
 
 
 def federate(

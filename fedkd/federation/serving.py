@@ -114,7 +114,7 @@ class _Remembering:
 
     def keep(self, record: dict[str, Any], checkpoint: Checkpoint, generated: Any) -> None:
         """See `Keeper.keep`."""
-        with FileLock(f"{self._file}.lock"):  # other runs remember too
+        with storing(self._file), FileLock(f"{self._file}.lock"):  # other runs remember too
             told = _read(self._file)
             for client, at in checkpoint.standings.items():
                 node = str(self._nodes[client])

@@ -20,7 +20,7 @@ from torch import Tensor
 from fedkd.errors import MessageError, StorageError
 from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.gate import Receipt
-from fedkd.files import append, make_folder, storing, sync_folder, write_atomically
+from fedkd.files import append, make_folder, storing, sync, write_atomically
 
 _RECEIPTS = "receipts.jsonl"
 _ANSWER_FILE = re.compile(r"answer-(\d{6,})\.safetensors")
@@ -110,12 +110,19 @@ class MemoryState:
 class DiskState:
     """A client's memory in a folder of its own: one safetensors file a round, and its receipts.
 
-    All of it is on the disk before the client answers, so that a server may count on it. What is
-    read again is looked at first, and whatever cannot be read or written is a `StorageError`.
+    What is read again is looked at first, and whatever cannot be read or written is a
+    `StorageError`.
+
+    Args:
+        folder: made when there is something to keep.
+        durable: let all of it reach the disk before the client answers, so that a server may count
+            on it. In a simulation the keeper does that for all clients at once. An answer that was
+            paid for, and what is kept with it, reaches the disk in any case.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, durable: bool = True) -> None:
         self._folder = folder
+        self._durable = durable
 
     def load(self, *, before: int) -> dict[str, Tensor]:
         """See `ClientState.load`."""
@@ -161,10 +168,11 @@ class DiskState:
         line: dict[str, Any] = {"round": round, "released": [asdict(each) for each in receipts]}
         if answer is not None:
             line["sha256"] = _bound(line["released"], state, answer)
+        durable = self._durable or answer is not None
         # On a line of its own, even after half of one that a killed writer left.
-        append(self._folder / _RECEIPTS, "\n" + json.dumps(line))
+        append(self._folder / _RECEIPTS, "\n" + json.dumps(line), durable=durable)
         if tensors:
-            write_atomically(self._path(round), state)
+            write_atomically(self._path(round), state, durable=durable)
         if answer is not None:  # last: whoever finds it finds the state that belongs to it
             write_atomically(self._answer_path(round), answer)
         with storing(self._folder):
@@ -231,7 +239,7 @@ class DiskState:
                 append(whole, f"{peers} {_digest(peers)}")
                 with suppress(FileExistsError):
                     os.link(whole, path)  # name and content at once, and never over another's
-                sync_folder(self._folder)
+                sync(self._folder)
             finally:
                 whole.unlink(missing_ok=True)
         first, _, digest = _read(path).decode(errors="replace").partition(" ")

@@ -3,13 +3,16 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from fedkd.errors import LedgerError, RunFolderError
-from fedkd.files import storing
+from fedkd.files import storing, sync
 from fedkd.privacy.ledger import Anchor, Ledger
+
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ Manifest = Mapping[str, Named]
 
 
 class Namer:
-    """Names files, each once for as long as nobody writes it anew."""
+    """Names files once they are on the disk, each once for as long as nobody writes it anew."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -41,17 +44,34 @@ class Namer:
         """The manifest of files under the run folder, which are all there.
 
         Raises:
-            StorageError: one cannot be read.
+            StorageError: one cannot be read, or does not reach the disk.
         """
-        return {file.relative_to(self._folder).as_posix(): self._name(file) for file in files}
+        stamps = {file: _stamp(file) for file in files}
+        new = [file for file, at in stamps.items() if self._named.get(file, ((),))[0] != at]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:  # a disk takes many files in the time of one
+            for file, named in zip(new, pool.map(_name, new), strict=True):
+                self._named[file] = stamps[file], named
+            list(pool.map(_sync, {file.parent for file in new}))
+        return {file.relative_to(self._folder).as_posix(): self._named[file][1] for file in stamps}
 
-    def _name(self, file: Path) -> Named:
-        with storing(file):
-            at = file.stat()
-            stamp = (at.st_ino, at.st_size, at.st_mtime_ns)
-            if self._named.get(file, ((), None))[0] != stamp:
-                self._named[file] = stamp, Named.of(file.read_bytes())
-        return self._named[file][1]
+
+def _stamp(file: Path) -> tuple[int, ...]:
+    with storing(file):
+        at = file.stat()
+    return at.st_ino, at.st_size, at.st_mtime_ns
+
+
+def _name(file: Path) -> Named:
+    with storing(file):
+        sync(file)
+        with file.open("rb") as opened:
+            found = hashlib.file_digest(opened, "sha256")
+            return Named(opened.tell(), found.hexdigest())
+
+
+def _sync(folder: Path) -> None:
+    with storing(folder):
+        sync(folder)
 
 
 def check(folder: Path, manifest: Manifest, by: Path) -> None:

@@ -2,13 +2,14 @@
 
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from torch import nn
 
 from fedkd import config
 from fedkd.data.parties import read_shared, seen_from
-from fedkd.errors import FederationError, FedkdError
+from fedkd.errors import FederationError, FedkdError, StorageError
 from fedkd.federation.processes import hold
 from fedkd.federation.serving import Submission, server_app
 from fedkd.federation.world import prepare
@@ -33,7 +34,8 @@ def _main(submission: Submission, federate: Callable[..., nn.Module]) -> None:
         report.write(folder)
         lock.release()
     except FedkdError as error:
-        recorder.fails(str(error), error.exit_status)
+        with suppress(StorageError):  # which may be what failed
+            recorder.fails(str(error), error.exit_status)
         raise
     except Exception as error:  # noqa: BLE001 - it is raised again, in our words
         # Not in its own words, which Flower would write down too: a client may have chosen them.

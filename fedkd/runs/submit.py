@@ -246,6 +246,6 @@ def _follow(control: Control, flower: int, follower: Follower, observer: Observe
 
 
 _ERRORS: dict[int, type[FedkdError]] = {
-    UsageError.exit_status: UsageError,
+    UsageError.exit_status: UsageError,  # a StorageError's is the same
     BudgetError.exit_status: BudgetError,
 }

@@ -152,6 +152,15 @@ def test_the_last_ten_generated_images_of_a_class_are_kept(folder):
     assert kept["x"].flatten().tolist() == [*range(27, 37), *range(15, 25), 37, 38, 39]
 
 
+def test_a_damaged_sample_of_a_generator_ends_a_resume_too(folder):
+    folder.resume()
+    folder.keep({"round": 1}, checkpoint(1), Samples(torch.rand(3, 1, 2, 2), torch.arange(3)))
+    file = folder.path / "generated.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(RunFolderError, match=r"its generated\.safetensors is not the one"):
+        RunFolder(folder.path).resume()
+
+
 def test_receipts_add_up_by_field_and_provenance(folder):
     for client, fields in enumerate([["logits", "report"], ["logits"]]):
         path = folder.states / str(client)

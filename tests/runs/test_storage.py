@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 import tiny
 
-from fedkd.errors import StorageError, UsageError
+from fedkd.errors import RunFolderError, StorageError, UsageError
+from fedkd.federation.serving import Submission
 from fedkd.federation.world import prepare
-from fedkd.runs import report
+from fedkd.runs import checkpoint, report
+from fedkd.runs.folder import DEPLOYMENT
 from fedkd.runs.place import alone
 from fedkd.runs.simulate import simulate, simulate_world
+from fedkd.runs.submit import Deployment
 
 CHANGES = {
     "clients.count": 2,
@@ -70,6 +73,26 @@ def test_a_full_disk_ends_the_run_wherever_it_fills_and_more_room_mends_it(
         assert tiny.student_hash(run) == tiny.student_hash(whole)
         assert tiny.failures(run) == []
         assert [record["round"] for record in tiny.rounds(run)] == [1, 2]
+
+
+def test_what_a_checkpoint_names_is_on_the_disk_before_it(world, tmp_path, monkeypatch, no_report):
+    synced, before, sync = [], [], os.fsync
+
+    def fsync(descriptor):
+        file = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if file.name == ".server.safetensors.tmp":
+            before.append(set(synced))
+        synced.append(file)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    run = tmp_path / "run"
+    simulate_world(world, run, tiny.Quiet())
+    kept = checkpoint.read(run / "checkpoints" / "server.safetensors", run)
+    named = {run / name for name in kept.files}
+    clients = run / "checkpoints" / "clients"
+    assert {file.name for file in named} > {"rounds.jsonl", "round-000002.safetensors"}
+    assert before[-1] >= named | {clients, clients / "client-0000", clients / "client-0001"}
 
 
 def test_a_clients_disk_ends_a_simulation_and_nothing_of_the_round_is_kept(
@@ -147,3 +170,15 @@ def test_on_a_read_only_disk_a_command_ends_in_one_line(finished, run, monkeypat
     assert status == 2
     assert "Read-only file system" in complaint
     assert complaint.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"run": "a"}', "\udcff"])
+def test_a_deployments_files_that_are_damaged_are_named(tmp_path, content):
+    for name in (DEPLOYMENT, f"runs/{'a' * 32}.json"):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(RunFolderError, match=r"its deployment\.json is damaged"):
+        Deployment.read(tmp_path)
+    with pytest.raises(StorageError, match=r"runs.a{32}\.json' is damaged"):
+        Submission.read(tmp_path, "a" * 32)
