@@ -26,6 +26,7 @@ from fedkd.cli.common import (
     Warnings,
     command_of,
     err,
+    import_beside,
     out,
     run_folder,
     say,
@@ -95,6 +96,7 @@ def simulate(
     from fedkd.config import load
     from fedkd.runs.simulate import simulate as run
 
+    import_beside(config)
     experiment = load(config, override or ())
     path = run_folder(experiment, folder)
     with watch(experiment) as observer:
@@ -120,6 +122,7 @@ def distil(
     from fedkd.runs.bar import progress
     from fedkd.runs.distil import distil as run
 
+    import_beside(config)
     distillation = load_distillation(config, override or ())
     path = folder or Path(distillation.output.folder) / distillation.name
     with progress(out) as notify:
@@ -150,6 +153,7 @@ def compare(
     from fedkd.config import load
     from fedkd.runs import compare as comparing
 
+    import_beside(config)
     experiment = load(config, override or ())
     path = folder or Path(experiment.output.folder) / f"{experiment.name}-compared"
     names = [name.strip() for name in methods.split(",") if name.strip()]
@@ -196,6 +200,7 @@ def export(
     """Write a run's student for other programs, checked against the original on test inputs."""
     from fedkd.runs.export import export as write
 
+    import_beside(run)
     done = write(run, format, file)
     say(
         f"agrees with the original on {done.inputs} test inputs: logits differ by at most "

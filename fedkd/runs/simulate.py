@@ -5,22 +5,26 @@ from typing import Any
 
 from fedkd.config import Experiment
 from fedkd.federation import engines
-from fedkd.federation.answers import Observer
+from fedkd.federation.answers import Observer, Unwatched
 from fedkd.federation.world import World, prepare
-from fedkd.runs import report
+from fedkd.runs import report, shortfall
 from fedkd.runs.folder import RunFolder
 from fedkd.runs.summary import summarise
 
 
 def simulate(
-    experiment: Experiment, folder: Path, observer: Observer, *, resume: bool = False
+    experiment: Experiment,
+    folder: Path,
+    observer: Observer | None = None,
+    *,
+    resume: bool = False,
 ) -> dict[str, Any]:
     """Run an experiment into a run folder, report and all.
 
     Args:
         experiment: what to run.
         folder: the run folder; it must not exist unless `resume` is on.
-        observer: is told what happens.
+        observer: is told what happens; None: nobody is.
         resume: go on after the last finished round; from the start where there is none.
 
     Returns:
@@ -35,7 +39,7 @@ def simulate(
 
 
 def simulate_world(
-    world: World, folder: Path, observer: Observer, *, resume: bool = False
+    world: World, folder: Path, observer: Observer | None = None, *, resume: bool = False
 ) -> dict[str, Any]:
     """As `simulate`, of an experiment that is prepared, its data or method perhaps changed since.
 
@@ -46,8 +50,9 @@ def simulate_world(
     engines.check(world)
     run = RunFolder(folder)
     run.open(world.experiment, world.data, resume=resume)
-    student = engines.simulate(world, run, observer, states=run.states)
+    student = engines.simulate(world, run, observer or Unwatched(), states=run.states)
     summary = summarise(world, student, run.records(), run.released())
     run.finish(student.state_dict(), summary)
     report.write(folder)
+    shortfall.of_federation(summary, world.experiment)
     return summary
