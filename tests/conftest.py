@@ -1,5 +1,6 @@
 """Data that many tests share."""
 
+import logging
 import os
 import sys
 import warnings
@@ -69,6 +70,15 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An .npz file of 240 grey images of 8x8 in three classes."""
     return tiny.write_images(tmp_path_factory.mktemp("data") / "squares.npz", side=8)
+
+
+@pytest.fixture(autouse=True)
+def own_log() -> Iterator[None]:
+    """What the library logs as a program finds it, whatever a command made of it before."""
+    own = logging.getLogger("fedkd")
+    handlers, own.propagate = own.handlers, True
+    yield
+    own.handlers = handlers
 
 
 @pytest.fixture

@@ -185,6 +185,47 @@ def in_a_process(*arguments, path):
     )
 
 
+@pytest.fixture
+def own_module(rows, here, monkeypatch):
+    """An experiment, and beside it a module of one's own, which is on no path."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    place = here / "configs"
+    place.mkdir()
+    (place / "besides.py").write_text(
+        "from fedkd.methods.fedmd import FedMD\n"
+        "from torch import nn\n"
+        "class Own(FedMD): ...\n"
+        "def net(shape, classes): return nn.Linear(shape[0], classes)\n"
+    )
+    changes = {"method.name": "besides:Own", "rounds": 1, "student.model": "besides:net"}
+    yield tiny.write_config(place / "tiny.toml", rows, changes)
+    sys.modules.pop("besides", None)
+
+
+@pytest.mark.parametrize("command", [("simulate",), ("audit", "plan"), ("audit", "teacher")])
+def test_a_module_beside_the_experiment_is_found(run, own_module, here, command):
+    protected = ("--set", "privacy.epsilon=8", "--set", "privacy.noise_multiplier=1.5")
+    more = protected if command[0] == "audit" else ()
+    more = (*more, "--canaries", "20") if command[-1] == "teacher" else more
+    status, _, complaint = run(*command, own_module, *more)
+    assert (status, complaint) == (0, "")
+
+
+def test_a_site_or_server_imports_nothing_from_where_an_experiment_stands(run, own_module, here):
+    status, _, complaint = run("deploy", "app", own_module, "--out", "app")
+    assert status == 2
+    assert "'besides:Own' cannot be imported" in complaint
+
+
+def test_a_runs_student_is_exported_where_the_module_is(run, own_module, here, monkeypatch):
+    assert run("simulate", own_module, "--out", "run")[0] == 0
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(own_module.parent)])
+    sys.modules.pop("besides")
+    assert run("export", "run", "--format", "torchscript")[0] == 2
+    monkeypatch.chdir(own_module.parent)
+    assert run("export", here / "run", "--format", "torchscript")[0] == 0
+
+
 def test_compare_prints_a_table_and_writes_one_report(run, rows, here):
     config = tiny.write_config(here / "tiny.toml", rows, {"rounds": 1})
     status, out, complaint = run(

@@ -27,6 +27,7 @@ from fedkd.cli.common import (
     Warnings,
     command_of,
     err,
+    import_beside,
     out,
     run_folder,
     say,
@@ -97,6 +98,7 @@ def simulate(
     from fedkd.config import load
     from fedkd.runs.simulate import simulate as run
 
+    import_beside(config)
     experiment = load(config, override or ())
     path = run_folder(experiment, folder)
     with watch(experiment) as observer:
@@ -122,6 +124,7 @@ def distil(
     from fedkd.runs.bar import progress
     from fedkd.runs.distil import distil as run
 
+    import_beside(config)
     distillation = load_distillation(config, override or ())
     path = folder or Path(distillation.output.folder) / distillation.name
     with progress(out) as notify:
@@ -152,6 +155,7 @@ def compare(
     from fedkd.config import load
     from fedkd.runs import compare as comparing
 
+    import_beside(config)
     experiment = load(config, override or ())
     path = folder or Path(experiment.output.folder) / f"{experiment.name}-compared"
     names = [name.strip() for name in methods.split(",") if name.strip()]
@@ -198,6 +202,7 @@ def export(
     """Write a run's student for other programs, checked against the original."""
     from fedkd.runs.export import export as write
 
+    import_beside(run)
     done = write(run, format, file)
     tests = f"{done.tests} of them of the test set" if done.tests else "none of the test set"
     say(

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from fedkd.cli.common import AsJson, Config, Override, err, out, say, say_report, watch
+from fedkd.cli.common import (
+    AsJson,
+    Config,
+    Override,
+    err,
+    import_beside,
+    out,
+    say,
+    say_report,
+    watch,
+)
 from fedkd.errors import LedgerError
 
 if TYPE_CHECKING:
@@ -69,6 +79,7 @@ def audit_plan(
     from fedkd.config import load
     from fedkd.runs import ledgers, tables
 
+    import_beside(config)
     forecast = ledgers.forecast(load(config, override or ()), ledger)
     if as_json:
         typer.echo(json.dumps(asdict(forecast), indent=2))
@@ -166,6 +177,7 @@ def audit_teacher(
     from fedkd.runs import audits
     from fedkd.runs.bar import progress
 
+    import_beside(config)
     experiment = load(config, override or ())
     with progress(err if as_json else out) as notify:
         found = audits.audit_teacher(experiment, notify, canaries=canaries, confidence=confidence)
@@ -197,6 +209,7 @@ def audit_exchange(
     from fedkd.runs.bar import progress
 
     said = err if as_json else out
+    import_beside(path)
     run = path if path.is_dir() else _expose(path, override, folder, candidates, kind, said)
     with progress(said) as notify:
         found = exchange.audit_exchange(run, notify, count=_even(references), confidence=confidence)
@@ -221,6 +234,7 @@ def audit_student(
     from fedkd.runs import students
     from fedkd.runs.bar import progress
 
+    import_beside(run)
     with progress(err if as_json else out) as notify:
         found = students.audit_student(run, notify, count=_even(references), confidence=confidence)
     _report_audit(found, as_json=as_json)
@@ -246,6 +260,7 @@ def audit_report(
     from fedkd.runs import audits
     from fedkd.runs.bar import progress
 
+    import_beside(path)
     run = path if path.is_dir() else _expose(path, override, folder, candidates, kind, out)
     with progress(out) as notify:
         found = audits.audit_all(run, notify, count=_even(references), confidence=confidence)

@@ -66,6 +66,20 @@ def watch(experiment: "Experiment", console: Console = out) -> "Iterator[Observe
         yield display
 
 
+def import_beside(path: Path) -> None:
+    """Let import paths, `"module:Name"`, lead to modules beside what a command runs.
+
+    For commands of one's own alone: at a site an experiment comes from elsewhere. What is installed
+    comes first. A run folder may be anybody's, so of one it is where the command is run.
+
+    Args:
+        path: a config file, or a run folder.
+    """
+    folder = str((Path() if path.is_dir() else path.parent).resolve())
+    if folder not in sys.path:
+        sys.path.append(folder)
+
+
 def run_folder(experiment: "Experiment", folder: Path | None) -> Path:
     """The run folder that was named, or the experiment's own."""
     return folder or Path(experiment.output.folder) / experiment.name

@@ -133,18 +133,21 @@ def _warn(method: Method, setting: Setting, federated: FederatedData) -> None:
 def _assemble(
     experiment: Experiment, federated: FederatedData | None = None
 ) -> tuple[Method, FederatedData, Setting]:
-    method, experiment = methods.resolve(_settled(experiment))
+    experiment = _settled(experiment)
+    methods.resolve(experiment)  # a wrong key is said before data is looked for
     if federated is None:
         federated = data.federate(
             experiment.data, clients=experiment.clients.count, seed=experiment.seed
         )
+    public = federated.public
+    method, experiment = methods.resolve(experiment, None if public is None else len(public))
     setting = Setting(
         experiment=experiment,
         shape=federated.shape,
         classes=federated.classes,
         clients=len(federated.clients),
-        public=federated.public,
-        examples=federated.test.x if federated.public is None else federated.public,
+        public=public,
+        examples=federated.test.x if public is None else public,
         seen=_seen(experiment, federated),
     )
     for spec in {str(s): s for s in experiment.clients.models}.values():

@@ -33,7 +33,8 @@ def plan(experiment: Experiment, names: Sequence[str], seeds: int) -> list[Exper
         choice = experiment.method if own else MethodChoice(name=name)
         for seed in range(experiment.seed, experiment.seed + seeds):
             run = experiment.model_copy(update={"method": choice, "seed": seed})
-            runs.append(methods.resolve(run)[1])
+            methods.resolve(run)
+            runs.append(run)
     return runs
 
 

@@ -17,7 +17,7 @@ from fedkd.learning.prepared import Prepared
 from fedkd.methods.setting import Notify
 from fedkd.privacy.ledger import fingerprint
 from fedkd.rng import stream
-from fedkd.runs import distil_report, paying
+from fedkd.runs import distil_report, paying, shortfall
 from fedkd.runs.place import alone
 from fedkd.runs.sizes import measure
 from fedkd.runs.stages import Recorder, StageFolder
@@ -25,7 +25,11 @@ from fedkd.runs.student import Inputs
 
 
 def distil(
-    distillation: Distillation, folder: Path, notify: Notify, *, resume: bool = False
+    distillation: Distillation,
+    folder: Path,
+    notify: Notify = lambda *_: None,
+    *,
+    resume: bool = False,
 ) -> dict[str, Any]:
     """Run a distillation into a run folder, report and all.
 
@@ -64,6 +68,7 @@ def distil(
         summary["privacy"] = {"unit": "none"} if spending is None else spending.told()
         run.finish(student, summary)
         distil_report.write(folder)
+        shortfall.of_distillation(summary, told)
     return summary
 
 

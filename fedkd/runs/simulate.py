@@ -5,10 +5,10 @@ from typing import Any
 
 from fedkd.config import Experiment
 from fedkd.federation import engines
-from fedkd.federation.answers import Observer
+from fedkd.federation.answers import Observer, Unwatched
 from fedkd.federation.world import World, prepare
 from fedkd.privacy.ledger import Anchor
-from fedkd.runs import report
+from fedkd.runs import report, shortfall
 from fedkd.runs.folder import RunFolder
 from fedkd.runs.manifest import check_ledger
 from fedkd.runs.place import alone
@@ -16,14 +16,18 @@ from fedkd.runs.summary import summarise
 
 
 def simulate(
-    experiment: Experiment, folder: Path, observer: Observer, *, resume: bool = False
+    experiment: Experiment,
+    folder: Path,
+    observer: Observer | None = None,
+    *,
+    resume: bool = False,
 ) -> dict[str, Any]:
     """Run an experiment into a run folder, report and all.
 
     Args:
         experiment: what to run.
         folder: the run folder; it must exist if `resume` is on, and must not otherwise.
-        observer: is told what happens.
+        observer: is told what happens; None: nobody is.
         resume: go on after the last finished round, or for more rounds than a finished run had.
 
     Returns:
@@ -39,7 +43,7 @@ def simulate(
 
 
 def simulate_world(
-    world: World, folder: Path, observer: Observer, *, resume: bool = False
+    world: World, folder: Path, observer: Observer | None = None, *, resume: bool = False
 ) -> dict[str, Any]:
     """As `simulate`, of an experiment that is prepared, its data or method perhaps changed since.
 
@@ -53,10 +57,11 @@ def simulate_world(
     with alone(folder):
         if resume:
             _check_ledgers(world, run)
-        student = engines.simulate(world, run, observer, states=run.states)
+        student = engines.simulate(world, run, observer or Unwatched(), states=run.states)
         summary = summarise(world, student, run.records(), run.released())
         run.finish(student.state_dict(), summary)
         report.write(folder)
+        shortfall.of_federation(summary, world.experiment)
     return summary
 
 

@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from fedkd import data
+from fedkd import config, data
 from fedkd.config import Experiment
 from fedkd.data import parties
 from fedkd.errors import BudgetError, ConfigError, FederationError, FedkdError, UsageError
@@ -21,6 +21,7 @@ from fedkd.federation.serving import Submission
 from fedkd.federation.superlink import Server
 from fedkd.federation.world import World, prepare
 from fedkd.files import write_atomically
+from fedkd.runs import shortfall
 from fedkd.runs.folder import DEPLOYMENT, RunFolder
 from fedkd.runs.manifest import cannot_resume
 from fedkd.runs.place import read_json
@@ -153,7 +154,9 @@ def submit(
             with suppress(FederationError):  # its server may be gone
                 control.stop(deployment.flower)
             raise
-    return dict(json.loads((folder / "summary.json").read_text("utf-8")))
+    summary = dict(json.loads((folder / "summary.json").read_text("utf-8")))
+    shortfall.of_federation(summary, config.load(folder / "config.toml"))
+    return summary
 
 
 def _runs_still(control: Control, server: Server, run: Deployment) -> bool:

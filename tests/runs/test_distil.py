@@ -281,6 +281,7 @@ def test_a_training_that_was_cut_off_under_dp_is_spent(done, rows, tmp_path):
     [
         ({"teachers": TABLE["teachers"]}, r"teachers\[0\] may have learned from the records"),
         ({"knowledge": [{"name": "sp"}]}, r"knowledge\[0\] \(sp\) cannot .* compares the samples"),
+        ({"privacy": {**PRIVATE, "epsilon": 1e-3}}, "privacy.epsilon = 0.001 is hopeless here"),
         ({"privacy": {**PRIVATE, "delta": 0.1}}, "privacy.delta is 0.1, above 1 / 10,000"),
     ],
 )
