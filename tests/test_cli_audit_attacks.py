@@ -62,8 +62,8 @@ def test_without_dp_an_overfitted_teacher_gives_its_records_away(run, recorded):
     assert worst["outcome"] is None
     assert {each["attack"] for each in told["attacks"]} == {"loss threshold", "LiRA", "RMIA"}
     assert worst["members"] + worst["others"] == 160
-    [messages] = told["checks"]
-    assert (messages["what"], messages["outcome"]) == ("recorded messages", "CONSISTENT")
+    assert told["checks"] == []  # nothing is claimed, so there is no verdict
+    assert any("not protected from the server" in line for line in told["words"])
     assert any("classes held by each client" in line for line in told["words"])
     assert any("not tried, it needs images" in line for line in told["words"])
 

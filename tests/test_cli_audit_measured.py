@@ -45,11 +45,11 @@ def test_few_canaries_are_said_to_have_no_power(run, config):
 
 
 def test_a_violation_exits_with_three_after_all_is_said(run, monkeypatch):
-    monkeypatch.setattr(mechanisms, "_normal", lambda like, _: 0 * like)
+    monkeypatch.setattr(mechanisms, "gaussian", lambda value, **_: value)
     status, out, complaint = run("audit", "mechanism", "--draws", "2000")
     assert status == 3
     assert "VIOLATION" in out
-    assert complaint.startswith("error: VIOLATION, Gaussian noise on a clipped sum")
+    assert complaint.startswith("error: VIOLATION, Gaussian noise, as of a clipped sum")
     assert len(complaint.splitlines()) == 1
 
 

@@ -106,24 +106,28 @@ def one_run_of_scores(
     Raises:
         ValueError: a score is NaN, there is no score of either kind, or a value is out of range.
     """
+    tries = guessed(members, others)
+    each = 1 - _doubt(confidence) / len(tries)
+    canaries = np.size(members) + np.size(others)
+    return max(one_run(canaries, *guess, delta=delta, confidence=each) for guess in tries)
+
+
+def guessed(members: ArrayLike, others: ArrayLike) -> list[tuple[int, int]]:
+    """How many canaries are guessed, and how many of them rightly, for each number that is tried.
+
+    Raises:
+        ValueError: a score is NaN, or there is no score of either kind.
+    """
     inside, outside = _scores(members, others)
     scores = np.concatenate([inside, outside])
     included = np.repeat([True, False], [len(inside), len(outside)])
     # Sorted at random among equals, or the order here would give members away.
     order = np.lexsort((np.random.default_rng(0).permutation(len(scores)), scores))
     included = included[order]
-    tries = guesses_tried(len(scores))
-    each = 1 - _doubt(confidence) / len(tries)
-    return max(
-        one_run(
-            len(scores),
-            2 * k,
-            int(included[len(scores) - k :].sum() + (~included[:k]).sum()),
-            delta=delta,
-            confidence=each,
-        )
-        for k in tries
-    )
+    return [
+        (2 * k, int(included[len(scores) - k :].sum() + (~included[:k]).sum()))
+        for k in guesses_tried(len(scores))
+    ]
 
 
 def guesses_tried(canaries: int) -> list[int]:

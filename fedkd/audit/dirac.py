@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedkd.audit.verdicts import shortfall
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
 from fedkd.learning import optim, private
@@ -59,8 +60,8 @@ class Observed:
     """(m,), higher for members."""
     included: NDArray[np.bool_]
     """(m,)."""
-    steps: int
-    """How often a noisy gradient was released."""
+    ideal: NDArray[np.float64]
+    """(m,): as scores, had each canary had the very noise and sampling that are claimed."""
 
     @property
     def members(self) -> NDArray[np.float64]:
@@ -71,6 +72,11 @@ class Observed:
     def others(self) -> NDArray[np.float64]:
         """Scores of those that were not."""
         return self.scores[~self.included]
+
+    def shortfall(self, what: str) -> str:
+        """See `verdicts.shortfall`."""
+        claimed = self.ideal[self.included], self.ideal[~self.included]
+        return shortfall(what, (self.members, self.others), claimed)
 
 
 def observe(
@@ -110,7 +116,26 @@ def observe(
     optimiser.register_step_pre_hook(seen.note)
     for _ in range(rounds):
         private.train(audited, rows, optimisation, noise, loss=loss, optimiser=optimiser)
-    return Observed(seen.ratios.numpy(), included.numpy(), seen.steps)
+    ideal = _ideal(included, noise, seen.steps, generator)
+    return Observed(seen.ratios.numpy(), included.numpy(), ideal.numpy())
+
+
+def _ideal(included: Tensor, noise: Noise, steps: int, generator: torch.Generator) -> Tensor:
+    """Scores of canaries of which nothing is released but what is claimed, (m,)."""
+    ratios = torch.zeros(len(included), dtype=torch.float64)
+    for _ in range(steps):
+        draws = torch.rand(len(included), generator=generator)
+        told = (included & (draws < noise.sample_rate)).double()
+        normal = torch.randn(len(included), dtype=torch.float64, generator=generator)
+        ratios += _ratio(told + noise.noise_multiplier * normal, noise)
+    return ratios
+
+
+def _ratio(told: Tensor, noise: Noise) -> Tensor:
+    """The log likelihood ratio of what one step released of each canary, over the clip."""
+    once = (2 * told - 1) / (2 * noise.noise_multiplier**2)
+    rate = torch.tensor(noise.sample_rate, dtype=torch.float64)
+    return torch.logaddexp(torch.log1p(-rate), torch.log(rate) + once)
 
 
 class _Seen:
@@ -129,9 +154,7 @@ class _Seen:
             return
         noise = self._noise
         told = gradient[0].double() * noise.batch_size / noise.clip
-        once = (2 * told - 1) / (2 * noise.noise_multiplier**2)
-        rate = torch.tensor(noise.sample_rate, dtype=torch.float64)
-        self.ratios += torch.logaddexp(torch.log1p(-rate), torch.log(rate) + once)
+        self.ratios += _ratio(told, noise)
         self.steps += 1
 
 

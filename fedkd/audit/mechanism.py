@@ -1,11 +1,14 @@
 """The noise and the clip alone: what fedkd.privacy.mechanisms adds, and what it lets through."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from fedkd.audit.verdicts import CONFIDENCE, Claim, Verdict, independent, judge
+from fedkd.audit.verdicts import CONFIDENCE, Claim, Verdict, independent, judge, shortfall
 from fedkd.privacy import mechanisms
-from fedkd.privacy.events import Gaussian, Laplace, Protected
+from fedkd.privacy.events import Gaussian, Protected
 from fedkd.privacy.source import NoiseSource
 
 THREAT = "sees one noisy sum, and knows all records but one"
@@ -14,17 +17,17 @@ _LOUD = 1e4
 
 
 def audit(
-    noise_multiplier: float,
+    events: Sequence[Protected],
     *,
     draws: int,
     delta: float,
     generator: torch.Generator,
     confidence: float = CONFIDENCE,
 ) -> list[Verdict]:
-    """Run the Gaussian and the Laplace mechanism many times, with and without one record.
+    """Run the mechanism of each event many times, once each, with and without one record.
 
     Args:
-        noise_multiplier: the noise's scale over the sensitivity; finite, > 0.
+        events: what is claimed; of each the mechanism and the noise multiplier count.
         draws: how many runs of each, >= 2; each has the record by a fair coin.
         delta: in (0, 1).
         generator: the coins; the noise is the mechanisms' own.
@@ -33,26 +36,49 @@ def audit(
     Raises:
         ValueError: a value is outside its range, or the coins all fell on one side.
     """
+    return [_audit(event, draws, delta, generator, confidence) for event in events]
+
+
+def _audit(
+    event: Protected, draws: int, delta: float, generator: torch.Generator, confidence: float
+) -> Verdict:
     included = torch.rand(draws, generator=generator) < 0.5
-    loud = torch.tensor([[_LOUD]], dtype=torch.float64)
-    record = mechanisms.clipped_sum([loud], 1.0)[0]
-    sums = included.double() * record
-    source = NoiseSource()
+    gaussian = isinstance(event, Gaussian)
+    if isinstance(event, Gaussian):
+        event = replace(event, sample_rate=1.0)
+        loud = torch.tensor([[_LOUD]], dtype=torch.float64)
+        values = included.double() * mechanisms.clipped_sum([loud], 1.0)[0]
+    else:
+        values = included.double()
+    noisy = mechanisms.gaussian if gaussian else mechanisms.laplace
     # Each draw is a release of its own, of one number.
-    told, counts = (
-        noisy(
-            values, sensitivity=1.0, noise_multiplier=noise_multiplier, source=source, release=1.0
-        )
-        for noisy, values in ((mechanisms.gaussian, sums), (mechanisms.laplace, included.double()))
+    scores = noisy(
+        values,
+        sensitivity=1.0,
+        noise_multiplier=event.noise_multiplier,
+        source=NoiseSource(),
+        release=1.0,
+    )
+    ideal = included.double() + _ideal(event, draws, generator)
+    claim = Claim.of([replace(event, steps=1)], delta)
+    what = f"{'Gaussian' if gaussian else 'Laplace'} noise, as of {event.what}"
+    seen, claimed = ((told[included].numpy(), told[~included].numpy()) for told in (scores, ideal))
+    return judge(
+        what,
+        independent(*seen, claim, confidence=confidence),
+        claim=claim,
+        threat=THREAT,
+        canaries=draws,
+        confidence=confidence,
+        shortfall=shortfall(what, seen, claimed),
     )
 
-    def judged(what: str, event: Protected, scores: Tensor) -> Verdict:
-        claim = Claim.of([event], delta)
-        members, others = scores[included].numpy(), scores[~included].numpy()
-        found = independent(members, others, claim, confidence=confidence)
-        return judge(what, found, claim=claim, threat=THREAT, canaries=draws, confidence=confidence)
 
-    return [
-        judged("Gaussian noise on a clipped sum", Gaussian("sum", noise_multiplier), told),
-        judged("Laplace noise on a count", Laplace("count", noise_multiplier), counts),
-    ]
+def _ideal(event: Protected, draws: int, generator: torch.Generator) -> Tensor:
+    """Noise that is claimed, for nobody's protection: (draws,)."""
+    if isinstance(event, Gaussian):
+        unit = torch.randn(draws, dtype=torch.float64, generator=generator)
+    else:
+        ends = torch.rand(2, draws, dtype=torch.float64, generator=generator)
+        unit = (1 - ends[0]).log() - (1 - ends[1]).log()
+    return event.noise_multiplier * unit

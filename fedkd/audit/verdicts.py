@@ -1,20 +1,24 @@
 """Verdicts: what was claimed, what was measured, and the most that could have been measured.
 
 An audit proves leaks, never their absence: it ends in `VIOLATION`, in `CONSISTENT` where it could
-have refuted the claim and did not, or in `NO POWER` where it could not have.
+have refuted the claim and did not, in `NO POWER` where it could not have, or in `UNEXPLAINED` where
+it saw far less than the claimed noise lets through: then it did not see what it is to audit.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from fedkd.audit import bounds
+from scipy import special, stats
+
+from fedkd.audit import bounds, fdp
 from fedkd.audit.bounds import Floats
 from fedkd.errors import PrivacyViolationError
 from fedkd.privacy import accountant
 from fedkd.privacy.events import Adjacency, Gaussian, Protected, Unit
 
-Outcome = Literal["VIOLATION", "CONSISTENT", "NO POWER"]
+Outcome = Literal["VIOLATION", "CONSISTENT", "NO POWER", "UNEXPLAINED"]
 CONFIDENCE = 0.95
 """How sure an audit is of what it measured, unless told otherwise."""
 
@@ -82,6 +86,8 @@ class Verdict:
     """With which all bounds hold together."""
     claim: Claim
     bounds: tuple[Bound, ...]
+    shortfall: str = ""
+    """What was seen of which part, where that is far less than the claimed noise lets through."""
 
     @property
     def epsilon(self) -> float:
@@ -104,10 +110,17 @@ class Check:
     """What was expected and what was found, in one sentence."""
 
 
+def checked(what: str, right: bool, found: str) -> Check:  # noqa: FBT001 - one line each
+    """A check that found what was expected, or did not."""
+    return Check(what, "CONSISTENT" if right else "VIOLATION", found)
+
+
 def independent(
     members: Floats, others: Floats, claim: Claim, *, confidence: float = CONFIDENCE
 ) -> tuple[Bound, ...]:
     """All bounds, for scores that are independent of each other, together at `confidence`.
+
+    Where all is Gaussian noise the one-run bound is that of f-DP, which is the tighter one.
 
     Args:
         members: scores (M,) of the canaries that were included, each by a fair coin.
@@ -119,8 +132,14 @@ def independent(
     inside, outside, delta = len(members), len(others), claim.delta
     rates = bounds.from_rates(members, others, delta=delta, confidence=each)
     most = bounds.from_rates_ceiling(inside, outside, delta=delta, confidence=each)
-    found = [*dependent(members, others, claim, confidence=each), Bound("error rates", rates, most)]
-    if claim.gaussian:
+    found = [Bound("error rates", rates, most)]
+    if not claim.gaussian:
+        found = [*dependent(members, others, claim, confidence=each), *found]
+    else:
+        mu = fdp.one_run_of_scores(members, others, confidence=each)
+        most = fdp.one_run_ceiling(inside + outside, confidence=each)
+        told = bounds.epsilon_of(mu, delta), bounds.epsilon_of(most, delta)
+        found = [Bound("one run, f-DP", *told), *found]
         mu = bounds.gaussian_dp(members, others, confidence=each)
         most = bounds.gaussian_dp_ceiling(inside, outside, confidence=each)
         told = bounds.epsilon_of(mu, delta), bounds.epsilon_of(most, delta)
@@ -156,6 +175,7 @@ def judge(
     threat: str,
     canaries: int,
     confidence: float = CONFIDENCE,
+    shortfall: str = "",
 ) -> Verdict:
     """Hold what was measured against what was claimed.
 
@@ -166,14 +186,48 @@ def judge(
         threat: who attacks, and what they see.
         canaries: how many there were.
         confidence: in (0, 1).
+        shortfall: what `shortfall` says of a white-box attack.
     """
     if max(bound.epsilon for bound in found) > claim.epsilon:
         outcome: Outcome = "VIOLATION"
-    elif max(bound.ceiling for bound in found) > claim.epsilon:
-        outcome = "CONSISTENT"
-    else:
+    elif max(bound.ceiling for bound in found) <= claim.epsilon:
         outcome = "NO POWER"
-    return Verdict(what, outcome, threat, canaries, confidence, claim, found)
+    else:
+        outcome = "UNEXPLAINED" if shortfall else "CONSISTENT"
+    return Verdict(what, outcome, threat, canaries, confidence, claim, found, shortfall)
+
+
+def shortfall(what: str, seen: tuple[Floats, Floats], claimed: tuple[Floats, Floats]) -> str:
+    """What to say where scores tell members far less than the claimed noise would; else nothing.
+
+    Args:
+        what: the part whose scores they are.
+        seen: scores of members (M,) and of others (N,).
+        claimed: as many scores, drawn from the very noise that is claimed.
+    """
+    found, expected = (_separation(*scores) for scores in (seen, claimed))
+    half = math.sqrt(2) * float(special.ndtri(expected)) / 2
+    least = float(special.ndtr(half / math.sqrt(2)))
+    size = [len(scores) for scores in seen]
+    error = math.sqrt((sum(size) + 1) / (12 * size[0] * size[1]))
+    if found >= least or expected - least < _ERRORS * error:
+        return ""
+    return (
+        f"{what}: canaries are told with an AUC of {found:.3f}, and the noise that is claimed lets "
+        f"through {expected:.3f}: they were not clipped or summed as is claimed, or there is more "
+        "noise"
+    )
+
+
+_ERRORS = 6.0
+"""Standard errors of an area, of two of which a difference is: a chance of one in 50,000."""
+
+
+def _separation(members: Floats, others: Floats) -> float:
+    """The AUC of scores, below 1 by half a pair."""
+    pairs = len(members) * len(others)
+    wins = float(stats.mannwhitneyu(members, others).statistic)
+    return min(wins, pairs - 0.5) / pairs
 
 
 def raise_on_violation(found: Iterable[Verdict | Check]) -> None:

@@ -21,7 +21,10 @@ from fedkd.cli.common import (
 from fedkd.errors import LedgerError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fedkd.audit.candidates import Kind
+    from fedkd.federation.world import World
     from fedkd.runs.audited import Audited
 
 audit = typer.Typer(
@@ -165,13 +168,14 @@ def audit_teacher(
     confidence: Confidence = 0.95,
     as_json: AsJson = False,
 ) -> None:
-    """Measure DP-SGD as an experiment configures it, through the very code that trains.
+    """Measure what an experiment's clients do to their records, through the very code that does it.
 
     Hides canaries among a client's records: records that move one coordinate of the gradient each,
     through the real loss, clip and noise, each included by the toss of a coin. An attacker who sees
-    every noisy gradient says which. Also looks at what no statistic shows: Poisson sampling, noise
-    after the clip, once a step, from no seed. Few seconds; no ledger is touched. Exit status 3 on a
-    VIOLATION.
+    every noisy gradient says which. Also looks at what no statistic shows: Poisson sampling, the
+    clip of records that pull against each other, noise on each parameter in each step, and where it
+    comes from. Counts and sums that are sent are released many times, against their exact values.
+    Few seconds; no ledger is touched. Exit status 3 on a VIOLATION.
     """
     from fedkd.config import load
     from fedkd.runs import audits
@@ -210,9 +214,13 @@ def audit_exchange(
 
     said = err if as_json else out
     import_beside(path)
-    run = path if path.is_dir() else _expose(path, override, folder, candidates, kind, said)
+    if not path.is_dir():
+        check = exchange.check_readable
+        path = _expose(path, override, folder, candidates, kind, said, check=check)
     with progress(said) as notify:
-        found = exchange.audit_exchange(run, notify, count=_even(references), confidence=confidence)
+        found = exchange.audit_exchange(
+            path, notify, count=_even(references), confidence=confidence
+        )
     _report_audit(found, as_json=as_json)
 
 
@@ -280,6 +288,8 @@ def _expose(
     candidates: int,
     kind: "Kind",
     console: Console,
+    *,
+    check: "Callable[[World], None]" = lambda _: None,
 ) -> Path:
     """Run an experiment with candidates and with a server that keeps every message."""
     from fedkd.config import load
@@ -288,7 +298,7 @@ def _expose(
     experiment = load(config, override or ())
     run = folder or Path(experiment.output.folder) / f"{experiment.name}-audit"
     with watch(experiment, console) as observer:
-        record(experiment, Exposure(candidates, kind), run, observer)
+        record(experiment, Exposure(candidates, kind), run, observer, check=check)
     return run
 
 

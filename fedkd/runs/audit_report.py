@@ -1,15 +1,19 @@
 """An audit's report: one self-contained HTML file, and the same in JSON."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
+from fedkd import __version__
 from fedkd.audit.inversion import Inversion
 from fedkd.audit.membership import Attack
 from fedkd.audit.verdicts import Claim
+from fedkd.config import Experiment
 from fedkd.files import write_atomically
 from fedkd.runs import findings
 from fedkd.runs.audited import Audited
@@ -28,17 +32,19 @@ class Drawn:
     verdict: str
 
 
-def write(found: Audited, folder: Path, *, title: str, claim: Claim | None) -> Path:
+def write(found: Audited, folder: Path, experiment: Experiment, *, claim: Claim | None) -> Path:
     """Write `audit.html` and `audit.json` into a folder, and return the page's path.
 
     Args:
         found: all that was audited.
         folder: it exists.
-        title: the experiment's name.
+        experiment: what was audited.
         claim: what the ledgers say was spent; None where nothing is protected.
     """
+    facts = _facts(experiment)
     write_atomically(
-        folder / "audit.json", json.dumps(findings.as_json(found), indent=2, allow_nan=False) + "\n"
+        folder / "audit.json",
+        json.dumps({**facts, **findings.as_json(found)}, indent=2, allow_nan=False) + "\n",
     )
     file = folder / "audit.html"
     outcomes = [each.outcome for each in found.outcomes]
@@ -46,7 +52,9 @@ def write(found: Audited, folder: Path, *, title: str, claim: Claim | None) -> P
         file,
         page(
             "audit.html",
-            title=title,
+            title=experiment.name,
+            facts=facts,
+            uncovered=_uncovered(experiment) if claim else [],
             found=found,
             claim=claim,
             stamp="NO DP" if claim is None else f"epsilon {claim.epsilon:.4g}",
@@ -60,6 +68,34 @@ def write(found: Audited, folder: Path, *, title: str, claim: Claim | None) -> P
         ),
     )
     return file
+
+
+def _facts(experiment: Experiment) -> dict[str, str]:
+    """What a page must say to be held against what it is about."""
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "fedkd": __version__,
+        "method": experiment.method.name,
+        "data set": str(experiment.data.name),
+        "experiment": hashlib.sha256(experiment.to_json().encode()).hexdigest(),
+    }
+
+
+def _uncovered(experiment: Experiment) -> list[str]:
+    """What epsilon says nothing of, a sentence each."""
+    privacy = experiment.privacy
+    unit = "record" if privacy.unit == "record" else "client"
+    lines = [
+        f"It hides whether one {unit} took part, not what all of a party's data have in common, "
+        f"nor a person who is behind several {unit}s",
+        "Test records are not protected: accuracies are reported without noise",
+        "It does not count what was tried before: other runs of other ledgers, and settings that "
+        "were chosen by looking at private data",
+        "It does not cover what a site does outside fedkd: how it prepared its data, and logs",
+    ]
+    if unit == "client":
+        lines.append("The server sees each client's answers as they are: it is trusted")
+    return lines
 
 
 def _charts(attacks: Sequence[Attack]) -> list[Chart]:

@@ -1,6 +1,6 @@
 """Audits of the mechanisms and of teachers, and of all that an experiment does."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +13,15 @@ from fedkd.config import Experiment
 from fedkd.errors import ConfigError
 from fedkd.federation.engines import one_intra_op_thread
 from fedkd.federation.world import World, prepare
+from fedkd.methods import protection
 from fedkd.methods.setting import Notify
+from fedkd.privacy.events import Gaussian, Laplace, Protected
 from fedkd.runs import audit_report
 from fedkd.runs.audited import Audited
 from fedkd.runs.claims import claimed
 from fedkd.runs.exchange import audit_exchange
 from fedkd.runs.exposed import exposed
+from fedkd.runs.releases import check_releases
 from fedkd.runs.students import audit_student
 from fedkd.runs.words import plural
 
@@ -38,9 +41,22 @@ def audit_mechanism(
     Raises:
         ValueError: a value is outside its range.
     """
+    return _mechanisms(
+        [Gaussian("a clipped sum", noise_multiplier), Laplace("a count", noise_multiplier)],
+        draws=draws,
+        delta=delta,
+        confidence=confidence,
+    )
+
+
+def _mechanisms(
+    events: Iterable[Protected], *, draws: int = 20_000, delta: float, confidence: float
+) -> Audited:
+    """The mechanism of each event, equal ones once."""
+    alone = {(type(event), event.noise_multiplier): event for event in events}
     coins = rng.stream(0, purpose="audit mechanism")
     verdicts = mechanism.audit(
-        noise_multiplier, draws=draws, delta=delta, generator=coins, confidence=confidence
+        list(alone.values()), draws=draws, delta=delta, generator=coins, confidence=confidence
     )
     return Audited(tuple(verdicts))
 
@@ -52,9 +68,10 @@ def audit_teacher(
     canaries: int = 2000,
     confidence: float = CONFIDENCE,
 ) -> Audited:
-    """Audit DP-SGD as an experiment configures it: one client of each architecture, all rounds.
+    """Audit what a client does to its records: its DP-SGD, and the counts and sums that it sends.
 
-    No ledger is written: what is trained here stays here.
+    DP-SGD of one client of each architecture, all rounds; where the method has no teachers, the
+    sums alone. No ledger is written: what is trained here stays here.
 
     Raises:
         ConfigError: the experiment claims nothing, or no noise can protect its models.
@@ -62,17 +79,23 @@ def audit_teacher(
     """
     world = prepare(experiment)
     _require_claim(world)
-    setting = world.setting
-    training = experiment.clients.training
-    clients = list(_one_of_each(world))
-    verdicts = []
     with one_intra_op_thread():
+        found = Audited(checks=tuple(check_releases(world)))
+        if not world.method.card.has_teachers:
+            return found
+        setting = world.setting
+        training = experiment.clients.training
         checks = structure.check_training(setting.noise, training, setting.training)
+        clients = list(_one_of_each(world))
+        verdicts = []
         for done, client in enumerate(clients):
             notify("canaries", done, len(clients))
+            spec = experiment.client_model(client)
+            fresh = setting.build(spec, purpose="audited", client=client)
+            checks.append(structure.check_model(str(spec), fresh, setting.shape, setting.noise))
             verdicts.append(_teacher(world, client, canaries, confidence))
         notify("canaries", len(clients), len(clients))
-    return Audited(tuple(verdicts), tuple(checks))
+    return Audited(tuple(verdicts), tuple(checks)) + found
 
 
 def _teacher(world: World, client: int, canaries: int, confidence: float) -> Verdict:
@@ -90,13 +113,15 @@ def _teacher(world: World, client: int, canaries: int, confidence: float) -> Ver
     # What the ledger would be charged, not what was seen: steps that nobody pays for must show.
     event = replace(setting.training, steps=setting.training.steps * experiment.rounds)
     claim = Claim.of([event], experiment.privacy.delta)
+    what = f"DP-SGD of client {client} ({spec}), {plural(experiment.rounds, 'round')}"
     return judge(
-        f"DP-SGD of client {client} ({spec}), {plural(experiment.rounds, 'round')}",
+        what,
         independent(observed.members, observed.others, claim, confidence=confidence),
         claim=claim,
         threat=dirac.THREAT,
         canaries=canaries,
         confidence=confidence,
+        shortfall=observed.shortfall(what),
     )
 
 
@@ -118,10 +143,11 @@ def _require_claim(world: World) -> None:
             "a budget, such as --set privacy.epsilon=8, or see what leaks with 'fedkd audit "
             "exchange'"
         )
-    if privacy.unit != "record" or not world.method.card.has_teachers:
+    if privacy.unit != "record":
         raise ConfigError(
             f"privacy.unit is {privacy.unit!r} under method {world.experiment.method.name!r}: no "
-            "teacher learns by DP-SGD there; audit the noise with 'fedkd audit mechanism'"
+            "teacher learns by DP-SGD there; audit the noise with 'fedkd audit mechanism', or all "
+            "with 'fedkd audit report'"
         )
 
 
@@ -141,16 +167,22 @@ def audit_all(
         LedgerError: a ledger cannot be believed.
     """
     told = exposed(folder)
-    experiment, unit = told.world.experiment, told.world.experiment.privacy.unit
-    found = audit_mechanism(
-        noise_multiplier=experiment.privacy.noise_multiplier or 1.0,
-        delta=experiment.privacy.delta,
-        confidence=confidence,
-    )
-    if unit == "record" and told.world.method.card.has_teachers:
+    world = told.world
+    experiment = world.experiment
+    unit = experiment.privacy.unit
+    found = Audited()
+    if unit != "none":
+        found += _mechanisms(
+            protection.plan(world.method, world.setting),
+            delta=experiment.privacy.delta,
+            confidence=confidence,
+        )
+    if unit == "record":
         found += audit_teacher(experiment, notify, confidence=confidence)
+    elif unit != "none":
+        found += Audited(checks=tuple(check_releases(world)))
     found += audit_exchange(folder, notify, count=count, confidence=confidence)
     found += audit_student(folder, notify, count=count, confidence=confidence)
-    claim = claimed(folder, told.world, by_clients=False)
-    audit_report.write(found, folder, title=experiment.name, claim=claim)
+    claim = claimed(folder, world, by_clients=False)
+    audit_report.write(found, folder, experiment, claim=claim)
     return found

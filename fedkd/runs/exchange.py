@@ -14,9 +14,10 @@ from fedkd.audit.inversion import Inversion
 from fedkd.audit.labels import LabelInference
 from fedkd.audit.membership import Answers
 from fedkd.audit.scores import Scores, log_odds
-from fedkd.audit.verdicts import CONFIDENCE, Check
+from fedkd.audit.verdicts import CONFIDENCE
 from fedkd.config import ModelSpec
 from fedkd.data.types import Samples
+from fedkd.errors import UsageError
 from fedkd.federation.engines import one_intra_op_thread
 from fedkd.federation.world import World
 from fedkd.learning import private, supervised
@@ -46,16 +47,18 @@ def audit_exchange(
         count: reference models for each client; even, >= 2.
         confidence: of all intervals and bounds.
 
+    Returns:
+        Where clients send nothing that these attacks read, a note, and what the receipts say.
+
     Raises:
-        UsageError: nothing was recorded there, or nothing that these attacks can read.
+        UsageError: nothing was recorded there.
         LedgerError: a ledger cannot be believed.
     """
     told, messages = exposed(folder), recording.read_messages(folder)
-    if told.world.setting.securely:
-        raise recording.nothing_to_read(folder)
+    receipts = _receipts(folder, told.world, messages)
+    if unread := overheard.unread(told.world):
+        return receipts + Audited(notes=(f"the exchange: not attacked, {unread}",))
     models = overheard.sends_models(messages)
-    if not (models or overheard.answers_proxy(messages)):
-        raise recording.nothing_to_read(folder)
     what = "models" if models else "answers"
     notes: tuple[str, ...] = ()
     drawn: tuple[Inversion, ...] = ()
@@ -71,13 +74,25 @@ def audit_exchange(
             notes = ("inversion of paired logits: not tried, it needs images and logits on them",)
         else:
             drawn = tuple(_inversions(told, messages, notify))
-    return Audited(
-        checks=(_receipts(folder, told.world, messages),),
+    return receipts + Audited(
         attacks=tuple(attacks),
         labels=_labels(told, messages),
         inversions=drawn,
         notes=notes,
     )
+
+
+def check_readable(world: World) -> None:
+    """Refuse an experiment in which clients send nothing that these attacks read.
+
+    Raises:
+        UsageError: says what they send.
+    """
+    if unread := overheard.unread(world):
+        raise UsageError(
+            f"method {world.experiment.method.name!r}: {unread}; audit its noise and its student "
+            "with 'fedkd audit report'"
+        )
 
 
 def fit(
@@ -176,8 +191,11 @@ def _inversions(told: Exposed, messages: recording.Messages, notify: Notify) -> 
     notify("inversion", len(clients), len(clients))
 
 
-def _receipts(folder: Path, world: World, messages: recording.Messages) -> Check:
-    released = [(each["field"], each["provenance"]) for each in RunFolder(folder).released()]
+def _receipts(folder: Path, world: World, messages: recording.Messages) -> Audited:
+    """A check where records are protected from the server; otherwise nothing is claimed."""
     fields = {name for uploads in messages.values() for each in uploads.values() for name in each}
-    unit = world.experiment.privacy.unit
-    return structure.check_messages(released, sorted(fields), protected=unit == "record")
+    if world.experiment.privacy.unit != "record":
+        note = f"the {len(fields)} fields that clients send are not protected from the server"
+        return Audited(notes=(note,))
+    released = [(each["field"], each["provenance"]) for each in RunFolder(folder).released()]
+    return Audited(checks=(structure.check_messages(released, sorted(fields)),))

@@ -1,6 +1,7 @@
 """An experiment with candidates in its clients' data, and a server that keeps what it receives."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -94,14 +95,29 @@ def expose(experiment: Experiment, exposure: Exposure) -> Exposed:
     return Exposed(changed, chosen, size)
 
 
-def record(experiment: Experiment, exposure: Exposure, folder: Path, observer: Observer) -> None:
+def record(
+    experiment: Experiment,
+    exposure: Exposure,
+    folder: Path,
+    observer: Observer,
+    *,
+    check: Callable[[World], None] = lambda _: None,
+) -> None:
     """Run an experiment into a run folder, with candidates and with a server that keeps all.
+
+    Args:
+        experiment: what to run.
+        exposure: which records are candidates.
+        folder: the run's.
+        observer: is told how far it is.
+        check: looks at the world before anything runs.
 
     Raises:
         UsageError: as `expose`, or the folder will not do.
         FederationError: as `simulate`.
     """
     world = expose(experiment, exposure).world
+    check(world)
     kept = replace(world, method=Recorded(world.method, folder / MESSAGES))
     simulate_world(kept, folder, observer)
     write_atomically(folder / _EXPOSURE, json.dumps(asdict(exposure)) + "\n")

@@ -14,7 +14,12 @@ from fedkd.audit.roc import RATES, Rate
 from fedkd.audit.verdicts import Check, Outcome, Verdict
 from fedkd.runs.audited import Audited
 
-_STYLES: dict[Outcome, str] = {"VIOLATION": "bold red", "CONSISTENT": "green", "NO POWER": "yellow"}
+_STYLES: dict[Outcome, str] = {
+    "VIOLATION": "bold red",
+    "CONSISTENT": "green",
+    "NO POWER": "yellow",
+    "UNEXPLAINED": "bold yellow",
+}
 
 
 def tables(found: Audited) -> Group:
@@ -96,7 +101,8 @@ def words(found: Audited) -> list[str]:
             "nearer to the client's mean record than the mean public image is; the nearest record "
             f"is the client's for {100 * each.nearer:.0f}% of them (50% is chance)"
         )
-    return [*lines, *found.notes]
+    shortfalls = [f"unexplained: {each.shortfall}" for each in found.verdicts if each.shortfall]
+    return [*lines, *shortfalls, *found.notes]
 
 
 def _verdicts(verdicts: Sequence[Verdict]) -> Table:

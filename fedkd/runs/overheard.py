@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fedkd.data.types import Samples
 from fedkd.exchange.messages import Tensors, group
+from fedkd.federation.world import World
 from fedkd.learning import evaluate
 from fedkd.runs.exposed import Exposed
 from fedkd.runs.recording import Messages
@@ -22,9 +23,14 @@ def sends_models(messages: Messages) -> bool:
     return any(name.startswith("model/") for each in _uploads(messages) for name in each)
 
 
-def answers_proxy(messages: Messages) -> bool:
-    """Whether clients send answers on the proxy set."""
-    return any(field in each for each in _uploads(messages) for field in _ON_PROXY)
+def unread(world: World) -> str:
+    """Why no attack here reads what clients send; nothing where one does."""
+    if world.setting.securely:
+        return "the server sees nothing but sums over clients"
+    fields = world.method.expects(world.setting, client=0)
+    if any(name.startswith("model/") or name in _ON_PROXY for name in fields):
+        return ""
+    return "clients send neither models, logits nor probabilities, and no attack here reads more"
 
 
 def on_candidates(told: Exposed, messages: Messages, client: int) -> Tensor:

@@ -82,11 +82,3 @@ def nothing_recorded(folder: Path) -> UsageError:
         f"run folder {str(folder)!r} holds no recorded messages: audit its config.toml with 'fedkd "
         "audit exchange', which runs it again and records them"
     )
-
-
-def nothing_to_read(folder: Path) -> UsageError:
-    """What to say of messages in which there are neither answers nor models."""
-    return UsageError(
-        f"run folder {str(folder)!r}: its server was sent no client's models, logits or "
-        "probabilities, and no attack here reads anything else"
-    )

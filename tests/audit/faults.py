@@ -1,14 +1,18 @@
 """Faults that void a guarantee, planted in the code that trains."""
 
+import secrets
 from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
 from opacus.grad_sample import GradSampleModuleFastGradientClipping
 from opacus.optimizers import DPOptimizerFastGradientClipping
 from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 
+from fedkd.knowledge import moments
+from fedkd.knowledge.moments import Moments
 from fedkd.learning import private
 from fedkd.privacy import mechanisms
 from fedkd.privacy.source import NoiseSource
@@ -104,6 +108,82 @@ def twice(*arguments, **options) -> None:
 
 
 TRAIN = private.train
+
+
+def bare_vectors(value, *, real=mechanisms.gaussian, **how):
+    """No noise on biases and scales."""
+    return value if value.dim() < 2 else real(value, **how)
+
+
+def clipped_after_the_sum(gradients, norm, real=mechanisms.clipped_sum):
+    return real([gradient.sum(dim=0, keepdim=True) for gradient in gradients], norm)
+
+
+class Counting(NoiseSource):
+    """AES, under the keys 1, 2, 3 ..."""
+
+    key = 0
+
+    def __init__(self):
+        type(self).key += 1
+        with patch("secrets.token_bytes", return_value=self.key.to_bytes(32)):
+            super().__init__()
+
+
+class Seeded(NoiseSource):
+    """numpy's generator, with a seed from the operating system."""
+
+    def __init__(self):
+        super().__init__()
+        self._draw = np.random.default_rng(int.from_bytes(secrets.token_bytes(32)))
+
+    def gaussian(self, scales):
+        return np.rint(self._draw.normal(size=len(scales)) * scales).astype(np.int64)
+
+
+class Twister(NoiseSource):
+    """torch's generator; the words that others ask of it, too."""
+
+    seed = 0
+
+    def __init__(self):
+        type(self).seed += 1
+        self._generator = torch.Generator().manual_seed(self.seed)
+
+    def words(self, count):
+        words = torch.randint(-(2**63), 2**63 - 1, (count,), generator=self._generator)
+        return words.numpy().view(np.uint64)
+
+
+class BareAtLast:
+    """The Gaussian mechanism, without noise from the so manieth call on."""
+
+    def __init__(self, calls):
+        self._left = calls
+
+    def __call__(self, value, **how):
+        self._left -= 1
+        return mechanisms.gaussian(value, **how) if self._left >= 0 else value
+
+
+def bare(value, **_how):
+    return value
+
+
+def bare_labels(exact, real=moments.protected, **how):
+    """Noise on the features' sum alone."""
+    return Moments(real(exact, **how).features, exact.labels)
+
+
+def too_sensitive(exact, *, bound, real=moments.protected, **how):
+    """As if a record moved the first sum by its features' norm, not by its square."""
+    return real(exact, bound=bound**0.5, **how)
+
+
+def unbalanced(exact, *, balance, real=moments.protected, **how):
+    """The labels are spared more noise than is paid for."""
+    return real(exact, balance=balance, noise_multiplier=how.pop("noise_multiplier") / 1.3, **how)
+
 
 FAULTS: dict[str, dict[str, Any]] = {
     "noise 0": {"gaussian": weaker(0)},

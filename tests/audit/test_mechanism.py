@@ -6,11 +6,13 @@ import torch
 
 from fedkd.audit import mechanism
 from fedkd.privacy import mechanisms
+from fedkd.privacy.events import Gaussian, Laplace
 
 
 def audited(draws=20_000, noise=1.0):
     coins = torch.Generator().manual_seed(1)
-    return mechanism.audit(noise, draws=draws, delta=1e-5, generator=coins)
+    events = [Gaussian("sum", noise), Laplace("count", noise)]
+    return mechanism.audit(events, draws=draws, delta=1e-5, generator=coins)
 
 
 def test_the_mechanisms_are_nearly_as_private_as_they_claim():
@@ -34,6 +36,13 @@ def test_a_clip_that_is_skipped_shows(monkeypatch):
     gaussian, _ = audited()
     assert gaussian.outcome == "VIOLATION"
     assert gaussian.epsilon == pytest.approx(gaussian.ceiling)
+
+
+def test_noise_that_is_far_too_large_is_not_called_consistent(monkeypatch):
+    monkeypatch.setattr(mechanisms, "gaussian", faults.weaker(3, mechanisms.gaussian))
+    gaussian, laplace = audited()
+    assert (gaussian.outcome, laplace.outcome) == ("UNEXPLAINED", "CONSISTENT")
+    assert "there is more noise" in gaussian.shortfall
 
 
 def test_few_draws_have_no_power():

@@ -5,10 +5,18 @@ import pytest
 import tiny
 
 from fedkd.audit import structure
-from fedkd.audit.verdicts import raise_on_violation
+from fedkd.audit.verdicts import Check, raise_on_violation
+from fedkd.config import Optimisation
 from fedkd.errors import BudgetError, ConfigError, PrivacyViolationError
+from fedkd.federation.world import prepare
+from fedkd.learning import private
+from fedkd.learning.private import Noise
+from fedkd.methods import context
+from fedkd.privacy import mechanisms
 from fedkd.privacy.allowance import Allowance
+from fedkd.privacy.events import Gaussian
 from fedkd.runs.audits import audit_teacher
+from fedkd.runs.releases import check_releases
 from fedkd.runs.simulate import simulate
 
 LEAKS = ["noise 0", "sigma / 4", "sigma / 2", "clip skipped", "ghost clipping, deaf criterion"]
@@ -16,8 +24,8 @@ BUILT_WRONG = {
     "noise 0": "noise after the clip, once a step",
     "sigma / 4": "noise after the clip, once a step",
     "sigma / 2": "noise after the clip, once a step",
-    "clip skipped": "clipping",
-    "ghost clipping, deaf criterion": "clipping",
+    "clip skipped": "clipping of a record alone",
+    "ghost clipping, deaf criterion": "clipping of a record alone",
     "the same noise every round": "noise drawn anew, from no seed",
     "steps that are not accounted": "all steps are accounted",
     "shuffling in place of Poisson": "Poisson sampling",
@@ -33,6 +41,7 @@ def look_away(*_, **__):
 def verdicts_alone(monkeypatch):
     """Audit canaries, without the looks at structure that other tests take."""
     monkeypatch.setattr(structure, "check_training", lambda *_: [])
+    monkeypatch.setattr(structure, "check_model", lambda *_: Check("", "CONSISTENT", ""))
 
 
 @ghost_warns
@@ -48,9 +57,122 @@ def test_a_planted_fault_is_found(name, private_experiment, monkeypatch):
         raise_on_violation([*found.verdicts, *found.checks])
 
 
+NOISE = Noise(1.0, 1.0, 0.5, 8)
+EPOCHS = Optimisation(epochs=2, learning_rate=0.1)
+IN_TRAINING = [
+    ("gaussian", faults.bare_vectors, "noise after the clip, once a step"),
+    ("gaussian", faults.BareAtLast(3 * 4), "noise after the clip, once a step"),
+    (
+        "clipped_sum",
+        faults.clipped_after_the_sum,
+        "clipping of a record beside one that pulls against",
+    ),
+    ("NoiseSource", faults.Counting, "source of the noise on gradients"),
+    ("NoiseSource", faults.Seeded, "source of the noise on gradients"),
+    ("NoiseSource", faults.Twister, "source of the noise on gradients"),
+]
+
+
+@pytest.mark.parametrize(("where", "fault", "what"), IN_TRAINING)
+def test_what_canaries_miss_is_found_in_the_training(where, fault, what, monkeypatch):
+    monkeypatch.setattr(private, where, fault)
+    monkeypatch.setattr(structure, "_STEPS", 20)
+    checks = structure.check_training(NOISE, EPOCHS, Gaussian("x", 1.0, 0.5, 4))
+    broken = [check.what for check in checks if check.outcome == "VIOLATION"]
+    assert any(each.startswith(what) for each in broken)
+
+
+def test_a_bias_without_noise_is_found_in_the_audited_model(private_experiment, monkeypatch):
+    monkeypatch.setattr(private, "gaussian", faults.bare_vectors)
+    world = prepare(private_experiment)
+    model = world.setting.build(private_experiment.client_model(0), purpose="audited")
+    check = structure.check_model("mlp", model, world.setting.shape, NOISE)
+    assert check.outcome == "VIOLATION"
+    assert "bias" in check.found
+
+
+RELEASED = [
+    ("feddf", mechanisms, "laplace", faults.bare, "noise on the example count"),
+    ("fedpair", mechanisms, "laplace", faults.bare, "noise on the class counts"),
+    ("feddf", context, "NoiseSource", faults.Twister, "source of the noise on the example count"),
+    ("analytic", context, "protected", faults.bare_labels, "clip, sensitivity and noise"),
+    ("analytic", context, "protected", faults.too_sensitive, "clip, sensitivity and noise"),
+    ("analytic", context, "protected", faults.unbalanced, "clip, sensitivity and noise"),
+    ("analytic", context, "NoiseSource", faults.Counting, "source of the noise on the sums"),
+    ("analytic", mechanisms, "clip", lambda rows, _: rows, "clip, sensitivity and noise"),
+]
+
+
+@pytest.fixture
+def released(rows, squares):
+    def world(method, **changes):
+        one = {"name": "mlp", "hidden": [16]}
+        told = {
+            "privacy.clip": 4.0,
+            "privacy.epsilon": 4.0,
+            "method.name": method,
+            "clients.models": [one],
+        }
+        return prepare(tiny.experiment(rows, {**told, "rounds": 1, **changes}))
+
+    return world
+
+
+@pytest.mark.parametrize(("method", "where", "name", "fault", "what"), RELEASED)
+def test_a_value_that_is_paid_for_and_sent_bare_is_found(
+    method, where, name, fault, what, released, monkeypatch
+):
+    world = released(method)
+    monkeypatch.setattr(where, name, fault)
+    broken = [each.what for each in check_releases(world) if each.outcome == "VIOLATION"]
+    assert any(each.startswith(what) for each in broken)
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("feddf", {}),
+        ("fedpair", {}),
+        ("analytic", {}),
+        ("analytic", {"method.balance": 3.0}),
+        ("analytic", {"method.components": 5, "method.precision": "float32"}),
+        ("analytic", {"privacy.secure_aggregation": True, "clients.quorum": 1.0}),
+        ("fedpair_moments", {}),
+    ],
+)
+def test_what_is_released_with_its_noise_is_not_accused(method, changes, released):
+    checks = check_releases(released(method, **changes))
+    assert len(checks) >= 2
+    assert [each for each in checks if each.outcome != "CONSISTENT"] == []
+
+
+VOTES = {"clients.count": 12, "privacy.unit": "client-votes", "privacy.epsilon": 1e6}
+LOGITS = {"clients.count": 18, "privacy.unit": "client-logits", "privacy.epsilon": 1e6}
+
+
+@pytest.mark.parametrize("changes", [VOTES, LOGITS])
+def test_what_the_server_combines_is_replayed(changes, released, monkeypatch):
+    world = released("dsfl", **changes, **{"privacy.noise_multiplier": 0.6})
+    assert {each.outcome for each in check_releases(world)} == {"CONSISTENT"}
+    votes = changes is VOTES
+    fault = (lambda votes, **_: votes.argmax(dim=1)) if votes else faults.bare
+    monkeypatch.setattr(mechanisms, "noisy_votes" if votes else "gaussian", fault)
+    assert {each.outcome for each in check_releases(world)} == {"VIOLATION"}
+
+
+def test_an_attack_that_sees_too_little_is_not_called_consistent(
+    private_experiment, verdicts_alone, monkeypatch
+):
+    """Clipped after the sum, canaries leave less than the noise lets through."""
+    monkeypatch.setattr(private, "clipped_sum", faults.clipped_after_the_sum)
+    [verdict] = audit_teacher(private_experiment, look_away).verdicts
+    assert verdict.outcome == "UNEXPLAINED"
+    assert "DP-SGD of client 0" in verdict.shortfall
+
+
 def test_correct_code_is_not_accused(private_experiment):
     found = audit_teacher(private_experiment, look_away, canaries=1000)
-    assert [check.outcome for check in found.checks] == ["CONSISTENT"] * 5
+    assert {check.outcome for check in found.checks} == {"CONSISTENT"}
     [verdict] = found.verdicts
     assert verdict.outcome == "CONSISTENT"
     assert 0 < verdict.epsilon < verdict.claim.epsilon <= 4 < verdict.ceiling
