@@ -20,10 +20,6 @@ Every message is one line that names the thing, its value, what was expected and
 """
 
 
-class FedkdWarning(UserWarning):
-    """What a user should know and no run ends by; `fedkd` prints it as one line, in yellow."""
-
-
 class FedkdError(Exception):
     """The base of every error that fedkd raises on purpose."""
 

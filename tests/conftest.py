@@ -81,6 +81,24 @@ def own_log() -> Iterator[None]:
     own.handlers = handlers
 
 
+class _Collecting(logging.Handler):
+    def __init__(self):
+        super().__init__(logging.WARNING)
+        self.said = []
+
+    def emit(self, record):
+        self.said.append(record.getMessage())
+
+
+@pytest.fixture
+def warned() -> Iterator[list[str]]:
+    """What the library warns of; `caplog` hears nothing once a command has run in the process."""
+    collecting, own = _Collecting(), logging.getLogger("fedkd")
+    own.addHandler(collecting)
+    yield collecting.said
+    own.removeHandler(collecting)
+
+
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Run the command in this process: exit status, output, complaint."""

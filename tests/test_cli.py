@@ -40,7 +40,6 @@ def test_simulate_writes_a_run_folder_and_says_what_came_out(run, rows, here):
     }
 
 
-@pytest.mark.filterwarnings("default::fedkd.errors.FedkdWarning")
 def test_an_unscaled_table_is_warned_of_and_its_remedy_makes_a_student(run, here):
     draw = np.random.default_rng(2)
     y = np.arange(400) % 2

@@ -8,10 +8,9 @@ import logging
 import os
 import sys
 import threading
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TextIO
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.markup import escape
@@ -36,7 +35,7 @@ from fedkd.cli.common import (
     watch,
 )
 from fedkd.cli.deploy import deploy
-from fedkd.errors import FedkdError, FedkdWarning, StorageError, UsageError
+from fedkd.errors import FedkdError, StorageError, UsageError
 
 app = typer.Typer(
     name="fedkd",
@@ -74,7 +73,6 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    warnings.showwarning = _say_warning
     own = logging.getLogger("fedkd")
     # Opacus and absl give the root logger handlers of their own, which would print every traceback.
     own.propagate = debug
@@ -296,22 +294,6 @@ def _say_error(text: str, status: int) -> int:
         err.print_exception()
     err.print("error:", text, style="red", markup=False, highlight=False, soft_wrap=True)
     return status
-
-
-def _say_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,  # noqa: ARG001 - Python's
-    line: str | None = None,
-) -> None:
-    """What takes the place of `warnings.showwarning`: what is for the user is one line."""
-    if issubclass(category, FedkdWarning):
-        text = str(message)
-    else:
-        text = warnings.formatwarning(message, category, filename, lineno, line).strip()
-    err.print("warning:", text, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def _compare_runs(folders: Sequence[Path], file: Path) -> None:

@@ -1,6 +1,6 @@
 """What is likely to be wrong with data that can be read: a word to its owner, no refusal."""
 
-import warnings
+import logging
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -8,7 +8,8 @@ from torch import Tensor
 
 from fedkd.data import scaling
 from fedkd.data.types import Dataset, Limits
-from fedkd.errors import FedkdWarning
+
+log = logging.getLogger(__name__)
 
 _LARGE = 10.0
 """The root mean square above which a column is hardly meant for a model as it is."""
@@ -24,9 +25,10 @@ def look_over(dataset: Dataset) -> None:
         absent = torch.bincount(samples.y, minlength=dataset.classes) == 0
         if absent.any():
             some = [dataset.class_names[int(label)] for label in absent.nonzero().flatten()]
-            _warn(
-                f"{dataset.name}: no sample for {part} of {_some(some)}: {then}; give more of "
-                "them, drop them, or name a test file by data.test"
+            log.warning(
+                "%s: no sample for %s of %s: %s; give more of them, drop them, or name a test file "
+                "by data.test",
+                *(dataset.name, part, _some(some), then),
             )
     unscaled(dataset.name, dataset.train.x, dataset.features, dataset.scale)
 
@@ -44,15 +46,12 @@ def unscaled(name: str, x: Tensor, features: Sequence[str], scale: Mapping[str, 
         worst = max(large, key=lambda column: large[column])
         others = [column for column in large if column != worst]
         too = f" (large too: {_some(others)})" if others else ""
-        _warn(
-            f"{name}: column {worst!r} has values of about {large[worst]:.0e}{too}, and models "
-            f"learn well from values of about 1: let the experiment give limits, data.limits."
-            f"{_key(worst)} = [low, high], or in a federation say data.scale = 'public'"
+        log.warning(
+            "%s: column %r has values of about %.0e%s, and models learn well from values of about "
+            "1: let the experiment give limits, data.limits.%s = [low, high], or in a federation "
+            "say data.scale = 'public'",
+            *(name, worst, large[worst], too, _key(worst)),
         )
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, FedkdWarning, stacklevel=3)
 
 
 def _some(names: Sequence[str]) -> str:

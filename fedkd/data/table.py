@@ -1,7 +1,7 @@
 """A user's own data as one CSV file: a header, a column of labels, and columns of numbers."""
 
+import logging
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +14,9 @@ from fedkd.data.columns import indicator
 from fedkd.data.csv_file import Decimal, Table
 from fedkd.data.holdout import held_out
 from fedkd.data.types import Dataset, Samples
-from fedkd.errors import DataError, FedkdWarning
+from fedkd.errors import DataError
+
+log = logging.getLogger(__name__)
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _FEW_ROWS = 20
@@ -155,11 +157,10 @@ def _check_classes(table: Table, label: str, cells: list[str], names: Sequence[s
         )
     values = {name: csv_file.number(name) for name in names}
     if fractions := [n for n, v in values.items() if v is not None and not v.is_integer()]:
-        warnings.warn(
-            f"{where} holds numbers with fractions, such as {fractions[0]}: each of its "
-            f"{len(names)} values is a class of its own; if it is a measurement, put it into bands",
-            FedkdWarning,
-            stacklevel=2,
+        log.warning(
+            "%s holds numbers with fractions, such as %s: each of its %d values is a class of its "
+            "own; if it is a measurement, put it into bands",
+            *(where, fractions[0], len(names)),
         )
 
 

@@ -10,7 +10,6 @@ from fedkd.data import FederatedData, Samples
 from fedkd.errors import ConfigError, DataError
 
 # Rows that hold their own number are on no scale.
-pytestmark = pytest.mark.filterwarnings("ignore::fedkd.errors.FedkdWarning")
 
 
 @pytest.fixture
