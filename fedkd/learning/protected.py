@@ -14,7 +14,7 @@ from fedkd.privacy.budget import Budget
 from fedkd.privacy.calibration import noise_for
 from fedkd.privacy.events import Gaussian, Protected
 from fedkd.privacy.signal import hopeless, of_steps
-from fedkd.privacy.size import check_delta, warn_of_sizes
+from fedkd.privacy.size import check_delta, in_a_step, warn_of_sizes
 
 
 def budget(privacy: RecordPrivacy) -> Budget:
@@ -113,7 +113,10 @@ def _check_signal(distillation: Distillation, model: nn.Module) -> None:
     numbers = sum(each.numel() for each in model.parameters() if each.requires_grad)
     steps = event(distillation, protecting.noise_multiplier).steps
     signal = of_steps(
-        protecting.noise_multiplier, records=protecting.batch_size, steps=steps, numbers=numbers
+        protecting.noise_multiplier,
+        records=in_a_step(told, protecting.batch_size),
+        steps=steps,
+        numbers=numbers,
     )
     if signal.hopeless:
         loudest = protecting.noise_multiplier * signal.ratio / signal.least

@@ -8,7 +8,7 @@ from fedkd.learning.observe import last_linear
 from fedkd.methods.base import Method
 from fedkd.methods.setting import Setting
 from fedkd.privacy.signal import Signal, of_steps
-from fedkd.privacy.size import most_records
+from fedkd.privacy.size import in_a_step, most_records
 
 _LEAST_UNANIMITY = 3.0
 """Below this ratio of a unanimous answer to the noise on it, a student learns noise."""
@@ -44,7 +44,9 @@ def _of_training(setting: Setting, records: float | None) -> Signal:
     event = setting.training
     return of_steps(
         event.noise_multiplier,
-        records=setting.noise.batch_size if records is None else event.sample_rate * records,
+        records=in_a_step(experiment.privacy, setting.noise.batch_size)
+        if records is None
+        else event.sample_rate * records,
         steps=event.steps * experiment.rounds * setting.cohort_size,
         numbers=min(map(_trainable, built)),
     )

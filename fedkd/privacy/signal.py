@@ -61,7 +61,8 @@ def hopeless(told: Signal, epsilon: float, allowed: Budget) -> ConfigError:
         f"privacy.epsilon = {allowed.epsilon:g} is hopeless here: {told.what} is {told.ratio:.2g}, "
         f"expected at least {told.least:g}, which takes epsilon {enough:.2g} or more; raise it, "
         + (
-            "or have more records in a step, fewer steps, a smaller model, or more clients"
+            "or have more records in a step (privacy.batch_size says how many), a smaller model or "
+            "more clients"
             if allowed.unit == "record"
             else "or take more clients, fewer proxy samples or rounds, or unit = 'record'"
         )

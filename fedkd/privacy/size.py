@@ -22,6 +22,17 @@ def most_records(privacy: DPSGD) -> int:
     return privacy.most_records or MOST_RECORDS
 
 
+def in_a_step(privacy: DPSGD, batch_size: int) -> float:
+    """How many records a step has at most, by what the configuration says of them.
+
+    Args:
+        privacy: of the experiment.
+        batch_size: what a step's noisy sum is divided by.
+    """
+    said = privacy.most_records or 0
+    return max(float(batch_size), privacy.sample_rate * said)
+
+
 def check_delta(privacy: DPSGD) -> None:
     """Refuse a delta that lets a mechanism publish one record outright.
 
