@@ -2,7 +2,7 @@
 
     python simulations/audit_power.py [--seeds 40] [--faulty 10]
 
-Packaged sample, FedMD with one small architecture, two rounds, record-level DP at epsilon 4, delta
+Packaged sample, FedDF with one small architecture, two rounds, record-level DP at epsilon 4, delta
 1e-5, 2,000 canaries, 95% confidence. A correct training may be accused on 5% of seeds at most; one
 with half the noise should be found by the Gaussian-DP estimator nearly always, and is rarely found
 by the one-run bound, which assumes nothing.
@@ -20,10 +20,10 @@ from rich.console import Console
 from torch import Tensor
 
 from fedkd import config
-from fedkd.audit.verdicts import Verdict
 from fedkd.config import Experiment
 from fedkd.learning import private
 from fedkd.privacy import mechanisms
+from fedkd.runs.audited import Audited
 from fedkd.runs.audits import audit_teacher
 
 console = Console()
@@ -43,7 +43,7 @@ def experiment(seed: int) -> Experiment:
                 "training": {"epochs": 2},
             },
             "student": {"model": "mlp"},
-            "method": {"name": "fedmd"},
+            "method": {"name": "feddf"},
             "privacy": {"epsilon": 4.0, "sample_rate": 0.25},
         }
     )
@@ -60,19 +60,19 @@ def noise_times(factor: float) -> Iterator[None]:
         yield
 
 
-def verdicts(seeds: int, factor: float) -> list[Verdict]:
-    """The verdict of each seed."""
+def audited(seeds: int, factor: float) -> list[Audited]:
+    """What is found with each seed."""
     found = []
     with noise_times(factor):
         for seed in range(seeds):
             with console.status(f"noise times {factor:g}: seed {seed} of {seeds}"):
-                [verdict] = audit_teacher(experiment(seed), lambda *_: None).verdicts
-            found.append(verdict)
+                found.append(audit_teacher(experiment(seed), lambda *_: None))
     return found
 
 
-def report(name: str, found: list[Verdict], seconds: float) -> None:
-    """One line for each estimator: on how many seeds it refutes the claim."""
+def report(name: str, every: list[Audited], seconds: float) -> None:
+    """One line for each estimator and for the looks: on how many seeds they refute the claim."""
+    found = [verdict for each in every for verdict in each.verdicts]
     outcomes = Counter(verdict.outcome for verdict in found)
     console.print(f"[bold]{name}[/bold], {len(found)} seeds, {seconds:.0f} s: {dict(outcomes)}")
     claimed = max(verdict.claim.epsilon for verdict in found)
@@ -84,6 +84,11 @@ def report(name: str, found: list[Verdict], seconds: float) -> None:
             f"{bound.ceiling:.2f}; above the claim of {claimed:.2f} on {over}",
             highlight=False,
         )
+
+    looks = Counter(
+        check.what for each in every for check in each.checks if check.outcome == "VIOLATION"
+    )
+    console.print(f"  looks, {len(every[0].checks)} on each seed, that accuse: {dict(looks)}")
 
 
 def main() -> None:
@@ -98,7 +103,7 @@ def main() -> None:
         ("a quarter of it", asked.faulty, 0.25),
     ):
         started = time.perf_counter()
-        report(name, verdicts(seeds, factor), time.perf_counter() - started)
+        report(name, audited(seeds, factor), time.perf_counter() - started)
 
 
 if __name__ == "__main__":

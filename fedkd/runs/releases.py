@@ -193,7 +193,9 @@ def _combined(world: World) -> list[Check]:
     kept = kept / kept.norm(dim=2, keepdim=True).clamp(min=1)
 
     def noise() -> Tensor:
-        return (clients * server.protect(answers)[0].double() - kept.sum(dim=0)) / scale
+        released = clients * server.protect(answers)[0].double()
+        drawn: Tensor = (released - kept.sum(dim=0)) / scale
+        return drawn
 
     return [
         check_gaussian("clip and noise of the mean of probabilities", {"all rows": noise()}),

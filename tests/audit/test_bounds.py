@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from fedkd.audit import bounds
+from fedkd.audit import bounds, fdp
 from fedkd.audit.bounds import one_run, one_run_ceiling, one_run_p_value
 
 
@@ -67,6 +67,43 @@ def test_one_run_agrees_with_jax_privacy(auditing, data):
     assert one_run(m, r, v, delta=delta) == pytest.approx(
         auditing._epsilon_one_run(0, m, r, v, 0.05, delta), abs=1e-5
     )
+
+
+@pytest.mark.parametrize(
+    ("m", "r", "v", "delta", "expected"),
+    [
+        (100, 100, 100, 1e-5, 8.21618596),
+        (1000, 1000, 1000, 1e-5, 12.33456948),
+        (1000, 1000, 750, 1e-5, 1.81889558),
+        (1000, 200, 190, 1e-5, 3.91610457),
+        (1000, 1000, 500, 1e-5, 0.0),
+        (500, 60, 55, 1e-3, 1.7338584),
+    ],
+)
+def test_one_run_of_f_dp_has_the_reference_values(m, r, v, delta, expected):
+    """jax-privacy 2.0's, its roots to 1e-11."""
+    assert bounds.epsilon_of(fdp.one_run(m, r, v), delta) == pytest.approx(expected, abs=1e-6)
+
+
+@given(st.data())
+@settings(max_examples=12, deadline=None)
+def test_one_run_of_f_dp_agrees_with_jax_privacy(auditing, data):
+    m = data.draw(st.integers(1, 60))
+    r = data.draw(st.integers(0, m))
+    v = data.draw(st.integers(0, r))
+    delta = data.draw(st.sampled_from([1e-6, 1e-3]))
+    assert bounds.epsilon_of(fdp.one_run(m, r, v), delta) == pytest.approx(
+        auditing._epsilon_one_run_fdp(0, m, r, v, 0.05, delta), abs=2e-6
+    )
+
+
+@pytest.mark.parametrize("mu", [0.5, 1.0, 3.0])
+def test_the_bound_of_f_dp_is_below_the_truth_and_above_that_of_one_point(mu):
+    members, others = spread(mu, 1000), spread(0, 1000)
+    found = fdp.one_run_of_scores(members, others)
+    assert 0 < found < mu <= fdp.one_run_ceiling(2000)
+    of_a_point = bounds.one_run_of_scores(members, others, delta=1e-5)
+    assert of_a_point < bounds.epsilon_of(found, 1e-5)
 
 
 @given(st.integers(0, 200), st.integers(1, 200), st.floats(1e-4, 0.4))
@@ -136,10 +173,11 @@ def test_bounds_are_below_the_truth_and_near_it(mu):
 def test_scores_that_say_nothing_refute_nothing():
     """At 95% each of 400 data sets of pure chance may be refuted with probability 5%."""
     draw = np.random.default_rng(0)
-    wrong = dict.fromkeys(("one run", "rates", "gaussian"), 0)
+    wrong = dict.fromkeys(("one run", "f-DP", "rates", "gaussian"), 0)
     for _ in range(400):
         members, others = draw.normal(size=60), draw.normal(size=60)
         wrong["one run"] += bounds.one_run_of_scores(members, others, delta=1e-5) > 0
+        wrong["f-DP"] += fdp.one_run_of_scores(members, others) > 0
         wrong["rates"] += bounds.from_rates(members, others, delta=1e-5) > 0
         wrong["gaussian"] += bounds.gaussian_dp(members, others) > 0
     assert max(wrong.values()) <= 32  # 20 expected at most; 32 is a chance of 1 in 200
@@ -178,6 +216,8 @@ def test_an_interval_holds_its_share():
         (lambda: one_run(10, 5, 6, delta=0), "correct=6"),
         (lambda: one_run(10, 5, 5, delta=2), "delta=2"),
         (lambda: one_run(10, 5, 5, delta=0, confidence=1), "confidence=1"),
+        (lambda: fdp.one_run(10, 11, 1), "guesses=11"),
+        (lambda: fdp.one_run(10, 5, 5, confidence=1), "confidence=1"),
         (lambda: bounds.rates([1.0], [math.nan]), "NaN"),
         (lambda: bounds.rates([], [1.0]), "(0,)"),
         (lambda: bounds.epsilon_of(math.inf, 0.1), "mu=inf"),

@@ -106,14 +106,15 @@ RELEASED = [
 @pytest.fixture
 def released(rows, squares):
     def world(method, **changes):
-        one = {"name": "mlp", "hidden": [16]}
         told = {
+            "rounds": 1,
             "privacy.clip": 4.0,
             "privacy.epsilon": 4.0,
             "method.name": method,
-            "clients.models": [one],
+            "clients.models": [{"name": "mlp", "hidden": [16]}],
         }
-        return prepare(tiny.experiment(rows, {**told, "rounds": 1, **changes}))
+        data = squares if method.startswith("fedpair") else rows
+        return prepare(tiny.experiment(data, {**told, **changes}))
 
     return world
 

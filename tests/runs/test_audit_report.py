@@ -8,6 +8,7 @@ import pytest
 import torch
 from test_report import Page
 
+from fedkd import __version__, config
 from fedkd.audit.inversion import Inversion
 from fedkd.audit.membership import one_attack
 from fedkd.audit.verdicts import Bound, Check, Claim, judge
@@ -16,6 +17,14 @@ from fedkd.runs import audit_report
 from fedkd.runs.audited import Audited
 from fedkd.runs.roc_chart import roc_chart
 
+EXPERIMENT = config.parse(
+    {
+        "name": "mine",
+        "data": {"name": "fashion-mnist-sample"},
+        "clients": {"count": 2},
+        "method": {"name": "fedmd"},
+    }
+)
 CLAIM = Claim.of([Gaussian("teacher training", 2.0, 0.5, 4)], 1e-5)
 
 
@@ -49,7 +58,7 @@ def found(claim=CLAIM, measured=1.0):
 
 @pytest.fixture
 def page(tmp_path):
-    return Page(audit_report.write(found(), tmp_path, title="mine", claim=CLAIM))
+    return Page(audit_report.write(found(), tmp_path, EXPERIMENT, claim=CLAIM))
 
 
 def test_the_page_holds_claim_measurement_and_ceiling(page):
@@ -75,15 +84,35 @@ def test_attacks_are_drawn_by_target_on_log_axes_with_what_the_claim_allows(page
 
 
 def test_a_claim_that_does_not_hold_is_at_the_top(tmp_path):
-    page = Page(audit_report.write(found(measured=4.4), tmp_path, title="mine", claim=CLAIM))
+    page = Page(audit_report.write(found(measured=4.4), tmp_path, EXPERIMENT, claim=CLAIM))
     assert "At least one claim does not hold." in page.text
     assert "VIOLATION" in page.text
 
 
+def test_the_page_says_what_it_is_about_and_what_epsilon_does_not_cover(page, tmp_path):
+    for word in (f"fedkd: {__version__}", "Method: fedmd", "Data set: fashion-mnist-sample"):
+        assert word in page.text
+    assert re.search(r"Date: 20\d\d-\d\d-\d\d \d\d:\d\d UTC", page.text)
+    assert "What epsilon does not cover" in page.text
+    assert "Test records are not protected" in page.text
+    told = json.loads((tmp_path / "audit.json").read_text())
+    assert (told["method"], told["fedkd"]) == ("fedmd", __version__)
+
+
+def test_what_was_not_seen_is_unexplained(tmp_path):
+    bounds = (Bound("one run", 0.1, 9.0),)
+    how = {"claim": CLAIM, "threat": "sees all", "canaries": 1000}
+    verdict = judge("DP-SGD", bounds, **how, shortfall="DP-SGD: an AUC of 0.500")
+    page = Page(audit_report.write(Audited(verdicts=(verdict,)), tmp_path, EXPERIMENT, claim=CLAIM))
+    assert "UNEXPLAINED" in page.text
+    assert "an AUC of 0.500" in page.text
+
+
 def test_without_dp_the_page_says_so(tmp_path):
-    page = Page(audit_report.write(found(None), tmp_path, title="mine", claim=None))
+    page = Page(audit_report.write(found(None), tmp_path, EXPERIMENT, claim=None))
     assert "NO DP" in page.text
     assert "no claim" in page.text
+    assert "What epsilon does not cover" not in page.text
     assert "more than the claim allows" not in page.text
 
 
