@@ -203,4 +203,40 @@ def test_what_other_methods_send_is_attacked_as_well(run, squares, here, method,
     # One epoch of generated images teaches little, which is said.
     assert all(line.startswith("warning: the student") for line in complaint.splitlines())
     assert said in out
-    assert (here / "runs" / "tiny-audit" / "audit.html").exists() == (command == "report")
+    folder = here / "runs" / "tiny-audit"
+    assert (folder / "audit.html").exists() == (command == "report")
+    if command == "report":  # without DP nothing is claimed, so nothing is CONSISTENT
+        told = json.loads((folder / "audit.json").read_text())
+        assert (told["verdicts"], told["checks"]) == ([], [])
+        assert "CONSISTENT" not in out
+
+
+def sums(here, rows, **changes):
+    model = {"name": "mlp", "hidden": [16]}
+    one = {"rounds": 1, "clients.count": 2, "clients.models": [model], "privacy.epsilon": 4.0}
+    path = here / "tiny.toml"
+    return tiny.write_config(path, rows, {**one, "method.name": "analytic", **changes})
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"privacy.secure_aggregation": True, "clients.quorum": 1.0}]
+)
+def test_sums_are_replayed_where_no_attack_reads_them(run, rows, here, changes):
+    config = sums(here, rows, **changes)
+    quick = ("--candidates", "40", "--references", "2")
+    status, _, complaint = run("audit", "report", config, *quick)
+    assert (status, complaint) == (0, "")
+    told = json.loads((here / "runs" / "tiny-audit" / "audit.json").read_text())
+    [verdict] = told["verdicts"]
+    assert verdict["what"].startswith("Gaussian noise, as of sums of features")
+    looks = [check["what"] for check in told["checks"]]
+    assert "clip, sensitivity and noise of the sums of features" in looks
+    assert any("the exchange: not attacked" in line for line in told["words"])
+
+
+def test_an_exchange_that_no_attack_reads_is_refused_before_it_runs(run, rows, here):
+    status, out, complaint = run("audit", "exchange", sums(here, rows))
+    assert (status, out) == (2, "")
+    assert len(complaint.splitlines()) == 1
+    assert "neither models, logits nor probabilities" in complaint
+    assert not (here / "runs").exists()

@@ -49,6 +49,18 @@ def audit_mechanism(
     )
 
 
+def audit_used(world: World, *, confidence: float = CONFIDENCE) -> Audited:
+    """Audit the mechanisms that an experiment uses, each alone and at its own noise.
+
+    Without DP there are none.
+    """
+    privacy = world.experiment.privacy
+    if privacy.unit == "none":
+        return Audited()
+    events = protection.plan(world.method, world.setting)
+    return _mechanisms(events, delta=privacy.delta, confidence=confidence)
+
+
 def _mechanisms(
     events: Iterable[Protected], *, draws: int = 20_000, delta: float, confidence: float
 ) -> Audited:
@@ -170,13 +182,7 @@ def audit_all(
     world = told.world
     experiment = world.experiment
     unit = experiment.privacy.unit
-    found = Audited()
-    if unit != "none":
-        found += _mechanisms(
-            protection.plan(world.method, world.setting),
-            delta=experiment.privacy.delta,
-            confidence=confidence,
-        )
+    found = audit_used(world, confidence=confidence)
     if unit == "record":
         found += audit_teacher(experiment, notify, confidence=confidence)
     elif unit != "none":

@@ -13,7 +13,7 @@ from fedkd.audit.verdicts import Check
 from fedkd.data.types import Samples
 from fedkd.exchange.messages import Provenance
 from fedkd.federation.world import World
-from fedkd.knowledge.moments import Moments, triangle, unpacked
+from fedkd.knowledge.moments import Moments, unpacked
 from fedkd.learning.summed import Basis, features_of
 from fedkd.methods.base import ClientContext, ServerContext
 from fedkd.methods.setting import Clock, Count, Setting
@@ -41,6 +41,7 @@ def check_releases(world: World) -> list[Check]:
     checks = []
     for what in world.method.card.counts:
         checks += _count(world.setting, what)
+    # A method that has teachers and sends sums cannot run under DP.
     if world.method.card.sums:
         checks += _sums(world)
     return checks
@@ -123,13 +124,8 @@ def _noise_on_sums(world: World) -> dict[str, Tensor]:
     x = few.x * factors.to(few.x.dtype).view(-1, *[1] * (few.x.dim() - 1))
     samples = Samples(x, few.y)
     client = _client(setting, samples)
-    if world.method.card.has_teachers:
-        student = setting.build(world.experiment.student.model, purpose="student")
-        sent, _ = client.moments(student, basis=None, intercept=1.0, balance=1.0)
-        packed, labels = triangle(sent.features), sent.labels
-    else:
-        upload = world.method.client(client, _broadcast(world))
-        packed, labels = (upload.values[name].data.double() for name in ("features", "labels"))
+    upload = world.method.client(client, dict(world.method.begin(_server(world)).common))
+    packed, labels = (upload.values[name].data.double() for name in ("features", "labels"))
     model, basis, intercept, balance = client.summed
     exact = _exact(model, samples, basis, world.experiment.privacy.clip, intercept)
     exact_labels = exact.T @ F.one_hot(samples.y, setting.classes).double()
@@ -156,10 +152,6 @@ def _exact(
         phi = (phi - basis.mean) @ basis.axes
     phi = phi * (clip / phi.norm(dim=1, keepdim=True)).clamp(max=1)
     return F.pad(phi, (0, 1), value=intercept)
-
-
-def _broadcast(world: World) -> dict[str, Tensor]:
-    return dict(world.method.begin(_server(world)).common)
 
 
 def _server(world: World) -> ServerContext:

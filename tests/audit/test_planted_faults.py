@@ -15,7 +15,7 @@ from fedkd.methods import context
 from fedkd.privacy import mechanisms
 from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.events import Gaussian
-from fedkd.runs.audits import audit_teacher
+from fedkd.runs.audits import audit_teacher, audit_used
 from fedkd.runs.releases import check_releases
 from fedkd.runs.simulate import simulate
 
@@ -25,7 +25,7 @@ BUILT_WRONG = {
     "sigma / 4": "noise after the clip, once a step",
     "sigma / 2": "noise after the clip, once a step",
     "clip skipped": "clipping of a record alone",
-    "ghost clipping, deaf criterion": "clipping of a record alone",
+    "ghost clipping, deaf criterion": "clipping of a record beside one that pulls the same way",
     "the same noise every round": "noise drawn anew, from no seed",
     "steps that are not accounted": "all steps are accounted",
     "shuffling in place of Poisson": "Poisson sampling",
@@ -138,13 +138,24 @@ def test_a_value_that_is_paid_for_and_sent_bare_is_found(
         ("analytic", {"method.balance": 3.0}),
         ("analytic", {"method.components": 5, "method.precision": "float32"}),
         ("analytic", {"privacy.secure_aggregation": True, "clients.quorum": 1.0}),
-        ("fedpair_moments", {}),
     ],
 )
 def test_what_is_released_with_its_noise_is_not_accused(method, changes, released):
     checks = check_releases(released(method, **changes))
     assert len(checks) >= 2
     assert [each for each in checks if each.outcome != "CONSISTENT"] == []
+
+
+def test_only_what_a_run_uses_is_audited_at_its_own_noise(released, rows):
+    world = released("feddf")
+    gaussian, laplace = audit_used(world).verdicts
+    noise = world.setting.experiment.privacy.noise_multiplier
+    assert [event.noise_multiplier for event in gaussian.claim.events] == [noise]
+    assert laplace.what == "Laplace noise, as of example count"
+    assert laplace.claim.epsilon == pytest.approx(1 / 10, abs=1e-3)
+    [sums] = audit_used(released("analytic")).verdicts
+    assert sums.what == "Gaussian noise, as of sums of features"
+    assert audit_used(prepare(tiny.experiment(rows))).outcomes == ()
 
 
 VOTES = {"clients.count": 12, "privacy.unit": "client-votes", "privacy.epsilon": 1e6}
