@@ -53,6 +53,7 @@ def _parsed(text: str) -> tuple[list[str], Any]:
     if match is None:
         raise ConfigError(f"override {text!r}: expected key.path=value, such as seed=1")
     keys, value = match[1].split("."), match[2].strip()
+    value = re.sub(r"^([+-]?)\.(?=[0-9])", r"\g<1>0.", value)  # TOML has no .5
     try:
         return keys, tomllib.loads(f"value = {value}")["value"]
     except ValueError:

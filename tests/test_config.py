@@ -324,6 +324,7 @@ def file(tmp_path: Path) -> Path:
         ('name="quoted"', lambda e: e.name == "quoted"),
         ("method.name=dsfl", lambda e: e.method.name == "dsfl"),
         ("method.mu=0.5", lambda e: e.method.parameters == {"mu": 0.5}),
+        ("method.mu=-.5", lambda e: e.method.parameters == {"mu": -0.5}),
         ("method.flag=true", lambda e: e.method.parameters == {"flag": True}),
         ("data.public.size=9", lambda e: e.data.public == PublicData(size=9)),
         ('clients.models=["mlp", "lenet5"]', lambda e: str(e.client_model(1)) == "lenet5"),
