@@ -7,11 +7,10 @@ of a method, a way or a form of knowledge stay a plain table here; who owns them
 """
 
 import json
-import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import tomli_w
 from pydantic import (
@@ -24,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from fedkd import overrides as overriding
 from fedkd.errors import ConfigError
 from fedkd.explain import explain
 
@@ -127,6 +127,15 @@ class Dirichlet(Frozen):
 Partition = Annotated[Iid | Shards | Natural | Dirichlet, Field(discriminator="scheme")]
 
 
+def _absent(value: object) -> bool:
+    """Whether a key that came later says nothing, so that an experiment keeps its SHA-256."""
+    return not value
+
+
+def _is_point(value: object) -> bool:
+    return value == "."
+
+
 class Source(Frozen):
     """Where data comes from, and what is held out for testing."""
 
@@ -136,17 +145,36 @@ class Source(Frozen):
     """CSV: the column of labels."""
     client: str | None = None
     """CSV: the column that says whose row it is; left out of the features."""
+    ignore: tuple[str, ...] = Field(default=(), exclude_if=_absent)
+    """CSV: columns that are left out, such as dates and identifiers."""
+    decimal: Literal[".", ","] = Field(default=".", exclude_if=_is_point)
+    """CSV: what stands in front of a number's decimals."""
     missing: Literal["refuse", "indicate"] = "refuse"
     """CSV: of cells without a value; `indicate`: 0, and a column `X?` more for each column `X`."""
+    limits: dict[str, tuple[float, float]] = Field(default={}, exclude_if=_absent)
+    """Rows of features: what becomes -1 and 1 of a column, by its name; others stay as they are."""
     test_share: float = Field(default=0.2, gt=0, lt=1)
-    """CSV and hospitals: the share of rows held out for testing."""
+    """CSV and hospitals: the share of rows held out for testing, each by a hash of itself."""
+    test: str | None = Field(default=None, min_length=1)
+    """CSV: a file of its own whose rows are for testing; then none is held out."""
 
 
 class Data(Source):
     """Where data comes from and how it is split among the clients."""
 
+    scale: Literal["public"] | None = None
+    """Rows of features: `public` scales columns without limits by the proxy set."""
     public: PublicData | None = None
     partition: Partition = Dirichlet(scheme="dirichlet")
+
+    @model_validator(mode="after")
+    def _scaled_by_something(self) -> Self:
+        if self.scale and self.public is None:
+            raise ValueError(
+                "data.scale is 'public', and there is no [data.public]: add one, or give limits by "
+                "data.limits"
+            )
+        return self
 
 
 class Privileged(Frozen):
@@ -207,6 +235,9 @@ class DPSGD(Frozen):
 
     delta: float = Field(default=1e-5, gt=0, lt=1)
     """Well below one over the number of units that are hidden."""
+    most_records: int | None = Field(default=None, ge=1)
+    """`record`: a public number that no data set's records reach; 10,000 unless given. Delta is
+    held against it, so that no refusal tells how many records there are."""
     noise_multiplier: float | None = Field(default=None, gt=0)
     """Noise over sensitivity; without it, the least with which the whole plan fits the budget."""
     clip: float = Field(default=1.0, ge=1e-6, le=1e6)
@@ -429,8 +460,7 @@ def read(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise ConfigError(f"experiment {str(path)!r} is not valid TOML: {error}") from error
-    for override in overrides:
-        _override(table, override)
+    overriding.apply(table, overrides, _stays)
     return table
 
 
@@ -483,35 +513,19 @@ def _over_defaults(model: type[BaseModel], table: Any) -> Any:
     }
 
 
-def _override(table: dict[str, Any], text: str) -> None:
-    match = re.fullmatch(r"\s*([A-Za-z0-9_.-]+)\s*=(.*)", text, flags=re.DOTALL)
-    if match is None:
-        raise ConfigError(f"override {text!r}: expected key.path=value, such as seed=1")
-    keys, value = match[1].split("."), match[2].strip()
-    try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except ValueError:
-        parsed = value  # a bare word is a string: --set method.name=dsfl
-    place: Any = table
-    for key in keys[:-1]:
-        place = _inside(place, key, text)
-    place[_index(place, keys[-1], text)] = parsed
+def _stays(keys: Sequence[str], value: Any) -> Collection[str] | None:
+    """Which keys of a table stay when `keys` chooses anew; None where it is no choice.
 
-
-def _inside(place: Any, key: str, text: str) -> Any:
-    """The section `key`; in a list of sections, such as `[[knowledge]]`, the one of that number."""
-    index = _index(place, key, text)
-    inner = place[index] if isinstance(place, list) else place.setdefault(index, {})
-    if not isinstance(inner, dict | list):
-        raise ConfigError(f"override {text!r}: {key!r} is a value, not a section")
-    return inner
-
-
-def _index(place: Any, key: str, text: str) -> Any:
-    if not isinstance(place, list):
-        return key
-    if key not in map(str, range(len(place))):
-        raise ConfigError(
-            f"override {text!r}: {key!r} is none of {len(place)} entries, counted from 0"
-        )
-    return int(key)
+    A partition's keys are known here. Those of a method, a model, a way or a form are not: another
+    one starts from its own defaults. `data.name` is no such choice, nor the experiment's name.
+    """
+    *table, key = keys
+    if table == ["data", "partition"] and key == "scheme":
+        kinds = (Iid, Shards, Natural, Dirichlet)
+        return {
+            field
+            for kind in kinds
+            if value in get_args(kind.model_fields[key].annotation)
+            for field in kind.model_fields
+        }
+    return () if key == "name" and table and table != ["data"] else None

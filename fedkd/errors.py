@@ -4,7 +4,8 @@
     ├── UsageError              exit 2: the caller's mistake
     │   ├── ConfigError         a key, a value or a combination in the experiment
     │   ├── DataError           a data set that is missing, corrupt or does not fit
-    │   └── RunFolderError      a run folder that exists, is missing or does not match
+    │   └── RunFolderError      a run folder that exists, is missing, damaged or does not match
+    ├── StorageError            exit 2: a file of fedkd's own that the machine does not store
     ├── FederationError         the federation cannot go on
     │   ├── QuorumError         too few clients answered a round
     │   ├── MessageError        a message that is not what was agreed
@@ -40,7 +41,16 @@ class DataError(UsageError):
 
 
 class RunFolderError(UsageError):
-    """A run folder that exists already, is missing, or belongs to another experiment."""
+    """A run folder that exists already, is missing or damaged, or is another experiment's."""
+
+
+class StorageError(FedkdError):
+    """A file that fedkd keeps cannot be read or written, or is not what was written.
+
+    A full or read-only disk, say. It is never a client's failure: in a simulation it ends the run.
+    """
+
+    exit_status = 2
 
 
 class FederationError(FedkdError):

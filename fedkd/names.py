@@ -28,5 +28,6 @@ def imported(path: str, *, what: str) -> Any:
     except Exception as error:
         raise ConfigError(
             f"{what} {path!r} cannot be imported: {type(error).__name__}: {error}; "
-            "expected 'package.module:name'"
+            "expected 'package.module:name', of what is installed, on PYTHONPATH, or, on one's own "
+            "machine, beside the experiment's file"
         ) from error

@@ -1,5 +1,6 @@
 """Data that many tests share."""
 
+import logging
 import os
 import sys
 import warnings
@@ -69,6 +70,33 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An .npz file of 240 grey images of 8x8 in three classes."""
     return tiny.write_images(tmp_path_factory.mktemp("data") / "squares.npz", side=8)
+
+
+@pytest.fixture(autouse=True)
+def own_log() -> Iterator[None]:
+    """What the library logs as a program finds it, whatever a command made of it before."""
+    own = logging.getLogger("fedkd")
+    handlers, own.propagate = own.handlers, True
+    yield
+    own.handlers = handlers
+
+
+class _Collecting(logging.Handler):
+    def __init__(self):
+        super().__init__(logging.WARNING)
+        self.said = []
+
+    def emit(self, record):
+        self.said.append(record.getMessage())
+
+
+@pytest.fixture
+def warned() -> Iterator[list[str]]:
+    """What the library warns of; `caplog` hears nothing once a command has run in the process."""
+    collecting, own = _Collecting(), logging.getLogger("fedkd")
+    own.addHandler(collecting)
+    yield collecting.said
+    own.removeHandler(collecting)
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ def test_simulate_writes_a_run_folder_and_says_what_came_out(run, rows, here):
     assert "NO DP" in out
     assert str(here / "runs" / "tiny" / "report.html") in out
     assert {path.name for path in (here / "runs" / "tiny").iterdir()} == {
+        ".lock",
         "checkpoints",
         "config.toml",
         "environment.json",
@@ -37,6 +38,34 @@ def test_simulate_writes_a_run_folder_and_says_what_came_out(run, rows, here):
         "student.safetensors",
         "summary.json",
     }
+
+
+def test_an_unscaled_table_is_warned_of_and_its_remedy_makes_a_student(run, here):
+    draw = np.random.default_rng(2)
+    y = np.arange(400) % 2
+    x = np.stack([1000 + 300 * (3 * y + draw.normal(size=400)), draw.normal(size=400)], axis=1)
+    lines = [f"{a:.4f};{b:.4f};{'ill' if c else 'well'}" for (a, b), c in zip(x, y, strict=True)]
+    (here / "table.csv").write_text("\n".join(["area;texture;label", *lines]) + "\n")
+    learns = {"method.name": "fedavg", "clients.models": [tiny.BASE["student"]["model"]]}
+    learns |= {"rounds": 5, "student.model": tiny.BASE["student"]["model"]}
+    config = tiny.write_config(here / "tiny.toml", here / "table.csv", learns)
+    status, _, complaint = run("simulate", config, "--out", "raw")
+    assert status == 0
+    assert re.fullmatch(
+        r"warning: table\.csv: column 'area' has values of about .e\+03, .*'public'\n", complaint
+    )
+    assert run("simulate", config, "--set", "data.scale=public", "--out", "scaled")[::2] == (0, "")
+    raw, scaled = (
+        json.loads((here / out / "summary.json").read_text())["student"]["accuracy"]
+        for out in ("raw", "scaled")
+    )
+    assert raw < 0.7 < 0.85 < scaled
+    told = json.loads((here / "scaled" / "partition.json").read_text())["scale"]
+    assert set(told) == {"area", "texture"}
+    assert run("simulate", "scaled/config.toml", "--out", "scaled", "--resume")[0] == 0
+    status, out, _ = run("export", "scaled", "--format", "torchscript")
+    assert status == 0
+    assert "agrees with the original" in out
 
 
 def test_set_changes_one_value(run, rows, here):
@@ -128,7 +157,7 @@ def test_a_quorum_that_is_missed_exits_with_one_and_one_line(failing, here):
     assert done.returncode == 1
     line = (
         "error: round 1: 0 of 4 clients answered and clients.quorum = 0.5 asks for 2: "
-        "ValueError (4)\n"
+        f"ValueError: {SECRET} (4)\n"  # in a simulation there is nobody to hide it from
     )
     assert done.stderr == line
     assert SECRET not in done.stdout
@@ -153,6 +182,47 @@ def in_a_process(*arguments, path):
         check=False,
         timeout=120,
     )
+
+
+@pytest.fixture
+def own_module(rows, here, monkeypatch):
+    """An experiment, and beside it a module of one's own, which is on no path."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    place = here / "configs"
+    place.mkdir()
+    (place / "besides.py").write_text(
+        "from fedkd.methods.fedmd import FedMD\n"
+        "from torch import nn\n"
+        "class Own(FedMD): ...\n"
+        "def net(shape, classes): return nn.Linear(shape[0], classes)\n"
+    )
+    changes = {"method.name": "besides:Own", "rounds": 1, "student.model": "besides:net"}
+    yield tiny.write_config(place / "tiny.toml", rows, changes)
+    sys.modules.pop("besides", None)
+
+
+@pytest.mark.parametrize("command", [("simulate",), ("audit", "plan"), ("audit", "teacher")])
+def test_a_module_beside_the_experiment_is_found(run, own_module, here, command):
+    protected = ("--set", "privacy.epsilon=8", "--set", "privacy.noise_multiplier=1.5")
+    more = protected if command[0] == "audit" else ()
+    more = (*more, "--canaries", "20") if command[-1] == "teacher" else more
+    status, _, complaint = run(*command, own_module, *more)
+    assert (status, complaint) == (0, "")
+
+
+def test_a_site_or_server_imports_nothing_from_where_an_experiment_stands(run, own_module, here):
+    status, _, complaint = run("deploy", "app", own_module, "--out", "app")
+    assert status == 2
+    assert "'besides:Own' cannot be imported" in complaint
+
+
+def test_a_runs_student_is_exported_where_the_module_is(run, own_module, here, monkeypatch):
+    assert run("simulate", own_module, "--out", "run")[0] == 0
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(own_module.parent)])
+    sys.modules.pop("besides")
+    assert run("export", "run", "--format", "torchscript")[0] == 2
+    monkeypatch.chdir(own_module.parent)
+    assert run("export", here / "run", "--format", "torchscript")[0] == 0
 
 
 def test_compare_prints_a_table_and_writes_one_report(run, rows, here):
@@ -227,22 +297,38 @@ def test_data_sets_are_listed_with_where_they_were_looked_for(run, here, monkeyp
 
 
 HELP = {
-    "simulate": ("--set", "--out", "--resume"),
+    "simulate": ("--set", "--out", "--resume", "The experiment, a TOML file."),
+    "distil": ("The experiment, a TOML file.",),
     "compare": ("--methods", "--seeds", "--set", "--out", "--resume"),
-    "report": ("--out",),
+    "report": ("--out", "Run folders."),
+    "export": ("A run folder.",),
     "methods": ("--json",),
     "data": ("--json",),
-    "audit plan": ("--set", "--ledger", "--json"),
-    "audit ledger": ("--json",),
-    "audit allow": ("EPSILON",),
+    "audit plan": ("--set", "--ledger", "--json", "The experiment, a TOML file."),
+    "audit ledger": ("--json", "a folder of ledgers, or a run's folder"),
+    "audit allow": ("EPSILON", "The ledger's file.", "The most that each account may spend."),
+    "deploy submit": ("what 'fedkd deploy share' wrote; else made anew from [data].",),
+    "deploy app": ("else made anew from [data].",),
+    "deploy client": ("The site's own file",),
 }
+"""Of each command, its options, and what it says of its arguments."""
 
 
+@pytest.mark.parametrize("columns", [60, 200])
 @pytest.mark.parametrize("command", HELP)
-def test_help_mentions_every_option(run, command):
+def test_help_mentions_every_option_and_argument(run, command, columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
     status, out, _ = run(*command.split(), "--help")
+    text = " ".join(re.sub("[│╭╮╰╯─]", " ", out).split()).lower()
     assert status == 0
-    assert [option for option in HELP[command] if option not in out] == []
+    assert [each for each in HELP[command] if each.lower() not in text] == []
+
+
+def test_what_stands_in_brackets_is_printed_as_it_is(run, here, monkeypatch):
+    monkeypatch.setenv("FEDKD_DATA", str(here / "sets[bold]"))
+    status, out, _ = run("data")
+    assert status == 0
+    assert "sets[bold]" in out
 
 
 def test_help_lists_the_commands_and_version_is_the_packages(run):

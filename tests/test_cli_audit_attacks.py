@@ -20,7 +20,12 @@ OVERFIT = {
     "clients.training.learning_rate": 0.02,
     "student.model": {"name": "mlp", "hidden": [64]},
 }
-DP = {"privacy.epsilon": 0.5, "privacy.sample_rate": 0.25, "clients.training.epochs": 4}
+DP = {
+    "privacy.epsilon": 0.5,
+    "privacy.sample_rate": 0.25,
+    "privacy.batch_size": 50,
+    "clients.training.epochs": 4,
+}
 FAST = ("--candidates", "80", "--references", "2")
 
 
@@ -194,7 +199,9 @@ def test_what_other_methods_send_is_attacked_as_well(run, squares, here, method,
     config = tiny.write_config(here / "tiny.toml", squares, changes)
     quick = ("--candidates", "40", "--references", "2")
     status, out, complaint = run("audit", command, config, *quick)
-    assert (status, complaint) == (0, "")
+    assert status == 0
+    # One epoch of generated images teaches little, which is said.
+    assert all(line.startswith("warning: the student") for line in complaint.splitlines())
     assert said in out
     folder = here / "runs" / "tiny-audit"
     assert (folder / "audit.html").exists() == (command == "report")

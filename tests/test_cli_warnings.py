@@ -5,7 +5,7 @@ import json
 import tiny
 
 LINE = "column 'age' spans 4,000: say data.scale = 'standard'"
-METHOD = f'''
+METHOD = f"""
 import logging
 from fedkd.methods.fedmd import FedMD
 
@@ -13,7 +13,7 @@ class Warning(FedMD):
     def check(self, setting):
         logging.getLogger("fedkd.data.anything").warning({LINE!r})
         logging.getLogger("fedkd.data.anything").info("not a word of this")
-'''
+"""
 
 
 def test_a_warning_of_the_library_is_one_line_on_the_standard_error(run, rows, here, monkeypatch):
@@ -26,4 +26,3 @@ def test_a_warning_of_the_library_is_one_line_on_the_standard_error(run, rows, h
         status, out, complaint = run("audit", "plan", config, "--json")
         assert (status, complaint) == (0, f"warning: {LINE}\n")
         assert json.loads(out)["unit"] == "record"
-

@@ -1,5 +1,6 @@
 """What one TOML file says: read, written back, and refused in words that help."""
 
+import logging
 import re
 import string
 import tomllib
@@ -332,6 +333,88 @@ def file(tmp_path: Path) -> Path:
 )
 def test_overrides_have_types(file: Path, override: str, found: Any) -> None:
     assert found(config.load(file, [override]))
+
+
+OTHER = """
+name = "other"
+[data.partition]
+scheme = "dirichlet"
+alpha = 0.1
+min_size = 3
+[clients]
+count = 2
+models = [{ name = "resnet8", norm = "group" }]
+[student]
+model = { name = "resnet8", norm = "group" }
+[method]
+name = "fedmd"
+temperature = 3.0
+[method.student]
+epochs = 4
+batch_size = 8
+"""
+
+
+@pytest.mark.parametrize(
+    ("overrides", "found", "left_out"),
+    [
+        (["data.partition.scheme=iid"], lambda e: e.data.partition == Iid(), "alpha, min_size"),
+        (
+            ["data.partition.scheme=dirichlet-client"],  # which knows both
+            lambda e: (e.data.partition.alpha, e.data.partition.min_size) == (0.1, 3),
+            "",
+        ),
+        (
+            ["data.partition.per_client=4", "data.partition.scheme=shards"],
+            lambda e: e.data.partition == Shards(scheme="shards", per_client=4),
+            "alpha, min_size",
+        ),
+        (["method.name=dsfl"], lambda e: e.method.parameters == {}, "temperature, student"),
+        (
+            ["method.student.epochs=9", "method.name=dsfl", "method.temperature=0.5"],
+            lambda e: e.method.parameters == {"student": {"epochs": 9}, "temperature": 0.5},
+            "temperature",
+        ),
+        (
+            ["method.name=fedmd"],  # as it was
+            lambda e: e.method.parameters["student"] == {"epochs": 4, "batch_size": 8},
+            "",
+        ),
+        (
+            ["method.mu=1.0", "method.name=fedprox", "method.name=dsfl"],
+            lambda e: (e.method.name, e.method.parameters) == ("dsfl", {"mu": 1.0}),
+            "temperature, student",
+        ),
+        (
+            ["clients.models.0.name=mlp", "student.model.name=lenet5"],
+            lambda e: (str(e.client_model(0)), str(e.student.model)) == ("mlp", "lenet5"),
+            "norm",
+        ),
+        (["name=again", "data.name=mnist"], lambda e: e.data.partition.alpha == 0.1, ""),
+    ],
+)
+def test_another_choice_leaves_the_first_ones_keys_behind(
+    tmp_path: Path, caplog: Any, overrides: list[str], found: Any, left_out: str
+) -> None:
+    path = tmp_path / "other.toml"
+    path.write_text(OTHER)
+    with caplog.at_level(logging.WARNING, "fedkd"):
+        assert found(config.load(path, overrides))
+    assert all(
+        line.endswith(f"leaves out what stood beside it: {left_out}") for line in caplog.messages
+    )
+    assert bool(caplog.messages) == bool(left_out)
+
+
+def test_a_key_of_another_choice_is_a_mistake_where_the_file_says_it(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_text(OTHER.replace('"dirichlet"', '"iid"'))
+    with pytest.raises(ConfigError, match=r"unknown key 'data\.partition\.alpha'"):
+        config.load(path, ["seed=1"])
+    with pytest.raises(ConfigError, match=r"unknown key 'data\.partition\.alpha'"):
+        config.load(path, ["data.partition.scheme=iid"])
+    with pytest.raises(ConfigError, match=r"unknown key 'data\.partition\.per_client'"):
+        config.load(path, ["data.partition.scheme=natural", "data.partition.per_client=1"])
 
 
 def test_the_last_override_wins(file: Path) -> None:

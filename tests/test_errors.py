@@ -26,4 +26,4 @@ def test_the_docstring_draws_the_hierarchy_and_its_exit_statuses() -> None:
         if isinstance(value, type)
     }
     assert drawn() == real
-    assert len(real) == 14
+    assert len(real) == 15

@@ -1,10 +1,12 @@
 import os
+import stat
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fedkd.errors import StorageError
 from fedkd.files import write_atomically
 
 HERE = settings(
@@ -39,7 +41,7 @@ def test_a_write_that_fails_leaves_the_old_file_alone(
 
     target = os if step == "fsync" else Path
     monkeypatch.setattr(target, step, full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(StorageError, match=r"file': No space left on device; .* space"):
         write_atomically(path, "new")
     assert seen == ["old"]
     assert path.read_text() == "old"
@@ -54,7 +56,9 @@ def test_the_new_file_is_complete_on_disk_before_it_takes_its_name(
     fsync, replace = os.fsync, Path.replace
 
     def flushing(descriptor: int) -> None:
-        order.append(f"fsync of {os.fstat(descriptor).st_size} bytes")
+        at = os.fstat(descriptor)
+        what = "a folder" if stat.S_ISDIR(at.st_mode) else f"{at.st_size} bytes"
+        order.append(f"fsync of {what}")
         fsync(descriptor)
 
     def renaming(source: Path, target: Path) -> Path:
@@ -65,7 +69,7 @@ def test_the_new_file_is_complete_on_disk_before_it_takes_its_name(
     monkeypatch.setattr(Path, "replace", renaming)
     write_atomically(path, "x" * 10)
     write_atomically(path, "y" * 5, durable=False)
-    assert order == ["fsync of 10 bytes", "replace", "replace"]
+    assert order == ["fsync of 10 bytes", "replace", "fsync of a folder", "replace"]
     assert path.read_text() == "y" * 5
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
+from rich.markup import escape
 
 from fedkd import __version__
 from fedkd.cli.audit import audit
@@ -23,15 +24,18 @@ from fedkd.cli.common import (
     Resume,
     RunDir,
     Warnings,
+    command_of,
     err,
+    import_beside,
     out,
     run_folder,
+    say,
     say_report,
     say_summary,
     watch,
 )
 from fedkd.cli.deploy import deploy
-from fedkd.errors import FedkdError, UsageError
+from fedkd.errors import FedkdError, StorageError, UsageError
 
 app = typer.Typer(
     name="fedkd",
@@ -42,7 +46,7 @@ app = typer.Typer(
     suggest_commands=False,  # click does
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",  # what stands in brackets, such as [data], is no markup
 )
 app.add_typer(deploy)
 app.add_typer(audit)
@@ -52,7 +56,7 @@ WORKER_NAME = "fedkd-client"
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - typer's
     if value:
-        out.print(f"fedkd {__version__}", highlight=False)
+        say(f"fedkd {__version__}")
         raise typer.Exit
 
 
@@ -92,6 +96,7 @@ def simulate(
     from fedkd.config import load
     from fedkd.runs.simulate import simulate as run
 
+    import_beside(config)
     experiment = load(config, override or ())
     path = run_folder(experiment, folder)
     with watch(experiment) as observer:
@@ -117,6 +122,7 @@ def distil(
     from fedkd.runs.bar import progress
     from fedkd.runs.distil import distil as run
 
+    import_beside(config)
     distillation = load_distillation(config, override or ())
     path = folder or Path(distillation.output.folder) / distillation.name
     with progress(out) as notify:
@@ -147,6 +153,7 @@ def compare(
     from fedkd.config import load
     from fedkd.runs import compare as comparing
 
+    import_beside(config)
     experiment = load(config, override or ())
     path = folder or Path(experiment.output.folder) / f"{experiment.name}-compared"
     names = [name.strip() for name in methods.split(",") if name.strip()]
@@ -190,16 +197,17 @@ def export(
         typer.Option("--out", help="The file.", show_default="RUN/student.onnx or .pt"),
     ] = None,
 ) -> None:
-    """Write a run's student for other programs, checked against the original on test inputs."""
+    """Write a run's student for other programs, checked against the original."""
     from fedkd.runs.export import export as write
 
+    import_beside(run)
     done = write(run, format, file)
-    out.print(
-        f"agrees with the original on {done.inputs} test inputs: logits differ by at most "
-        f"{done.difference:.2g}",
-        highlight=False,
+    tests = f"{done.tests} of them of the test set" if done.tests else "none of the test set"
+    say(
+        f"agrees with the original on {done.inputs} inputs, {tests}, alone and in batches: logits "
+        f"differ by at most {done.difference:.2g}"
     )
-    out.print("student:", str(done.path.resolve()), markup=False, highlight=False, soft_wrap=True)
+    say(f"student: {done.path.resolve()}")
 
 
 @app.command()
@@ -214,11 +222,11 @@ def methods(*, as_json: AsJson = False) -> None:
         typer.echo(json.dumps(cards, indent=2))
         return
     for name, card in cards.items():
-        out.print(f"[bold]{name}[/bold]  [dim]{card['paper']}[/dim]")
+        out.print(f"[bold]{name}[/bold]  [dim]{escape(card['paper'])}[/dim]")
         for heading in ("sends", "needs", "returns"):
-            out.print(f"  {heading:<8}{card[heading]}", highlight=False)
+            out.print(f"  {heading:<8}{escape(card[heading])}", highlight=False)
         out.print(f"  models  {'may differ' if card['unlike_models'] else 'must be equal'}")
-        out.print(f"  privacy {_units(card)}\n", highlight=False)
+        out.print(f"  privacy {escape(_units(card))}\n", highlight=False)
 
 
 def _units(card: dict[str, Any]) -> str:
@@ -249,18 +257,20 @@ def data(*, as_json: AsJson = False) -> None:
         out.print(f"[bold]{name}[/bold]  {'here' if here else f'not here: {absent}'}")
         for folder, complete in looked:
             mark = "[green]found[/green]" if complete else "[dim]no   [/dim]"
-            out.print(f"  {mark}  {folder}", highlight=False, soft_wrap=True)
-    out.print("\nYour own: data.name is the path of an .npz or a .csv file, see docs/data.md.")
+            out.print(f"  {mark}  {escape(folder)}", highlight=False, soft_wrap=True)
+    say("\nYour own: data.name is the path of an .npz or a .csv file, see docs/data.md.")
 
 
 def main() -> NoReturn:
     """Run the command; an error that was foreseen is one line, and its own exit status."""
     try:
-        app(standalone_mode=True)
+        command_of(app)(standalone_mode=True)
     except FedkdError as error:
         sys.exit(_say_error(str(error), error.exit_status))
     except OSError as error:
-        sys.exit(_say_error(f"{error.filename or 'file'}: {error.strerror or error}", 1))
+        # Of a file it is the caller's to mend, as a StorageError is; else something failed.
+        status = StorageError.exit_status if error.filename else FedkdError.exit_status
+        sys.exit(_say_error(f"{error.filename or 'file'}: {error.strerror or error}", status))
     sys.exit(0)
 
 
@@ -295,5 +305,6 @@ def _compare_runs(folders: Sequence[Path], file: Path) -> None:
     report = reports.write_comparison(folders, file)
     out.print(tables.comparison(comparison_table(folders)))
     if unlike := differences([read(folder) for folder in folders]):
-        out.print(f"[bold]Not like for like:[/bold] the runs also differ in {', '.join(unlike)}.")
+        also = escape(", ".join(unlike))
+        out.print(f"[bold]Not like for like:[/bold] the runs also differ in {also}.")
     say_report(report)

@@ -7,8 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from fedkd.cli.common import AsJson, Config, Override, err, out, say_report, watch
-from fedkd.errors import BudgetError, LedgerError
+from fedkd.cli.common import (
+    AsJson,
+    Config,
+    Override,
+    err,
+    import_beside,
+    out,
+    say,
+    say_report,
+    watch,
+)
+from fedkd.errors import LedgerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,24 +75,20 @@ def audit_plan(
     """Say what an experiment will cost in privacy, term by term, before anything runs.
 
     Prints epsilon by PLD and by RDP, and the noise that the budget needs. Exit status 4 if the plan
-    is over its budget.
+    is over its budget, 2 if its noise lets nothing be learned.
     """
     from dataclasses import asdict
 
     from fedkd.config import load
     from fedkd.runs import ledgers, tables
 
+    import_beside(config)
     forecast = ledgers.forecast(load(config, override or ()), ledger)
     if as_json:
         typer.echo(json.dumps(asdict(forecast), indent=2))
     else:
         out.print(tables.forecast(forecast))
     ledgers.check(forecast)
-    if forecast.epsilon > forecast.budget:
-        raise BudgetError(
-            f"the plan costs epsilon {forecast.epsilon:.4g} of a budget of {forecast.budget:g}: "
-            f"raise the noise multiplier to {forecast.noise_needed:.4g}, or plan fewer rounds"
-        )
 
 
 @audit.command("ledger")
@@ -124,7 +130,7 @@ def audit_allow(
     from fedkd.runs import ledgers
 
     ledgers.allow(ledger, epsilon)
-    out.print(f"{ledger}: epsilon {epsilon:g} is allowed from now on", highlight=False)
+    say(f"{ledger}: epsilon {epsilon:g} is allowed from now on")
 
 
 @audit.command("mechanism")
@@ -175,6 +181,7 @@ def audit_teacher(
     from fedkd.runs import audits
     from fedkd.runs.bar import progress
 
+    import_beside(config)
     experiment = load(config, override or ())
     with progress(err if as_json else out) as notify:
         found = audits.audit_teacher(experiment, notify, canaries=canaries, confidence=confidence)
@@ -206,6 +213,7 @@ def audit_exchange(
     from fedkd.runs.bar import progress
 
     said = err if as_json else out
+    import_beside(path)
     if not path.is_dir():
         check = exchange.check_readable
         path = _expose(path, override, folder, candidates, kind, said, check=check)
@@ -234,6 +242,7 @@ def audit_student(
     from fedkd.runs import students
     from fedkd.runs.bar import progress
 
+    import_beside(run)
     with progress(err if as_json else out) as notify:
         found = students.audit_student(run, notify, count=_even(references), confidence=confidence)
     _report_audit(found, as_json=as_json)
@@ -259,6 +268,7 @@ def audit_report(
     from fedkd.runs import audits
     from fedkd.runs.bar import progress
 
+    import_beside(path)
     run = path if path.is_dir() else _expose(path, override, folder, candidates, kind, out)
     with progress(out) as notify:
         found = audits.audit_all(run, notify, count=_even(references), confidence=confidence)

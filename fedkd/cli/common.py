@@ -5,8 +5,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
+import click
 import typer
 from rich.console import Console
 
@@ -25,7 +26,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 Resume = Annotated[
     bool,
     typer.Option(
-        "--resume", help="Go on after the last finished round, to the same bits but for DP noise."
+        "--resume",
+        help="Go on after the last finished round, to the same bits but for DP noise; a finished "
+        "run goes on for more rounds.",
     ),
 ]
 RunDir = Annotated[
@@ -63,6 +66,20 @@ def watch(experiment: "Experiment", console: Console = out) -> "Iterator[Observe
         yield display
 
 
+def import_beside(path: Path) -> None:
+    """Let import paths, `"module:Name"`, lead to modules beside what a command runs.
+
+    For commands of one's own alone: at a site an experiment comes from elsewhere. What is installed
+    comes first. A run folder may be anybody's, so of one it is where the command is run.
+
+    Args:
+        path: a config file, or a run folder.
+    """
+    folder = str((Path() if path.is_dir() else path.parent).resolve())
+    if folder not in sys.path:
+        sys.path.append(folder)
+
+
 def run_folder(experiment: "Experiment", folder: Path | None) -> Path:
     """The run folder that was named, or the experiment's own."""
     return folder or Path(experiment.output.folder) / experiment.name
@@ -78,4 +95,30 @@ def say_summary(summary: dict[str, Any], folder: Path) -> None:
 
 def say_report(path: Path) -> None:
     """Say where a report is."""
-    out.print("report:", str(path.resolve()), markup=False, highlight=False, soft_wrap=True)
+    say(f"report: {path.resolve()}")
+
+
+def say(text: str) -> None:
+    """Print a line as it is: what stands in brackets is no markup, and nothing is wrapped."""
+    out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def command_of(app: typer.Typer) -> click.Command:
+    """An app as a command that knows the help of its arguments.
+
+    Under click 8.5 the typer that Flower asks for, below 0.21, loses it.
+    """
+    command = typer.main.get_command(app)
+    _restore_help(command)
+    return command
+
+
+def _restore_help(command: click.Command) -> None:
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            _restore_help(each)
+    elif command.callback is not None:
+        hints = get_type_hints(command.callback, include_extras=True)
+        for parameter in command.params:
+            for about in getattr(hints.get(parameter.name or ""), "__metadata__", ()):
+                parameter.help = about.help

@@ -14,6 +14,7 @@ from fedkd.cli.common import (
     RunDir,
     out,
     run_folder,
+    say,
     say_summary,
     watch,
 )
@@ -76,7 +77,7 @@ def keys(
     from fedkd.federation.keys import make
 
     for path in make(folder, servers=server or (), clients=client or ()):
-        out.print(f"made {path}", markup=False, highlight=False, soft_wrap=True)
+        say(f"made {path}")
 
 
 @deploy.command()
@@ -100,8 +101,8 @@ def share(
 
     content = shared(load(config, override or ()))
     write_atomically(file, content)
-    out.print(f"wrote {file}", markup=False, highlight=False, soft_wrap=True)
-    out.print(f"SHA-256 {sha256(content).hexdigest()}", highlight=False, soft_wrap=True)
+    say(f"wrote {file}")
+    say(f"SHA-256 {sha256(content).hexdigest()}")
 
 
 @deploy.command()
@@ -133,8 +134,8 @@ def app(
         raise UsageError(f"folder {str(folder)!r} exists: name another with --out")
     folder.mkdir(parents=True)
     write_atomically(folder / "pyproject.toml", project)
-    out.print(f"wrote {folder / 'pyproject.toml'}", markup=False, highlight=False, soft_wrap=True)
-    out.print(f"SHA-256 {fingerprint(text)}", highlight=False, soft_wrap=True)
+    say(f"wrote {folder / 'pyproject.toml'}")
+    say(f"SHA-256 {fingerprint(text)}")
 
 
 @deploy.command()
@@ -219,7 +220,7 @@ def submit(
             ),
         )
     if summary is None:
-        out.print(f"started; follow it by the same command with --resume, or see {path}")
+        say(f"started; follow it by the same command with --resume, or see {path}")
         return
     say_summary(summary, path)
 
@@ -241,7 +242,7 @@ def status(*, state: State, as_json: AsJson = False) -> None:
         mark = "[green]online [/green]" if node.online else "[red]offline[/red]"
         out.print(f"{mark}  {node.name}", highlight=False)
     for run in runs:
-        out.print(f"run {run.id}  {run.status}  {run.started}", highlight=False)
+        say(f"run {run.id}  {run.status}  {run.started}")
 
 
 @deploy.command()
@@ -261,7 +262,7 @@ def stop(
         for run in control.runs():
             if not run.over:
                 control.stop(run.id)
-                out.print(f"stopped run {run.id}", highlight=False)
+                say(f"stopped run {run.id}")
     if server:
         running.stop()
-        out.print("stopped the server", highlight=False)
+        say("stopped the server")

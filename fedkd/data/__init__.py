@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from fedkd import config, rng
-from fedkd.data import named, npz, partition, table
+from fedkd.data import named, npz, partition, scaling, sound, table
+from fedkd.data.holdout import hashes
 from fedkd.data.named import NAMES, fetched, locations
 from fedkd.data.types import Dataset, FederatedData, Samples
 from fedkd.errors import ConfigError, DataError
@@ -27,28 +28,21 @@ __all__ = [
 def load(data: config.Source, *, seed: int) -> Dataset:
     """The data set that `data.name` says: a known name, or the path of an .npz or .csv file.
 
+    It warns of what is likely to be wrong with it (`sound`).
+
     Args:
         data: the experiment's section `[data]`.
-        seed: the experiment's seed; draws the test rows of a CSV file and of the hospitals.
+        seed: the experiment's seed; keys the hashes that hold rows of a CSV file and patients of
+            the hospitals out.
+
+    Returns:
+        The data set, scaled as the section says.
 
     Raises:
         DataError: it is missing, corrupt or not in the expected form.
+        ConfigError: it cannot be scaled as asked.
     """
-    path = Path(data.name).expanduser()
-    match path.suffix.lower():
-        case ".npz":
-            return npz.load(path)
-        case ".csv":
-            return table.load(
-                path,
-                label=data.label,
-                client=data.client,
-                indicate=data.missing == "indicate",
-                test_share=data.test_share,
-                seed=seed,
-            )
-        case _:
-            return named.load(data.name, test_share=data.test_share, seed=seed)
+    return _ready(data, seed)[0]
 
 
 def federate(data: config.Data, *, clients: int | None, seed: int) -> FederatedData:
@@ -63,8 +57,7 @@ def federate(data: config.Data, *, clients: int | None, seed: int) -> FederatedD
         DataError: the data is missing, corrupt, or does not fit.
         ConfigError: it cannot be split as asked.
     """
-    dataset = load(data, seed=seed)
-    public, private = _public(data, dataset, seed)
+    dataset, public, private = _ready(data, seed)
     parts = partition.split(
         data.partition,
         labels=dataset.train.y[private],
@@ -82,8 +75,8 @@ def shared(data: config.Data, *, seed: int) -> FederatedData:
         DataError: as `federate`.
         ConfigError: the public set is larger than its source.
     """
-    dataset = load(data, seed=seed)
-    return _federated(dataset, _public(data, dataset, seed)[0], ())
+    dataset, public, _ = _ready(data, seed)
+    return _federated(dataset, public, ())
 
 
 def _federated(
@@ -97,42 +90,94 @@ def _federated(
         public=public,
         test=dataset.test,
         features=dataset.features,
+        scale=dataset.scale,
     )
 
 
-def _public(data: config.Data, dataset: Dataset, seed: int) -> tuple[Tensor | None, Tensor]:
+def _ready(data: config.Source, seed: int) -> tuple[Dataset, Tensor | None, Tensor]:
+    """The data set, the public inputs, and the indices of the training samples that stay private.
+
+    Rows are drawn as they were read, and scaled after that.
+    """
+    dataset, public = _read(data, seed), None
+    private, scale = torch.arange(len(dataset.train)), False
+    if isinstance(data, config.Data) and data.public is not None:
+        public, private = _public(data, data.public, dataset, seed)
+        scale = data.scale == "public"
+    dataset = scaling.scaled(dataset, data.limits, public if scale else None)
+    sound.look_over(dataset)
+    if public is not None:
+        public = scaling.apply(
+            public, scaling.names(dataset.features, dataset.shape), dataset.scale
+        )
+    return dataset, public, private
+
+
+def _read(data: config.Source, seed: int) -> Dataset:
+    path = Path(data.name).expanduser()
+    csv = path.suffix.lower() == ".csv"
+    if (data.test or data.ignore) and not csv:
+        key = "test" if data.test else "ignore"
+        raise ConfigError(
+            f"data.{key} is {getattr(data, key)!r}, and data.name is {data.name!r}: leave it out, "
+            "it is for .csv files"
+        )
+    if csv:
+        return table.load(path, data, seed=seed)
+    if path.suffix.lower() == ".npz":
+        return npz.load(path)
+    return named.load(data.name, test_share=data.test_share, seed=seed)
+
+
+def _public(
+    data: config.Data, asked: config.PublicData, dataset: Dataset, seed: int
+) -> tuple[Tensor, Tensor]:
     """The public inputs, and the indices of the training samples that stay private."""
-    everything = torch.arange(len(dataset.train))
-    if data.public is None:
-        return None, everything
-    held_out = data.public.source == "held-out"
+    held_out = asked.source == "held-out"
     if held_out:
         source = dataset
     else:
-        source = load(data.model_copy(update={"name": data.public.source}), seed=seed)
+        source = _read(data.model_copy(update={"name": asked.source, "test": None}), seed)
         if source.shape != dataset.shape:
             raise DataError(
-                f"data.public.source = {data.public.source!r} has samples of shape {source.shape}; "
+                f"data.public.source = {asked.source!r} has samples of shape {source.shape}; "
                 f"expected {dataset.shape} as in {dataset.name!r}"
             )
         if source.features != dataset.features:
             raise DataError(
-                f"data.public.source = {data.public.source!r} has the columns "
+                f"data.public.source = {asked.source!r} has the columns "
                 f"{', '.join(source.features) or 'without names'}; expected those of "
                 f"{dataset.name!r}, in their order: {', '.join(dataset.features) or 'no names'}"
             )
     most = len(source.train) - held_out  # at least one sample stays private
-    if data.public.size > most:
+    if asked.size > most:
         raise ConfigError(
-            f"data.public.size is {data.public.size}; expected at most {most}, as {source.name!r} "
+            f"data.public.size is {asked.size}; expected at most {most}, as {source.name!r} "
             f"has {len(source.train)} training samples"
         )
-    order = torch.randperm(len(source.train), generator=rng.stream(seed, purpose="public"))
-    chosen, rest = order[: data.public.size].sort().values, order[data.public.size :].sort().values
+    natural = isinstance(data.partition, config.Natural)
+    order = _hashed(source, seed) if natural else _drawn(source, seed)
+    chosen, rest = order[: asked.size].sort().values, order[asked.size :].sort().values
     if not held_out:
-        return source.train.x[chosen], everything
+        return source.train.x[chosen], torch.arange(len(dataset.train))
     _nobody_vanished(dataset, data, rest)
     return source.train.x[chosen], rest
+
+
+def _drawn(source: Dataset, seed: int) -> Tensor:
+    return torch.randperm(len(source.train), generator=rng.stream(seed, purpose="public"))
+
+
+def _hashed(source: Dataset, seed: int) -> Tensor:
+    """By a hash of each sample alone, so that one private record more or less moves no other.
+
+    Where clients are natural, that is: their data is where it is. Every other partition deals all
+    records anew anyway.
+    """
+    names = [source.class_names[label] for label in source.train.y.tolist()]
+    return torch.from_numpy(
+        hashes(source.train.x, names, seed=seed, purpose="public").argsort(kind="stable")
+    )
 
 
 def _nobody_vanished(dataset: Dataset, data: config.Data, private: Tensor) -> None:

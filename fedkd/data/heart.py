@@ -12,9 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedkd import rng
 from fedkd.data.columns import MISSING, indicator
-from fedkd.data.holdout import stratified
+from fedkd.data.holdout import held_out
 from fedkd.data.types import Dataset, Samples
 from fedkd.errors import DataError
 
@@ -77,24 +76,32 @@ FEATURES = tuple(column for test in TESTS for column in _columns(test))
 
 
 def load(folder: Path, *, test_share: float, seed: int) -> Dataset:
-    """The four hospitals' patients, with a share held out by hospital and diagnosis.
+    """The four hospitals' patients, each held out or not by a hash of itself (`holdout`).
 
     Args:
         folder: where `FILES` lie.
-        test_share: the share of each hospital's ill and healthy patients, in (0, 1).
-        seed: the experiment's seed, for the draw of the test patients.
+        test_share: the share of patients held out, in expectation, in (0, 1).
+        seed: the experiment's seed.
 
     Returns:
         Rows (N, 32) as `read` gives them; a hospital is a natural client, in `HOSPITALS`' order.
 
     Raises:
-        DataError: a file is missing or not as UCI wrote it.
+        DataError: a file is missing or not as UCI wrote it, or nobody is left of a hospital.
     """
     hospitals = [read(folder / file) for file in FILES]
     everything = Samples(torch.cat([h.x for h in hospitals]), torch.cat([h.y for h in hospitals]))
     groups = torch.cat([torch.full((len(h),), number) for number, h in enumerate(hospitals)])
-    draws = rng.stream(seed, purpose="heart-test-split")
-    held = stratified(2 * groups + everything.y, test_share, draws)
+    whose = [
+        f"{HOSPITALS[group]} {CLASS_NAMES[label]}"
+        for group, label in zip(groups.tolist(), everything.y.tolist(), strict=True)
+    ]
+    held = held_out(everything.x, whose, test_share, seed=seed, purpose="heart-test-split")
+    if gone := set(range(len(HOSPITALS))) - set(groups[~held].tolist()):
+        raise DataError(
+            f"data.test_share = {test_share} leaves no patient of {HOSPITALS[min(gone)]!r} for "
+            "training; lower it"
+        )
     if not held.any():
         raise DataError(
             f"data.test_share = {test_share} leaves no patient of {NAME!r} for testing; raise it"

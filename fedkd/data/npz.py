@@ -19,6 +19,8 @@ Array = NDArray[Any]
 
 _REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 _GROUPS = "client_train"
+_LARGE, _MOST_PACKED = 250_000_000, 50
+"""In bytes, and how many times as large: an array above both is refused before it fills memory."""
 _CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 # What numpy and zipfile raise on damaged files, found by flipping bytes.
 _UNREADABLE = (ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
@@ -86,6 +88,16 @@ def _arrays(path: Path, required: tuple[str, ...] = _REQUIRED) -> dict[str, Arra
 
 def _wanted(file: np.lib.npyio.NpzFile, required: tuple[str, ...]) -> dict[str, Array]:
     keys: list[str] = file.files
+    wanted = {f"{key}.npy" for key in (*required, _GROUPS)}
+    for part in file.zip.infolist() if file.zip is not None else ():
+        if part.filename in wanted and part.file_size > max(
+            _LARGE, _MOST_PACKED * part.compress_size
+        ):
+            raise _FaultError(
+                f"unpacks {part.filename} from {part.compress_size / 1e6:.3g} MB to "
+                f"{part.file_size / 1e9:.3g} GB; if that is meant, save it by numpy.savez, without "
+                "compression"
+            )
     for key in required:
         if key not in keys:
             hint = nearest(key, [other for other in keys if other not in required])
@@ -113,7 +125,8 @@ def _dataset(path: Path, arrays: Mapping[str, Array]) -> Dataset:
         "y_train", arrays, len(x), limit=len(x), why=f"no more classes than {len(x)} samples"
     )
     classes = int(y.max()) + 1
-    y_test = _labels("y_test", arrays, len(x_test), limit=classes, why="y_train's classes only")
+    why = "y_train's classes only; give training samples of it, or drop it"
+    y_test = _labels("y_test", arrays, len(x_test), limit=classes, why=why)
     return Dataset(
         name=path.name,
         train=Samples(x, y),

@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from fedkd.config import Format
-from fedkd.data import npz, table
+from fedkd.data import npz, scaling, sound, table
+from fedkd.data.csv_file import Decimal
 from fedkd.data.types import FederatedData, Samples
 from fedkd.errors import DataError
 
@@ -29,8 +30,9 @@ def to_bytes(shared: FederatedData) -> bytes:
     if shared.public is not None:
         tensors["public"] = shared.public
     about = {"name": shared.name, "classes": shared.class_names, "features": shared.features}
+    scale = {"scale": shared.scale} if shared.scale else {}
     # One key: safetensors writes several in any order.
-    named = {FORMAT: json.dumps(about)}
+    named = {FORMAT: json.dumps(about | scale)}
     return save({name: tensor.contiguous() for name, tensor in tensors.items()}, named)
 
 
@@ -84,8 +86,9 @@ def parse_shared(content: bytes) -> FederatedData:
             public=tensors.get("public"),
             test=Samples(tensors["test/x"], tensors["test/y"]),
             features=tuple(about["features"]),
+            scale={c: (low, high) for c, (low, high) in about.get("scale", {}).items()},
         )
-    except (SafetensorError, KeyError, TypeError, struct.error) as error:
+    except (SafetensorError, AttributeError, KeyError, TypeError, struct.error) as error:
         raise ValueError(f"Expected {FORMAT!r}.") from error
 
 
@@ -101,14 +104,17 @@ def seen_from(shared: FederatedData, clients: int, *, own: dict[int, Samples]) -
     return replace(shared, clients=tuple(own.get(client, nothing) for client in range(clients)))
 
 
-def read_own(path: Path, format: Format, *, label: str, shared: FederatedData) -> Samples:
-    """A party's own data.
+def read_own(
+    path: Path, format: Format, *, label: str, shared: FederatedData, decimal: Decimal = "."
+) -> Samples:
+    """A party's own data, scaled as the shared data is.
 
     Args:
         path: an .npz file with `x_train` and `y_train`, or a CSV file, all of whose rows count.
         format: which of the two it is.
         label: CSV: the column of labels.
-        shared: what it must fit: shape, classes, and the columns by name.
+        shared: what it must fit: shape, classes, the columns by name, and their scale.
+        decimal: CSV: what stands in front of a number's decimals.
 
     Raises:
         DataError: it is missing, corrupt, empty or does not fit.
@@ -122,14 +128,20 @@ def read_own(path: Path, format: Format, *, label: str, shared: FederatedData) -
         )
     else:
         own = table.load_rows(
-            path, label=label, features=shared.features, class_names=shared.class_names
+            path,
+            label=label,
+            features=shared.features,
+            class_names=shared.class_names,
+            decimal=decimal,
         )
     if tuple(own.x.shape[1:]) != shared.shape:
         raise DataError(
             f"{path}: a sample has shape {tuple(own.x.shape[1:])}; expected {shared.shape}, "
             "as the parties agreed"
         )
-    return own
+    columns = scaling.names(shared.features, shared.shape)
+    sound.unscaled(path.name, own.x, shared.features, shared.scale)
+    return Samples(scaling.apply(own.x, columns, shared.scale), own.y)
 
 
 def write_own(path: Path, own: Samples) -> None:

@@ -1,10 +1,13 @@
 """What data is, before and after it is split among clients."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+
+Limits = tuple[float, float]
+"""What becomes -1 and what becomes 1 of a column (`scaling`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +42,7 @@ class Dataset:
         class_names: C names, by label.
         groups: int64 (N_train,), the natural client of each training sample, 0..G-1; None without.
         features: F names, where samples are rows with named columns; else none.
+        scale: the limits by which columns were scaled, by name; an .npz's are numbers from 0.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Dataset:
     class_names: tuple[str, ...]
     groups: Tensor | None = None
     features: tuple[str, ...] = ()
+    scale: Mapping[str, Limits] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -75,6 +80,7 @@ class FederatedData:
         public: float32 (M, *shape), unlabelled inputs that every party holds; None without.
         test: held out for evaluation.
         features: F names, where samples are rows with named columns; else none.
+        scale: as in `Dataset`.
     """
 
     name: str
@@ -84,6 +90,7 @@ class FederatedData:
     public: Tensor | None
     test: Samples
     features: tuple[str, ...] = ()
+    scale: Mapping[str, Limits] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -30,6 +30,25 @@ class Observer(Protocol):
         """A round is done and kept."""
 
 
+class Unwatched:
+    """An observer for when nobody watches."""
+
+    def round_begins(self, round: int, cohort: list[int]) -> None:
+        """See `Observer`."""
+
+    def client_does(self, client: int, phase: str, done: int, total: int) -> None:
+        """See `Observer`."""
+
+    def client_ends(self, client: int, failure: str | None) -> None:
+        """See `Observer`."""
+
+    def server_does(self, phase: str, done: int, total: int) -> None:
+        """See `Observer`."""
+
+    def round_ends(self, record: Record) -> None:
+        """See `Observer`."""
+
+
 @dataclass
 class Answers:
     """What a cohort sent back."""
@@ -39,6 +58,8 @@ class Answers:
     failures: dict[int, str] = field(default_factory=dict)
     refused: set[int] = field(default_factory=set)
     """Those of the failures that a privacy budget or its ledger did not allow."""
+    storage: str = ""
+    """What a simulation's own disk refused, which ends it."""
     standings: dict[int, Standing] = field(default_factory=dict)
     """Where each client's ledger stood when it last answered."""
     bytes_up: int = 0

@@ -67,11 +67,18 @@ Limit = Callable[[], AbstractContextManager[None]]
 """What the whole of an answer is made within; it may end it by an exception."""
 
 
-def client_app(find: Find, limit: Limit = nullcontext) -> ClientApp:
-    """The Flower app of a client."""
+def client_app(find: Find, limit: Limit = nullcontext, *, simulated: bool = False) -> ClientApp:
+    """The Flower app of a client.
+
+    Args:
+        find: finds the party that a call is for.
+        limit: what an answer is made within.
+        simulated: whether a failure is sent with its exception's own words. They may hold private
+            data, so only where all parties are one person's.
+    """
     app = ClientApp()
-    app.train(ACTION)(partial(_reply, _answer, find, limit))
-    app.train(secure.ACTION)(partial(_reply, _make_key, find, limit))
+    app.train(ACTION)(partial(_reply, _answer, find, limit, simulated))
+    app.train(secure.ACTION)(partial(_reply, _make_key, find, limit, simulated))
     return app
 
 
@@ -79,7 +86,14 @@ _Make = Callable[[wire.Call, Party, Spending | None, Clock], wire.Call]
 """Makes a party's answer to a call."""
 
 
-def _reply(make: _Make, find: Find, limit: Limit, message: Message, context: Context) -> Message:
+def _reply(
+    make: _Make,
+    find: Find,
+    limit: Limit,
+    simulated: bool,  # noqa: FBT001 - bound by position
+    message: Message,
+    context: Context,
+) -> Message:
     clock, spending = Clock(_nobody), None
     try:
         call = wire.unpack(message.content)
@@ -97,6 +111,7 @@ def _reply(make: _Make, find: Find, limit: Limit, message: Message, context: Con
         refused = isinstance(error, PolicyError | BudgetError)
         log.warning("round %s: %s", message.metadata.group_id, error, exc_info=not refused)
         failure = wire.Failure.of(error, clock.current, _standing(spending))
+        failure = failure.quoting(error) if simulated else failure
         return Message(wire.pack_failure(failure), reply_to=message)
 
 

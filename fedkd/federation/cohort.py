@@ -11,7 +11,13 @@ import torch
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from fedkd.errors import BudgetError, FederationError, MessageError, QuorumError
+from fedkd.errors import (
+    BudgetError,
+    FederationError,
+    MessageError,
+    QuorumError,
+    StorageError,
+)
 from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.messages import Broadcast, Tensors
 from fedkd.federation import compat, report, secure, wire
@@ -24,6 +30,8 @@ log = logging.getLogger(__name__)
 _NO_DEADLINE = 7 * 24 * 3600.0
 """Flower drops a message after 12 hours unless told otherwise."""
 _PROBES = 32
+_NAMED = 5
+"""Reasons for failures that an error names, the most frequent first."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,10 @@ def ask(
     Each client is told where its ledger stood when it last answered, and one whose ledger has gone
     back since is left out. An `action` other than to learn is a step on the way, which only a
     failure ends for a client.
+
+    Raises:
+        StorageError: in a simulation, a client's state cannot be kept or read: that is this
+            machine's failure, not the client's, and the round is lost.
     """
     reach, grid, observer = clients.reach, clients.grid, clients.observer
     answers = Answers(cohort, standings=clients.standings)
@@ -107,11 +119,13 @@ def ask(
         arrived = _one_by_one(grid, waiting) if reach.nodes else _together(grid, waiting)
         for id, reply in arrived:
             client = waiting.pop(id)
-            _let_in(clients.world, client, round, reply, answers, action)
+            _let_in(clients, client, round, reply, answers, action)
             if action == ACTION or client in answers.failures:
                 observer.client_ends(client, answers.failures.get(client))
         if not arrived:
             time.sleep(reach.poll)
+    if answers.storage:  # now that nobody writes any more
+        raise StorageError(answers.storage)
     for client in waiting.values():
         answers.failures[client] = f"no answer within {deadline:g} s"
         observer.client_ends(client, answers.failures[client])
@@ -153,8 +167,9 @@ def require_quorum(world: World, round: int, answers: Answers) -> None:
     """
     share, needed = world.experiment.clients.quorum, world.setting.quorum(len(answers.cohort))
     if len(answers.uploads) < needed:
-        kinds = Counter(answers.failures.values())
-        why = ", ".join(f"{reason} ({count})" for reason, count in kinds.most_common())
+        kinds = Counter(answers.failures.values()).most_common()
+        why = ", ".join(f"{reason} ({count})" for reason, count in kinds[:_NAMED])
+        why += f", and {len(kinds) - _NAMED} other reasons" if len(kinds) > _NAMED else ""
         error = BudgetError if answers.refused else QuorumError
         raise error(
             f"round {round}: {len(answers.uploads)} of {len(answers.cohort)} clients answered and "
@@ -199,9 +214,15 @@ def _push(
 
 
 def _let_in(
-    world: World, client: int, round: int, reply: Message | None, answers: Answers, action: str
+    clients: Connected,
+    client: int,
+    round: int,
+    reply: Message | None,
+    answers: Answers,
+    action: str,
 ) -> None:
-    """Add a reply to the uploads, or its scrubbed reason to the failures."""
+    """Add a reply to the uploads, or its reason to the failures: a stranger's is scrubbed."""
+    world = clients.world
     if reply is None:
         answers.failures[client] = "answer is not a fedkd message"
         return
@@ -214,9 +235,12 @@ def _let_in(
         answer = wire.unpack(reply.content)
         _note_standing(answer.standing, client, answers)
         if isinstance(answer, wire.Failure):
-            answers.failures[client] = str(answer)
+            stranger = clients.reach.nodes is not None
+            answers.failures[client] = str(answer) if stranger else answer.quoted
             if answer.refused:
                 answers.refused.add(client)
+            if answer.kind == StorageError.__name__ and not stranger:
+                answers.storage = answers.storage or answer.words
         elif (answer.round, answer.client) != (round, client):
             answers.failures[client] = "answer to another call"
         else:

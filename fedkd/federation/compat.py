@@ -1,13 +1,20 @@
 """Flower's private names, all in one place, for flwr >= 1.41, < 1.43."""
 
+import asyncio
+import logging
+import ssl
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from base64 import b64decode
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import httpx
+from cryptography.exceptions import UnsupportedAlgorithm
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
@@ -24,6 +31,7 @@ from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedkd.federation.connecting import Voice
 from fedkd.files import write_atomically
 
 SERVER_NODE = 1
@@ -58,6 +66,7 @@ __all__ = [
     "run_client_task",
     "serve_superlink",
     "serve_supernode",
+    "signer",
     "start_request",
 ]
 
@@ -102,17 +111,26 @@ def ray_simulation(server: ServerApp, client: ClientApp, *, nodes: int, cores: i
     )
 
 
-def serve_superlink(arguments: Sequence[str], guard: Callable[[Any], Any]) -> None:
+def serve_superlink(
+    arguments: Sequence[str], guard: Callable[..., Any], connection: type[asyncio.Protocol]
+) -> None:
     """Run Flower's SuperLink in this process until it is told to stop.
 
     Args:
         arguments: of `flower-superlink`.
-        guard: an ASGI middleware class, put before everything that the SuperLink serves.
+        guard: makes an ASGI middleware, put before everything that the SuperLink serves.
+        connection: uvicorn's protocol for a connection.
     """
+    import uvicorn
     from flwr.superlink import main
-    from flwr.superlink.cli.flower_superlink import flower_superlink
 
+    command = import_module("flwr.superlink.cli.flower_superlink")
     make = main.create_app
+
+    class Guarded:
+        """Of Flower's `uvicorn`: it serves without a limit of any kind."""
+
+        run = staticmethod(partial(uvicorn.run, http=connection, ws="none"))
 
     def guarded(*args: Any) -> Any:
         app = make(*args)
@@ -120,19 +138,35 @@ def serve_superlink(arguments: Sequence[str], guard: Callable[[Any], Any]) -> No
         return app
 
     main.create_app = guarded  # type: ignore[assignment]
+    command.uvicorn = Guarded  # type: ignore[attr-defined]
     sys.argv = ["flower-superlink", *arguments]
-    flower_superlink()
+    command.flower_superlink()
+
+
+def signer(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """The public key, PEM, that signed a request to Fleet, as far as its headers show.
+
+    How old the signature is, and whose request it is, Flower looks at once it has read it.
+    """
+    from flwr.common.constant import TIMESTAMP_HEADER
+    from flwr.supercore import constant
+    from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
+
+    sent = dict(headers)
+    names = (constant.FLEET_HTTP_PUBLIC_KEY_HEADER, constant.FLEET_HTTP_SIGNATURE_HEADER)
+    try:
+        key, signature = (b64decode(sent[name.lower().encode()], validate=True) for name in names)
+        signed = sent[TIMESTAMP_HEADER.lower().encode()]
+        return key if verify_signature(bytes_to_public_key(key), signed, signature) else None
+    except (KeyError, ValueError, TypeError, AttributeError, UnsupportedAlgorithm):
+        return None
 
 
 _LOOK = 0.5
 """Seconds between two looks of a node for messages."""
-_NOT_LET_IN = (
-    "error: the server does not let this site in: its key is not among the clients' that the "
-    "server started with, or the two machines' clocks differ by more than a few seconds\n"
-)
 
 
-def serve_supernode(arguments: Sequence[str], memory: Path) -> None:
+def serve_supernode(arguments: Sequence[str], memory: Path, voice: Voice) -> None:
     """Run Flower's SuperNode in this process until it is told to stop.
 
     A node that was killed and comes back is refused for a minute, until the SuperLink has missed
@@ -141,6 +175,7 @@ def serve_supernode(arguments: Sequence[str], memory: Path) -> None:
     Args:
         arguments: of `flower-supernode`.
         memory: a file that keeps the node's id.
+        voice: says why calls fail.
     """
     from flwr.proto.fleet_pb2 import DeactivateNodeRequest
     from flwr.supernode import fleet_http_connection as connection
@@ -149,12 +184,16 @@ def serve_supernode(arguments: Sequence[str], memory: Path) -> None:
     from flwr.supernode.fleet_http_client import FleetHttpClient
 
     class Returning(FleetHttpClient):
+        def _unary_unary(self, **call: Any) -> Any:
+            with voice:
+                return super()._unary_unary(**call)
+
         def ActivateNode(self, request: Any) -> Any:  # noqa: N802 - Flower's name
             try:
                 answer = super().ActivateNode(request)
             except httpx.HTTPStatusError as error:
-                if error.response.status_code == httpx.codes.UNAUTHORIZED or not memory.exists():
-                    sys.stderr.write(_NOT_LET_IN)
+                if error.response.status_code != httpx.codes.CONFLICT or not memory.exists():
+                    voice.say(error)
                     raise
                 self.DeactivateNode(DeactivateNodeRequest(node_id=int(memory.read_text("utf-8"))))
                 answer = super().ActivateNode(request)
@@ -175,9 +214,15 @@ def serve_supernode(arguments: Sequence[str], memory: Path) -> None:
 
     connection.FleetHttpClient = Returning  # type: ignore
     internal.time = Eager  # type: ignore
+    logging.getLogger("flwr").addFilter(_says_more)
     _always_answers()
     sys.argv = ["flower-supernode", *arguments]
     flower_supernode()
+
+
+def _says_more(record: logging.LogRecord) -> bool:
+    """Whether Flower's line says more than that it tries again, which it says without end."""
+    return not str(record.msg).startswith("Connection attempt failed")
 
 
 def _always_answers() -> None:
@@ -239,6 +284,7 @@ def execute_tasks(
         def reconcile(self) -> None:
             look()
 
+    logging.getLogger("flwr").addFilter(_says_more)
     superexec.get_executor = lambda *_, **__: Executor()  # type: ignore[attr-defined]
     superexec.AutoExecPlugin.supported_task_types = (  # type: ignore[attr-defined]
         frozenset({TaskType.CLIENT_APP})
@@ -282,12 +328,17 @@ def control_client(address: str, ca: bytes) -> ControlHttpClient:
     """A client of a SuperLink's Control API."""
     from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
-    return ControlHttpClient.from_server_address(
+    client = ControlHttpClient.from_server_address(
         server_address=address,
         insecure=False,
         root_certificates=ca,
         interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
     )
+    # It is on this machine, where the environment's proxy has no business.
+    trusting = ssl.create_default_context(cadata=ca.decode("ascii"))
+    client._client.close()
+    client._client = httpx.Client(verify=trusting, timeout=30.0, trust_env=False)
+    return client
 
 
 def start_request(files: Mapping[str, bytes], overrides: Mapping[str, str]) -> StartRunRequest:

@@ -91,7 +91,7 @@ def _in_process(
     def find(_context: Context, call: Call) -> Party:
         return _on_disk(world, states, call.client) if states else in_memory[call.client]
 
-    app = client_app(find)
+    app = client_app(find, simulated=True)
     token = WATCHER.set(observer.client_does)
     try:
         with InProcessGrid(app, nodes=world.setting.clients, threads=threads) as grid:
@@ -113,7 +113,8 @@ def _on_ray(
         ledger = _server_opens(world, states)
         outcome.append(federate(grid, world, keeper, observer, threads=threads, ledger=ledger))
 
-    client = client_app(partial(_of_worker, world.experiment.to_json(), states.resolve()))
+    find = partial(_of_worker, world.experiment.to_json(), states.resolve())
+    client = client_app(find, simulated=True)
     flower = logging.getLogger("flwr")
     level = flower.level
     flower.setLevel(logging.ERROR)
@@ -131,7 +132,7 @@ def _of_worker(experiment: str, states: Path, _context: Context, call: Call) -> 
 def _on_disk(world: World, states: Path, client: int) -> Party:
     """A client whose state is in a folder of its own."""
     ledger = partial(Ledger, client_ledger(world.experiment.privacy, states, client))
-    return Party(world, DiskState(states / _folder_name(client)), ledger)
+    return Party(world, DiskState(states / _folder_name(client), durable=False), ledger)
 
 
 def _server_opens(world: World, states: Path) -> Callable[[], Ledger]:

@@ -38,10 +38,12 @@ class _Worker:
 class _Job:
     message: Message
     variables: Variables = field(default_factory=copy_context)
+    expires: float = field(init=False)
+    """By the monotonic clock: the message's own time is the wall's, which may be set."""
 
-    @property
-    def expires(self) -> float:
-        return self.message.metadata.created_at + self.message.metadata.ttl
+    def __post_init__(self) -> None:
+        expires = time.monotonic() + self.message.metadata.ttl
+        object.__setattr__(self, "expires", expires)
 
 
 class InProcessGrid(Grid):
@@ -143,7 +145,7 @@ class InProcessGrid(Grid):
         return worker
 
     def _replace_hanging_workers(self) -> None:
-        now = time.time()
+        now = time.monotonic()
         for index, worker in enumerate(self._workers):
             if worker.expires < now:
                 worker.abandoned = True
@@ -151,12 +153,12 @@ class InProcessGrid(Grid):
 
     def _work(self, worker: _Worker) -> None:
         while not worker.abandoned and (job := self._jobs.get()) is not None:
-            if job.expires < time.time():
+            if job.expires < time.monotonic():
                 continue
             worker.expires = job.expires
             reply = job.variables.run(self._call, job.message)
             worker.expires = float("inf")
-            if time.time() <= job.expires:  # nobody waits for a late one
+            if time.monotonic() <= job.expires:  # nobody waits for a late one
                 with self._arrived:
                     self._replies[job.message.metadata.message_id] = reply
                     self._arrived.notify_all()

@@ -14,6 +14,7 @@ from fedkd.errors import UsageError
 
 LOCK = ".lock"
 _GRACE = 5.0
+_OWN = ("localhost", "127.0.0.1", "::1")
 PARENT = "FEDKD_PARENT"
 """Environment: the process without which this one must not go on."""
 
@@ -60,16 +61,25 @@ def held(folder: Path) -> bool:
 
 
 def quiet_flower(folder: Path) -> None:
-    """Have Flower write under `folder`, install nothing and call nobody.
+    """Have Flower write under `folder`, install nothing, call nobody, and this machine directly.
 
     Call it before Flower's processes start; telemetry and update checks are off already.
     """
     os.environ["FLWR_HOME"] = str(private_folder(folder / "flower").resolve())
     os.environ["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] = "1"
     os.environ.setdefault("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.2")
+    call_own_directly()
     # Flower starts its parts by name, also where nobody has activated the virtual environment.
     here = str(Path(sys.executable).parent)
     os.environ["PATH"] = os.pathsep.join([here, os.environ.get("PATH", os.defpath)])
+
+
+def call_own_directly() -> None:
+    """Have this process and those it starts call this machine past the environment's proxies."""
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    names = [name for name in given.split(",") if name.strip()]
+    listed = ",".join([*names, *(name for name in _OWN if name not in names)])
+    os.environ |= {"no_proxy": listed, "NO_PROXY": listed}
 
 
 def free_port() -> int:

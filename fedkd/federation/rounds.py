@@ -47,6 +47,8 @@ class Checkpoint:
     broadcast: Broadcast
     standings: Mapping[int, Standing] = field(default_factory=dict)
     """Where each client's ledger stood when it last answered."""
+    own: Standing | None = None
+    """Where the server's own ledger stood, under a client unit."""
 
 
 class Keeper(Protocol):
@@ -56,7 +58,10 @@ class Keeper(Protocol):
         """The last round that was kept; None to begin."""
 
     def keep(self, record: Record, checkpoint: Checkpoint, generated: Samples | None) -> None:
-        """Keep a finished round, so that a process killed right after goes on from it."""
+        """Keep a finished round, so that a process killed right after goes on from it.
+
+        What clients on this machine keep may not be on the disk yet: see `state.DiskState`.
+        """
 
 
 def federate(
@@ -89,6 +94,7 @@ def federate(
         BudgetError: privacy budgets do not allow the run to go on.
         QuorumError: too few clients answered a round, or not all of a sum's.
         FederationError: too few clients are connected, or a training diverged.
+        StorageError: what must be kept cannot be; nothing of the round is.
     """
     method, experiment = world.method, world.experiment
     count = world.setting.clients
@@ -124,7 +130,8 @@ def federate(
         if ctx.allowance is not None:
             _release(ctx.allowance, student)
 
-        record = describe(world, ctx, answers, None if spending is None else spending.standing())
+        own = None if spending is None else spending.standing()
+        record = describe(world, ctx, answers, own)
         ended = time.perf_counter()
         record["seconds"] |= {
             "total": ended - started,
@@ -133,7 +140,7 @@ def federate(
         }
         keeper.keep(
             record,
-            Checkpoint(round, student.state_dict(), state, broadcast, known),
+            Checkpoint(round, student.state_dict(), state, broadcast, known, own),
             ctx.generated,
         )
         observer.round_ends(record)

@@ -13,6 +13,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from torch import nn
 
+from fedkd.errors import StorageError
 from fedkd.federation.answers import Observer
 from fedkd.federation.bundle import RUN
 from fedkd.federation.cohort import Reach
@@ -23,9 +24,10 @@ from fedkd.federation.site import run_name
 from fedkd.federation.superlink import STATE
 from fedkd.federation.wire import Standing
 from fedkd.federation.world import World
-from fedkd.files import write_atomically
+from fedkd.files import storing, write_atomically
 from fedkd.privacy.ledger import Ledger
 
+_DAMAGED = "{!r} is damaged: restore it from a backup of the server's state"
 _POLL = 0.3
 _RUNS = "runs"
 
@@ -48,8 +50,16 @@ class Submission:
 
     @classmethod
     def read(cls, state: Path, run: str) -> "Submission":
-        """What `write` left."""
-        return cls(**json.loads((state / _RUNS / f"{run_name(run)}.json").read_text("utf-8")))
+        """What `write` left.
+
+        Raises:
+            StorageError: it is damaged.
+        """
+        file = state / _RUNS / f"{run_name(run)}.json"
+        try:
+            return cls(**_read(file))
+        except TypeError as error:
+            raise StorageError(_DAMAGED.format(str(file))) from error
 
 
 Main = Callable[[Submission, Callable[..., nn.Module]], None]
@@ -104,7 +114,7 @@ class _Remembering:
 
     def keep(self, record: dict[str, Any], checkpoint: Checkpoint, generated: Any) -> None:
         """See `Keeper.keep`."""
-        with FileLock(f"{self._file}.lock"):  # other runs remember too
+        with storing(self._file), FileLock(f"{self._file}.lock"):  # other runs remember too
             told = _read(self._file)
             for client, at in checkpoint.standings.items():
                 node = str(self._nodes[client])
@@ -115,9 +125,23 @@ class _Remembering:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    return dict(json.loads(file.read_text("utf-8"))) if file.exists() else {}
+    """A JSON object that this server wrote; nothing where there is none.
+
+    Raises:
+        StorageError: it is damaged.
+    """
+    if not file.exists():
+        return {}
+    try:
+        with storing(file):
+            return dict(json.loads(file.read_text("utf-8")))
+    except (ValueError, TypeError) as error:
+        raise StorageError(_DAMAGED.format(str(file))) from error
 
 
 def _read_standings(file: Path, nodes: tuple[int, ...]) -> dict[int, Standing]:
     told = _read(file)
-    return {i: Standing(**told[str(node)]) for i, node in enumerate(nodes) if str(node) in told}
+    try:
+        return {i: Standing(**told[str(node)]) for i, node in enumerate(nodes) if str(node) in told}
+    except TypeError as error:
+        raise StorageError(_DAMAGED.format(str(file))) from error

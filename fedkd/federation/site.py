@@ -31,6 +31,8 @@ class OwnData(Frozen):
     """By the file's name unless given."""
     label: str = "label"
     """CSV: the column of labels."""
+    decimal: Literal[".", ","] = "."
+    """CSV: what stands in front of a number's decimals."""
 
 
 class Allow(Frozen):
@@ -202,7 +204,7 @@ class Policy:
     def _check_paths(self, experiment: Experiment) -> None:
         data, privacy = experiment.data, experiment.privacy
         public = data.public.source if data.public is not None else ""
-        for word in (data.name, public, privacy.ledger or ""):
+        for word in (data.name, data.test or "", public, privacy.ledger or ""):
             if "/" in word or "\\" in word or word.startswith("~"):
                 self._refuse(
                     "data.path", f"the experiment names the path {word!r}: only its own is read"

@@ -37,7 +37,13 @@ def own_data(policy: Policy, shared: FederatedData) -> Samples:
         DataError: it is missing or does not fit what the parties agreed on.
     """
     data = policy.site.data
-    return read_own(policy.path(data.path), policy.format, label=data.label, shared=shared)
+    return read_own(
+        policy.path(data.path),
+        policy.format,
+        label=data.label,
+        shared=shared,
+        decimal=data.decimal,
+    )
 
 
 def ledger(policy: Policy) -> Path:

@@ -2,7 +2,8 @@
 
 The SuperLink serves three interfaces on one port: Fleet for clients, Control for whoever runs
 experiments, Runtime for the server's own apps. Only Fleet asks for a key; by Control anybody could
-run code on this machine. So the guard lets nothing but Fleet through from another machine.
+run code on this machine. So the guard (`door.py`) lets nothing but Fleet through from another
+machine.
 """
 
 import json
@@ -13,27 +14,22 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from fedkd.errors import FederationError, FedkdError, UsageError
 from fedkd.federation import compat, keys, processes
 from fedkd.federation.control import Control, Node
+from fedkd.federation.door import Connection, Door
 from fedkd.files import write_atomically
-
-_Scope = MutableMapping[str, Any]
-_Receive = Callable[[], Awaitable[_Scope]]
-_Send = Callable[[_Scope], Awaitable[None]]
 
 READY = "ready"
 """In the state folder once all clients' keys are known."""
 STATE = "FEDKD_SERVER_STATE"
 """Environment of the server's own apps: its state folder."""
 _WITHIN = 60.0
-_OPEN = ("/v1/fleet/", "/health")
 
 
 @dataclass(frozen=True)
@@ -85,33 +81,6 @@ class Server:
                     os.kill(self.pid, signal.SIGTERM)
                 told = True
             time.sleep(0.2)
-
-
-class LocalOnly:
-    """ASGI middleware: from another machine nothing but Fleet and the health check answers."""
-
-    seen = False
-    """Whether any request has come by: a server without its guard must not run."""
-
-    def __init__(self, app: Callable[[_Scope, _Receive, _Send], Awaitable[None]]) -> None:
-        self._app = app
-
-    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
-        """Serve, or refuse with status 403."""
-        LocalOnly.seen = True
-        path = scope.get("path", "")
-        clients_own = path.startswith(_OPEN) and ".." not in path
-        if scope["type"] == "lifespan" or clients_own or _is_local(scope):
-            await self._app(scope, receive, send)
-            return
-        await send({"type": "http.response.start", "status": 403, "headers": []})
-        await send({"type": "http.response.body", "body": b"only from the server's own machine"})
-
-
-def _is_local(scope: _Scope) -> bool:
-    caller = (scope.get("client") or ("",))[0]
-    # A machine that calls itself by one of its own addresses calls from that address.
-    return caller in ("127.0.0.1", "::1") or caller == (scope.get("server") or (None,))[0]
 
 
 def serve(folder: Path, key_folder: Path, *, host: str, port: int) -> None:
@@ -172,7 +141,7 @@ def serve(folder: Path, key_folder: Path, *, host: str, port: int) -> None:
         "--disable-runtime-dependency-installation",
     ]
     try:
-        compat.serve_superlink(arguments, LocalOnly)
+        compat.serve_superlink(arguments, partial(Door, keys=clients.values()), Connection)
     finally:
         lock.release()
 
@@ -182,7 +151,7 @@ def _register(server: Server, clients: dict[str, bytes]) -> None:
     try:
         with server.control() as control:
             nodes = _first_answer(control)
-            if not LocalOnly.seen:
+            if not (Door.seen and Connection.seen):
                 raise FederationError(
                     "the guard before Flower's interfaces is not in place: this version of flwr is "
                     "not one that fedkd knows, install by the constraints file"

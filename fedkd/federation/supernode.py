@@ -12,6 +12,7 @@ import threading
 
 from fedkd.errors import FederationError, UsageError
 from fedkd.federation import compat, processes
+from fedkd.federation.connecting import Voice
 from fedkd.federation.executor import APP, PRIVATE
 from fedkd.federation.site import Policy
 
@@ -48,7 +49,7 @@ def serve(policy: Policy) -> None:
         *("--isolation", "process", "--superexec-auth-secret-file", str(secret)),
     ]
     try:
-        compat.serve_supernode(arguments, state / "node")
+        compat.serve_supernode(arguments, state / "node", Voice(site.server))
         # Flower's own threads run on, so that nothing less would end this process.
         sys.stderr.write("error: the connection to the server broke, see above; the site stops\n")
         executor.terminate()

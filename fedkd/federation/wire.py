@@ -2,14 +2,14 @@
 
 The payload is the codec's bytes in one array, which Flower moves in chunks. A failure travels as a
 kind and a phase out of fixed lists: an exception's own text could hold private data, so it stays
-where it was raised. Where a ledger stands travels beside the payload, since the ledger holds the
-payload's digest.
+where it was raised, but in a simulation, where there is nobody to hide it from. Where a ledger
+stands travels beside the payload, since the ledger holds the payload's digest.
 """
 
 import builtins
 import math
 import re
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
@@ -65,6 +65,9 @@ class Failure:
     phase: str = ""
     """One of `PHASES`; of a site that refuses, the line of its policy, one of `POLICY`."""
     standing: Standing | None = None
+    words: str = ""
+    """What the exception said itself; in a simulation only, and no server of a deployment reads
+    it."""
 
     @classmethod
     def of(cls, error: BaseException, phase: str, standing: Standing | None = None) -> "Failure":
@@ -72,6 +75,19 @@ class Failure:
         kinds = [base.__name__ for base in type(error).__mro__ if base.__name__ in _KINDS]
         where = error.key if isinstance(error, PolicyError) else phase
         return cls(kinds[0] if kinds else "Exception", where, standing)
+
+    def quoting(self, error: BaseException) -> "Failure":
+        """The same with what the exception says: fedkd's own whole, others' type and first line."""
+        text, name = str(error), type(error).__name__
+        if not isinstance(error, errors.FedkdError):
+            first = text.strip().partition("\n")[0][:_LONGEST_LINE]
+            text = ": ".join(filter(None, ("" if name == self.kind else name, first)))
+        return replace(self, words=text)
+
+    @property
+    def quoted(self) -> str:
+        """The failure, and what the exception said."""
+        return ": ".join(filter(None, (str(self), self.words)))
 
     @property
     def refused(self) -> bool:
@@ -109,6 +125,7 @@ POLICY = (
 )
 """What can refuse at a site: its version, or a line of its SITE.toml. A fixed list, so that the
 server need not read a site's words."""
+_LONGEST_LINE = 300
 _DOING = dict(zip(PHASES, ("distilling", "training", "answering", "evaluating"), strict=True))
 
 
@@ -126,8 +143,10 @@ def pack(call: Call) -> RecordDict:
 
 def pack_failure(failure: Failure) -> RecordDict:
     """A failure as records."""
-    words = ConfigRecord({"kind": failure.kind, "phase": failure.phase})
-    return _with_standing(RecordDict({"failure": words}), failure.standing)
+    said = {"kind": failure.kind, "phase": failure.phase}
+    if failure.words:
+        said["words"] = failure.words
+    return _with_standing(RecordDict({"failure": ConfigRecord({**said})}), failure.standing)
 
 
 def _with_standing(content: RecordDict, standing: Standing | None) -> RecordDict:
@@ -145,7 +164,8 @@ def unpack(content: RecordDict) -> Call | Failure:
     standing = _standing(content)
     if "failure" in content.config_records:
         record = content.config_records["failure"]
-        return Failure(str(record.get("kind", "")), str(record.get("phase", "")), standing)
+        kind, phase, words = (str(record.get(key, "")) for key in ("kind", "phase", "words"))
+        return Failure(kind, phase, standing, words)
     try:
         header = content.config_records["call"]
         array = content.array_records["knowledge"]["payload"]

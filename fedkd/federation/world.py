@@ -1,5 +1,6 @@
 """Everything that an experiment names, built and checked: data, models, method."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -18,8 +19,12 @@ from fedkd.federation import report, secure
 from fedkd.methods import protection
 from fedkd.methods.base import Method, Setting
 from fedkd.methods.protection import Forecast
+from fedkd.methods.signal import of_records
 from fedkd.privacy.events import Protected
 from fedkd.privacy.ledger import fingerprint
+from fedkd.privacy.size import warn_of_sizes
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -83,9 +88,11 @@ def prepare(experiment: Experiment, federated: FederatedData | None = None) -> W
         DataError: a data set that is missing, corrupt or does not fit.
         BudgetError: the experiment as planned costs more than the budget that it names.
     """
+    simulated = federated is None
     method, federated, setting = _assemble(experiment, federated)
-    protection.check_delta(experiment.privacy, [len(client) for client in federated.clients])
     setting = protection.resolve(method, setting)
+    if simulated:
+        _warn(method, setting, federated)
     return World(setting.experiment, method, federated, setting)
 
 
@@ -100,24 +107,47 @@ def forecast(experiment: Experiment, *, spent: Sequence[Protected] = ()) -> Fore
         ConfigError: as `prepare`, or nothing in the experiment is protected.
         DataError: as `prepare`.
     """
-    method, _, setting = _assemble(experiment)
-    return protection.forecast(method, setting, spent)
+    method, federated, setting = _assemble(experiment)
+    told = protection.forecast(method, setting, spent)
+    _warn(method, protection.with_noise(setting, told.noise_multiplier), federated)
+    return told
+
+
+def _warn(method: Method, setting: Setting, federated: FederatedData) -> None:
+    """Warn who holds all clients' data of what no party of a deployment may be told of."""
+    privacy = setting.experiment.privacy
+    if privacy.unit != "record":
+        return
+    sizes = [len(client) for client in federated.clients]
+    warn_of_sizes(privacy, sizes)
+    mean = sum(sizes) / len(sizes)
+    public, true = (of_records(method, setting, records) for records in (None, mean))
+    if true.hopeless and not public.hopeless:
+        _log.warning(
+            "clients hold %.0f records on average, too few for the noise: %s is %.2g, expected at "
+            "least %g; raise privacy.epsilon, or have more records or fewer steps",
+            mean, true.what, true.ratio, true.least,
+        )  # fmt: skip
 
 
 def _assemble(
     experiment: Experiment, federated: FederatedData | None = None
 ) -> tuple[Method, FederatedData, Setting]:
-    method, experiment = methods.resolve(_settled(experiment))
+    experiment = _settled(experiment)
+    methods.resolve(experiment)  # a wrong key is said before data is looked for
     if federated is None:
         federated = data.federate(
             experiment.data, clients=experiment.clients.count, seed=experiment.seed
         )
+    public = federated.public
+    method, experiment = methods.resolve(experiment, None if public is None else len(public))
     setting = Setting(
         experiment=experiment,
         shape=federated.shape,
         classes=federated.classes,
         clients=len(federated.clients),
-        public=federated.public,
+        public=public,
+        examples=federated.test.x if public is None else public,
         seen=_seen(experiment, federated),
     )
     for spec in {str(s): s for s in experiment.clients.models}.values():

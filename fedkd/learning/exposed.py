@@ -95,12 +95,14 @@ def teach(
     noise: Noise,
     *,
     labels: float = 1.0,
+    like: Tensor | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> None:
     """As `offline.teach`, by `private.train`: what one record adds to a step is clipped and hidden.
 
     Whoever is to be hidden must not be in what the teacher learned from. The teacher's answers, the
-    loss of an epoch and the number of records do not come out; `on_epoch` is told NaN.
+    loss of an epoch and the number of records do not come out; `on_epoch` is told NaN. `like` are
+    public inputs to try the student out on, see `protectable.check_model`.
 
     Raises:
         ConfigError: a term cannot be protected, or see `protectable.check_model`.
@@ -116,6 +118,7 @@ def teach(
             loss=record_loss(
                 model, terms, asking(teacher, samples.x, terms.teacher), samples.y, labels
             ),
+            like=like,
             on_epoch=None if on_epoch is None else lambda epoch: on_epoch(epoch, math.nan),
         )
 

@@ -12,6 +12,9 @@ from fedkd.config import ModelSpec, Optimisation, Teacher, validate
 from fedkd.errors import ConfigError
 from fedkd.learning import ways
 
+_PICKLES = (b"PK\x03\x04", b"\x80")
+"""How a zip archive begins, which torch.save writes, and a pickle, which it wrote before 2020."""
+
 
 def resolve(teacher: Teacher, number: int) -> Teacher:
     """A teacher with its model said: a run folder knows its own.
@@ -71,7 +74,8 @@ def load_weights(teacher: Teacher, model: nn.Module, number: int) -> str:
         The file's SHA-256.
 
     Raises:
-        ConfigError: the file is missing, no safetensors, or of another model.
+        ConfigError: the file is missing, no safetensors (a pickle is not opened), or of another
+            model.
     """
     path = Path(teacher.weights or "").expanduser()
     file = path / "student.safetensors" if path.is_dir() else path
@@ -85,6 +89,12 @@ def load_weights(teacher: Teacher, model: nn.Module, number: int) -> str:
             "file"
         ) from error
     except (SafetensorError, RuntimeError) as error:
+        if content.startswith(_PICKLES):  # asked last: a safetensors file may begin so too
+            raise ConfigError(
+                f"{where} is {str(file)!r}, a file of torch.save, which can run code when it is "
+                "read: expected safetensors; write one from weights that you trust: safetensors."
+                "torch.save_file(torch.load('IN.pt', weights_only=True), 'OUT.safetensors')"
+            ) from error
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
             f"{where} is {str(file)!r}, which are no weights of {str(teacher.model)!r}: {reason}"

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from fedkd.models import call
@@ -33,17 +34,29 @@ class PerSample:
         # Summed, or else Opacus multiplies the gradients by the number of samples.
         self._opacus = GradSampleModule(model, loss_reduction="sum")
         self._roots: list[Tensor] = []
+        self._ends: list[tuple[nn.Module, Tensor]] = []
         self._layers = list(self._opacus.iterate_submodules(model))
         self._handles = [layer.register_forward_pre_hook(self._root) for layer in self._layers]
+        for layer in self._layers:
+            if isinstance(layer, nn.Embedding):
+                self._end_at(layer)
+        # What a layer hands on is what torch's backward hooks look at: nobody may write into it.
+        self._inplace: list[Any] = [
+            each for each in model.modules() if getattr(each, "inplace", False)
+        ]
 
     def __enter__(self) -> Self:
         self._model.train()
+        for module in self._inplace:
+            module.inplace = False  # the same values, out of place
         return self
 
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
         self._opacus.cleanup()
+        for module in self._inplace:
+            module.inplace = True
         for module in self._model.modules():
             for name in ("activations", "max_batch_len", "ft_compute_sample_grad"):
                 module.__dict__.pop(name, None)
@@ -57,7 +70,13 @@ class PerSample:
         losses = loss(call.answer(self._model, x), y)
         # The sum leaves each sample's gradient as it is. Only the way to the layers' inputs is
         # gone, never to p.grad: that saves a third of the time, and no raw gradient ever exists.
-        losses.sum().backward(inputs=self._roots)  # type: ignore[no-untyped-call]
+        leaves = [*self._roots, *(end for _, end in self._ends)]
+        losses.sum().backward(inputs=leaves)  # type: ignore[no-untyped-call]
+        for layer, end in reversed(self._ends):
+            slope = torch.zeros_like(end) if end.grad is None else end.grad
+            self._opacus.capture_backprops_hook(
+                layer, (), (slope,), loss_reduction="sum", batch_first=True
+            )
         gradients = [
             parameter.new_zeros(len(x), *parameter.shape)  # the loss does not depend on it
             if parameter.grad_sample is None
@@ -81,9 +100,28 @@ class PerSample:
         self._roots.append(root)
         return root
 
+    def _end_at(self, layer: nn.Module) -> None:
+        """End the way back at what a layer gives, since what enters it has no gradient: indices.
+
+        torch calls its backward hook too, but with a warning; so Opacus's is called by hand.
+        """
+        for handle in self._opacus.autograd_grad_sample_hooks:
+            if handle.id in layer._backward_hooks:
+                handle.remove()
+        self._handles.append(layer.register_forward_hook(self._end))
+
+    def _end(self, layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        end = output.detach().requires_grad_()
+        self._ends.append((layer, end))
+        if (padding := layer.padding_idx) is None:
+            return end
+        # Padding learns nothing, of which Opacus does not know.
+        return torch.where((inputs[0] == padding).unsqueeze(-1), end.detach(), end)
+
     def _forget(self) -> None:
         """Forget a forward pass: what it left in a layer off the loss's path would pile up."""
         self._roots.clear()
+        self._ends.clear()
         for layer in self._layers:
             layer.__dict__.pop("activations", None)
             layer.__dict__.pop("max_batch_len", None)

@@ -1,5 +1,6 @@
 """A distillation made ready: everything that it names is built and checked before anything runs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -47,25 +48,53 @@ class Prepared:
         Raises:
             ConfigError: model, teachers and way do not fit.
         """
-        seed, shape = self.distillation.seed, self.data.shape
-        fresh = models.build(
-            self.distillation.student.model,
-            shape=shape,
-            classes=self.data.classes,
-            generator=rng.stream(seed, purpose="student model"),
+        return _student(
+            self.distillation, self.way, self.params, self.data.shape, self.data.classes, teachers
         )
-        if self.way.remake is None:
-            return fresh
-        draws = rng.stream(seed, purpose="student remade")
-        return self.way.remake(fresh, teachers, self.params, shape, draws)
 
 
-def prepare(distillation: Distillation, *, weights: bool = True) -> Prepared:
+def student(
+    distillation: Distillation,
+    shape: tuple[int, ...],
+    teachers: Sequence[tuple[int, ...]],
+    classes: int,
+) -> nn.Module:
+    """A finished distillation's student anew, without its data: fresh, of the right architecture.
+
+    Args:
+        distillation: complete, as a run keeps it.
+        shape: of what the student sees.
+        teachers: of what each teacher sees.
+        classes: how many there are.
+
+    Raises:
+        ConfigError: model, teachers and way do not fit.
+    """
+    way, params, distillation = ways.resolve(distillation)
+    fresh = _teachers(distillation, teachers, classes)
+    return _student(distillation, way, params, shape, classes, fresh)
+
+
+def shares(distillation: Distillation) -> Shares:
+    """Who has what of a distillation's data set.
+
+    Raises:
+        ConfigError: the way cannot share this data set.
+        DataError: it is missing, corrupt or does not fit.
+    """
+    way, params, distillation = ways.resolve(distillation)
+    dataset = data.load(distillation.data, seed=distillation.seed)
+    count = len(distillation.teachers)
+    if way.share is None:
+        return Shares(dataset, dataset, (dataset,) * count)
+    return way.share(dataset, count, params, rng.stream(distillation.seed, purpose="shares"))
+
+
+def prepare(distillation: Distillation) -> Prepared:
     """Build and check all that a distillation names.
 
     Args:
         distillation: what will run.
-        weights: whether given weights are needed; without, teachers have the right shape only.
 
     Raises:
         ConfigError: an unknown way, form, model, layer or parameter, or parts that do not fit.
@@ -75,29 +104,51 @@ def prepare(distillation: Distillation, *, weights: bool = True) -> Prepared:
     way, params, distillation = ways.resolve(distillation)
     resolved = tuple(given.resolve(each, n) for n, each in enumerate(distillation.teachers))
     distillation = distillation.model_copy(update={"teachers": resolved})
-    dataset = data.load(distillation.data, seed=distillation.seed)
-    count = len(distillation.teachers)
-    shares = Shares(dataset, dataset, (dataset,) * count)
-    if way.share is not None:
-        draws = rng.stream(distillation.seed, purpose="shares")
-        shares = way.share(dataset, count, params, draws)
+    dealt = shares(distillation)
     if way.check is not None:
-        way.check(shares.student, params)
-    teachers = tuple(
-        models.build(
-            each.model,
-            shape=shares.teachers[number].shape,
-            classes=dataset.classes,
-            generator=rng.stream(distillation.seed, purpose="teacher model", client=number),
-        )
-        for number, each in enumerate(resolved)
-    )
+        way.check(dealt.student, params)
+    shapes = [each.shape for each in dealt.teachers]
+    teachers = _teachers(distillation, shapes, dealt.whole.classes)
     digests = tuple(
         given.load_weights(each, model, number)
         for number, (each, model) in enumerate(zip(resolved, teachers, strict=True))
-        if weights and each.weights is not None
+        if each.weights is not None
     )
-    return _complete(Prepared(distillation, shares, way, params, teachers, digests))
+    return _complete(Prepared(distillation, dealt, way, params, teachers, digests))
+
+
+def _teachers(
+    distillation: Distillation, shapes: Sequence[tuple[int, ...]], classes: int
+) -> tuple[nn.Module, ...]:
+    return tuple(
+        models.build(
+            each.model,
+            shape=shape,
+            classes=classes,
+            generator=rng.stream(distillation.seed, purpose="teacher model", client=number),
+        )
+        for number, (each, shape) in enumerate(zip(distillation.teachers, shapes, strict=True))
+    )
+
+
+def _student(
+    distillation: Distillation,
+    way: Way,
+    params: Frozen,
+    shape: tuple[int, ...],
+    classes: int,
+    teachers: tuple[nn.Module, ...],
+) -> nn.Module:
+    fresh = models.build(
+        distillation.student.model,
+        shape=shape,
+        classes=classes,
+        generator=rng.stream(distillation.seed, purpose="student model"),
+    )
+    if way.remake is None:
+        return fresh
+    draws = rng.stream(distillation.seed, purpose="student remade")
+    return way.remake(fresh, teachers, params, shape, draws)
 
 
 def _complete(ready: Prepared) -> Prepared:

@@ -86,6 +86,7 @@ def train(
     anchor: Mapping[str, Tensor] | None = None,
     proximal: float = 0.0,
     offset: Tensor | None = None,
+    like: Tensor | None = None,
     on_epoch: Callable[[int], None] | None = None,
 ) -> None:
     """Minimise the mean of `loss` by noisy steps; the model ends in evaluation mode.
@@ -107,6 +108,7 @@ def train(
             touches no private data, so it is added after the noise, exactly.
         offset: (C,), added to logits before the loss; no private data may be in it that was not
             paid for. None: nothing.
+        like: public inputs to try the model out on, see `check_model`.
         on_epoch: called with the number of each epoch, from 1, when it is over.
 
     Raises:
@@ -117,7 +119,7 @@ def train(
         FederationError: training diverged.
     """
     pulls = _pulls(model, anchor, proximal)
-    check_model(model, tuple(samples.x.shape[1:]))
+    check_model(model, tuple(samples.x.shape[1:]), like=like)
     optimiser = optimiser or optim.build(model.parameters(), optimisation)
     _check_optimiser(optimiser, model)
     loss = checked_loss(_beside(loss or _cross_entropy, offset))

@@ -7,12 +7,14 @@ from fedkd.config import Distillation, RecordPrivacy
 from fedkd.data.types import Dataset
 from fedkd.errors import BudgetError, ConfigError
 from fedkd.learning import exposed, private, terms
-from fedkd.learning.protectable import check_model
+from fedkd.learning.protectable import blaming, check_model
 from fedkd.models.layers import dissect
 from fedkd.privacy import accountant
 from fedkd.privacy.budget import Budget
 from fedkd.privacy.calibration import noise_for
 from fedkd.privacy.events import Gaussian, Protected
+from fedkd.privacy.signal import hopeless, of_steps
+from fedkd.privacy.size import check_delta, in_a_step, warn_of_sizes
 
 
 def budget(privacy: RecordPrivacy) -> Budget:
@@ -61,12 +63,8 @@ def resolve(distillation: Distillation, privacy: RecordPrivacy, records: int) ->
                 "public data and say data = 'public', or leave out [privacy]"
             )
     exposed.check_forms([each.name for each in distillation.knowledge])
-    if privacy.delta * records >= 1:
-        raise ConfigError(
-            f"privacy.delta is {privacy.delta:g}, not below 1 / {records:,} (records): at that "
-            f"size a mechanism may publish one of them outright; expected well below "
-            f"{1 / records:.2g}"
-        )
+    check_delta(privacy)
+    warn_of_sizes(privacy, [records])
     allowed = budget(privacy)
     if privacy.noise_multiplier is None:
         needed = noise_for(allowed, lambda multiplier: plan(distillation, multiplier))
@@ -91,13 +89,36 @@ def check_student(
         distillation: complete.
         student: fresh; left as it is.
         teacher: of the right architecture.
-        dataset: says the shape of an input.
+        dataset: says the shape of an input, and has a test set, which nothing protects.
 
     Raises:
-        ConfigError: see `protectable.check_model`.
+        ConfigError: see `protectable.check_model`; or nothing can be learned through the noise.
     """
     ours, theirs = (dissect(model, dataset.shape) for model in (student, teacher))
     draws = rng.stream(distillation.seed, purpose="trial")
     built = terms.build(distillation.knowledge, ours, theirs, draws)
-    with exposed.exposed(student, built) as model:
-        check_model(model, dataset.shape)
+    with (
+        blaming("student.model", distillation.student.model),
+        exposed.exposed(student, built) as model,
+    ):
+        check_model(model, dataset.shape, like=dataset.test.x)
+        _check_signal(distillation, model)
+
+
+def _check_signal(distillation: Distillation, model: nn.Module) -> None:
+    """Refuse noise through which nothing can be learned."""
+    told, protecting = distillation.privacy, noise(distillation)
+    if told is None:
+        return
+    numbers = sum(each.numel() for each in model.parameters() if each.requires_grad)
+    steps = event(distillation, protecting.noise_multiplier).steps
+    signal = of_steps(
+        protecting.noise_multiplier,
+        records=in_a_step(told, protecting.batch_size),
+        steps=steps,
+        numbers=numbers,
+    )
+    if signal.hopeless:
+        loudest = protecting.noise_multiplier * signal.ratio / signal.least
+        epsilon = accountant.epsilon(plan(distillation, loudest), told.delta)
+        raise hopeless(signal, epsilon, budget(told))

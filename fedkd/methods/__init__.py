@@ -3,6 +3,7 @@
 from fedkd.config import Experiment, MethodChoice, validate
 from fedkd.errors import ConfigError
 from fedkd.methods.base import Method
+from fedkd.methods.pace import paced
 from fedkd.names import imported, nearest
 
 BUILT_IN = {
@@ -49,14 +50,20 @@ def find(name: str) -> type[Method]:
     return found
 
 
-def resolve(experiment: Experiment) -> tuple[Method, Experiment]:
+def resolve(experiment: Experiment, rows: int | None = None) -> tuple[Method, Experiment]:
     """The experiment's method, and the experiment with the method's parameters complete.
+
+    Args:
+        experiment: what will run.
+        rows: of its proxy set, where they are known: on few, defaults have more epochs.
 
     Raises:
         ConfigError: an unknown method or parameter, or an experiment that the method cannot run.
     """
     kind = find(experiment.method.name)
     params = validate(kind.Params, experiment.method.parameters, prefix="method.")
+    if rows is not None:
+        params = paced(params, experiment.method.parameters, rows)
     method = kind(params)
     _check_card(method, experiment)
     complete = params.model_dump(mode="json", exclude_none=True)

@@ -31,6 +31,8 @@ class Card:
     """Whether clients may have different architectures, and another one than the student's."""
     needs_public: bool = False
     one_shot: bool = False
+    schedule: str = ""
+    """What changes from the first of all rounds to the last, so that none can be added later."""
     simulation_only: bool = False
     has_teachers: bool = True
     privileged: bool = False

@@ -236,8 +236,9 @@ class ClientContext:
 
     def _privately(self, allowance: Allowance, offset: Tensor | None) -> Callable[..., object]:
         """DP-SGD, written down before the first gradient."""
-        allowance.spend(self.setting.training, sampler=private.SAMPLER, generator=GENERATOR)
-        return partial(private.train, noise=self.setting.noise, offset=offset)
+        setting = self.setting
+        allowance.spend(setting.training, sampler=private.SAMPLER, generator=GENERATOR)
+        return partial(private.train, noise=setting.noise, offset=offset, like=setting.examples)
 
     def model(self) -> Upload:
         """The teacher itself."""

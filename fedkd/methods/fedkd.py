@@ -58,6 +58,7 @@ class FedKD(Method):
         needs="the student's model at all clients, beside a model of each client's own",
         returns="the averaged update, cut to its leading singular vectors too",
         counts=("example count",),
+        schedule="the share of an update that is kept",
         privileged=True,
         no_dp="mentor and mentee learn from each other on private data, by weights that are means "
         "over a batch, so that no record's gradient stands alone",

@@ -12,17 +12,17 @@ from dataclasses import dataclass, replace
 from fedkd.config import Experiment, Privacy
 from fedkd.errors import BudgetError, ConfigError
 from fedkd.exchange.masks import RESOLUTION, most
-from fedkd.learning.protectable import check_features, check_model
+from fedkd.learning.protectable import blaming, check_features, check_model
 from fedkd.methods.base import Method
 from fedkd.methods.setting import Setting
+from fedkd.methods.signal import of_answers, of_records
 from fedkd.privacy import accountant
 from fedkd.privacy.budget import Budget
 from fedkd.privacy.calibration import noise_for
 from fedkd.privacy.events import Adjacency, Gaussian, Protected, Unit, grouped
+from fedkd.privacy.signal import Signal, hopeless
+from fedkd.privacy.size import check_delta
 from fedkd.privacy.statement import FILTER, PLD
-
-_LEAST_SIGNAL = 3.0
-"""Below this ratio of a unanimous answer to the noise on it, a student learns noise."""
 
 
 def budget(privacy: Privacy) -> Budget | None:
@@ -74,16 +74,17 @@ def resolve(method: Method, setting: Setting) -> Setting:
     allowed = budget(privacy)
     if allowed is None:
         return setting
-    _check_method(method, setting)
+    check(method, setting)
     if privacy.noise_multiplier is None:
-        setting = _with_noise(setting, _needed(method, setting, allowed))
+        setting = with_noise(setting, _needed(method, setting, allowed))
     elif (cost := _pld(plan(method, setting), allowed)) > allowed.epsilon:
         raise BudgetError(
             f"privacy.noise_multiplier = {privacy.noise_multiplier:g} makes the plan cost epsilon "
             f"{cost:.4g}: expected at most {allowed}; leave it out to have it computed, or plan "
             "fewer rounds or epochs"
         )
-    check_signal(signal_to_noise(method, setting))
+    if (told := signal(method, setting)).hopeless:
+        raise hopeless(told, _least_epsilon(method, setting, told, allowed), allowed)
     if setting.securely and method.card.sums:
         _check_fixed_point(setting)
     return setting
@@ -132,24 +133,22 @@ def check_secure(setting: Setting) -> None:
         )
 
 
-def check_delta(privacy: Privacy, sizes: Sequence[int]) -> None:
-    """Refuse a delta that lets a mechanism publish one unit outright.
-
-    Args:
-        privacy: of the experiment.
-        sizes: how many records each client holds, as a simulation knows.
+def check(method: Method, setting: Setting) -> None:
+    """Refuse what no noise can protect: by the configuration alone, so that all parties agree.
 
     Raises:
-        ConfigError: delta is at least one over the number of units.
+        ConfigError: the method or a model cannot be protected, or delta is too large.
     """
-    if privacy.unit == "none":
-        return
-    units, most = ("records", max(sizes)) if privacy.unit == "record" else ("clients", len(sizes))
-    if privacy.delta * most >= 1:
+    privacy = setting.experiment.privacy
+    if privacy.unit == "record":
+        check_delta(privacy)
+    elif privacy.delta * setting.clients >= 1:  # how many clients there are is public
         raise ConfigError(
-            f"privacy.delta is {privacy.delta:g}, not below 1 / {most:,} ({units}): at that size a "
-            f"mechanism may publish one of them outright; expected well below {1 / most:.2g}"
+            f"privacy.delta is {privacy.delta:g}, not below 1 / {setting.clients:,} (clients): at "
+            "that size a mechanism may publish one of them outright; expected well below "
+            f"{1 / setting.clients:.2g}"
         )
+    _check_method(method, setting)
 
 
 @dataclass(frozen=True)
@@ -181,7 +180,9 @@ class Forecast:
     """That the plan has: the experiment's own, or what its budget needs."""
     noise_needed: float
     """The least with which the plan fits the budget."""
-    signal_to_noise: float | None
+    signal: Signal
+    epsilon_needed: float | None
+    """Where the plan is hopeless, the least epsilon with which it is not."""
     terms: tuple[Term, ...]
 
 
@@ -199,23 +200,26 @@ def forecast(method: Method, setting: Setting, spent: Sequence[Protected] = ()) 
             "privacy.unit is 'none': NO DP, epsilon is infinite and there is nothing to plan; name "
             "a budget, such as --set privacy.epsilon=8"
         )
-    _check_method(method, setting)
+    check(method, setting)
     needed = _needed(method, setting, allowed, spent)
     if privacy.noise_multiplier is None:
-        setting = _with_noise(setting, needed)
+        setting = with_noise(setting, needed)
     planned = [*spent, *plan(method, setting)]
-    cost = accountant.filter_epsilon(planned, allowed) if spent else _pld(planned, allowed)
+    told = signal(method, setting)
     return Forecast(
         unit=allowed.unit,
         adjacency=allowed.adjacency,
         delta=allowed.delta,
-        epsilon=cost,
+        epsilon=_cost(planned, allowed, spent),
         enforced_by=FILTER if spent else PLD,
         epsilon_rdp=accountant.epsilon_rdp(planned, allowed.delta),
         budget=allowed.epsilon,
         noise_multiplier=setting.experiment.privacy.noise_multiplier or needed,
         noise_needed=needed,
-        signal_to_noise=signal_to_noise(method, setting),
+        signal=told,
+        epsilon_needed=_least_epsilon(method, setting, told, allowed, spent)
+        if told.hopeless
+        else None,
         terms=_terms(planned, allowed),
     )
 
@@ -234,18 +238,29 @@ def _terms(events: Sequence[Protected], allowed: Budget) -> tuple[Term, ...]:
     )
 
 
-def signal_to_noise(method: Method, setting: Setting) -> float | None:
-    """A unanimous answer of all clients over the standard deviation of the noise on it.
+def signal(method: Method, setting: Setting) -> Signal:
+    """How far what is to be learned can stand out of the noise, once that is resolved."""
+    if setting.experiment.privacy.unit == "record":
+        return of_records(method, setting)
+    return of_answers(setting, _rows(method, setting))
 
-    None under `record`, whose noise goes into the teachers.
-    """
-    experiment = setting.experiment
-    if experiment.privacy.unit not in ("client-votes", "client-logits"):
-        return None
-    rows = _rows(method, setting)
-    sensitivity = math.sqrt(2 if experiment.privacy.unit == "client-votes" else 2 * rows)
-    asked = experiment.clients.participation * setting.clients
-    return asked / (setting.combining(rows).noise_multiplier * sensitivity)
+
+def _least_epsilon(
+    method: Method,
+    setting: Setting,
+    told: Signal,
+    allowed: Budget,
+    spent: Sequence[Protected] = (),
+) -> float:
+    """What the plan costs at the most noise through which anything can be learned."""
+    noise = setting.experiment.privacy.noise_multiplier or 0.0
+    loudest = with_noise(setting, noise * told.ratio / told.least)
+    return _cost([*spent, *plan(method, loudest)], allowed, spent)
+
+
+def _cost(events: Sequence[Protected], allowed: Budget, spent: Sequence[Protected]) -> float:
+    """What events cost that begin with what is `spent`, as a ledger enforces it."""
+    return accountant.filter_epsilon(events, allowed) if spent else _pld(events, allowed)
 
 
 def _pld(events: Sequence[Protected], allowed: Budget) -> float:
@@ -256,23 +271,9 @@ def _needed(
     method: Method, setting: Setting, allowed: Budget, spent: Sequence[Protected] = ()
 ) -> float:
     def planned(noise: float) -> list[Protected]:
-        return plan(method, _with_noise(setting, noise))
+        return plan(method, with_noise(setting, noise))
 
     return noise_for(allowed, planned, spent=spent)
-
-
-def check_signal(ratio: float | None) -> None:
-    """Refuse a plan whose student would learn noise; None passes.
-
-    Raises:
-        ConfigError: the signal-to-noise ratio is below 3.
-    """
-    if ratio is not None and ratio < _LEAST_SIGNAL:
-        raise ConfigError(
-            f"privacy.unit is hopeless here: a unanimous answer of all clients is {ratio:.2g} "
-            f"times the noise on it, expected at least {_LEAST_SIGNAL:g}; take more clients, fewer "
-            "proxy samples or rounds, a larger epsilon, or unit = 'record'"
-        )
 
 
 def _check_method(method: Method, setting: Setting) -> None:
@@ -297,17 +298,23 @@ def _check_method(method: Method, setting: Setting) -> None:
 
 
 def _check_models(method: Method, setting: Setting) -> None:
+    experiment, shape, like = setting.experiment, setting.shape, setting.examples
     if method.card.sums:
-        model = setting.build(setting.experiment.student.model, purpose="specification")
-        check_features(model, setting.shape)
+        spec = experiment.student.model
+        with blaming("student.model", spec):
+            check_features(setting.build(spec, purpose="specification"), shape, like=like)
     if not method.card.has_teachers:
         return
-    models = setting.experiment.clients.models[: setting.clients]
-    for spec in {str(spec): spec for spec in models}.values():
-        check_model(setting.build(spec, purpose="specification"), setting.shape)
+    models = experiment.clients.models[: setting.clients]
+    for number, spec in enumerate(models):
+        if spec in models[:number]:
+            continue
+        with blaming(f"clients.models[{number}]", spec):
+            check_model(setting.build(spec, purpose="specification"), shape, like=like)
 
 
-def _with_noise(setting: Setting, noise: float) -> Setting:
+def with_noise(setting: Setting, noise: float) -> Setting:
+    """The setting with this noise multiplier."""
     experiment: Experiment = setting.experiment
     privacy = experiment.privacy.model_copy(update={"noise_multiplier": noise})
     return replace(setting, experiment=experiment.model_copy(update={"privacy": privacy}))

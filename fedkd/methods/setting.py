@@ -72,6 +72,8 @@ class Setting:
     clients: int
     public: Tensor | None
     """The proxy set's inputs (N, *shape), unlabelled; None where there is none."""
+    examples: Tensor | None = None
+    """Inputs (M, *shape) that all parties hold and that look like the data, to try out models."""
     seen: tuple[int, ...] | None = None
     """The columns that the student sees, where `clients.privileged` hides others; None: all."""
     _specs: dict[str, Expected] = field(default_factory=dict, repr=False)
@@ -93,8 +95,18 @@ class Setting:
         """
         if self.seen is None:
             return self
-        public = None if self.public is None else self.students_view(self.public)
-        return replace(self, shape=(len(self.seen),), public=public, seen=None, _specs={})
+        public, examples = (
+            None if each is None else self.students_view(each)
+            for each in (self.public, self.examples)
+        )
+        return replace(
+            self,
+            shape=(len(self.seen),),
+            public=public,
+            examples=examples,
+            seen=None,
+            _specs={},
+        )
 
     @property
     def proxy(self) -> Tensor:

@@ -52,6 +52,18 @@ def build(
     return model
 
 
+def with_group_norm(spec: ModelSpec) -> str | None:
+    """What to write for the same built-in model with group norm; None where it has no such option.
+
+    None too where the specification already chose it.
+    """
+    options = _MODELS[spec.name][0].model_fields if spec.name in _MODELS else {}
+    if "norm" not in options or spec.options.get("norm") == "group":
+        return None
+    chosen = {"name": spec.name, **spec.options, "norm": "group"}
+    return "{ " + ", ".join(f"{key} = {value!r}" for key, value in chosen.items()) + " }"
+
+
 def _named(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
     if spec.name not in _MODELS:
         raise ConfigError(

@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fedkd.errors import LedgerError
+from fedkd.errors import LedgerError, StorageError
 from fedkd.files import write_atomically
 from fedkd.privacy.chain import (
     FORMAT,
@@ -30,6 +30,13 @@ RESTORE = (
     "do not delete it, what it counted is spent"
 )
 _PATIENCE = 300.0  # seconds; who costs a large plan keeps the lock for some
+_OF_THE_DISK = {
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_READONLY,
+}
+"""Errors that say nothing of what the file holds."""
 _TABLE = """CREATE TABLE ledger (seq INTEGER PRIMARY KEY, account TEXT NOT NULL, kind TEXT NOT NULL,
     body TEXT NOT NULL, previous TEXT NOT NULL, hash TEXT NOT NULL)"""
 
@@ -79,9 +86,19 @@ class ChainFile:
         except Timeout:
             wrong = f"is in use by another process since {_PATIENCE:g} s"
             raise self.refusal(wrong, "wait for that process or end it") from None
-        except (sqlite3.Error, OSError) as error:
+        except OSError as error:
+            raise self._unstored(error.strerror or str(error)) from error
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _OF_THE_DISK:
+                raise self._unstored(str(error)) from error
             remedy = f"look at its folder's space and permissions; if they are right, {RESTORE}"
             raise self.refusal(f"cannot be read or written ({error})", remedy) from error
+
+    def _unstored(self, reason: str) -> StorageError:
+        return StorageError(
+            f"ledger {str(self.path)!r}: {reason}; see to its disk's space and permissions, then "
+            "go on; do not delete it, what it counted is spent"
+        )
 
     def _create(self) -> None:
         """Make the chain, then its key, then its seal.

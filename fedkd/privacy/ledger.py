@@ -98,7 +98,7 @@ class Ledger:
         """The account of some data, that may spend `budget` in all.
 
         Args:
-            data: what the data goes by: `OWNERS`, but for tests and the server.
+            data: what the data goes by: `OWNERS`, or a server's name for all its clients.
             budget: the most that may be spent, its unit and its adjacency.
             part: which part of the data is spent of, where it was dealt; its deal is kept keyed.
         """

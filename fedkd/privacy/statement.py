@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -269,7 +269,14 @@ def _unreadable(chain: str, head: Anchor | None) -> Statement:
 
 
 def _release(release: Release) -> dict[str, Any]:
-    words = "; ".join(str(event) for event in release.events)
-    told = asdict(replace(release, events=()))
-    del told["part"]
-    return told | {"events": words, "uncovered": list(release.uncovered)}
+    # Key by key: `asdict` copies deeply, and a shared ledger has one of these a client and round.
+    return {
+        "purpose": release.purpose,
+        "when": release.when,
+        "events": "; ".join(str(event) for event in release.events),
+        "state": release.state,
+        "sampler": release.sampler,
+        "generator": release.generator,
+        "digest": release.digest,
+        "uncovered": list(release.uncovered),
+    }

@@ -68,6 +68,8 @@ def _course(rounds: Sequence[Round]) -> str:
     if last.teachers is None:
         return f"{text}."
     own = [t.accuracy for t in last.teachers.by_client.values()]
+    if all(len(r.teachers.by_client) == 1 for r in rounds if r.teachers is not None):
+        return f"{text}; the teacher (dashed) ends at {_range(own)}."
     return f"{text}; the teachers (band: worst to best, dashed: mean) end at {_range(own)}."
 
 

@@ -65,6 +65,9 @@ def _beaten(student: float, teachers: dict[int, Teacher]) -> str:
     ranked = sorted(teachers.items(), key=lambda item: item[1].accuracy)
     (worst, low), (best, high) = ranked[0], ranked[-1]
     beaten = sum(t.accuracy < student for t in teachers.values())
+    if len(teachers) == 1:
+        how = "better" if beaten else "no better"
+        return f"The student does {how} than the teacher ({high.model}, {percent(high.accuracy)})."
     how_many = "all" if beaten == len(teachers) else f"{beaten} of"
     return (
         f"The student does better than {how_many} {len(teachers)} teachers; the best is client "

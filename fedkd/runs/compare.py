@@ -9,6 +9,7 @@ from fedkd.config import Experiment, MethodChoice
 from fedkd.errors import ConfigError, RunFolderError
 from fedkd.federation.answers import Observer
 from fedkd.federation.world import prepare
+from fedkd.runs.place import check_there
 from fedkd.runs.simulate import simulate
 
 Watch = Callable[[Experiment], AbstractContextManager[Observer]]
@@ -32,7 +33,8 @@ def plan(experiment: Experiment, names: Sequence[str], seeds: int) -> list[Exper
         choice = experiment.method if own else MethodChoice(name=name)
         for seed in range(experiment.seed, experiment.seed + seeds):
             run = experiment.model_copy(update={"method": choice, "seed": seed})
-            runs.append(methods.resolve(run)[1])
+            methods.resolve(run)
+            runs.append(run)
     return runs
 
 
@@ -45,7 +47,9 @@ def compare(
         UsageError: an experiment or the folder will not do.
         FederationError: a federation could not go on; `resume` takes the comparison up again.
     """
-    if folder.exists() and not resume:
+    if resume:
+        check_there(folder)
+    elif folder.exists():
         raise RunFolderError(
             f"comparison folder {str(folder)!r} exists: "
             "go on with --resume, or name another with --out"
@@ -56,6 +60,6 @@ def compare(
     for run in runs:
         path = folder / f"{run.method.name.replace(':', '.')}-seed{run.seed}"
         with watch(run) as observer:
-            simulate(run, path, observer, resume=resume)
+            simulate(run, path, observer, resume=path.exists())
         folders.append(path)
     return folders

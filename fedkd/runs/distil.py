@@ -17,13 +17,19 @@ from fedkd.learning.prepared import Prepared
 from fedkd.methods.setting import Notify
 from fedkd.privacy.ledger import fingerprint
 from fedkd.rng import stream
-from fedkd.runs import distil_report, paying
+from fedkd.runs import distil_report, paying, shortfall
+from fedkd.runs.place import alone
 from fedkd.runs.sizes import measure
 from fedkd.runs.stages import Recorder, StageFolder
+from fedkd.runs.student import Inputs
 
 
 def distil(
-    distillation: Distillation, folder: Path, notify: Notify, *, resume: bool = False
+    distillation: Distillation,
+    folder: Path,
+    notify: Notify = lambda *_: None,
+    *,
+    resume: bool = False,
 ) -> dict[str, Any]:
     """Run a distillation into a run folder, report and all.
 
@@ -43,12 +49,14 @@ def distil(
     """
     ready = prepared.prepare(distillation)
     told, train = ready.distillation, ready.shares.whole.train
-    run = StageFolder(folder)
+    run = StageFolder(folder, told, ledger=paying.ledger(told, folder))
     # Who has the digest of protected records can test guesses of them.
     data = fingerprint(train.x, train.y).hex() if told.privacy is None else "protected"
-    run.open(told, {"data": data, "weights": list(ready.digests)}, resume=resume)
-    spending = paying.commit(told, folder)
-    with one_intra_op_thread():  # how work is split among threads changes its last bits
+    run.open({"data": data, "weights": list(ready.digests)}, resume=resume)
+    # How work is split among threads changes its last bits.
+    with alone(folder), one_intra_op_thread():
+        run.resume()
+        spending = paying.commit(told, folder)
         teachers = _teachers(ready, run, notify)
         stage = Recorder(run, ready.data.test, told.seed, notify)
         paid = None if spending is None else spending.private()
@@ -57,9 +65,10 @@ def distil(
         plain = _plain(lesson) if told.plain else None
         student = ready.way.learn(lesson, ready.params)
         summary = _summarise(ready, lesson, student, plain, run.records())
-    summary["privacy"] = {"unit": "none"} if spending is None else spending.told()
-    run.finish(student, summary)
-    distil_report.write(folder)
+        summary["privacy"] = {"unit": "none"} if spending is None else spending.told()
+        run.finish(student, summary)
+        distil_report.write(folder)
+        shortfall.of_distillation(summary, told)
     return summary
 
 
@@ -98,6 +107,7 @@ def _plain(lesson: Lesson) -> nn.Module:
             train,
             how,
             paid.noise,
+            like=lesson.data.test.x,
             on_epoch=lambda epoch: on_epoch(epoch, math.nan),
         )
         paid.pay(name, student, noisy)
@@ -126,6 +136,7 @@ def _summarise(
         "way": distillation.way.name,
         "knowledge": [each.name for each in distillation.knowledge],
         "dataset": ready.data.name,
+        "inputs": Inputs.of_shares(ready.shares).model_dump(mode="json"),
         "seed": distillation.seed,
         "student": {"model": str(distillation.student.model), **about},
         "teachers": [

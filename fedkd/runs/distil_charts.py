@@ -77,7 +77,7 @@ def _course(run: DistilRun) -> str:
     text = f"The student ends at {percent(student)}"
     if run.summary.plain is not None:
         text += (
-            f", {above(student - run.summary.plain)} itself without a teacher "
+            f", {above(student - run.summary.plain)} itself on labels alone "
             f"({percent(run.summary.plain)}; the same start, batches and epochs)"
         )
     return f"{text}. All on the test set."

@@ -54,7 +54,7 @@ def _finding(run: DistilRun) -> str:
     if summary.gain is None:
         return f"{text}."
     kind = "gain" if round(summary.gain, 3) > 0 else "loss" if round(summary.gain, 3) < 0 else ""
-    than = f"{words.above(summary.gain)} the same student without a teacher"
+    than = f"{words.above(summary.gain)} the same student on labels alone"
     return f"{text}, {than}{f': a {kind}' if kind else ''}."
 
 

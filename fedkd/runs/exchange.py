@@ -104,7 +104,7 @@ def fit(
     longer = training.model_copy(update={"epochs": training.epochs * rounds})
     model = world.setting.build(spec, purpose=purpose, client=client)
     if experiment.privacy.unit == "record":
-        private.train(model, samples, longer, world.setting.noise)
+        private.train(model, samples, longer, world.setting.noise, like=world.setting.examples)
     else:
         draws = rng.stream(experiment.seed, purpose=purpose, client=client)
         supervised.train(model, samples, longer, draws)

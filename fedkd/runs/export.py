@@ -1,20 +1,23 @@
-"""A run's student as a file for other programs, checked against the original on real inputs."""
+"""A run's student as a file for other programs, checked against the original."""
 
 import importlib.util
 import io
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.jit._trace import TracerWarning
 
 from fedkd.errors import ExportError, UsageError
-from fedkd.files import write_atomically
+from fedkd.files import make_folder, write_atomically
+from fedkd.models import call, probes
 from fedkd.runs import student
 
 Format = Literal["onnx", "torchscript"]
@@ -24,7 +27,8 @@ Answer = Callable[[Tensor], Tensor]
 FORMATS: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".pt"}
 """Formats and their files' endings."""
 _TOLERANCE = 1e-4
-_INPUTS = 500
+_OF_A_KIND = 100
+_TORCH = Path(torch.__file__).parent
 _ONNX = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -35,19 +39,22 @@ class Exported:
     Attributes:
         path: the file.
         difference: the largest absolute difference of a logit from the original's.
-        inputs: how many test inputs were asked.
+        inputs: how many inputs were asked.
+        tests: how many of them are of the run's test set; 0 where its data is not here.
     """
 
     path: Path
     difference: float
     inputs: int
+    tests: int
 
 
 def export(run: Path, format: Format, out: Path | None = None) -> Exported:
     """Write a run's student in another format.
 
-    The file takes inputs (N, *shape) for any N >= 1 and gives logits. Nothing is written unless it
-    agrees with the original on the run's own test inputs, alone and together.
+    The file takes inputs (N, *shape) for any N >= 1, writes into none, and gives logits. It is left
+    only if it agrees with the original on drawn inputs, and on test inputs where the run's data is
+    here: on each alone, on all together, in another order, and in smaller batches.
 
     Args:
         run: a finished run's folder.
@@ -55,27 +62,35 @@ def export(run: Path, format: Format, out: Path | None = None) -> Exported:
         out: the file; None: `student.onnx` or `student.pt` in the run folder.
 
     Raises:
-        UsageError: it is no finished run, its data is not here, or packages are missing.
+        UsageError: it is no finished run, packages are missing, or the student takes a decision by
+            the values of a batch, which a file would take once for all.
         ExportError: the student cannot be exported, or the export does not agree with it.
     """
     told = student.load(run)
-    x = told.data.test.x[:_INPUTS]
+    tests = student.tests(run, told)
+    try:
+        with torch.no_grad():
+            x = probes.inputs(told.model, told.shape, tests, each=_OF_A_KIND)
+    except Exception as error:  # whatever a user's own model raises
+        raise ExportError(f"the student fails on its inputs: {_reason(error)}") from error
     content, answer = (_onnx if format == "onnx" else _torchscript)(told.model, x)
     difference = _difference(told.model, answer, x, format)
     path = out or run / f"student{FORMATS[format]}"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_atomically(path, content)
-    return Exported(path, difference, len(x))
+    asked = 0 if tests is None else min(_OF_A_KIND, len(tests))
+    return Exported(path, difference, len(x), asked)
 
 
 @torch.no_grad()
 def _difference(model: nn.Module, answer: Answer, x: Tensor, format: Format) -> float:
-    """The largest difference of a logit, asked one input alone and all together."""
+    """The largest difference of a logit, asked each alone, all together and in other batches."""
     largest = 0.0
-    for batch in (x[:1], x[-1:], x):
-        wanted = model(batch)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    for batch in (*torch.split(x, 1), x, x[order], *torch.split(x[order], 7)):
+        wanted = call.answer(model, batch)
         try:
-            found = answer(batch)
+            found = answer(batch.clone())
         except Exception as error:  # whatever the other runtime raises
             raise ExportError(
                 f"the student as {format} fails on {len(batch)} inputs: {_reason(error)}"
@@ -84,7 +99,7 @@ def _difference(model: nn.Module, answer: Answer, x: Tensor, format: Format) -> 
         allowed = _TOLERANCE * max(1.0, wanted.abs().max().item())
         if not gap <= allowed:
             raise ExportError(
-                f"the student as {format} is off by {gap:.3g} on {len(batch)} test inputs: "
+                f"the student as {format} is off by {gap:.3g} on {len(batch)} inputs: "
                 f"expected at most {allowed:.3g}; nothing was written"
             )
         largest = max(largest, gap)
@@ -104,7 +119,7 @@ def _onnx(model: nn.Module, x: Tensor) -> tuple[bytes, Answer]:
         with _quiet("torch.onnx"):
             program = torch.onnx.export(
                 model,
-                (x[:2],),
+                (x[:2].clone(),),
                 input_names=["inputs"],
                 output_names=["logits"],
                 dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
@@ -112,6 +127,10 @@ def _onnx(model: nn.Module, x: Tensor) -> tuple[bytes, Answer]:
                 verbose=False,
             )
     except Exception as error:  # whatever the exporter meets in a user's own model
+        cause = str(error.__cause__)
+        if "data-dependent" in cause:
+            place = re.findall(r'File "(.+)", line (\d+), in', cause)
+            raise _decides("onnx", *(place[-1] if place else ("", ""))) from error
         raise ExportError(f"the student cannot be written as onnx: {_reason(error)}") from error
     if program is None:
         raise ExportError("the student cannot be written as onnx: the exporter gave nothing")
@@ -124,25 +143,54 @@ def _torchscript(model: nn.Module, x: Tensor) -> tuple[bytes, Answer]:
     file = io.BytesIO()
     try:
         # torch makes no new features for TorchScript, and still writes and reads it.
-        with _quiet("torch.jit"):
-            torch.jit.save(torch.jit.trace(model, x[:2]), file)  # type: ignore[no-untyped-call]
+        with _quiet("torch.jit"), _copying(model):
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                # torch would trace again and compare graphs; what matters is what they answer.
+                traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+                    model, x[:2], check_trace=False
+                )
+            torch.jit.save(traced, file)
             content = file.getvalue()
             loaded = torch.jit.load(io.BytesIO(content))  # type: ignore[no-untyped-call]
     except Exception as error:  # whatever tracing meets in a user's own model
         raise ExportError(
             f"the student cannot be written as torchscript: {_reason(error)}"
         ) from error
+    for each in told:
+        # torch's own layers look at sizes, which is no harm.
+        if issubclass(each.category, TracerWarning) and _TORCH not in Path(each.filename).parents:
+            raise _decides("torchscript", each.filename, str(each.lineno))
     return content, loaded
 
 
 @contextmanager
+def _copying(model: nn.Module) -> Iterator[None]:
+    """A copy of the inputs is a part of what is traced, for a model that writes into them."""
+    handle = model.register_forward_pre_hook(lambda _, inputs: (inputs[0].clone(),))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _decides(format: Format, file: str, line: str) -> UsageError:
+    where = f" ({Path(file).name}, line {line})" if file else ""
+    return UsageError(
+        f"the student cannot be written as {format}: its forward pass{where} takes a number or a "
+        "decision out of a batch into Python, and the file would keep that of one batch for all; "
+        "compute it by tensors, such as torch.where for each input, and take sizes from x.shape"
+    )
+
+
+@contextmanager
 def _quiet(logger: str) -> Iterator[None]:
-    """Without warnings and log lines of torch about parts of it that are not ours to choose."""
+    """Without what torch says in passing of parts of it that are not ours to choose."""
     own = logging.getLogger(logger)
     before = own.level
     own.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -6,31 +6,51 @@ bits.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from fedkd import config
 from fedkd.config import Experiment
 from fedkd.data.types import FederatedData, Samples
 from fedkd.errors import RunFolderError
 from fedkd.exchange.codec import encode
-from fedkd.exchange.messages import Broadcast, Tensors, group, prefixed
+from fedkd.exchange.messages import Tensors
 from fedkd.federation.answers import Record
 from fedkd.federation.rounds import Checkpoint
 from fedkd.federation.state import DiskState
 from fedkd.federation.wire import Standing
-from fedkd.files import write_atomically
-from fedkd.runs.place import append, begin, check_free, check_same, write_json
+from fedkd.files import storing, write_atomically
+from fedkd.methods import find
+from fedkd.runs import checkpoint as checkpoints
+from fedkd.runs import manifest
+from fedkd.runs.checkpoint import Kept
+from fedkd.runs.manifest import Namer, cannot_resume
+from fedkd.runs.place import (
+    append_json,
+    begin,
+    check_free,
+    check_same,
+    differing,
+    kept_config,
+    read_json,
+    write_json,
+)
+
+log = logging.getLogger(__name__)
 
 DEPLOYMENT = "deployment.json"
 """The file of a run that was deployed: who took part, and how it goes on (`submit.py`)."""
-_GENERATED_PER_CLASS = 10
-_OWN = ("checkpoints", "environment.json", "partition.json")
+_ENVIRONMENT, _PARTITION, _ROUNDS = "environment.json", "partition.json", "rounds.jsonl"
+_GENERATED, _GENERATED_PER_CLASS = "generated.safetensors", 10
+_OWN = ("checkpoints", _ENVIRONMENT, _PARTITION)
+_FINISHED = ("summary.json", "report.html", "student.safetensors")
+_FREE = {"engine", "output"}
+"""Where and how fast a run runs does not change its result, so it may change on resume."""
 
 
 class RunFolder:
@@ -38,6 +58,8 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._experiment: Experiment | None = None
+        self._name = Namer(path)
 
     @property
     def states(self) -> Path:
@@ -47,61 +69,110 @@ class RunFolder:
     def open(self, experiment: Experiment, data: FederatedData, *, resume: bool) -> None:
         """Make the folder, or with `resume` go on in one that holds the same experiment.
 
+        A finished run may go on for more rounds, where the rounds so far would have been the same.
+
         Raises:
-            RunFolderError: the folder exists and `resume` is off, or it holds another experiment.
+            RunFolderError: the folder exists and `resume` is off, or it does not; it holds another
+                experiment, or what it says of it is damaged.
         """
         check_free(self.path, _OWN, resume=resume)
         # In a deployment nobody sees the others' data, so nobody knows how it is split.
         counts = data.counts().tolist() if any(len(own) for own in data.clients) else []
-        partition = {"classes": list(data.class_names), "counts": counts}
+        partition: dict[str, Any] = {"classes": list(data.class_names), "counts": counts}
+        if data.scale:  # whoever uses the student scales alike
+            partition["scale"] = {column: list(pair) for column, pair in data.scale.items()}
         if (self.path / "config.toml").exists():
-            # Where and how fast a run runs does not change its result, so it may change on resume.
-            check_same(self.path, experiment, config.load, free={"engine", "output"})
+            kept = kept_config(self.path, config.load)
+            keys = differing(experiment, kept, free=_FREE)
+            more = keys == ["rounds"] and experiment.rounds > kept.rounds
+            if more:
+                self._check_more(experiment, kept.rounds, deployed=not counts)
+            check_same(self.path, experiment, kept, free=_FREE | ({"rounds"} if more else set()))
+            self._experiment = experiment
+            self._kept()
             self._check_data(partition)
+            read_json(self.path, _ENVIRONMENT)
             return
+        self._experiment = experiment
         begin(self.path, self.states)
-        write_json(self.path / "partition.json", partition)
+        write_json(self.path / _PARTITION, partition)
         write_atomically(self.path / "config.toml", experiment.to_toml())
 
     def records(self) -> list[Record]:
         """The rounds so far."""
-        path = self.path / "rounds.jsonl"
+        path = self.path / _ROUNDS
         if not path.exists():
             return []
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
     def resume(self) -> Checkpoint | None:
-        """The last kept round; lines of later ones, whole or half, are dropped."""
-        path, rounds = self._checkpoint, self.path / "rounds.jsonl"
-        if not path.exists():
+        """The last kept round; what later ones left, whole or half, is dropped.
+
+        Every file that the run goes on from is looked at first.
+
+        Raises:
+            RunFolderError: names one that is missing, damaged or another run's.
+            StorageError: one cannot be read, or answers that a cut-off round left are damaged.
+        """
+        kept, rounds = self._kept(), self.path / _ROUNDS
+        if kept is None:
+            self._check_begun(rounds)
+            self._forget(0, ())
             write_atomically(rounds, "")
             return None
-        try:
-            checkpoint = _read_checkpoint(path)
-            lines = rounds.read_text(encoding="utf-8").splitlines(keepends=True)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise RunFolderError(
-                f"run folder {str(self.path)!r} cannot be resumed: its checkpoint or rounds.jsonl "
-                f"is damaged ({type(error).__name__}); start again with another --out"
-            ) from error
-        if len(lines) < checkpoint.round:
-            raise RunFolderError(
-                f"run folder {str(self.path)!r} cannot be resumed: rounds.jsonl has {len(lines)} "
-                f"of {checkpoint.round} rounds; start again with another --out"
+        checkpoint = kept.checkpoint
+        if kept.files is None:
+            log.warning(
+                "run folder %s: its checkpoint is an earlier fedkd's, which names no files: "
+                "whether they are damaged is not known",
+                self.path,
             )
-        write_atomically(rounds, "".join(lines[: checkpoint.round]))
+            with storing(rounds):
+                lines = rounds.read_bytes().splitlines(keepends=True)
+            if len(lines) < checkpoint.round:
+                raise cannot_resume(self.path, f"its {_ROUNDS} lacks rounds")
+            whole = b"".join(lines[: checkpoint.round])
+        else:
+            manifest.check(self.path, kept.files, self._checkpoint)
+            self._forget(checkpoint.round, [self.path / name for name in kept.files])
+            whole = rounds.read_bytes()[: kept.files[_ROUNDS].size]
+        self._plan_more(kept)
+        write_atomically(rounds, whole)
         return checkpoint
 
+    def last(self) -> Checkpoint | None:
+        """The last kept round as its checkpoint has it, whatever became of other files.
+
+        Raises:
+            RunFolderError: the checkpoint is damaged.
+        """
+        kept = self._kept()
+        return None if kept is None else kept.checkpoint
+
     def standings(self) -> Mapping[int, Standing]:
-        """Where each client's ledger stood when the last kept round ended."""
-        return _read_checkpoint(self._checkpoint).standings if self._checkpoint.exists() else {}
+        """Where each client's ledger stood when the last kept round ended.
+
+        Raises:
+            RunFolderError: the checkpoint is damaged.
+        """
+        last = self.last()
+        return {} if last is None else last.standings
 
     def keep(self, record: Record, checkpoint: Checkpoint, generated: Samples | None) -> None:
-        """Keep a finished round."""
+        """Keep a finished round: its line first, then the checkpoint, which names all the rest.
+
+        Raises:
+            StorageError: it cannot be kept.
+        """
         if generated is not None:
-            write_atomically(self.path / "generated.safetensors", encode(_some_of_each(generated)))
-        append(self.path / "rounds.jsonl", record)
-        write_atomically(self._checkpoint, _write_checkpoint(checkpoint))
+            write_atomically(self.path / _GENERATED, encode(_some_of_each(generated)))
+        append_json(self.path / _ROUNDS, record)
+        files = [self.path / name for name in (_ENVIRONMENT, _PARTITION, _GENERATED, _ROUNDS)]
+        files = [file for file in files if file.exists()]
+        for client in self._clients():
+            files += client.files(after=checkpoint.round)
+        kept = Kept(checkpoint, self._experiment, self._name(files))
+        write_atomically(self._checkpoint, checkpoints.write(kept))
 
     def finish(self, student: Tensors, summary: Mapping[str, Any]) -> None:
         """Write what a run ends with."""
@@ -111,8 +182,8 @@ class RunFolder:
     def released(self) -> list[dict[str, Any]]:
         """What left the clients, by field and provenance, from the clients' own receipts."""
         totals: dict[tuple[str, str], dict[str, Any]] = {}
-        for folder in sorted(self.states.iterdir()):
-            for receipts in DiskState(folder).receipts().values():
+        for client in self._clients():
+            for receipts in client.receipts().values():
                 for receipt in receipts:
                     key = (receipt["field"], receipt["provenance"])
                     total = totals.setdefault(key, {"times": 0, "bytes": 0})
@@ -124,51 +195,91 @@ class RunFolder:
     def _checkpoint(self) -> Path:
         return self.path / "checkpoints" / "server.safetensors"
 
-    def _check_data(self, partition: Mapping[str, Any]) -> None:
-        kept = self.path / "partition.json"
-        if not kept.exists() or json.loads(kept.read_text(encoding="utf-8")) != partition:
+    def _kept(self) -> Kept | None:
+        """The checkpoint; None where there is none.
+
+        Raises:
+            RunFolderError: it is damaged, or of another experiment than the one that is open.
+        """
+        file = self._checkpoint
+        if not file.exists():
+            return None
+        kept = checkpoints.read(file, self.path)
+        mine, its = self._experiment, kept.experiment
+        if mine is not None and its is not None:
+            more = mine.rounds > its.rounds == kept.checkpoint.round
+            keys = differing(mine, its, free=_FREE | ({"rounds"} if more else set()))
+            if keys:
+                raise cannot_resume(
+                    self.path,
+                    f"its {_name(file)} is of another experiment than config.toml (it differs in "
+                    f"{', '.join(keys)})",
+                )
+        return kept
+
+    def _clients(self) -> list[DiskState]:
+        if not self.states.is_dir():
+            return []
+        return [DiskState(each) for each in sorted(self.states.iterdir()) if each.is_dir()]
+
+    def _forget(self, round: int, kept: Collection[Path]) -> None:
+        for client in self._clients():
+            client.forget(after=round, kept=kept)
+
+    def _check_begun(self, rounds: Path) -> None:
+        """Refuse to begin anew where a checkpoint was lost.
+
+        A round that was cut off may have left a line without one.
+        """
+        lines = rounds.read_bytes().count(b"\n") if rounds.exists() else 0
+        if lines > 1 or (self.path / "summary.json").exists():
+            raise cannot_resume(self.path, f"its {_name(self._checkpoint)} is missing")
+
+    def _check_more(self, experiment: Experiment, done: int, *, deployed: bool) -> None:
+        """Refuse more rounds than a run was planned for, unless they change nothing of it so far.
+
+        Raises:
+            RunFolderError: with the reason.
+        """
+        kept = self._kept()
+        rounds = 0 if kept is None else kept.checkpoint.round
+        why = ""
+        if rounds < done:
+            why = f"it holds {rounds} of {done} rounds: finish it with rounds = {done} first"
+        elif schedule := find(experiment.method.name).card.schedule:
+            why = f"method {experiment.method.name!r} plans {schedule} over all rounds"
+        elif experiment.privacy.unit != "none":
+            why = "under [privacy] the noise and the ledgers' plan are for all rounds together"
+        elif deployed:
+            why = "sites keep their teachers for the experiment as it was submitted"
+        if why:
             raise RunFolderError(
-                f"run folder {str(self.path)!r} was begun on other data: its partition.json is not "
+                f"run folder {str(self.path)!r} was planned for {done} rounds and cannot go on to "
+                f"{experiment.rounds}: {why}; or name another folder with --out"
+            )
+
+    def _plan_more(self, kept: Kept) -> None:
+        """Plan a finished run for more rounds, if it is asked for more than it had."""
+        mine = self._experiment
+        if mine is None or mine.rounds <= config.load(self.path / "config.toml").rounds:
+            return
+        # In this order, so that killed in between it is asked for the same again.
+        write_atomically(self._checkpoint, checkpoints.write(replace(kept, experiment=mine)))
+        with storing(self.path):
+            for name in _FINISHED:
+                (self.path / name).unlink(missing_ok=True)
+        write_atomically(self.path / "config.toml", mine.to_toml())
+
+    def _check_data(self, partition: Mapping[str, Any]) -> None:
+        if read_json(self.path, _PARTITION) != partition:
+            raise RunFolderError(
+                f"run folder {str(self.path)!r} was begun on other data: its {_PARTITION} is not "
                 "what the experiment gives now; restore the data, or start again with another --out"
             )
 
 
-def _write_checkpoint(checkpoint: Checkpoint) -> bytes:
-    models = list(checkpoint.broadcast.by_model)
-    tensors = {
-        **prefixed("student", checkpoint.student),
-        **prefixed("state", checkpoint.state),
-        **prefixed("common", checkpoint.broadcast.common),
-    }
-    for index, model in enumerate(models):
-        tensors |= prefixed(f"model-{index}", checkpoint.broadcast.by_model[model])
-    for client, own in checkpoint.broadcast.by_client.items():
-        tensors |= prefixed(f"client-{client}", own)
-    metadata = {
-        "round": str(checkpoint.round),
-        "models": json.dumps(models),
-        "clients": json.dumps(list(checkpoint.broadcast.by_client)),
-        "standings": json.dumps({c: asdict(at) for c, at in checkpoint.standings.items()}),
-    }
-    return encode(tensors, metadata)
-
-
-def _read_checkpoint(path: Path) -> Checkpoint:
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    models = json.loads(metadata["models"])
-    by_model = {model: group(f"model-{index}", tensors) for index, model in enumerate(models)}
-    by_client = {c: group(f"client-{c}", tensors) for c in json.loads(metadata["clients"])}
-    return Checkpoint(
-        round=int(metadata["round"]),
-        student=group("student", tensors),
-        state=group("state", tensors),
-        broadcast=Broadcast(group("common", tensors), by_model, by_client),
-        standings={
-            int(client): Standing(**at) for client, at in json.loads(metadata["standings"]).items()
-        },
-    )
+def _name(checkpoint: Path) -> str:
+    return f"{checkpoint.parent.name}/{checkpoint.name}"
 
 
 def _some_of_each(generated: Samples) -> dict[str, torch.Tensor]:

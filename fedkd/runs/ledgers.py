@@ -8,14 +8,16 @@ from typing import Any
 
 from fedkd import config
 from fedkd.config import Experiment
-from fedkd.errors import LedgerError, UsageError
+from fedkd.errors import BudgetError, LedgerError, UsageError
 from fedkd.federation import world
 from fedkd.federation.engines import client_ledger, client_ledgers, server_ledger
 from fedkd.methods import protection
 from fedkd.methods.protection import Forecast
+from fedkd.privacy.budget import Budget
 from fedkd.privacy.chain import Anchor, beside, examine
 from fedkd.privacy.events import Protected, from_json
 from fedkd.privacy.ledger import Ledger
+from fedkd.privacy.signal import hopeless
 from fedkd.privacy.statement import Statement, read_statements
 from fedkd.runs.folder import DEPLOYMENT, RunFolder
 
@@ -46,12 +48,20 @@ def forecast(experiment: Experiment, ledger: Path | None = None) -> Forecast:
 
 
 def check(told: Forecast) -> None:
-    """Refuse a forecast that promises nothing but noise.
+    """Refuse a forecast that promises nothing but noise, or costs more than its budget.
 
     Raises:
-        ConfigError: the signal-to-noise ratio is too low.
+        ConfigError: nothing can be learned.
+        BudgetError: it is over the budget.
     """
-    protection.check_signal(told.signal_to_noise)
+    if told.epsilon_needed is not None:
+        budget = Budget(told.budget, told.delta, told.unit, told.adjacency)
+        raise hopeless(told.signal, told.epsilon_needed, budget)
+    if told.epsilon > told.budget:
+        raise BudgetError(
+            f"the plan costs epsilon {told.epsilon:.4g} of a budget of {told.budget:g}: raise the "
+            f"noise multiplier to {told.noise_needed:.4g}, or plan fewer rounds"
+        )
 
 
 def read(path: Path) -> list[Told]:

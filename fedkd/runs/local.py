@@ -11,14 +11,16 @@ from typing import Any
 
 import tomli_w
 
-from fedkd import methods
+from fedkd import data, methods
 from fedkd.config import Experiment
 from fedkd.data import parties
+from fedkd.data.types import Samples
 from fedkd.errors import FederationError, UsageError
 from fedkd.federation import keys, processes
 from fedkd.federation.answers import Observer
 from fedkd.federation.superlink import READY, Server
-from fedkd.federation.world import prepare
+from fedkd.federation.world import World, prepare
+from fedkd.runs.place import check_there
 from fedkd.runs.submit import submit
 
 _START = 120.0
@@ -48,6 +50,8 @@ def local(
         UsageError, BudgetError, FederationError: as `submit`.
     """
     place = folder.with_name(f"{folder.name}-federation")
+    if resume and not place.exists():
+        check_there(folder)
     if not resume and (existing := next((p for p in (folder, place) if p.exists()), None)):
         raise UsageError(
             f"folder {str(existing)!r} exists: go on with --resume, or name another with --out"
@@ -59,9 +63,8 @@ def local(
             f"folder {str(place)!r} is incomplete: remove it, and start without --resume"
         )
     with running(place) as server:
-        summary = submit(
-            experiment, server, folder, observer, shared=place / "shared.safetensors", resume=resume
-        )
+        shared, begun = place / "shared.safetensors", folder.exists()
+        summary = submit(experiment, server, folder, observer, shared=shared, resume=begun)
     return summary or {}
 
 
@@ -72,12 +75,21 @@ def lay_out(experiment: Experiment, place: Path) -> None:
     sites = processes.private_folder(place) / "sites"
     port = processes.free_port()
     (place / "shared.safetensors").write_bytes(parties.to_bytes(world.data))
-    for name, own in zip(names, world.data.clients, strict=True):
+    for name, own in zip(names, _unscaled(world), strict=True):
         site = processes.private_folder(sites / name)
         parties.write_own(site / "data.npz", own)
         (site / "SITE.toml").write_text(_site(world.experiment, name, port), "utf-8")
     keys.make(place, servers=[_HOST], clients=names)
     (place / _PORT).write_text(str(port), "utf-8")  # last: whoever finds it finds the rest
+
+
+def _unscaled(world: World) -> tuple[Samples, ...]:
+    """Each client's rows as its own file has them: a site scales them by the shared file."""
+    if not world.data.scale:
+        return world.data.clients
+    told = world.experiment.data.model_copy(update={"limits": {}, "scale": None})
+    count, seed = world.setting.clients, world.experiment.seed
+    return data.federate(told, clients=count, seed=seed).clients
 
 
 @contextmanager

@@ -49,21 +49,34 @@ class Spending:
         }
 
 
+def ledger(distillation: Distillation, run: Path) -> Path | None:
+    """Where a distillation's ledger is; None where nothing is protected.
+
+    Args:
+        distillation: complete.
+        run: the run folder, where the ledger is unless the configuration names a place.
+    """
+    if (told := distillation.privacy) is None:
+        return None
+    folder = Path(told.ledger).expanduser() if told.ledger else run / "checkpoints"
+    return folder / "ledger.db"
+
+
 def commit(distillation: Distillation, run: Path) -> Spending | None:
     """Write the whole plan down; None where nothing is protected.
 
     Args:
         distillation: complete.
-        run: the run folder, where the ledger is unless the configuration names a place.
+        run: the run folder.
 
     Raises:
         BudgetError: the plan, on top of all that was spent before of whatever data, is over the
             budget.
         LedgerError: the ledger was changed.
     """
-    if (told := distillation.privacy) is None:
+    told, file = distillation.privacy, ledger(distillation, run)
+    if told is None or file is None:
         return None
-    folder = Path(told.ledger).expanduser() if told.ledger else run / "checkpoints"
-    account = Ledger(folder / "ledger.db").account(OWNERS, protected.budget(told))
+    account = Ledger(file).account(OWNERS, protected.budget(told))
     account.commit(protected.plan(distillation, protected.noise(distillation).noise_multiplier))
     return Spending(distillation, account)

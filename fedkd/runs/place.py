@@ -3,78 +3,144 @@
 import json
 import os
 import platform
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel
 
 import fedkd
 from fedkd.errors import ConfigError, RunFolderError
-from fedkd.files import write_atomically
+from fedkd.federation.processes import LOCK, hold
+from fedkd.files import append, make_folder, storing, write_atomically
+from fedkd.names import nearest
+from fedkd.runs.manifest import cannot_resume
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Keep every other process out of a run folder until the block ends, or this process does.
+
+    Raises:
+        UsageError: another process runs in it.
+        StorageError: nothing can be written there.
+    """
+    with storing(path):
+        lock = hold(path, "another process")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def check_free(path: Path, own: Collection[str], *, resume: bool) -> None:
-    """Refuse a folder that another run, or something else, has.
+    """Refuse a folder that another run, or something else, has; and to resume what is not there.
 
     Args:
         path: the run folder.
         own: what a run puts there before its config.toml.
-        resume: whether a run may be in it.
+        resume: whether a run must be in it.
 
     Raises:
-        RunFolderError: the folder exists and `resume` is off, or it is no run's.
+        RunFolderError: the folder exists and `resume` is off, or it does not, or it is no run's.
     """
-    if path.exists() and not resume:
+    if resume:
+        check_there(path)
+    elif path.exists():
         raise RunFolderError(
             f"run folder {str(path)!r} exists: go on with --resume, or name another with --out"
         )
     if path.exists() and not (path / "config.toml").exists() and (name := _foreign(path, own)):
         raise RunFolderError(
-            f"folder {str(path)!r} is no run folder, it holds {name!r}: name another with --out"
+            f"folder {str(path)!r} is no run folder, it holds {name!r} and no config.toml: "
+            "name another with --out"
         )
 
 
-def check_same(
-    path: Path, mine: BaseModel, load: Callable[[Path], BaseModel], *, free: set[str]
-) -> None:
+def check_there(path: Path) -> None:
+    """Refuse to resume in a folder that does not exist.
+
+    Raises:
+        RunFolderError: with the nearest name beside it.
+    """
+    if path.exists():
+        return
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    near = nearest(path.name, sorted(each.name for each in beside if each.is_dir()))
+    raise RunFolderError(
+        f"run folder {str(path)!r} does not exist, so there is nothing to resume: {near}"
+        "start it without --resume"
+    )
+
+
+def kept_config(path: Path, load: Callable[[Path], M]) -> M:
+    """The configuration that a run folder holds, by what reads it.
+
+    Raises:
+        RunFolderError: it cannot be read.
+    """
+    try:
+        return load(path / "config.toml")
+    except ConfigError as error:
+        raise cannot_resume(path, f"its config.toml does not hold ({error})") from error
+
+
+def check_same(path: Path, mine: BaseModel, kept: BaseModel, *, free: set[str]) -> None:
     """Refuse to go on in a run folder that holds another experiment.
 
     Args:
         path: the run folder.
         mine: the experiment, complete.
-        load: reads the folder's own.
+        kept: the folder's own.
         free: top-level keys that may change, since no result depends on them.
 
     Raises:
-        RunFolderError: it is another one, or cannot be read.
+        RunFolderError: it is another one.
     """
-    try:
-        kept = load(path / "config.toml")
-    except ConfigError as error:
-        raise RunFolderError(f"run folder {str(path)!r} cannot be resumed: {error}") from error
-    ours, theirs = (e.model_dump(mode="json", exclude=free) for e in (mine, kept))
-    if differing := [key for key in ours if ours[key] != theirs.get(key)]:
+    if keys := differing(mine, kept, free=free):
         raise RunFolderError(
-            f"run folder {str(path)!r} holds another experiment (it differs in "
-            f"{', '.join(differing)}): "
+            f"run folder {str(path)!r} holds another experiment (it differs in {', '.join(keys)}): "
             "resume with its own config.toml, or name another with --out"
         )
+
+
+def differing(mine: BaseModel, kept: BaseModel, *, free: set[str]) -> list[str]:
+    """The top-level keys, but for `free`, in which two experiments differ."""
+    ours, theirs = (e.model_dump(mode="json", exclude=free) for e in (mine, kept))
+    return [key for key in ours if ours[key] != theirs.get(key)]
+
+
+def read_json(path: Path, name: str) -> Any:
+    """A JSON file of a run folder, which a resume needs.
+
+    Raises:
+        RunFolderError: it is missing or damaged.
+    """
+    file = path / name
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise cannot_resume(path, f"its {name} is missing") from error
+    except ValueError as error:
+        raise cannot_resume(path, f"its {name} is damaged") from error
+    except OSError as error:
+        raise cannot_resume(path, f"its {name}: {error.strerror}") from error
 
 
 def begin(path: Path, inner: Path) -> None:
     """Make a run folder, a folder inside it, and `environment.json`.
 
     Raises:
-        RunFolderError: it cannot be made.
+        StorageError: it cannot be made.
     """
-    try:
-        inner.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFolderError(f"run folder {str(path)!r}: {error.strerror}") from error
+    make_folder(path)
+    make_folder(inner)
     write_json(path / "environment.json", environment())
 
 
@@ -91,12 +157,9 @@ def environment() -> dict[str, Any]:
     }
 
 
-def append(path: Path, record: Mapping[str, Any]) -> None:
+def append_json(path: Path, record: Mapping[str, Any]) -> None:
     """Add a line of JSON to a file, and let it reach the disk."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    append(path, json.dumps(record, allow_nan=False) + "\n")
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -108,5 +171,5 @@ def _foreign(path: Path, own: Collection[str]) -> str | None:
     """Something in a folder that no run puts there before its config.toml."""
     if not path.is_dir():
         return path.name
-    names = sorted(each.name for each in path.iterdir())
+    names = sorted(each.name for each in path.iterdir() if each.name != LOCK)
     return next((n for n in names if n not in own and not n.endswith(".tmp")), None)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedkd.federation.answers import Observer, Record
+from fedkd.files import append
 
 FILE = "progress.jsonl"
 
@@ -44,9 +45,8 @@ class Recorder:
         self._write("fails", error, status)
 
     def _write(self, what: str, *values: Any) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            # On a line of its own, even after half of one that a killed writer left.
-            file.write("\n" + json.dumps([what, *values]) + "\n")
+        # On a line of its own, even after half of one that a killed writer left.
+        append(self._path, "\n" + json.dumps([what, *values]) + "\n", durable=False)
 
 
 class Follower:

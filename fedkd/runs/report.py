@@ -10,7 +10,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fedkd.errors import RunFolderError
-from fedkd.files import write_atomically
+from fedkd.files import make_folder, write_atomically
 from fedkd.runs import charts, comparison, comparison_charts, costs, heatmaps, words
 from fedkd.runs.client_chart import accuracy_by_client
 from fedkd.runs.drawing import Chart
@@ -91,7 +91,7 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
     )
     if out.is_dir():
         raise RunFolderError(f"{str(out)!r} is a folder: expected the path of the page to write")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     write_atomically(out, text)
     return out
 

@@ -10,6 +10,7 @@ from fedkd.audit.membership import Attack
 from fedkd.audit.roc import RATES, most_tpr
 from fedkd.audit.verdicts import Claim
 from fedkd.runs.drawing import INK, MUTED, SERIES, WIDE, Chart, chart
+from fedkd.runs.words import listing
 
 _LEAST = 1e-3
 _HEIGHTS = (440.0, 380.0)
@@ -89,7 +90,15 @@ def _caption(attacks: Sequence[Attack], claim: Claim | None) -> str:
         f"{100 * area.value:.1f}% of the time (95%: {100 * area.low:.1f} to {100 * area.high:.1f}; "
         "50 is chance)."
     )
-    bars = "Bars: 95% intervals at 1% and, where there are enough records, 0.1% false positives."
+    bars = _bars(attacks)
     if claim is None:
         return f"{text} {bars} Nothing is claimed: NO DP, so any curve is allowed."
     return f"{text} {bars} The claim is {claim}; what it forbids is shaded."
+
+
+def _bars(attacks: Sequence[Attack]) -> str:
+    """What the bars are, as far as there are any: few records allow none."""
+    drawn = [rate for rate in RATES if any(each.roc.at[rate] is not None for each in attacks)]
+    if not drawn:
+        return "There are too few records for an interval at 1% false positives."
+    return f"Bars: 95% intervals at {listing([f'{100 * r:g}%' for r in drawn])} false positives."

@@ -2,13 +2,14 @@
 
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from torch import nn
 
 from fedkd import config
 from fedkd.data.parties import read_shared, seen_from
-from fedkd.errors import FederationError, FedkdError
+from fedkd.errors import FederationError, FedkdError, StorageError
 from fedkd.federation.processes import hold
 from fedkd.federation.serving import Submission, server_app
 from fedkd.federation.world import prepare
@@ -26,13 +27,15 @@ def _main(submission: Submission, federate: Callable[..., nn.Module]) -> None:
         experiment = config.load(folder / "config.toml")
         shared = read_shared(Path(submission.shared))
         world = prepare(experiment, seen_from(shared, len(submission.nodes), own={}))
+        run.open(world.experiment, world.data, resume=True)
         student = federate(world, run, recorder)
         summary = summarise(world, student, run.records(), run.released())
         run.finish(student.state_dict(), summary)
         report.write(folder)
         lock.release()
     except FedkdError as error:
-        recorder.fails(str(error), error.exit_status)
+        with suppress(StorageError):  # which may be what failed
+            recorder.fails(str(error), error.exit_status)
         raise
     except Exception as error:  # noqa: BLE001 - it is raised again, in our words
         # Not in its own words, which Flower would write down too: a client may have chosen them.

@@ -1,8 +1,9 @@
 """The folder of a distillation's run: its trainings one by one, and how a run goes on from them.
 
-A training (a stage) writes a line an epoch into `rounds.jsonl`, and its weights when it is over.
-Lines of a stage without weights belong to one that was cut off; they are dropped on resume, and the
-stage runs again, to the same bits.
+A training (a stage) writes a line an epoch into `rounds.jsonl`, its weights when it is over, and
+last its name into `checkpoints/stages.json`, which names all files by their SHA-256. What is not
+named there belongs to a stage that was cut off; its lines are dropped on resume, and it runs again,
+to the same bits.
 """
 
 import json
@@ -15,58 +16,104 @@ from typing import Any
 from torch import nn
 
 from fedkd import rng
-from fedkd.config import Distillation, load_distillation
+from fedkd.config import Distillation, load_distillation, validate
 from fedkd.data.types import Samples
-from fedkd.errors import RunFolderError
+from fedkd.errors import ConfigError, MessageError, RunFolderError
 from fedkd.exchange.codec import decode, encode
-from fedkd.files import write_atomically
+from fedkd.files import storing, write_atomically
 from fedkd.learning import evaluate
 from fedkd.learning.loop import OnEpoch
 from fedkd.methods.setting import Notify
-from fedkd.runs.place import append, begin, check_free, check_same, write_json
+from fedkd.privacy.ledger import Anchor, Ledger
+from fedkd.runs import manifest
+from fedkd.runs.manifest import Namer, cannot_resume, check_ledger
+from fedkd.runs.place import (
+    append_json,
+    begin,
+    check_free,
+    check_same,
+    differing,
+    kept_config,
+    read_json,
+    write_json,
+)
 
-_OWN = ("checkpoints", "environment.json", "inputs.json")
+_ENVIRONMENT, _INPUTS, _ROUNDS = "environment.json", "inputs.json", "rounds.jsonl"
+_STAGES = "checkpoints/stages.json"
+_OWN = ("checkpoints", _ENVIRONMENT, _INPUTS)
 
 
 class StageFolder:
-    """One distillation on disk."""
+    """One distillation on disk.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the run folder.
+        distillation: complete.
+        ledger: of what is spent; None where nothing is protected.
+    """
+
+    def __init__(
+        self, path: Path, distillation: Distillation, *, ledger: Path | None = None
+    ) -> None:
         self.path = path
+        self._distillation = distillation
+        self._ledger = ledger
+        self._finished: list[str] = []
+        self._name = Namer(path)
 
-    def open(self, distillation: Distillation, inputs: Mapping[str, Any], *, resume: bool) -> None:
+    def open(self, inputs: Mapping[str, Any], *, resume: bool) -> None:
         """Make the folder, or with `resume` go on in one that holds the same distillation.
 
         Args:
-            distillation: complete.
             inputs: what identifies the data and the given weights.
             resume: whether to go on.
 
         Raises:
-            RunFolderError: the folder exists and `resume` is off, or it holds another one.
+            RunFolderError: the folder exists and `resume` is off, or it does not; it holds another
+                distillation, or what it says of it is damaged.
         """
         check_free(self.path, _OWN, resume=resume)
         if (self.path / "config.toml").exists():
-            check_same(self.path, distillation, load_distillation, free={"output"})
-            kept = json.loads((self.path / "inputs.json").read_text(encoding="utf-8"))
-            if kept != inputs:
+            kept = kept_config(self.path, load_distillation)
+            check_same(self.path, self._distillation, kept, free={"output"})
+            if read_json(self.path, _INPUTS) != inputs:
                 raise RunFolderError(
                     f"run folder {str(self.path)!r} was begun on other data or weights: its "
-                    "inputs.json differs; restore them, or start again with another --out"
+                    f"{_INPUTS} differs; restore them, or start again with another --out"
                 )
-        else:
-            begin(self.path, self.path / "checkpoints")
-            write_json(self.path / "inputs.json", inputs)
-            write_atomically(self.path / "config.toml", distillation.to_toml())
-        kept_lines = [each for each in self.records() if self.weights(each["stage"]).exists()]
-        write_atomically(self._rounds, "".join(json.dumps(each) + "\n" for each in kept_lines))
+            read_json(self.path, _ENVIRONMENT)
+            return
+        begin(self.path, self.path / "checkpoints")
+        write_json(self.path / _INPUTS, inputs)
+        write_atomically(self.path / "config.toml", self._distillation.to_toml())
+
+    def resume(self) -> None:
+        """Look at all that finished stages left, and drop what a cut-off one did.
+
+        Raises:
+            RunFolderError: names a file that is missing, damaged or another run's.
+        """
+        whole = self._whole_lines()
+        if (self.path / _STAGES).exists():
+            whole = whole[: self._check_stages()]
+        else:  # nothing is finished, or it was by an earlier fedkd, which named nothing
+            try:
+                records = [json.loads(line) for line in whole.splitlines()]
+                stages = dict.fromkeys(str(each["stage"]) for each in records)
+            except (KeyError, TypeError, ValueError) as error:
+                raise cannot_resume(self.path, f"its {_ROUNDS} is damaged") from error
+            self._finished = [stage for stage in stages if self.weights(stage).exists()]
+            lines = [json.dumps(each) for each in records if each["stage"] in self._finished]
+            whole = "".join(f"{line}\n" for line in lines).encode()
+        write_atomically(self.path / _ROUNDS, whole)
 
     def records(self) -> list[dict[str, Any]]:
-        """The epochs so far; a half line at the end was cut off."""
-        if not self._rounds.exists():
-            return []
-        lines = self._rounds.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        """The epochs so far."""
+        return [json.loads(line) for line in self._whole_lines().splitlines()]
+
+    def finished(self, stage: str) -> bool:
+        """Whether a stage is over and its weights are kept."""
+        return stage in self._finished
 
     def weights(self, stage: str) -> Path:
         """Where a finished stage's weights are."""
@@ -74,16 +121,72 @@ class StageFolder:
 
     def keep(self, record: Mapping[str, Any]) -> None:
         """Keep an epoch."""
-        append(self._rounds, record)
+        append_json(self.path / _ROUNDS, record)
+
+    def finish_stage(self, stage: str, model: nn.Module) -> None:
+        """Keep a finished stage: its weights first, then its name."""
+        write_atomically(self.weights(stage), encode(model.state_dict()))
+        self._finished.append(stage)
+        files = [self.path / name for name in (_ENVIRONMENT, _INPUTS, _ROUNDS)]
+        files += [self.weights(each) for each in self._finished]
+        head = Ledger(self._ledger).head if self._ledger is not None else None
+        told = {
+            "stages": self._finished,
+            "distillation": self._distillation.model_dump(mode="json", exclude_none=True),
+            "files": manifest.to_json(self._name(files)),
+            "ledger": None if head is None else [head.sequence, head.digest],
+        }
+        write_json(self.path / _STAGES, told | {"sha256": manifest.digest(told)})
+
+    def take_up(self, stage: str, model: nn.Module) -> None:
+        """Give a model the weights that a finished stage left.
+
+        Raises:
+            RunFolderError: they are damaged.
+        """
+        file = self.weights(stage)
+        try:
+            with storing(file):
+                model.load_state_dict(decode(file.read_bytes()))
+        except (MessageError, RuntimeError) as error:
+            name = f"{file.parent.name}/{file.name}"
+            raise cannot_resume(self.path, f"its {name} is damaged") from error
 
     def finish(self, student: nn.Module, summary: Mapping[str, Any]) -> None:
         """Write what a run ends with."""
         write_atomically(self.path / "student.safetensors", encode(student.state_dict()))
         write_json(self.path / "summary.json", summary)
 
-    @property
-    def _rounds(self) -> Path:
-        return self.path / "rounds.jsonl"
+    def _check_stages(self) -> int:
+        """Look at all that is named; how many bytes of `rounds.jsonl` finished stages wrote."""
+        told = read_json(self.path, _STAGES)
+        try:
+            if told.pop("sha256") != manifest.digest(told):
+                raise ValueError("Expected another SHA-256.")
+            its = validate(Distillation, told["distillation"])
+            files = manifest.from_json(told["files"])
+            head = None if told["ledger"] is None else Anchor(*told["ledger"])
+            self._finished = [str(stage) for stage in told["stages"]]
+            written = files[_ROUNDS].size
+        except (AttributeError, ConfigError, KeyError, TypeError, ValueError) as error:
+            raise cannot_resume(self.path, f"its {_STAGES} is damaged") from error
+        if keys := differing(self._distillation, its, free={"output"}):
+            raise cannot_resume(
+                self.path,
+                f"its {_STAGES} is of another distillation than config.toml (it differs in "
+                f"{', '.join(keys)})",
+            )
+        manifest.check(self.path, files, self.path / _STAGES)
+        if self._ledger is not None:
+            check_ledger(self.path, self._ledger, head)
+        return written
+
+    def _whole_lines(self) -> bytes:
+        """`rounds.jsonl` without the half line that a killed writer left."""
+        file = self.path / _ROUNDS
+        with storing(file):
+            lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
+        return b"".join(line for line in lines if line.endswith(b"\n"))
 
 
 class Recorder:
@@ -102,10 +205,9 @@ class Recorder:
         scored: nn.Module | None = None,
     ) -> None:
         """Train, or take up what an earlier run trained."""
-        file = self._folder.weights(name)
         self._notify(name, 0, epochs)
-        if file.exists():
-            model.load_state_dict(decode(file.read_bytes()))
+        if self._folder.finished(name):
+            self._folder.take_up(name, model)
             model.eval()
             self._notify(name, epochs, epochs)
             return
@@ -125,4 +227,4 @@ class Recorder:
         with rng.torch_default(rng.stream(self._seed, purpose=f"{name} global")):
             train(on_epoch)
         model.eval()
-        write_atomically(file, encode(model.state_dict()))
+        self._folder.finish_stage(name, model)

@@ -1,17 +1,20 @@
-"""A finished run's student, of a federation or of one party, and what it was tested on."""
+"""A finished run's student, of a federation or of one party."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from fedkd import config, data, models, rng
 from fedkd.config import Distillation, Experiment
 from fedkd.data import columns
-from fedkd.data.types import Dataset
-from fedkd.errors import ConfigError, MessageError, RunFolderError
+from fedkd.data.types import Dataset, FederatedData
+from fedkd.errors import ConfigError, DataError, MessageError, RunFolderError
 from fedkd.exchange.codec import decode
 from fedkd.learning import prepared
+from fedkd.learning.lesson import Shares
+from fedkd.runs import reading
+from fedkd.runs.recorded import Recorded
 
 
 @dataclass(frozen=True)
@@ -21,12 +24,46 @@ class Student:
     Attributes:
         name: the experiment's.
         model: in evaluation mode.
-        data: what it was tested on, with the columns that it sees.
+        shape: of one input.
+        class_names: what its logits stand for, in order.
+        features: what the columns of a row are called; none where inputs have no named columns.
     """
 
     name: str
     model: nn.Module
-    data: Dataset
+    shape: tuple[int, ...]
+    class_names: tuple[str, ...]
+    features: tuple[str, ...]
+
+
+class Inputs(Recorded):
+    """What a run's models see: enough to build its student again without the data."""
+
+    shape: tuple[int, ...]
+    """Of one input of the student."""
+    classes: tuple[str, ...]
+    """By label."""
+    features: tuple[str, ...] = ()
+    """The student's columns by name, where inputs have such."""
+    teachers: tuple[tuple[int, ...], ...] = ()
+    """Of a distillation: the shape of one input of each teacher."""
+
+    @classmethod
+    def of(cls, seen: Dataset | FederatedData) -> "Inputs":
+        """What the student sees of a data set."""
+        return cls(shape=seen.shape, classes=seen.class_names, features=seen.features)
+
+    @classmethod
+    def of_shares(cls, shares: Shares) -> "Inputs":
+        """What a distillation's student and teachers see."""
+        teachers = tuple(each.shape for each in shares.teachers)
+        return cls.of(shares.student).model_copy(update={"teachers": teachers})
+
+
+class _Kept(Recorded):
+    """What a run's `summary.json` says of inputs; a run made before says nothing."""
+
+    inputs: Inputs | None = None
 
 
 def is_distillation(run: Path) -> bool:
@@ -43,40 +80,88 @@ def is_distillation(run: Path) -> bool:
 
 
 def load(run: Path) -> Student:
-    """Read a run's student.
+    """Read a run's student. Of a run made before summaries had inputs, its data is read too.
 
     Raises:
         RunFolderError: it is no run folder, unfinished, or not of what its config.toml says.
-        DataError: its data is not here.
+        DataError: the data is needed and not here.
     """
     file = run / "student.safetensors"
-    kind = is_distillation(run)
+    experiment = _experiment(run)
     if not file.is_file():
         raise RunFolderError(
             f"run folder {str(run)!r} has no student.safetensors: the run is unfinished; "
             "finish it with --resume"
         )
     try:
-        told = (config.load_distillation if kind else config.load)(run / "config.toml")
-        fresh = _distilled(told) if isinstance(told, Distillation) else _federated(told)
-        fresh.model.load_state_dict(decode(file.read_bytes()))
+        inputs = _inputs(run, experiment)
+        model = _model(experiment, inputs)
+        model.load_state_dict(decode(file.read_bytes()))
     except (ConfigError, MessageError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise RunFolderError(f"run folder {str(run)!r}: {reason}; run it again") from error
-    fresh.model.requires_grad_(requires_grad=False).eval()
-    return fresh
+        raise _damaged(run, error) from error
+    model.requires_grad_(requires_grad=False).eval()
+    return Student(experiment.name, model, inputs.shape, inputs.classes, inputs.features)
 
 
-def _distilled(told: Distillation) -> Student:
-    ready = prepared.prepare(told, weights=False)
-    return Student(told.name, ready.student(ready.teachers), ready.data)
+def tests(run: Path, student: Student) -> Tensor | None:
+    """The inputs of a run's test set, (N, *shape), as the student sees them.
+
+    None where the data set is not here (it is not fetched), or is another one by now.
+    """
+    experiment = _experiment(run)
+    name = experiment.data.name
+    if name in data.NAMES and not any(there for _, there in data.locations(name)):
+        return None
+    try:
+        seen = _seen(experiment)
+    except (ConfigError, DataError):
+        return None
+    return seen.test.x if seen.shape == student.shape else None
 
 
-def _federated(told: Experiment) -> Student:
-    dataset = data.load(told.data, seed=told.seed)
-    if (hidden := told.clients.privileged) is not None:
-        dataset = dataset.with_columns(columns.without(dataset.features, hidden.columns))
-    draws = rng.stream(told.seed, purpose="student")
-    shape, classes = dataset.shape, dataset.classes
-    model = models.build(told.student.model, shape=shape, classes=classes, generator=draws)
-    return Student(told.name, model, dataset)
+def _experiment(run: Path) -> Experiment | Distillation:
+    read = config.load_distillation if is_distillation(run) else config.load
+    try:
+        return read(run / "config.toml")
+    except ConfigError as error:
+        raise _damaged(run, error) from error
+
+
+def _inputs(run: Path, experiment: Experiment | Distillation) -> Inputs:
+    """What the run's models see, from its summary; from its data where that does not say."""
+    file = run / "summary.json"
+    kept = reading.parse(_Kept, reading.text(file), file) if file.is_file() else _Kept()
+    if kept.inputs is not None:
+        return kept.inputs
+    if isinstance(experiment, Distillation):
+        return Inputs.of_shares(prepared.shares(experiment))
+    return Inputs.of(_seen(experiment))
+
+
+def _seen(experiment: Experiment | Distillation) -> Dataset:
+    """The data set, with what the student sees of it.
+
+    Raises:
+        ConfigError: it does not fit.
+        DataError: it is not here.
+    """
+    if isinstance(experiment, Distillation):
+        return prepared.shares(experiment).student
+    dataset = data.load(experiment.data, seed=experiment.seed)
+    if (hidden := experiment.clients.privileged) is None:
+        return dataset
+    return dataset.with_columns(columns.without(dataset.features, hidden.columns))
+
+
+def _model(experiment: Experiment | Distillation, inputs: Inputs) -> nn.Module:
+    classes = len(inputs.classes)
+    if isinstance(experiment, Distillation):
+        return prepared.student(experiment, inputs.shape, inputs.teachers, classes)
+    draws = rng.stream(experiment.seed, purpose="student")
+    spec = experiment.student.model
+    return models.build(spec, shape=inputs.shape, classes=classes, generator=draws)
+
+
+def _damaged(run: Path, error: Exception) -> RunFolderError:
+    reason = str(error).splitlines()[0]
+    return RunFolderError(f"run folder {str(run)!r}: {reason}; run it again")

@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from fedkd import data
+from fedkd import config, data
 from fedkd.config import Experiment
 from fedkd.data import parties
 from fedkd.errors import BudgetError, ConfigError, FederationError, FedkdError, UsageError
@@ -21,7 +21,10 @@ from fedkd.federation.serving import Submission
 from fedkd.federation.superlink import Server
 from fedkd.federation.world import World, prepare
 from fedkd.files import write_atomically
+from fedkd.runs import shortfall
 from fedkd.runs.folder import DEPLOYMENT, RunFolder
+from fedkd.runs.manifest import cannot_resume
+from fedkd.runs.place import read_json
 from fedkd.runs.progress import FILE as PROGRESS
 from fedkd.runs.progress import Follower
 
@@ -48,9 +51,17 @@ class Deployment:
 
     @classmethod
     def read(cls, folder: Path) -> "Deployment | None":
-        """That of a run folder, if it has one."""
-        file = folder / DEPLOYMENT
-        return cls(**json.loads(file.read_text("utf-8"))) if file.exists() else None
+        """That of a run folder, if it has one.
+
+        Raises:
+            RunFolderError: it is damaged.
+        """
+        if not (folder / DEPLOYMENT).exists():
+            return None
+        try:
+            return cls(**read_json(folder, DEPLOYMENT))
+        except TypeError as error:
+            raise cannot_resume(folder, f"its {DEPLOYMENT} is damaged") from error
 
     def write(self, folder: Path) -> None:
         """Keep it in a run folder."""
@@ -64,7 +75,13 @@ def share(experiment: Experiment, file: Path | None = None) -> bytes:
         UsageError: the data or the file will not do.
     """
     if file is not None:
-        parties.read_shared(file)
+        scale, told = parties.read_shared(file).scale, experiment.data
+        other = any(scale.get(column) != limits for column, limits in told.limits.items())
+        if other or bool(scale) != bool(told.limits or told.scale):
+            raise UsageError(
+                f"{file}: was made with other data.limits or data.scale than the experiment has, "
+                "by which sites scale their rows: make it again by 'fedkd deploy share'"
+            )
         return file.read_bytes()
     return parties.to_bytes(data.shared(experiment.data, seed=experiment.seed))
 
@@ -137,7 +154,9 @@ def submit(
             with suppress(FederationError):  # its server may be gone
                 control.stop(deployment.flower)
             raise
-    return dict(json.loads((folder / "summary.json").read_text("utf-8")))
+    summary = dict(json.loads((folder / "summary.json").read_text("utf-8")))
+    shortfall.of_federation(summary, config.load(folder / "config.toml"))
+    return summary
 
 
 def _runs_still(control: Control, server: Server, run: Deployment) -> bool:
@@ -230,6 +249,6 @@ def _follow(control: Control, flower: int, follower: Follower, observer: Observe
 
 
 _ERRORS: dict[int, type[FedkdError]] = {
-    UsageError.exit_status: UsageError,
+    UsageError.exit_status: UsageError,  # a StorageError's is the same
     BudgetError.exit_status: BudgetError,
 }

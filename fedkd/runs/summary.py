@@ -8,6 +8,7 @@ from torch import nn
 from fedkd.federation.answers import Record
 from fedkd.federation.world import World
 from fedkd.methods import protection
+from fedkd.runs.student import Inputs
 
 
 def summarise(
@@ -30,6 +31,7 @@ def summarise(
         "name": experiment.name,
         "method": experiment.method.name,
         "dataset": world.data.name,
+        "inputs": Inputs.of(world.as_students.data).model_dump(mode="json"),
         "seed": experiment.seed,
         "rounds": experiment.rounds,
         "clients": world.setting.clients,
@@ -66,7 +68,9 @@ def _privacy(world: World, records: Sequence[Record]) -> dict[str, Any]:
         "accountant": most["accountant"],
         "budget": allowed.epsilon,
         "noise_multiplier": privacy.noise_multiplier,
-        "signal_to_noise": protection.signal_to_noise(world.method, world.setting),
+        "signal_to_noise": None
+        if privacy.unit == "record"
+        else protection.signal(world.method, world.setting).ratio,
         **securely,
     }
 

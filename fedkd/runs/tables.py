@@ -40,7 +40,7 @@ def summary(run: dict[str, Any]) -> Table:
 
 def distilled(run: dict[str, Any]) -> Table:
     """A distillation's `summary.json` as a table: a row for each model."""
-    gain = "" if run["gain"] is None else f"; student {words.points(run['gain'])} by its teachers"
+    gain = "" if run["gain"] is None else f"; student {words.points(run['gain'])} by {_cause(run)}"
     table = Table(
         title=escape(f"{run['name']}: {run['way']} on {run['dataset']}{gain}"), box=SIMPLE_HEAD
     )
@@ -56,8 +56,13 @@ def distilled(run: dict[str, Any]) -> Table:
             *(f"{each['latency'][rows]:.2f} ms" for rows in ("1", "100")),
         )
     if run["plain"] is not None:
-        table.add_row("student without a teacher", words.percent(run["plain"]))
+        table.add_row("student on labels alone", words.percent(run["plain"]))
     return table
+
+
+def _cause(run: dict[str, Any]) -> str:
+    """What a student has that the student it is compared with has not."""
+    return "its teachers" if run["teachers"] else f"the way {run['way']!r}"
 
 
 def forecast(told: Forecast) -> Table:
@@ -85,15 +90,13 @@ def forecast(told: Forecast) -> Table:
 
 
 def _forecast_caption(told: Forecast) -> str:
-    lines = [
-        f"by {told.enforced_by}; by RDP at its best order {told.epsilon_rdp:.4g}",
-        f"the budget needs a noise multiplier of {told.noise_needed:.4g}",
-    ]
-    if told.signal_to_noise is not None:
-        lines.append(
-            f"signal to noise {told.signal_to_noise:.3g}: a unanimous answer over the noise on it"
-        )
-    return "\n".join(lines)
+    signal = told.signal
+    return (
+        f"by {told.enforced_by}; by RDP at its best order {told.epsilon_rdp:.4g}\n"
+        f"the budget needs a noise multiplier of {told.noise_needed:.4g}\n"
+        f"signal to noise at most {signal.ratio:.3g}, hopeless below {signal.least:g}: "
+        f"{signal.what}"
+    )
 
 
 def ledger(told: Told) -> Group:

@@ -9,6 +9,8 @@ from fedkd import config, data
 from fedkd.data import FederatedData, Samples
 from fedkd.errors import ConfigError, DataError
 
+# Rows that hold their own number are on no scale.
+
 
 @pytest.fixture
 def numbered(tmp_path: Path) -> str:
@@ -131,6 +133,31 @@ def test_a_public_set_that_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(error, match=complaint):
         federate(numbered, **public)
+
+
+def test_where_clients_are_natural_a_private_row_more_changes_nothing_else(tmp_path: Path) -> None:
+    def split(rows: list[int]) -> tuple[list[int], list[list[int]]]:
+        lines = [f"{i},{i % 4},{i % 2}\n" for i in rows]
+        (tmp_path / "sites.csv").write_text("x,site,label\n" + "".join(lines))
+        table = {
+            "name": str(tmp_path / "sites.csv"),
+            "client": "site",
+            "partition": {"scheme": "natural"},
+            "public": {"size": 15},
+        }
+        told = data.federate(config.validate(config.Data, table), clients=4, seed=0)
+        assert told.public is not None
+        return numbers(told.public), [numbers(own.x) for own in told.clients]
+
+    rows = list(range(100))
+    public, private = split(rows)
+    assert len(public) == 15
+    for extra in range(100, 110):
+        now, others = split([extra, *rows])
+        # A public row is nobody's secret, so that what its arrival moves is no matter of epsilon.
+        if extra not in now:
+            assert now == public
+            assert [[n for n in own if n != extra] for own in others] == private
 
 
 def test_more_public_samples_than_the_other_set_has_are_refused(numbered: str) -> None:

@@ -87,14 +87,14 @@ def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return hospitals.write(tmp_path / heart.FOLDER)
 
 
-def test_hospitals_are_natural_clients_and_the_test_split_is_stratified(made_up: Path) -> None:
+def test_hospitals_are_natural_clients_and_some_of_each_are_held_out(made_up: Path) -> None:
     section = config.Data(
         name="heart-disease", test_share=0.25, partition=config.Natural(scheme="natural")
     )
     told = data.federate(section, clients=None, seed=3)
-    assert [len(own) for own in told.clients] == [18, 16, 12, 8]  # 24, 20, 16, 12 less 1 in 4
-    assert told.counts().tolist() == [[9, 9], [8, 8], [6, 6], [4, 4]]
-    assert told.test.y.bincount().tolist() == [9, 9]
+    kept = [len(own) for own in told.clients]
+    assert all(0 < n <= most for n, most in zip(kept, (24, 20, 16, 12), strict=True))
+    assert len(told.test) == pytest.approx(18, abs=14)  # four standard deviations
     assert (told.classes, told.class_names, told.features) == (
         2,
         ("healthy", "ill"),
@@ -111,8 +111,8 @@ def test_hospitals_are_natural_clients_and_the_test_split_is_stratified(made_up:
 
 
 def test_every_patient_may_be_needed_for_training(made_up: Path) -> None:
-    section = config.Data(name="heart-disease", test_share=0.01)
-    with pytest.raises(DataError, match=r"data\.test_share = 0\.01 leaves no patient"):
+    section = config.Data(name="heart-disease", test_share=1e-6)
+    with pytest.raises(DataError, match=r"data\.test_share = 1e-06 leaves no patient"):
         data.load(section, seed=0)
 
 

@@ -1,3 +1,6 @@
+import random
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,9 @@ from hypothesis import strategies as st
 from fedkd import data
 from fedkd.config import Data
 from fedkd.data import Dataset
-from fedkd.errors import DataError
+from fedkd.errors import ConfigError, DataError
+
+# Rows that hold their own number are on no scale.
 
 
 def load(folder: Path, text: str | bytes, *, seed: int = 0, **settings: Any) -> Dataset:
@@ -35,26 +40,79 @@ def test_features_are_the_other_columns_in_order(tmp_path: Path) -> None:
     assert sorted(ages.tolist()) == list(range(30))
 
 
+def numbered(order: Iterable[int], *, number: str = "{}") -> str:
+    """Rows that hold their own number, in the order asked for, with labels of two classes."""
+    rows = (f"{number.format(i)},{i % 7 / 8},{'ab'[i % 3 == 0]}\n" for i in order)
+    return "x,y,label\n" + "".join(rows)
+
+
+def sides(dataset: Dataset) -> tuple[list[int], list[int]]:
+    train, test = (part.x[:, 0].int().tolist() for part in (dataset.train, dataset.test))
+    return train, test
+
+
 @given(
-    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=5),
-    share=st.floats(0.05, 0.95),
+    rows=st.sets(st.integers(-300, 300), min_size=25),
+    label=st.sampled_from(["a", "b", "0", "A class of its own"]),
+    share=st.floats(0.3, 0.7),
     seed=st.integers(0, 3),
+    draw=st.randoms(use_true_random=False),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
-def test_the_test_split_is_stratified(
-    sizes: list[int], share: float, seed: int, tmp_path: Path
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+def test_one_row_more_moves_no_other_row_wherever_it_stands(
+    rows: set[int], label: str, share: float, seed: int, draw: random.Random, tmp_path: Path
 ) -> None:
-    rows = [f"{label * 1000 + i},{label}\n" for label, n in enumerate(sizes) for i in range(n)]
-    expected = [min(round(share * n), n - 1) for n in sizes]
-    text = "x,label\n" + "".join(rows)
-    if not any(expected):
-        with pytest.raises(DataError, match="leaves no row of any class for testing"):
-            load(tmp_path, text, test_share=share, seed=seed)
-        return
-    dataset = load(tmp_path, text, test_share=share, seed=seed)
-    assert dataset.test.y.bincount(minlength=len(sizes)).tolist() == expected
-    both = torch.cat([dataset.train.x, dataset.test.x])[:, 0]
-    assert sorted(both.int().tolist()) == sorted(int(row.split(",")[0]) for row in rows)
+    order = sorted(rows)
+    train, test = sides(load(tmp_path, numbered(order), test_share=share, seed=seed))
+    assert sorted(train + test) == order
+    header, *lines = numbered(order).splitlines()
+    lines.append(f"301,0,{label}")
+    draw.shuffle(lines)
+    text = "\n".join([header, *lines]) + "\n"
+    more = sides(load(tmp_path, text, test_share=share, seed=seed))
+    assert tuple(set(side) - {301} for side in more) == (set(train), set(test))
+
+
+def test_the_share_for_testing_is_right_in_expectation_in_each_class(tmp_path: Path) -> None:
+    dataset = load(tmp_path, numbered(range(3000)), test_share=0.3)
+    counts = dataset.test.y.bincount() / (dataset.test.y.bincount() + dataset.train.y.bincount())
+    assert counts.tolist() == pytest.approx([0.3, 0.3], abs=0.06)  # four standard deviations
+
+
+def test_a_number_is_what_is_hashed_not_how_it_is_written(tmp_path: Path) -> None:
+    plain = sides(load(tmp_path, numbered(range(60))))
+    for number in ("{}.00", "+{}", "{}e0", " {} "):
+        assert sides(load(tmp_path, numbered(range(60), number=number))) == plain
+    zeros = load(tmp_path, numbered([*range(60), 0]).replace("\n0,", "\n-0.0,", 1))
+    assert sides(zeros)[0].count(0) in (0, 2)
+
+
+def test_copies_of_a_row_are_on_one_side(tmp_path: Path) -> None:
+    train, test = sides(load(tmp_path, numbered([*range(40), *range(40)]), test_share=0.5))
+    assert not set(train) & set(test)
+    assert {train.count(i) + test.count(i) for i in range(40)} == {2}
+
+
+def test_a_share_that_leaves_no_row_on_a_side_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"of 30 rows leaves no row for testing; raise it.*data\.te"
+    ):
+        load(tmp_path, ROWS, test_share=1e-6)
+    with pytest.raises(DataError, match=r"of 30 rows leaves no row for training; lower it"):
+        load(tmp_path, ROWS, test_share=1 - 1e-6)
+
+
+def test_a_test_file_of_its_own_leaves_all_rows_for_training(tmp_path: Path) -> None:
+    file = tmp_path / "test.csv"
+    file.write_text("dose;note;label;age\n2.5;x;well;7\n")
+    dataset = load(tmp_path, ROWS, test=str(file))
+    assert len(dataset.train) == 30
+    assert (dataset.test.x.tolist(), dataset.test.y.tolist()) == ([[7, 2.5]], [1])
+    file.write_text("age,dose,label\n2.5,1,dead\n")
+    with pytest.raises(DataError, match=r"test\.csv: line 2, column 'label': 'dead' is no class"):
+        load(tmp_path, ROWS, test=str(file))
+    with pytest.raises(ConfigError, match=r"data\.test is .*it is for \.csv files"):
+        data.load(Data(test=str(file)), seed=0)
 
 
 def test_the_split_follows_the_seed(tmp_path: Path) -> None:
@@ -64,11 +122,11 @@ def test_the_split_follows_the_seed(tmp_path: Path) -> None:
 
 
 def test_integer_labels_stand_in_the_order_of_numbers(tmp_path: Path) -> None:
-    text = "x,digit\n" + "".join(f"{d},{d}\n{d},0{d}\n{d},+{d}\n" for d in (10, 9, 2))
+    text = "x,digit\n" + "".join(f"{d},{d}\n{d}.1,0{d}\n{d}.2,+{d}\n" for d in (10, 9, 2))
     dataset = load(tmp_path, text, label="digit")
     assert dataset.class_names == ("2", "9", "10")
     names = [int(dataset.class_names[y]) for y in dataset.train.y.tolist()]
-    assert names == dataset.train.x[:, 0].tolist()
+    assert names == dataset.train.x[:, 0].int().tolist()
 
 
 def test_natural_clients_come_from_their_column(tmp_path: Path) -> None:
@@ -103,6 +161,58 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
     assert load(tmp_path, "\ufefflabel,x\n" + rows).shape == (1,)
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_semicolons_and_tabs_are_found_by_the_labels_column(separator: str, tmp_path: Path) -> None:
+    plain = load(tmp_path, ROWS)
+    text = ROWS.replace("age,", "age (years, months),").replace(",", separator)
+    text = text.replace(f"years{separator} ", "years, ")
+    other = load(tmp_path, text)
+    assert other.features == ("age (years, months)", "dose")
+    assert torch.equal(plain.train.x, other.train.x)
+    comma = load(tmp_path, ROWS.replace("age", "age;dose;note"))
+    assert comma.features == ("age;dose;note", "dose")
+
+
+def test_a_decimal_comma_is_read_once_it_is_said(tmp_path: Path) -> None:
+    text = ROWS.replace(",", ";").replace(".", ",")
+    with pytest.raises(DataError, match=r"line 2, column 'dose': '0,0' .*data\.decimal = ','"):
+        load(tmp_path, text)
+    assert torch.equal(load(tmp_path, text, decimal=",").train.x, load(tmp_path, ROWS).train.x)
+    with pytest.raises(DataError, match=r"'1\.000,5' is no finite number"):
+        load(tmp_path, text.replace("0,5", "1.000,5"), decimal=",")
+
+
+def test_a_column_may_be_left_out(tmp_path: Path) -> None:
+    text = ROWS.replace("age", "day,age").replace("\n", "\n2024-03-01,")
+    text = text.removesuffix("2024-03-01,")
+    with pytest.raises(DataError, match=r"'2024-03-01' is no finite.*data\.ignore = \['day'\]"):
+        load(tmp_path, text)
+    dataset = load(tmp_path, text, ignore=("day",))
+    assert dataset.features == ("age", "dose")
+    assert torch.equal(dataset.train.x, load(tmp_path, ROWS).train.x)
+    with pytest.raises(ConfigError, match=r"data\.ignore is \('day',\).*it is for \.csv files"):
+        data.load(Data(ignore=("day",)), seed=0)
+    with pytest.raises(DataError, match=r"no column 'days' \(data\.ignore\): did you mean 'day'"):
+        load(tmp_path, text, ignore=("days",))
+
+
+def test_labels_that_are_a_measurement_are_refused_and_fractions_warned_of(
+    tmp_path: Path, warned: list[str]
+) -> None:
+    with pytest.raises(
+        DataError, match=r"column 'age' .* has 30 different values in 30 rows, which"
+    ):
+        load(tmp_path, ROWS.replace("ill", "0").replace("well", "1"), label="age")
+    halves = ROWS.replace("ill", "0.5").replace("well", "1")
+    load(tmp_path, halves)
+    assert "numbers with fractions, such as 0.5: each of its 2" in "".join(warned)
+
+
+def test_a_class_that_is_in_one_part_only_is_warned_of(tmp_path: Path, warned: list[str]) -> None:
+    load(tmp_path, ROWS + "7,rare,1\n")
+    assert re.search(r"no sample for (training|testing) of 'rare': ", "".join(warned))
+
+
 FAULTS: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
     "no such label": (ROWS, {"label": "Lable"}, r"no column 'Lable' \(data.label\): .*'label'\?"),
     "no such client": (ROWS, {"client": "site"}, r"no column 'site' \(data.client\): it has age,"),
@@ -119,9 +229,10 @@ FAULTS: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
     "nothing": ("", {}, "0 lines; expected"),
     "not UTF-8": (b"x,label\n1,\xff\n", {}, "no CSV in UTF-8 after line"),
     "open quote": ('x,label\n1,a\n2,"b\n', {}, "no CSV in UTF-8 after line 2"),
-    "too few": ("x,label\n1,a\n2,b\n", {}, "data.test_share = 0.2 of 2 rows leaves no row"),
+    "underscore": ("x,label\n1,a\n1_000,b\n", {}, "line 3, column 'x': '1_000' is no finite"),
+    "other digits": ("x,label\n1,a\n\u0661,b\n", {}, "line 3, column 'x': '.' is no finite"),
     "client held out": (
-        "x,label,site\n" + "".join(f"0,a,s{i}\n" for i in range(10)),
+        "x,label,site\n" + "".join(f"{i},a,s{i}\n" for i in range(19)),
         {"client": "site"},
         "column 'site': all rows of 's.' were held out for testing",
     ),

@@ -11,6 +11,8 @@ from fedkd.data import parties
 from fedkd.data.types import FederatedData, Samples
 from fedkd.errors import DataError
 
+# Rows that hold their own number are on no scale.
+
 HEART = (
     "age,sex,hospital,sick\n63,1,b,yes\n41,0,a,no\n57,1,a,yes\n38,0,b,no\n50,1,a,no\n44,0,b,yes\n"
 )

@@ -32,6 +32,15 @@ class FaultyParams(FedMDParams):
         return self.faults[client] if known else ""
 
 
+class Normed(torch.nn.Sequential):
+    """A model that cannot be trained by one sample at a time."""
+
+    def __init__(self, shape, classes):
+        super().__init__(
+            torch.nn.Linear(*shape, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, classes)
+        )
+
+
 class Busy(FedMD):
     """FedMD whose client 0 computes in torch far past any deadline."""
 

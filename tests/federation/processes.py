@@ -13,7 +13,8 @@ HERE = Path(__file__).parent
 
 def environment(mark, **more):
     """That of this process, with the tests' modules importable and a mark."""
-    paths = os.pathsep.join([str(HERE), str(HERE.parent)])
+    before = filter(None, [os.environ.get("PYTHONPATH")])
+    paths = os.pathsep.join([str(HERE), str(HERE.parent), *before])
     return {**os.environ, "PYTHONPATH": paths, MARK: mark, "COLUMNS": "200", **more}
 
 
@@ -45,7 +46,11 @@ def alive(mark, name=MARK):
     return found
 
 
-def wait_until(condition, within=60.0):
+PATIENCE = 600.0
+"""Seconds to wait for what must come: tests wait for events, and no machine is as slow as this."""
+
+
+def wait_until(condition, within=PATIENCE):
     """What `condition` returns once that is true."""
     end = time.monotonic() + within
     while not (found := condition()):

@@ -15,7 +15,12 @@ import processes
 import pytest
 import staged
 import tiny
-from processes import alive, kill, wait_until
+from cryptography.hazmat.primitives import serialization
+from flwr.proto.fleet_pb2 import DeactivateNodeRequest
+from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+from processes import PATIENCE, alive, kill, wait_until
 
 from fedkd.config import load
 from fedkd.errors import UsageError
@@ -38,7 +43,6 @@ pytestmark = [
 ]
 
 SITE_MARK = "FEDKD_TEST_SITE"
-DEADLINE = 20.0
 ROUNDS = 6
 FAULTS = {
     "2-0": "raises",
@@ -51,8 +55,7 @@ FAULTS = {
     "5-1": "exits",
     "6-2": "holds",
 }
-# At the deadline the server's patience and the call's own end at once: either may be first.
-GONE = ("no answer within 20 s", "the call was lost", "its node was not available")
+GONE = "its node was not available"
 REASONS = [
     (2, 0, "RuntimeError while training"),
     (2, 1, "message is larger than"),
@@ -77,7 +80,7 @@ class Federation:
         changes = {
             "rounds": ROUNDS,
             "clients.count": 3,
-            "clients.deadline": DEADLINE,
+            "clients.deadline": PATIENCE,
             "clients.quorum": 0.3,
             "method": {"name": "staged:Staged", "faults": FAULTS},
         }
@@ -87,8 +90,8 @@ class Federation:
             "name": "private",
             "rounds": 3,
             "clients.count": 3,
-            "clients.deadline": DEADLINE,
-            "method": {"name": "staged:Staged", "faults": {"1-0": "holds"}},
+            "clients.deadline": PATIENCE,
+            "method": {"name": "staged:Staged", "faults": {"1-0": "holds", "2-1": "holds"}},
             "privacy": privacy,
         }
         self.private = tiny.write_config(folder / "private.toml", rows, changes)
@@ -101,7 +104,7 @@ class Federation:
 
     def start_server(self):
         if self.server is not None:
-            self.server.wait(20)
+            self.server.wait(PATIENCE)
         (self.state / READY).unlink(missing_ok=True)
         command = ["deploy", "server", "--state", self.state, "--keys", self.place]
         self.server = processes.start(
@@ -112,10 +115,33 @@ class Federation:
         wait_until((self.state / READY).exists)
 
     def kill_site_0(self):
-        """Kill its main process alone; the others follow it."""
+        """Kill its main process alone; the others follow it, and the server learns of it.
+
+        Left alone it would miss the site after a minute; that is Flower's affair, and a machine
+        that is busy for a minute would lose other sites too.
+        """
         kill(self.sites[0])
         mark = f"{self.mark}-0"
-        wait_until(lambda: not alive(mark, name=SITE_MARK), within=10)
+        wait_until(lambda: not alive(mark, name=SITE_MARK))
+        key = serialization.load_ssh_private_key(
+            (self.place / keys.CLIENTS / "client-0000").read_bytes(), password=None
+        )
+        with FleetHttpClient.from_server_address(
+            f"127.0.0.1:{self.port}",
+            insecure=False,
+            root_certificates=(self.place / keys.CA).read_bytes(),
+            interceptors=[
+                RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+                NodeAuthHttpInterceptor(key, key.public_key()),
+            ],
+        ) as client:
+            node = int((self.place / "sites" / "client-0000" / "state" / "node").read_text())
+            client.DeactivateNode(DeactivateNodeRequest(node_id=node))
+
+    def online(self):
+        """Whether the server sees every site."""
+        with Server.read(self.state).control() as control:
+            return all(node.online for node in control.nodes())
 
     def start_site(self, client):
         name = f"client-{client:04d}"
@@ -151,8 +177,8 @@ def federation(tmp_path_factory, rows):
         finally:
             for process in [*made.sites.values(), made.server]:
                 process.terminate()
-                process.wait(20)
-    wait_until(lambda: not alive(made.mark), within=20)
+                process.wait(PATIENCE)
+    wait_until(lambda: not alive(made.mark))
 
 
 @pytest.fixture(scope="module")
@@ -162,18 +188,19 @@ def broken(federation):
     for name in ("5-0", "6-2"):
         (federation.hold / name).touch()
     submitted, _ = federation.submit(federation.config, run)
-    wait_until(federation.reached(5, 0), within=120)
+    wait_until(federation.reached(5, 0))
     federation.kill_site_0()
     (federation.hold / "5-0").unlink()
-    federation.start_site(0)
 
-    wait_until(federation.reached(6, 2), within=90)
+    wait_until(federation.reached(6, 2))
     kill(federation.server)
     federation.start_server()
-    status = submitted.wait(60)
+    federation.start_site(0)
+    status = submitted.wait(PATIENCE)
     (federation.hold / "6-2").unlink()
+    wait_until(federation.online)
     resumed, output = federation.submit(federation.config, run, "--resume")
-    assert resumed.wait(120) == 0, output.read_text()
+    assert resumed.wait(PATIENCE) == 0, output.read_text()
     return {"run": run, "status": status, "output": output.read_text()}
 
 
@@ -238,7 +265,7 @@ def capped(federation):
         file.write_text(text.replace('[privacy]\nunit = "none"', cap))
     for client, process in list(federation.sites.items()):
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE) == 0
         federation.start_site(client)
     yield
     for file, text in before.items():
@@ -250,7 +277,7 @@ def test_an_experiment_that_a_site_refuses_is_refused_in_words(federation):
     config.write_text(federation.config.read_text().replace(f"rounds = {ROUNDS}", "rounds = 101"))
     run = federation.folder / "refused"
     submitted, output = federation.submit(config, run)
-    assert submitted.wait(60) == 1
+    assert submitted.wait(PATIENCE) == 1
     text = output.read_text()
     assert "its site's policy does not allow it" in text
     log = (federation.logs / "client-0002.log").read_text()
@@ -261,16 +288,17 @@ def test_a_client_killed_in_a_round_comes_back_with_its_ledger(federation, cappe
     run = federation.folder / "private-run"
     (federation.hold / "1-0").touch()
     submitted, output = federation.submit(federation.private, run)
-    wait_until(federation.reached(1, 0), within=90)
+    (federation.hold / "2-1").touch()
+    wait_until(federation.reached(1, 0))
     federation.kill_site_0()
     (federation.hold / "1-0").unlink()
+    wait_until(federation.reached(2, 1))  # the second round waits for it to come back
     federation.start_site(0)
-    assert submitted.wait(120) == 0, output.read_text()
+    wait_until(federation.online)
+    (federation.hold / "2-1").unlink()
+    assert submitted.wait(PATIENCE) == 0, output.read_text()
 
-    round, client, reason = tiny.failures(run)[0]
-    assert (round, client) == (1, 0)
-    assert reason in GONE
-    # On a busy machine it may not be back for the very next round.
+    assert tiny.failures(run)[0] == (1, 0, GONE)
     assert 0 in tiny.rounds(run)[-1]["participants"]
     ledgers = [federation.place / f"sites/client-000{i}/state/ledger.db" for i in range(3)]
     [killed], [other], _ = map(read_statements, ledgers)
@@ -286,15 +314,15 @@ def test_a_client_killed_in_a_round_comes_back_with_its_ledger(federation, cappe
 def test_what_speaks_no_tls_or_has_no_key_or_another_name_is_refused(federation, tmp_path):
     address = f"127.0.0.1:{federation.port}"
     with pytest.raises((urllib.error.URLError, ConnectionError)):
-        urllib.request.urlopen(f"http://{address}/health", timeout=5)
+        urllib.request.urlopen(f"http://{address}/health", timeout=PATIENCE)
 
     ca = ssl.create_default_context(cafile=str(federation.place / keys.CA))
     with (
-        socket.create_connection(("127.0.0.1", federation.port), 5) as plain,
+        socket.create_connection(("127.0.0.1", federation.port), PATIENCE) as plain,
         pytest.raises(ssl.SSLCertVerificationError, match=r"hospital\.example"),
     ):
         ca.wrap_socket(plain, server_hostname="hospital.example")
-    with socket.create_connection(("127.0.0.1", federation.port), 5) as plain:
+    with socket.create_connection(("127.0.0.1", federation.port), PATIENCE) as plain:
         ca.wrap_socket(plain, server_hostname="127.0.0.1").close()
 
     keys.make(tmp_path, servers=["127.0.0.1"], clients=["stranger"])
@@ -316,13 +344,36 @@ def test_what_speaks_no_tls_or_has_no_key_or_another_name_is_refused(federation,
             {**federation.env, "FLWR_HOME": str(tmp_path)},
         )
         try:
-            assert stranger.wait(30) != 0
+            assert stranger.wait(PATIENCE) != 0
         finally:
             stranger.kill()
         assert complaint in log.read_text()
         log.unlink()
     with Server.read(federation.state).control() as control:
         assert [node.name for node in control.nodes()] == [f"client-000{i}" for i in range(3)]
+
+
+def test_a_live_sites_key_at_a_second_machine_is_told_that_it_is_connected(federation):
+    wait_until(federation.online)
+    place = federation.place / "sites" / "client-0002"
+    second = place / "SECOND.toml"
+    second.write_text((place / "SITE.toml").read_text().replace('"state"', '"second-state"'))
+    log = federation.logs / "second.log"
+    command = ["-m", "fedkd", "deploy", "client", second]
+    started = processes.start(command, log, federation.env)
+    assert started.wait(PATIENCE) != 0
+    said = log.read_text()
+    assert "a site with its key is already connected" in said
+    assert "not among the clients'" not in said
+    assert federation.online()
+    # A site that was killed and comes back says itself that it was gone, and is let in at once.
+    kill(federation.sites[2])
+    wait_until(lambda: not alive(f"{federation.mark}-2", name=SITE_MARK))
+    node = place / "state" / "node"
+    node.write_text(node.read_text() + " ")
+    federation.start_site(2)
+    wait_until(lambda: not node.read_text().endswith(" "))
+    assert "already connected" not in (federation.logs / "client-0002.log").read_text()
 
 
 def test_status_and_stop(federation, broken):
@@ -339,9 +390,9 @@ def test_status_and_stop(federation, broken):
     (federation.hold / "5-0").touch()
     submitted, output = federation.submit(federation.config, federation.folder / "stopped")
     progress = federation.folder / "stopped" / "progress.jsonl"
-    wait_until(lambda: progress.exists() and "round_begins" in progress.read_text(), within=60)
+    wait_until(lambda: progress.exists() and "round_begins" in progress.read_text())
     subprocess.run([*command, "stop", *state, "--server"], env=federation.env, check=True)
-    assert submitted.wait(60) == 1
+    assert submitted.wait(PATIENCE) == 1
     assert "it was stopped" in output.read_text() or "no server answers" in output.read_text()
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # old connections linger
@@ -349,10 +400,7 @@ def test_status_and_stop(federation, broken):
     (federation.hold / "6-2").unlink()
     (federation.hold / "5-0").unlink()
     own = ("flower-superexec", "flwr-serverapp")
-    wait_until(
-        lambda: not [c for c in alive(federation.mark).values() if any(n in c for n in own)],
-        within=20,
-    )
+    wait_until(lambda: not [c for c in alive(federation.mark).values() if any(n in c for n in own)])
 
     # A key that is taken away is let in no more, a new one is.
     (federation.place / keys.CLIENTS / "client-0002.pub").unlink()
@@ -373,7 +421,7 @@ def test_a_trial_that_is_killed_or_interrupted_leaves_no_process(tmp_path, rows)
         wait_until(ready.exists)
         assert len(wait_until(lambda: len(alive(str(tmp_path))) > 5 and alive(str(tmp_path)))) > 5
         trial.send_signal(signal)
-        status = trial.wait(30)
+        status = trial.wait(PATIENCE)
         assert status == (-SIGKILL if signal == SIGKILL else 130), log.read_text()
-        wait_until(lambda: not alive(str(tmp_path)), within=20)
+        wait_until(lambda: not alive(str(tmp_path)))
         ready.unlink(missing_ok=True)

@@ -1,7 +1,9 @@
 """Every engine, and any number of threads, gives the same student."""
 
 import importlib.util
+import os
 import threading
+from pathlib import Path
 
 import pytest
 import tiny
@@ -90,9 +92,11 @@ def test_another_seed_gives_another_student(rows, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 @pytest.mark.filterwarnings("ignore")  # Ray's and Flower's own
-def test_ray_gives_the_same_as_in_process(rows, tmp_path):
+def test_ray_gives_the_same_as_in_process(rows, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    faulty = {"name": "faulty:Faulty", "faults": ["", "", "raises"], "faulty_rounds": [1, 2]}
     for kind in ("in-process", "ray"):
-        changes = {"engine.kind": kind, "rounds": 2, "clients.participation": 0.75}
+        changes = {"engine.kind": kind, "clients.participation": 0.75, "method": faulty}
         simulate(tiny.experiment(rows, changes), tmp_path / kind, tiny.Quiet())
     mine, rays = (tiny.rounds(tmp_path / kind) for kind in ("in-process", "ray"))
     for here, there in zip(mine, rays, strict=True):
@@ -100,6 +104,9 @@ def test_ray_gives_the_same_as_in_process(rows, tmp_path):
             assert here[key] == there[key]
         for key in ("student", "teachers", "losses"):
             assert flat(here[key]) == pytest.approx(flat(there[key]), abs=1e-6)
+    reasons = [failure["reason"] for there in rays for failure in there["failures"]]
+    assert reasons
+    assert all("while training: Patient4711Error: " in reason for reason in reasons)
     here, there = (RunFolder(tmp_path / kind).resume().student for kind in ("in-process", "ray"))
     assert here.keys() == there.keys()
     for name, tensor in here.items():

@@ -216,7 +216,9 @@ def test_a_run_resumes_after_a_client_was_lost(rows, tmp_path, monkeypatch):
     simulate(experiment, tmp_path / "whole", tiny.Quiet())
     once = engines.client_app
     monkeypatch.setattr(
-        engines, "client_app", lambda find: summed.Wire(once(find), lost={("learn", 1)})
+        engines,
+        "client_app",
+        lambda find, **more: summed.Wire(once(find, **more), lost={("learn", 1)}),
     )
     with pytest.raises(QuorumError, match="run again with --resume"):
         simulate(experiment, tmp_path / "cut", tiny.Quiet())

@@ -1,10 +1,13 @@
+import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedkd.errors import StorageError
 from fedkd.exchange.gate import Receipt
 from fedkd.federation.state import DiskState, MemoryState
 
@@ -136,3 +139,34 @@ def test_tensors_that_share_memory_are_kept(tmp_path):
     DiskState(tmp_path).save({"embedding": weights, "classifier": weights}, round=1)
     loaded = DiskState(tmp_path).load(before=2)
     assert loaded["embedding"].tolist() == loaded["classifier"].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("content", ["", "0,1", "0,2", "0,1 " + "0" * 64, "\0"])
+def test_first_peers_that_were_changed_are_refused(tmp_path, content):
+    DiskState(tmp_path).first_peers("0,1", round=1)
+    (tmp_path / "peers-000001.txt").write_text(content)
+    with pytest.raises(StorageError, match=r"peers-000001\.txt' is damaged"):
+        DiskState(tmp_path).first_peers("0,1", round=1)
+
+
+@pytest.mark.parametrize("name", ["answer-000001", "round-000001"])
+def test_an_answer_is_sent_again_with_the_state_it_was_kept_with_or_not_at_all(tmp_path, name):
+    state = DiskState(tmp_path)
+    state.save(tensors(1), [Receipt("logits", "public", 8)], round=1, answer=b"answer")
+    assert state.answer(round=1) == b"answer"
+    (tmp_path / f"{name}.safetensors").write_bytes(b"another")
+    with pytest.raises(StorageError, match=rf"answer-000001.*{name}|{name}"):
+        state.answer(round=1)
+
+
+def test_a_state_is_on_the_disk_before_the_client_goes_on(tmp_path, monkeypatch):
+    synced = []
+    sync = os.fsync
+
+    def fsync(descriptor):
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    DiskState(tmp_path / "client").save(tensors(1), round=1)
+    assert {"client", "receipts.jsonl", ".round-000001.safetensors.tmp"} <= set(synced)

@@ -16,9 +16,9 @@ from fedkd.federation.world import prepare
 from fedkd.learning import evaluate
 from fedkd.methods import protection
 from fedkd.runs import exposed
+from fedkd.runs import student as student_of
 from fedkd.runs.exchange import audit_exchange
 from fedkd.runs.simulate import simulate
-from fedkd.runs.student import load as read_student
 from fedkd.runs.students import audit_student
 
 PRIVILEGED = {"clients.privileged": {"columns": ["scan", "stress"]}}
@@ -66,9 +66,10 @@ def test_teachers_see_all_and_what_is_measured_and_kept_is_the_students_view(cli
     student.load_state_dict(weights)
     test = world.as_students.data.test
     assert summary["student"]["accuracy"] == evaluate.accuracy(student, test)
-    told = read_student(run)  # as export does
-    assert told.data.features == names
-    assert summary["student"]["accuracy"] == evaluate.accuracy(told.model, told.data.test)
+    told = student_of.load(run)  # as export does
+    assert (told.features, told.shape) == (names, (4,))
+    seen = Samples(student_of.tests(run, told), test.y)
+    assert summary["student"]["accuracy"] == evaluate.accuracy(told.model, seen)
     assert prepare(config.load(run / "config.toml")).setting.seen == (0, 1, 2, 3)
     assert "The teachers alone saw scan, stress" in (run / "report.html").read_text("utf-8")
 

@@ -35,6 +35,25 @@ def test_a_failure_says_the_nearest_known_kind_and_phase_and_no_more(error, phas
     assert str(failure) == words
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (errors.ConfigError("a: b\nc"), "ConfigError while training: a: b\nc"),
+        (ValueError("one\ntwo"), "ValueError while training: one"),
+        (Patient4711Error("its own words"), "DataError while training: its own words"),
+        (type("Odd", (TypeError,), {})("one"), "TypeError while training: Odd: one"),
+        (KeyError(), "KeyError while training"),
+        (RuntimeError("x" * 999), f"RuntimeError while training: {'x' * 300}"),
+    ],
+)
+def test_a_failure_in_a_simulation_quotes_the_exception(error, words):
+    scrubbed = wire.Failure.of(error, "train")
+    assert "words" not in wire.pack_failure(scrubbed)["failure"]
+    failure = wire.unpack(wire.pack_failure(scrubbed.quoting(error)))
+    assert failure.quoted == words
+    assert str(failure) == words.partition(":")[0]
+
+
 @pytest.mark.parametrize("header", [{}, {"round": 1}, {"round": 1.0, "client": 1}, {"round": [1]}])
 def test_an_incomplete_header_is_no_message(header):
     content = wire.pack(wire.Call(1, 1))

@@ -14,7 +14,7 @@ from fedkd.learning.private import Noise
 from fedkd.learning.protectable import check_model
 from fedkd.models.layers import LOGITS, show
 
-ALL = Noise(noise_multiplier=1e-9, clip=1e3, sample_rate=1.0, batch_size=1)
+ALL = Noise(noise_multiplier=1e-9, clip=5.0, sample_rate=1.0, batch_size=1)
 STUDENTS = {
     "layer without weights": {"name": "mlp", "hidden": [6, 5]},
     "block": {"name": "resnet8", "width": 2, "norm": "group"},

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opacus.layers import DPGRU, DPLSTM, DPRNN, DPMultiheadAttention
 from torch import Tensor, nn
 
 from fedkd import models
@@ -19,6 +20,7 @@ from fedkd.knowledge import label
 from fedkd.learning import evaluate, per_sample, private, supervised
 from fedkd.learning.private import Noise, steps, train
 from fedkd.learning.protectable import check_model
+from fedkd.rng import torch_default
 
 SHAPE, CLASSES = (1, 12, 12), 3
 ONE = Optimisation(epochs=1, learning_rate=0.1, momentum=0.0)
@@ -132,7 +134,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """The models that are allowed are tried out once, by the last test, not each time."""
-    monkeypatch.setattr(private, "check_model", lambda *_: None)
+    monkeypatch.setattr(private, "check_model", lambda *_, **__: None)
 
 
 @each_model
@@ -558,6 +560,59 @@ class Attention(nn.Module):
         return self.classifier(self.attention(x[:, None], x[:, None], x[:, None])[0][:, 0])
 
 
+class Branch(nn.Module):
+    """Chooses between two layers by something of the whole batch."""
+
+    def __init__(self, choose: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.choose, self.a, self.b = choose, nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.a(x) if self.choose(x) else self.b(x)
+
+
+class Steered(nn.Module):
+    """The same logits whatever the batch is, and gradients that depend on its largest value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        said = self.layer(x)
+        return said.detach() + (said - said.detach()) * (1 + (x.detach().amax() > 50))
+
+
+class Once(nn.Module):
+    """Keeps the mean of the first batch that it ever saw, where no state dict has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.mean = nn.Linear(3, 3), None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.mean is None:
+            self.mean = x.detach().mean()
+        return self.layer(x - self.mean)
+
+
+class Sequence(nn.Module):
+    """Inputs as a sequence of numbers, each embedded, through `inner`."""
+
+    def __init__(self, inner: nn.Module | None = None, **options: Any) -> None:
+        super().__init__()
+        self.words = nn.Embedding(7, 2, **options)
+        self.inner, self.classifier = inner, nn.Linear(2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        said = self.words(x.long())
+        if isinstance(self.inner, DPMultiheadAttention):
+            said = self.inner(said, said, said)[0]
+        elif self.inner is not None:
+            said = self.inner(said)[0]
+        return self.classifier(said.mean(dim=1))
+
+
 class Detached(nn.Module):
     """Tells Opacus of a use that the loss does not depend on."""
 
@@ -580,7 +635,7 @@ def after(layer: nn.Module) -> nn.Module:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: after(nn.BatchNorm1d(3)), "layer '1', BatchNorm1d, .* norm = 'group'"),
+        (lambda: after(nn.BatchNorm1d(3)), "layer '1', BatchNorm1d, .* torch.nn.GroupNorm"),
         (lambda: after(nn.BatchNorm1d(3, affine=False)), "layer '1', BatchNorm1d"),
         (lambda: after(nn.BatchNorm1d(3, track_running_stats=False)), "BatchNorm1d"),
         (lambda: after(frozen(nn.BatchNorm1d(3))), "layer '1', BatchNorm1d"),
@@ -598,8 +653,24 @@ def after(layer: nn.Module) -> nn.Module:
         (lambda: after(Noisy()), "DP-SGD cannot train the model: .*random"),
         (Reshaped, r"Opacus gets the gradients of 'inner\.weight'"),
         (Detached, r"Opacus gets the gradients of 'layer\.weight'"),
-        (Attention, "DP-SGD cannot train the model: "),
-        (lambda: after(nn.ReLU(inplace=True)), "DP-SGD cannot train the model: .*inplace"),
+        (Attention, "layer 'attention', MultiheadAttention: .*opacus.layers.DPMultiheadAttention"),
+        (lambda: Sequence(nn.LSTM(2, 2)), "layer 'inner', LSTM: .* opacus.layers.DPLSTM"),
+        (lambda: Sequence(nn.GRU(2, 2)), "layer 'inner', GRU: .* opacus.layers.DPGRU"),
+        (lambda: Sequence(nn.RNN(2, 2)), "layer 'inner', RNN: .* opacus.layers.DPRNN"),
+        (
+            lambda: after(Layered(lambda _, x: x.add_(1))),
+            "writes into what a layer .*gave; write nothing in place",
+        ),
+        (lambda: after(nn.GRUCell(3, 3)), "layer '1', GRUCell: .* on the whole sequence"),
+        (lambda: after(nn.EmbeddingBag(3, 3)), "layer '1', EmbeddingBag: .* torch.nn.Embedding"),
+        (lambda: Branch(lambda x: x.mean() > 0), "logits depend on the other samples"),
+        (lambda: Branch(lambda x: x.mean() > 0.5), "seen beside samples very large"),
+        (lambda: Branch(lambda x: x.amax() > 50), "seen beside samples very large"),
+        (lambda: Branch(lambda x: x.amin() < -5), "very large and negative"),
+        (lambda: Branch(lambda x: len(x) > 9), "seen beside samples of zeros"),
+        (lambda: Branch(lambda x: (x[0] > x[-1]).all()), "logits depend on the other samples"),
+        (Steered, "gradients depend on the other samples"),
+        (Once, "differ from call to call"),
         (lambda: nn.Sequential(nn.Linear(4, 3)), "DP-SGD cannot train the model: mat1 and mat2"),
         (nn.Flatten, "needs a model with a parameter that requires gradients"),
         (lambda: frozen(nn.Linear(3, 3)), "needs a model with a parameter"),
@@ -633,6 +704,75 @@ def test_a_model_that_keeps_the_guarantee_is_left_as_it_is(build: Callable[[], n
     assert traces(model) == before
     assert torch.equal(weights(model), values)
     assert model.training
+
+
+def numbers(rows: int = 6) -> Samples:
+    """Rows of three whole numbers below 7."""
+    draws = generator(5)
+    x = torch.randint(7, (rows, 3), generator=draws).float()
+    return Samples(x, torch.randint(CLASSES, (rows,), generator=draws))
+
+
+def tied_words() -> nn.Module:
+    model = Sequence()
+    model.classifier = nn.Linear(2, 7)
+    model.classifier.weight = model.words.weight
+    return model
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        Sequence,
+        partial(Sequence, padding_idx=0),
+        tied_words,
+        lambda: Sequence(DPLSTM(2, 2, batch_first=True)),
+        lambda: Sequence(DPGRU(2, 2, batch_first=True)),
+        lambda: Sequence(DPRNN(2, 2, batch_first=True)),
+        lambda: Sequence(DPMultiheadAttention(2, 1, batch_first=True)),
+    ],
+)
+def test_a_model_of_whole_numbers_is_protected_by_the_gradients_of_each_record(
+    build: Callable[[], nn.Module],
+) -> None:
+    samples, model = numbers(), build()
+    check_model(model, (3,))
+    check_model(model, (3,), like=samples.x)
+    before, hooked = traces(model), hooks(model)
+    gradients = slow_gradients(copy.deepcopy(model), samples, cross_entropy)
+    expected = sum(gradient / max(1, float(gradient.norm())) for gradient in gradients)
+    torch.testing.assert_close(summed(model, samples, cross_entropy), expected)
+    assert traces(model) == before
+    assert hooks(model) == hooked
+
+
+def test_inputs_like_the_data_that_a_model_does_not_take_are_refused() -> None:
+    with pytest.raises(ConfigError, match="index out of range"):
+        check_model(Sequence(), (3,), like=torch.full((5, 3), 9.0))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 3)),
+        lambda: after(nn.ReLU(inplace=True)),
+        lambda: nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5, inplace=True), nn.Linear(3, 3)),
+    ],
+)
+def test_layers_that_write_in_place_learn_as_those_that_do_not(
+    build: Callable[[], nn.Module],
+) -> None:
+    model, samples = build(), vectors()
+    twin, before = copy.deepcopy(model), samples.x.clone()
+    for layer in twin:
+        layer.inplace = False
+    with torch_default(generator(1)):
+        ours = summed(model, samples, cross_entropy)
+    with torch_default(generator(1)):
+        theirs = summed(twin, samples, cross_entropy)
+    torch.testing.assert_close(ours, theirs)
+    assert torch.equal(samples.x, before)
+    assert any(getattr(layer, "inplace", False) for layer in model)
 
 
 def test_tied_weights_are_clipped_as_one() -> None:

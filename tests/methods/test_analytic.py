@@ -273,9 +273,18 @@ class Coupled(nn.Module):
         return self.classifier(x - x.mean(dim=0))  # type: ignore[no-any-return]
 
 
+class Branch(Coupled):
+    """One of two layers, by the mean of the batch: alike where all inputs are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(x if x.mean() < 1 else 2 * x)  # type: ignore[no-any-return]
+
+
 def test_features_that_touch_each_other_are_refused_and_frozen_statistics_are_not() -> None:
     with pytest.raises(ConfigError, match="depend on the other samples"):
         check_features(Coupled((5,), 3), (5,))
+    with pytest.raises(ConfigError, match="seen beside samples very large"):
+        check_features(Branch((5,), 3), (5,), like=torch.rand(20, 5))
     norm = nn.Sequential(nn.BatchNorm1d(5), nn.Dropout(), nn.Linear(5, 3))
     check_features(norm, (5,))
     assert norm.training

@@ -148,6 +148,17 @@ def test_the_student_comes_to_agree_with_the_ensemble_in_or_outside_the_groups(
     assert ctx.ensemble_accuracy == pytest.approx(right.double().mean().item())
 
 
+def test_in_feddf_a_claim_is_held_against_the_group_that_it_would_rule() -> None:
+    fed = feddf()
+    broadcast = fed.begin()
+    uploads = {client: fed.wire(client, fed.ask(client, 1, broadcast)) for client in range(3)}
+    uploads[2]["count"] = torch.tensor(10**9)
+    ctx = fed.server_context()
+    fed.method.server(ctx, uploads)
+    # Clients 0 and 2 are one group, of two; client 1 is alone in the other.
+    assert ctx.capped == {2: (pytest.approx(1.0, abs=1e-6), pytest.approx(0.75))}
+
+
 def test_a_student_outside_the_groups_is_sent_to_nobody() -> None:
     fed = feddf({"name": "mlp", "hidden": [7]})
     broadcast, _ = fed.round(1, fed.begin())

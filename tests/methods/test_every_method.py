@@ -51,7 +51,7 @@ def built(name: str, **changes: Any) -> Federation:
 
 def with_model(name: str, model: str) -> Federation:
     """A method whose models, clients' and student's, are of one import path."""
-    spec = {"name": f"writing:{model}", "hidden": [12]}
+    spec = {"name": f"own_models:{model}", "hidden": [12]}
     method = {"name": name, **TINY[name]}
     return federation(method, IMAGES, models=[spec], student=spec, sizes=(16, 12, 8))
 

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger_worker import BUDGET, DATA, PLENTY, ROUND, account
 
-from fedkd.errors import BudgetError, LedgerError
+from fedkd.errors import BudgetError, LedgerError, StorageError
 from fedkd.privacy import account as account_module
 from fedkd.privacy import statement as statement_module
 from fedkd.privacy.accountant import epsilon, filter_epsilon
@@ -759,11 +759,26 @@ def test_a_row_whose_seal_could_not_be_written_is_spent(path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr("fedkd.privacy.chain_file.write_atomically", full)
-        with pytest.raises(LedgerError, match=r"No space left on device.*space and permissions"):
+        with pytest.raises(StorageError, match=r"No space left on device.*space and permissions"):
             ours.reserve("round 2", ROUND)
     assert not examine(path).sealed
     assert ours.spent() == ROUND * 2
     assert examine(path).sealed
+
+
+def test_a_disk_that_is_full_says_nothing_against_the_ledger(path, monkeypatch):
+    ours = small(path)
+
+    def full(*_, **__):
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ours._chain, "_insert", full)
+        with pytest.raises(StorageError, match=r"ledger': database or disk is full"):
+            ours.reserve("round 2", ROUND)
+    ours.reserve("round 2", ROUND)
 
 
 def test_a_ledger_in_use_elsewhere_is_waited_for_and_then_refused(path, monkeypatch):

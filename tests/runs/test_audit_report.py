@@ -127,3 +127,15 @@ def test_the_same_stands_beside_it_for_programs(page, tmp_path):
 def test_a_chart_is_drawn_of_an_attack_that_found_nobody():
     chart = roc_chart("roc", [attack(shift=-9.0)], CLAIM)
     assert "LiRA" in chart.wide
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (20, "There are too few records for an interval at 1% false positives."),
+        (400, "Bars: 95% intervals at 1% false positives."),
+        (4000, "Bars: 95% intervals at 1% and 0.1% false positives."),
+    ],
+)
+def test_a_caption_names_the_bars_that_are_drawn(size, said):
+    assert said in roc_chart("roc", [attack(size=size)], None).caption

@@ -1,15 +1,18 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from small import TABLE, ignore, small
 
-from fedkd import config
+from fedkd import config, models
+from fedkd.config import ModelSpec, Teacher
 from fedkd.errors import BudgetError, ConfigError, RunFolderError
 from fedkd.learning import prepared, supervised
+from fedkd.learning.given import load_weights
 from fedkd.learning.lesson import Lesson
 from fedkd.learning.protected import plan
 from fedkd.runs import distil_report, ledgers, stages, student
@@ -32,6 +35,7 @@ def test_a_run_leaves_a_complete_folder(done):
     folder, summary = done
     names = {path.name for path in folder.iterdir()}
     assert names == {
+        ".lock",
         "checkpoints",
         "config.toml",
         "environment.json",
@@ -226,10 +230,37 @@ def test_under_dp_no_seed_share_or_order_of_a_file_is_a_new_budget(done, tmp_pat
     assert told.statement.enforced == spent[-1]
 
 
+@pytest.mark.parametrize("old", [False, True])
+def test_a_teacher_of_torch_save_is_told_what_it_is_and_how_to_convert_it(rows, tmp_path, old):
+    draws = torch.Generator().manual_seed(0)
+    model = models.build(ModelSpec(name="mlp"), shape=(10,), classes=3, generator=draws)
+    file = tmp_path / "teacher.pt"
+    torch.save(model.state_dict(), file, _use_new_zipfile_serialization=not old)
+    teacher = {"model": "mlp", "weights": str(file)}
+    with pytest.raises(ConfigError) as refused:
+        distil(small(rows, teachers=[teacher]), tmp_path / "run", ignore)
+    said = str(refused.value)
+    assert "teacher.pt', a file of torch.save" in said
+    assert "\n" not in said
+    # Its own advice is enough.
+    save_file(torch.load(file, weights_only=True), tmp_path / "OUT.safetensors")
+    assert "safetensors.torch.save_file(torch.load('IN.pt', weights_only=True)" in said
+    load_weights(Teacher(model="mlp", weights=str(tmp_path / "OUT.safetensors")), model, 0)
+
+
 def test_under_dp_nothing_that_is_written_tells_of_the_records(protected):
     folder, _, _ = protected
     assert json.loads((folder / "inputs.json").read_text())["data"] == "protected"
     assert read(folder).summary.privacy.budget == 5.0
+
+
+def test_under_dp_a_run_does_not_go_on_without_its_ledger(protected, tmp_path):
+    folder, told, _ = protected
+    shutil.copytree(folder, tmp_path / "run")
+    for file in (tmp_path / "run" / "checkpoints").glob("ledger.db*"):
+        file.unlink()
+    with pytest.raises(RunFolderError, match=r"ledger.db' is missing, with what was spent"):
+        distil(told, tmp_path / "run", ignore, resume=True)
 
 
 def test_a_training_that_was_cut_off_under_dp_is_spent(done, rows, tmp_path):
@@ -250,7 +281,8 @@ def test_a_training_that_was_cut_off_under_dp_is_spent(done, rows, tmp_path):
     [
         ({"teachers": TABLE["teachers"]}, r"teachers\[0\] may have learned from the records"),
         ({"knowledge": [{"name": "sp"}]}, r"knowledge\[0\] \(sp\) cannot .* compares the samples"),
-        ({"privacy": {**PRIVATE, "delta": 0.1}}, "privacy.delta is 0.1, not below 1 / 240"),
+        ({"privacy": {**PRIVATE, "epsilon": 1e-3}}, "privacy.epsilon = 0.001 is hopeless here"),
+        ({"privacy": {**PRIVATE, "delta": 0.1}}, "privacy.delta is 0.1, above 1 / 10,000"),
     ],
 )
 def test_what_cannot_be_protected_is_refused_with_the_reason(
@@ -307,4 +339,4 @@ def test_a_report_can_be_written_again_and_a_corrupt_folder_is_named(done, tmp_p
 
 
 def test_the_name_of_a_stage_is_a_files_name(tmp_path):
-    assert stages.StageFolder(tmp_path).weights("teacher 0").name == "teacher-0.safetensors"
+    assert stages.StageFolder(tmp_path, None).weights("teacher 0").name == "teacher-0.safetensors"

@@ -6,11 +6,13 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
+from fedkd import config
 from fedkd.data.types import Samples
-from fedkd.errors import RunFolderError
+from fedkd.errors import RunFolderError, StorageError
 from fedkd.exchange.messages import Broadcast
 from fedkd.federation.rounds import Checkpoint
 from fedkd.federation.world import prepare
+from fedkd.runs import report
 from fedkd.runs.folder import RunFolder
 from fedkd.runs.simulate import simulate
 
@@ -88,11 +90,20 @@ def test_a_folder_that_exists_is_refused_and_left_alone(world, tmp_path):
 
 def test_a_folder_under_a_file_is_refused(world, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunFolderError, match="file/run"):
+    with pytest.raises(StorageError, match=r"file/run.*Not a directory"):
         RunFolder(tmp_path / "file" / "run").open(world.experiment, world.data, resume=False)
 
 
-def test_resume_where_nothing_is_yet_begins(world, tmp_path):
+def test_resume_where_nothing_is_names_what_is_near_and_makes_nothing(folder, world):
+    mistyped = folder.path.with_name("rum")
+    with pytest.raises(RunFolderError, match=r"rum' does not exist.*did you mean 'run'\?"):
+        RunFolder(mistyped).open(world.experiment, world.data, resume=True)
+    assert not mistyped.exists()
+
+
+def test_a_run_that_was_killed_before_its_config_was_written_begins(world, tmp_path):
+    (tmp_path / "new" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "new" / ".lock").touch()
     RunFolder(tmp_path / "new").open(world.experiment, world.data, resume=True)
     assert (tmp_path / "new" / "config.toml").exists()
 
@@ -139,6 +150,15 @@ def test_the_last_ten_generated_images_of_a_class_are_kept(folder):
     assert torch.bincount(kept["y"]).tolist() == [10, 0, 10, 0, 0, 3]
     # The last ones: a generator is at its best when its student is.
     assert kept["x"].flatten().tolist() == [*range(27, 37), *range(15, 25), 37, 38, 39]
+
+
+def test_a_damaged_sample_of_a_generator_ends_a_resume_too(folder):
+    folder.resume()
+    folder.keep({"round": 1}, checkpoint(1), Samples(torch.rand(3, 1, 2, 2), torch.arange(3)))
+    file = folder.path / "generated.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(RunFolderError, match=r"its generated\.safetensors is not the one"):
+        RunFolder(folder.path).resume()
 
 
 def test_receipts_add_up_by_field_and_provenance(folder):
@@ -197,7 +217,7 @@ def test_the_summary_is_the_last_round_and_the_sum_of_all(rows, tmp_path):
 def test_resuming_into_somebody_elses_folder_is_refused(world, tmp_path):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.txt").write_text("precious")
-    with pytest.raises(RunFolderError, match=r"no run folder, it holds 'thesis.txt'"):
+    with pytest.raises(RunFolderError, match=r"it holds 'thesis.txt' and no config.toml"):
         RunFolder(tmp_path / "home").open(world.experiment, world.data, resume=True)
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["thesis.txt"]
 
@@ -207,7 +227,9 @@ def test_a_damaged_checkpoint_is_one_clear_error(folder, content):
     folder.resume()
     folder.keep({"round": 1}, checkpoint(1), None)
     (folder.path / "checkpoints" / "server.safetensors").write_bytes(content)
-    with pytest.raises(RunFolderError, match=r"damaged .*; start again with another --out"):
+    with pytest.raises(
+        RunFolderError, match=r"its checkpoints/server.safetensors is damaged; .* another --out"
+    ):
         RunFolder(folder.path).resume()
 
 
@@ -216,7 +238,7 @@ def test_rounds_that_are_gone_are_one_clear_error(folder):
     for round in (1, 2):
         folder.keep({"round": round}, checkpoint(round), None)
     (folder.path / "rounds.jsonl").write_text('{"round": 1}\n')
-    with pytest.raises(RunFolderError, match="has 1 of 2 rounds"):
+    with pytest.raises(RunFolderError, match=r"its rounds\.jsonl is not the one"):
         RunFolder(folder.path).resume()
 
 
@@ -224,3 +246,71 @@ def test_resuming_on_other_data_is_refused(world, folder):
     other = replace(world.data, clients=world.data.clients[:-1])
     with pytest.raises(RunFolderError, match="begun on other data"):
         RunFolder(folder.path).open(world.experiment, other, resume=True)
+
+
+@pytest.fixture
+def no_report(monkeypatch):
+    monkeypatch.setattr(report, "write", lambda folder: None)
+
+
+def more(rows, rounds, changes=None):
+    return tiny.experiment(rows, {"rounds": rounds, **(changes or {})})
+
+
+class KilledError(Exception):
+    """The process dies here."""
+
+
+class Dying(tiny.Quiet):
+    def round_ends(self, record):
+        raise KilledError
+
+
+def test_a_finished_run_goes_on_for_more_rounds_as_if_they_had_been_planned(
+    rows, tmp_path, no_report
+):
+    run, planned = tmp_path / "run", tmp_path / "planned"
+    simulate(more(rows, 1), run, tiny.Quiet())
+    with pytest.raises(KilledError):  # after round 2, which none of the first summary is about
+        simulate(more(rows, 3), run, Dying(), resume=True)
+    assert not (run / "summary.json").exists()
+    assert config.load(run / "config.toml").rounds == 3
+    summary = simulate(more(rows, 3), run, tiny.Quiet(), resume=True)
+    assert summary["rounds"] == 3
+    simulate(more(rows, 3), planned, tiny.Quiet())
+    assert tiny.student_hash(run) == tiny.student_hash(planned)
+    assert [record["round"] for record in tiny.rounds(run)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        (
+            {"method": {"name": "fedkd"}},
+            "plans the share of an update that is kept over all rounds",
+        ),
+        (
+            {"privacy.epsilon": 8.0, "privacy.noise_multiplier": 3.0, "privacy.sample_rate": 0.5},
+            "the noise and the ledgers' plan are for all rounds together",
+        ),
+    ],
+)
+def test_more_rounds_that_would_have_changed_the_first_are_refused(
+    rows, tmp_path, no_report, changes, why
+):
+    run = tmp_path / "run"
+    simulate(more(rows, 1, changes), run, tiny.Quiet())
+    before = (run / "config.toml").read_text()
+    with pytest.raises(RunFolderError, match=why):
+        simulate(more(rows, 2, changes), run, tiny.Quiet(), resume=True)
+    assert (run / "config.toml").read_text() == before
+    assert (run / "summary.json").exists()
+
+
+def test_an_unfinished_run_is_finished_before_it_gets_more_rounds(rows, tmp_path, no_report):
+    with pytest.raises(KilledError):
+        simulate(more(rows, 2), tmp_path / "run", Dying())
+    with pytest.raises(RunFolderError, match="holds 1 of 2 rounds: finish it with rounds = 2"):
+        simulate(more(rows, 3), tmp_path / "run", tiny.Quiet(), resume=True)
+    with pytest.raises(RunFolderError, match=r"differs in rounds\)"):
+        simulate(more(rows, 1), tmp_path / "run", tiny.Quiet(), resume=True)

@@ -44,6 +44,13 @@ def report(path, *, clients=3, rounds=2, classes=("cat", "dog"), **values):
     return Page(write(write_run(path, clients=clients, rounds=rounds, classes=classes, **values)))
 
 
+def test_one_teacher_has_no_band_and_is_not_all_teachers(tmp_path):
+    page = report(tmp_path / "run", clients=1)
+    assert "the teacher (dashed) ends at" in page.text
+    assert not any(word in page.text for word in ("band: worst to best", "1 teachers"))
+    assert "band: worst to best" in report(tmp_path / "more", clients=3).text
+
+
 def test_says_what_was_run_and_what_came_out(tmp_path):
     run = write_run(tmp_path / "run", clients=10, rounds=5)
     change(

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import tiny
 from example_run import blobs, write_run
 from selenium import webdriver
 from small import ignore, small
@@ -58,7 +59,9 @@ def pages(rows, tmp_path_factory):
     reports = [write(run) for run in runs]
     comparison = write_comparison(runs[:2], folder / "comparison.html")
     (folder / "audit").mkdir()
-    audit = audit_report.write(found(None), folder / "audit", title="x" * 80, claim=None)
+    audit = audit_report.write(
+        found(None), folder / "audit", tiny.experiment(rows, {"name": "x" * 80}), claim=None
+    )
     distil(small(rows, name="x" * 80), folder / "distil", ignore)
     return {
         "report": reports[0],

@@ -27,7 +27,7 @@ CHANGES = {
 def begin(config, run):
     command = [sys.executable, "-m", "fedkd", "simulate", str(config), "--out", str(run)]
     return subprocess.Popen(
-        [*command, "--resume"],
+        [*command, "--resume"] if run.exists() else command,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -54,6 +54,16 @@ def test_what_a_run_has_not_is_left_out():
     assert not any(word in shown for word in ("teacher", "ensemble", "left out"))
 
 
+def test_a_gain_is_by_teachers_only_where_there_are_some():
+    latency = {"1": 0.5, "100": 2.0}
+    model = {"model": "mlp", "accuracy": 0.8, "parameters": 9, "bytes": 36, "latency": latency}
+    run = RUN | {"way": "born-again", "gain": 0.1, "student": model, "plain": 0.7, "teachers": []}
+    alone = text(tables.distilled(run))
+    assert "+10.0 points by the way 'born-again'" in alone
+    assert "teacher" not in alone
+    assert "by its teachers" in text(tables.distilled(run | {"teachers": [model]}))
+
+
 def test_a_comparison_as_a_table():
     one, many = Spread(0.5, None), Spread(0.75, 0.021)
     shared = {"bytes_up": Spread(5e6, None), "bytes_down": one, "seconds": Spread(61.0, None)}

@@ -195,7 +195,7 @@ def learnt(name: str, files: dict[str, Path], kind: str) -> dict[str, torch.Tens
 
     def of_kind(model: config.ModelSpec) -> config.ModelSpec:
         own = "cnn" if model.name == "dense-cnn" else "mlp"
-        return model.model_copy(update={"name": f"writing:{kind}{own}"})
+        return model.model_copy(update={"name": f"own_models:{kind}{own}"})
 
     def changed(part: Any) -> Any:
         return part.model_copy(update={"model": of_kind(part.model)})

@@ -176,7 +176,7 @@ def test_a_finished_cell_of_other_settings_is_refused(study, tmp_path, capsys, m
 
 def test_a_private_cell_is_finished_though_its_noise_was_computed(study, tmp_path, monkeypatch):
     monkeypatch.setitem(study.SET_UPS, "private-8", study.SetUp(
-        changes=(*study.FIXED, "privacy.epsilon=8.0", "privacy.delta=1e-3"),
+        changes=(*study.FIXED, "privacy.epsilon=8.0", "privacy.delta=1e-4"),
         config="analytic", rows=("analytic",),
     ))  # fmt: skip
     private = ["--set-ups", "private-8", "--methods", "analytic"]

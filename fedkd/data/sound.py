@@ -1,0 +1,64 @@
+"""What is likely to be wrong with data that can be read: a word to its owner, no refusal."""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from fedkd.data import scaling
+from fedkd.data.types import Dataset, Limits
+
+log = logging.getLogger(__name__)
+
+_LARGE = 10.0
+"""The root mean square above which a column is hardly meant for a model as it is."""
+_SHOWN = 5
+
+
+def look_over(dataset: Dataset) -> None:
+    """Warn of classes that are in one part only, and of columns that are not scaled."""
+    for samples, part, then in (
+        (dataset.train, "training", "nothing can learn them"),
+        (dataset.test, "testing", "no accuracy tells of them"),
+    ):
+        absent = torch.bincount(samples.y, minlength=dataset.classes) == 0
+        if absent.any():
+            some = [dataset.class_names[int(label)] for label in absent.nonzero().flatten()]
+            log.warning(
+                "%s: no sample for %s of %s: %s; give more of them, drop them, or name a test file "
+                "by data.test",
+                *(dataset.name, part, _some(some), then),
+            )
+    unscaled(dataset.name, dataset.train.x, dataset.features, dataset.scale)
+
+
+def unscaled(name: str, x: Tensor, features: Sequence[str], scale: Mapping[str, Limits]) -> None:
+    """Warn of columns with large values, which drown all others in a model."""
+    columns = scaling.names(features, tuple(x.shape[1:]))
+    sizes = x.double().square().mean(dim=0).sqrt().flatten().tolist() if columns else []
+    large = {
+        column: size
+        for column, size in zip(columns, sizes, strict=True)
+        if size > _LARGE and column not in scale
+    }
+    if large:
+        worst = max(large, key=lambda column: large[column])
+        others = [column for column in large if column != worst]
+        too = f" (large too: {_some(others)})" if others else ""
+        log.warning(
+            "%s: column %r has values of about %.0e%s, and models learn well from values of about "
+            "1: let the experiment give limits, data.limits.%s = [low, high], or in a federation "
+            "say data.scale = 'public'",
+            *(name, worst, large[worst], too, _key(worst)),
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(map(repr, names[:_SHOWN])) + more
+
+
+def _key(column: str) -> str:
+    """A column as a key of a TOML file."""
+    return column if column.replace("_", "").isalnum() and column.isascii() else f'"{column}"'

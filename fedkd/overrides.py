@@ -1,0 +1,86 @@
+"""What `--set key.path=value` makes of a file's table."""
+
+import logging
+import re
+import tomllib
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from fedkd.errors import ConfigError
+
+_log = logging.getLogger(__name__)
+
+Stays = Callable[[Sequence[str], Any], Collection[str] | None]
+"""Of a key's path and its new value, which other keys of its table stay; None: all do."""
+
+
+def apply(table: dict[str, Any], overrides: Sequence[str], stays: Stays) -> None:
+    """Set each value in turn.
+
+    One that makes another choice (of a method, a model, a partition) takes away what the file says
+    of the first, which is no setting of the second. What another override says stays.
+
+    Args:
+        table: changed in place.
+        overrides: each `key.path=value`, the value as TOML has it, or a bare word.
+        stays: which keys make a choice.
+
+    Raises:
+        ConfigError: an override is not understood.
+    """
+    for number, text in enumerate(overrides):
+        keys, value = _parsed(text)
+        place = _place(table, keys, text)
+        before = place.get(keys[-1], value) if isinstance(place, dict) else value
+        _set(table, keys, value, text)
+        kept = None if before == value else stays(keys, value)
+        if kept is None:
+            continue
+        gone = [key for key in place if key != keys[-1] and key not in kept]
+        for key in gone:
+            del place[key]
+        for earlier in overrides[:number]:
+            inside, said = _parsed(earlier)
+            if inside[: len(keys) - 1] == keys[:-1] and inside != keys:
+                _set(table, inside, said, earlier)
+        if lost := [key for key in gone if key not in place]:
+            _log.warning("%s leaves out what stood beside it: %s", text.strip(), ", ".join(lost))
+
+
+def _parsed(text: str) -> tuple[list[str], Any]:
+    """The keys and the value of an override."""
+    match = re.fullmatch(r"\s*([A-Za-z0-9_.-]+)\s*=(.*)", text, flags=re.DOTALL)
+    if match is None:
+        raise ConfigError(f"override {text!r}: expected key.path=value, such as seed=1")
+    keys, value = match[1].split("."), match[2].strip()
+    try:
+        return keys, tomllib.loads(f"value = {value}")["value"]
+    except ValueError:
+        return keys, value  # a bare word is a string: --set method.name=dsfl
+
+
+def _set(table: dict[str, Any], keys: Sequence[str], value: Any, text: str) -> None:
+    place = _place(table, keys, text)
+    place[_index(place, keys[-1], text)] = value
+
+
+def _place(table: dict[str, Any], keys: Sequence[str], text: str) -> Any:
+    """The section, or the list, that the last of the keys is in."""
+    place: Any = table
+    for key in keys[:-1]:
+        index = _index(place, key, text)
+        place = place[index] if isinstance(place, list) else place.setdefault(index, {})
+        if not isinstance(place, dict | list):
+            raise ConfigError(f"override {text!r}: {key!r} is a value, not a section")
+    return place
+
+
+def _index(place: Any, key: str, text: str) -> Any:
+    """The key in a section; in a list, such as that of `[[knowledge]]`, a number from 0."""
+    if not isinstance(place, list):
+        return key
+    if key not in map(str, range(len(place))):
+        raise ConfigError(
+            f"override {text!r}: {key!r} is none of {len(place)} entries, counted from 0"
+        )
+    return int(key)

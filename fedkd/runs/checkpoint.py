@@ -1,0 +1,141 @@
+"""A checkpoint's file: what the server goes on from, and the names of all else that a resume reads.
+
+It is safetensors, and its metadata holds a SHA-256 of all the rest of it.
+"""
+
+import hashlib
+import json
+import struct
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load
+
+from fedkd import config
+from fedkd.config import Experiment
+from fedkd.errors import FedkdError
+from fedkd.exchange.codec import encode
+from fedkd.exchange.messages import Broadcast, group, prefixed
+from fedkd.federation.rounds import Checkpoint
+from fedkd.federation.wire import Standing
+from fedkd.files import storing
+from fedkd.runs import manifest
+from fedkd.runs.manifest import Manifest, cannot_resume
+
+_SEAL = "sha256"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A checkpoint as it is kept.
+
+    Attributes:
+        checkpoint: the server's own state.
+        experiment: what is run; None in a checkpoint that an earlier fedkd wrote.
+        files: what else a resume reads; None in a checkpoint that an earlier fedkd wrote.
+    """
+
+    checkpoint: Checkpoint
+    experiment: Experiment | None = None
+    files: Manifest | None = field(default_factory=dict)
+
+
+def write(kept: Kept) -> bytes:
+    """The file's content."""
+    checkpoint = kept.checkpoint
+    models = list(checkpoint.broadcast.by_model)
+    tensors = {
+        **prefixed("student", checkpoint.student),
+        **prefixed("state", checkpoint.state),
+        **prefixed("common", checkpoint.broadcast.common),
+    }
+    for index, model in enumerate(models):
+        tensors |= prefixed(f"model-{index}", checkpoint.broadcast.by_model[model])
+    for client, part in checkpoint.broadcast.by_client.items():
+        tensors |= prefixed(f"client-{client}", part)
+    own = checkpoint.own
+    metadata = {
+        "round": str(checkpoint.round),
+        "models": json.dumps(models),
+        "clients": json.dumps(list(checkpoint.broadcast.by_client)),
+        "standings": json.dumps({c: asdict(at) for c, at in checkpoint.standings.items()}),
+        "own": json.dumps(None if own is None else asdict(own)),
+        "experiment": "" if kept.experiment is None else kept.experiment.to_json(),
+        "files": json.dumps(manifest.to_json(kept.files or {})),
+    }
+    return _sealed(encode(tensors, metadata))
+
+
+def read(file: Path, folder: Path) -> Kept:
+    """Read a run folder's checkpoint.
+
+    Raises:
+        RunFolderError: it is damaged.
+    """
+    with storing(file):
+        content = file.read_bytes()
+    try:
+        return _parse(content)
+    except (
+        AttributeError, FedkdError, KeyError, RecursionError, SafetensorError, TypeError,
+        ValueError, struct.error,
+    ) as error:  # fmt: skip
+        name = file.relative_to(folder).as_posix()
+        raise cannot_resume(folder, f"its {name} is damaged") from error
+
+
+def _parse(content: bytes) -> Kept:
+    header, _ = _apart(content)
+    metadata = header["__metadata__"]
+    old = not {_SEAL, "files"} & metadata.keys()
+    if not old and metadata[_SEAL] != _seal(content):
+        raise ValueError("Expected another SHA-256.")
+    tensors = load(content)
+    models = json.loads(metadata["models"])
+    by_model = {model: group(f"model-{index}", tensors) for index, model in enumerate(models)}
+    by_client = {c: group(f"client-{c}", tensors) for c in json.loads(metadata["clients"])}
+    own = json.loads(metadata.get("own", "null"))
+    checkpoint = Checkpoint(
+        round=int(metadata["round"]),
+        student=group("student", tensors),
+        state=group("state", tensors),
+        broadcast=Broadcast(group("common", tensors), by_model, by_client),
+        standings={
+            int(client): Standing(**at) for client, at in json.loads(metadata["standings"]).items()
+        },
+        own=None if own is None else Standing(**own),
+    )
+    if old:
+        return Kept(checkpoint, None, None)
+    experiment = metadata["experiment"]
+    return Kept(
+        checkpoint,
+        config.parse_json(experiment) if experiment else None,
+        manifest.from_json(json.loads(metadata["files"])),
+    )
+
+
+def _apart(content: bytes) -> tuple[dict[str, Any], memoryview]:
+    """Safetensors bytes as their header and the tensors' bytes."""
+    (length,) = struct.unpack_from("<Q", content)
+    return json.loads(content[8 : 8 + length]), memoryview(content)[8 + length :]
+
+
+def _seal(content: bytes) -> str:
+    """The SHA-256 of safetensors bytes, whatever their metadata says that it is."""
+    header, body = _apart(content)
+    header["__metadata__"].pop(_SEAL, None)
+    return hashlib.sha256(
+        manifest.digest(header).encode() + hashlib.sha256(body).digest()
+    ).hexdigest()
+
+
+def _sealed(content: bytes) -> bytes:
+    """The same tensors and metadata with the seal among the metadata."""
+    header, body = _apart(content)
+    header["__metadata__"][_SEAL] = _seal(content)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # tensors are aligned
+    return struct.pack("<Q", len(text)) + text + body

@@ -1,0 +1,248 @@
+"""A run folder that was damaged never lies: the same student, or one line that names the file.
+
+Three small runs of three rounds are killed after round 2 once; each test damages a copy of one and
+resumes it.
+"""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny
+from damages import DAMAGES, put_back
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from fedkd import config
+from fedkd.errors import FedkdError, RunFolderError
+from fedkd.federation import engines
+from fedkd.federation.world import prepare
+from fedkd.runs import report
+from fedkd.runs.folder import RunFolder
+from fedkd.runs.simulate import simulate_world
+
+BASE = {
+    "rounds": 3,
+    "clients.count": 2,
+    "clients.models": [{"name": "mlp", "hidden": [4]}],
+    "student.model": {"name": "mlp", "hidden": [4]},
+    "method": {"name": "fedmd", "student": {"epochs": 1}},
+    "engine.threads": 1,
+}
+DP = {"privacy.epsilon": 8.0, "privacy.noise_multiplier": 2.0, "privacy.sample_rate": 0.5}
+VOTES = {
+    "clients.count": 20,
+    "method": {"name": "dsfl"},
+    "privacy": {"unit": "client-votes", "epsilon": 20.0, "delta": 1e-3, "noise_multiplier": 4.0},
+}
+
+
+class KilledError(Exception):
+    """The process dies here."""
+
+
+class Saving(tiny.Quiet):
+    """Copies the folder after round 1, and dies after round 2 if it is told to."""
+
+    def __init__(self, run: Path, *, dies: bool) -> None:
+        self.run, self.dies = run, dies
+
+    def round_ends(self, record):
+        if record["round"] == 1:
+            shutil.copytree(self.run, self.run.with_name("older"))
+        if record["round"] == 2 and self.dies:
+            raise KilledError
+
+
+class DyingLater(RunFolder):
+    """A run folder whose process dies before it keeps round 3."""
+
+    def keep(self, record, checkpoint, generated):
+        if record["round"] == 3:
+            raise KilledError
+        super().keep(record, checkpoint, generated)
+
+
+class Case:
+    """A killed run, what it looked like after round 1, another one, and how it must end."""
+
+    def __init__(self, place: Path, rows: Path, changes, *, late: bool = False) -> None:
+        self.world = prepare(tiny.experiment(rows, {**BASE, **changes}))
+        self.killed, self.older = place / "killed", place / "older"
+        self.other = place / "other" / "killed"
+        self._kill(self.world, self.killed, late=late)
+        other = prepare(tiny.experiment(rows, {**BASE, **changes, "seed": 8}))
+        self._kill(other, self.other, late=late)
+        whole = place / "whole"
+        shutil.copytree(self.killed, whole)
+        simulate_world(self.world, whole, tiny.Quiet(), resume=True)
+        self.student = tiny.student_hash(whole)
+
+    def _kill(self, world, folder, *, late):
+        run = (DyingLater if late else RunFolder)(folder)
+        run.open(world.experiment, world.data, resume=False)
+        watcher = Saving(folder, dies=not late)
+        with pytest.raises(KilledError):
+            engines.simulate(world, run, watcher, states=run.states)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_report():
+    """A page of charts is none of what is tested here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "write", lambda folder: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def plain(rows, tmp_path_factory):
+    return Case(tmp_path_factory.mktemp("plain"), rows, {})
+
+
+@pytest.fixture(scope="module")
+def private(rows, tmp_path_factory):
+    """Killed in round 3, when its answers were made and paid for: they are sent again."""
+    return Case(tmp_path_factory.mktemp("private"), rows, DP, late=True)
+
+
+@pytest.fixture(scope="module")
+def votes(rows, tmp_path_factory):
+    return Case(tmp_path_factory.mktemp("votes"), rows, VOTES)
+
+
+STATE = "checkpoints/clients/client-0000/round-00000{}.safetensors"
+RECEIPTS = "checkpoints/clients/client-0000/receipts.jsonl"
+SERVER = "checkpoints/server.safetensors"
+ANSWER = "checkpoints/clients/client-0000/answer-000003.safetensors"
+LEDGER = "checkpoints/clients/client-0000/ledger.db"
+OF_SERVER = set(DAMAGES) - {"another client's"}
+STATIC = OF_SERVER - {"an older one", "another run's"}
+
+
+def cases(files):
+    return [
+        (file, damage) for file, damages in files.items() for damage in DAMAGES if damage in damages
+    ]
+
+
+PLAIN = cases({
+    SERVER: OF_SERVER,
+    STATE.format(2): set(DAMAGES),
+    RECEIPTS: set(DAMAGES),
+    "rounds.jsonl": OF_SERVER,
+    "partition.json": STATIC,
+    "environment.json": STATIC,
+    "config.toml": STATIC - {"middle bit", "late bit"},  # which may say where and how fast it runs
+})  # fmt: skip
+PRIVATE = cases({
+    SERVER: {"middle bit", "deleted", "another run's"},
+    STATE.format(2): {"middle bit", "deleted"},
+    STATE.format(3): {"middle bit", "half", "deleted", "another client's", "an older one"},
+    ANSWER: {"middle bit", "half", "empty", "junk", "another client's"},
+    RECEIPTS: {"last bit", "20 bytes fewer", "another client's"},
+    LEDGER: {"early bit", "middle bit", "half", "deleted", "junk", "another client's"},
+    f"{LEDGER}.seal": {"first bit", "deleted", "empty", "another client's"},
+    f"{LEDGER}.key": {"first bit", "deleted", "another client's"},
+})  # fmt: skip
+VOTING = cases({
+    "checkpoints/ledger.db": {"middle bit", "half", "deleted", "an older one", "another run's"},
+})  # fmt: skip
+HARMLESS = {
+    # What it names was kept as it was then: round 2 runs again.
+    (SERVER, "an older one"),
+    # Clients send the same fields, so that their receipts are the same.
+    (RECEIPTS, "another client's"),
+    (RECEIPTS, "another run's"),
+}
+
+
+class Idle(tiny.Quiet):
+    """An observer before whom no round begins."""
+
+    def round_begins(self, round, cohort):
+        raise AssertionError("it trains")
+
+
+def damaged(case, folder, name, damage):
+    shutil.copytree(case.killed, folder)
+    DAMAGES[damage](folder, name, case.other, case.older)
+    return folder
+
+
+def assert_refused(case, folder, *names):
+    with pytest.raises(FedkdError) as refused:
+        simulate_world(case.world, folder, Idle(), resume=True)
+    assert refused.value.exit_status == 2
+    assert "\n" not in str(refused.value)
+    assert all(name in str(refused.value) for name in names)
+
+
+@pytest.mark.parametrize(("name", "damage"), PLAIN)
+def test_a_damaged_run_ends_in_the_same_student_or_names_the_file(plain, tmp_path, name, damage):
+    run = damaged(plain, tmp_path / "run", name, damage)
+    if (name, damage) in HARMLESS:
+        simulate_world(plain.world, run, tiny.Quiet(), resume=True)
+        assert tiny.student_hash(run) == plain.student
+    else:
+        assert_refused(plain, run, name.removeprefix("checkpoints/"))
+
+
+@pytest.mark.parametrize(("name", "damage"), PRIVATE)
+def test_so_does_a_private_one_with_its_ledgers_and_answers(private, tmp_path, name, damage):
+    run = damaged(private, tmp_path / "run", name, damage)
+    file = Path(name)
+    ledger = file.name.startswith("ledger.db")
+    assert_refused(private, run, file.parent.name, "ledger.db" if ledger else file.name)
+
+
+def test_an_undamaged_private_one_goes_on_to_the_same_student(private, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(private.killed, run)
+    simulate_world(private.world, run, tiny.Quiet(), resume=True)
+    assert tiny.student_hash(run) == private.student
+
+
+@pytest.mark.parametrize(("name", "damage"), VOTING)
+def test_so_does_one_whose_server_has_a_ledger(votes, tmp_path, name, damage):
+    assert_refused(votes, damaged(votes, tmp_path / "run", name, damage), name)
+
+
+def test_an_older_copy_of_a_clients_whole_ledger_is_refused(private, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(private.killed, run)
+    for suffix in ("", ".seal", ".key"):
+        put_back(run, LEDGER + suffix, private.other, private.older)
+    assert_refused(private, run, LEDGER, "older copy")
+
+
+def test_what_a_run_does_not_go_on_from_may_be_lost_or_be_there(plain, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(plain.killed, run)
+    (run / STATE.format(1)).write_bytes(b"junk")  # an earlier round's
+    (run / STATE.format(3)).write_bytes(b"junk")  # a round's that was cut off
+    (run / ".rounds.jsonl.tmp").write_bytes(b"junk")
+    simulate_world(plain.world, run, tiny.Quiet(), resume=True)
+    assert tiny.student_hash(run) == plain.student
+
+
+def test_a_run_whose_own_config_was_changed_does_not_go_on_by_it(plain, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(plain.killed, run)
+    text = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(text.replace("seed = 7", "seed = 5"))
+    world = prepare(config.load(run / "config.toml"))
+    with pytest.raises(RunFolderError, match=r"another experiment than config.toml .*in seed\)"):
+        simulate_world(world, run, Idle(), resume=True)
+
+
+def test_a_checkpoint_that_names_no_files_is_an_earlier_fedkds_and_goes_on(plain, tmp_path, caplog):
+    run = tmp_path / "run"
+    shutil.copytree(plain.killed, run)
+    with safe_open(run / SERVER, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    kept = {key: metadata[key] for key in ("round", "models", "clients", "standings")}
+    save_file(tensors, run / SERVER, kept)
+    simulate_world(plain.world, run, tiny.Quiet(), resume=True)
+    assert tiny.student_hash(run) == plain.student
+    assert "an earlier fedkd's" in caplog.text

@@ -1,0 +1,184 @@
+"""A disk that takes nothing any more ends a run, and says so; it is no client's failure."""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny
+
+from fedkd.errors import RunFolderError, StorageError, UsageError
+from fedkd.federation.serving import Submission
+from fedkd.federation.world import prepare
+from fedkd.runs import checkpoint, report
+from fedkd.runs.folder import DEPLOYMENT
+from fedkd.runs.place import alone
+from fedkd.runs.simulate import simulate, simulate_world
+from fedkd.runs.submit import Deployment
+
+CHANGES = {
+    "clients.count": 2,
+    "clients.models": [{"name": "mlp", "hidden": [4]}],
+    "student.model": {"name": "mlp", "hidden": [4]},
+    "method": {"name": "fedmd", "student": {"epochs": 1}},
+}
+
+
+@pytest.fixture
+def no_report(monkeypatch):
+    monkeypatch.setattr(report, "write", lambda folder: None)
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """A disk that takes a number of files, then no more."""
+
+    class Disk:
+        room, used = 10**9, 0
+
+    disk, sync = Disk(), os.fsync
+
+    def fsync(descriptor):
+        if disk.used >= disk.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        disk.used += 1
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return disk
+
+
+@pytest.fixture(scope="module")
+def world(rows):
+    return prepare(tiny.experiment(rows, CHANGES))
+
+
+def test_a_full_disk_ends_the_run_wherever_it_fills_and_more_room_mends_it(
+    world, tmp_path, disk, no_report
+):
+    whole = tmp_path / "whole"
+    simulate_world(world, whole, tiny.Quiet())
+    needed = disk.used
+    assert needed > 20
+    for room in range(0, needed, 4):
+        run = tmp_path / f"run-{room}"
+        disk.room, disk.used = room, 0
+        with pytest.raises(StorageError, match="No space left on device") as full:
+            simulate_world(world, run, tiny.Quiet())
+        assert f"run-{room}" in str(full.value)
+        assert full.value.exit_status == 2
+        disk.room = 10**9
+        simulate_world(world, run, tiny.Quiet(), resume=run.exists())
+        assert tiny.student_hash(run) == tiny.student_hash(whole)
+        assert tiny.failures(run) == []
+        assert [record["round"] for record in tiny.rounds(run)] == [1, 2]
+
+
+def test_what_a_checkpoint_names_is_on_the_disk_before_it(world, tmp_path, monkeypatch, no_report):
+    synced, before, sync = [], [], os.fsync
+
+    def fsync(descriptor):
+        file = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if file.name == ".server.safetensors.tmp":
+            before.append(set(synced))
+        synced.append(file)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    run = tmp_path / "run"
+    simulate_world(world, run, tiny.Quiet())
+    kept = checkpoint.read(run / "checkpoints" / "server.safetensors", run)
+    named = {run / name for name in kept.files}
+    clients = run / "checkpoints" / "clients"
+    assert {file.name for file in named} > {"rounds.jsonl", "round-000002.safetensors"}
+    assert before[-1] >= named | {clients, clients / "client-0000", clients / "client-0001"}
+
+
+def test_a_clients_disk_ends_a_simulation_and_nothing_of_the_round_is_kept(
+    world, tmp_path, monkeypatch
+):
+    """One client of two cannot keep its state, in round 2."""
+    replace = Path.replace
+
+    def full(source, target):
+        if target.name == "round-000002.safetensors" and target.parent.name == "client-0001":
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        return replace(source, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(StorageError, match=r"client-0001.round-000002\.safetensors': Disk quota"):
+        simulate_world(world, tmp_path / "run", tiny.Quiet())
+    assert [record["round"] for record in tiny.rounds(tmp_path / "run")] == [1]
+
+
+def test_a_state_that_is_damaged_while_a_run_goes_on_ends_it(world, tmp_path):
+    class Damaging(tiny.Quiet):
+        def round_ends(self, record):
+            [state] = (tmp_path / "run").rglob("client-0000/round-000001.safetensors")
+            state.write_bytes(b"junk")
+
+    with pytest.raises(StorageError, match=r"client-0000.round-000001\.safetensors' is damaged"):
+        simulate_world(world, tmp_path / "run", Damaging())
+
+
+def test_one_process_at_a_time_has_a_run_folder(world, tmp_path, no_report):
+    run = tmp_path / "run"
+    simulate_world(world, run, tiny.Quiet())
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with alone(run), pytest.raises(UsageError, match="run' is in use: another process runs"):
+        simulate_world(world, run, tiny.Quiet(), resume=True)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    simulate_world(world, run, tiny.Quiet(), resume=True)
+
+
+@pytest.fixture(scope="module")
+def finished(rows, tmp_path_factory):
+    place = tmp_path_factory.mktemp("finished")
+    simulate(tiny.experiment(rows, CHANGES), place / "run", tiny.Quiet())
+    tiny.write_config(place / "tiny.toml", rows, CHANGES)
+    shutil.copytree(place / "run", place / "twin")
+    for name, old, new in (("config.toml", "seed = 7", "seed = 8"), ("summary.json", ": 7", ": 8")):
+        file = place / "twin" / name
+        file.write_text(file.read_text().replace(old, new, 1))
+    return place
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["simulate", "tiny.toml", "--resume", "--out", "run"],
+        ["report", "run"],
+        ["report", "run", "twin", "--out", "new/comparison.html"],
+        ["export", "run", "--format", "torchscript"],
+    ],
+)
+def test_on_a_read_only_disk_a_command_ends_in_one_line(finished, run, monkeypatch, command):
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    opened = Path.open
+
+    def read(path, mode="r", *arguments, **options):
+        return refuse() if set(mode) & set("wax+") else opened(path, mode, *arguments, **options)
+
+    monkeypatch.chdir(finished)
+    monkeypatch.setattr(Path, "open", read)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    status, _, complaint = run(*command)
+    assert status == 2
+    assert "Read-only file system" in complaint
+    assert complaint.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"run": "a"}', "\udcff"])
+def test_a_deployments_files_that_are_damaged_are_named(tmp_path, content):
+    for name in (DEPLOYMENT, f"runs/{'a' * 32}.json"):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(RunFolderError, match=r"its deployment\.json is damaged"):
+        Deployment.read(tmp_path)
+    with pytest.raises(StorageError, match=r"runs.a{32}\.json' is damaged"):
+        Submission.read(tmp_path, "a" * 32)
