@@ -55,7 +55,9 @@ def check_source(what: str, release: Callable[[], Tensor], *, alike: float = 0.5
     fault = _fault(seen, noise, again)
     if not fault and float((noise == other).double().mean()) > alike:
         fault = "other entropy makes the same noise"
-    found = f"{seen.made:,} bytes of AES-256 under {len(seen.keys)} fresh keys of the system's"
+    found = (
+        f"{seen.made:,} bytes of AES-256, fresh keys from the operating system: {len(seen.keys)}"
+    )
     return checked(f"source of the noise on {what}", not fault, fault or found)
 
 

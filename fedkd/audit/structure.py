@@ -52,17 +52,17 @@ def check_training(noise: Noise, optimisation: Optimisation, event: Gaussian) ->
     ]
 
 
-def check_model(what: str, model: nn.Module, shape: tuple[int, ...], noise: Noise) -> Check:
+def check_model(what: str, model: nn.Module, x: Tensor, noise: Noise) -> Check:
     """Each parameter of a model gets noise of its size, in each step.
 
     Args:
         what: the model's name.
         model: trained in place, for two steps.
-        shape: of its inputs.
+        x: a few inputs (N, *shape).
         noise: how each step is protected.
     """
     every = Noise(noise.noise_multiplier, noise.clip, 1.0, noise.batch_size)
-    watch = Watch(every, _TWICE, model=model, shape=shape, rows=2)
+    watch = Watch(every, _TWICE, model=model, x=x)
     return _noise_size(f"noise on each parameter of {what}", watch, every)
 
 

@@ -25,14 +25,14 @@ def small() -> nn.Module:
 
 
 class Watch:
-    """Trains a model on records of ones, each with its number as its target.
+    """Trains a model on records, each with its number as its target.
 
     Args:
         noise: how each step is protected.
         optimisation: epochs, among others.
         model: what learns; None: a linear one.
-        shape: of its inputs.
-        rows: how many records.
+        x: the records' inputs; None: ones.
+        rows: how many records, without `x`.
         loss: of outputs and numbers; None: none, so that all that is released is noise.
     """
 
@@ -42,7 +42,7 @@ class Watch:
         optimisation: Optimisation = ONCE,
         *,
         model: nn.Module | None = None,
-        shape: tuple[int, ...] = (WIDTH,),
+        x: Tensor | None = None,
         rows: int = ROWS,
         loss: Loss | None = None,
     ) -> None:
@@ -50,8 +50,9 @@ class Watch:
         """What each step released of each parameter, flat."""
         self._steps: list[Tensor] = []
         self._loss = loss or _nothing
-        self._now = torch.zeros(rows, dtype=torch.bool)
-        samples = Samples(torch.ones(rows, *shape), torch.arange(rows))
+        x = torch.ones(rows, WIDTH) if x is None else x
+        self._now = torch.zeros(len(x), dtype=torch.bool)
+        samples = Samples(x, torch.arange(len(x)))
         # Always under one and the same global seed, which must make no difference.
         with torch_default(torch.Generator().manual_seed(0)):
             model = model or nn.Linear(WIDTH, WIDTH)

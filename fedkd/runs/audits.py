@@ -104,7 +104,8 @@ def audit_teacher(
             notify("canaries", done, len(clients))
             spec = experiment.client_model(client)
             fresh = setting.build(spec, purpose="audited", client=client)
-            checks.append(structure.check_model(str(spec), fresh, setting.shape, setting.noise))
+            x = world.data.clients[client].x[:2]
+            checks.append(structure.check_model(str(spec), fresh, x, setting.noise))
             verdicts.append(_teacher(world, client, canaries, confidence))
         notify("canaries", len(clients), len(clients))
     return Audited(tuple(verdicts), tuple(checks)) + found

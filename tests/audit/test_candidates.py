@@ -109,14 +109,13 @@ def test_images_that_answers_give_away_are_drawn():
 
 
 @pytest.mark.parametrize(
-    ("receipts", "recorded", "protected", "outcome"),
+    ("receipts", "recorded", "outcome"),
     [
-        ([("logits", "post-processing of training")], ["logits"], True, "CONSISTENT"),
-        ([("logits", "post-processing of training, no DP")], ["logits"], False, "CONSISTENT"),
-        ([("logits", "post-processing of training, no DP")], ["logits"], True, "VIOLATION"),
-        ([("logits", "public")], ["logits", "histogram"], False, "VIOLATION"),
-        ([("model", "public")], ["model/w", "model/b"], True, "CONSISTENT"),
+        ([("logits", "post-processing of training")], ["logits"], "CONSISTENT"),
+        ([("logits", "post-processing of training, no DP")], ["logits"], "VIOLATION"),
+        ([("logits", "public")], ["logits", "histogram"], "VIOLATION"),
+        ([("model", "public")], ["model/w", "model/b"], "CONSISTENT"),
     ],
 )
-def test_a_field_that_nobody_paid_for_is_found(receipts, recorded, protected, outcome):
-    assert check_messages(receipts, recorded, protected=protected).outcome == outcome
+def test_a_field_that_nobody_paid_for_is_found(receipts, recorded, outcome):
+    assert check_messages(receipts, recorded).outcome == outcome

@@ -86,7 +86,7 @@ def test_a_bias_without_noise_is_found_in_the_audited_model(private_experiment, 
     monkeypatch.setattr(private, "gaussian", faults.bare_vectors)
     world = prepare(private_experiment)
     model = world.setting.build(private_experiment.client_model(0), purpose="audited")
-    check = structure.check_model("mlp", model, world.setting.shape, NOISE)
+    check = structure.check_model("mlp", model, world.data.clients[0].x[:2], NOISE)
     assert check.outcome == "VIOLATION"
     assert "bias" in check.found
 
