@@ -22,7 +22,7 @@ _ACTIVATE, _REFUSED = "/v1/fleet/activate-node", 412
 
 
 @dataclass(frozen=True)
-class Limits:
+class RequestLimits:
     """What one request may be."""
 
     bytes: int
@@ -31,9 +31,9 @@ class Limits:
     """Until its body is there."""
 
 
-STRANGERS = Limits(bytes=64_000, seconds=10.0)
+STRANGERS = RequestLimits(bytes=64_000, seconds=10.0)
 """Of who has not shown a client's key: enough for Flower to refuse it in words."""
-CLIENTS = Limits(bytes=16_000_000, seconds=600.0)
+CLIENTS = RequestLimits(bytes=16_000_000, seconds=600.0)
 """Of a client: Flower cuts what it sends into pieces of 5 MiB."""
 
 
@@ -48,8 +48,8 @@ class Door:
         app: Callable[[Scope, Receive, Send], Awaitable[None]],
         *,
         keys: Collection[bytes] = (),
-        strangers: Limits = STRANGERS,
-        clients: Limits = CLIENTS,
+        strangers: RequestLimits = STRANGERS,
+        clients: RequestLimits = CLIENTS,
     ) -> None:
         self._app, self._keys = app, frozenset(keys)
         self._strangers, self._clients = strangers, clients

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 
-from fedkd.federation.door import Connection, Door, Limits
+from fedkd.federation.door import Connection, Door, RequestLimits
 
 FLEET = "/v1/fleet/push-object"
 OTHER_MACHINE = "127.0.0.2"
@@ -24,8 +24,8 @@ PATIENT = 60.0
 """Seconds that a test waits for what must come; far more than it takes."""
 TIGHT = {
     "keys": [PUBLIC],
-    "strangers": Limits(bytes=1_000, seconds=PATIENT),
-    "clients": Limits(bytes=100_000, seconds=PATIENT),
+    "strangers": RequestLimits(bytes=1_000, seconds=PATIENT),
+    "clients": RequestLimits(bytes=100_000, seconds=PATIENT),
 }
 
 
@@ -183,7 +183,7 @@ def test_a_known_key_that_flower_does_not_activate_is_connected_already(key, sta
 
 
 def test_half_a_body_is_waited_for_no_longer_than_a_while():
-    behind, soon = Behind(), Limits(bytes=1_000, seconds=0.2)
+    behind, soon = Behind(), RequestLimits(bytes=1_000, seconds=0.2)
     with served(behind, strangers=soon) as port:
         with calling(port, request(100, b"half")) as one, calling(port, request(100)) as other:
             for call in (one, other):
