@@ -295,7 +295,7 @@ def run(cell: Cell, given: argparse.Namespace) -> None:
     """
     folder, wanted = cell.folder(given.out), experiment(cell, given)
     if finished(folder):
-        check_same(folder, wanted, _planned, free={"engine", "output"})
+        check_same(folder, wanted, _planned(folder / "config.toml"), free={"engine", "output"})
         return
     memory, title = Memory(given.out / "teachers"), f"{cell.set_up}, {cell.row}, seed {cell.seed}"
     console.print(title, highlight=False)
