@@ -161,14 +161,16 @@ class RunFolder:
     def keep(self, record: Record, checkpoint: Checkpoint, generated: Samples | None) -> None:
         """Keep a finished round: its line first, then the checkpoint, which names all the rest.
 
+        It does not name the images of a generator: no resume reads them, and they are written over
+        each round, so that a kill right after would leave others than it names.
+
         Raises:
             StorageError: it cannot be kept.
         """
         if generated is not None:
             write_atomically(self.path / _GENERATED, encode(_some_of_each(generated)))
         append_json(self.path / _ROUNDS, record)
-        files = [self.path / name for name in (_ENVIRONMENT, _PARTITION, _GENERATED, _ROUNDS)]
-        files = [file for file in files if file.exists()]
+        files = [self.path / name for name in (_ENVIRONMENT, _PARTITION, _ROUNDS)]
         for client in self._clients():
             files += client.files(after=checkpoint.round)
         kept = Kept(checkpoint, self._experiment, self._name(files))

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -96,13 +96,14 @@ def check(folder: Path, manifest: Manifest, by: Path) -> None:
             raise cannot_resume(folder, f"its {name} is not the one that {by.name} names")
 
 
-def check_ledger(folder: Path, ledger: Path, seen: Anchor | None) -> None:
+def check_ledger(folder: Path, ledger: Path, seen: Collection[Anchor]) -> None:
     """Refuse to go on with a ledger that is not the one which a run spent from.
 
     Args:
         folder: the run folder.
         ledger: the ledger's file.
-        seen: its head when the run last saw it; None if it was not seen.
+        seen: its heads as the run saw them; several where clients share it, each of which saw it
+            when it last answered.
 
     Raises:
         RunFolderError: it is missing, damaged, another one or an older copy.
@@ -113,8 +114,8 @@ def check_ledger(folder: Path, ledger: Path, seen: Anchor | None) -> None:
         )
     try:
         found = Ledger(ledger)
-        if seen is not None:
-            found.check_anchor(seen)
+        for head in seen:
+            found.check_anchor(head)
     except LedgerError as error:
         raise RunFolderError(f"run folder {str(folder)!r} cannot be resumed: {error}") from error
 

@@ -178,7 +178,7 @@ class StageFolder:
             )
         manifest.check(self.path, files, self.path / _STAGES)
         if self._ledger is not None:
-            check_ledger(self.path, self._ledger, head)
+            check_ledger(self.path, self._ledger, () if head is None else (head,))
         return written
 
     def _whole_lines(self) -> bytes:
