@@ -96,6 +96,24 @@ def check(folder: Path, manifest: Manifest, by: Path) -> None:
             raise cannot_resume(folder, f"its {name} is not the one that {by.name} names")
 
 
+def unnamed_rounds(file: Path, folder: Path, rounds: int) -> bytes:
+    """The lines of so many rounds, of which nothing but themselves tells what they were.
+
+    Raises:
+        RunFolderError: they are not all there, or no lines of rounds.
+    """
+    try:
+        with storing(file):
+            content = file.read_bytes() if file.exists() else b""
+        lines = [line for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
+        found = [json.loads(line)["round"] for line in lines[:rounds]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise cannot_resume(folder, f"its {file.name} is damaged") from error
+    if found != list(range(1, rounds + 1)):
+        raise cannot_resume(folder, f"its {file.name} lacks rounds")
+    return b"".join(lines[:rounds])
+
+
 def check_ledger(folder: Path, ledger: Path, seen: Collection[Anchor]) -> None:
     """Refuse to go on with a ledger that is not the one which a run spent from.
 

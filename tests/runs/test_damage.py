@@ -297,6 +297,28 @@ def test_a_checkpoint_that_names_no_files_is_an_earlier_fedkds_and_goes_on(plain
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     kept = {key: metadata[key] for key in ("round", "models", "clients", "standings")}
     save_file(tensors, run / SERVER, kept)
+    whole = (run / "rounds.jsonl").read_bytes()
+    first, second = whole.splitlines(keepends=True)
+    for content in (
+        whole[:-1],
+        whole[:-20],
+        first,
+        second + first,
+        first + b"{}\n",
+        b"junk\n",
+        b"",
+    ):
+        (run / "rounds.jsonl").write_bytes(content)
+        assert_refused(plain, run, "rounds.jsonl")
+    (run / "rounds.jsonl").write_bytes(whole)
     simulate_world(plain.world, run, tiny.Quiet(), resume=True)
     assert tiny.student_hash(run) == plain.student
     assert "an earlier fedkd's" in caplog.text
+
+
+def test_a_checkpoint_that_was_lost_with_all_lines_is_missed_by_what_clients_kept(plain, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(plain.killed, run)
+    for name in (SERVER, "rounds.jsonl"):
+        (run / name).unlink()
+    assert_refused(plain, run, "server.safetensors is missing")

@@ -108,6 +108,13 @@ def test_a_run_that_was_killed_before_its_config_was_written_begins(world, tmp_p
     assert (tmp_path / "new" / "config.toml").exists()
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", "3", '{"started": 1}'])
+def test_before_the_first_checkpoint_the_environment_is_one_all_the_same(folder, world, content):
+    (folder.path / "environment.json").write_text(content)
+    with pytest.raises(RunFolderError, match=r"its environment\.json is damaged"):
+        folder.open(world.experiment, world.data, resume=True)
+
+
 @pytest.mark.parametrize(
     ("changes", "keys"),
     [
