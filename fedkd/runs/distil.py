@@ -57,6 +57,7 @@ def distil(
     with alone(folder), one_intra_op_thread():
         run.resume()
         spending = paying.commit(told, folder)
+        run.name_files()
         teachers = _teachers(ready, run, notify)
         stage = Recorder(run, ready.data.test, told.seed, notify)
         paid = None if spending is None else spending.private()

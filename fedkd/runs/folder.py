@@ -31,12 +31,14 @@ from fedkd.runs import manifest
 from fedkd.runs.checkpoint import Kept
 from fedkd.runs.manifest import Namer, cannot_resume
 from fedkd.runs.place import (
+    ENVIRONMENT,
     append_json,
     begin,
     check_free,
     check_same,
     differing,
     kept_config,
+    read_environment,
     read_json,
     write_json,
 )
@@ -45,9 +47,9 @@ log = logging.getLogger(__name__)
 
 DEPLOYMENT = "deployment.json"
 """The file of a run that was deployed: who took part, and how it goes on (`submit.py`)."""
-_ENVIRONMENT, _PARTITION, _ROUNDS = "environment.json", "partition.json", "rounds.jsonl"
+_PARTITION, _ROUNDS = "partition.json", "rounds.jsonl"
 _GENERATED, _GENERATED_PER_CLASS = "generated.safetensors", 10
-_OWN = ("checkpoints", _ENVIRONMENT, _PARTITION)
+_OWN = ("checkpoints", ENVIRONMENT, _PARTITION)
 _FINISHED = ("summary.json", "report.html", "student.safetensors")
 _FREE = {"engine", "output"}
 """Where and how fast a run runs does not change its result, so it may change on resume."""
@@ -91,7 +93,7 @@ class RunFolder:
             self._experiment = experiment
             self._kept()
             self._check_data(partition)
-            read_json(self.path, _ENVIRONMENT)
+            read_environment(self.path)
             return
         self._experiment = experiment
         begin(self.path, self.states)
@@ -127,11 +129,7 @@ class RunFolder:
                 "whether they are damaged is not known",
                 self.path,
             )
-            with storing(rounds):
-                lines = rounds.read_bytes().splitlines(keepends=True)
-            if len(lines) < checkpoint.round:
-                raise cannot_resume(self.path, f"its {_ROUNDS} lacks rounds")
-            whole = b"".join(lines[: checkpoint.round])
+            whole = manifest.unnamed_rounds(rounds, self.path, checkpoint.round)
         else:
             manifest.check(self.path, kept.files, self._checkpoint)
             self._forget(checkpoint.round, [self.path / name for name in kept.files])
@@ -161,14 +159,16 @@ class RunFolder:
     def keep(self, record: Record, checkpoint: Checkpoint, generated: Samples | None) -> None:
         """Keep a finished round: its line first, then the checkpoint, which names all the rest.
 
+        It does not name the images of a generator: no resume reads them, and they are written over
+        each round, so that a kill right after would leave others than it names.
+
         Raises:
             StorageError: it cannot be kept.
         """
         if generated is not None:
             write_atomically(self.path / _GENERATED, encode(_some_of_each(generated)))
         append_json(self.path / _ROUNDS, record)
-        files = [self.path / name for name in (_ENVIRONMENT, _PARTITION, _GENERATED, _ROUNDS)]
-        files = [file for file in files if file.exists()]
+        files = [self.path / name for name in (ENVIRONMENT, _PARTITION, _ROUNDS)]
         for client in self._clients():
             files += client.files(after=checkpoint.round)
         kept = Kept(checkpoint, self._experiment, self._name(files))
@@ -229,10 +229,11 @@ class RunFolder:
     def _check_begun(self, rounds: Path) -> None:
         """Refuse to begin anew where a checkpoint was lost.
 
-        A round that was cut off may have left a line without one.
+        A first round that was cut off may have left a line, states and receipts without one.
         """
         lines = rounds.read_bytes().count(b"\n") if rounds.exists() else 0
-        if lines > 1 or (self.path / "summary.json").exists():
+        sent = max((max(each.receipts(), default=0) for each in self._clients()), default=0)
+        if lines > 1 or sent > 1 or (self.path / "summary.json").exists():
             raise cannot_resume(self.path, f"its {_name(self._checkpoint)} is missing")
 
     def _check_more(self, experiment: Experiment, done: int, *, deployed: bool) -> None:

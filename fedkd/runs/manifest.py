@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -96,13 +96,32 @@ def check(folder: Path, manifest: Manifest, by: Path) -> None:
             raise cannot_resume(folder, f"its {name} is not the one that {by.name} names")
 
 
-def check_ledger(folder: Path, ledger: Path, seen: Anchor | None) -> None:
+def unnamed_rounds(file: Path, folder: Path, rounds: int) -> bytes:
+    """The lines of so many rounds, of which nothing but themselves tells what they were.
+
+    Raises:
+        RunFolderError: they are not all there, or no lines of rounds.
+    """
+    try:
+        with storing(file):
+            content = file.read_bytes() if file.exists() else b""
+        lines = [line for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
+        found = [json.loads(line)["round"] for line in lines[:rounds]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise cannot_resume(folder, f"its {file.name} is damaged") from error
+    if found != list(range(1, rounds + 1)):
+        raise cannot_resume(folder, f"its {file.name} lacks rounds")
+    return b"".join(lines[:rounds])
+
+
+def check_ledger(folder: Path, ledger: Path, seen: Collection[Anchor]) -> None:
     """Refuse to go on with a ledger that is not the one which a run spent from.
 
     Args:
         folder: the run folder.
         ledger: the ledger's file.
-        seen: its head when the run last saw it; None if it was not seen.
+        seen: its heads as the run saw them; several where clients share it, each of which saw it
+            when it last answered.
 
     Raises:
         RunFolderError: it is missing, damaged, another one or an older copy.
@@ -113,8 +132,8 @@ def check_ledger(folder: Path, ledger: Path, seen: Anchor | None) -> None:
         )
     try:
         found = Ledger(ledger)
-        if seen is not None:
-            found.check_anchor(seen)
+        for head in seen:
+            found.check_anchor(head)
     except LedgerError as error:
         raise RunFolderError(f"run folder {str(folder)!r} cannot be resumed: {error}") from error
 

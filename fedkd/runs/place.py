@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 import fedkd
 from fedkd.errors import ConfigError, RunFolderError
@@ -19,8 +19,13 @@ from fedkd.federation.processes import LOCK, hold
 from fedkd.files import append, make_folder, storing, write_atomically
 from fedkd.names import nearest
 from fedkd.runs.manifest import cannot_resume
+from fedkd.runs.recorded import Environment
 
 M = TypeVar("M", bound=BaseModel)
+
+ENVIRONMENT = "environment.json"
+_LAYOUT = 2
+"""How run folders are laid out; from 2 on, what a run goes on from is named by its SHA-256."""
 
 
 @contextmanager
@@ -133,6 +138,19 @@ def read_json(path: Path, name: str) -> Any:
         raise cannot_resume(path, f"its {name}: {error.strerror}") from error
 
 
+def read_environment(path: Path) -> Environment:
+    """Where a run that is to be resumed was begun.
+
+    Raises:
+        RunFolderError: it is missing or damaged.
+    """
+    told = read_json(path, ENVIRONMENT)
+    try:
+        return Environment.model_validate(told)
+    except ValidationError as error:
+        raise cannot_resume(path, f"its {ENVIRONMENT} is damaged") from error
+
+
 def begin(path: Path, inner: Path) -> None:
     """Make a run folder, a folder inside it, and `environment.json`.
 
@@ -141,13 +159,14 @@ def begin(path: Path, inner: Path) -> None:
     """
     make_folder(path)
     make_folder(inner)
-    write_json(path / "environment.json", environment())
+    write_json(path / ENVIRONMENT, environment())
 
 
 def environment() -> dict[str, Any]:
     """Where and when a run is made."""
     return {
         "fedkd": fedkd.__version__,
+        "layout": _LAYOUT,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "flwr": version("flwr"),

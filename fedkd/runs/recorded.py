@@ -193,6 +193,8 @@ class Environment(Recorded):
 
     model_config = ConfigDict(frozen=True, extra="allow")
     started: str
+    layout: int = 1
+    """How the run folder is laid out; those that do not say are the first."""
 
 
 class Generated(BaseModel):

@@ -7,7 +7,7 @@ from fedkd.config import Experiment
 from fedkd.federation import engines
 from fedkd.federation.answers import Observer, Unwatched
 from fedkd.federation.world import World, prepare
-from fedkd.privacy.ledger import Anchor
+from fedkd.privacy.ledger import Anchor, Ledger
 from fedkd.runs import report, shortfall
 from fedkd.runs.folder import RunFolder
 from fedkd.runs.manifest import check_ledger
@@ -53,6 +53,9 @@ def simulate_world(
     """
     engines.check(world)
     run = RunFolder(folder)
+    if not resume:
+        for ledger in engines.client_ledgers(world.experiment.privacy, run.states):
+            Ledger(ledger)  # looks at every byte of it, before anything is written
     run.open(world.experiment, world.data, resume=resume)
     with alone(folder):
         if resume:
@@ -72,14 +75,19 @@ def _check_ledgers(world: World, run: RunFolder) -> None:
         RunFolderError: names the first that is missing, damaged, another one or an older copy.
     """
     privacy, last = world.experiment.privacy, run.last()
-    if last is not None:
-        seen = {
-            engines.client_ledger(privacy, run.states, client): at
-            for client, at in last.standings.items()
-        }
-        if last.own is not None:
-            seen[engines.server_ledger(privacy, run.states)] = last.own
-        for ledger, at in seen.items():
-            check_ledger(run.path, ledger, Anchor(at.sequence, at.head))
+    seen: dict[Path, list[Anchor]] = {}
     for ledger in engines.client_ledgers(privacy, run.states):
-        check_ledger(run.path, ledger, None)
+        seen[ledger] = []
+    own = engines.server_ledger(privacy, run.states)
+    if own.exists():
+        seen[own] = []
+    if last is not None:
+        standings = [
+            (engines.client_ledger(privacy, run.states, client), at)
+            for client, at in last.standings.items()
+        ]
+        standings += [] if last.own is None else [(own, last.own)]
+        for ledger, at in standings:
+            seen.setdefault(ledger, []).append(Anchor(at.sequence, at.head))
+    for ledger, heads in seen.items():
+        check_ledger(run.path, ledger, heads)

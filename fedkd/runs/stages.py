@@ -1,12 +1,13 @@
 """The folder of a distillation's run: its trainings one by one, and how a run goes on from them.
 
 A training (a stage) writes a line an epoch into `rounds.jsonl`, its weights when it is over, and
-last its name into `checkpoints/stages.json`, which names all files by their SHA-256. What is not
-named there belongs to a stage that was cut off; its lines are dropped on resume, and it runs again,
-to the same bits.
+last its name into `checkpoints/stages.json`, which names all files by their SHA-256. That file is
+there from the beginning, when no stage is finished. What it does not name belongs to a stage that
+was cut off; its lines are dropped on resume, and it runs again, to the same bits.
 """
 
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -28,19 +29,23 @@ from fedkd.privacy.ledger import Anchor, Ledger
 from fedkd.runs import manifest
 from fedkd.runs.manifest import Namer, cannot_resume, check_ledger
 from fedkd.runs.place import (
+    ENVIRONMENT,
     append_json,
     begin,
     check_free,
     check_same,
     differing,
     kept_config,
+    read_environment,
     read_json,
     write_json,
 )
 
-_ENVIRONMENT, _INPUTS, _ROUNDS = "environment.json", "inputs.json", "rounds.jsonl"
+log = logging.getLogger(__name__)
+
+_INPUTS, _ROUNDS = "inputs.json", "rounds.jsonl"
 _STAGES = "checkpoints/stages.json"
-_OWN = ("checkpoints", _ENVIRONMENT, _INPUTS)
+_OWN = ("checkpoints", ENVIRONMENT, _INPUTS)
 
 
 class StageFolder:
@@ -81,10 +86,11 @@ class StageFolder:
                     f"run folder {str(self.path)!r} was begun on other data or weights: its "
                     f"{_INPUTS} differs; restore them, or start again with another --out"
                 )
-            read_json(self.path, _ENVIRONMENT)
+            read_environment(self.path)
             return
         begin(self.path, self.path / "checkpoints")
         write_json(self.path / _INPUTS, inputs)
+        self._name_files(None)
         write_atomically(self.path / "config.toml", self._distillation.to_toml())
 
     def resume(self) -> None:
@@ -93,18 +99,20 @@ class StageFolder:
         Raises:
             RunFolderError: names a file that is missing, damaged or another run's.
         """
-        whole = self._whole_lines()
         if (self.path / _STAGES).exists():
-            whole = whole[: self._check_stages()]
-        else:  # nothing is finished, or it was by an earlier fedkd, which named nothing
-            try:
-                records = [json.loads(line) for line in whole.splitlines()]
-                stages = dict.fromkeys(str(each["stage"]) for each in records)
-            except (KeyError, TypeError, ValueError) as error:
-                raise cannot_resume(self.path, f"its {_ROUNDS} is damaged") from error
-            self._finished = [stage for stage in stages if self.weights(stage).exists()]
-            lines = [json.dumps(each) for each in records if each["stage"] in self._finished]
-            whole = "".join(f"{line}\n" for line in lines).encode()
+            written, head = self._check_stages()
+            whole = self._whole_lines()[:written]
+        elif read_environment(self.path).layout > 1:
+            raise cannot_resume(self.path, f"its {_STAGES} is missing")
+        else:
+            log.warning(
+                "run folder %s: it is an earlier fedkd's, which names no files: whether they are "
+                "damaged is not known",
+                self.path,
+            )
+            whole, head = self._of_finished(), None
+        if self._ledger is not None and (self._finished or head or self._ledger.exists()):
+            check_ledger(self.path, self._ledger, () if head is None else (head,))
         write_atomically(self.path / _ROUNDS, whole)
 
     def records(self) -> list[dict[str, Any]]:
@@ -127,9 +135,21 @@ class StageFolder:
         """Keep a finished stage: its weights first, then its name."""
         write_atomically(self.weights(stage), encode(model.state_dict()))
         self._finished.append(stage)
-        files = [self.path / name for name in (_ENVIRONMENT, _INPUTS, _ROUNDS)]
+        self.name_files()
+
+    def name_files(self) -> None:
+        """Name what finished stages left, and where the ledger stands.
+
+        Raises:
+            StorageError: it does not reach the disk.
+            LedgerError: the ledger was changed.
+        """
+        self._name_files(None if self._ledger is None else Ledger(self._ledger).head)
+
+    def _name_files(self, head: Anchor | None) -> None:
+        files = [self.path / name for name in (ENVIRONMENT, _INPUTS, _ROUNDS)]
+        files = [file for file in files if file.exists()]
         files += [self.weights(each) for each in self._finished]
-        head = Ledger(self._ledger).head if self._ledger is not None else None
         told = {
             "stages": self._finished,
             "distillation": self._distillation.model_dump(mode="json", exclude_none=True),
@@ -157,8 +177,11 @@ class StageFolder:
         write_atomically(self.path / "student.safetensors", encode(student.state_dict()))
         write_json(self.path / "summary.json", summary)
 
-    def _check_stages(self) -> int:
-        """Look at all that is named; how many bytes of `rounds.jsonl` finished stages wrote."""
+    def _check_stages(self) -> tuple[int, Anchor | None]:
+        """Look at all that is named; how many bytes of `rounds.jsonl` finished stages wrote.
+
+        And where the ledger stood, if there was one.
+        """
         told = read_json(self.path, _STAGES)
         try:
             if told.pop("sha256") != manifest.digest(told):
@@ -167,7 +190,7 @@ class StageFolder:
             files = manifest.from_json(told["files"])
             head = None if told["ledger"] is None else Anchor(*told["ledger"])
             self._finished = [str(stage) for stage in told["stages"]]
-            written = files[_ROUNDS].size
+            written = files[_ROUNDS].size if self._finished else 0
         except (AttributeError, ConfigError, KeyError, TypeError, ValueError) as error:
             raise cannot_resume(self.path, f"its {_STAGES} is damaged") from error
         if keys := differing(self._distillation, its, free={"output"}):
@@ -177,9 +200,18 @@ class StageFolder:
                 f"{', '.join(keys)})",
             )
         manifest.check(self.path, files, self.path / _STAGES)
-        if self._ledger is not None:
-            check_ledger(self.path, self._ledger, head)
-        return written
+        return written, head
+
+    def _of_finished(self) -> bytes:
+        """The lines of those stages whose weights are there, of which nothing else tells."""
+        try:
+            records = [json.loads(line) for line in self._whole_lines().splitlines()]
+            stages = dict.fromkeys(str(each["stage"]) for each in records)
+        except (KeyError, TypeError, ValueError) as error:
+            raise cannot_resume(self.path, f"its {_ROUNDS} is damaged") from error
+        self._finished = [stage for stage in stages if self.weights(stage).exists()]
+        lines = [json.dumps(each) for each in records if each["stage"] in self._finished]
+        return "".join(f"{line}\n" for line in lines).encode()
 
     def _whole_lines(self) -> bytes:
         """`rounds.jsonl` without the half line that a killed writer left."""

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from fedkd import config
-from fedkd.errors import FedkdError, RunFolderError
+from fedkd.errors import FedkdError, LedgerError, RunFolderError
 from fedkd.federation import engines
 from fedkd.federation.world import prepare
 from fedkd.runs import report
@@ -215,6 +215,60 @@ def test_an_older_copy_of_a_clients_whole_ledger_is_refused(private, tmp_path):
     assert_refused(private, run, LEDGER, "older copy")
 
 
+@pytest.fixture(scope="module")
+def shared(rows, tmp_path_factory):
+    """One client a round, and all spend from one ledger; killed after round 3.
+
+    The same client answers in rounds 1 and 3, so that whoever answered first saw the ledger last.
+    """
+    place = tmp_path_factory.mktemp("shared")
+    changes = {**DP, "clients.participation": 0.5, "privacy.ledger": str(place / "ledgers")}
+    changes |= {"rounds": 4, "seed": 5}
+    world = prepare(tiny.experiment(rows, {**BASE, **changes}))
+    one, two, three = (world.setting.cohort(round) for round in (1, 2, 3))
+    assert one == three != two
+    run, older = RunFolder(place / "killed"), place / "older"
+    run.open(world.experiment, world.data, resume=False)
+
+    class Watching(tiny.Quiet):
+        def round_ends(self, record):
+            if record["round"] == 2:
+                shutil.copytree(place / "ledgers", older)
+            if record["round"] == 3:
+                raise KilledError
+
+    with pytest.raises(KilledError):
+        engines.simulate(world, run, Watching(), states=run.states)
+    return place, world
+
+
+@pytest.mark.parametrize("damage", ["older", "flipped", "whole"])
+def test_a_shared_ledger_is_held_against_whoever_saw_it_last(shared, tmp_path, damage):
+    place, world = shared
+    before = shutil.copytree(place / "ledgers", tmp_path / "ledgers")
+    run = shutil.copytree(place / "killed", tmp_path / "run")
+    ledger = place / "ledgers" / "ledger.db"
+    try:
+        if damage == "whole":
+            assert simulate_world(world, run, tiny.Quiet(), resume=True)["rounds"] == 4
+            return
+        if damage == "older":
+            shutil.copytree(place / "older", place / "ledgers", dirs_exist_ok=True)
+        else:
+            content = bytearray(ledger.read_bytes())
+            content[len(content) // 2] ^= 1
+            ledger.write_bytes(content)
+        with pytest.raises(RunFolderError, match=r"ledger\.db") as refused:
+            simulate_world(world, run, Idle(), resume=True)
+        assert ("older copy" in str(refused.value)) == (damage == "older")
+        if damage == "flipped":  # whoever starts anew hears of it before anything is written
+            with pytest.raises(LedgerError, match=r"ledger\.db"):
+                simulate_world(world, tmp_path / "new", Idle())
+            assert not (tmp_path / "new").exists()
+    finally:
+        shutil.copytree(before, place / "ledgers", dirs_exist_ok=True)
+
+
 def test_what_a_run_does_not_go_on_from_may_be_lost_or_be_there(plain, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(plain.killed, run)
@@ -243,6 +297,28 @@ def test_a_checkpoint_that_names_no_files_is_an_earlier_fedkds_and_goes_on(plain
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     kept = {key: metadata[key] for key in ("round", "models", "clients", "standings")}
     save_file(tensors, run / SERVER, kept)
+    whole = (run / "rounds.jsonl").read_bytes()
+    first, second = whole.splitlines(keepends=True)
+    for content in (
+        whole[:-1],
+        whole[:-20],
+        first,
+        second + first,
+        first + b"{}\n",
+        b"junk\n",
+        b"",
+    ):
+        (run / "rounds.jsonl").write_bytes(content)
+        assert_refused(plain, run, "rounds.jsonl")
+    (run / "rounds.jsonl").write_bytes(whole)
     simulate_world(plain.world, run, tiny.Quiet(), resume=True)
     assert tiny.student_hash(run) == plain.student
     assert "an earlier fedkd's" in caplog.text
+
+
+def test_a_checkpoint_that_was_lost_with_all_lines_is_missed_by_what_clients_kept(plain, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(plain.killed, run)
+    for name in (SERVER, "rounds.jsonl"):
+        (run / name).unlink()
+    assert_refused(plain, run, "server.safetensors is missing")

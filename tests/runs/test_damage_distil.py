@@ -1,5 +1,6 @@
 """A distillation's folder that was damaged never lies either."""
 
+import json
 import shutil
 
 import pytest
@@ -7,7 +8,7 @@ import tiny
 from damages import DAMAGES
 from small import ignore, small
 
-from fedkd.errors import FedkdError
+from fedkd.errors import FedkdError, RunFolderError
 from fedkd.runs import distil_report
 from fedkd.runs.distil import distil
 
@@ -23,8 +24,6 @@ FILES = {
 }
 CASES = [(file, damage) for file, own in FILES.items() for damage in DAMAGES if damage in own]
 HARMLESS = {
-    # As in a folder of an earlier fedkd: the weights are there, and are as they were.
-    ("checkpoints/stages.json", "deleted"),
     # The last line is of a training that was cut off.
     ("rounds.jsonl", "20 bytes fewer"),
 }
@@ -32,6 +31,15 @@ HARMLESS = {
 
 class KilledError(Exception):
     """The process dies here."""
+
+
+def as_before(run):
+    """What a run folder was before anything was named in it."""
+    (run / "checkpoints" / "stages.json").unlink()
+    told = json.loads((run / "environment.json").read_text())
+    del told["layout"]
+    (run / "environment.json").write_text(json.dumps(told))
+    return run
 
 
 class Idle:
@@ -81,3 +89,27 @@ def test_a_damaged_run_ends_in_the_same_student_or_names_the_file(
     assert refused.value.exit_status == 2
     assert "\n" not in str(refused.value)
     assert name in str(refused.value)
+
+
+def test_a_folder_of_an_earlier_fedkd_goes_on_and_says_so(rows, place, tmp_path, caplog):
+    run = as_before(shutil.copytree(place / "killed", tmp_path / "run"))
+    distil(small(rows), run, ignore, resume=True)
+    assert tiny.student_hash(run) == tiny.student_hash(place / "whole")
+    assert "an earlier fedkd's" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["checkpoints/stages.json", "environment.json", "inputs.json"])
+def test_before_the_first_stage_is_over_a_lost_file_is_missed_too(rows, tmp_path, name):
+    def kill(*_):
+        raise KilledError
+
+    run = tmp_path / "run"
+    with pytest.raises(KilledError):
+        distil(small(rows), run, kill)
+    for content in ("{}", "[]", None):
+        if content is None:
+            (run / name).unlink()
+        else:
+            (run / name).write_text(content)
+        with pytest.raises(RunFolderError, match=name):
+            distil(small(rows), run, Idle(), resume=True)

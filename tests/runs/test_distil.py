@@ -254,9 +254,14 @@ def test_under_dp_nothing_that_is_written_tells_of_the_records(protected):
     assert read(folder).summary.privacy.budget == 5.0
 
 
-def test_under_dp_a_run_does_not_go_on_without_its_ledger(protected, tmp_path):
+@pytest.mark.parametrize("old", [False, True])
+def test_under_dp_a_run_does_not_go_on_without_its_ledger(protected, tmp_path, old):
     folder, told, _ = protected
     shutil.copytree(folder, tmp_path / "run")
+    if old:  # as an earlier fedkd left it, which named nothing
+        (tmp_path / "run" / "checkpoints" / "stages.json").unlink()
+        environment = tmp_path / "run" / "environment.json"
+        environment.write_text(environment.read_text().replace('"layout": 2', '"layout": 1'))
     for file in (tmp_path / "run" / "checkpoints").glob("ledger.db*"):
         file.unlink()
     with pytest.raises(RunFolderError, match=r"ledger.db' is missing, with what was spent"):
@@ -273,6 +278,10 @@ def test_a_training_that_was_cut_off_under_dp_is_spent(done, rows, tmp_path):
     with pytest.raises(Killed):
         distil(told, tmp_path / "run", kill)
     with pytest.raises(BudgetError, match="the budget is epsilon 5"):
+        distil(told, tmp_path / "run", ignore, resume=True)
+    for file in (tmp_path / "run" / "checkpoints").glob("ledger.db*"):
+        file.unlink()
+    with pytest.raises(RunFolderError, match=r"ledger.db' is missing, with what was spent"):
         distil(told, tmp_path / "run", ignore, resume=True)
 
 

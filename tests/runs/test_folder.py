@@ -108,6 +108,13 @@ def test_a_run_that_was_killed_before_its_config_was_written_begins(world, tmp_p
     assert (tmp_path / "new" / "config.toml").exists()
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", "3", '{"started": 1}'])
+def test_before_the_first_checkpoint_the_environment_is_one_all_the_same(folder, world, content):
+    (folder.path / "environment.json").write_text(content)
+    with pytest.raises(RunFolderError, match=r"its environment\.json is damaged"):
+        folder.open(world.experiment, world.data, resume=True)
+
+
 @pytest.mark.parametrize(
     ("changes", "keys"),
     [
@@ -152,13 +159,29 @@ def test_the_last_ten_generated_images_of_a_class_are_kept(folder):
     assert kept["x"].flatten().tolist() == [*range(27, 37), *range(15, 25), 37, 38, 39]
 
 
-def test_a_damaged_sample_of_a_generator_ends_a_resume_too(folder):
+def test_a_kill_between_the_images_and_the_checkpoint_costs_a_round_and_no_more(
+    folder, monkeypatch
+):
+    """Whichever file of round 2 was written last, the run goes on from round 1."""
     folder.resume()
-    folder.keep({"round": 1}, checkpoint(1), Samples(torch.rand(3, 1, 2, 2), torch.arange(3)))
-    file = folder.path / "generated.safetensors"
-    file.write_bytes(file.read_bytes()[:-1] + b"x")
-    with pytest.raises(RunFolderError, match=r"its generated\.safetensors is not the one"):
-        RunFolder(folder.path).resume()
+    images = [Samples(torch.full((3, 1, 2, 2), r / 4), torch.arange(3)) for r in range(3)]
+    folder.keep({"round": 1}, checkpoint(1), images[1])
+    for step in ("append_json", "checkpoints.write"):
+
+        def dies(*_):
+            raise KilledError
+
+        with monkeypatch.context() as killed:
+            killed.setattr(f"fedkd.runs.folder.{step}", dies)
+            with pytest.raises(KilledError):
+                folder.keep({"round": 2}, checkpoint(2), images[2])
+        folder = RunFolder(folder.path)
+        assert same(folder.resume().student, checkpoint(1).student)
+        assert folder.records() == [{"round": 1}]
+    folder.keep({"round": 2}, checkpoint(2), images[2])
+    assert same(RunFolder(folder.path).resume().student, checkpoint(2).student)
+    kept = load_file(folder.path / "generated.safetensors")
+    assert torch.equal(kept["x"], images[2].x)
 
 
 def test_receipts_add_up_by_field_and_provenance(folder):
