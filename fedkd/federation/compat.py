@@ -6,7 +6,7 @@ import ssl
 import sys
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
 from importlib import import_module
@@ -66,7 +66,7 @@ __all__ = [
     "run_client_task",
     "serve_superlink",
     "serve_supernode",
-    "signer",
+    "signed_by",
     "start_request",
 ]
 
@@ -143,10 +143,11 @@ def serve_superlink(
     command.flower_superlink()
 
 
-def signer(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
-    """The public key, PEM, that signed a request to Fleet, as far as its headers show.
+def signed_by(keys: Collection[bytes], headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether one of these public keys, PEM, signed a request to Fleet, by its headers.
 
-    How old the signature is, and whose request it is, Flower looks at once it has read it.
+    A stranger's key is not even parsed, so that whoever has none cannot keep the server busy. How
+    old the signature is, and whose request it is, Flower looks at once it has read it.
     """
     from flwr.common.constant import TIMESTAMP_HEADER
     from flwr.supercore import constant
@@ -157,9 +158,9 @@ def signer(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     try:
         key, signature = (b64decode(sent[name.lower().encode()], validate=True) for name in names)
         signed = sent[TIMESTAMP_HEADER.lower().encode()]
-        return key if verify_signature(bytes_to_public_key(key), signed, signature) else None
+        return key in keys and verify_signature(bytes_to_public_key(key), signed, signature)
     except (KeyError, ValueError, TypeError, AttributeError, UnsupportedAlgorithm):
-        return None
+        return False
 
 
 _LOOK = 0.5

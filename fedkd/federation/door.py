@@ -69,7 +69,7 @@ class Door:
 
     async def _read_first(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand on a request whose body is there, whole and not too large."""
-        known = compat.signer(scope["headers"]) in self._keys
+        known = compat.signed_by(self._keys, scope["headers"])
         limits = self._clients if known else self._strangers
         try:
             async with asyncio.timeout(limits.seconds):
@@ -147,7 +147,7 @@ class Connection(H11Protocol):
     patience = 10.0
     """Seconds for the next request to begin and its head to be there."""
     most = 256
-    """Connections at a time; this machine's own come on top."""
+    """Other machines' connections at a time; this machine's own come on top."""
     seen = False
     """Whether any connection was made."""
 
@@ -155,10 +155,13 @@ class Connection(H11Protocol):
         """Close it, or look after it."""
         Connection.seen = True
         super().connection_made(transport)
-        if len(self.connections) > self.most and not _is_own(self.client, self.server):
+        if self._is_foreign() and sum(map(Connection._is_foreign, self.connections)) > self.most:
             transport.abort()
             return
         self.loop.call_later(self.patience, self._look, None)
+
+    def _is_foreign(self) -> bool:
+        return not _is_own(self.client, self.server)
 
     def _look(self, before: object) -> None:
         """End a connection on which nothing has begun since the last look."""
