@@ -155,13 +155,11 @@ class Connection(H11Protocol):
         """Close it, or look after it."""
         Connection.seen = True
         super().connection_made(transport)
-        if self._is_foreign() and sum(map(Connection._is_foreign, self.connections)) > self.most:
+        foreign = [each for each in self.connections if not _is_own(each.client, each.server)]
+        if self in foreign and len(foreign) > self.most:
             transport.abort()
             return
         self.loop.call_later(self.patience, self._look, None)
-
-    def _is_foreign(self) -> bool:
-        return not _is_own(self.client, self.server)
 
     def _look(self, before: object) -> None:
         """End a connection on which nothing has begun since the last look."""
