@@ -10,7 +10,9 @@ beside the payload, since the ledger holds the payload's digest.
 import builtins
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass, replace
+from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
@@ -185,7 +187,15 @@ def unpack(content: RecordDict) -> Call | Failure:
 def _standing(content: RecordDict) -> Standing | None:
     if "ledger" not in content.config_records:
         return None
-    record = content.config_records["ledger"]
+    return read_standing(content.config_records["ledger"])
+
+
+def read_standing(record: Mapping[str, Any]) -> Standing:
+    """Where a ledger stands, from its fields by name; nothing of them is believed.
+
+    Raises:
+        MessageError: one is missing, or not what it is to be.
+    """
     at = Standing(*(record.get(name) for name in Standing.__slots__))  # type: ignore[arg-type]
     if (
         [type(value) for value in astuple(at)] != [int, str, float, str]
