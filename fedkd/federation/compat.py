@@ -193,10 +193,11 @@ def serve_supernode(arguments: Sequence[str], memory: Path, voice: Voice) -> Non
             try:
                 answer = super().ActivateNode(request)
             except httpx.HTTPStatusError as error:
-                if error.response.status_code != httpx.codes.CONFLICT or not memory.exists():
+                before = _remembered(memory)
+                if error.response.status_code != httpx.codes.CONFLICT or before is None:
                     voice.say(error)
                     raise
-                self.DeactivateNode(DeactivateNodeRequest(node_id=int(memory.read_text("utf-8"))))
+                self.DeactivateNode(DeactivateNodeRequest(node_id=before))
                 answer = super().ActivateNode(request)
             write_atomically(memory, str(answer.node_id))
             return answer
@@ -219,6 +220,15 @@ def serve_supernode(arguments: Sequence[str], memory: Path, voice: Voice) -> Non
     _always_answers()
     sys.argv = ["flower-supernode", *arguments]
     flower_supernode()
+
+
+def _remembered(memory: Path) -> int | None:
+    """The id that a node had, if it had any; what cannot be read is none."""
+    try:
+        node = int(memory.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return node if 0 <= node < 2**64 else None
 
 
 def _says_more(record: logging.LogRecord) -> bool:
