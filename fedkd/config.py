@@ -202,8 +202,9 @@ class Clients(Frozen):
     quorum: float = Field(default=0.5, gt=0, le=1)
     """The share of the cohort that must answer for a round to count."""
     max_weight: float | None = Field(default=None, gt=0, le=1)
-    """The most that one client may weigh in what is made of all, whatever count it claims; of n
-    clients (1 + 1/n) / 2 unless given. 1 takes every claim as it comes."""
+    """The largest share of all samples that one client is believed to hold, whatever it claims; of
+    n clients (1 + 1/n) / 2 unless given, which is most of them. 1 takes every claim as it comes.
+    Of a single class a client may hold more, and methods without counts have no such bound."""
     deadline: float | None = Field(default=None, gt=0)
     """Seconds after which a round goes on without those who have not answered."""
 

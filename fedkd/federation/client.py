@@ -73,8 +73,8 @@ def client_app(find: Find, limit: Limit = nullcontext, *, simulated: bool = Fals
     Args:
         find: finds the party that a call is for.
         limit: what an answer is made within.
-        simulated: whether a failure is sent with its exception's own words. They may hold private
-            data, so only where all parties are one person's.
+        simulated: whether a failure is sent with its exception's own words, see `Failure.quoting`.
+            They may hold private data, so only where all parties are one person's.
     """
     app = ClientApp()
     app.train(ACTION)(partial(_reply, _answer, find, limit, simulated))
@@ -94,7 +94,7 @@ def _reply(
     message: Message,
     context: Context,
 ) -> Message:
-    clock, spending = Clock(_nobody), None
+    clock, spending, private = Clock(_nobody), None, True
     try:
         call = wire.unpack(message.content)
         if isinstance(call, wire.Failure):
@@ -102,6 +102,7 @@ def _reply(
         clock = Clock(partial(WATCHER.get(_nobody), call.client))
         with limit():
             party = find(context, call)
+            private = party.world.experiment.privacy.unit != "none"
             _check_size("the call", call.payload, party)
             if party.world.experiment.privacy.unit == "record":
                 spending = Spending.of_records(party.world, party.ledger(), call, party.owner)
@@ -111,7 +112,7 @@ def _reply(
         refused = isinstance(error, PolicyError | BudgetError)
         log.warning("round %s: %s", message.metadata.group_id, error, exc_info=not refused)
         failure = wire.Failure.of(error, clock.current, _standing(spending))
-        failure = failure.quoting(error) if simulated else failure
+        failure = failure.quoting(error, private=private) if simulated else failure
         return Message(wire.pack_failure(failure), reply_to=message)
 
 

@@ -86,7 +86,8 @@ def wait_for_nodes(grid: Grid, clients: int, reach: Reach, *, quorum: int) -> li
             least = f", or {needed} at least" if needed < clients else ""
             raise FederationError(
                 f"{len(connected)} nodes are connected after {reach.within:.0f} s: "
-                f"expected one for each of the {clients} clients{least}"
+                f"expected one for each of the {clients} clients{least}; start the missing sites "
+                "('fedkd deploy status' names them), then go on with --resume"
             )
         time.sleep(reach.poll)
     return connected[:clients] if reach.nodes is None else list(reach.nodes)

@@ -6,7 +6,7 @@ import ssl
 import sys
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
 from importlib import import_module
@@ -66,7 +66,7 @@ __all__ = [
     "run_client_task",
     "serve_superlink",
     "serve_supernode",
-    "signer",
+    "signed_by",
     "start_request",
 ]
 
@@ -143,10 +143,11 @@ def serve_superlink(
     command.flower_superlink()
 
 
-def signer(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
-    """The public key, PEM, that signed a request to Fleet, as far as its headers show.
+def signed_by(keys: Collection[bytes], headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether one of these public keys, PEM, signed a request to Fleet, by its headers.
 
-    How old the signature is, and whose request it is, Flower looks at once it has read it.
+    A stranger's key is not even parsed, so that whoever has none cannot keep the server busy. How
+    old the signature is, and whose request it is, Flower looks at once it has read it.
     """
     from flwr.common.constant import TIMESTAMP_HEADER
     from flwr.supercore import constant
@@ -157,9 +158,9 @@ def signer(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     try:
         key, signature = (b64decode(sent[name.lower().encode()], validate=True) for name in names)
         signed = sent[TIMESTAMP_HEADER.lower().encode()]
-        return key if verify_signature(bytes_to_public_key(key), signed, signature) else None
+        return key in keys and verify_signature(bytes_to_public_key(key), signed, signature)
     except (KeyError, ValueError, TypeError, AttributeError, UnsupportedAlgorithm):
-        return None
+        return False
 
 
 _LOOK = 0.5
@@ -192,10 +193,11 @@ def serve_supernode(arguments: Sequence[str], memory: Path, voice: Voice) -> Non
             try:
                 answer = super().ActivateNode(request)
             except httpx.HTTPStatusError as error:
-                if error.response.status_code != httpx.codes.CONFLICT or not memory.exists():
+                before = _remembered(memory)
+                if error.response.status_code != httpx.codes.CONFLICT or before is None:
                     voice.say(error)
                     raise
-                self.DeactivateNode(DeactivateNodeRequest(node_id=int(memory.read_text("utf-8"))))
+                self.DeactivateNode(DeactivateNodeRequest(node_id=before))
                 answer = super().ActivateNode(request)
             write_atomically(memory, str(answer.node_id))
             return answer
@@ -218,6 +220,15 @@ def serve_supernode(arguments: Sequence[str], memory: Path, voice: Voice) -> Non
     _always_answers()
     sys.argv = ["flower-supernode", *arguments]
     flower_supernode()
+
+
+def _remembered(memory: Path) -> int | None:
+    """The id that a node had, if it had any; what cannot be read is none."""
+    try:
+        node = int(memory.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return node if 0 <= node < 2**64 else None
 
 
 def _says_more(record: logging.LogRecord) -> bool:

@@ -85,7 +85,8 @@ def proxy(host: str) -> str | None:
     """The proxy that the environment has for a host, without a password in it; None: none."""
     named = getproxies()
     url = named.get("https") or named.get("all")
-    if not url or proxy_bypass(host):
+    for_none = "*" in map(str.strip, named.get("no", "").split(","))
+    if not url or for_none or proxy_bypass(host):
         return None
     parts = urlsplit(url if "//" in url else f"//{url}")
     return parts.netloc.rpartition("@")[2]

@@ -69,7 +69,7 @@ class Door:
 
     async def _read_first(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand on a request whose body is there, whole and not too large."""
-        known = compat.signer(scope["headers"]) in self._keys
+        known = compat.signed_by(self._keys, scope["headers"])
         limits = self._clients if known else self._strangers
         try:
             async with asyncio.timeout(limits.seconds):
@@ -147,7 +147,7 @@ class Connection(H11Protocol):
     patience = 10.0
     """Seconds for the next request to begin and its head to be there."""
     most = 256
-    """Connections at a time; this machine's own come on top."""
+    """Other machines' connections at a time; this machine's own come on top."""
     seen = False
     """Whether any connection was made."""
 
@@ -155,7 +155,8 @@ class Connection(H11Protocol):
         """Close it, or look after it."""
         Connection.seen = True
         super().connection_made(transport)
-        if len(self.connections) > self.most and not _is_own(self.client, self.server):
+        foreign = [each for each in self.connections if not _is_own(each.client, each.server)]
+        if self in foreign and len(foreign) > self.most:
             transport.abort()
             return
         self.loop.call_later(self.patience, self._look, None)

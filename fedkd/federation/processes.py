@@ -44,7 +44,8 @@ def hold(folder: Path, what: str) -> FileLock:
         lock.acquire(blocking=False)
     except Timeout as error:
         raise UsageError(
-            f"folder {str(folder)!r} is in use: {what} runs with it already"
+            f"folder {str(folder)!r} is in use: {what} runs with it already; wait for it, "
+            "stop it, or take another folder"
         ) from error
     return lock
 
@@ -77,8 +78,9 @@ def quiet_flower(folder: Path) -> None:
 def call_own_directly() -> None:
     """Have this process and those it starts call this machine past the environment's proxies."""
     given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    names = [name for name in given.split(",") if name.strip()]
-    listed = ",".join([*names, *(name for name in _OWN if name not in names)])
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    # `*` is for all, and to some readers only where it stands alone.
+    listed = "*" if "*" in names else ",".join(dict.fromkeys([*names, *_OWN]))
     os.environ |= {"no_proxy": listed, "NO_PROXY": listed}
 
 

@@ -13,7 +13,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from torch import nn
 
-from fedkd.errors import StorageError
+from fedkd.errors import MessageError, StorageError
 from fedkd.federation.answers import Observer
 from fedkd.federation.bundle import RUN
 from fedkd.federation.cohort import Reach
@@ -22,7 +22,7 @@ from fedkd.federation.processes import never_outlive_parent
 from fedkd.federation.rounds import Checkpoint, Keeper, federate
 from fedkd.federation.site import run_name
 from fedkd.federation.superlink import STATE
-from fedkd.federation.wire import Standing
+from fedkd.federation.wire import Standing, read_standing
 from fedkd.federation.world import World
 from fedkd.files import storing, write_atomically
 from fedkd.privacy.ledger import Ledger
@@ -89,17 +89,19 @@ def _federate(
     observer: Observer,
 ) -> nn.Module:
     nodes = tuple(submission.nodes.values())
+    file = state / "standings.json"
+    told = _read_standings(file)
     tune_allocator()
     with one_intra_op_thread():
         return federate(
             grid,
             world,
-            _Remembering(keeper, state / "standings.json", nodes),
+            _Remembering(keeper, file, nodes),
             observer,
             threads=cores(),
             ledger=partial(Ledger, state / "ledger.db"),
             reach=Reach(nodes=nodes, poll=_POLL),
-            standings=_read_standings(state / "standings.json", nodes),
+            standings={i: told[str(node)] for i, node in enumerate(nodes) if str(node) in told},
         )
 
 
@@ -115,13 +117,26 @@ class _Remembering:
     def keep(self, record: dict[str, Any], checkpoint: Checkpoint, generated: Any) -> None:
         """See `Keeper.keep`."""
         with storing(self._file), FileLock(f"{self._file}.lock"):  # other runs remember too
-            told = _read(self._file)
+            told = _read_standings(self._file)
             for client, at in checkpoint.standings.items():
                 node = str(self._nodes[client])
-                if node not in told or told[node]["sequence"] < at.sequence:
-                    told[node] = asdict(at)
-            write_atomically(self._file, json.dumps(told))
+                if node not in told or told[node].sequence < at.sequence:
+                    told[node] = at
+            content = {node: asdict(at) for node, at in told.items()}
+            write_atomically(self._file, json.dumps(content))
         self._keep(record, checkpoint, generated)
+
+
+def _read_standings(file: Path) -> dict[str, Standing]:
+    """Where all clients' ledgers stood, by node.
+
+    Raises:
+        StorageError: it is damaged, be it in what it says of others than this run's.
+    """
+    try:
+        return {node: read_standing(dict(at)) for node, at in _read(file).items()}
+    except (MessageError, TypeError, ValueError) as error:
+        raise StorageError(_DAMAGED.format(str(file))) from error
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -134,14 +149,9 @@ def _read(file: Path) -> dict[str, Any]:
         return {}
     try:
         with storing(file):
-            return dict(json.loads(file.read_text("utf-8")))
-    except (ValueError, TypeError) as error:
+            told = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
         raise StorageError(_DAMAGED.format(str(file))) from error
-
-
-def _read_standings(file: Path, nodes: tuple[int, ...]) -> dict[int, Standing]:
-    told = _read(file)
-    try:
-        return {i: Standing(**told[str(node)]) for i, node in enumerate(nodes) if str(node) in told}
-    except TypeError as error:
-        raise StorageError(_DAMAGED.format(str(file))) from error
+    if not isinstance(told, dict):
+        raise StorageError(_DAMAGED.format(str(file)))
+    return told

@@ -2,14 +2,17 @@
 
 The payload is the codec's bytes in one array, which Flower moves in chunks. A failure travels as a
 kind and a phase out of fixed lists: an exception's own text could hold private data, so it stays
-where it was raised, but in a simulation, where there is nobody to hide it from. Where a ledger
-stands travels beside the payload, since the ledger holds the payload's digest.
+where it was raised, but in a simulation, where there is nobody to hide it from. A simulation's run
+folder may be published, so under DP it has fedkd's own words alone. Where a ledger stands travels
+beside the payload, since the ledger holds the payload's digest.
 """
 
 import builtins
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass, replace
+from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
@@ -76,13 +79,17 @@ class Failure:
         where = error.key if isinstance(error, PolicyError) else phase
         return cls(kinds[0] if kinds else "Exception", where, standing)
 
-    def quoting(self, error: BaseException) -> "Failure":
-        """The same with what the exception says: fedkd's own whole, others' type and first line."""
-        text, name = str(error), type(error).__name__
-        if not isinstance(error, errors.FedkdError):
-            first = text.strip().partition("\n")[0][:_LONGEST_LINE]
-            text = ": ".join(filter(None, ("" if name == self.kind else name, first)))
-        return replace(self, words=text)
+    def quoting(self, error: BaseException, *, private: bool) -> "Failure":
+        """The same with what the exception says: fedkd's own whole, others' type and first line.
+
+        Where records are `private`, of others' the type alone: a library may quote what it was
+        given, and the run folder is published.
+        """
+        if isinstance(error, errors.FedkdError):
+            return replace(self, words=str(error))
+        name, first = type(error).__name__, str(error).strip().partition("\n")[0][:_LONGEST_LINE]
+        said = ("" if name == self.kind else name, "" if private else first)
+        return replace(self, words=": ".join(filter(None, said)))
 
     @property
     def quoted(self) -> str:
@@ -180,7 +187,15 @@ def unpack(content: RecordDict) -> Call | Failure:
 def _standing(content: RecordDict) -> Standing | None:
     if "ledger" not in content.config_records:
         return None
-    record = content.config_records["ledger"]
+    return read_standing(content.config_records["ledger"])
+
+
+def read_standing(record: Mapping[str, Any]) -> Standing:
+    """Where a ledger stands, from its fields by name; nothing of them is believed.
+
+    Raises:
+        MessageError: one is missing, or not what it is to be.
+    """
     at = Standing(*(record.get(name) for name in Standing.__slots__))  # type: ignore[arg-type]
     if (
         [type(value) for value in astuple(at)] != [int, str, float, str]

@@ -306,7 +306,20 @@ class ServerContext:
         By these a method weighs clients, and never by the claims as they came: nobody can check
         them, so none is more than `clients.max_weight` lets it be.
         """
-        claimed = torch.stack([upload[field] for upload in uploads.values()])
+        return self._bounded(uploads, self._claimed(uploads, field))
+
+    def sizes(self, uploads: "Uploads", field: str) -> Tensor:
+        """As `counts`, of a field by class: how many samples each client holds of all, (K,).
+
+        Nobody holds less than 1, for under DP counts are noisy and may all be 0. That comes before
+        the bound: a lone client above 0 would be the mean of all otherwise.
+        """
+        return self._bounded(uploads, self._claimed(uploads, field).sum(dim=1).clamp(min=1))
+
+    def _claimed(self, uploads: "Uploads", field: str) -> Tensor:
+        return torch.stack([upload[field] for upload in uploads.values()])
+
+    def _bounded(self, uploads: "Uploads", claimed: Tensor) -> Tensor:
         counts = aggregation.bounded(claimed, self.setting.experiment.clients.max_weight)
         before, after = (
             each.double().reshape(len(uploads), -1).sum(1) for each in (claimed, counts)

@@ -89,10 +89,9 @@ class FedFTG(Method):
         return ctx.model_and_class_counts()
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
-        counts = ctx.counts(uploads, "counts")
+        counts, sizes = ctx.counts(uploads, "counts"), ctx.sizes(uploads, "counts")
         models = [group("model", upload) for upload in uploads.values()]
-        # Under DP counts are noisy, and may all be 0.
-        ctx.student.load_state_dict(average_models(models, counts.sum(dim=1).clamp(min=1).tolist()))
+        ctx.student.load_state_dict(average_models(models, sizes.tolist()))
         with Ensemble(list(ctx.load_teachers(uploads).values()), threads=ctx.threads) as ensemble:
             ctx.measure_ensemble(ensemble.answer)
             self._fine_tune(ctx, ensemble, counts)

@@ -85,8 +85,7 @@ class FedPair(OneShot):
         if not self._alike(ctx.setting):
             return
         models = [group("model", upload) for upload in uploads.values()]
-        # Under DP counts are noisy, and may all be 0.
-        sizes = ctx.counts(uploads, "counts").sum(dim=1).clamp(min=1)
+        sizes = ctx.sizes(uploads, "counts")
         ctx.student.load_state_dict(average_models(models, sizes.tolist()))
 
     def consensus(

@@ -67,7 +67,10 @@ class Failure(Recorded):
 
 
 class Capped(Recorded):
-    """A client that weighed less than it claimed; shares of all samples, in [0, 1]."""
+    """A client that weighed less than it claimed; shares in [0, 1] of all samples that answered.
+
+    In feddf of those of the clients with its architecture.
+    """
 
     client: int
     claimed: float

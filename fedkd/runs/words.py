@@ -77,10 +77,16 @@ def listing(names: Sequence[str]) -> str:
 
 
 def capped(client: int, claimed: float, weighed: float) -> str:
-    """That a client weighed less than it claimed, both as shares of all samples."""
-    return (
-        f"client {client} claimed {percent(claimed)} of all samples and weighed {percent(weighed)}"
+    """That a client weighed less than it claimed, as shares of those that it is weighed among.
+
+    Louder where it outweighs all others together still, as the default bound lets it.
+    """
+    said = (
+        f"client {client} claimed {percent(claimed)} of the samples and weighed {percent(weighed)}"
     )
+    if weighed <= 0.5:
+        return said
+    return f"{said}, more than all others together: set clients.max_weight to 0.5 or less"
 
 
 def shorten(text: str, limit: int) -> str:

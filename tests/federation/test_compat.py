@@ -25,6 +25,25 @@ def node(monkeypatch):
     return state
 
 
+@pytest.mark.parametrize(
+    ("kept", "node"),
+    [
+        (b"123\n", 123),
+        (None, None),
+        (b"", None),
+        (b"12 3", None),
+        (b"\xff\xfe", None),
+        (b"-5", None),
+        (b"1" * 40, None),
+        (b"1" * 9999, None),
+    ],
+)
+def test_a_nodes_memory_that_is_damaged_is_none(tmp_path, kept, node):
+    if kept is not None:
+        (tmp_path / "node").write_bytes(kept)
+    assert compat._remembered(tmp_path / "node") == node
+
+
 @pytest.mark.parametrize("kind", [TaskType.CLIENT_APP, TaskType.AGENT_APP])
 @pytest.mark.parametrize("read", [True, False])
 def test_a_task_that_fails_in_whatever_way_is_answered(node, kind, read):

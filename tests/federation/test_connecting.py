@@ -13,7 +13,7 @@ import tiny
 from processes import PATIENCE, wait_until
 
 from fedkd.federation import keys
-from fedkd.federation.connecting import Voice, explain
+from fedkd.federation.connecting import Voice, explain, proxy
 from fedkd.federation.processes import call_own_directly, free_port
 from fedkd.runs.local import lay_out
 
@@ -182,6 +182,18 @@ def test_this_machine_is_called_past_the_environments_proxies(monkeypatch):
     ) as port:
         assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 204
     assert os.environ["NO_PROXY"] == os.environ["no_proxy"] == "example.org,localhost,127.0.0.1,::1"
+
+
+@pytest.mark.parametrize("names", ["*", "example.org, *", "*,example.org"])
+def test_a_star_is_for_all_and_stays_so(monkeypatch, names):
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, names)
+    assert proxy("fed.example.org") is None
+    call_own_directly()
+    assert proxy("fed.example.org") is None
+    assert httpx._utils.get_environment_proxies() == {}
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pytest
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
+from flwr.supercore.primitives import asymmetric
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 
 from fedkd.federation.door import Connection, Door, RequestLimits
@@ -168,6 +169,17 @@ def test_more_comes_in_from_who_shows_a_clients_key(size, key, status):
     assert behind.bodies == ([bytes(size)] if status == b"200" else [])
 
 
+def test_a_strangers_signature_costs_no_look_at_its_key(monkeypatch):
+    parsed = []
+    monkeypatch.setattr(asymmetric, "bytes_to_public_key", parsed.append)
+    monkeypatch.setattr(asymmetric, "verify_signature", lambda *_: True)
+    for known, key in (([], KEY), ([PUBLIC], None), ([PUBLIC], KEY)):
+        content = request(2, b"ok", key)
+        with served(Behind(), keys=known) as port, calling(port, content) as call:
+            assert call.recv(12) == b"HTTP/1.1 200"
+    assert parsed == [PUBLIC]
+
+
 @pytest.mark.parametrize(("key", "status"), [(KEY, b"409"), (None, b"412")])
 def test_a_known_key_that_flower_does_not_activate_is_connected_already(key, status):
     async def no(scope, receive, send):
@@ -244,8 +256,8 @@ def test_no_more_connections_than_a_limit_and_this_machines_own_always():
     behind = Behind()
     with served(behind, Narrow) as port, socket.socket() as extra:
         held = [
-            socket.create_connection(("127.0.0.1", port), PATIENT, (OTHER_MACHINE, 0))
-            for _ in range(3)
+            socket.create_connection(("127.0.0.1", port), PATIENT, (source, 0))
+            for source in ["127.0.0.1"] * 4 + [OTHER_MACHINE] * 3  # its own take nobody's place
         ]
         try:
             for call in held:  # each has been let in
@@ -260,4 +272,4 @@ def test_no_more_connections_than_a_limit_and_this_machines_own_always():
         finally:
             for call in held:
                 call.close()
-    assert behind.bodies == [b"ok"] * 4
+    assert behind.bodies == [b"ok"] * 8

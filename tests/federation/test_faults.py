@@ -215,6 +215,19 @@ def test_a_site_tells_its_exceptions_words_to_nobody_and_a_server_asks_for_none(
     assert reasons == ["RuntimeError while training"] * 2
 
 
+def test_under_privacy_the_run_folder_quotes_no_librarys_words(rows, tmp_path):
+    changes = {
+        "method": {"name": "faulty:Faulty", "faults": ["raises"], "faulty_rounds": [1]},
+        "privacy": {"unit": "record", "epsilon": 20.0},
+        "rounds": 1,
+    }
+    simulate(tiny.experiment(rows, changes), tmp_path / "run", tiny.Quiet())
+    reason = "RuntimeError while training: Patient4711Error"  # the class is code, and no record's
+    assert tiny.failures(tmp_path / "run") == [(1, 0, reason)]
+    for name in ("rounds.jsonl", "report.html"):
+        assert faulty.SECRET not in (tmp_path / "run" / name).read_text().replace(reason, "")
+
+
 def of_memory(world, states, context, call):
     return Party(world, states[call.client])
 

@@ -36,7 +36,7 @@ def test_what_is_missing_or_taken_is_named(tmp_path):
 def test_a_folder_is_one_processs_at_a_time(tmp_path):
     lock = processes.hold(tmp_path, "a server")
     assert processes.held(tmp_path)
-    with pytest.raises(UsageError, match="is in use: a server runs with it already"):
+    with pytest.raises(UsageError, match=r"is in use: a server runs .*, stop it, or take"):
         processes.hold(tmp_path, "a server")
     lock.release()
     assert not processes.held(tmp_path)

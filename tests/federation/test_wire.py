@@ -49,9 +49,21 @@ def test_a_failure_says_the_nearest_known_kind_and_phase_and_no_more(error, phas
 def test_a_failure_in_a_simulation_quotes_the_exception(error, words):
     scrubbed = wire.Failure.of(error, "train")
     assert "words" not in wire.pack_failure(scrubbed)["failure"]
-    failure = wire.unpack(wire.pack_failure(scrubbed.quoting(error)))
+    failure = wire.unpack(wire.pack_failure(scrubbed.quoting(error, private=False)))
     assert failure.quoted == words
     assert str(failure) == words.partition(":")[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (errors.ConfigError("its own words"), "ConfigError while training: its own words"),
+        (ValueError("4711"), "ValueError while training"),
+        (type("Odd", (TypeError,), {})("4711"), "TypeError while training: Odd"),
+    ],
+)
+def test_under_privacy_it_quotes_nobody_elses_words(error, words):
+    assert wire.Failure.of(error, "train").quoting(error, private=True).quoted == words
 
 
 @pytest.mark.parametrize("header", [{}, {"round": 1}, {"round": 1.0, "client": 1}, {"round": [1]}])

@@ -123,6 +123,15 @@ def test_who_claims_a_billion_examples_weighs_its_share_and_no_more(name: str) -
         torch.testing.assert_close(value, students[1][key])
 
 
+def test_a_size_is_at_least_one_before_it_is_bounded_and_not_after() -> None:
+    ctx = federation({"name": "fedavg"}, IMAGES, (24, 16, 20)).server_context()
+    claims = torch.zeros(3, CLASSES, dtype=torch.int64)
+    claims[0, 1] = 10**9  # as noise leaves it, all others hold nothing
+    sizes = ctx.sizes({client: {"counts": claims[client]} for client in range(3)}, "counts")
+    assert sizes.tolist() == pytest.approx([4, 1, 1])
+    assert ctx.capped == {0: (pytest.approx(1.0), pytest.approx(2 / 3))}
+
+
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_the_same_seed_is_the_same_upload_in_whatever_order_clients_answer(name: str) -> None:
     one, other = built(name), built(name)
