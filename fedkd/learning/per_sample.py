@@ -6,6 +6,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from fedkd.learning.restored import restored
 from fedkd.models import call
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -65,8 +66,24 @@ class PerSample:
         self._model.eval()
 
     def gradients(self, x: Tensor, y: Tensor, loss: Loss) -> list[Tensor]:
-        """The gradient of each sample's loss by each trainable parameter p: (N, *shape_p)."""
+        """The gradient of each sample's loss by each trainable parameter p: (N, *shape_p).
+
+        Whatever the model's forward pass writes into its parameters and buffers is put back.
+        """
         self._forget()
+        with restored(self._model):
+            self._pass(x, y, loss)
+        gradients = [
+            parameter.new_zeros(len(x), *parameter.shape)  # the loss does not depend on it
+            if parameter.grad_sample is None
+            else parameter.grad_sample
+            for parameter in self._annotated
+        ]
+        self._forget()
+        return gradients
+
+    def _pass(self, x: Tensor, y: Tensor, loss: Loss) -> None:
+        """Forward and backward, by which Opacus leaves the gradients at the parameters."""
         losses = loss(call.answer(self._model, x), y)
         # The sum leaves each sample's gradient as it is. Only the way to the layers' inputs is
         # gone, never to p.grad: that saves a third of the time, and no raw gradient ever exists.
@@ -77,14 +94,6 @@ class PerSample:
             self._opacus.capture_backprops_hook(
                 layer, (), (slope,), loss_reduction="sum", batch_first=True
             )
-        gradients = [
-            parameter.new_zeros(len(x), *parameter.shape)  # the loss does not depend on it
-            if parameter.grad_sample is None
-            else parameter.grad_sample
-            for parameter in self._annotated
-        ]
-        self._forget()
-        return gradients
 
     def _root(self, _layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         """Let a layer's input require a gradient, which Opacus's backward hook needs to be called.

@@ -36,10 +36,12 @@ def check_model(model: nn.Module, shape: tuple[int, ...], *, like: Tensor | None
         like: public inputs (N, *shape) that look like the data; None: there are none.
 
     Raises:
-        ConfigError: the model normalises by batch or running statistics, keeps something of its
-            inputs, lets samples touch each other, has random parts that are no dropout module, has
-            nothing to train, or Opacus gets the gradients of its samples wrong.
+        ConfigError: the model normalises by batch or running statistics, shrinks what it looks up
+            (max_norm), keeps something of its inputs, lets samples touch each other, has random
+            parts that are no dropout module, has nothing to train, or Opacus gets the gradients of
+            its samples wrong.
     """
+    _check_norms(model)
     for name, module in model.named_modules():
         running = isinstance(module, _InstanceNorm) and module.track_running_stats
         if isinstance(module, _BatchNorm) or running:
@@ -65,10 +67,25 @@ def check_features(model: nn.Module, shape: tuple[int, ...], *, like: Tensor | N
         like: see `check_model`.
 
     Raises:
-        ConfigError: a forward pass changes the model, is random, or lets samples touch each other.
+        ConfigError: a forward pass changes the model or may (max_norm), the model is random, or it
+            lets samples touch each other.
     """
+    _check_norms(model)
     with _one_line():
         trial.answering(copy.deepcopy(model).eval(), shape, like)
+
+
+def _check_norms(model: nn.Module) -> None:
+    """Refuse layers that shrink, in place, the weights that a batch looked up.
+
+    A trial need not show it: only weights that training has made large are shrunk.
+    """
+    for name, module in model.named_modules():
+        if getattr(module, "max_norm", None) is not None:
+            raise ConfigError(
+                f"DP-SGD cannot protect layer {name!r}, {type(module).__name__}, whose weights "
+                f"tell which of them were looked up; leave out max_norm = {module.max_norm}"
+            )
 
 
 @contextmanager
