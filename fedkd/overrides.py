@@ -1,5 +1,6 @@
 """What `--set key.path=value` makes of a file's table."""
 
+import copy
 import logging
 import re
 import tomllib
@@ -28,23 +29,25 @@ def apply(table: dict[str, Any], overrides: Sequence[str], stays: Stays) -> None
     Raises:
         ConfigError: an override is not understood.
     """
-    for number, text in enumerate(overrides):
+    said: dict[str, Any] = {}
+    for text in overrides:
         keys, value = _parsed(text)
         place = _place(table, keys, text)
         before = place.get(keys[-1], value) if isinstance(place, dict) else value
         _set(table, keys, value, text)
         kept = None if before == value else stays(keys, value)
-        if kept is None:
-            continue
-        gone = [key for key in place if key != keys[-1] and key not in kept]
-        for key in gone:
-            del place[key]
-        for earlier in overrides[:number]:
-            inside, said = _parsed(earlier)
-            if inside[: len(keys) - 1] == keys[:-1] and inside != keys:
-                _set(table, inside, said, earlier)
-        if lost := [key for key in gone if key not in place]:
-            _log.warning("%s leaves out what stood beside it: %s", text.strip(), ", ".join(lost))
+        if kept is not None:
+            gone = [key for key in place if key != keys[-1] and key not in kept]
+            by_command = _place(said, keys, text)
+            for key in gone:
+                del place[key]
+                if key in by_command:
+                    place[key] = copy.deepcopy(by_command[key])
+            if lost := [key for key in gone if key not in place]:
+                _log.warning(
+                    "%s leaves out what stood beside it: %s", text.strip(), ", ".join(lost)
+                )
+        _set(said, keys, copy.deepcopy(value), text)
 
 
 def _parsed(text: str) -> tuple[list[str], Any]:

@@ -392,9 +392,24 @@ batch_size = 8
             "norm",
         ),
         (["name=again", "data.name=mnist"], lambda e: e.data.partition.alpha == 0.1, ""),
+        (  # of an earlier whole table all else stays
+            ['method={name="fedavg", mu=2.0}', "method.name=dsfl"],
+            lambda e: (e.method.name, e.method.parameters) == ("dsfl", {"mu": 2.0}),
+            "",
+        ),
+        (
+            ['data.partition={scheme="iid"}', "data.partition.scheme=natural"],
+            lambda e: e.data.partition == Natural(scheme="natural"),
+            "",
+        ),
+        (
+            ["method.mu=1.0", 'method={name="fedprox"}', "method.name=dsfl"],
+            lambda e: (e.method.name, e.method.parameters) == ("dsfl", {}),
+            "",
+        ),
     ],
 )
-def test_another_choice_leaves_the_first_ones_keys_behind(
+def test_another_choice_drops_the_first_ones_keys_with_a_warning(
     tmp_path: Path, caplog: Any, overrides: list[str], found: Any, left_out: str
 ) -> None:
     path = tmp_path / "other.toml"
