@@ -1,16 +1,31 @@
 """Writing files so that a reader, or a run that was killed, never finds half of one."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 from fedkd.errors import StorageError
 
+_ROOM = "make room on its disk"
+_RIGHTS = "see to its permissions, or name a place on a disk that can be written"
+_DISK = "see to its disk"
+_REMEDIES = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.EROFS: _RIGHTS,
+    errno.ENOENT: "it must be there, and the folders on the way to it",
+    errno.ENOTDIR: "what is on the way to it must be a folder",
+}
+
 
 @contextmanager
 def storing(path: Path) -> Iterator[None]:
-    """What the machine refuses while `path` is read or written, said in one line.
+    """What the machine refuses while `path` is read or written, said in one line with a remedy.
 
     Raises:
         StorageError: in place of any `OSError`.
@@ -19,8 +34,7 @@ def storing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(
-            f"{str(path)!r}: {error.strerror or error}; see to the disk's space and permissions, "
-            "then go on with --resume"
+            f"{str(path)!r}: {error.strerror or error}; {_REMEDIES.get(error.errno or 0, _DISK)}"
         ) from error
 
 
@@ -77,15 +91,16 @@ def append(path: Path, text: str, *, durable: bool = True) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, with those above it, and let its name reach the disk.
+    """Make a folder, with those above it, and let the names of all that were made reach the disk.
 
     Raises:
         StorageError: it cannot be made.
     """
     with storing(path):
-        if not path.is_dir():
-            path.mkdir(parents=True, exist_ok=True)
-            sync(path.parent)
+        new = list(takewhile(lambda each: not each.is_dir(), (path, *path.parents)))
+        path.mkdir(parents=True, exist_ok=True)
+        for each in new:
+            sync(each.parent)
 
 
 def sync(path: Path) -> None:

@@ -1,3 +1,4 @@
+import errno
 import os
 import stat
 from pathlib import Path
@@ -7,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedkd.errors import StorageError
-from fedkd.files import write_atomically
+from fedkd.files import make_folder, storing, write_atomically
 
 HERE = settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -41,7 +42,7 @@ def test_a_write_that_fails_leaves_the_old_file_alone(
 
     target = os if step == "fsync" else Path
     monkeypatch.setattr(target, step, full)
-    with pytest.raises(StorageError, match=r"file': No space left on device; .* space"):
+    with pytest.raises(StorageError, match=r"file': No space left on device; make room on its"):
         write_atomically(path, "new")
     assert seen == ["old"]
     assert path.read_text() == "old"
@@ -86,3 +87,46 @@ def test_what_a_killed_writer_left_is_no_file_and_does_not_stay(
     write_atomically(path, "new")
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "make room"),
+        (errno.EDQUOT, "make room"),
+        (errno.EACCES, "see to its permissions, or name a place on a disk that can be written"),
+        (errno.EROFS, "see to its permissions, or name a place on a disk that can be written"),
+        (errno.ENOENT, "it must be there"),
+        (errno.ENOTDIR, "must be a folder"),
+        (errno.EIO, "see to its disk"),
+    ],
+)
+def test_the_remedy_is_that_of_the_reason_and_nobody_is_sent_to_an_option(
+    number: int, remedy: str
+) -> None:
+    with pytest.raises(StorageError) as refused, storing(Path("a/file")):
+        raise OSError(number, os.strerror(number))
+    said = str(refused.value)
+    assert said.startswith(f"'a/file': {os.strerror(number)}; ")
+    assert remedy in said
+    assert "--resume" not in said
+    assert ("permissions" in said) == (number in (errno.EACCES, errno.EROFS))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs the names of open files")
+def test_the_names_of_all_folders_that_are_made_reach_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    fsync = os.fsync
+
+    def flushing(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", flushing)
+    make_folder(tmp_path / "a" / "b" / "c")
+    assert set(synced) == {tmp_path, tmp_path / "a", tmp_path / "a" / "b"}
+    synced.clear()
+    make_folder(tmp_path / "a" / "b" / "c")
+    assert synced == []

@@ -96,8 +96,8 @@ class ChainFile:
 
     def _unstored(self, reason: str) -> StorageError:
         return StorageError(
-            f"ledger {str(self.path)!r}: {reason}; see to its disk's space and permissions, then "
-            "go on; do not delete it, what it counted is spent"
+            f"ledger {str(self.path)!r}: {reason}; see to its disk's space and "
+            "permissions; do not delete it, what it counted is spent"
         )
 
     def _create(self) -> None:

@@ -18,7 +18,7 @@ from fedkd.methods.setting import Notify
 from fedkd.privacy.ledger import fingerprint
 from fedkd.rng import stream
 from fedkd.runs import distil_report, paying, shortfall
-from fedkd.runs.place import alone
+from fedkd.runs.place import alone, resumable
 from fedkd.runs.sizes import measure
 from fedkd.runs.stages import Recorder, StageFolder
 from fedkd.runs.student import Inputs
@@ -52,24 +52,25 @@ def distil(
     run = StageFolder(folder, told, ledger=paying.ledger(told, folder))
     # Who has the digest of protected records can test guesses of them.
     data = fingerprint(train.x, train.y).hex() if told.privacy is None else "protected"
-    run.open({"data": data, "weights": list(ready.digests)}, resume=resume)
-    # How work is split among threads changes its last bits.
-    with alone(folder), one_intra_op_thread():
-        run.resume()
-        spending = paying.commit(told, folder)
-        run.name_files()
-        teachers = _teachers(ready, run, notify)
-        stage = Recorder(run, ready.data.test, told.seed, notify)
-        paid = None if spending is None else spending.private()
-        fresh = partial(ready.student, teachers)
-        lesson = Lesson(told, ready.shares, teachers, stage, fresh, paid)
-        plain = _plain(lesson) if told.plain else None
-        student = ready.way.learn(lesson, ready.params)
-        summary = _summarise(ready, lesson, student, plain, run.records())
-        summary["privacy"] = {"unit": "none"} if spending is None else spending.told()
-        run.finish(student, summary)
-        distil_report.write(folder)
-        shortfall.of_distillation(summary, told)
+    with resumable(folder):
+        run.open({"data": data, "weights": list(ready.digests)}, resume=resume)
+        # How work is split among threads changes its last bits.
+        with alone(folder), one_intra_op_thread():
+            run.resume()
+            spending = paying.commit(told, folder)
+            run.name_files()
+            teachers = _teachers(ready, run, notify)
+            stage = Recorder(run, ready.data.test, told.seed, notify)
+            paid = None if spending is None else spending.private()
+            fresh = partial(ready.student, teachers)
+            lesson = Lesson(told, ready.shares, teachers, stage, fresh, paid)
+            plain = _plain(lesson) if told.plain else None
+            student = ready.way.learn(lesson, ready.params)
+            summary = _summarise(ready, lesson, student, plain, run.records())
+            summary["privacy"] = {"unit": "none"} if spending is None else spending.told()
+            run.finish(student, summary)
+            distil_report.write(folder)
+            shortfall.of_distillation(summary, told)
     return summary
 
 

@@ -20,7 +20,7 @@ from fedkd.federation import keys, processes
 from fedkd.federation.answers import Observer
 from fedkd.federation.superlink import READY, Server
 from fedkd.federation.world import World, prepare
-from fedkd.runs.place import check_there
+from fedkd.runs.place import alone, check_there
 from fedkd.runs.submit import submit
 
 _START = 120.0
@@ -62,7 +62,7 @@ def local(
         raise UsageError(
             f"folder {str(place)!r} is incomplete: remove it, and start without --resume"
         )
-    with running(place) as server:
+    with alone(place), running(place) as server:
         shared, begun = place / "shared.safetensors", folder.exists()
         summary = submit(experiment, server, folder, observer, shared=shared, resume=begun)
     return summary or {}

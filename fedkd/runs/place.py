@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 
 import fedkd
-from fedkd.errors import ConfigError, RunFolderError
+from fedkd.errors import ConfigError, RunFolderError, StorageError
 from fedkd.federation.processes import LOCK, hold
 from fedkd.files import append, make_folder, storing, write_atomically
 from fedkd.names import nearest
@@ -26,6 +26,23 @@ M = TypeVar("M", bound=BaseModel)
 ENVIRONMENT = "environment.json"
 _LAYOUT = 2
 """How run folders are laid out; from 2 on, what a run goes on from is named by its SHA-256."""
+
+
+@contextmanager
+def resumable(path: Path) -> Iterator[None]:
+    """Tell whoever loses a run to the machine's disk that what it kept so far is not lost.
+
+    Raises:
+        StorageError: that of the block, with the folder to go on from if it is there.
+    """
+    try:
+        yield
+    except StorageError as error:
+        if not path.is_dir():
+            raise
+        raise StorageError(
+            f"{error}; then go on with --resume from what {str(path)!r} holds"
+        ) from error
 
 
 @contextmanager

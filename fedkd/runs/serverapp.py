@@ -13,6 +13,7 @@ from fedkd.errors import FederationError, FedkdError, StorageError
 from fedkd.federation.processes import hold
 from fedkd.federation.serving import Submission, server_app
 from fedkd.federation.world import prepare
+from fedkd.files import storing
 from fedkd.runs import report
 from fedkd.runs.folder import RunFolder
 from fedkd.runs.progress import Recorder
@@ -21,9 +22,10 @@ from fedkd.runs.summary import summarise
 
 def _main(submission: Submission, federate: Callable[..., nn.Module]) -> None:
     folder = Path(submission.folder)
-    lock = hold(folder, "the server")  # before a word is written: another run may be at it
     recorder, run = Recorder(folder), RunFolder(folder)
     try:
+        with storing(folder):
+            lock = hold(folder, "the server")
         experiment = config.load(folder / "config.toml")
         shared = read_shared(Path(submission.shared))
         world = prepare(experiment, seen_from(shared, len(submission.nodes), own={}))

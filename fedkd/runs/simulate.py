@@ -11,7 +11,7 @@ from fedkd.privacy.ledger import Anchor, Ledger
 from fedkd.runs import report, shortfall
 from fedkd.runs.folder import RunFolder
 from fedkd.runs.manifest import check_ledger
-from fedkd.runs.place import alone
+from fedkd.runs.place import alone, resumable
 from fedkd.runs.summary import summarise
 
 
@@ -56,15 +56,16 @@ def simulate_world(
     if not resume:
         for ledger in engines.client_ledgers(world.experiment.privacy, run.states):
             Ledger(ledger)  # looks at every byte of it, before anything is written
-    run.open(world.experiment, world.data, resume=resume)
-    with alone(folder):
-        if resume:
-            _check_ledgers(world, run)
-        student = engines.simulate(world, run, observer or Unwatched(), states=run.states)
-        summary = summarise(world, student, run.records(), run.released())
-        run.finish(student.state_dict(), summary)
-        report.write(folder)
-        shortfall.of_federation(summary, world.experiment)
+    with resumable(folder):
+        run.open(world.experiment, world.data, resume=resume)
+        with alone(folder):
+            if resume:
+                _check_ledgers(world, run)
+            student = engines.simulate(world, run, observer or Unwatched(), states=run.states)
+            summary = summarise(world, student, run.records(), run.released())
+            run.finish(student.state_dict(), summary)
+            report.write(folder)
+            shortfall.of_federation(summary, world.experiment)
     return summary
 
 

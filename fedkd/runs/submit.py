@@ -4,7 +4,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -24,7 +24,7 @@ from fedkd.files import write_atomically
 from fedkd.runs import shortfall
 from fedkd.runs.folder import DEPLOYMENT, RunFolder
 from fedkd.runs.manifest import cannot_resume
-from fedkd.runs.place import read_json
+from fedkd.runs.place import alone, read_json
 from fedkd.runs.progress import FILE as PROGRESS
 from fedkd.runs.progress import Follower
 
@@ -130,8 +130,12 @@ def submit(
         FederationError: the run ended otherwise, or the server is gone.
     """
     content = share(experiment, shared)
-    before = Deployment.read(folder) if resume else None
-    with server.control() as control:
+    with server.control() as control, ExitStack() as held:
+        inner = folder / "checkpoints"  # the server's app takes the run folder itself
+        begun = resume and inner.is_dir()
+        if begun:
+            held.enter_context(alone(inner))
+        before = Deployment.read(folder) if resume else None
         nodes = _choose(control, list(before.clients) if before else clients)
         if before and (nodes != before.clients or not set(clients) <= set(nodes)):
             raise UsageError(
@@ -144,7 +148,10 @@ def submit(
             world = _prepare(experiment, content, len(nodes))
             run = RunFolder(folder)
             run.open(world.experiment, world.data, resume=resume)
+            if not begun:
+                held.enter_context(alone(inner))
             deployment = _start(control, server, run, world, content, nodes, before)
+        held.close()
         on_start(list(nodes))
         if detach:
             return None

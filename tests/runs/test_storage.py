@@ -3,17 +3,22 @@
 import errno
 import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
 
 from fedkd.errors import RunFolderError, StorageError, UsageError
 from fedkd.federation.serving import Submission
+from fedkd.federation.superlink import READY
 from fedkd.federation.world import prepare
-from fedkd.runs import checkpoint, report
+from fedkd.runs import checkpoint, report, serverapp, submit
 from fedkd.runs.folder import DEPLOYMENT
+from fedkd.runs.local import local
 from fedkd.runs.place import alone
+from fedkd.runs.progress import Follower
 from fedkd.runs.simulate import simulate, simulate_world
 from fedkd.runs.submit import Deployment
 
@@ -67,6 +72,8 @@ def test_a_full_disk_ends_the_run_wherever_it_fills_and_more_room_mends_it(
         with pytest.raises(StorageError, match="No space left on device") as full:
             simulate_world(world, run, tiny.Quiet())
         assert f"run-{room}" in str(full.value)
+        assert "make room on its disk" in str(full.value)
+        assert ("go on with --resume from what" in str(full.value)) == run.exists()
         assert full.value.exit_status == 2
         disk.room = 10**9
         simulate_world(world, run, tiny.Quiet(), resume=run.exists())
@@ -168,7 +175,8 @@ def test_on_a_read_only_disk_a_command_ends_in_one_line(finished, run, monkeypat
     monkeypatch.setattr("filelock.FileLock.acquire", refuse)
     status, _, complaint = run(*command)
     assert status == 2
-    assert "Read-only file system" in complaint
+    assert "Read-only file system; see to its permissions" in complaint
+    assert ("--resume" in complaint) == ("--resume" in command)
     assert complaint.count("\n") == 1
 
 
@@ -182,3 +190,77 @@ def test_a_deployments_files_that_are_damaged_are_named(tmp_path, content):
         Deployment.read(tmp_path)
     with pytest.raises(StorageError, match=r"runs.a{32}\.json' is damaged"):
         Submission.read(tmp_path, "a" * 32)
+
+
+class Control:
+    """A server's control that starts runs, and is asked for another while it starts one."""
+
+    def __init__(self):
+        self.started, self.meanwhile = [], lambda: None
+
+    def nodes(self):
+        return [SimpleNamespace(name=f"client-{i}", id=i + 10) for i in range(2)]
+
+    def run(self, flower):
+        return SimpleNamespace(over=False)
+
+    def start(self, files, config):
+        self.started.append(config)
+        self.meanwhile()
+        return len(self.started)
+
+
+def test_one_process_at_a_time_submits_a_run_folder(rows, tmp_path):
+    control = Control()
+    (tmp_path / "server" / "runs").mkdir(parents=True)
+    server = SimpleNamespace(
+        folder=tmp_path / "server", start="now", control=lambda: nullcontext(control)
+    )
+
+    def submit_it(resume):
+        return submit.submit(
+            tiny.experiment(rows, CHANGES),
+            server,
+            tmp_path / "run",
+            tiny.Quiet(),
+            resume=resume,
+            detach=True,
+        )
+
+    refused = []
+
+    def meanwhile():
+        with pytest.raises(UsageError, match="checkpoints' is in use") as error:
+            submit_it(resume=True)
+        refused.append(error.value)
+
+    control.meanwhile = meanwhile
+    submit_it(resume=False)
+    server.start = "later"  # which the run did not outlive, so that it starts again
+    submit_it(resume=True)
+    submit_it(resume=True)  # it runs still
+    assert len(refused) == len(control.started) == 2
+    assert Deployment.read(tmp_path / "run").flower == 2
+
+
+def test_a_trial_that_runs_is_not_taken_down_by_another(rows, tmp_path):
+    place = tmp_path / "run-federation"
+    ready = place / "server" / READY
+    ready.parent.mkdir(parents=True)
+    ready.touch()
+    (place / "port").write_text("1")
+    with alone(place), pytest.raises(UsageError, match="run-federation' is in use"):
+        local(tiny.experiment(rows, CHANGES), tmp_path / "run", tiny.Quiet(), resume=True)
+    assert ready.exists()
+
+
+def test_a_server_whose_run_folder_another_has_says_so(tmp_path):
+    (tmp_path / "run").mkdir()
+    submission = Submission(str(tmp_path / "run"), "shared.safetensors", {})
+    with alone(tmp_path / "run"), pytest.raises(UsageError, match="run' is in use"):
+        serverapp._main(submission, None)
+    follower = Follower(tmp_path / "run")
+    follower.pass_on(tiny.Quiet())
+    text, status = follower.failure
+    assert "run' is in use: the server runs with it" in text
+    assert status == 2
