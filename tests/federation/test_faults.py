@@ -232,11 +232,13 @@ def test_under_privacy_the_run_folder_quotes_no_librarys_words(rows, tmp_path):
         "clients.count": 2,
         "rounds": 1,
     }
-    simulate(tiny.experiment(rows, changes), tmp_path / "run", tiny.Quiet())
+    world = prepare(tiny.experiment(rows, changes))
+    run = opened(tmp_path / "run", world)
+    engines.simulate(world, run, tiny.Quiet(), states=run.states)
     reason = "RuntimeError while training: Patient4711Error"  # the class is code, and no record's
     assert tiny.failures(tmp_path / "run") == [(1, 0, reason)]
-    for name in ("rounds.jsonl", "report.html"):
-        assert faulty.SECRET not in (tmp_path / "run" / name).read_text().replace(reason, "")
+    record = (run.path / "rounds.jsonl").read_text()
+    assert faulty.SECRET not in record.replace(reason, "")
 
 
 def of_memory(world, states, context, call):
