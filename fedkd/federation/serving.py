@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from torch import nn
 
-from fedkd.errors import MessageError, StorageError
+from fedkd.errors import FedkdError, MessageError, StorageError
 from fedkd.federation.answers import Observer
 from fedkd.federation.bundle import RUN
 from fedkd.federation.cohort import Reach
@@ -46,6 +47,7 @@ class Submission:
     def write(self, state: Path, run: str) -> None:
         """Leave it where the server's app finds it by the run's name."""
         (state / _RUNS).mkdir(exist_ok=True)
+        _failure(state, run).unlink(missing_ok=True)  # an earlier one is over
         write_atomically(state / _RUNS / f"{run}.json", json.dumps(asdict(self)))
 
     @classmethod
@@ -74,10 +76,35 @@ def server_app(main: Main) -> ServerApp:
     def serve(grid: Grid, context: Context) -> None:
         never_outlive_parent()
         state = Path(os.environ[STATE])
-        submission = Submission.read(state, str(context.run_config[RUN]))
-        main(submission, partial(_federate, grid, state, submission))
+        run = str(context.run_config[RUN])
+        try:
+            submission = Submission.read(state, run)
+            main(submission, partial(_federate, grid, state, submission))
+        except FedkdError as error:
+            # The run folder's disk may be what failed, so that nothing can be said there.
+            with suppress(StorageError):
+                write_atomically(_failure(state, run), json.dumps([str(error), error.exit_status]))
+            raise
 
     return app
+
+
+def read_failure(state: Path, run: str) -> tuple[str, int] | None:
+    """Why a run ended, and with which exit status, as its server's app left it, if it did.
+
+    Args:
+        state: the server's state folder.
+        run: the run's name.
+    """
+    try:
+        error, status = json.loads(_failure(state, run).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return str(error), int(status)
+
+
+def _failure(state: Path, run: str) -> Path:
+    return state / _RUNS / f"{run_name(run)}.failure"
 
 
 def _federate(

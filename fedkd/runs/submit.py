@@ -17,7 +17,7 @@ from fedkd.errors import BudgetError, ConfigError, FederationError, FedkdError, 
 from fedkd.federation import bundle
 from fedkd.federation.answers import Observer
 from fedkd.federation.control import DONE, Control
-from fedkd.federation.serving import Submission
+from fedkd.federation.serving import Submission, read_failure
 from fedkd.federation.superlink import Server
 from fedkd.federation.world import World, prepare
 from fedkd.files import write_atomically
@@ -156,7 +156,7 @@ def submit(
         if detach:
             return None
         try:
-            _follow(control, deployment.flower, Follower(folder), observer)
+            _follow(control, server, deployment, Follower(folder), observer)
         except KeyboardInterrupt:
             with suppress(FederationError):  # its server may be gone
                 control.stop(deployment.flower)
@@ -225,7 +225,9 @@ def _start(
     return deployment
 
 
-def _follow(control: Control, flower: int, follower: Follower, observer: Observer) -> None:
+def _follow(
+    control: Control, server: Server, run: Deployment, follower: Follower, observer: Observer
+) -> None:
     """Pass on what happens until the run is over, and make sure that it ended well.
 
     Raises:
@@ -238,7 +240,7 @@ def _follow(control: Control, flower: int, follower: Follower, observer: Observe
             follower.pass_on(observer)
             time.sleep(_POLL)
         try:
-            status = control.run(flower).status
+            status = control.run(run.flower).status
             heard = time.monotonic()
         except FederationError:
             if time.monotonic() - heard > _SILENCE:
@@ -246,8 +248,8 @@ def _follow(control: Control, flower: int, follower: Follower, observer: Observe
     follower.pass_on(observer)
     if status == DONE:
         return
-    if follower.failure is not None:
-        text, exit_status = follower.failure
+    if failure := follower.failure or read_failure(server.folder, run.run):
+        text, exit_status = failure
         raise _ERRORS.get(exit_status, FederationError)(text)
     raise FederationError(
         f"the run ended as {status!r} without a word: it was stopped, or its server was; go on "

@@ -2,14 +2,16 @@
 
 import sys
 import threading
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
 from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.messages import Upload, Value
-from fedkd.federation import wire
+from fedkd.federation import cohort, inprocess, wire
 from fedkd.methods.feddf import FedDF
 from fedkd.methods.fedmd import FedMD, FedMDParams
 
@@ -41,15 +43,48 @@ class Normed(torch.nn.Sequential):
         )
 
 
-class Busy(FedMD):
-    """FedMD whose client 0 computes in torch far past any deadline."""
+def leap():
+    """Have an hour pass for a grid in this process and the round that it is in."""
+    for module in (cohort, inprocess):
+        ahead = module.time.monotonic() - time.monotonic() + 3600.0
+        module.time = SimpleNamespace(
+            monotonic=lambda ahead=ahead: time.monotonic() + ahead, sleep=time.sleep
+        )
+
+
+class Leaping(FedMD):
+    """FedMD whose client 0 `stays` in round 1, and whose deadline passes then, and not before.
+
+    So it is no matter how long an honest answer takes on this machine.
+    """
+
+    let_in = 0
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.staying = threading.Event()
 
     def client(self, ctx, broadcast):
         if ctx.client == 0:
-            matrix = torch.ones(400, 400)
-            while True:
-                matrix = matrix @ matrix / matrix.sum()
+            self.staying.set()
+            self.stay()
         return super().client(ctx, broadcast)
+
+    def probe(self, setting, client, upload, x):
+        self.let_in += 1
+        if self.let_in == setting.clients - 1:
+            self.staying.wait()
+            leap()
+        return super().probe(setting, client, upload, x)
+
+
+class Busy(Leaping):
+    """Its client 0 computes in torch far past any deadline."""
+
+    def stay(self):
+        matrix = torch.ones(400, 400)
+        while True:
+            matrix = matrix @ matrix / matrix.sum()
 
 
 class Poison(FedDF):
@@ -74,6 +109,13 @@ class Faulty(FedMD):
         upload = super().client(ctx, broadcast)
         fault = self.params.fault(ctx.client, ctx.round)
         return INSIDE[fault](ctx, upload) if fault in INSIDE else upload
+
+
+class Hanging(Leaping):
+    """Its client 0 never answers."""
+
+    def stay(self):
+        threading.Event().wait()
 
 
 def _raise(ctx, upload):

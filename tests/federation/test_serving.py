@@ -1,4 +1,4 @@
-"""What a deployment's server remembers of ledgers, over all runs."""
+"""What a deployment's server remembers of ledgers, over all runs, and of how a run ended."""
 
 import json
 from functools import partial
@@ -6,15 +6,18 @@ from functools import partial
 import pytest
 import tiny
 
-from fedkd.errors import StorageError
+from fedkd.errors import BudgetError, FederationError, FedkdError, StorageError
 from fedkd.federation import compat, serving
 from fedkd.federation.bundle import RUN
 from fedkd.federation.client import Party, client_app
+from fedkd.federation.control import RunStatus
 from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.state import MemoryState
-from fedkd.federation.superlink import STATE
+from fedkd.federation.superlink import STATE, Server
 from fedkd.federation.world import prepare
 from fedkd.privacy.statement import FILTER
+from fedkd.runs import submit
+from fedkd.runs.progress import Follower
 
 NAME = "a" * 32
 OTHERS = {"sequence": 3, "head": "0" * 64, "epsilon": 0.5, "accountant": FILTER}
@@ -32,6 +35,45 @@ class Keeping:
 
     def keep(self, record, checkpoint, generated):
         self.records.append(record)
+
+
+def ends(error, state, monkeypatch):
+    """What a server's app leaves in its state folder of a run that ends by an error."""
+
+    def main(*_):
+        raise error
+
+    monkeypatch.setenv(STATE, str(state))
+    monkeypatch.setattr(serving, "never_outlive_parent", lambda: None)
+    context = compat.new_context(1, compat.SERVER_NODE, {})
+    context.run_config = {RUN: NAME}
+    with pytest.raises(type(error)):
+        serving.server_app(main)(None, context)
+    return serving.read_failure(state, NAME)
+
+
+class Over:
+    """A server's Control API, of a run that is over."""
+
+    def run(self, flower):
+        return RunStatus(flower, "finished:failed", "")
+
+
+def test_a_run_folder_on_a_full_disk_does_not_keep_submit_from_saying_why(tmp_path, monkeypatch):
+    submission, folder = serving.Submission(str(tmp_path / "full"), "", {}), tmp_path / "full"
+    server = Server(tmp_path, "", tmp_path, 0, "")
+    deployment = submit.Deployment(NAME, "", {}, 5, "")
+    monkeypatch.setattr(submit, "_ASK", 0.0)
+    submission.write(tmp_path, NAME)
+    for error, status in ((StorageError("'x': No space left"), 2), (BudgetError("spent"), 4)):
+        assert ends(error, tmp_path, monkeypatch) == (str(error), status)
+        with pytest.raises(FedkdError, match=str(error)) as caught:
+            submit._follow(Over(), server, deployment, Follower(folder), tiny.Quiet())
+        assert caught.value.exit_status == status
+    submission.write(tmp_path, NAME)  # it goes on
+    assert serving.read_failure(tmp_path, NAME) is None
+    with pytest.raises(FederationError, match="without a word"):
+        submit._follow(Over(), server, deployment, Follower(folder), tiny.Quiet())
 
 
 @pytest.fixture
