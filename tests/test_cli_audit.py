@@ -96,6 +96,38 @@ def test_what_was_spent_before_counts_in_a_plan(run, config, ran):
     assert summary["privacy"]["epsilon"] == pytest.approx(plan["epsilon"])
 
 
+def test_a_plan_counts_the_shared_ledger_that_its_run_would_and_no_other(run, config, ran, here):
+    folder, _ = ran
+    spent = folder / "checkpoints" / "clients" / "client-0000" / "ledger.db"
+    shared = ("--set", f"privacy.ledger={here / 'shared'}", "--set", "privacy.epsilon=16", "--json")
+
+    def planned(place):
+        place.parent.mkdir(parents=True)
+        for suffix in ("", ".seal", ".key"):
+            shutil.copy(f"{spent}{suffix}", f"{place}{suffix}")
+        status, out, complaint = run("audit", "plan", config, *shared)
+        shutil.rmtree(here / "shared")
+        return status, complaint, json.loads(out or "{}").get("enforced_by")
+
+    others = [here / "shared" / name for name in ("server.db", "mine.db", "old/ledger.db")]
+    assert {planned(place) for place in others} == {(0, "", "PLD")}
+    assert planned(here / "shared" / "ledger.db") == (0, "", "RDP filter")
+    status, complaint, _ = planned(here / "shared" / "client-0000.db")
+    assert status == 2
+    assert "holds client-0000.db, a ledger of an earlier version: what it counts is" in complaint
+
+
+def test_a_run_does_not_forget_the_ledgers_of_an_earlier_version(run, config, here):
+    (here / "shared").mkdir()
+    (here / "shared" / "client-0003.db").touch()
+    shared = ("--set", f"privacy.ledger={here / 'shared'}", "--out", here / "never")
+    status, out, complaint = run("simulate", config, *shared)
+    assert (status, out) == (2, "")
+    assert "holds client-0003.db, a ledger of an earlier version" in complaint
+    assert [each.name for each in (here / "shared").iterdir()] == ["client-0003.db"]
+    assert not (here / "never").exists()
+
+
 def test_a_runs_ledgers_say_what_was_spent_of_each_client(run, ran):
     folder, summary = ran
     status, out, complaint = run("audit", "ledger", folder, "--json")

@@ -27,6 +27,7 @@ from fedkd.federation.spending import no_ledger
 from fedkd.federation.state import DiskState, MemoryState
 from fedkd.federation.wire import Call
 from fedkd.federation.world import World, prepare_json
+from fedkd.privacy import shared
 from fedkd.privacy.chain import beside
 from fedkd.privacy.ledger import Ledger
 
@@ -34,15 +35,16 @@ _LEDGER = "ledger.db"
 
 
 def check(world: World) -> None:
-    """Refuse an engine that is not installed, and a folder that cannot hold ledgers.
+    """Refuse an engine that is not installed, and a folder that cannot hold all ledgers.
 
     Raises:
         ConfigError: with the remedy.
     """
     if world.experiment.engine.kind == "ray" and importlib.util.find_spec("ray") is None:
         raise ConfigError("engine.kind is 'ray', which is not installed: pip install 'fedkd[ray]'")
-    if (shared := world.experiment.privacy.ledger) is not None:
-        _check_writable(Path(shared))
+    if (folder := world.experiment.privacy.ledger) is not None:
+        shared.check(Path(folder))
+        _check_writable(Path(folder))
 
 
 def _check_writable(folder: Path) -> None:
@@ -146,8 +148,8 @@ def client_ledger(privacy: Privacy, states: Path, client: int) -> Path:
 def client_ledgers(privacy: Privacy, states: Path) -> list[Path]:
     """The clients' ledgers that exist."""
     if privacy.ledger:
-        shared = Path(privacy.ledger) / _LEDGER
-        return [shared] if beside(shared, ".seal").exists() else []
+        file = Path(privacy.ledger) / _LEDGER
+        return [file] if beside(file, ".seal").exists() else []
     return list(states.glob(f"client-*/{_LEDGER}"))
 
 

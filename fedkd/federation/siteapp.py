@@ -25,6 +25,7 @@ from fedkd.federation.state import DiskState
 from fedkd.federation.wire import Call
 from fedkd.federation.world import prepare
 from fedkd.privacy.ledger import Ledger
+from fedkd.privacy.size import warn_of_sizes
 
 SITE = "FEDKD_SITE"
 """Environment: the site's file, for who runs the bundle on a plain SuperNode."""
@@ -73,8 +74,10 @@ def party(file: Path, context: Context, call: Call) -> Party:
     if not (1 <= call.round <= experiment.rounds and 0 <= call.client < clients):
         raise MessageError("the call is for a round or a client that the experiment has not")
     shared = read_shared(policy.path(site.shared), digest=str(context.run_config[SHARED]))
-    own = {call.client: own_data(policy, shared)}
-    world = prepare(experiment, seen_from(shared, clients, own=own))
+    own = own_data(policy, shared)
+    world = prepare(experiment, seen_from(shared, clients, own={call.client: own}))
+    if experiment.privacy.unit == "record":
+        warn_of_sizes(experiment.privacy, [len(own)])  # into the site's own log, which stays here
     policy.check_size(sum(spec.nbytes for spec in world.expects(call.client).values()))
     state = policy.path(site.state)
     # By the experiment too: a teacher that one left unprotected is nothing for another to send.

@@ -21,7 +21,7 @@ from fedkd.privacy.budget import Budget
 from fedkd.privacy.calibration import noise_for
 from fedkd.privacy.events import Adjacency, Gaussian, Protected, Unit, grouped
 from fedkd.privacy.signal import Signal, hopeless
-from fedkd.privacy.size import check_delta
+from fedkd.privacy.size import check_ceiling, check_delta
 from fedkd.privacy.statement import FILTER, PLD
 
 
@@ -148,6 +148,8 @@ def check(method: Method, setting: Setting) -> None:
             "that size a mechanism may publish one of them outright; expected well below "
             f"{1 / setting.clients:.2g}"
         )
+    else:
+        check_ceiling(privacy)
     _check_method(method, setting)
 
 

@@ -17,6 +17,11 @@ MOST_RECORDS = 10_000
 """What `privacy.most_records` is taken to be unless given."""
 
 
+MOST_DELTA = 1e-3
+"""The most that delta may be, however few units are said to be there: what anybody says of their
+number may be wrong, and with this chance a mechanism may publish all of them outright."""
+
+
 def most_records(privacy: DPSGD) -> int:
     """How many records a data set is taken to hold at most; public."""
     return privacy.most_records or MOST_RECORDS
@@ -37,7 +42,7 @@ def check_delta(privacy: DPSGD) -> None:
     """Refuse a delta that lets a mechanism publish one record outright.
 
     Raises:
-        ConfigError: delta is above one over `most_records`.
+        ConfigError: delta is above one over `most_records`, or above `MOST_DELTA`.
     """
     most = most_records(privacy)
     if privacy.delta * most > 1:
@@ -46,6 +51,20 @@ def check_delta(privacy: DPSGD) -> None:
             f"{'that' if privacy.most_records else 'not given'}: a mechanism may publish one of so "
             "many records outright; expected a delta well below, or a public bound on the records "
             "that is smaller"
+        )
+    check_ceiling(privacy)
+
+
+def check_ceiling(privacy: DPSGD) -> None:
+    """Refuse a delta that is too large for any number of units.
+
+    Raises:
+        ConfigError: delta is above `MOST_DELTA`.
+    """
+    if privacy.delta > MOST_DELTA:
+        raise ConfigError(
+            f"privacy.delta is {privacy.delta:g}: with that chance a mechanism may publish all "
+            f"that it is to hide; expected at most {MOST_DELTA:g}, however few there are to hide"
         )
 
 

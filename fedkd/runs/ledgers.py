@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from fedkd import config
-from fedkd.config import Experiment
+from fedkd.config import Experiment, Privacy
 from fedkd.errors import BudgetError, LedgerError, UsageError
 from fedkd.federation import world
 from fedkd.federation.engines import client_ledger, client_ledgers, server_ledger
 from fedkd.methods import protection
 from fedkd.methods.protection import Forecast
+from fedkd.privacy import shared
 from fedkd.privacy.budget import Budget
 from fedkd.privacy.chain import Anchor, beside, examine
 from fedkd.privacy.events import Protected, from_json
@@ -33,17 +34,16 @@ class Told:
 def forecast(experiment: Experiment, ledger: Path | None = None) -> Forecast:
     """What an experiment will cost in privacy, on top of what a ledger holds.
 
-    Without `ledger` that is what the experiment's own shared ledgers hold, if there are any. Of a
-    ledger with several accounts of the experiment's unit, the one with the most spent counts.
+    Without `ledger` that is what the shared ledger holds by which the experiment would be held, if
+    there is one. Of a ledger with several accounts of the experiment's unit, the one with the most
+    spent counts.
 
     Raises:
-        UsageError: the experiment will not do, or it protects nothing.
+        UsageError: the experiment or the folder of its ledgers will not do, or it protects nothing.
         BudgetError: no noise is enough.
         LedgerError: the ledger is none, or cannot be believed.
     """
-    shared = experiment.privacy.ledger
-    if ledger is None and shared is not None and next(_ledgers_in(Path(shared)), None):
-        ledger = Path(shared).expanduser()
+    ledger = ledger or _shared(experiment.privacy)
     return world.forecast(experiment, spent=_spent(experiment, ledger) if ledger else ())
 
 
@@ -121,6 +121,18 @@ def _ledgers_in(folder: Path) -> Iterator[Path]:
     """The ledgers under a folder: what has a seal beside it."""
     found = sorted(folder.expanduser().rglob("*.db"))
     return (file for file in found if file.is_file() and beside(file, ".seal").exists())
+
+
+def _shared(privacy: Privacy) -> Path | None:
+    """The one ledger that a run with shared ledgers would be held by, if it is there."""
+    if privacy.ledger is None:
+        return None
+    folder = Path(privacy.ledger)
+    shared.check(folder)
+    by_client = privacy.unit == "record"
+    file = client_ledger(privacy, folder, 0) if by_client else server_ledger(privacy, folder)
+    file = file.expanduser()
+    return file if beside(file, ".seal").exists() else None
 
 
 def _required(path: Path) -> Path:

@@ -11,8 +11,10 @@ from fedkd.config import Distillation
 from fedkd.exchange.codec import encode
 from fedkd.learning import private, protected
 from fedkd.learning.lesson import Private
+from fedkd.privacy import shared
 from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.ledger import OWNERS, Account, Ledger
+from fedkd.privacy.source import GENERATOR
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Spending:
         noise = protected.noise(self.distillation)
         event = protected.event(self.distillation, noise.noise_multiplier)
         allowance = Allowance(self.account, f"{self.distillation.name}, {stage}", [event])
-        allowance.spend(event, sampler=private.SAMPLER, generator="operating system")
+        allowance.spend(event, sampler=private.SAMPLER, generator=GENERATOR)
         train()
         allowance.settle(encode(model.state_dict()))
         allowance.send()
@@ -55,10 +57,16 @@ def ledger(distillation: Distillation, run: Path) -> Path | None:
     Args:
         distillation: complete.
         run: the run folder, where the ledger is unless the configuration names a place.
+
+    Raises:
+        ConfigError: the place holds ledgers that would not count.
     """
     if (told := distillation.privacy) is None:
         return None
-    folder = Path(told.ledger).expanduser() if told.ledger else run / "checkpoints"
+    if told.ledger is None:
+        return run / "checkpoints" / "ledger.db"
+    folder = Path(told.ledger).expanduser()
+    shared.check(folder)
     return folder / "ledger.db"
 
 

@@ -40,23 +40,26 @@ def at_a_site(rows, shared, held, changes):
 
 
 @pytest.mark.parametrize(
-    ("changes", "refused"),
+    ("changes", "refusal"),
     [
-        ({"privacy.delta": 0.01}, True),
-        ({"privacy.delta": 0.01, "privacy.most_records": 101}, True),
-        ({"privacy.delta": 0.01, "privacy.most_records": 100}, False),
-        ({"privacy.delta": 1e-4}, False),
+        ({"privacy.delta": 0.01}, "privacy.delta is 0.01, above 1 / 10,000"),
+        ({"privacy.delta": 1e-3, "privacy.most_records": 1001}, "is 0.001, above 1 / 1,001"),
+        ({"privacy.delta": 1e-3, "privacy.most_records": 1000}, ""),
+        ({"privacy.delta": 1e-4}, ""),
+        ({"privacy.delta": 2e-3, "privacy.most_records": 1}, "0.002: .* expected at most 0.001"),
+        ({"privacy.delta": 0.9, "privacy.most_records": 1}, "0.9: .* expected at most 0.001"),
+        ({"privacy.delta": 2e-3, "privacy.unit": "client-votes"}, "expected at most 0.001"),
     ],
 )
-def test_a_site_takes_part_or_not_whatever_it_holds(rows, shared, changes, refused):
+def test_a_site_takes_part_or_not_whatever_it_holds(rows, shared, changes, refusal):
     complaints = {at_a_site(rows, shared, held, changes) for held in (0, 1, 99, 100, 101, 20_000)}
     [complaint] = complaints
-    assert bool(complaint) == refused
-    assert "privacy.delta is 0.01, above 1 / 10" in complaint or not refused
+    assert bool(complaint) == bool(refusal)
+    assert re.search(refusal, complaint)
 
 
 def test_who_holds_all_the_data_is_warned_and_not_refused(rows, caplog):
-    changes = {**DP, "privacy.delta": 0.02, "privacy.most_records": 50}
+    changes = {**DP, "privacy.delta": 1e-3, "privacy.most_records": 50}
     with caplog.at_level(logging.WARNING, "fedkd"):
         prepare(tiny.experiment(rows, changes))  # 50 records a client
         [line] = caplog.messages

@@ -217,6 +217,14 @@ def test_the_limit_holds_for_what_comes_before_the_training_too(site, rows):
     assert answer.phase == "limits.seconds"
 
 
+def test_a_site_reads_in_its_own_log_that_it_has_more_records_than_was_said(site, rows, caplog):
+    said = {"privacy": {**DP["privacy"], "most_records": 50}, "rounds": 1}
+    file = site({"privacy": CAP})
+    answer = ask(file, travelling(rows, said))
+    assert isinstance(answer, wire.Call)  # what leaves does not tell
+    assert "privacy.most_records is 50, and a data set holds 50 records" in caplog.text
+
+
 def test_spare_rounds_count(site, rows):
     asked = {"privacy": {"epsilon": 4.0, "noise_multiplier": 50.0, "spare_rounds": 99}}
     assert ask(site(), travelling(rows, asked)).phase == "limits.rounds"

@@ -15,6 +15,7 @@ from fedkd.learning import prepared, supervised
 from fedkd.learning.given import load_weights
 from fedkd.learning.lesson import Lesson
 from fedkd.learning.protected import plan
+from fedkd.privacy.source import GENERATOR
 from fedkd.runs import distil_report, ledgers, stages, student
 from fedkd.runs.distil import distil
 from fedkd.runs.distil_recorded import read
@@ -228,6 +229,11 @@ def test_under_dp_no_seed_share_or_order_of_a_file_is_a_new_budget(done, tmp_pat
     [steps] = [each["steps"] for each in told.statement.events]
     assert steps == 4 * plan(runs[0], 3.0)[0].steps
     assert told.statement.enforced == spent[-1]
+    assert {each["generator"] for each in told.statement.releases} == {GENERATOR}
+    (tmp_path / "ledgers" / "client-0000.db").touch()
+    with pytest.raises(ConfigError, match=r"holds client-0000\.db, a ledger of an earlier version"):
+        distil(first, tmp_path / "after", ignore)
+    assert not (tmp_path / "after").exists()
 
 
 @pytest.mark.parametrize("old", [False, True])
