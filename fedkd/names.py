@@ -2,10 +2,18 @@
 
 import difflib
 import importlib
-from collections.abc import Iterable
+import importlib.util
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from fedkd.errors import ConfigError
+
+_BESIDE = "FEDKD_BESIDE"
+"""Of the environment, since Ray's workers are processes of their own: see `look_beside`."""
 
 
 def nearest(name: str, valid: Iterable[str], *, prefix: str = "") -> str:
@@ -16,6 +24,15 @@ def nearest(name: str, valid: Iterable[str], *, prefix: str = "") -> str:
     return f"did you mean {prefix + by_lower[near[0]]!r}? " if near else ""
 
 
+def look_beside(folder: Path) -> None:
+    """Let import paths lead to modules in a folder too, here and in processes that this one starts.
+
+    What is found without it comes first, and the folder is looked at for nothing else: what
+    libraries import of their own accord never comes from beside an experiment.
+    """
+    os.environ[_BESIDE] = str(folder.resolve())
+
+
 def imported(path: str, *, what: str) -> Any:
     """What `"package.module:name"` leads to.
 
@@ -24,10 +41,30 @@ def imported(path: str, *, what: str) -> Any:
     """
     module, _, attribute = path.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        with _findable(module):
+            return getattr(importlib.import_module(module), attribute)
     except Exception as error:
         raise ConfigError(
             f"{what} {path!r} cannot be imported: {type(error).__name__}: {error}; "
             "expected 'package.module:name', of what is installed, on PYTHONPATH, or, on one's own "
             "machine, beside the experiment's file"
         ) from error
+
+
+@contextmanager
+def _findable(module: str) -> Iterator[None]:
+    """With the folder of `look_beside` on the path, if that alone can have the module."""
+    folder, package = os.environ.get(_BESIDE), module.partition(".")[0]
+    if not folder or folder in sys.path or package in sys.modules or _is_installed(package):
+        yield
+        return
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+def _is_installed(package: str) -> bool:
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None  # without origin: a mere folder

@@ -103,6 +103,7 @@ def warned() -> Iterator[list[str]]:
 def run(monkeypatch, capsys):
     """Run the command in this process: exit status, output, complaint."""
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("FEDKD_BESIDE", "")  # what a command sets here does not outlive the test
 
     def command(*arguments):
         monkeypatch.setattr(sys, "argv", ["fedkd", *map(str, arguments)])

@@ -173,10 +173,11 @@ def test_debug_shows_tracebacks_of_this_machines_clients_as_well(failing, here):
 
 
 def in_a_process(*arguments, path):
+    paths = (str(path), os.environ.get("PYTHONPATH"))
     return subprocess.run(
         [sys.executable, "-m", "fedkd", *map(str, arguments)],
         cwd=path,
-        env=os.environ | {"PYTHONPATH": str(path)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
         capture_output=True,
         text=True,
         check=False,
@@ -185,9 +186,8 @@ def in_a_process(*arguments, path):
 
 
 @pytest.fixture
-def own_module(rows, here, monkeypatch):
+def own_module(rows, here):
     """An experiment, and beside it a module of one's own, which is on no path."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
     place = here / "configs"
     place.mkdir()
     (place / "besides.py").write_text(
@@ -210,6 +210,14 @@ def test_a_module_beside_the_experiment_is_found(run, own_module, here, command)
     assert (status, complaint) == (0, "")
 
 
+def test_nothing_that_no_experiment_names_is_run_from_its_folder(own_module, here):
+    for optional in ("pandas", "triton", "tqdm", "tabulate"):  # what torch and others try
+        (own_module.parent / f"{optional}.py").write_text(f"open({str(here / 'ran')!r}, 'w')")
+    done = in_a_process("simulate", own_module, path=here)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (here / "ran").exists()
+
+
 def test_a_site_or_server_imports_nothing_from_where_an_experiment_stands(run, own_module, here):
     status, _, complaint = run("deploy", "app", own_module, "--out", "app")
     assert status == 2
@@ -218,7 +226,6 @@ def test_a_site_or_server_imports_nothing_from_where_an_experiment_stands(run, o
 
 def test_a_runs_student_is_exported_where_the_module_is(run, own_module, here, monkeypatch):
     assert run("simulate", own_module, "--out", "run")[0] == 0
-    monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(own_module.parent)])
     sys.modules.pop("besides")
     assert run("export", "run", "--format", "torchscript")[0] == 2
     monkeypatch.chdir(own_module.parent)

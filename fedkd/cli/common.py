@@ -11,6 +11,8 @@ import click
 import typer
 from rich.console import Console
 
+from fedkd.names import look_beside
+
 if TYPE_CHECKING:
     from fedkd.config import Experiment
     from fedkd.federation.answers import Observer
@@ -69,15 +71,13 @@ def watch(experiment: "Experiment", console: Console = out) -> "Iterator[Observe
 def import_beside(path: Path) -> None:
     """Let import paths, `"module:Name"`, lead to modules beside what a command runs.
 
-    For commands of one's own alone: at a site an experiment comes from elsewhere. What is installed
-    comes first. A run folder may be anybody's, so of one it is where the command is run.
+    For commands of one's own alone: at a site an experiment comes from elsewhere. A run folder may
+    be anybody's, so of one it is where the command is run.
 
     Args:
         path: a config file, or a run folder.
     """
-    folder = str((Path() if path.is_dir() else path.parent).resolve())
-    if folder not in sys.path:
-        sys.path.append(folder)
+    look_beside(Path() if path.is_dir() else path.parent)
 
 
 def run_folder(experiment: "Experiment", folder: Path | None) -> Path:
