@@ -1,6 +1,7 @@
 """A deployment on a real SuperLink and three SuperNodes: what holds when parties fail and lie."""
 
 import json
+import re
 import socket
 import ssl
 import subprocess
@@ -374,6 +375,28 @@ def test_a_live_sites_key_at_a_second_machine_is_told_that_it_is_connected(feder
     federation.start_site(2)
     wait_until(lambda: not node.read_text().endswith(" "))
     assert "already connected" not in (federation.logs / "client-0002.log").read_text()
+
+
+def test_a_round_waits_for_nobody_past_its_deadline(federation, rows):
+    held = [federation.hold / f"1-{client}" for client in range(3)]
+    faults = {file.name: "holds" for file in held}
+    changes = {
+        "clients.count": 3,
+        "clients.deadline": 5.0,
+        "method": {"name": "staged:Staged", "faults": faults},
+    }
+    config = tiny.write_config(federation.folder / "late.toml", rows, changes)
+    for file in held:
+        file.touch()
+    try:
+        submitted, output = federation.submit(config, federation.folder / "late")
+        assert submitted.wait(PATIENCE) == 1
+    finally:
+        for file in held:
+            file.unlink()
+    # Flower gives a call up at the same moment, and may be the first to say so.
+    late = r"no answer within 5 s|the call was lost"
+    assert re.search(rf"round 1: 0 of 3 clients answered .*: ({late}) \(", output.read_text())
 
 
 def test_status_and_stop(federation, broken):
