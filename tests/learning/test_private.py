@@ -668,7 +668,13 @@ def after(layer: nn.Module) -> nn.Module:
         (lambda: Branch(lambda x: x.amax() > 50), "seen beside samples very large"),
         (lambda: Branch(lambda x: x.amin() < -5), "very large and negative"),
         (lambda: Branch(lambda x: len(x) > 9), "seen beside samples of zeros"),
+        (lambda: Branch(lambda x: len(x) > 30), "seen in a batch of 32"),
+        (lambda: Branch(lambda x: len(x) > 200), "seen in a batch of 256"),
         (lambda: Branch(lambda x: (x[0] > x[-1]).all()), "logits depend on the other samples"),
+        (
+            lambda: Layered(lambda model, x: model.classifier(input=x)),
+            "layer 'classifier', Linear, which is called by keyword, .* by position",
+        ),
         (Steered, "gradients depend on the other samples"),
         (Once, "differ from call to call"),
         (lambda: nn.Sequential(nn.Linear(4, 3)), "DP-SGD cannot train the model: mat1 and mat2"),
