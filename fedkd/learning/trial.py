@@ -69,12 +69,28 @@ def close(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a / scale, b / scale, rtol=0, atol=_TOLERANCE, equal_nan=True)
 
 
+def first_line(error: Exception) -> str:
+    """What an exception says, or its kind where it says nothing."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 def _probes(
     model: nn.Module, shape: tuple[int, ...], like: Tensor | None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Inputs, and extreme ones to put beside them; a copy is asked, since it may remember."""
+    """Inputs, and extreme ones to put beside them; a copy is asked, since it may remember.
+
+    Raises:
+        ConfigError: the model does not take them.
+    """
     with torch.no_grad():
-        x = probes.inputs(copy.deepcopy(model), shape, like)
+        try:
+            x = probes.inputs(copy.deepcopy(model), shape, like)
+        except Exception as error:  # whatever a user's own layer raises
+            tried = "from N(0, 1), nor of 0 and 1" if like is None else "like the public ones"
+            raise ConfigError(
+                f"DP-SGD cannot train the model: {first_line(error)}; it takes no inputs {shape} "
+                f"{tried}, by which it is tried out: expected a model of such inputs"
+            ) from error
         return x, probes.neighbours(copy.deepcopy(model), shape)
 
 

@@ -753,8 +753,13 @@ def test_a_model_of_whole_numbers_is_protected_by_the_gradients_of_each_record(
 
 
 def test_inputs_like_the_data_that_a_model_does_not_take_are_refused() -> None:
-    with pytest.raises(ConfigError, match="index out of range"):
+    with pytest.raises(ConfigError, match=r"index out of range.* no inputs .* like the public"):
         check_model(Sequence(), (3,), like=torch.full((5, 3), 9.0))
+    narrow = Sequence()
+    narrow.words = nn.Embedding(1, 2)
+    with pytest.raises(ConfigError, match=r"index out of range.* no inputs \(3,\) from N") as said:
+        check_model(narrow, (3,))
+    assert "such as Linear" not in str(said.value)
 
 
 @pytest.mark.parametrize(
