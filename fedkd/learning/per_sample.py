@@ -1,11 +1,12 @@
 """The gradient of every sample, by Opacus, and by nothing else of Opacus."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from fedkd.errors import ConfigError
 from fedkd.learning.restored import restored
 from fedkd.models import call
 
@@ -13,6 +14,12 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 """Logits (N, C) and targets (N, ...) to one value per sample (N,), each from its own row alone."""
 
 _CACHE = 2**21  # floats: per-sample gradients that stay in a core's cache are made twice as fast
+
+
+def at_once(parameters: Iterable[Tensor]) -> int:
+    """How many samples a batch has at most, for trainable parameters of that size."""
+    size = sum(parameter.numel() for parameter in parameters)
+    return max(8, min(256, _CACHE // max(size, 1)))
 
 
 class PerSample:
@@ -28,8 +35,7 @@ class PerSample:
             name: value for name, value in model.named_parameters() if value.requires_grad
         }
         self._annotated: list[Any] = list(self.parameters.values())  # Opacus adds attributes
-        size = sum(parameter.numel() for parameter in self.parameters.values())
-        self.rows = max(8, min(256, _CACHE // max(size, 1)))
+        self.rows = at_once(self._annotated)
         """Samples at a time."""
         self._model = model
         # Summed, or else Opacus multiplies the gradients by the number of samples.
@@ -95,11 +101,17 @@ class PerSample:
                 layer, (), (slope,), loss_reduction="sum", batch_first=True
             )
 
-    def _root(self, _layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _root(self, layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         """Let a layer's input require a gradient, which Opacus's backward hook needs to be called.
 
         Without, torch calls the hook too, but with a warning.
         """
+        if not inputs:  # of those given by keyword no hook of Opacus knows
+            name = next(name for name, each in self._model.named_modules() if each is layer)
+            raise ConfigError(
+                f"DP-SGD cannot train layer {name!r}, {type(layer).__name__}, which is called by "
+                "keyword, as in layer(input=x); call it by position: layer(x)"
+            )
         return tuple(self._rooted(value) for value in inputs)
 
     def _rooted(self, value: Any) -> Any:

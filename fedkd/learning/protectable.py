@@ -150,7 +150,7 @@ def _one_line() -> Iterator[None]:
     except ConfigError:
         raise
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = trial.first_line(error)
         if "inplace" in reason or "in-place" in reason:  # torch's own words take five lines
             fault = f"it writes into what a layer was given or gave; {_WRITES}"
         else:

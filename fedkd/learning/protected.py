@@ -119,6 +119,6 @@ def _check_signal(distillation: Distillation, model: nn.Module) -> None:
         numbers=numbers,
     )
     if signal.hopeless:
-        loudest = protecting.noise_multiplier * signal.ratio / signal.least
+        loudest = signal.loudest(protecting.noise_multiplier)
         epsilon = accountant.epsilon(plan(distillation, loudest), told.delta)
         raise hopeless(signal, epsilon, budget(told))

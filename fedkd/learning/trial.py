@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from fedkd.errors import ConfigError
-from fedkd.learning.per_sample import PerSample
+from fedkd.learning.per_sample import PerSample, at_once
 from fedkd.models import call, probes
 
 PLAIN = "build it from torch's plain layers, such as Linear, Conv2d, Embedding and LayerNorm"
 ALONE = "normalise each sample alone, such as by torch.nn.GroupNorm"
 _TOLERANCE = 1e-4
+_MANY = 32  # rows: a size at which many a model does something else
 _TWIN = "its twin opacus.layers.{}, which has them and takes the same arguments"
 _INSTEAD = {
     nn.LSTM: _TWIN.format("DPLSTM"),
@@ -68,12 +69,28 @@ def close(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a / scale, b / scale, rtol=0, atol=_TOLERANCE, equal_nan=True)
 
 
+def first_line(error: Exception) -> str:
+    """What an exception says, or its kind where it says nothing."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 def _probes(
     model: nn.Module, shape: tuple[int, ...], like: Tensor | None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Inputs, and extreme ones to put beside them; a copy is asked, since it may remember."""
+    """Inputs, and extreme ones to put beside them; a copy is asked, since it may remember.
+
+    Raises:
+        ConfigError: the model does not take them.
+    """
     with torch.no_grad():
-        x = probes.inputs(copy.deepcopy(model), shape, like)
+        try:
+            x = probes.inputs(copy.deepcopy(model), shape, like)
+        except Exception as error:  # whatever a user's own layer raises
+            tried = "from N(0, 1), nor of 0 and 1" if like is None else "like the public ones"
+            raise ConfigError(
+                f"DP-SGD cannot train the model: {first_line(error)}; it takes no inputs {shape} "
+                f"{tried}, by which it is tried out: expected a model of such inputs"
+            ) from error
         return x, probes.neighbours(copy.deepcopy(model), shape)
 
 
@@ -96,6 +113,20 @@ def _batches(x: Tensor, beside: Mapping[str, Tensor]) -> list[_Batch]:
             _Batch(f"beside samples {what}", torch.cat([x, others]), places)
             for what, others in beside.items()
         ),
+    ]
+
+
+def _long(model: nn.Module, x: Tensor) -> list[_Batch]:
+    """The inputs in batches of more rows, the most that a step takes at once among them."""
+    trained = (value for value in model.parameters() if value.requires_grad)
+    sizes = sorted({_MANY, at_once(trained)})
+    return [
+        _Batch(
+            f"in a batch of {size}",
+            x.repeat(-(-size // len(x)), *[1] * (x.ndim - 1))[:size],
+            torch.arange(min(size, len(x))),
+        )
+        for size in sizes
     ]
 
 
@@ -155,13 +186,13 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 def _check_coupling(model: nn.Module, x: Tensor, beside: Mapping[str, Tensor]) -> None:
     """Refuse a model in which a sample's logits depend on another, by gradient or by value."""
     alone = torch.cat([call.answer(model, row) for row in torch.split(x, 1)])
-    for company, batch, places in _batches(x, beside):
+    for company, batch, places in [*_batches(x, beside), *_long(model, x)]:
         entered = batch.clone().requires_grad_()
         said = call.answer(model, entered)
         slope: Tensor | None = None
         if company in ("", "in another order"):  # what is extreme may have no finite gradient
             (slope,) = torch.autograd.grad(said[0].sum(), entered, allow_unused=True)
-        if (slope is not None and slope[1:].any()) or not close(said[places], alone):
+        if (slope is not None and slope[1:].any()) or not close(said[places], alone[: len(places)]):
             raise _coupled("logits", company)
 
 

@@ -256,7 +256,7 @@ def _least_epsilon(
 ) -> float:
     """What the plan costs at the most noise through which anything can be learned."""
     noise = setting.experiment.privacy.noise_multiplier or 0.0
-    loudest = with_noise(setting, noise * told.ratio / told.least)
+    loudest = with_noise(setting, told.loudest(noise))
     return _cost([*spent, *plan(method, loudest)], allowed, spent)
 
 

@@ -9,7 +9,8 @@ steps: a real Gaussian or Laplace draw, rounded. So every multiple of the step c
 value, and low bits tell nothing. To add whole steps and then round is to round after adding, so the
 release is a function of the value on the grid with real noise on it, and costs what that costs.
 Rounding can move neighbours apart by a step in each number; the sensitivity that the noise is
-scaled to is larger by that, at most by one part in 16,384, and by what float32 lets through a clip.
+scaled to is larger by that, and by what float32 lets through a clip. The first is at most one part
+in 16,384, unless `finest` asks for coarser steps; then it is whatever these make it.
 """
 
 import math
@@ -22,7 +23,7 @@ from torch import Tensor
 from fedkd.privacy.source import Floats, Integers, NoiseSource
 
 _FINENESS = 2.0**-14
-"""What rounding to the grid may add to a sensitivity, as a share of it."""
+"""What rounding to the grid may add to a sensitivity, as a share of it, where any step will do."""
 _CLIPPING = 2.0**-16
 """By how much more than the norm a clip in float32 may leave; it is below 1e-6."""
 _MOST_STEPS = 2.0**52

@@ -33,6 +33,10 @@ class Signal:
         """Whether nothing can be learned."""
         return self.ratio < self.least
 
+    def loudest(self, noise_multiplier: float) -> float:
+        """The most noise through which something can be learned, where this is the signal's own."""
+        return noise_multiplier * self.ratio / self.least
+
 
 def of_steps(noise_multiplier: float, *, records: float, steps: float, numbers: int) -> Signal:
     """Of sums over some records each, `steps` of them, all of so many numbers.

@@ -17,7 +17,7 @@ from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.rounds import federate
 from fedkd.federation.secure import Masking
 from fedkd.federation.state import DiskState, MemoryState
-from fedkd.federation.world import prepare
+from fedkd.federation.world import forecast, prepare
 from fedkd.learning.summed import summed as sums_of
 from fedkd.methods import protection
 from fedkd.privacy.events import Gaussian
@@ -354,3 +354,14 @@ def test_a_masked_value_keeps_its_provenance(world):
 def test_what_it_cannot_protect_is_refused(rows, changes, message):
     with pytest.raises(ConfigError, match=message):
         prepare(tiny.experiment(rows, {**SECURE, **changes}))
+
+
+@pytest.mark.parametrize("clip", [1e-4, 1e4])
+def test_a_plan_is_refused_in_the_words_of_its_run(rows, clip):
+    experiment = tiny.experiment(rows, {**SECURE, **NOISY, "privacy.clip": clip})
+    said = []
+    for ask in (prepare, forecast):
+        with pytest.raises(ConfigError, match="secure aggregation") as refused:
+            ask(experiment)
+        said.append(str(refused.value))
+    assert said[0] == said[1]

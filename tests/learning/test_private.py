@@ -668,7 +668,13 @@ def after(layer: nn.Module) -> nn.Module:
         (lambda: Branch(lambda x: x.amax() > 50), "seen beside samples very large"),
         (lambda: Branch(lambda x: x.amin() < -5), "very large and negative"),
         (lambda: Branch(lambda x: len(x) > 9), "seen beside samples of zeros"),
+        (lambda: Branch(lambda x: len(x) > 30), "seen in a batch of 32"),
+        (lambda: Branch(lambda x: len(x) > 200), "seen in a batch of 256"),
         (lambda: Branch(lambda x: (x[0] > x[-1]).all()), "logits depend on the other samples"),
+        (
+            lambda: Layered(lambda model, x: model.classifier(input=x)),
+            "layer 'classifier', Linear, which is called by keyword, .* by position",
+        ),
         (Steered, "gradients depend on the other samples"),
         (Once, "differ from call to call"),
         (lambda: nn.Sequential(nn.Linear(4, 3)), "DP-SGD cannot train the model: mat1 and mat2"),
@@ -747,8 +753,13 @@ def test_a_model_of_whole_numbers_is_protected_by_the_gradients_of_each_record(
 
 
 def test_inputs_like_the_data_that_a_model_does_not_take_are_refused() -> None:
-    with pytest.raises(ConfigError, match="index out of range"):
+    with pytest.raises(ConfigError, match=r"index out of range.* no inputs .* like the public"):
         check_model(Sequence(), (3,), like=torch.full((5, 3), 9.0))
+    narrow = Sequence()
+    narrow.words = nn.Embedding(1, 2)
+    with pytest.raises(ConfigError, match=r"index out of range.* no inputs \(3,\) from N") as said:
+        check_model(narrow, (3,))
+    assert "such as Linear" not in str(said.value)
 
 
 @pytest.mark.parametrize(

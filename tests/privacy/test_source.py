@@ -144,9 +144,10 @@ def test_the_words_are_those_of_aes_256_in_counter_mode() -> None:
 
     key = bytes(range(32))
     with patch("secrets.token_bytes", return_value=key):
-        found = b"".join(source.NoiseSource().words(2).tobytes() for _ in range(1))
-    block = Cipher(algorithms.AES(key), modes.ECB()).encryptor().update(bytes(16))
-    assert found == block
+        drawn = source.NoiseSource()
+    found = b"".join(drawn.words(count).tobytes() for count in (3, 3))  # ends within a block
+    counters = b"".join(number.to_bytes(16, "big") for number in range(3))
+    assert found == Cipher(algorithms.AES(key), modes.ECB()).encryptor().update(counters)
 
 
 def test_no_seed_repeats_a_source() -> None:
