@@ -158,6 +158,15 @@ class Source(Frozen):
     test: str | None = Field(default=None, min_length=1)
     """CSV: a file of its own whose rows are for testing; then none is held out."""
 
+    @model_validator(mode="after")
+    def _needed_is_not_ignored(self) -> Self:
+        for key, column in (("label", self.label), ("client", self.client)):
+            if column in self.ignore:
+                raise ValueError(
+                    f"data.ignore names {column!r}, which is data.{key}: leave it out there"
+                )
+        return self
+
 
 class Data(Source):
     """Where data comes from and how it is split among the clients."""

@@ -1,6 +1,7 @@
 """Where data comes from, and how it is split among clients."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -114,8 +115,7 @@ def _ready(data: config.Source, seed: int) -> tuple[Dataset, Tensor | None, Tens
 
 
 def _read(data: config.Source, seed: int) -> Dataset:
-    path = Path(data.name).expanduser()
-    csv = path.suffix.lower() == ".csv"
+    path, csv = Path(data.name).expanduser(), _is_csv(data.name)
     if (data.test or data.ignore) and not csv:
         key = "test" if data.test else "ignore"
         raise ConfigError(
@@ -129,6 +129,10 @@ def _read(data: config.Source, seed: int) -> Dataset:
     return named.load(data.name, test_share=data.test_share, seed=seed)
 
 
+def _is_csv(name: str) -> bool:
+    return Path(name).suffix.lower() == ".csv"
+
+
 def _public(
     data: config.Data, asked: config.PublicData, dataset: Dataset, seed: int
 ) -> tuple[Tensor, Tensor]:
@@ -137,7 +141,10 @@ def _public(
     if held_out:
         source = dataset
     else:
-        source = _read(data.model_copy(update={"name": asked.source, "test": None}), seed)
+        changes: dict[str, Any] = {"name": asked.source, "test": None}
+        if not _is_csv(asked.source):
+            changes["ignore"] = ()  # of a .csv file's columns alone
+        source = _read(data.model_copy(update=changes), seed)
         if source.shape != dataset.shape:
             raise DataError(
                 f"data.public.source = {asked.source!r} has samples of shape {source.shape}; "

@@ -74,7 +74,7 @@ class Table:
                 continue
             for n, cell in enumerate(cells):
                 absent = missing[n] and indicator(column) in made
-                value = 0.0 if absent else self._number(cell)
+                value = 0.0 if absent else self.number(cell)
                 if value is None:
                     raise self.fault(n, self._no_number(column, cell, missing=missing[n]))
                 x[n, f] = value
@@ -90,8 +90,8 @@ class Table:
         place = self.header.index(column)
         return [row[place] for row in self.rows]
 
-    def _number(self, cell: str) -> float | None:
-        """The cell's value; None if it is no number that float32 can hold."""
+    def number(self, cell: str) -> float | None:
+        """A cell's value; None if it is no number that float32 can hold."""
         if self.decimal == ",":
             if "." in cell:  # thousands, or a file that writes both
                 return None
@@ -105,6 +105,9 @@ class Table:
         if self.decimal == "." and _COMMA.fullmatch(cell):
             remedy = "write a point, or if all decimals have a comma say data.decimal = ','"
             return f", column {column!r}: {cell!r} is no finite number; {remedy}"
+        if self.decimal == "," and "." in cell:
+            remedy = "write no thousands separators, or if decimals have a point leave out "
+            return f", column {column!r}: {cell!r} is no finite number; {remedy}data.decimal"
         return f", column {column!r}: {cell!r} is no finite number; fill it in, {remedy}"
 
 
@@ -153,15 +156,26 @@ def read(path: Path, *, label: str, decimal: Decimal = ".") -> Table:
     if len(rows) < 2:
         raise DataError(f"{path}: {len(rows)} lines; expected a header and at least one row")
     table = Table(path, rows[0], rows[1:], lines[1:], decimal)
-    for column in table.header:
-        if not column or table.header.count(column) > 1:
-            raise DataError(f"{path}: column name {column!r} is empty or stands twice; rename it")
+    _check_header(table, label)
     for n, row in enumerate(table.rows):
         if len(row) != len(table.header):
             raise table.fault(
                 n, f" has {len(row)} cells; expected {len(table.header)}, as the header"
             )
     return table
+
+
+def _check_header(table: Table, label: str) -> None:
+    if len(table.header) == 1 and label not in table.header:
+        raise DataError(
+            f"{table.path}: one column only, {table.header[0][:80]!r}; expected commas, semicolons "
+            "or tabs between cells"
+        )
+    for column in table.header:
+        if not column or table.header.count(column) > 1:
+            raise DataError(
+                f"{table.path}: column name {column!r} is empty or stands twice; rename it"
+            )
 
 
 def _header(path: Path, separator: str) -> list[str]:

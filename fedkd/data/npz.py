@@ -88,7 +88,8 @@ def _arrays(path: Path, required: tuple[str, ...] = _REQUIRED) -> dict[str, Arra
 
 def _wanted(file: np.lib.npyio.NpzFile, required: tuple[str, ...]) -> dict[str, Array]:
     keys: list[str] = file.files
-    wanted = {f"{key}.npy" for key in (*required, _GROUPS)}
+    # numpy finds an array under its key as well.
+    wanted = {name for key in (*required, _GROUPS) for name in (key, f"{key}.npy")}
     for part in file.zip.infolist() if file.zip is not None else ():
         if part.filename in wanted and part.file_size > max(
             _LARGE, _MOST_PACKED * part.compress_size

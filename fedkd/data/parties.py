@@ -118,6 +118,7 @@ def read_own(
 
     Raises:
         DataError: it is missing, corrupt, empty or does not fit.
+        ConfigError: a value cannot be put on the scale.
     """
     if format == "npz":
         own = npz.load_rows(path, classes=shared.classes)

@@ -1,6 +1,7 @@
 """Columns on one scale, by limits that are given or by the proxy set; never by private rows.
 
-A column's limits `low` and `high` become -1 and 1. A cell without a value stays 0.
+A column's limits `low` and `high` become -1 and 1. A cell without a value stays 0: it is 0 and
+has a 1 in its indicator. A column of one's own that is called like one marks no other value.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,10 +50,11 @@ def scaled(dataset: Dataset, limits: Mapping[str, Limits], public: Tensor | None
                 f"data.limits names {column!r}, which the data has not: "
                 f"{nearest(column, columns)}it has {', '.join(columns)}"
             )
-        if not low < high:
+        least, most = torch.tensor([low, high]).tolist()  # as float32, which columns are
+        if not least < most:
             raise ConfigError(
                 f"data.limits.{column} is [{low:g}, {high:g}]: expected the lower limit first, and "
-                "another one above it"
+                "another one above it, as float32"
             )
     by_public = {} if public is None else _of_public(public, columns)
     scale = by_public | dict(limits)
@@ -63,16 +65,25 @@ def scaled(dataset: Dataset, limits: Mapping[str, Limits], public: Tensor | None
 
 
 def apply(x: Tensor, columns: Sequence[str], scale: Mapping[str, Limits]) -> Tensor:
-    """Rows (N, F) on the scale of `Dataset.scale`; columns without limits as they are."""
+    """Rows (N, F) on the scale of `Dataset.scale`; columns without limits as they are.
+
+    Raises:
+        ConfigError: limits are so close to each other that a value is no float32 on their scale.
+    """
     if not scale:
         return x
-    x = x.clone()
+    scaled = x.clone()
     for place, column in enumerate(columns):
         if column in scale:
             low, high = scale[column]
             value = (x[:, place].double() - (low + high) / 2) / ((high - low) / 2)
-            x[:, place] = torch.where(_missing(x, columns, column), 0.0, value).float()
-    return x
+            scaled[:, place] = torch.where(_missing(x, columns, column), 0.0, value).float()
+            if not scaled[:, place].isfinite().all():
+                raise ConfigError(
+                    f"data.limits.{column} is [{low:g}, {high:g}], on which scale a value of it is "
+                    "no finite float32: expected limits further apart"
+                )
+    return scaled
 
 
 def _of_public(x: Tensor, columns: Sequence[str]) -> dict[str, Limits]:
@@ -93,4 +104,4 @@ def _missing(x: Tensor, columns: Sequence[str], column: str) -> Tensor:
     """Where a column has no value: bool (N,)."""
     if indicator(column) not in columns:
         return torch.zeros(len(x), dtype=torch.bool)
-    return x[:, columns.index(indicator(column))] == 1
+    return (x[:, columns.index(indicator(column))] == 1) & (x[:, columns.index(column)] == 0)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ _SHOWN = 5
 
 def look_over(dataset: Dataset) -> None:
     """Warn of classes that are in one part only, and of columns that are not scaled."""
+    csv = Path(dataset.name).suffix.lower() == ".csv"
+    ways = (",", ", or name a test file by data.test") if csv else (" or", "")
     for samples, part, then in (
         (dataset.train, "training", "nothing can learn them"),
         (dataset.test, "testing", "no accuracy tells of them"),
@@ -26,9 +29,8 @@ def look_over(dataset: Dataset) -> None:
         if absent.any():
             some = [dataset.class_names[int(label)] for label in absent.nonzero().flatten()]
             log.warning(
-                "%s: no sample for %s of %s: %s; give more of them, drop them, or name a test file "
-                "by data.test",
-                *(dataset.name, part, _some(some), then),
+                "%s: no sample for %s of %s: %s; give more of them%s drop them%s",
+                *(dataset.name, part, _some(some), then, *ways),
             )
     unscaled(dataset.name, dataset.train.x, dataset.features, dataset.scale)
 

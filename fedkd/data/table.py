@@ -60,8 +60,14 @@ def load(path: Path, source: config.Source, *, seed: int) -> Dataset:
         test = everything.subset(torch.nonzero(held)[:, 0])
     else:
         held = torch.zeros(len(y), dtype=torch.bool)
+        other = Path(source.test).expanduser()
+        if other.resolve() == path.resolve():
+            raise DataError(
+                f"{path}: data.test is this file itself, whose rows are for training; name another "
+                "one, or leave it out and data.test_share of the rows are held out"
+            )
         test = load_rows(
-            Path(source.test).expanduser(),
+            other,
             label=source.label,
             features=features,
             class_names=class_names,
@@ -155,7 +161,7 @@ def _check_classes(table: Table, label: str, cells: list[str], names: Sequence[s
             f"{where} has {len(names)} different values in {len(cells)} rows, which looks like a "
             "measurement or an identifier, no classes; name another column, or put it into bands"
         )
-    values = {name: csv_file.number(name) for name in names}
+    values = {name: table.number(name) for name in names}
     if fractions := [n for n, v in values.items() if v is not None and not v.is_integer()]:
         log.warning(
             "%s holds numbers with fractions, such as %s: each of its %d values is a class of its "

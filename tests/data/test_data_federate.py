@@ -135,6 +135,22 @@ def test_a_public_set_that_does_not_fit_is_refused(
         federate(numbered, **public)
 
 
+def test_a_proxy_set_of_another_format_is_told_what_does_not_fit_itself(
+    numbered: str, tmp_path: Path
+) -> None:
+    (tmp_path / "own.csv").write_text(
+        "day,x,label\n" + "".join(f"1,{i},{i % 2}\n" for i in range(40))
+    )
+    table = {
+        "name": str(tmp_path / "own.csv"),
+        "ignore": ["day"],
+        "public": {"source": numbered, "size": 4},
+    }
+    told = config.validate(config.Data, table | {"partition": {"scheme": "iid"}})
+    with pytest.raises(DataError, match=r"numbered\.npz' has the columns without names; expected"):
+        data.federate(told, clients=2, seed=0)
+
+
 def test_where_clients_are_natural_a_private_row_more_changes_nothing_else(tmp_path: Path) -> None:
     def split(rows: list[int]) -> tuple[list[int], list[list[int]]]:
         lines = [f"{i},{i % 4},{i % 2}\n" for i in rows]

@@ -65,6 +65,14 @@ def test_limits_become_minus_one_and_one_and_what_is_missing_stays_zero(ages: Pa
     assert torch.equal(data.load(section(ages, limits=LIMITS), seed=0).test.x, after.test.x)
 
 
+def test_a_column_of_ones_own_named_like_an_indicator_hides_no_value(tmp_path: Path) -> None:
+    file = tmp_path / "own.csv"
+    file.write_text("a,a?,label\n" + "".join(f"{i + 1},{i % 2},{i % 3 % 2}\n" for i in range(9)))
+    told = data.load(section(file, missing="refuse", limits={"a": [0, 10]}, test_share=0.5), seed=0)
+    rows = torch.cat([told.train.x, told.test.x])
+    assert sorted(rows[:, 0].tolist()) == pytest.approx([i / 5 - 1 for i in range(1, 10)])
+
+
 @pytest.mark.parametrize("source", ["held-out", "itself"])
 def test_the_proxy_set_scales_and_no_private_row_does(ages: Path, source: str) -> None:
     public = {"source": source if source == "held-out" else str(ages), "size": 60}
@@ -133,7 +141,9 @@ def test_columns_of_an_npz_are_numbers(tmp_path: Path) -> None:
     [
         ({"limits": {"agee": [0, 1]}}, r"data\.limits names 'agee', .* did you mean 'age'"),
         ({"limits": {"age": [1, 1]}}, r"data\.limits\.age is \[1, 1\]: expected the lower"),
-        ({"limits": {"age": [1]}}, r"key 'data\.limits\.age\.1' is missing|limits"),
+        ({"limits": {"age": [0, 1e-300]}}, r"data\.limits\.age is \[0, 1e-300\]: expected"),
+        ({"limits": {"age": [0, 1e-40]}}, r"data\.limits\.age is \[0, 1e-40\], .*no finite"),
+        ({"limits": {"age": [1]}}, r"key 'limits\.age\[1\]' is missing"),
         ({"scale": "public"}, r"data\.scale is 'public', and there is no \[data\.public\]"),
         ({"name": "fashion-mnist-sample", "limits": {"age": [0, 1]}}, "shape .1, 28, 28.: leave"),
     ],

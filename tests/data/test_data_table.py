@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedkd import data
+from fedkd import config, data
 from fedkd.config import Data
 from fedkd.data import Dataset
 from fedkd.errors import ConfigError, DataError
@@ -111,6 +111,9 @@ def test_a_test_file_of_its_own_leaves_all_rows_for_training(tmp_path: Path) -> 
     file.write_text("age,dose,label\n2.5,1,dead\n")
     with pytest.raises(DataError, match=r"test\.csv: line 2, column 'label': 'dead' is no class"):
         load(tmp_path, ROWS, test=str(file))
+    itself = str(tmp_path / "." / "mine.csv")
+    with pytest.raises(DataError, match=r"mine\.csv: data\.test is this file itself"):
+        load(tmp_path, ROWS, test=itself)
     with pytest.raises(ConfigError, match=r"data\.test is .*it is for \.csv files"):
         data.load(Data(test=str(file)), seed=0)
 
@@ -178,7 +181,9 @@ def test_a_decimal_comma_is_read_once_it_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"line 2, column 'dose': '0,0' .*data\.decimal = ','"):
         load(tmp_path, text)
     assert torch.equal(load(tmp_path, text, decimal=",").train.x, load(tmp_path, ROWS).train.x)
-    with pytest.raises(DataError, match=r"'1\.000,5' is no finite number"):
+    with pytest.raises(
+        DataError, match=r"'1\.000,5' is no .*; write no thousands .*leave out data"
+    ):
         load(tmp_path, text.replace("0,5", "1.000,5"), decimal=",")
 
 
@@ -192,6 +197,10 @@ def test_a_column_may_be_left_out(tmp_path: Path) -> None:
     assert torch.equal(dataset.train.x, load(tmp_path, ROWS).train.x)
     with pytest.raises(ConfigError, match=r"data\.ignore is \('day',\).*it is for \.csv files"):
         data.load(Data(ignore=("day",)), seed=0)
+    for key in ("label", "client"):
+        table = {"name": "a.csv", key: "day", "ignore": ["age", "day"]}
+        with pytest.raises(ConfigError, match=rf"data\.ignore names 'day', which is data\.{key}:"):
+            config.validate(Data, table)
     with pytest.raises(DataError, match=r"no column 'days' \(data\.ignore\): did you mean 'day'"):
         load(tmp_path, text, ignore=("days",))
 
@@ -206,15 +215,25 @@ def test_labels_that_are_a_measurement_are_refused_and_fractions_warned_of(
     halves = ROWS.replace("ill", "0.5").replace("well", "1")
     load(tmp_path, halves)
     assert "numbers with fractions, such as 0.5: each of its 2" in "".join(warned)
+    warned.clear()
+    load(tmp_path, halves.replace(",", ";").replace(".", ","), decimal=",")
+    assert "numbers with fractions, such as 0,5: each of its 2" in "".join(warned)
 
 
 def test_a_class_that_is_in_one_part_only_is_warned_of(tmp_path: Path, warned: list[str]) -> None:
     load(tmp_path, ROWS + "7,rare,1\n")
-    assert re.search(r"no sample for (training|testing) of 'rare': ", "".join(warned))
+    assert re.search(
+        r"no sample for (training|testing) of 'rare': .*, or name a test file by", "".join(warned)
+    )
 
 
 FAULTS: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
     "no such label": (ROWS, {"label": "Lable"}, r"no column 'Lable' \(data.label\): .*'label'\?"),
+    "other separator": (
+        ROWS.replace(",", "|"),
+        {},
+        r"one column only, 'age\|label\|dose'; expected commas, semicolons or tabs",
+    ),
     "no such client": (ROWS, {"client": "site"}, r"no column 'site' \(data.client\): it has age,"),
     "text": ("x,label\n1,a\nseven,b\n", {}, "line 3, column 'x': 'seven' is no finite number"),
     "empty cell": ("x,label\n1,a\n\n,b\n", {}, "line 4, column 'x': '' is no finite number"),
