@@ -20,6 +20,7 @@ from fedkd.privacy import accountant
 from fedkd.privacy.budget import Budget
 from fedkd.privacy.calibration import noise_for
 from fedkd.privacy.events import Adjacency, Gaussian, Protected, Unit, grouped
+from fedkd.privacy.mechanisms import most_laplace
 from fedkd.privacy.signal import Signal, hopeless
 from fedkd.privacy.size import check_ceiling, check_delta
 from fedkd.privacy.statement import FILTER, PLD
@@ -142,6 +143,7 @@ def check(method: Method, setting: Setting) -> None:
     privacy = setting.experiment.privacy
     if privacy.unit == "record":
         check_delta(privacy)
+        _check_count_noise(method, setting)
     elif privacy.delta * setting.clients >= 1:  # how many clients there are is public
         raise ConfigError(
             f"privacy.delta is {privacy.delta:g}, not below 1 / {setting.clients:,} (clients): at "
@@ -151,6 +153,21 @@ def check(method: Method, setting: Setting) -> None:
     else:
         check_ceiling(privacy)
     _check_method(method, setting)
+
+
+def _check_count_noise(method: Method, setting: Setting) -> None:
+    """Refuse noise on counts that is larger than any that is drawn; other noise is hopeless first.
+
+    A draw would refuse it only when the ledger has paid for it.
+    """
+    noise = setting.experiment.privacy.count_noise
+    for what in method.card.counts:
+        most = most_laplace(setting.classes if what == "class counts" else 1)
+        if noise > most:
+            raise ConfigError(
+                f"privacy.count_noise is {noise:g}: expected at most {most:g} for {what}, beyond "
+                "which no noise is drawn"
+            )
 
 
 @dataclass(frozen=True)

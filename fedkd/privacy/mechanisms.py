@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedkd.privacy.source import Floats, Integers, NoiseSource
+from fedkd.privacy.source import MOST_SCALE, Floats, Integers, NoiseSource
 
 _FINENESS = 2.0**-14
 """What rounding to the grid may add to a sensitivity, as a share of it, where any step will do."""
@@ -166,6 +166,11 @@ def laplace(
     step = _step(sensitivity, norm)
     rounding = 1 + step * norm / sensitivity
     return _on_grid(value, step, source.laplace, np.full(value.numel(), rounding * scale))
+
+
+def most_laplace(numbers: int) -> float:
+    """The largest noise multiplier, and some below it, that `laplace` draws for so many numbers."""
+    return MOST_SCALE * _FINENESS / (4 * numbers)
 
 
 def noisy_votes(votes: Tensor, *, noise: float, source: NoiseSource) -> Tensor:

@@ -58,6 +58,18 @@ def test_a_site_takes_part_or_not_whatever_it_holds(rows, shared, changes, refus
     assert re.search(refusal, complaint)
 
 
+def test_noise_on_counts_that_cannot_be_drawn_is_refused_before_it_is_paid_for(run, rows, here):
+    same = {"clients.models": ["mlp"], "student.model": "mlp", "method.name": "fedavg"}
+    config = tiny.write_config(here / "tiny.toml", rows, {**DP, **same, "privacy.count_noise": 1e9})
+    said = {run(*command, config) for command in (("simulate",), ("audit", "plan"))}
+    [(status, out, complaint)] = said
+    assert (status, out) == (2, "")
+    assert (
+        "privacy.count_noise is 1e+09: expected at most 1.67772e+07 for example count" in complaint
+    )
+    assert not (here / "runs").exists()
+
+
 def test_who_holds_all_the_data_is_warned_and_not_refused(rows, caplog):
     changes = {**DP, "privacy.delta": 1e-3, "privacy.most_records": 50}
     with caplog.at_level(logging.WARNING, "fedkd"):

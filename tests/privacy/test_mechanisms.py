@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedkd.privacy import mechanisms
 from fedkd.privacy.mechanisms import clip, clipped_sum
+from fedkd.privacy.source import NoiseSource
 
 NORMS = st.floats(1e-3, 1e3)
 DTYPES = st.sampled_from([torch.float32, torch.float64])
@@ -377,3 +378,13 @@ def test_low_bits_tell_nothing_of_what_the_noise_is_on(noise: Noise) -> None:
         low = (told * 2**14).long() % 16
         counts = torch.bincount(low, minlength=16).double()
         assert stats.chisquare(counts.numpy()).pvalue > 1e-6
+
+
+@pytest.mark.parametrize("numbers", [1, 2, 3, 10, 1000])
+def test_noise_on_counts_is_drawn_up_to_its_bound(numbers: int) -> None:
+    counts, most = torch.zeros(numbers), mechanisms.most_laplace(numbers)
+    source = NoiseSource()
+    told = mechanisms.laplace(counts, sensitivity=1.0, noise_multiplier=most, source=source)
+    assert told.isfinite().all()
+    with pytest.raises(ValueError, match="Expected a scale"):
+        mechanisms.laplace(counts, sensitivity=1.0, noise_multiplier=8 * most, source=source)
