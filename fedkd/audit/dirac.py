@@ -7,6 +7,7 @@ arXiv:2302.07956; Steinke et al. 2023, arXiv:2305.08846.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -89,6 +90,7 @@ def observe(
     canaries: int,
     generator: torch.Generator,
     rounds: int = 1,
+    like: Tensor | None = None,
 ) -> Observed:
     """Train with canaries among the samples, by `private.train`, and score each canary.
 
@@ -103,6 +105,7 @@ def observe(
         canaries: m >= 2.
         generator: which canaries are included, each by a fair coin.
         rounds: how often the training is run.
+        like: public inputs (M, *shape) that the model takes, see `private.train`.
 
     Raises:
         ConfigError: the model cannot be protected.
@@ -115,8 +118,11 @@ def observe(
     optimiser = optim.build(audited.parameters(), optimisation)
     seen = _Seen(audited.canary, noise)
     optimiser.register_step_pre_hook(seen.note)
+    if like is not None:
+        like = F.pad(like.flatten(1), (0, canaries))
+    learn = partial(private.train, loss=loss, optimiser=optimiser, like=like)
     for _ in range(rounds):
-        private.train(audited, rows, optimisation, noise, loss=loss, optimiser=optimiser)
+        learn(audited, rows, optimisation, noise)
     member = torch.arange(_IDEAL) % 2 == 0
     ideal = _ideal(member, noise, seen.steps, generator)
     claimed = ideal[member].numpy(), ideal[~member].numpy()

@@ -61,11 +61,11 @@ def check_model(what: str, model: nn.Module, x: Tensor, noise: Noise) -> Check:
     Args:
         what: the model's name.
         model: trained in place, for two steps.
-        x: a few inputs (N, *shape).
+        x: public inputs that it takes (N, *shape), N >= 1, of which two are used.
         noise: how each step is protected.
     """
     every = Noise(noise.noise_multiplier, noise.clip, 1.0, noise.batch_size)
-    watch = Watch(every, _TWICE, model=model, x=x)
+    watch = Watch(every, _TWICE, model=model, x=x[:2], like=x)
     return _noise_size(f"noise on each parameter of {what}", watch, every)
 
 

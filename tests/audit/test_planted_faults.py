@@ -1,6 +1,8 @@
 """Faults that void a guarantee are found: by what leaks, or by how the training goes about it."""
 
 import faults
+import numpy as np
+import own_models
 import pytest
 import tiny
 from conftest import DP
@@ -149,6 +151,40 @@ def test_what_is_released_with_its_noise_is_not_accused(method, changes, release
     checks = check_releases(released(method, **changes))
     assert len(checks) >= 2
     assert [each for each in checks if each.outcome != "CONSISTENT"] == []
+
+
+@pytest.fixture
+def words(tmp_path):
+    """Rows of numbers that are words, with which a model of a user's own looks up vectors."""
+    draw = np.random.default_rng(0)
+    parts = {}
+    for part, size in (("train", 240), ("test", 120)):
+        y = np.arange(size) % 3
+        x = own_models.FIRST + (y[:, None] + draw.integers(0, 4, (size, 5))) % own_models.WORDS
+        parts |= {f"x_{part}": x.astype(np.float32), f"y_{part}": y.astype(np.int64)}
+    np.savez(tmp_path / "words.npz", **parts)
+    return tmp_path / "words.npz"
+
+
+OWN = {"name": "own_models:Words"}
+
+
+def test_sums_of_a_model_that_takes_words_alone_are_replayed(words, released, monkeypatch):
+    changes = {"data.name": str(words), "student.model": OWN, "clients.models": [OWN]}
+    world = released("analytic", **changes)
+    assert {each.outcome for each in check_releases(world)} == {"CONSISTENT"}
+    monkeypatch.setattr(mechanisms, "clip", lambda rows, _: rows)
+    assert "VIOLATION" in {each.outcome for each in check_releases(world)}
+
+
+def test_a_teacher_that_takes_words_alone_is_audited(words, monkeypatch):
+    monkeypatch.setattr(structure, "check_training", lambda *_: [])
+    experiment = tiny.experiment(words, {**DP, "clients.models": [OWN], "rounds": 1})
+    found = audit_teacher(experiment, look_away, canaries=500)
+    assert "VIOLATION" not in {each.outcome for each in found.outcomes}
+    assert "noise on each parameter of own_models:Words" in {each.what for each in found.checks}
+    [verdict] = found.verdicts
+    assert verdict.epsilon > 0
 
 
 def test_only_what_a_run_uses_is_audited_at_its_own_noise(released, rows):
