@@ -55,7 +55,7 @@ def check_training(noise: Noise, optimisation: Optimisation, event: Gaussian) ->
     ]
 
 
-def check_model(what: str, model: nn.Module, x: Tensor, noise: Noise) -> Check:
+def check_noise_of(what: str, model: nn.Module, x: Tensor, noise: Noise) -> Check:
     """Each parameter of a model gets noise of its size, in each step.
 
     Args:

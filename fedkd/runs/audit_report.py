@@ -72,13 +72,16 @@ def write(found: Audited, folder: Path, experiment: Experiment, *, claim: Claim 
 
 
 def _facts(experiment: Experiment) -> dict[str, str]:
-    """What a page must say to be held against what it is about."""
+    """What a page must say to be held against what it is about.
+
+    The experiment's SHA-256 is of the one that ran, its noise resolved: sites allow another.
+    """
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "fedkd": __version__,
         "method": experiment.method.name,
         "data set": str(experiment.data.name),
-        "experiment": hashlib.sha256(experiment.to_json().encode()).hexdigest(),
+        "experiment as it ran": hashlib.sha256(experiment.to_json().encode()).hexdigest(),
     }
 
 

@@ -105,7 +105,9 @@ def audit_teacher(
             notify("canaries", done, len(clients))
             spec = experiment.client_model(client)
             fresh = setting.build(spec, purpose="audited", client=client)
-            checks.append(structure.check_model(str(spec), fresh, _examples(world), setting.noise))
+            checks.append(
+                structure.check_noise_of(str(spec), fresh, _examples(world), setting.noise)
+            )
             verdicts.append(_teacher(world, client, canaries, confidence))
         notify("canaries", len(clients), len(clients))
     return Audited(tuple(verdicts), tuple(checks)) + found

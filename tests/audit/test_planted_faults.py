@@ -45,7 +45,7 @@ def look_away(*_, **__):
 def verdicts_alone(monkeypatch):
     """Audit canaries, without the looks at structure that other tests take."""
     monkeypatch.setattr(structure, "check_training", lambda *_: [])
-    monkeypatch.setattr(structure, "check_model", lambda *_: Check("", "CONSISTENT", ""))
+    monkeypatch.setattr(structure, "check_noise_of", lambda *_: Check("", "CONSISTENT", ""))
 
 
 @ghost_warns
@@ -90,7 +90,7 @@ def test_a_bias_without_noise_is_found_in_the_audited_model(private_experiment, 
     monkeypatch.setattr(private, "gaussian", faults.bare_vectors)
     world = prepare(private_experiment)
     model = world.setting.build(private_experiment.client_model(0), purpose="audited")
-    check = structure.check_model("mlp", model, world.data.clients[0].x[:2], NOISE)
+    check = structure.check_noise_of("mlp", model, world.data.clients[0].x[:2], NOISE)
     assert check.outcome == "VIOLATION"
     assert "bias" in check.found
 

@@ -97,6 +97,8 @@ def test_the_page_says_what_it_is_about_and_what_epsilon_does_not_cover(page, tm
     assert "Test records are not protected" in page.text
     told = json.loads((tmp_path / "audit.json").read_text())
     assert (told["method"], told["fedkd"]) == ("fedmd", __version__)
+    assert "Experiment as it ran: " in page.text  # sites allow another number
+    assert len(told["experiment as it ran"]) == 64
 
 
 def test_what_was_not_seen_is_unexplained(tmp_path):
