@@ -7,6 +7,7 @@ arXiv:2302.07956; Steinke et al. 2023, arXiv:2305.08846.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedkd.audit.verdicts import shortfall
+from fedkd.audit.verdicts import Shortfall, shortfall
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
 from fedkd.learning import optim, private
@@ -23,6 +24,8 @@ from fedkd.learning.private import Noise
 THREAT = "white box: sees every noisy gradient, and may insert records"
 _LOUD = 1000.0
 """A canary's own gradient over the clip: what is left of its model's gradient is a thousandth."""
+_IDEAL = 40_000
+"""Canaries that are only drawn, to know what those in the training should show."""
 
 
 class WithCanaries(nn.Module):
@@ -60,8 +63,8 @@ class Observed:
     """(m,), higher for members."""
     included: NDArray[np.bool_]
     """(m,)."""
-    ideal: NDArray[np.float64]
-    """(m,): as scores, had each canary had the very noise and sampling that are claimed."""
+    ideal: tuple[NDArray[np.float64], NDArray[np.float64]]
+    """Scores of as many members as others, had each had the very noise and sampling claimed."""
 
     @property
     def members(self) -> NDArray[np.float64]:
@@ -73,10 +76,9 @@ class Observed:
         """Scores of those that were not."""
         return self.scores[~self.included]
 
-    def shortfall(self, what: str) -> str:
+    def shortfall(self, what: str) -> Shortfall | None:
         """See `verdicts.shortfall`."""
-        claimed = self.ideal[self.included], self.ideal[~self.included]
-        return shortfall(what, (self.members, self.others), claimed)
+        return shortfall(what, (self.members, self.others), self.ideal)
 
 
 def observe(
@@ -88,6 +90,7 @@ def observe(
     canaries: int,
     generator: torch.Generator,
     rounds: int = 1,
+    like: Tensor | None = None,
 ) -> Observed:
     """Train with canaries among the samples, by `private.train`, and score each canary.
 
@@ -102,6 +105,7 @@ def observe(
         canaries: m >= 2.
         generator: which canaries are included, each by a fair coin.
         rounds: how often the training is run.
+        like: public inputs (M, *shape) that the model takes, see `private.train`.
 
     Raises:
         ConfigError: the model cannot be protected.
@@ -114,10 +118,15 @@ def observe(
     optimiser = optim.build(audited.parameters(), optimisation)
     seen = _Seen(audited.canary, noise)
     optimiser.register_step_pre_hook(seen.note)
+    if like is not None:
+        like = F.pad(like.flatten(1), (0, canaries))
+    learn = partial(private.train, loss=loss, optimiser=optimiser, like=like)
     for _ in range(rounds):
-        private.train(audited, rows, optimisation, noise, loss=loss, optimiser=optimiser)
-    ideal = _ideal(included, noise, seen.steps, generator)
-    return Observed(seen.ratios.numpy(), included.numpy(), ideal.numpy())
+        learn(audited, rows, optimisation, noise)
+    member = torch.arange(_IDEAL) % 2 == 0
+    ideal = _ideal(member, noise, seen.steps, generator)
+    claimed = ideal[member].numpy(), ideal[~member].numpy()
+    return Observed(seen.ratios.numpy(), included.numpy(), claimed)
 
 
 def _ideal(included: Tensor, noise: Noise, steps: int, generator: torch.Generator) -> Tensor:

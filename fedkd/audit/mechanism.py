@@ -14,6 +14,8 @@ from fedkd.privacy.source import NoiseSource
 THREAT = "sees one noisy sum, and knows all records but one"
 _LOUD = 1e4
 """A record's norm over the clip, so that a clip that is skipped shows."""
+_IDEAL = 10
+"""Times as many draws of the noise that is claimed, to know what should show."""
 
 
 def audit(
@@ -59,10 +61,11 @@ def _audit(
         source=NoiseSource(),
         release=1.0,
     )
-    ideal = included.double() + _ideal(event, draws, generator)
+    ideal = _ideal(event, _IDEAL * draws, generator)
     claim = Claim.of([replace(event, steps=1)], delta)
     what = f"{'Gaussian' if gaussian else 'Laplace'} noise, as of {event.what}"
-    seen, claimed = ((told[included].numpy(), told[~included].numpy()) for told in (scores, ideal))
+    seen = scores[included].numpy(), scores[~included].numpy()
+    claimed = ideal[::2].numpy() + 1, ideal[1::2].numpy()
     return judge(
         what,
         independent(*seen, claim, confidence=confidence),

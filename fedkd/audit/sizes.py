@@ -35,23 +35,36 @@ def check_gaussian(what: str, parts: Mapping[str, Tensor], beside: str = "") -> 
 
 
 def check_counts(what: str, parts: Mapping[str, Tensor], scale: float) -> Check:
-    """Each part is Laplace noise of this scale, rounded to whole numbers; else `check_gaussian`."""
-    share = math.exp(-1 / scale)
-    # Moments of the length of a rounded draw; a sum of hundreds is next to normal.
-    mean = math.sqrt(share) / (1 - share)
-    deviation = math.sqrt(mean * (1 + share) / (1 - share) - mean**2)
-    lengths = {name: float(part.double().abs().mean()) for name, part in parts.items()}
-    chances = {}
-    for name, length in lengths.items():
-        error = deviation / math.sqrt(parts[name].numel())
-        low, high = (length - mean) / error, (length / _SLACK - mean) / error
-        chances[name] = 2 * float(min(stats.norm.cdf(low), stats.norm.sf(high)))
-    return _worst(what, chances, {name: each / mean for name, each in lengths.items()})
+    """Each part is Laplace noise of this scale, rounded to whole numbers; else `check_gaussian`.
+
+    `NO POWER` where counts that are sent bare would pass: such noise is mostly rounded to 0.
+    """
+    # A rounded draw is not 0 with chance `moved`, and then of length 1, 2, ... geometrically.
+    moved, share = math.exp(-1 / (2 * scale)), math.exp(-1 / scale)
+    mean = moved / (1 - share)
+    chances, ratios = {}, {}
+    for name, part in parts.items():
+        length, draws = float(part.double().abs().sum()), part.numel()
+        below = _chance_of_length(length, draws, moved, share)[0]
+        above = _chance_of_length(length / _SLACK, draws, moved, share)[1]
+        chances[name] = 2 * min(below, above)
+        ratios[name] = length / (draws * mean) if mean else 1 + length
+    bare = max(2 * (1 - moved) ** part.numel() for part in parts.values())
+    if bare >= CHANCE / len(parts) and not unlikely(list(chances.values())):
+        found = f"{moved:.2g} of its draws are not rounded to 0, too few to tell it from none"
+        return Check(what, "NO POWER", found)
+    return _worst(what, chances, ratios)
 
 
 def check_share(what: str, hits: int, trials: int, expected: float) -> Check:
-    """Something happens as often as the noise that is claimed lets it."""
-    chance = float(stats.binomtest(hits, trials, expected).pvalue)
+    """Something happens as often as the noise that is claimed lets it.
+
+    `NO POWER` where it would as likely happen always, as it does without noise.
+    """
+    chance, bare = (float(stats.binomtest(n, trials, expected).pvalue) for n in (hits, trials))
+    if min(chance, bare) > CHANCE:
+        found = f"{hits} of {trials} queries end as is likely, and all of them do without noise"
+        return Check(what, "NO POWER", found)
     found = f"{hits} of {trials} queries end as is likely, {expected * trials:.0f} expected"
     return checked(what, chance > CHANCE, found)
 
@@ -60,6 +73,20 @@ def unlikely(chances: ArrayLike) -> bool:
     """Whether one of several chances is too small, all of them counted."""
     told = np.asarray(chances)
     return bool(told.min() < CHANCE / told.size)
+
+
+def _chance_of_length(length: float, draws: int, moved: float, share: float) -> tuple[float, float]:
+    """Of the summed lengths of rounded Laplace draws: at most, and at least so much; exact."""
+    count = np.arange(1, draws + 1)
+    weights = stats.binom.pmf(count, draws, moved)
+    none = (1 - moved) ** draws
+    # Beyond 1 a draw's length is geometric, so that the sum over `count` is negative binomial.
+    below = stats.nbinom.cdf(math.floor(length) - count, count, 1 - share)
+    above = stats.nbinom.sf(math.ceil(length) - count - 1, count, 1 - share)
+    return (
+        min(1.0, none + float(weights @ below)),
+        min(1.0, none * (length <= 0) + float(weights @ above)),
+    )
 
 
 def _chance(distribution: stats.rv_continuous, low: float, high: float, freedom: int) -> float:

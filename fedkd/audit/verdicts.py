@@ -87,7 +87,8 @@ class Verdict:
     claim: Claim
     bounds: tuple[Bound, ...]
     shortfall: str = ""
-    """What was seen of which part, where that is far less than the claimed noise lets through."""
+    """What was seen of which part, where it is not as much as the claimed noise lets through, or
+    where that would not show."""
 
     @property
     def epsilon(self) -> float:
@@ -98,6 +99,14 @@ class Verdict:
     def ceiling(self) -> float:
         """The most that any bound could have shown with these canaries."""
         return max(bound.ceiling for bound in self.bounds)
+
+
+@dataclass(frozen=True, slots=True)
+class Shortfall:
+    """Why an attack that refuted nothing says nothing, either."""
+
+    outcome: Literal["NO POWER", "UNEXPLAINED"]
+    said: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +184,7 @@ def judge(
     threat: str,
     canaries: int,
     confidence: float = CONFIDENCE,
-    shortfall: str = "",
+    shortfall: Shortfall | None = None,
 ) -> Verdict:
     """Hold what was measured against what was claimed.
 
@@ -188,39 +197,56 @@ def judge(
         confidence: in (0, 1).
         shortfall: what `shortfall` says of a white-box attack.
     """
+    said = ""
     if max(bound.epsilon for bound in found) > claim.epsilon:
         outcome: Outcome = "VIOLATION"
     elif max(bound.ceiling for bound in found) <= claim.epsilon:
         outcome = "NO POWER"
+    elif shortfall is not None:
+        outcome, said = shortfall.outcome, shortfall.said
     else:
-        outcome = "UNEXPLAINED" if shortfall else "CONSISTENT"
-    return Verdict(what, outcome, threat, canaries, confidence, claim, found, shortfall)
+        outcome = "CONSISTENT"
+    return Verdict(what, outcome, threat, canaries, confidence, claim, found, said)
 
 
-def shortfall(what: str, seen: tuple[Floats, Floats], claimed: tuple[Floats, Floats]) -> str:
-    """What to say where scores tell members far less than the claimed noise would; else nothing.
+def shortfall(
+    what: str, seen: tuple[Floats, Floats], claimed: tuple[Floats, Floats]
+) -> Shortfall | None:
+    """Scores that tell members far less than the claimed noise would, or of which none could say.
 
     Args:
         what: the part whose scores they are.
         seen: scores of members (M,) and of others (N,).
-        claimed: as many scores, drawn from the very noise that is claimed.
+        claimed: scores of either kind, drawn from the very noise that is claimed; so many more that
+            their AUC is next to exact.
     """
     found, expected = (_separation(*scores) for scores in (seen, claimed))
-    half = math.sqrt(2) * float(special.ndtri(expected)) / 2
-    least = float(special.ndtr(half / math.sqrt(2)))
-    size = [len(scores) for scores in seen]
-    error = math.sqrt((sum(size) + 1) / (12 * size[0] * size[1]))
-    if found >= least or expected - least < _ERRORS * error:
-        return ""
-    return (
+    # In standard deviations, half as far apart as claimed.
+    least = float(special.ndtr(float(special.ndtri(expected)) / 2))
+    error = _ERRORS * math.hypot(_error(*seen), _error(*claimed))
+    if expected - 0.5 < error:
+        said = (
+            f"{what}: the noise that is claimed lets through an AUC of {expected:.3f}, which so "
+            "few canaries do not tell from 0.5: an attack that saw nothing would not be noticed"
+        )
+        return Shortfall("NO POWER", said)
+    if found >= least or expected - found < error:
+        return None
+    said = (
         f"{what}: canaries are told with an AUC of {found:.3f}, and the noise that is claimed lets "
         f"through {expected:.3f}: they were not clipped or summed as is claimed, or there is more "
         "noise"
     )
+    return Shortfall("UNEXPLAINED", said)
 
 
-_ERRORS = 6.0
-"""Standard errors of an area, of two of which a difference is: a chance of one in 50,000."""
+_ERRORS = 4.25
+"""Standard errors of the difference of two areas: a chance of one in 90,000, on one side."""
+
+
+def _error(members: Floats, others: Floats) -> float:
+    """The standard error of an AUC of 0.5, which is the largest."""
+    return math.sqrt((len(members) + len(others) + 1) / (12 * len(members) * len(others)))
 
 
 def _separation(members: Floats, others: Floats) -> float:

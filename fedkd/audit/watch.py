@@ -34,6 +34,7 @@ class Watch:
         x: the records' inputs; None: ones.
         rows: how many records, without `x`.
         loss: of outputs and numbers; None: none, so that all that is released is noise.
+        like: public inputs that the model takes, see `private.train`.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Watch:
         x: Tensor | None = None,
         rows: int = ROWS,
         loss: Loss | None = None,
+        like: Tensor | None = None,
     ) -> None:
         self.gradients: list[dict[str, Tensor]] = []
         """What each step released of each parameter, flat."""
@@ -60,7 +62,13 @@ class Watch:
             optimiser = torch.optim.SGD(model.parameters(), lr=1e-6)
             optimiser.register_step_pre_hook(self._note)
             private.train(
-                model, samples, optimisation, noise, loss=self._watched, optimiser=optimiser
+                model,
+                samples,
+                optimisation,
+                noise,
+                loss=self._watched,
+                optimiser=optimiser,
+                like=like,
             )
 
     @property

@@ -11,6 +11,7 @@ from fedkd.errors import ConfigError
 from fedkd.knowledge.moments import Moments, moments
 from fedkd.learning.evaluate import evaluating
 from fedkd.learning.observe import feature_width, last_linear, with_features
+from fedkd.models import probes
 from fedkd.privacy import mechanisms
 
 _BATCH = 256
@@ -54,15 +55,23 @@ class Basis:
         return cls(mean, axes / (centred @ axes).norm(dim=1).median())
 
 
-def check_last_layer(model: nn.Module, shape: tuple[int, ...], classes: int) -> None:
+def check_last_layer(
+    model: nn.Module, shape: tuple[int, ...], classes: int, like: Tensor | None = None
+) -> None:
     """Refuse a model whose logits are not one linear layer of its features.
+
+    Args:
+        model: is asked in evaluation mode.
+        shape: of one input.
+        classes: C.
+        like: public inputs (N, *shape) that it takes; None: drawn ones.
 
     Raises:
         ConfigError: it has no such layer, or does something after it.
     """
-    layer, x = last_linear(model), torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    layer = last_linear(model)
     with evaluating(model), torch.no_grad():
-        logits, features = with_features(model, x)
+        logits, features = with_features(model, probes.inputs(model, shape, like))
         fits = layer.out_features == classes and layer.bias is not None
         if not (fits and torch.allclose(logits, layer(features))):
             raise ConfigError(

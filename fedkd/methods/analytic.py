@@ -72,7 +72,7 @@ class Analytic(Method):
 
     def check(self, setting: Setting) -> None:
         model = setting.build(setting.experiment.student.model, purpose="specification")
-        check_last_layer(model, setting.shape, setting.classes)
+        check_last_layer(model, setting.shape, setting.classes, setting.examples)
         wanted = self.params.components
         if wanted is None:
             return

@@ -56,7 +56,7 @@ class FedPairMoments(FedPair):
 
     def check(self, setting: Setting) -> None:
         super().check(setting)
-        check_last_layer(self._features(setting), setting.shape, setting.classes)
+        check_last_layer(self._features(setting), setting.shape, setting.classes, setting.examples)
 
     def expects(self, setting: Setting, client: int) -> Expected:
         width = self._width(setting)

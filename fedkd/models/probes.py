@@ -66,6 +66,11 @@ def neighbours(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Tensor]:
     return {name: x for name, x in extremes.items() if _failure(model, x) is None}
 
 
+def takes(model: nn.Module, x: Tensor) -> bool:
+    """Whether a model answers such inputs at all."""
+    return _failure(model, x) is None
+
+
 def _failure(model: nn.Module, x: Tensor) -> Exception | None:
     try:
         call.answer(model, x)

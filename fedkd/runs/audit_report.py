@@ -59,6 +59,7 @@ def write(found: Audited, folder: Path, experiment: Experiment, *, claim: Claim 
             claim=claim,
             stamp="NO DP" if claim is None else f"epsilon {claim.epsilon:.4g}",
             violated="VIOLATION" in outcomes,
+            unexplained="UNEXPLAINED" in outcomes,
             charts=_charts(found.attacks),
             drawn=[_drawn(each) for each in found.inversions],
             words=findings.words(found),
@@ -71,30 +72,46 @@ def write(found: Audited, folder: Path, experiment: Experiment, *, claim: Claim 
 
 
 def _facts(experiment: Experiment) -> dict[str, str]:
-    """What a page must say to be held against what it is about."""
+    """What a page must say to be held against what it is about.
+
+    The experiment's SHA-256 is of the one that ran, its noise resolved: sites allow another.
+    """
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "fedkd": __version__,
         "method": experiment.method.name,
         "data set": str(experiment.data.name),
-        "experiment": hashlib.sha256(experiment.to_json().encode()).hexdigest(),
+        "experiment as it ran": hashlib.sha256(experiment.to_json().encode()).hexdigest(),
     }
 
 
 def _uncovered(experiment: Experiment) -> list[str]:
     """What epsilon says nothing of, a sentence each."""
     privacy = experiment.privacy
-    unit = "record" if privacy.unit == "record" else "client"
+    record = privacy.unit == "record"
     lines = [
-        f"It hides whether one {unit} took part, not what all of a party's data have in common, "
-        f"nor a person who is behind several {unit}s",
+        "It hides whether one record took part, not what all of a party's data have in common, nor "
+        "a person who is behind several records"
+        if record
+        else "It hides what one client answered, not that it took part, nor how many did, nor a "
+        "person who is behind several clients",
         "Test records are not protected: accuracies are reported without noise",
         "It does not count what was tried before: other runs of other ledgers, and settings that "
         "were chosen by looking at private data",
         "It does not cover what a site does outside fedkd: how it prepared its data, and logs",
+        "Rows of the proxy set are public: whoever takes them from private data gives these away",
+        "A simulation deals records to clients by the seed; real parties' data differ more, and "
+        "that is not shown here",
+        "An audit's own page and run folder tell of the data without noise: publish neither for "
+        "private data",
     ]
-    if unit == "client":
+    if not record:
         lines.append("The server sees each client's answers as they are: it is trusted")
+    if privacy.secure_aggregation:
+        lines.append(
+            "Under secure aggregation it holds for whoever sees the sum alone: the server must "
+            "follow the protocol, and the other clients must add their noise"
+        )
     return lines
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from fedkd import rng
 from fedkd.audit import dirac, mechanism, structure
@@ -104,8 +105,9 @@ def audit_teacher(
             notify("canaries", done, len(clients))
             spec = experiment.client_model(client)
             fresh = setting.build(spec, purpose="audited", client=client)
-            x = world.data.clients[client].x[:2]
-            checks.append(structure.check_model(str(spec), fresh, x, setting.noise))
+            checks.append(
+                structure.check_noise_of(str(spec), fresh, _examples(world), setting.noise)
+            )
             verdicts.append(_teacher(world, client, canaries, confidence))
         notify("canaries", len(clients), len(clients))
     return Audited(tuple(verdicts), tuple(checks)) + found
@@ -113,15 +115,18 @@ def audit_teacher(
 
 def _teacher(world: World, client: int, canaries: int, confidence: float) -> Verdict:
     experiment, setting = world.experiment, world.setting
-    spec, held = experiment.client_model(client), len(world.data.clients[client])
+    spec = experiment.client_model(client)
+    # Where a client holds nothing, canaries hide among others' records.
+    hiding = world.data.clients[client] if len(world.data.clients[client]) else world.data.test
     observed = dirac.observe(
         setting.build(spec, purpose="teacher", client=client),
-        world.data.clients[client].subset(torch.arange(min(_HIDING, held))),
+        hiding.subset(torch.arange(min(_HIDING, len(hiding)))),
         experiment.clients.training,
         setting.noise,
         canaries=canaries,
         generator=rng.stream(experiment.seed, purpose="audit canaries", client=client),
         rounds=experiment.rounds,
+        like=_examples(world),
     )
     # What the ledger would be charged, not what was seen: steps that nobody pays for must show.
     event = replace(setting.training, steps=setting.training.steps * experiment.rounds)
@@ -136,6 +141,12 @@ def _teacher(world: World, client: int, canaries: int, confidence: float) -> Ver
         confidence=confidence,
         shortfall=observed.shortfall(what),
     )
+
+
+def _examples(world: World) -> Tensor:
+    """A few inputs that all parties hold and that models take."""
+    examples = world.setting.examples
+    return (world.data.test.x if examples is None else examples)[:_HIDING]
 
 
 def _one_of_each(world: World) -> Iterator[int]:

@@ -101,7 +101,9 @@ def words(found: Audited) -> list[str]:
             "nearer to the client's mean record than the mean public image is; the nearest record "
             f"is the client's for {100 * each.nearer:.0f}% of them (50% is chance)"
         )
-    shortfalls = [f"unexplained: {each.shortfall}" for each in found.verdicts if each.shortfall]
+    shortfalls = [
+        f"{each.outcome.lower()}: {each.shortfall}" for each in found.verdicts if each.shortfall
+    ]
     return [*lines, *shortfalls, *found.notes]
 
 

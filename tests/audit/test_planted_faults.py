@@ -1,8 +1,11 @@
 """Faults that void a guarantee are found: by what leaks, or by how the training goes about it."""
 
 import faults
+import numpy as np
+import own_models
 import pytest
 import tiny
+from conftest import DP
 
 from fedkd.audit import structure
 from fedkd.audit.verdicts import Check, raise_on_violation
@@ -15,6 +18,7 @@ from fedkd.methods import context
 from fedkd.privacy import mechanisms
 from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.events import Gaussian
+from fedkd.runs import releases
 from fedkd.runs.audits import audit_teacher, audit_used
 from fedkd.runs.releases import check_releases
 from fedkd.runs.simulate import simulate
@@ -41,7 +45,7 @@ def look_away(*_, **__):
 def verdicts_alone(monkeypatch):
     """Audit canaries, without the looks at structure that other tests take."""
     monkeypatch.setattr(structure, "check_training", lambda *_: [])
-    monkeypatch.setattr(structure, "check_model", lambda *_: Check("", "CONSISTENT", ""))
+    monkeypatch.setattr(structure, "check_noise_of", lambda *_: Check("", "CONSISTENT", ""))
 
 
 @ghost_warns
@@ -86,7 +90,7 @@ def test_a_bias_without_noise_is_found_in_the_audited_model(private_experiment, 
     monkeypatch.setattr(private, "gaussian", faults.bare_vectors)
     world = prepare(private_experiment)
     model = world.setting.build(private_experiment.client_model(0), purpose="audited")
-    check = structure.check_model("mlp", model, world.data.clients[0].x[:2], NOISE)
+    check = structure.check_noise_of("mlp", model, world.data.clients[0].x[:2], NOISE)
     assert check.outcome == "VIOLATION"
     assert "bias" in check.found
 
@@ -133,8 +137,11 @@ def test_a_value_that_is_paid_for_and_sent_bare_is_found(
     ("method", "changes"),
     [
         ("feddf", {}),
+        ("feddf", {"privacy.epsilon": 30.0, "privacy.count_noise": 0.3}),
         ("fedpair", {}),
+        ("fedpair", {"privacy.epsilon": 30.0, "privacy.count_noise": 0.3}),
         ("analytic", {}),
+        ("analytic", {"privacy.epsilon": 1.0}),
         ("analytic", {"method.balance": 3.0}),
         ("analytic", {"method.components": 5, "method.precision": "float32"}),
         ("analytic", {"privacy.secure_aggregation": True, "clients.quorum": 1.0}),
@@ -144,6 +151,40 @@ def test_what_is_released_with_its_noise_is_not_accused(method, changes, release
     checks = check_releases(released(method, **changes))
     assert len(checks) >= 2
     assert [each for each in checks if each.outcome != "CONSISTENT"] == []
+
+
+@pytest.fixture
+def words(tmp_path):
+    """Rows of numbers that are words, with which a model of a user's own looks up vectors."""
+    draw = np.random.default_rng(0)
+    parts = {}
+    for part, size in (("train", 240), ("test", 120)):
+        y = np.arange(size) % 3
+        x = own_models.FIRST + (y[:, None] + draw.integers(0, 4, (size, 5))) % own_models.WORDS
+        parts |= {f"x_{part}": x.astype(np.float32), f"y_{part}": y.astype(np.int64)}
+    np.savez(tmp_path / "words.npz", **parts)
+    return tmp_path / "words.npz"
+
+
+OWN = {"name": "own_models:Words"}
+
+
+def test_sums_of_a_model_that_takes_words_alone_are_replayed(words, released, monkeypatch):
+    changes = {"data.name": str(words), "student.model": OWN, "clients.models": [OWN]}
+    world = released("analytic", **changes)
+    assert {each.outcome for each in check_releases(world)} == {"CONSISTENT"}
+    monkeypatch.setattr(mechanisms, "clip", lambda rows, _: rows)
+    assert "VIOLATION" in {each.outcome for each in check_releases(world)}
+
+
+def test_a_teacher_that_takes_words_alone_is_audited(words, monkeypatch):
+    monkeypatch.setattr(structure, "check_training", lambda *_: [])
+    experiment = tiny.experiment(words, {**DP, "clients.models": [OWN], "rounds": 1})
+    found = audit_teacher(experiment, look_away, canaries=500)
+    assert "VIOLATION" not in {each.outcome for each in found.outcomes}
+    assert "noise on each parameter of own_models:Words" in {each.what for each in found.checks}
+    [verdict] = found.verdicts
+    assert verdict.epsilon > 0
 
 
 def test_only_what_a_run_uses_is_audited_at_its_own_noise(released, rows):
@@ -162,9 +203,9 @@ VOTES = {"clients.count": 12, "privacy.unit": "client-votes", "privacy.epsilon":
 LOGITS = {"clients.count": 18, "privacy.unit": "client-logits", "privacy.epsilon": 1e6}
 
 
-@pytest.mark.parametrize("changes", [VOTES, LOGITS])
-def test_what_the_server_combines_is_replayed(changes, released, monkeypatch):
-    world = released("dsfl", **changes, **{"privacy.noise_multiplier": 0.6})
+@pytest.mark.parametrize(("changes", "noise"), [(VOTES, 0.6), (VOTES, 0.25), (LOGITS, 0.6)])
+def test_what_the_server_combines_is_replayed(changes, noise, released, monkeypatch):
+    world = released("dsfl", **changes, **{"privacy.noise_multiplier": noise})
     assert {each.outcome for each in check_releases(world)} == {"CONSISTENT"}
     votes = changes is VOTES
     fault = (lambda votes, **_: votes.argmax(dim=1)) if votes else faults.bare
@@ -172,14 +213,37 @@ def test_what_the_server_combines_is_replayed(changes, released, monkeypatch):
     assert {each.outcome for each in check_releases(world)} == {"VIOLATION"}
 
 
+@pytest.mark.parametrize("epsilon", [1.0, 2.0, 4.0])
+@pytest.mark.parametrize("fault", [faults.clipped_after_the_sum, faults.nothing])
 def test_an_attack_that_sees_too_little_is_not_called_consistent(
-    private_experiment, verdicts_alone, monkeypatch
+    fault, epsilon, rows, verdicts_alone, monkeypatch
 ):
     """Clipped after the sum, canaries leave less than the noise lets through."""
-    monkeypatch.setattr(private, "clipped_sum", faults.clipped_after_the_sum)
-    [verdict] = audit_teacher(private_experiment, look_away).verdicts
+    monkeypatch.setattr(private, "clipped_sum", fault)
+    experiment = tiny.experiment(rows, {**DP, "rounds": 1, "privacy.epsilon": epsilon})
+    [verdict] = audit_teacher(experiment, look_away).verdicts
     assert verdict.outcome == "UNEXPLAINED"
     assert "DP-SGD of client 0" in verdict.shortfall
+
+
+def test_so_few_canaries_that_seeing_nothing_would_not_show_have_no_power(rows, verdicts_alone):
+    experiment = tiny.experiment(rows, {**DP, "rounds": 1, "privacy.epsilon": 1.0})
+    [verdict] = audit_teacher(experiment, look_away, canaries=200).verdicts
+    assert verdict.outcome == "NO POWER"
+    assert verdict.ceiling > verdict.claim.epsilon
+    assert "would not be noticed" in verdict.shortfall
+
+
+def test_a_sum_without_records_is_not_called_clipped(monkeypatch):
+    monkeypatch.setattr(private, "clipped_sum", faults.nothing)
+    assert {check.outcome for check in structure._clip(NOISE)} >= {"UNEXPLAINED"}
+
+
+def test_a_count_whose_noise_takes_too_many_records_is_not_replayed(released, monkeypatch):
+    monkeypatch.setattr(releases, "_MOST_COUNTED", 1000)
+    [check] = check_releases(released("fedpair"))
+    assert check.outcome == "NO POWER"
+    assert "noise of scale 10 shows on 1,200 made-up records" in check.found
 
 
 def test_correct_code_is_not_accused(private_experiment):

@@ -11,7 +11,7 @@ from test_report import Page
 from fedkd import __version__, config
 from fedkd.audit.inversion import Inversion
 from fedkd.audit.membership import one_attack
-from fedkd.audit.verdicts import Bound, Check, Claim, judge
+from fedkd.audit.verdicts import Bound, Check, Claim, Shortfall, judge
 from fedkd.privacy.events import Gaussian
 from fedkd.runs import audit_report
 from fedkd.runs.audited import Audited
@@ -97,15 +97,44 @@ def test_the_page_says_what_it_is_about_and_what_epsilon_does_not_cover(page, tm
     assert "Test records are not protected" in page.text
     told = json.loads((tmp_path / "audit.json").read_text())
     assert (told["method"], told["fedkd"]) == ("fedmd", __version__)
+    assert "Experiment as it ran: " in page.text  # sites allow another number
+    assert len(told["experiment as it ran"]) == 64
 
 
 def test_what_was_not_seen_is_unexplained(tmp_path):
     bounds = (Bound("one run", 0.1, 9.0),)
     how = {"claim": CLAIM, "threat": "sees all", "canaries": 1000}
-    verdict = judge("DP-SGD", bounds, **how, shortfall="DP-SGD: an AUC of 0.500")
+    shortfall = Shortfall("UNEXPLAINED", "DP-SGD: an AUC of 0.500")
+    verdict = judge("DP-SGD", bounds, **how, shortfall=shortfall)
     page = Page(audit_report.write(Audited(verdicts=(verdict,)), tmp_path, EXPERIMENT, claim=CLAIM))
-    assert "UNEXPLAINED" in page.text
+    assert "Part of it could not be audited: see UNEXPLAINED." in page.text
     assert "an AUC of 0.500" in page.text
+    assert 'class="privacy protected"' not in (tmp_path / "audit.html").read_text("utf-8")
+
+
+CLIENTS = ("dsfl", {"unit": "client-votes", "epsilon": 2.0})
+SECURE = ("analytic", {"epsilon": 2.0, "secure_aggregation": True})
+
+
+@pytest.mark.parametrize(
+    ("told", "said", "unsaid"),
+    [
+        (("fedmd", {"epsilon": 2.0}), ["whether one record took part"], ["trusted", "the sum"]),
+        (CLIENTS, ["what one client answered, not that it took part", "trusted"], ["whether one"]),
+        (SECURE, ["whether one record took part", "sees the sum alone"], ["trusted"]),
+    ],
+)
+def test_what_epsilon_does_not_cover_follows_from_the_unit(told, said, unsaid, tmp_path):
+    method, privacy = told
+    changes = {"method": {"name": method}, "privacy": privacy, "rounds": 1}
+    experiment = config.parse(
+        {**EXPERIMENT.model_dump(exclude_none=True, exclude_unset=True), **changes}
+    )
+    page = Page(audit_report.write(found(), tmp_path, experiment, claim=CLAIM))
+    for word in [*said, "the proxy set", "deals records", "run folder"]:
+        assert word in page.text
+    for word in unsaid:
+        assert word not in page.text.split("What epsilon does not cover")[1]
 
 
 def test_without_dp_the_page_says_so(tmp_path):
