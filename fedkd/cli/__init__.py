@@ -202,11 +202,14 @@ def export(
 
     import_beside(run)
     done = write(run, format, file)
-    tests = f"{done.tests} of them of the test set" if done.tests else "none of the test set"
+    none = f"none of the test set ({done.untested})"
+    tests = f"{done.tests} of them of the test set" if done.tests else none
     say(
         f"agrees with the original on {done.inputs} inputs, {tests}, alone and in batches: logits "
         f"differ by at most {done.difference:.2g}"
     )
+    if done.scaled:
+        say(f"inputs: {done.scaled} columns scaled by inputs.scale in {run / 'summary.json'}")
     say(f"student: {done.path.resolve()}")
 
 

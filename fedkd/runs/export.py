@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
-from fedkd.errors import ExportError, UsageError
+from fedkd.errors import ConfigError, DataError, ExportError, UsageError
 from fedkd.files import make_folder, write_atomically
 from fedkd.models import call, probes
 from fedkd.runs import student
@@ -41,12 +41,17 @@ class Exported:
         difference: the largest absolute difference of a logit from the original's.
         inputs: how many inputs were asked.
         tests: how many of them are of the run's test set; 0 where its data is not here.
+        untested: why none of them is; empty if some are.
+        scaled: how many columns of a row stand on a scale, which `inputs.scale` of the run's
+            summary.json has.
     """
 
     path: Path
     difference: float
     inputs: int
     tests: int
+    untested: str
+    scaled: int
 
 
 def export(run: Path, format: Format, out: Path | None = None) -> Exported:
@@ -67,7 +72,11 @@ def export(run: Path, format: Format, out: Path | None = None) -> Exported:
         ExportError: the student cannot be exported, or the export does not agree with it.
     """
     told = student.load(run)
-    tests = student.tests(run, told)
+    tests, untested = None, ""
+    try:
+        tests = student.tests(run, told)
+    except (ConfigError, DataError) as error:
+        untested = str(error)
     try:
         with torch.no_grad():
             x = probes.inputs(told.model, told.shape, tests, each=_OF_A_KIND)
@@ -79,7 +88,7 @@ def export(run: Path, format: Format, out: Path | None = None) -> Exported:
     make_folder(path.parent)
     write_atomically(path, content)
     asked = 0 if tests is None else min(_OF_A_KIND, len(tests))
-    return Exported(path, difference, len(x), asked)
+    return Exported(path, difference, len(x), asked, untested, len(told.scale))
 
 
 @torch.no_grad()

@@ -182,6 +182,12 @@ def test_the_student_of_a_federation_is_exported_too_without_its_data(rows, tmp_
     assert done.path == tmp_path / "run" / "student.pt"
     assert done.path.is_file()
     assert done.tests == 0
+    assert "rows.npz: No such file" in done.untested
+    with np.load(rows) as arrays:
+        changed = dict(arrays)
+    changed["y_train"] += changed["y_train"] == changed["y_train"].max()  # a class more
+    np.savez(data, **changed)
+    assert "the student was made for" in export(tmp_path / "run", "torchscript").untested
 
 
 def test_a_student_is_loaded_and_exported_where_its_data_is_not(squares, tmp_path):
