@@ -63,6 +63,7 @@ def test_an_unscaled_table_is_warned_of_and_its_remedy_makes_a_student(run, here
     told = json.loads((here / "scaled" / "partition.json").read_text())["scale"]
     assert set(told) == {"area", "texture"}
     assert run("simulate", "scaled/config.toml", "--out", "scaled", "--resume")[0] == 0
+    assert run("export", "raw", "--format", "torchscript")[::2] == (0, "")  # no warnings again
     status, out, _ = run("export", "scaled", "--format", "torchscript")
     assert status == 0
     assert "agrees with the original" in out
@@ -101,6 +102,17 @@ MISTAKES = {
     "folder that exists": (["--out", "there"], "there"),
     "folder under a file": (["--out", "tiny.toml/run"], "tiny.toml/run"),
 }
+
+
+def test_help_of_resume_says_what_each_command_goes_on_after(run, here):
+    told = [" ".join(run(c, "--help")[1].split()) for c in ("simulate", "distil")]
+    told.append(" ".join(run("deploy", "submit", "--help")[1].split()))
+    assert [re.search(r"last finished (\w+)", each)[1] for each in told] == [
+        "round",
+        "stage",
+        "round",
+    ]
+    assert ["more rounds" in each for each in told] == [True, False, False]
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

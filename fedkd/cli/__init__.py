@@ -22,6 +22,7 @@ from fedkd.cli.common import (
     Config,
     Override,
     Resume,
+    ResumeStages,
     RunDir,
     Warnings,
     command_of,
@@ -110,7 +111,7 @@ def distil(
     *,
     override: Override = None,
     folder: RunDir = None,
-    resume: Resume = False,
+    resume: ResumeStages = False,
 ) -> None:
     """Distil for one party: a given or trained teacher, a smaller student, any form and way.
 

@@ -169,7 +169,7 @@ def _torchscript(model: nn.Module, x: Tensor) -> tuple[bytes, Answer]:
     for each in told:
         # torch's own layers look at sizes, which is no harm.
         if issubclass(each.category, TracerWarning) and _TORCH not in Path(each.filename).parents:
-            raise _decides("torchscript", each.filename, str(each.lineno))
+            raise _decides("torchscript", each.filename, str(each.lineno), str(each.message))
     return content, loaded
 
 
@@ -183,12 +183,20 @@ def _copying(model: nn.Module) -> Iterator[None]:
         handle.remove()
 
 
-def _decides(format: Format, file: str, line: str) -> UsageError:
+def _decides(format: Format, file: str, line: str, told: str = "") -> UsageError:
     where = f" ({Path(file).name}, line {line})" if file else ""
+    if "Using len" in told:
+        return UsageError(
+            f"the student cannot be written as {format}: its forward pass{where} asks for len(x), "
+            "which the file would keep of one batch for all: write x.shape[0]"
+        )
+    # Tracing shows a size as a tensor: a check of sizes and one of values look alike.
+    sizes = "; if it only checks sizes, --format onnx allows it" if format != "onnx" else ""
     return UsageError(
         f"the student cannot be written as {format}: its forward pass{where} takes a number or a "
         "decision out of a batch into Python, and the file would keep that of one batch for all; "
-        "compute it by tensors, such as torch.where for each input, and take sizes from x.shape"
+        "compute it by tensors, such as torch.where for each input, and take sizes from "
+        f"x.shape{sizes}"
     )
 
 
