@@ -137,7 +137,7 @@ def compare(
     config: Config,
     *,
     methods: Annotated[
-        str, typer.Option(help="Methods by name, with commas between: fedavg,fedmd,dense.")
+        str, typer.Option(help="Methods by name, with commas between, such as fedavg,dsfl.")
     ],
     seeds: Annotated[int, typer.Option(min=1, help="Seeds for each method.")] = 3,
     override: Override = None,
