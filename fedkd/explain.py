@@ -43,6 +43,8 @@ def _line(model: type[BaseModel], detail: dict[str, Any], prefix: str) -> str:
         return str(detail["ctx"]["error"])
     if kind.startswith("union_tag"):
         return _explain_tag(key, value, detail["ctx"])
+    if kind in ("tuple_type", "list_type") and isinstance(value, str):
+        return f"key {key!r} is {_show(value)}: expected a list, [{_show(value)}]"
     message = re.sub(r"^\w+ should ", "to ", detail["msg"]).removeprefix("to be ")
     return f"key {key!r} is {_show(value)}: expected {message}"
 

@@ -63,9 +63,13 @@ def test_an_unscaled_table_is_warned_of_and_its_remedy_makes_a_student(run, here
     told = json.loads((here / "scaled" / "partition.json").read_text())["scale"]
     assert set(told) == {"area", "texture"}
     assert run("simulate", "scaled/config.toml", "--out", "scaled", "--resume")[0] == 0
+    assert run("export", "raw", "--format", "torchscript")[::2] == (0, "")  # no warnings again
     status, out, _ = run("export", "scaled", "--format", "torchscript")
     assert status == 0
     assert "agrees with the original" in out
+    assert "inputs: 2 columns scaled by inputs.scale in scaled/summary.json" in out
+    summary = json.loads((here / "scaled" / "summary.json").read_text())
+    assert summary["inputs"]["scale"] == told
 
 
 def test_set_changes_one_value(run, rows, here):
@@ -98,6 +102,17 @@ MISTAKES = {
     "folder that exists": (["--out", "there"], "there"),
     "folder under a file": (["--out", "tiny.toml/run"], "tiny.toml/run"),
 }
+
+
+def test_help_of_resume_says_what_each_command_goes_on_after(run, here):
+    told = [" ".join(run(c, "--help")[1].split()) for c in ("simulate", "distil")]
+    told.append(" ".join(run("deploy", "submit", "--help")[1].split()))
+    assert [re.search(r"last finished (\w+)", each)[1] for each in told] == [
+        "round",
+        "stage",
+        "round",
+    ]
+    assert ["more rounds" in each for each in told] == [True, False, False]
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
@@ -227,7 +242,9 @@ def test_a_site_or_server_imports_nothing_from_where_an_experiment_stands(run, o
 def test_a_runs_student_is_exported_where_the_module_is(run, own_module, here, monkeypatch):
     assert run("simulate", own_module, "--out", "run")[0] == 0
     sys.modules.pop("besides")
-    assert run("export", "run", "--format", "torchscript")[0] == 2
+    status, _, complaint = run("export", "run", "--format", "torchscript")
+    assert status == 2
+    assert complaint.endswith("; start the command in the folder that has the module\n")
     monkeypatch.chdir(own_module.parent)
     assert run("export", here / "run", "--format", "torchscript")[0] == 0
 

@@ -446,6 +446,7 @@ def test_the_last_override_wins(file: Path) -> None:
         ("seed.x=1", "override 'seed.x=1': 'seed' is a value, not a section"),
         ("seed=x", """key 'seed' is "x": expected a valid integer"""),
         ("seed=", """key 'seed' is "": expected a valid integer"""),
+        ("data.ignore=bp", """key 'data.ignore' is "bp": expected a list, ["bp"]"""),
         ("clients.cuont=3", "unknown key 'clients.cuont': did you mean 'clients.count'?"),
     ],
 )

@@ -22,6 +22,7 @@ from fedkd.cli.common import (
     Config,
     Override,
     Resume,
+    ResumeStages,
     RunDir,
     Warnings,
     command_of,
@@ -110,7 +111,7 @@ def distil(
     *,
     override: Override = None,
     folder: RunDir = None,
-    resume: Resume = False,
+    resume: ResumeStages = False,
 ) -> None:
     """Distil for one party: a given or trained teacher, a smaller student, any form and way.
 
@@ -136,7 +137,7 @@ def compare(
     config: Config,
     *,
     methods: Annotated[
-        str, typer.Option(help="Methods by name, with commas between: fedavg,fedmd,dense.")
+        str, typer.Option(help="Methods by name, with commas between, such as fedavg,dsfl.")
     ],
     seeds: Annotated[int, typer.Option(min=1, help="Seeds for each method.")] = 3,
     override: Override = None,
@@ -202,11 +203,14 @@ def export(
 
     import_beside(run)
     done = write(run, format, file)
-    tests = f"{done.tests} of them of the test set" if done.tests else "none of the test set"
+    none = f"none of the test set ({done.untested})"
+    tests = f"{done.tests} of them of the test set" if done.tests else none
     say(
         f"agrees with the original on {done.inputs} inputs, {tests}, alone and in batches: logits "
         f"differ by at most {done.difference:.2g}"
     )
+    if done.scaled:
+        say(f"inputs: {done.scaled} columns scaled by inputs.scale in {run / 'summary.json'}")
     say(f"student: {done.path.resolve()}")
 
 

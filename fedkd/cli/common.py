@@ -25,12 +25,13 @@ Override = Annotated[
     typer.Option("--set", help="Change one value, such as method.name=dsfl; may be repeated."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
+_AFTER = "Go on after the last finished {}, to the same bits but for DP noise."
+ResumeDeployed = Annotated[bool, typer.Option("--resume", help=_AFTER.format("round"))]
+ResumeStages = Annotated[bool, typer.Option("--resume", help=_AFTER.format("stage"))]
 Resume = Annotated[
     bool,
     typer.Option(
-        "--resume",
-        help="Go on after the last finished round, to the same bits but for DP noise; a finished "
-        "run goes on for more rounds.",
+        "--resume", help=_AFTER.format("round") + " A finished run goes on for more rounds."
     ),
 ]
 RunDir = Annotated[

@@ -10,7 +10,7 @@ from fedkd.cli.common import (
     AsJson,
     Config,
     Override,
-    Resume,
+    ResumeDeployed,
     RunDir,
     out,
     run_folder,
@@ -39,7 +39,11 @@ Shared = Annotated[
 
 @deploy.command()
 def local(
-    config: Config, *, override: Override = None, folder: RunDir = None, resume: Resume = False
+    config: Config,
+    *,
+    override: Override = None,
+    folder: RunDir = None,
+    resume: ResumeDeployed = False,
 ) -> None:
     """Try a deployment on this machine: server, sites, TLS, keys and policies, then take it down.
 
@@ -189,7 +193,7 @@ def submit(
         list[str] | None,
         typer.Option(help="Who takes part; all registered clients unless given.", metavar="NAME"),
     ] = None,
-    resume: Resume = False,
+    resume: ResumeDeployed = False,
     detach: Annotated[bool, typer.Option("--detach", help="Come back once it is started.")] = False,
 ) -> None:
     """Run an experiment on a server of this machine, and follow it to its end.

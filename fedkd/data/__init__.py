@@ -29,8 +29,6 @@ __all__ = [
 def load(data: config.Source, *, seed: int) -> Dataset:
     """The data set that `data.name` says: a known name, or the path of an .npz or .csv file.
 
-    It warns of what is likely to be wrong with it (`sound`).
-
     Args:
         data: the experiment's section `[data]`.
         seed: the experiment's seed; keys the hashes that hold rows of a CSV file and patients of
@@ -49,6 +47,8 @@ def load(data: config.Source, *, seed: int) -> Dataset:
 def federate(data: config.Data, *, clients: int | None, seed: int) -> FederatedData:
     """Load the data, take the public set, and split the rest among the clients.
 
+    It warns of what is likely to be wrong with the data (`sound`).
+
     Args:
         data: the experiment's section `[data]`.
         clients: how many; None for the natural split, which knows.
@@ -59,6 +59,7 @@ def federate(data: config.Data, *, clients: int | None, seed: int) -> FederatedD
         ConfigError: it cannot be split as asked.
     """
     dataset, public, private = _ready(data, seed)
+    sound.look_over(dataset)
     parts = partition.split(
         data.partition,
         labels=dataset.train.y[private],
@@ -72,11 +73,14 @@ def federate(data: config.Data, *, clients: int | None, seed: int) -> FederatedD
 def shared(data: config.Data, *, seed: int) -> FederatedData:
     """What all parties hold: the public set and the test set, without any client's data.
 
+    It warns as `federate`.
+
     Raises:
         DataError: as `federate`.
         ConfigError: the public set is larger than its source.
     """
     dataset, public, _ = _ready(data, seed)
+    sound.look_over(dataset)
     return _federated(dataset, public, ())
 
 
@@ -106,7 +110,6 @@ def _ready(data: config.Source, seed: int) -> tuple[Dataset, Tensor | None, Tens
         public, private = _public(data, data.public, dataset, seed)
         scale = data.scale == "public"
     dataset = scaling.scaled(dataset, data.limits, public if scale else None)
-    sound.look_over(dataset)
     if public is not None:
         public = scaling.apply(
             public, scaling.names(dataset.features, dataset.shape), dataset.scale

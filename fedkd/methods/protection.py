@@ -84,20 +84,21 @@ def resolve(method: Method, setting: Setting) -> Setting:
             f"{cost:.4g}: expected at most {allowed}; leave it out to have it computed, or plan "
             "fewer rounds or epochs"
         )
+    _check_fixed_point(method, setting)
     if (told := signal(method, setting)).hopeless:
         raise hopeless(told, _least_epsilon(method, setting, told, allowed), allowed)
-    if setting.securely and method.card.sums:
-        _check_fixed_point(setting)
     return setting
 
 
-def _check_fixed_point(setting: Setting) -> None:
+def _check_fixed_point(method: Method, setting: Setting) -> None:
     """Refuse a share of the noise that is too fine or too large for secure aggregation's numbers.
 
     Each client rounds its own part, so that their sum is that of rounded noises; with 1,024 steps
     to a standard deviation it is the rounded sum's to far below delta (as of discrete noises,
     Kairouz et al. 2021, arXiv:2102.06387).
     """
+    if not (setting.securely and method.card.sums):
+        return
     clip, noise = setting.experiment.privacy.clip, setting.summing("sums of features")
     share = noise.noise_multiplier * setting.noise_share
     # The least that any entry of `knowledge.moments.protected` is given.
@@ -223,6 +224,7 @@ def forecast(method: Method, setting: Setting, spent: Sequence[Protected] = ()) 
     needed = _needed(method, setting, allowed, spent)
     if privacy.noise_multiplier is None:
         setting = with_noise(setting, needed)
+    _check_fixed_point(method, setting)
     planned = [*spent, *plan(method, setting)]
     told = signal(method, setting)
     return Forecast(

@@ -1,6 +1,7 @@
 """Inputs that a model is tried out on, where its behaviour is checked before anybody relies on it.
 
-They are drawn, or public: whether a model is accepted, and what an error says, tells of no record.
+They are drawn, or public, or test rows, which nothing protects: whether a model is accepted, and
+what an error says, tells of no record that is learned from.
 """
 
 import torch
@@ -29,7 +30,7 @@ def inputs(
     Args:
         model: is called, in the mode that it is in.
         shape: of one input.
-        like: public inputs (N, *shape) that look like the data; None: there are none.
+        like: public or test inputs (N, *shape) that look like the data; None: there are none.
         each: how many of a kind, >= 2; of `like` no more than there are.
 
     Returns:

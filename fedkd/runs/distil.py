@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from fedkd.config import Distillation
+from fedkd.data import sound
 from fedkd.data.types import Dataset
 from fedkd.federation.engines import one_intra_op_thread
 from fedkd.learning import evaluate, prepared, private, supervised
@@ -49,6 +50,7 @@ def distil(
     """
     ready = prepared.prepare(distillation)
     told, train = ready.distillation, ready.shares.whole.train
+    sound.look_over(ready.shares.whole)
     run = StageFolder(folder, told, ledger=paying.ledger(told, folder))
     # Who has the digest of protected records can test guesses of them.
     data = fingerprint(train.x, train.y).hex() if told.privacy is None else "protected"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
-from fedkd.errors import ExportError, UsageError
+from fedkd.errors import ConfigError, DataError, ExportError, UsageError
 from fedkd.files import make_folder, write_atomically
 from fedkd.models import call, probes
 from fedkd.runs import student
@@ -41,12 +41,17 @@ class Exported:
         difference: the largest absolute difference of a logit from the original's.
         inputs: how many inputs were asked.
         tests: how many of them are of the run's test set; 0 where its data is not here.
+        untested: why none of them is; empty if some are.
+        scaled: how many columns of a row stand on a scale, which `inputs.scale` of the run's
+            summary.json has.
     """
 
     path: Path
     difference: float
     inputs: int
     tests: int
+    untested: str
+    scaled: int
 
 
 def export(run: Path, format: Format, out: Path | None = None) -> Exported:
@@ -67,7 +72,11 @@ def export(run: Path, format: Format, out: Path | None = None) -> Exported:
         ExportError: the student cannot be exported, or the export does not agree with it.
     """
     told = student.load(run)
-    tests = student.tests(run, told)
+    tests, untested = None, ""
+    try:
+        tests = student.tests(run, told)
+    except (ConfigError, DataError) as error:
+        untested = str(error)
     try:
         with torch.no_grad():
             x = probes.inputs(told.model, told.shape, tests, each=_OF_A_KIND)
@@ -79,7 +88,7 @@ def export(run: Path, format: Format, out: Path | None = None) -> Exported:
     make_folder(path.parent)
     write_atomically(path, content)
     asked = 0 if tests is None else min(_OF_A_KIND, len(tests))
-    return Exported(path, difference, len(x), asked)
+    return Exported(path, difference, len(x), asked, untested, len(told.scale))
 
 
 @torch.no_grad()
@@ -160,7 +169,7 @@ def _torchscript(model: nn.Module, x: Tensor) -> tuple[bytes, Answer]:
     for each in told:
         # torch's own layers look at sizes, which is no harm.
         if issubclass(each.category, TracerWarning) and _TORCH not in Path(each.filename).parents:
-            raise _decides("torchscript", each.filename, str(each.lineno))
+            raise _decides("torchscript", each.filename, str(each.lineno), str(each.message))
     return content, loaded
 
 
@@ -174,12 +183,20 @@ def _copying(model: nn.Module) -> Iterator[None]:
         handle.remove()
 
 
-def _decides(format: Format, file: str, line: str) -> UsageError:
+def _decides(format: Format, file: str, line: str, told: str = "") -> UsageError:
     where = f" ({Path(file).name}, line {line})" if file else ""
+    if "Using len" in told:
+        return UsageError(
+            f"the student cannot be written as {format}: its forward pass{where} asks for len(x), "
+            "which the file would keep of one batch for all: write x.shape[0]"
+        )
+    # Tracing shows a size as a tensor: a check of sizes and one of values look alike.
+    sizes = "; if it only checks sizes, --format onnx allows it" if format != "onnx" else ""
     return UsageError(
         f"the student cannot be written as {format}: its forward pass{where} takes a number or a "
         "decision out of a batch into Python, and the file would keep that of one batch for all; "
-        "compute it by tensors, such as torch.where for each input, and take sizes from x.shape"
+        "compute it by tensors, such as torch.where for each input, and take sizes from "
+        f"x.shape{sizes}"
     )
 
 

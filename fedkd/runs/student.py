@@ -1,14 +1,16 @@
 """A finished run's student, of a federation or of one party."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from fedkd import config, data, models, rng
 from fedkd.config import Distillation, Experiment
-from fedkd.data import columns
-from fedkd.data.types import Dataset, FederatedData
+from fedkd.data import columns, scaling
+from fedkd.data.types import Dataset, FederatedData, Limits
 from fedkd.errors import ConfigError, DataError, MessageError, RunFolderError
 from fedkd.exchange.codec import decode
 from fedkd.learning import prepared
@@ -27,6 +29,7 @@ class Student:
         shape: of one input.
         class_names: what its logits stand for, in order.
         features: what the columns of a row are called; none where inputs have no named columns.
+        scale: what became -1 and 1 of a column, by name, before the student saw it.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Student:
     shape: tuple[int, ...]
     class_names: tuple[str, ...]
     features: tuple[str, ...]
+    scale: Mapping[str, Limits]
 
 
 class Inputs(Recorded):
@@ -45,13 +49,17 @@ class Inputs(Recorded):
     """By label."""
     features: tuple[str, ...] = ()
     """The student's columns by name, where inputs have such."""
+    scale: dict[str, Limits] = Field(default={})
+    """What became -1 and 1 of a column; a program that asks the student scales its rows so."""
     teachers: tuple[tuple[int, ...], ...] = ()
     """Of a distillation: the shape of one input of each teacher."""
 
     @classmethod
     def of(cls, seen: Dataset | FederatedData) -> "Inputs":
         """What the student sees of a data set."""
-        return cls(shape=seen.shape, classes=seen.class_names, features=seen.features)
+        columns = scaling.names(seen.features, seen.shape)
+        scale = {column: seen.scale[column] for column in columns if column in seen.scale}
+        return cls(shape=seen.shape, classes=seen.class_names, features=seen.features, scale=scale)
 
     @classmethod
     def of_shares(cls, shares: Shares) -> "Inputs":
@@ -100,23 +108,31 @@ def load(run: Path) -> Student:
     except (ConfigError, MessageError, RuntimeError) as error:
         raise _damaged(run, error) from error
     model.requires_grad_(requires_grad=False).eval()
-    return Student(experiment.name, model, inputs.shape, inputs.classes, inputs.features)
+    return Student(
+        experiment.name, model, inputs.shape, inputs.classes, inputs.features, inputs.scale
+    )
 
 
-def tests(run: Path, student: Student) -> Tensor | None:
+def tests(run: Path, student: Student) -> Tensor:
     """The inputs of a run's test set, (N, *shape), as the student sees them.
 
-    None where the data set is not here (it is not fetched), or is another one by now.
+    Raises:
+        DataError: the data set is not here (it is not fetched), or is another one by now.
+        ConfigError: it does not fit.
     """
     experiment = _experiment(run)
     name = experiment.data.name
     if name in data.NAMES and not any(there for _, there in data.locations(name)):
-        return None
-    try:
-        seen = _seen(experiment)
-    except (ConfigError, DataError):
-        return None
-    return seen.test.x if seen.shape == student.shape else None
+        raise DataError(f"data set {name!r} is not here")
+    seen = Inputs.of(dataset := _seen(experiment))
+    for what, now, then in (
+        ("samples of shape", seen.shape, student.shape),
+        ("the classes", seen.classes, student.class_names),
+        ("the columns", seen.features, student.features),
+    ):
+        if now != then:
+            raise DataError(f"data set {name!r} has {what} {now}; the student was made for {then}")
+    return dataset.test.x
 
 
 def _experiment(run: Path) -> Experiment | Distillation:
@@ -164,4 +180,7 @@ def _model(experiment: Experiment | Distillation, inputs: Inputs) -> nn.Module:
 
 def _damaged(run: Path, error: Exception) -> RunFolderError:
     reason = str(error).splitlines()[0]
+    if isinstance(error.__cause__, ModuleNotFoundError):
+        remedy = "start the command in the folder that has the module"
+        return RunFolderError(f"run folder {str(run)!r}: {reason}; {remedy}")
     return RunFolderError(f"run folder {str(run)!r}: {reason}; run it again")

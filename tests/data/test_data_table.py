@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fedkd import config, data
 from fedkd.config import Data
-from fedkd.data import Dataset
+from fedkd.data import Dataset, sound
 from fedkd.errors import ConfigError, DataError
 
 # Rows that hold their own number are on no scale.
@@ -221,7 +221,7 @@ def test_labels_that_are_a_measurement_are_refused_and_fractions_warned_of(
 
 
 def test_a_class_that_is_in_one_part_only_is_warned_of(tmp_path: Path, warned: list[str]) -> None:
-    load(tmp_path, ROWS + "7,rare,1\n")
+    sound.look_over(load(tmp_path, ROWS + "7,rare,1\n"))
     assert re.search(
         r"no sample for (training|testing) of 'rare': .*, or name a test file by", "".join(warned)
     )

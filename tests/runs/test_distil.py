@@ -2,6 +2,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -50,6 +51,19 @@ def test_a_run_leaves_a_complete_folder(done):
     complete = config.load_distillation(folder / "config.toml")
     assert complete == prepared.prepare(complete).distillation
     assert complete.knowledge[1].student == ("relu1",)
+
+
+def test_data_that_is_likely_to_be_wrong_is_warned_of_as_a_run_starts(rows, tmp_path, caplog):
+    with np.load(rows) as arrays:
+        np.savez(tmp_path / "one.npz", **{**arrays, "y_test": np.zeros_like(arrays["y_test"])})
+    told = small(tmp_path / "one.npz", plain=False, name="a")
+    with caplog.at_level("WARNING", "fedkd"):
+        distil(told, tmp_path / "run", ignore)
+        assert "one.npz: no sample for testing of '1'" in caplog.text
+        caplog.clear()
+        student.load(tmp_path / "run")
+        student.tests(tmp_path / "run", student.load(tmp_path / "run"))
+        assert caplog.text == ""
 
 
 def test_the_summary_says_accuracy_size_latency_and_what_the_teacher_was_worth(done):

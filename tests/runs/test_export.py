@@ -123,6 +123,25 @@ def test_a_choice_by_the_batch_is_refused_with_its_line_and_the_remedy(
     assert capfd.readouterr() == ("", "")
 
 
+class Checked(nn.Module):
+    def forward(self, x):
+        if x.shape[2] != 8:
+            raise ValueError
+        return x.flatten(1)[:, :3]
+
+
+class Counted(nn.Module):
+    def forward(self, x):
+        return x.reshape(len(x), -1)[:, :3]
+
+
+def test_sizes_are_no_decision_of_a_batch_and_their_remedy_is_another(exports):
+    with pytest.raises(UsageError, match="if it only checks sizes, --format onnx allows it"):
+        exports(Checked(), "torchscript")
+    with pytest.raises(UsageError, match=r"line \d+\) asks for len\(x\), .*: write x\.shape\[0\]$"):
+        exports(Counted(), "torchscript")
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_choice_that_nothing_warns_of_is_found(exports, tmp_path, format):
     with pytest.raises(ExportError, match=r"is off by 2 on 7 inputs"):
@@ -182,6 +201,12 @@ def test_the_student_of_a_federation_is_exported_too_without_its_data(rows, tmp_
     assert done.path == tmp_path / "run" / "student.pt"
     assert done.path.is_file()
     assert done.tests == 0
+    assert "rows.npz: No such file" in done.untested
+    with np.load(rows) as arrays:
+        changed = dict(arrays)
+    changed["y_train"] += changed["y_train"] == changed["y_train"].max()  # a class more
+    np.savez(data, **changed)
+    assert "the student was made for" in export(tmp_path / "run", "torchscript").untested
 
 
 def test_a_student_is_loaded_and_exported_where_its_data_is_not(squares, tmp_path):

@@ -7,6 +7,7 @@ import small
 import tiny
 
 from fedkd.federation.world import prepare
+from fedkd.runs import shortfall
 from fedkd.runs.distil import distil
 from fedkd.runs.simulate import simulate
 
@@ -90,3 +91,25 @@ def test_a_distilled_student_far_below_its_teacher_is_warned_of(rows, tmp_path, 
         distil(told, tmp_path / "run")
     [line] = warned(caplog)
     assert "raise student.training.epochs (now 1)" in line
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "remedy"),
+    [
+        ("fedavg", {"rounds": 3}, ["raise rounds (now 3)"]),
+        ("fedgkt", {"rounds": 3, "method.epochs": 2}, ["raise method.epochs (now 2)"]),
+        ("fedavg", {"privacy.epsilon": 8}, ["raise privacy.epsilon (now 8)"]),
+        ("adi", {}, ["take a larger student.model"]),
+        (
+            "fedmd",
+            {"clients.privileged.columns": ["a"]},
+            ["it sees less than they do, so let it see more, or take a larger student.model"],
+        ),
+        ("local", {}, []),
+    ],
+)
+def test_the_remedy_is_one_of_the_methods_own(rows, caplog, method, changes, remedy):
+    told = tiny.experiment(rows, {"method": {"name": method}, "rounds": 1, **changes})
+    summary = {"student": {"accuracy": 0.2}, "teachers": {"mean_accuracy": 0.9}}
+    shortfall.of_federation(summary, told)
+    assert [line.partition("90.0%: ")[2] for line in warned(caplog)] == remedy
