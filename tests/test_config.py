@@ -239,7 +239,7 @@ def test_an_unknown_partition_names_the_nearest() -> None:
         ("clients.quorum", 1.1, "key 'clients.quorum' is 1.1: expected less than or equal to 1"),
         ("clients.participation", 0, "is 0: expected greater than 0"),
         ("clients.deadline", float("inf"), "is Infinity: expected a finite number"),
-        ("clients.models", "mlp", """key 'clients.models' is "mlp": expected a valid array"""),
+        ("clients.models", "mlp", """key 'clients.models' is "mlp": expected a list, ["mlp"]"""),
         ("clients.models", [], "key 'clients.models' is []: expected to have at least 1 item"),
         ("clients.training.optimiser", "sgdd", """is "sgdd": expected 'sgd' or 'adam'"""),
         ("clients.training.momentum", 1, "is 1: expected less than 1"),
