@@ -230,13 +230,15 @@ def shortfall(
             "few canaries do not tell from 0.5: an attack that saw nothing would not be noticed"
         )
         return Shortfall("NO POWER", said)
-    if found >= least or expected - found < error:
+    if found >= least:
         return None
-    said = (
+    told = (
         f"{what}: canaries are told with an AUC of {found:.3f}, and the noise that is claimed lets "
-        f"through {expected:.3f}: they were not clipped or summed as is claimed, or there is more "
-        "noise"
+        f"through {expected:.3f}"
     )
+    if expected - found < error:
+        return Shortfall("NO POWER", f"{told}, which so few of them may miss by chance: take more")
+    said = f"{told}: they were not clipped or summed as is claimed, or there is more noise"
     return Shortfall("UNEXPLAINED", said)
 
 

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from fedkd.audit import verdicts
 from fedkd.audit.verdicts import Bound, Check, Claim, dependent, independent, judge
 from fedkd.audit.verdicts import raise_on_violation as go_on
 from fedkd.errors import PrivacyViolationError
@@ -68,3 +70,25 @@ def test_a_violation_is_one_line_that_says_what_was_claimed():
     ):
         assert word in said
     go_on([judged(1.0, 5.0), judged(1.9, 2.0)])
+
+
+def scores(shift: float, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of as many members as others: the quantiles of two normal distributions a shift apart."""
+    quantiles = stats.norm.ppf((np.arange(count) + 0.5) / count)
+    return quantiles + shift, quantiles
+
+
+@pytest.mark.parametrize(
+    ("shift", "count", "outcome"),
+    [
+        (0.22, 1000, None),  # as claimed
+        (0.15, 1000, None),  # more than half of it
+        (0.05, 1000, "NO POWER"),  # far less, but so few may miss it by chance
+        (0.0, 20_000, "UNEXPLAINED"),
+        (0.05, 20_000, "UNEXPLAINED"),
+        (0.0, 100, "NO POWER"),  # nothing could be noticed
+    ],
+)
+def test_an_attack_that_saw_far_less_than_it_must_is_never_consistent(shift, count, outcome):
+    found = verdicts.shortfall("part", scores(shift, count), scores(0.22, 40_000))
+    assert (found and found.outcome) == outcome
