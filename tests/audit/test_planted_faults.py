@@ -263,7 +263,7 @@ def test_half_the_noise_is_caught_by_the_gaussian_estimator(
     caught = 0
     for seed in range(10):
         experiment = private_experiment.model_copy(update={"seed": seed})
-        [verdict] = audit_teacher(experiment, look_away).verdicts
+        [verdict] = audit_teacher(experiment, look_away, canaries=4000).verdicts
         by_name = {bound.estimator: bound.epsilon for bound in verdict.bounds}
         caught += by_name["Gaussian DP"] > verdict.claim.epsilon
     assert caught >= 9
