@@ -59,14 +59,14 @@ def answering(model: nn.Module, shape: tuple[int, ...], like: Tensor | None) -> 
     _check_coupling(model, x, beside)
 
 
-def close(a: Tensor, b: Tensor) -> bool:
+def close(a: Tensor, b: Tensor, *, within: float = _TOLERANCE) -> bool:
     """Whether all rows are alike, each by its own scale; NaN is like NaN."""
     if a.shape != b.shape:
         return False
     a, b = (each.detach().reshape(len(b), -1) for each in (a, b))
     scale = b.abs().nan_to_num().amax(dim=1, keepdim=True) if b.numel() else b
     scale = torch.where(scale > 0, scale, 1.0)
-    return torch.allclose(a / scale, b / scale, rtol=0, atol=_TOLERANCE, equal_nan=True)
+    return torch.allclose(a / scale, b / scale, rtol=0, atol=within, equal_nan=True)
 
 
 def first_line(error: Exception) -> str:
@@ -210,7 +210,7 @@ def _alike_in_float64(model: nn.Module, batch: Tensor, places: Tensor) -> bool:
         alone = torch.cat([call.answer(exact, row) for row in torch.split(wide[places], 1)])
     except RuntimeError:
         return False
-    return bool((together - alone).abs().max() <= 1e-9 * alone.abs().max())
+    return close(together, alone, within=1e-6)
 
 
 def _coupled(what: str, company: str) -> ConfigError:

@@ -20,6 +20,7 @@ from fedkd.knowledge import label
 from fedkd.learning import evaluate, per_sample, private, supervised
 from fedkd.learning.private import Noise, steps, train
 from fedkd.learning.protectable import check_model
+from fedkd.models import probes
 from fedkd.rng import torch_default
 
 SHAPE, CLASSES = (1, 12, 12), 3
@@ -796,3 +797,14 @@ def test_tied_weights_are_clipped_as_one() -> None:
 @each_model
 def test_the_built_in_models_keep_the_guarantee(name: str) -> None:
     check_model(built(name), SHAPE)
+
+
+def test_sums_that_cancel_in_float32_are_no_samples_that_touch_each_other() -> None:
+    layer = nn.Linear(4000, 2, bias=False)
+    x = probes.inputs(layer, (4000,), None)
+    with torch.no_grad():  # of the first sample, hundreds of terms leave next to nothing
+        along = (layer.weight.double() @ x[0].double()) / x[0].double().square().sum()
+        layer.weight -= (along[:, None] * x[0].double()).float()
+        alone, together = layer(x[:1]), layer(x)[:1]
+    assert float((alone - together).abs().max()) > 1e-4 * float(alone.abs().max())
+    check_model(layer, (4000,))
