@@ -25,7 +25,7 @@ from torch import Tensor
 from fedkd import config, data, models, rng
 from fedkd.data.types import Samples
 from fedkd.knowledge.moments import Moments, moments, noise_norm, protected, ridge, total
-from fedkd.learning.summed import Basis, features_of
+from fedkd.learning.closed_form import Basis, features_of
 from fedkd.methods.analytic import AnalyticParams
 from fedkd.privacy import mechanisms
 from fedkd.privacy.budget import Budget

@@ -20,11 +20,11 @@ from rich.console import Console
 from torch import Tensor
 
 from fedkd import config
+from fedkd.audit.findings import Audited
 from fedkd.config import Experiment
-from fedkd.learning import private
+from fedkd.jobs.audit.teachers import audit_teacher
+from fedkd.learning.dp import sgd
 from fedkd.privacy import mechanisms
-from fedkd.runs.audited import Audited
-from fedkd.runs.audits import audit_teacher
 
 console = Console()
 
@@ -56,7 +56,7 @@ def noise_times(factor: float) -> Iterator[None]:
     def weaker(value: Tensor, *, noise_multiplier: float, **how: Any) -> Tensor:
         return mechanisms.gaussian(value, noise_multiplier=factor * noise_multiplier, **how)
 
-    with mock.patch.object(private, "gaussian", weaker):
+    with mock.patch.object(sgd, "gaussian", weaker):
         yield
 
 

@@ -20,11 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fedkd import config
-from fedkd.federation import keys, processes
-from fedkd.federation.siteapp import SITE
-from fedkd.federation.superlink import READY, Server
-from fedkd.runs import local
-from fedkd.runs.submit import submit
+from fedkd.federation.deploy import keys, processes
+from fedkd.federation.deploy.siteapp import SITE
+from fedkd.federation.deploy.superlink import READY, Server
+from fedkd.jobs import local
+from fedkd.jobs.submit import submit
 
 ROUNDS, SITES = 8, 3
 TABLE = {

@@ -27,7 +27,7 @@ from fedkd.federation.answers import Record
 from fedkd.federation.rounds import Checkpoint
 from fedkd.federation.world import World, prepare
 from fedkd.learning import supervised
-from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 
 CORES = len(os.sched_getaffinity(0))
 REPETITIONS = 5

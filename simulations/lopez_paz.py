@@ -33,8 +33,9 @@ from fedkd import config, data, rng
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
 from fedkd.files import write_atomically
-from fedkd.learning import evaluate, privileged, supervised
-from fedkd.learning.privileged import Witness
+from fedkd.learning import evaluate, supervised
+from fedkd.learning.ways import generalised
+from fedkd.learning.ways.generalised import Witness
 
 SIZES = (300, 500)
 PUBLISHED = {300: (20, 0.1, 47.0, 65.6, 80.1), 500: (20, 0.6, 58.9, 74.3, 83.6)}
@@ -105,7 +106,7 @@ def run(train: Samples, test: Samples, size: int, seed: int) -> dict:
 
     def taught(how: Optimisation, temperature: float, imitation: float) -> list[float]:
         return learn(
-            lambda student, optimiser: privileged.distil(
+            lambda student, optimiser: generalised.distil(
                 student,
                 small(mine),
                 [witness],

@@ -45,14 +45,14 @@ from fedkd.errors import FedkdError
 from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.messages import group, prefixed
 from fedkd.files import write_atomically
+from fedkd.jobs.simulate import simulate
 from fedkd.learning import loop, optim, supervised
 from fedkd.models import classifiers
-from fedkd.runs import report, words
-from fedkd.runs.display import Display
-from fedkd.runs.place import check_same, write_json
+from fedkd.reports import report, wording
+from fedkd.reports.display import Display
+from fedkd.runs.common import check_same, write_json
 from fedkd.runs.reading import read
-from fedkd.runs.recorded import Run
-from fedkd.runs.simulate import simulate
+from fedkd.runs.schema import Run
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 METHODS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
@@ -353,7 +353,7 @@ def _row(row: str, runs: Sequence[Run]) -> tuple[str, ...]:
         spread([each.student.accuracy for each in every]),
         spread([each.student.best_accuracy for each in every]),
         spread(known) if len(known) == len(runs) else "",
-        words.size(statistics.mean(each.bytes.up / each.clients for each in every)),
+        wording.size(statistics.mean(each.bytes.up / each.clients for each in every)),
         f"{statistics.mean(seconds):.0f}" if len(seconds) == len(runs) else "",
         f"{statistics.mean(run.rounds[0].seconds.server for run in runs):.0f}",
         ", ".join(str(each.seed) for each in every),

@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.table import Table
 
 from fedkd import config, data, rng
+from fedkd.jobs.simulate import simulate
 from fedkd.models.scattering import Scattering, ScatteringOptions
-from fedkd.runs.display import Display
-from fedkd.runs.simulate import simulate
+from fedkd.reports.display import Display
 
 PROXY = 5000
 COMPONENTS = 300

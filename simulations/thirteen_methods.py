@@ -33,9 +33,9 @@ from torch import nn
 
 from fedkd import config, data, rng
 from fedkd.config import Distillation, validate
+from fedkd.jobs.distil import distil
 from fedkd.learning import forms
-from fedkd.runs.bar import progress
-from fedkd.runs.distil import distil
+from fedkd.reports.bar import progress
 
 CIFAR_PLAIN, CIFAR_TEACHER = 69.06, 72.34
 FACTORS = (1.0, 0.1, 0.01)

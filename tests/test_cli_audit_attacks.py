@@ -10,7 +10,7 @@ import tiny
 
 from fedkd.exchange.gate import Receipt
 from fedkd.federation import client as client_side
-from fedkd.runs import exposed
+from fedkd.jobs.audit import canary_run
 
 OVERFIT = {
     "rounds": 1,
@@ -47,7 +47,7 @@ def recorded(noisy, tmp_path_factory):
     """A run without DP whose server kept all that it received."""
     folder = tmp_path_factory.mktemp("recorded") / "run"
     experiment = tiny.experiment(noisy, OVERFIT)
-    exposed.record(experiment, exposed.Exposure(80), folder, tiny.Quiet())
+    canary_run.record(experiment, canary_run.Exposure(80), folder, tiny.Quiet())
     return folder
 
 
@@ -103,7 +103,7 @@ def test_a_field_that_a_broken_gate_lets_out_is_a_violation(run, noisy, here, mo
 
     monkeypatch.syspath_prepend(Path(__file__).parent / "federation")  # leaky
     monkeypatch.setattr(client_side, "release", open_gate)
-    monkeypatch.setattr("fedkd.methods.context.ClientContext.class_counts", _bare_counts)
+    monkeypatch.setattr("fedkd.methods.core.context.ClientContext.class_counts", _bare_counts)
     config = write(here / "tiny.toml", noisy, DP, {"method.name": "leaky:Histogram"})
     status, _, complaint = run("audit", "exchange", config, *FAST)
     assert status == 3

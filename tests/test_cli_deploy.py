@@ -6,7 +6,7 @@ import pytest
 import tiny
 from safetensors import safe_open
 
-from fedkd.federation import keys
+from fedkd.federation.deploy import keys
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from fedkd.config import (
     Student,
 )
 from fedkd.errors import ConfigError
-from fedkd.learning.prepared import prepare
+from fedkd.learning.ways.prepare import prepare
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 MINIMAL: dict[str, Any] = {"name": "a", "clients": {"count": 2}, "method": {"name": "fedavg"}}

@@ -9,12 +9,12 @@ from rich.console import Console
 from fedkd import config, methods
 from fedkd.cli.deploy import deploy
 from fedkd.data import NAMES
-from fedkd.federation.site import Allow, Cap, Limits, OwnData, Policy, Site
+from fedkd.federation.deploy.site import Allow, Cap, Limits, OwnData, Policy, Site
 from fedkd.federation.world import prepare
+from fedkd.jobs.simulate import simulate
 from fedkd.learning import forms, ways
-from fedkd.learning.prepared import prepare as prepare_distillation
-from fedkd.runs.display import Display
-from fedkd.runs.simulate import simulate
+from fedkd.learning.ways.prepare import prepare as prepare_distillation
+from fedkd.reports.display import Display
 
 ROOT = Path(__file__).parents[1]
 

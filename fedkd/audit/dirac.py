@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from fedkd.audit.verdicts import Shortfall, shortfall
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
-from fedkd.learning import optim, private
-from fedkd.learning.private import Noise
+from fedkd.learning import optim
+from fedkd.learning.dp import sgd
+from fedkd.learning.dp.sgd import Noise
 
 THREAT = "white box: sees every noisy gradient, and may insert records"
 _LOUD = 1000.0
@@ -120,7 +121,7 @@ def observe(
     optimiser.register_step_pre_hook(seen.note)
     if like is not None:
         like = F.pad(like.flatten(1), (0, canaries))
-    learn = partial(private.train, loss=loss, optimiser=optimiser, like=like)
+    learn = partial(sgd.train, loss=loss, optimiser=optimiser, like=like)
     for _ in range(rounds):
         learn(audited, rows, optimisation, noise)
     member = torch.arange(_IDEAL) % 2 == 0

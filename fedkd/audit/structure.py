@@ -17,8 +17,8 @@ from fedkd.audit.sizes import check_gaussian, unlikely
 from fedkd.audit.verdicts import Check, checked
 from fedkd.audit.watch import ONCE, Watch, small
 from fedkd.config import Optimisation
-from fedkd.learning import private
-from fedkd.learning.private import Noise
+from fedkd.learning.dp import sgd
+from fedkd.learning.dp.sgd import Noise
 from fedkd.privacy.events import Gaussian
 
 _STEPS = 300
@@ -86,7 +86,7 @@ def _steps(watch: Watch, noise: Noise, event: Gaussian) -> Check:
 def _sampling(noise: Noise, optimisation: Optimisation) -> Check:
     """Each step takes each record on its own, and no seed repeats who is taken."""
     rate = noise.sample_rate
-    epochs = math.ceil(_STEPS / private.steps(1, rate))
+    epochs = math.ceil(_STEPS / sgd.steps(1, rate))
     longer = optimisation.model_copy(update={"epochs": epochs})
     took, again = (Watch(noise, longer).attendance.double() for _ in range(2))
     if rate == 1:

@@ -5,9 +5,9 @@ from torch import Tensor, nn
 
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
-from fedkd.learning import private
-from fedkd.learning.per_sample import Loss
-from fedkd.learning.private import Noise
+from fedkd.learning.dp import sgd
+from fedkd.learning.dp.per_sample import Loss
+from fedkd.learning.dp.sgd import Noise
 from fedkd.rng import torch_default
 
 WIDTH = 30
@@ -61,7 +61,7 @@ class Watch:
             self._parameters = dict(model.named_parameters())
             optimiser = torch.optim.SGD(model.parameters(), lr=1e-6)
             optimiser.register_step_pre_hook(self._note)
-            private.train(
+            sgd.train(
                 model,
                 samples,
                 optimisation,

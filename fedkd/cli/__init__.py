@@ -95,7 +95,7 @@ def simulate(
     Writes a run folder: the resolved config, every round, the student, and report.html.
     """
     from fedkd.config import load
-    from fedkd.runs.simulate import simulate as run
+    from fedkd.jobs.simulate import simulate as run
 
     import_beside(config)
     experiment = load(config, override or ())
@@ -119,9 +119,9 @@ def distil(
     configs/distil.toml; docs/distil.md has all ways to learn and forms of knowledge.
     """
     from fedkd.config import load_distillation
-    from fedkd.runs import tables
-    from fedkd.runs.bar import progress
-    from fedkd.runs.distil import distil as run
+    from fedkd.jobs.distil import distil as run
+    from fedkd.reports import tables
+    from fedkd.reports.bar import progress
 
     import_beside(config)
     distillation = load_distillation(config, override or ())
@@ -152,7 +152,7 @@ def compare(
     Prints one table with mean and standard deviation, and writes one report beside each run's own.
     """
     from fedkd.config import load
-    from fedkd.runs import compare as comparing
+    from fedkd.jobs import compare as comparing
 
     import_beside(config)
     experiment = load(config, override or ())
@@ -175,8 +175,8 @@ def report(
     ] = None,
 ) -> None:
     """Write the report of a run again, or one report on several runs."""
-    from fedkd.runs import distil_report
-    from fedkd.runs import report as reports
+    from fedkd.reports import distil_report
+    from fedkd.reports import report as reports
     from fedkd.runs.student import is_distillation
 
     if len(runs) > 1:
@@ -199,7 +199,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a run's student for other programs, checked against the original."""
-    from fedkd.runs.export import export as write
+    from fedkd.jobs.export import export as write
 
     import_beside(run)
     done = write(run, format, file)
@@ -301,9 +301,9 @@ def _say_error(text: str, status: int) -> int:
 
 
 def _compare_runs(folders: Sequence[Path], file: Path) -> None:
-    from fedkd.runs import report as reports
-    from fedkd.runs import tables
-    from fedkd.runs.comparison import comparison_table, differences
+    from fedkd.reports import report as reports
+    from fedkd.reports import tables
+    from fedkd.reports.comparison import comparison_table, differences
     from fedkd.runs.reading import read
 
     report = reports.write_comparison(folders, file)

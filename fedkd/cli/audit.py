@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fedkd.audit.candidates import Kind
+    from fedkd.audit.findings import Audited
     from fedkd.federation.world import World
-    from fedkd.runs.audited import Audited
 
 audit = typer.Typer(
     name="audit",
@@ -80,15 +80,16 @@ def audit_plan(
     from dataclasses import asdict
 
     from fedkd.config import load
-    from fedkd.runs import ledgers, tables
+    from fedkd.jobs.audit import plan
+    from fedkd.reports import tables
 
     import_beside(config)
-    forecast = ledgers.forecast(load(config, override or ()), ledger)
+    forecast = plan.forecast(load(config, override or ()), ledger)
     if as_json:
         typer.echo(json.dumps(asdict(forecast), indent=2))
     else:
         out.print(tables.forecast(forecast))
-    ledgers.check(forecast)
+    plan.check(forecast)
 
 
 @audit.command("ledger")
@@ -104,7 +105,8 @@ def audit_ledger(
 
     Exit status 4 if a ledger was changed, cut or rolled back.
     """
-    from fedkd.runs import ledgers, tables
+    from fedkd.reports import tables
+    from fedkd.runs import ledgers
 
     told = ledgers.read(path)
     if as_json:
@@ -149,10 +151,10 @@ def audit_mechanism(
     Runs each mechanism many times with and without one record that is far too loud, and holds what
     an attacker can tell against what is claimed. Exit status 3 if that is more.
     """
-    from fedkd.runs import audits
+    from fedkd.jobs.audit import teachers
 
     _report_audit(
-        audits.audit_mechanism(
+        teachers.audit_mechanism(
             noise_multiplier=noise, draws=draws, delta=delta, confidence=confidence
         ),
         as_json=as_json,
@@ -178,13 +180,13 @@ def audit_teacher(
     Few seconds; no ledger is touched. Exit status 3 on a VIOLATION.
     """
     from fedkd.config import load
-    from fedkd.runs import audits
-    from fedkd.runs.bar import progress
+    from fedkd.jobs.audit import teachers
+    from fedkd.reports.bar import progress
 
     import_beside(config)
     experiment = load(config, override or ())
     with progress(err if as_json else out) as notify:
-        found = audits.audit_teacher(experiment, notify, canaries=canaries, confidence=confidence)
+        found = teachers.audit_teacher(experiment, notify, canaries=canaries, confidence=confidence)
     _report_audit(found, as_json=as_json)
 
 
@@ -209,16 +211,16 @@ def audit_exchange(
     run that was recorded so, attacks it again. An attack that fails proves nothing: its verdict is
     NO POWER. Exit status 3 on a VIOLATION.
     """
-    from fedkd.runs import exchange
-    from fedkd.runs.bar import progress
+    from fedkd.jobs.audit import messages
+    from fedkd.reports.bar import progress
 
     said = err if as_json else out
     import_beside(path)
     if not path.is_dir():
-        check = exchange.check_readable
+        check = messages.check_readable
         path = _expose(path, override, folder, candidates, kind, said, check=check)
     with progress(said) as notify:
-        found = exchange.audit_exchange(
+        found = messages.audit_exchange(
             path, notify, count=_even(references), confidence=confidence
         )
     _report_audit(found, as_json=as_json)
@@ -239,8 +241,8 @@ def audit_student(
     candidates are asked about; of any other run the clients' records against test records, without
     a bound on epsilon. Exit status 3 on a VIOLATION.
     """
-    from fedkd.runs import students
-    from fedkd.runs.bar import progress
+    from fedkd.jobs.audit import students
+    from fedkd.reports.bar import progress
 
     import_beside(run)
     with progress(err if as_json else out) as notify:
@@ -265,13 +267,13 @@ def audit_report(
     the ledgers claim beside it: audit.html and audit.json in the run's folder. Exit status 3 on a
     VIOLATION, once the page is written.
     """
-    from fedkd.runs import audits
-    from fedkd.runs.bar import progress
+    from fedkd.jobs.audit import teachers
+    from fedkd.reports.bar import progress
 
     import_beside(path)
     run = path if path.is_dir() else _expose(path, override, folder, candidates, kind, out)
     with progress(out) as notify:
-        found = audits.audit_all(run, notify, count=_even(references), confidence=confidence)
+        found = teachers.audit_all(run, notify, count=_even(references), confidence=confidence)
     say_report(run / "audit.html")
     _report_audit(found, as_json=False)
 
@@ -293,7 +295,7 @@ def _expose(
 ) -> Path:
     """Run an experiment with candidates and with a server that keeps every message."""
     from fedkd.config import load
-    from fedkd.runs.exposed import Exposure, record
+    from fedkd.jobs.audit.canary_run import Exposure, record
 
     experiment = load(config, override or ())
     run = folder or Path(experiment.output.folder) / f"{experiment.name}-audit"
@@ -305,10 +307,10 @@ def _expose(
 def _report_audit(found: "Audited", *, as_json: bool) -> None:
     """Print what an audit found; a violation is an error, once all of it is said."""
     from fedkd.audit.verdicts import raise_on_violation
-    from fedkd.runs import findings
+    from fedkd.reports import audit_tables
 
     if as_json:
-        typer.echo(json.dumps(findings.as_json(found), indent=2, allow_nan=False))
+        typer.echo(json.dumps(audit_tables.as_json(found), indent=2, allow_nan=False))
     else:
-        out.print(findings.tables(found))
+        out.print(audit_tables.tables(found))
     raise_on_violation(found.outcomes)

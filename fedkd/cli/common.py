@@ -62,7 +62,7 @@ class Warnings(logging.Handler):
 @contextmanager
 def watch(experiment: "Experiment", console: Console = out) -> "Iterator[Observer]":
     """A display of the experiment's rounds."""
-    from fedkd.runs.display import Display
+    from fedkd.reports.display import Display
 
     title = f"{experiment.name}: {experiment.method.name}, seed {experiment.seed}"
     with Display(console, title=title, rounds=experiment.rounds) as display:
@@ -88,7 +88,7 @@ def run_folder(experiment: "Experiment", folder: Path | None) -> Path:
 
 def say_summary(summary: dict[str, Any], folder: Path) -> None:
     """Print what a run came to, and where its report is."""
-    from fedkd.runs import tables
+    from fedkd.reports import tables
 
     out.print(tables.summary(summary))
     say_report(folder / "report.html")

@@ -50,7 +50,7 @@ def local(
     Beside the run folder, RUN-federation holds what each party would hold on its own machine.
     """
     from fedkd.config import load
-    from fedkd.runs.local import local as run
+    from fedkd.jobs.local import local as run
 
     experiment = load(config, override or ())
     path = run_folder(experiment, folder)
@@ -78,7 +78,7 @@ def keys(
     Give each client its own key and ca.crt, nothing else. ca.key signs new servers: keep it off the
     server.
     """
-    from fedkd.federation.keys import make
+    from fedkd.federation.deploy.keys import make
 
     for path in make(folder, servers=server or (), clients=client or ()):
         say(f"made {path}")
@@ -101,7 +101,7 @@ def share(
 
     from fedkd.config import load
     from fedkd.files import write_atomically
-    from fedkd.runs.submit import share as shared
+    from fedkd.jobs.submit import share as shared
 
     content = shared(load(config, override or ()))
     write_atomically(file, content)
@@ -125,9 +125,9 @@ def app(
     Prints its SHA-256, by which a site may allow this experiment and no other.
     """
     from fedkd.config import load
-    from fedkd.federation.bundle import fingerprint
+    from fedkd.federation.deploy.bundle import fingerprint
     from fedkd.files import write_atomically
-    from fedkd.runs import submit
+    from fedkd.jobs import submit
 
     experiment = load(config, override or ())
     count = clients or experiment.clients.count
@@ -159,7 +159,7 @@ def server(
     It lets in the clients whose public keys are in DIR/clients. From other machines only clients
     are answered: experiments are submitted on the server's own machine.
     """
-    from fedkd.federation import processes, superlink
+    from fedkd.federation.deploy import processes, superlink
 
     processes.end_with_parent()
     superlink.serve(state, keys, host=host, port=port)
@@ -174,8 +174,8 @@ def client(
     SITE.toml says what the site's data may be used for, and nothing from the server can loosen it:
     see docs/deploy.md for every line.
     """
-    from fedkd.federation import processes, supernode
-    from fedkd.federation.site import Policy
+    from fedkd.federation.deploy import processes, supernode
+    from fedkd.federation.deploy.site import Policy
 
     processes.end_with_parent()
     supernode.serve(Policy.load(site))
@@ -202,8 +202,8 @@ def submit(
     --resume goes on after the last finished round; while it runs, --resume follows it.
     """
     from fedkd.config import load
-    from fedkd.federation.superlink import Server
-    from fedkd.runs.submit import submit as run
+    from fedkd.federation.deploy.superlink import Server
+    from fedkd.jobs.submit import submit as run
 
     experiment = load(config, override or ())
     path = run_folder(experiment, folder)
@@ -234,7 +234,7 @@ def status(*, state: State, as_json: AsJson = False) -> None:
     """Say which clients are connected, and which runs there were."""
     from dataclasses import asdict
 
-    from fedkd.federation.superlink import Server
+    from fedkd.federation.deploy.superlink import Server
 
     with Server.read(state).control() as control:
         nodes, runs = control.nodes(), control.runs()
@@ -259,7 +259,7 @@ def stop(
 
     A stopped run keeps its finished rounds: submit --resume goes on from them.
     """
-    from fedkd.federation.superlink import Server
+    from fedkd.federation.deploy.superlink import Server
 
     running = Server.read(state)
     with running.control() as control:

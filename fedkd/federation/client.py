@@ -17,6 +17,7 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from fedkd.clock import Clock
 from fedkd.errors import BudgetError, FedkdError, MessageError, PolicyError
 from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.gate import release
@@ -25,9 +26,8 @@ from fedkd.federation import report, secure, wire
 from fedkd.federation.spending import Owner, Spending, no_ledger
 from fedkd.federation.state import ClientState
 from fedkd.federation.world import World
-from fedkd.methods.base import ClientContext
-from fedkd.methods.context import RELEASED
-from fedkd.methods.setting import Clock
+from fedkd.methods.core.base import ClientContext
+from fedkd.methods.core.context import RELEASED
 from fedkd.privacy.ledger import Ledger
 
 log = logging.getLogger(__name__)

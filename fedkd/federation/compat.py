@@ -31,7 +31,7 @@ from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedkd.federation.connecting import Voice
+from fedkd.federation.deploy.connecting import Voice
 from fedkd.files import write_atomically
 
 SERVER_NODE = 1

@@ -1,17 +1,12 @@
 """Engines: where a simulation runs its clients. Each gives the same student."""
 
-import ctypes
 import importlib.util
 import logging
-import os
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from torch import nn
@@ -30,6 +25,7 @@ from fedkd.federation.world import World, prepare_json
 from fedkd.privacy import shared
 from fedkd.privacy.chain import beside
 from fedkd.privacy.ledger import Ledger
+from fedkd.threads import cores, one_intra_op_thread, tune_allocator
 
 _LEDGER = "ledger.db"
 
@@ -160,36 +156,3 @@ def server_ledger(privacy: Privacy, states: Path) -> Path:
 
 def _folder_name(client: int) -> str:
     return f"client-{client:04d}"
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-@contextmanager
-def one_intra_op_thread() -> Iterator[None]:
-    """Have torch split no operation among threads, which would change its last bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def tune_allocator() -> None:
-    """Let glibc keep freed memory; it faults the same pages in again at every step otherwise.
-
-    Measured 1.05 to 1.5 times on the training of clients. Elsewhere than on Linux with glibc it
-    does nothing.
-    """
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3
-    for parameter, size in ((trim_threshold, 2**30), (top_pad, 2**26), (mmap_threshold, 2**30)):
-        mallopt(parameter, size)

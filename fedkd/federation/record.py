@@ -9,7 +9,7 @@ from fedkd.federation.answers import Answers, Record
 from fedkd.federation.wire import Standing
 from fedkd.federation.world import World
 from fedkd.learning import evaluate
-from fedkd.methods.base import ServerContext
+from fedkd.methods.core.base import ServerContext
 
 
 def describe(world: World, ctx: ServerContext, answers: Answers, server: Standing | None) -> Record:

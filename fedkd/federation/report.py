@@ -11,8 +11,8 @@ from fedkd.errors import MessageError
 from fedkd.exchange.codec import Expected, TensorSpec
 from fedkd.exchange.messages import Release, Tensors, Value
 from fedkd.learning import evaluate
-from fedkd.methods.base import ClientContext, Setting
-from fedkd.methods.setting import PHASES
+from fedkd.methods.core.base import ClientContext, Setting
+from fedkd.methods.core.setting import PHASES
 from fedkd.privacy.events import Unprotected
 
 _LONGEST = 1e7

@@ -13,6 +13,7 @@ from typing import Protocol
 from flwr.serverapp import Grid
 from torch import Tensor, nn
 
+from fedkd.clock import Clock
 from fedkd.data.types import Samples
 from fedkd.errors import FederationError, UnpaidError
 from fedkd.exchange.codec import encode
@@ -31,8 +32,7 @@ from fedkd.federation.spending import Spending, no_ledger
 from fedkd.federation.summing import ask_for_sum
 from fedkd.federation.wire import Standing
 from fedkd.federation.world import World
-from fedkd.methods.base import ServerContext
-from fedkd.methods.setting import Clock
+from fedkd.methods.core.base import ServerContext
 from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.ledger import Ledger
 

@@ -18,7 +18,7 @@ from fedkd.exchange.codec import Expected, TensorSpec, decode
 from fedkd.exchange.masks import KEY_BYTES, Roster
 from fedkd.exchange.messages import Broadcast, Public, Tensors, Upload, Value, group, prefixed
 from fedkd.federation.state import ClientState
-from fedkd.methods.setting import Setting
+from fedkd.methods.core.setting import Setting
 
 ACTION = "keys"
 _NAME = "secure_aggregation"

@@ -7,7 +7,7 @@ from typing import Self
 
 from fedkd.federation import wire
 from fedkd.federation.world import World
-from fedkd.methods import protection
+from fedkd.methods.core import protection
 from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.budget import Budget
 from fedkd.privacy.ledger import OWNERS, WHOLE, Account, Anchor, Ledger, Part

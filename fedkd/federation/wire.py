@@ -18,7 +18,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fedkd import errors
 from fedkd.errors import MessageError, PolicyError
-from fedkd.methods.setting import PHASES
+from fedkd.methods.core.setting import PHASES
 from fedkd.privacy.statement import FILTER, PLD
 
 _STYPE = "fedkd.safetensors"

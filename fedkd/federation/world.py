@@ -16,10 +16,10 @@ from fedkd.data import columns
 from fedkd.data.types import FederatedData, Samples
 from fedkd.exchange.codec import Expected
 from fedkd.federation import report, secure
-from fedkd.methods import protection
-from fedkd.methods.base import Method, Setting
-from fedkd.methods.protection import Forecast
-from fedkd.methods.signal import of_records
+from fedkd.methods.core import protection
+from fedkd.methods.core.base import Method, Setting
+from fedkd.methods.core.protection import Forecast
+from fedkd.methods.core.signal import of_records
 from fedkd.privacy.events import Protected
 from fedkd.privacy.ledger import fingerprint
 from fedkd.privacy.size import warn_of_sizes

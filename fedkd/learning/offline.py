@@ -10,8 +10,8 @@ from fedkd.config import Optimisation
 from fedkd.data.types import Samples
 from fedkd.learning import optim
 from fedkd.learning.forms.base import First
+from fedkd.learning.forms.terms import Layers, Term, Terms
 from fedkd.learning.loop import OnEpoch, fit
-from fedkd.learning.terms import Layers, Term, Terms
 from fedkd.models import call
 from fedkd.models.layers import LOGITS, show
 

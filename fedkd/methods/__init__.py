@@ -2,8 +2,8 @@
 
 from fedkd.config import Experiment, MethodChoice, validate
 from fedkd.errors import ConfigError
-from fedkd.methods.base import Method
-from fedkd.methods.pace import paced
+from fedkd.methods.core.base import Method
+from fedkd.methods.core.pace import paced
 from fedkd.names import imported, nearest
 
 BUILT_IN = {
@@ -44,7 +44,7 @@ def find(name: str) -> type[Method]:
     found = imported(path, what="method")
     if not (isinstance(found, type) and issubclass(found, Method) and hasattr(found, "card")):
         raise ConfigError(
-            f"method {name!r} is no method: expected a subclass of fedkd.methods.base.Method "
+            f"method {name!r} is no method: expected a subclass of fedkd.methods.core.base.Method "
             "with a card"
         )
     return found

@@ -1,11 +1,11 @@
 """One-shot distillation by images made pixel by pixel."""
 
 from fedkd.data.types import Samples
-from fedkd.learning import adi
+from fedkd.learning.data_free import adi
+from fedkd.learning.ensemble import Ensemble
 from fedkd.learning.loop import OnEpoch
-from fedkd.learning.multi_teacher import Ensemble
-from fedkd.methods.base import Card, ServerContext
-from fedkd.methods.one_shot import OneShot, PoolParams
+from fedkd.methods.core.base import Card, ServerContext
+from fedkd.methods.core.one_shot import OneShot, PoolParams
 
 
 class ADIParams(adi.Params, PoolParams):

@@ -18,8 +18,8 @@ from fedkd.knowledge.moments import (
     triangle,
     unpacked,
 )
-from fedkd.learning.summed import Basis, check_last_layer, features_of, set_classifier
-from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.learning.closed_form import Basis, check_last_layer, features_of, set_classifier
+from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 

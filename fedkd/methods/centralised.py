@@ -3,7 +3,7 @@
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload
 from fedkd.learning import supervised
-from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 
 
 class Centralised(Method):

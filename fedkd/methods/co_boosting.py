@@ -7,11 +7,11 @@ from pydantic import Field
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
 from fedkd.knowledge import label
-from fedkd.learning import co_boosting, objectives
+from fedkd.learning.data_free import co_boosting, objectives
+from fedkd.learning.ensemble import Ensemble
 from fedkd.learning.loop import OnEpoch
-from fedkd.learning.multi_teacher import Ensemble
-from fedkd.methods.base import Card, ServerContext
-from fedkd.methods.one_shot import OneShot, PoolParams, Synthesis, synthesised
+from fedkd.methods.core.base import Card, ServerContext
+from fedkd.methods.core.one_shot import OneShot, PoolParams, Synthesis, synthesised
 
 
 class CoBoostingParams(Synthesis, PoolParams):

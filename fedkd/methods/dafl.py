@@ -8,11 +8,11 @@ from pydantic import Field
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
 from fedkd.knowledge import label
-from fedkd.learning import dafl, objectives
+from fedkd.learning.data_free import dafl, objectives
+from fedkd.learning.ensemble import Ensemble
 from fedkd.learning.loop import OnEpoch
-from fedkd.learning.multi_teacher import Ensemble
-from fedkd.methods.base import Card, ServerContext
-from fedkd.methods.one_shot import OneShot, StudentParams
+from fedkd.methods.core.base import Card, ServerContext
+from fedkd.methods.core.one_shot import OneShot, StudentParams
 from fedkd.models.generators import build_generator
 
 _SHOWN = 256

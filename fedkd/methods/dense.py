@@ -7,13 +7,13 @@ from pydantic import Field
 
 from fedkd.data.types import Samples
 from fedkd.knowledge import label
-from fedkd.learning import objectives
 from fedkd.learning.consensus import Average
-from fedkd.learning.data_free import learn_from_pool
+from fedkd.learning.data_free import objectives
+from fedkd.learning.data_free.synthesis import learn_from_pool
+from fedkd.learning.ensemble import Ensemble
 from fedkd.learning.loop import OnEpoch
-from fedkd.learning.multi_teacher import Ensemble
-from fedkd.methods.base import Card, ServerContext, Uploads
-from fedkd.methods.one_shot import OneShot, PoolParams, Synthesis, synthesised
+from fedkd.methods.core.base import Card, ServerContext, Uploads
+from fedkd.methods.core.one_shot import OneShot, PoolParams, Synthesis, synthesised
 
 
 class DenseParams(Synthesis, PoolParams):

@@ -8,8 +8,8 @@ from fedkd.exchange.aggregation import entropy_reduction
 from fedkd.exchange.codec import Expected, TensorSpec, half
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, Value
 from fedkd.knowledge import label
-from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
-from fedkd.methods.label_loss import LabelLoss, label_loss
+from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.methods.core.label_loss import LabelLoss, label_loss
 
 
 class DSFLParams(Frozen):

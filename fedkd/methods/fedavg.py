@@ -3,7 +3,7 @@
 from fedkd.exchange.aggregation import average_models
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
-from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 
 
 class FedAvg(Method):

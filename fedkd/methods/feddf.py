@@ -11,11 +11,11 @@ from fedkd.data.types import Samples
 from fedkd.exchange.aggregation import average_models
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
-from fedkd.learning import objectives
-from fedkd.learning.multi_teacher import Ensemble
-from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
-from fedkd.methods.label_loss import LabelLoss, label_loss
-from fedkd.methods.one_shot import Synthesis, check_images, check_statistics, synthesised
+from fedkd.learning.data_free import objectives
+from fedkd.learning.ensemble import Ensemble
+from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.methods.core.label_loss import LabelLoss, label_loss
+from fedkd.methods.core.one_shot import Synthesis, check_images, check_statistics, synthesised
 
 
 class Generator(Synthesis):

@@ -15,12 +15,12 @@ from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
 from fedkd.knowledge import label, synthetic
 from fedkd.learning import optim
 from fedkd.learning.consensus import class_weights
-from fedkd.learning.data_free import draw_labels
+from fedkd.learning.data_free.synthesis import draw_labels
+from fedkd.learning.ensemble import Ensemble
 from fedkd.learning.evaluate import evaluating
 from fedkd.learning.loop import descend
-from fedkd.learning.multi_teacher import Ensemble
-from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
-from fedkd.methods.one_shot import check_images
+from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.methods.core.one_shot import check_images
 from fedkd.models import call
 from fedkd.models.generators import build_generator
 

@@ -14,11 +14,11 @@ from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
 from fedkd.learning import optim
 from fedkd.learning.consensus import class_weights
-from fedkd.learning.data_free import draw_labels
-from fedkd.learning.generated_features import client_loss, generator_loss
+from fedkd.learning.data_free.generated_features import client_loss, generator_loss
+from fedkd.learning.data_free.synthesis import draw_labels
 from fedkd.learning.loop import descend
-from fedkd.learning.observe import last_linear
-from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.learning.teacher_statistics import last_linear
+from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.models.generators import FeatureGenerator, build_feature_generator
 
 

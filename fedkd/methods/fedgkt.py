@@ -24,7 +24,7 @@ from fedkd.exchange.messages import (
 )
 from fedkd.knowledge import label
 from fedkd.learning import evaluate, loop
-from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.models import call
 from fedkd.models.split import split
 from fedkd.privacy.events import Unprotected

@@ -19,8 +19,8 @@ from fedkd.exchange.messages import (
 )
 from fedkd.knowledge import feature, label
 from fedkd.learning import evaluate
-from fedkd.learning.observe import feature_width, with_features
-from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.learning.teacher_statistics import feature_width, with_features
+from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.privacy.events import Unprotected
 from fedkd.rng import torch_default
 

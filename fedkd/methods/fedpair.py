@@ -15,13 +15,13 @@ from fedkd.exchange.messages import Tensors, Upload, group
 from fedkd.knowledge import label
 from fedkd.learning import offline
 from fedkd.learning.consensus import Average, by_class
+from fedkd.learning.consensus_by_pairs import by_pairs
+from fedkd.learning.data_free.shapes import made_up, shapes
+from fedkd.learning.ensemble import Ensemble
 from fedkd.learning.loop import OnEpoch
-from fedkd.learning.multi_teacher import Ensemble
-from fedkd.learning.pairwise import by_pairs
-from fedkd.learning.shapes import made_up, shapes
 from fedkd.learning.supervised import balanced_offset
-from fedkd.methods.base import Card, ClientContext, ServerContext, Setting, Uploads
-from fedkd.methods.one_shot import OneShot, PoolParams
+from fedkd.methods.core.base import Card, ClientContext, ServerContext, Setting, Uploads
+from fedkd.methods.core.one_shot import OneShot, PoolParams
 
 
 class FedPairParams(PoolParams):

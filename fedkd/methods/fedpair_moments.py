@@ -10,9 +10,9 @@ from fedkd.config import ModelSpec
 from fedkd.exchange.codec import Expected, TensorSpec
 from fedkd.exchange.messages import Tensors, Upload, Value
 from fedkd.knowledge.moments import penalty_of, ridge, total, triangle, unpacked
+from fedkd.learning.closed_form import check_last_layer, set_classifier
 from fedkd.learning.consensus import average
-from fedkd.learning.summed import check_last_layer, set_classifier
-from fedkd.methods.base import Card, ClientContext, ServerContext, Setting, Uploads
+from fedkd.methods.core.base import Card, ClientContext, ServerContext, Setting, Uploads
 from fedkd.methods.fedpair import FedPair, FedPairParams
 
 _INTERCEPT = 0.3

@@ -14,8 +14,8 @@ from fedkd.exchange.codec import Expected, TensorSpec, half
 from fedkd.exchange.messages import Broadcast, PostProcessing, Release, Tensors, Upload, Value
 from fedkd.knowledge import label
 from fedkd.learning.evaluate import evaluating
-from fedkd.learning.observe import feature_width, with_features
-from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.learning.teacher_statistics import feature_width, with_features
+from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.privacy.events import Unprotected
 
 _LARGEST = 1e4

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from fedkd.config import Frozen
-from fedkd.methods.base import Card
+from fedkd.methods.core.base import Card
 from fedkd.methods.fedavg import FedAvg
 
 

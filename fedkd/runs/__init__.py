@@ -1,1 +1,1 @@
-"""A run's folder: what is written, resumed, compared and drawn."""
+"""A run's folder and nothing else: written, locked, checked, resumed, read."""

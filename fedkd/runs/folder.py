@@ -29,8 +29,7 @@ from fedkd.methods import find
 from fedkd.runs import checkpoint as checkpoints
 from fedkd.runs import manifest
 from fedkd.runs.checkpoint import Kept
-from fedkd.runs.manifest import Namer, cannot_resume
-from fedkd.runs.place import (
+from fedkd.runs.common import (
     ENVIRONMENT,
     append_json,
     begin,
@@ -42,6 +41,7 @@ from fedkd.runs.place import (
     read_json,
     write_json,
 )
+from fedkd.runs.manifest import Namer, cannot_resume
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 from fedkd.config import load
 from fedkd.errors import ConfigError, RunFolderError
-from fedkd.runs.recorded import Environment, Generated, Partition, Round, Run, Summary
+from fedkd.runs.schema import Environment, Generated, Partition, Round, Run, Summary
 
 R = TypeVar("R", bound=BaseModel)
 

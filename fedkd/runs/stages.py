@@ -17,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from fedkd import rng
+from fedkd.clock import Notify
 from fedkd.config import Distillation, load_distillation, validate
 from fedkd.data.types import Samples
 from fedkd.errors import ConfigError, MessageError, RunFolderError
@@ -24,11 +25,9 @@ from fedkd.exchange.codec import decode, encode
 from fedkd.files import storing, write_atomically
 from fedkd.learning import evaluate
 from fedkd.learning.loop import OnEpoch
-from fedkd.methods.setting import Notify
 from fedkd.privacy.ledger import Anchor, Ledger
 from fedkd.runs import manifest
-from fedkd.runs.manifest import Namer, cannot_resume, check_ledger
-from fedkd.runs.place import (
+from fedkd.runs.common import (
     ENVIRONMENT,
     append_json,
     begin,
@@ -40,6 +39,7 @@ from fedkd.runs.place import (
     read_json,
     write_json,
 )
+from fedkd.runs.manifest import Namer, cannot_resume, check_ledger
 
 log = logging.getLogger(__name__)
 
@@ -222,7 +222,7 @@ class StageFolder:
 
 
 class Recorder:
-    """Runs the stages of a run; see `fedkd.learning.lesson.Stage`."""
+    """Runs the stages of a run; see `fedkd.learning.ways.base.Stage`."""
 
     def __init__(self, folder: StageFolder, test: Samples, seed: int, notify: Notify) -> None:
         self._folder, self._test, self._seed, self._notify = folder, test, seed, notify

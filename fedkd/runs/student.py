@@ -13,10 +13,10 @@ from fedkd.data import columns, scaling
 from fedkd.data.types import Dataset, FederatedData, Limits
 from fedkd.errors import ConfigError, DataError, MessageError, RunFolderError
 from fedkd.exchange.codec import decode
-from fedkd.learning import prepared
-from fedkd.learning.lesson import Shares
+from fedkd.learning.ways import prepare
+from fedkd.learning.ways.base import Shares
 from fedkd.runs import reading
-from fedkd.runs.recorded import Recorded
+from fedkd.runs.schema import Recorded
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _inputs(run: Path, experiment: Experiment | Distillation) -> Inputs:
     if kept.inputs is not None:
         return kept.inputs
     if isinstance(experiment, Distillation):
-        return Inputs.of_shares(prepared.shares(experiment))
+        return Inputs.of_shares(prepare.shares(experiment))
     return Inputs.of(_seen(experiment))
 
 
@@ -162,7 +162,7 @@ def _seen(experiment: Experiment | Distillation) -> Dataset:
         DataError: it is not here.
     """
     if isinstance(experiment, Distillation):
-        return prepared.shares(experiment).student
+        return prepare.shares(experiment).student
     dataset = data.load(experiment.data, seed=experiment.seed)
     if (hidden := experiment.clients.privileged) is None:
         return dataset
@@ -172,7 +172,7 @@ def _seen(experiment: Experiment | Distillation) -> Dataset:
 def _model(experiment: Experiment | Distillation, inputs: Inputs) -> nn.Module:
     classes = len(inputs.classes)
     if isinstance(experiment, Distillation):
-        return prepared.student(experiment, inputs.shape, inputs.teachers, classes)
+        return prepare.student(experiment, inputs.shape, inputs.teachers, classes)
     draws = rng.stream(experiment.seed, purpose="student")
     spec = experiment.student.model
     return models.build(spec, shape=inputs.shape, classes=classes, generator=draws)

@@ -7,7 +7,7 @@ from torch import nn
 
 from fedkd.federation.answers import Record
 from fedkd.federation.world import World
-from fedkd.methods import protection
+from fedkd.methods.core import protection
 from fedkd.runs.student import Inputs
 
 

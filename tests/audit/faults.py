@@ -13,7 +13,7 @@ from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 
 from fedkd.knowledge import moments
 from fedkd.knowledge.moments import Moments
-from fedkd.learning import private
+from fedkd.learning.dp import sgd
 from fedkd.privacy import mechanisms
 from fedkd.privacy.source import NoiseSource
 
@@ -107,7 +107,7 @@ def twice(*arguments, **options) -> None:
         TRAIN(*arguments, **options)
 
 
-TRAIN = private.train
+TRAIN = sgd.train
 
 
 def bare_vectors(value, *, real=mechanisms.gaussian, **how):
@@ -207,4 +207,4 @@ FAULTS: dict[str, dict[str, Any]] = {
 
 def plant(name: str, patch) -> None:
     for attribute, value in FAULTS[name].items():
-        patch.setattr(private, attribute, value)
+        patch.setattr(sgd, attribute, value)

@@ -12,16 +12,16 @@ from fedkd.audit.verdicts import Check, raise_on_violation
 from fedkd.config import Optimisation
 from fedkd.errors import BudgetError, ConfigError, PrivacyViolationError
 from fedkd.federation.world import prepare
-from fedkd.learning import private
-from fedkd.learning.private import Noise
-from fedkd.methods import context
+from fedkd.jobs.audit import releases
+from fedkd.jobs.audit.releases import check_releases
+from fedkd.jobs.audit.teachers import audit_teacher, audit_used
+from fedkd.jobs.simulate import simulate
+from fedkd.learning.dp import sgd
+from fedkd.learning.dp.sgd import Noise
+from fedkd.methods.core import context
 from fedkd.privacy import mechanisms
 from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.events import Gaussian
-from fedkd.runs import releases
-from fedkd.runs.audits import audit_teacher, audit_used
-from fedkd.runs.releases import check_releases
-from fedkd.runs.simulate import simulate
 
 LEAKS = ["noise 0", "sigma / 4", "sigma / 2", "clip skipped", "ghost clipping, deaf criterion"]
 BUILT_WRONG = {
@@ -79,7 +79,7 @@ IN_TRAINING = [
 
 @pytest.mark.parametrize(("where", "fault", "what"), IN_TRAINING)
 def test_what_canaries_miss_is_found_in_the_training(where, fault, what, monkeypatch):
-    monkeypatch.setattr(private, where, fault)
+    monkeypatch.setattr(sgd, where, fault)
     monkeypatch.setattr(structure, "_STEPS", 20)
     checks = structure.check_training(NOISE, EPOCHS, Gaussian("x", 1.0, 0.5, 4))
     broken = [check.what for check in checks if check.outcome == "VIOLATION"]
@@ -87,7 +87,7 @@ def test_what_canaries_miss_is_found_in_the_training(where, fault, what, monkeyp
 
 
 def test_a_bias_without_noise_is_found_in_the_audited_model(private_experiment, monkeypatch):
-    monkeypatch.setattr(private, "gaussian", faults.bare_vectors)
+    monkeypatch.setattr(sgd, "gaussian", faults.bare_vectors)
     world = prepare(private_experiment)
     model = world.setting.build(private_experiment.client_model(0), purpose="audited")
     check = structure.check_noise_of("mlp", model, world.data.clients[0].x[:2], NOISE)
@@ -219,7 +219,7 @@ def test_an_attack_that_sees_too_little_is_not_called_consistent(
     fault, epsilon, rows, verdicts_alone, monkeypatch
 ):
     """Clipped after the sum, canaries leave less than the noise lets through."""
-    monkeypatch.setattr(private, "clipped_sum", fault)
+    monkeypatch.setattr(sgd, "clipped_sum", fault)
     experiment = tiny.experiment(rows, {**DP, "rounds": 1, "privacy.epsilon": epsilon})
     # At epsilon 1 the AUC is 0.56: 0.5 is eight standard errors below it with 6,000 canaries.
     [verdict] = audit_teacher(experiment, look_away, canaries=6000).verdicts
@@ -236,7 +236,7 @@ def test_so_few_canaries_that_seeing_nothing_would_not_show_have_no_power(rows, 
 
 
 def test_a_sum_without_records_is_not_called_clipped(monkeypatch):
-    monkeypatch.setattr(private, "clipped_sum", faults.nothing)
+    monkeypatch.setattr(sgd, "clipped_sum", faults.nothing)
     assert {check.outcome for check in structure._clip(NOISE)} >= {"UNEXPLAINED"}
 
 

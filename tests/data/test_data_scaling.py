@@ -16,7 +16,7 @@ from fedkd.data import parties
 from fedkd.data.types import FederatedData
 from fedkd.errors import ConfigError, UsageError
 from fedkd.federation.world import prepare
-from fedkd.runs import local, submit
+from fedkd.jobs import local, submit
 
 
 @pytest.fixture

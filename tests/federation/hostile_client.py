@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from fedkd.federation import processes, supernode
-from fedkd.federation.site import Policy
+from fedkd.federation.deploy import processes, supernode
+from fedkd.federation.deploy.site import Policy
 
 if __name__ == "__main__":
     processes.end_with_parent()

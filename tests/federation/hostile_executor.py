@@ -5,14 +5,15 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from fedkd.federation import compat, executor
+from fedkd.federation import compat
+from fedkd.federation.deploy import executor
 
 
 def answer(file, address, token, parent):
     import staged
 
-    from fedkd.federation import siteapp
     from fedkd.federation.client import client_app
+    from fedkd.federation.deploy import siteapp
 
     executor._log_here()
     honest = client_app(partial(siteapp.party, Path(file)))

@@ -4,7 +4,7 @@ import torch
 
 from fedkd.exchange.codec import TensorSpec
 from fedkd.exchange.messages import PostProcessing, Release, Value
-from fedkd.methods.base import Card
+from fedkd.methods.core.base import Card
 from fedkd.methods.dsfl import DSFL
 from fedkd.methods.fedmd import FedMD, FedMDParams
 from fedkd.privacy.events import Gaussian, Unprotected

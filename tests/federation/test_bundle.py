@@ -7,7 +7,8 @@ import tiny
 
 from fedkd import config
 from fedkd.errors import ConfigError
-from fedkd.federation import bundle, compat
+from fedkd.federation import compat
+from fedkd.federation.deploy import bundle
 
 
 def test_the_bundle_is_one_file_that_points_at_the_library(rows):
@@ -15,8 +16,8 @@ def test_the_bundle_is_one_file_that_points_at_the_library(rows):
     table = tomllib.loads(bundle.pyproject("Tiny", text, "ab" * 32))
     app = table["tool"]["flwr"]["app"]
     assert app["components"] == {
-        "serverapp": "fedkd.runs.serverapp:app",
-        "clientapp": "fedkd.federation.siteapp:app",
+        "serverapp": "fedkd.jobs.serverapp:app",
+        "clientapp": "fedkd.federation.deploy.siteapp:app",
     }
     assert app["config"] == {"experiment": text, "shared": "ab" * 32, "fedkd": "0.1.0", "run": ""}
     assert bundle.fingerprint(text) in table["project"]["description"]

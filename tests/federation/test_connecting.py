@@ -12,10 +12,10 @@ import pytest
 import tiny
 from processes import PATIENCE, wait_until
 
-from fedkd.federation import keys
-from fedkd.federation.connecting import Voice, explain, proxy
-from fedkd.federation.processes import call_own_directly, free_port
-from fedkd.runs.local import lay_out
+from fedkd.federation.deploy import keys
+from fedkd.federation.deploy.connecting import Voice, explain, proxy
+from fedkd.federation.deploy.processes import call_own_directly, free_port
+from fedkd.jobs.local import lay_out
 
 
 @pytest.fixture(autouse=True)

@@ -25,18 +25,18 @@ from processes import PATIENCE, alive, kill, wait_until
 
 from fedkd.config import load
 from fedkd.errors import UsageError
-from fedkd.federation import keys
 from fedkd.federation.client import Party, client_app
+from fedkd.federation.deploy import keys
+from fedkd.federation.deploy.processes import free_port
+from fedkd.federation.deploy.superlink import READY, Server
 from fedkd.federation.inprocess import InProcessGrid
-from fedkd.federation.processes import free_port
 from fedkd.federation.rounds import federate
 from fedkd.federation.state import MemoryState
-from fedkd.federation.superlink import READY, Server
 from fedkd.federation.world import prepare
+from fedkd.jobs.local import lay_out
 from fedkd.privacy.ledger import read_statements
 from fedkd.runs.folder import RunFolder
 from fedkd.runs.ledgers import read
-from fedkd.runs.local import lay_out
 
 pytestmark = [
     pytest.mark.slow,

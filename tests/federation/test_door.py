@@ -14,7 +14,7 @@ from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIG
 from flwr.supercore.primitives import asymmetric
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 
-from fedkd.federation.door import Connection, Door, RequestLimits
+from fedkd.federation.deploy.door import Connection, Door, RequestLimits
 
 FLEET = "/v1/fleet/push-object"
 OTHER_MACHINE = "127.0.0.2"

@@ -12,8 +12,8 @@ import torch
 from fedkd.errors import ConfigError
 from fedkd.federation import engines
 from fedkd.federation.world import prepare
+from fedkd.jobs.simulate import simulate
 from fedkd.runs.folder import RunFolder
-from fedkd.runs.simulate import simulate
 
 
 @pytest.fixture(scope="module")

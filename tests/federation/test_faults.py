@@ -19,9 +19,9 @@ from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.rounds import federate
 from fedkd.federation.state import DiskState, MemoryState
 from fedkd.federation.world import prepare
-from fedkd.runs import report
+from fedkd.jobs.simulate import simulate
+from fedkd.reports import report
 from fedkd.runs.folder import RunFolder
-from fedkd.runs.simulate import simulate
 from fedkd.runs.summary import summarise
 
 DEADLINE = 3000.0

@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_public_key, load_ssh_private_key
 
 from fedkd.errors import UsageError
-from fedkd.federation import keys
+from fedkd.federation.deploy import keys
 
 
 def handshake(server, trusted, name):

@@ -4,9 +4,9 @@ import tiny
 import torch
 
 from fedkd.exchange.messages import Value
+from fedkd.jobs.simulate import simulate
 from fedkd.methods.fedavg import FedAvg
-from fedkd.runs import report
-from fedkd.runs.simulate import simulate
+from fedkd.reports import report
 
 
 class Boasting(FedAvg):

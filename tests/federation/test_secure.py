@@ -18,12 +18,12 @@ from fedkd.federation.rounds import federate
 from fedkd.federation.secure import Masking
 from fedkd.federation.state import DiskState, MemoryState
 from fedkd.federation.world import forecast, prepare
-from fedkd.learning.summed import summed as sums_of
-from fedkd.methods import protection
+from fedkd.jobs.simulate import simulate
+from fedkd.learning.closed_form import summed as sums_of
+from fedkd.methods.core import protection
 from fedkd.privacy.events import Gaussian
 from fedkd.privacy.ledger import OWNERS, Ledger, Part, read_statements
 from fedkd.runs.folder import RunFolder
-from fedkd.runs.simulate import simulate
 
 CLOSED = {"method.name": "summed:Seen", "rounds": 1, "clients.quorum": 1.0}
 SECURE = {**CLOSED, "privacy.secure_aggregation": True}

@@ -7,16 +7,17 @@ import pytest
 import tiny
 
 from fedkd.errors import BudgetError, FederationError, FedkdError, StorageError
-from fedkd.federation import compat, serving
-from fedkd.federation.bundle import RUN
+from fedkd.federation import compat
 from fedkd.federation.client import Party, client_app
-from fedkd.federation.control import RunStatus
+from fedkd.federation.deploy import serving
+from fedkd.federation.deploy.bundle import RUN
+from fedkd.federation.deploy.control import RunStatus
+from fedkd.federation.deploy.superlink import STATE, Server
 from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.state import MemoryState
-from fedkd.federation.superlink import STATE, Server
 from fedkd.federation.world import prepare
+from fedkd.jobs import submit
 from fedkd.privacy.statement import FILTER
-from fedkd.runs import submit
 from fedkd.runs.progress import Follower
 
 NAME = "a" * 32

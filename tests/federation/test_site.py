@@ -18,9 +18,10 @@ from fedkd.data import parties
 from fedkd.errors import ConfigError
 from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.messages import Broadcast
-from fedkd.federation import bundle, compat, secure, siteapp, wire
+from fedkd.federation import compat, secure, wire
 from fedkd.federation.client import client_app
-from fedkd.federation.site import Policy, run_name
+from fedkd.federation.deploy import bundle, siteapp
+from fedkd.federation.deploy.site import Policy, run_name
 from fedkd.federation.state import MemoryState
 from fedkd.privacy.ledger import read_statements
 

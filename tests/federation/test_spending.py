@@ -19,14 +19,14 @@ from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.rounds import federate
 from fedkd.federation.state import DiskState
 from fedkd.federation.world import prepare
-from fedkd.methods import protection
+from fedkd.jobs.simulate import simulate
+from fedkd.methods.core import protection
 from fedkd.privacy import accountant
 from fedkd.privacy.budget import Budget
 from fedkd.privacy.events import Gaussian, Laplace
 from fedkd.privacy.ledger import OWNERS, Ledger, Part
 from fedkd.runs import ledgers
 from fedkd.runs.folder import RunFolder
-from fedkd.runs.simulate import simulate
 
 REFUSED = "its privacy budget does not allow the round"
 DP = {"privacy.epsilon": 8.0, "privacy.sample_rate": 0.5}

@@ -13,13 +13,13 @@ from fedkd.data import parties
 from fedkd.data.types import Samples
 from fedkd.errors import ConfigError
 from fedkd.federation.world import prepare
+from fedkd.jobs.audit import canary_run
+from fedkd.jobs.audit.messages import audit_exchange
+from fedkd.jobs.audit.students import audit_student
+from fedkd.jobs.simulate import simulate
 from fedkd.learning import evaluate
-from fedkd.methods import protection
-from fedkd.runs import exposed
+from fedkd.methods.core import protection
 from fedkd.runs import student as student_of
-from fedkd.runs.exchange import audit_exchange
-from fedkd.runs.simulate import simulate
-from fedkd.runs.students import audit_student
 
 PRIVILEGED = {"clients.privileged": {"columns": ["scan", "stress"]}}
 
@@ -132,7 +132,7 @@ def test_a_site_of_a_deployment_sees_the_same_world_from_its_own_file(clinic, tm
 
 def test_an_audit_attacks_answers_by_all_columns_and_the_student_by_its_own(clinic, tmp_path):
     run = tmp_path / "run"
-    exposed.record(hiding(clinic, rounds=1), exposed.Exposure(40), run, tiny.Quiet())
+    canary_run.record(hiding(clinic, rounds=1), canary_run.Exposure(40), run, tiny.Quiet())
     told = audit_exchange(run, lambda *_: None, count=2)
     assert {attack.on for attack in told.attacks} == {"the answers of all rounds"}
     told = audit_student(run, lambda *_: None, count=2)

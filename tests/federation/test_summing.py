@@ -7,9 +7,9 @@ import tiny
 
 from fedkd.errors import BudgetError
 from fedkd.federation.world import forecast
+from fedkd.jobs.simulate import simulate
 from fedkd.privacy import accountant
 from fedkd.privacy.events import Gaussian
-from fedkd.runs.simulate import simulate
 
 CLOSED = {
     "method": {"name": "analytic", "components": 6},

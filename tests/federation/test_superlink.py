@@ -5,8 +5,8 @@ import socket
 import pytest
 
 from fedkd.errors import UsageError
-from fedkd.federation import keys, processes
-from fedkd.federation.superlink import Server, serve
+from fedkd.federation.deploy import keys, processes
+from fedkd.federation.deploy.superlink import Server, serve
 
 
 def test_an_address_that_its_certificate_does_not_name_is_refused(tmp_path):

@@ -8,8 +8,9 @@ from torch import nn
 from fedkd import models
 from fedkd.config import Knowledge, ModelSpec, validate
 from fedkd.data.types import Samples
-from fedkd.learning import forms, terms
-from fedkd.learning.terms import Terms
+from fedkd.learning import forms
+from fedkd.learning.forms import terms
+from fedkd.learning.forms.terms import Terms
 from fedkd.models.layers import dissect
 
 SHAPE, CLASSES = (1, 12, 12), 3

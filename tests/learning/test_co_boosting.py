@@ -10,9 +10,10 @@ from torch import Tensor
 
 from fedkd.config import Optimisation
 from fedkd.knowledge import label
-from fedkd.learning import co_boosting, consensus
-from fedkd.learning.data_free import Synthetic
-from fedkd.learning.multi_teacher import Ensemble
+from fedkd.learning import consensus
+from fedkd.learning.data_free import co_boosting
+from fedkd.learning.data_free.synthesis import Synthetic
+from fedkd.learning.ensemble import Ensemble
 
 KD = partial(label.kd, temperature=4.0)
 HOW = Optimisation(epochs=3, batch_size=4, learning_rate=0.05, schedule="cosine")

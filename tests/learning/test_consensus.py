@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedkd.learning import consensus
-from fedkd.learning.multi_teacher import Ensemble
+from fedkd.learning.ensemble import Ensemble
 
 COUNTS = torch.tensor([[5, 0, 2], [15, 0, 0]])
 

@@ -11,10 +11,10 @@ from fedkd import models
 from fedkd.config import ModelSpec, Optimisation
 from fedkd.errors import FederationError
 from fedkd.knowledge import label
-from fedkd.learning import adi, dafl, data_free, objectives
-from fedkd.learning.data_free import Views, synthesise
-from fedkd.learning.multi_teacher import Ensemble
-from fedkd.learning.observe import observe
+from fedkd.learning.data_free import adi, dafl, objectives, synthesis
+from fedkd.learning.data_free.synthesis import Views, synthesise
+from fedkd.learning.ensemble import Ensemble
+from fedkd.learning.teacher_statistics import observe
 
 SHAPE, CLASSES, LATENT = (1, 8, 8), 3, 8
 HOW = Optimisation(epochs=2, batch_size=12, learning_rate=0.05)
@@ -37,7 +37,7 @@ def run(
     student: nn.Module,
     teachers: list[nn.Module],
     net: nn.Module,
-    objective: data_free.Objective = objectives.dafl,
+    objective: synthesis.Objective = objectives.dafl,
     *,
     threads: int = 1,
 ) -> list[float]:
@@ -163,10 +163,10 @@ def test_each_epoch_adds_a_batch_to_the_pool_and_passes_over_all_of_it() -> None
     y = torch.arange(6) % CLASSES
     told: list[tuple[int, float]] = []
     with Ensemble([teacher]) as ensemble:
-        pool = data_free.learn_from_pool(
+        pool = synthesis.learn_from_pool(
             student,
             ensemble,
-            lambda epoch: data_free.Synthetic(made[epoch - 1], y, ()),
+            lambda epoch: synthesis.Synthetic(made[epoch - 1], y, ()),
             KD,
             HOW,
             generator,

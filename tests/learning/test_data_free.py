@@ -11,10 +11,11 @@ from fedkd.config import ModelSpec, Optimisation
 from fedkd.data.types import Samples
 from fedkd.errors import FederationError
 from fedkd.knowledge import synthetic
-from fedkd.learning import evaluate, objectives, supervised
-from fedkd.learning.data_free import Synthetic, Views, synthesise
-from fedkd.learning.multi_teacher import Ensemble
-from fedkd.learning.observe import Observation, observe
+from fedkd.learning import evaluate, supervised
+from fedkd.learning.data_free import objectives
+from fedkd.learning.data_free.synthesis import Synthetic, Views, synthesise
+from fedkd.learning.ensemble import Ensemble
+from fedkd.learning.teacher_statistics import Observation, observe
 
 SHAPE = (1, 8, 8)
 CLASSES = 4

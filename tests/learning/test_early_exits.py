@@ -9,7 +9,8 @@ from torch import nn
 from fedkd import models
 from fedkd.config import ModelSpec, Optimisation
 from fedkd.errors import ConfigError
-from fedkd.learning import early_exits, evaluate
+from fedkd.learning import evaluate
+from fedkd.learning.ways import early_exits
 from fedkd.models.exits import Exits, Leaving, attach
 
 HOW = Optimisation(epochs=3, batch_size=16, learning_rate=0.05)

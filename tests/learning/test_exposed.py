@@ -7,11 +7,12 @@ from taught import ALONE, SHAPE, a_student, a_teacher, between, build, samples
 
 from fedkd.config import Optimisation
 from fedkd.errors import ConfigError
-from fedkd.learning import exposed, forms
+from fedkd.learning import forms
+from fedkd.learning.dp import distil
+from fedkd.learning.dp.checks import check_model
+from fedkd.learning.dp.per_sample import PerSample
+from fedkd.learning.dp.sgd import Noise
 from fedkd.learning.offline import asking
-from fedkd.learning.per_sample import PerSample
-from fedkd.learning.private import Noise
-from fedkd.learning.protectable import check_model
 from fedkd.models.layers import LOGITS, show
 
 ALL = Noise(noise_multiplier=1e-9, clip=5.0, sample_rate=1.0, batch_size=1)
@@ -24,8 +25,8 @@ LAYER = {"layer without weights": "relu2", "block": "stage2"}
 
 def gradients(student, terms, teacher, data, rows, labels=0.5):
     """What Opacus says of the gradient of each of `rows`: by the parameter, student's first."""
-    with exposed.exposed(student, terms) as model:
-        loss = exposed.record_loss(
+    with distil.exposed(student, terms) as model:
+        loss = distil.record_loss(
             model, terms, asking(teacher, data.x, terms.teacher), data.y, labels
         )
         with PerSample(model) as per_sample:
@@ -101,7 +102,7 @@ def test_without_noise_a_step_is_the_step_of_plain_gradient_descent():
     adapters = [each.clone() for each in terms.learned.parameters()]
     told = []
     how = Optimisation(epochs=1, learning_rate=1e-3, momentum=0.0)
-    exposed.teach(
+    distil.teach(
         student,
         teacher,
         terms,
@@ -126,13 +127,13 @@ def test_the_student_is_as_it_was_afterwards_even_if_training_fails():
     inside = []
 
     def fail():
-        with exposed.exposed(student, terms) as model:
+        with distil.exposed(student, terms) as model:
             inside.extend(type(each) for each in model.modules())
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         fail()
-    assert exposed.Tap in inside
+    assert distil.Tap in inside
     assert [name for name, _ in student.named_modules()] == names
 
 
@@ -140,7 +141,7 @@ def test_a_student_that_shares_statistics_is_refused_with_what_is_looked_at():
     student = a_student("batch")
     terms = between(student, a_teacher(), {"name": "fitnets"})
     with (
-        exposed.exposed(student, terms) as model,
+        distil.exposed(student, terms) as model,
         pytest.raises(ConfigError, match="statistics"),
     ):
         check_model(model, SHAPE)
@@ -150,9 +151,9 @@ def test_a_student_that_shares_statistics_is_refused_with_what_is_looked_at():
 def test_forms_that_cannot_be_protected_are_refused_with_the_reason(name):
     reason = "compares the samples of a batch" if forms.find(name).couples else "nothing pays for"
     with pytest.raises(ConfigError, match=rf"knowledge\[1\] \({name}\).*{reason}.*kd, dkd, jsd"):
-        exposed.check_forms(["kd", name])
+        distil.check_forms(["kd", name])
 
 
 def test_the_others_are_not_refused():
-    exposed.check_forms(ALONE)
+    distil.check_forms(ALONE)
     assert {"kd", "dkd", "jsd", "fitnets", "at", "vid", "nst"} <= set(ALONE)

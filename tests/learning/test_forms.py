@@ -8,7 +8,8 @@ from taught import NAMED, SHAPE, a_student, a_teacher, between, build, samples
 from fedkd.config import Knowledge, Optimisation, validate
 from fedkd.errors import ConfigError
 from fedkd.knowledge import feature, label
-from fedkd.learning import forms, offline, terms
+from fedkd.learning import forms, offline
+from fedkd.learning.forms import terms
 from fedkd.models.layers import LOGITS, dissect, show
 
 ADAPTED = {"fitnets", "vid", "ab", "ft", "graph"}

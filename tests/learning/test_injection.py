@@ -7,7 +7,7 @@ from taught import SHAPE, a_student, a_teacher, build, samples
 from fedkd.config import Optimisation
 from fedkd.errors import ConfigError
 from fedkd.learning import supervised
-from fedkd.learning.injection import inject
+from fedkd.learning.ways.injection import inject
 from fedkd.models.layers import dissect, show
 
 FIVE = Optimisation(epochs=5, batch_size=6, learning_rate=0.05)

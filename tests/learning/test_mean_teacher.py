@@ -11,7 +11,8 @@ from torch import Tensor
 from fedkd.config import Optimisation
 from fedkd.data.types import Dataset, Samples
 from fedkd.errors import ConfigError
-from fedkd.learning import mean_teacher, supervised, views
+from fedkd.learning import augment, supervised
+from fedkd.learning.ways import mean_teacher
 
 HOW = Optimisation(epochs=2, batch_size=16, learning_rate=0.05)
 
@@ -82,7 +83,7 @@ def test_student_and_teacher_see_views_of_their_own_of_labelled_and_unlabelled()
     seen: list[Tensor] = []
 
     def marked(x: Tensor, generator: torch.Generator) -> Tensor:
-        other = views.noisy(x, generator, std=1e-3)
+        other = augment.noisy(x, generator, std=1e-3)
         seen.append(other)
         return other
 
@@ -118,7 +119,7 @@ def test_the_weight_rises_along_a_bell() -> None:
 
 def test_noise_has_its_deviation_and_repeats() -> None:
     x = torch.zeros(200, 1, 10, 10)
-    first, second = (views.noisy(x, generator(3), std=0.5) for _ in range(2))
+    first, second = (augment.noisy(x, generator(3), std=0.5) for _ in range(2))
     assert torch.equal(first, second)
     assert first.std().item() == pytest.approx(0.5, rel=0.03)
     assert abs(first.mean().item()) < 0.02
@@ -127,7 +128,7 @@ def test_noise_has_its_deviation_and_repeats() -> None:
 def test_shifts_move_whole_images_and_fill_with_nothing() -> None:
     draws = generator(4)
     x = torch.rand(60, 2, 6, 5, generator=draws) + 1
-    moved = views.shifted(x, draws, pixels=2)
+    moved = augment.shifted(x, draws, pixels=2)
     padded = F.pad(x, (2, 2, 2, 2))
     found = set()
     for before, after in zip(padded, moved, strict=True):
@@ -140,9 +141,9 @@ def test_shifts_move_whole_images_and_fill_with_nothing() -> None:
         assert len(places) == 1
         found.add(places[0])
     assert {down for down, _ in found} == {right for _, right in found} == set(range(5))
-    assert torch.equal(views.shifted(x, draws, pixels=0), x)
+    assert torch.equal(augment.shifted(x, draws, pixels=0), x)
     with pytest.raises(ValueError, match=r"inputs \(3, 4\) cannot be shifted"):
-        views.shifted(torch.zeros(3, 4), draws, pixels=1)
+        augment.shifted(torch.zeros(3, 4), draws, pixels=1)
 
 
 def test_labels_are_kept_of_some_and_all_inputs_stay() -> None:

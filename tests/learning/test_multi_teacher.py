@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from fedkd import models
 from fedkd.config import ModelSpec, Optimisation
 from fedkd.knowledge import label
-from fedkd.learning import evaluate, multi_teacher
-from fedkd.learning.multi_teacher import Ensemble
-from fedkd.learning.observe import Observation, observe
+from fedkd.learning import ensemble as multi_teacher
+from fedkd.learning import evaluate
+from fedkd.learning.ensemble import Ensemble
+from fedkd.learning.teacher_statistics import Observation, observe
 
 SHAPE = (1, 12, 12)
 SPECS = (

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from fedkd.config import Optimisation
 from fedkd.errors import FederationError
-from fedkd.learning import evaluate, online, supervised
+from fedkd.learning import evaluate, supervised
+from fedkd.learning.ways import mutual
 
 HOW = Optimisation(epochs=2, batch_size=16, learning_rate=0.05)
 
@@ -29,7 +30,7 @@ def test_the_loss_is_the_formula_s_and_its_gradient_stays_at_home(
     logits = torch.randn(1 + others, 5, CLASSES, generator=draws, dtype=torch.float64)
     y = torch.randint(CLASSES, (5,), generator=draws)
     student, *partners = (each.clone().requires_grad_() for each in logits)
-    found = online.mutual(student, y, partners, temperature=temperature, weight=0.7)
+    found = mutual.mutual(student, y, partners, temperature=temperature, weight=0.7)
     soft = (logits / temperature).softmax(dim=2)
     expected = F.nll_loss(logits[0].log_softmax(dim=1), y, reduction="none")
     for partner in soft[1:]:
@@ -45,7 +46,7 @@ def test_peers_take_turns_with_fresh_answers() -> None:
     peers = [net(1), net(2, 5), net(3, 4, 4)]
     plain = [copy.deepcopy(peer) for peer in peers]
     samples = rows(40)
-    losses = online.train(peers, samples, HOW, generator(3))
+    losses = mutual.train(peers, samples, HOW, generator(3))
     optimisers = [torch.optim.SGD(p.parameters(), lr=0.05, momentum=0.9) for p in plain]
     shuffles, expected = generator(3), []
     for _ in range(2):
@@ -72,7 +73,7 @@ def test_peers_take_turns_with_fresh_answers() -> None:
 def test_without_weight_everyone_learns_alone_and_batchnorm_sees_each_batch_once() -> None:
     peers = [normed(1), normed(2)]
     alone = [copy.deepcopy(peer) for peer in peers]
-    online.train(peers, rows(), HOW, generator(3), weight=0.0)
+    mutual.train(peers, rows(), HOW, generator(3), weight=0.0)
     for peer, twin in zip(peers, alone, strict=True):
         supervised.train(twin, rows(), HOW, generator(3))
         assert peer.state_dict().keys() == twin.state_dict().keys()
@@ -85,7 +86,7 @@ def test_without_weight_everyone_learns_alone_and_batchnorm_sees_each_batch_once
 def test_partners_pull_answers_together() -> None:
     def gap(weight: float) -> float:
         peers, overlapping = [net(1), net(2, 5)], rows(spread=4.0)
-        online.train(peers, overlapping, HOW, generator(), weight=weight)
+        mutual.train(peers, overlapping, HOW, generator(), weight=weight)
         first, second = (evaluate.logits(peer, overlapping.x).softmax(dim=1) for peer in peers)
         return (first - second).abs().mean().item()
 
@@ -96,7 +97,7 @@ def test_what_does_not_go_is_said() -> None:
     peer = net()
     for peers in ([], [peer], [peer, peer]):
         with pytest.raises(ValueError, match=f"{len(peers)} peers: expected at least 2"):
-            online.train(peers, rows(), HOW, generator())
+            mutual.train(peers, rows(), HOW, generator())
     wild = HOW.model_copy(update={"learning_rate": 1e30, "epochs": 9})
     with pytest.raises(FederationError, match="training diverged"):
-        online.train([net(), net(1)], rows(), wild, generator())
+        mutual.train([net(), net(1)], rows(), wild, generator())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedkd.learning.consensus import average_probabilities
-from fedkd.learning.pairwise import by_pairs, pair_weights
+from fedkd.learning.consensus_by_pairs import by_pairs, pair_weights
 
 few = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**31)

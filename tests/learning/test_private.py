@@ -17,9 +17,10 @@ from fedkd.config import ModelSpec, Optimisation
 from fedkd.data.types import Samples
 from fedkd.errors import ConfigError, FederationError
 from fedkd.knowledge import label
-from fedkd.learning import evaluate, per_sample, private, supervised
-from fedkd.learning.private import Noise, steps, train
-from fedkd.learning.protectable import check_model
+from fedkd.learning import evaluate, supervised
+from fedkd.learning.dp import per_sample, sgd
+from fedkd.learning.dp.checks import check_model
+from fedkd.learning.dp.sgd import Noise, steps, train
 from fedkd.models import probes
 from fedkd.rng import torch_default
 
@@ -42,7 +43,7 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(logits, y, reduction="none")
 
 
-LOSSES: dict[str, private.Loss] = {
+LOSSES: dict[str, sgd.Loss] = {
     "cross-entropy": cross_entropy,
     "kd": partial(label.kd, temperature=3.0),
     "soft cross-entropy": label.soft_cross_entropy,
@@ -101,7 +102,7 @@ def weights(model: nn.Module) -> Tensor:
     return torch.nn.utils.parameters_to_vector(model.parameters()).detach()
 
 
-def summed(model: nn.Module, samples: Samples, loss: private.Loss, clip: float = 1.0) -> Tensor:
+def summed(model: nn.Module, samples: Samples, loss: sgd.Loss, clip: float = 1.0) -> Tensor:
     """The clipped sum of one full step, flat, without noise to speak of."""
     recorder = Recorder(model)
     noise = Noise(1e-9, clip, 1.0, batch_size=1)
@@ -110,7 +111,7 @@ def summed(model: nn.Module, samples: Samples, loss: private.Loss, clip: float =
     return torch.cat([gradient.flatten() for gradient in gradients])
 
 
-def slow_gradients(model: nn.Module, samples: Samples, loss: private.Loss) -> list[Tensor]:
+def slow_gradients(model: nn.Module, samples: Samples, loss: sgd.Loss) -> list[Tensor]:
     """Obviously correct: one sample at a time, by autograd."""
     model.train()
     parameters = [value for value in model.parameters() if value.requires_grad]
@@ -135,7 +136,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """The models that are allowed are tried out once, by the last test, not each time."""
-    monkeypatch.setattr(private, "check_model", lambda *_, **__: None)
+    monkeypatch.setattr(sgd, "check_model", lambda *_, **__: None)
 
 
 @each_model
@@ -171,7 +172,7 @@ def test_one_huge_record_moves_the_sum_by_at_most_the_clip(
 
 
 def test_without_clipping_the_huge_record_shows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(private, "clipped_sum", lambda parts, _: [part.sum(0) for part in parts])
+    monkeypatch.setattr(sgd, "clipped_sum", lambda parts, _: [part.sum(0) for part in parts])
     assert moved("mlp", "mae", 0.1) > 1
 
 
@@ -289,7 +290,7 @@ def test_epochs_are_told_and_the_rate_falls_by_the_schedule() -> None:
     )
 
 
-def refuse(message: str, loss: private.Loss) -> None:
+def refuse(message: str, loss: sgd.Loss) -> None:
     with pytest.raises(ValueError, match=message):
         train(mlp(), vectors(), ONE, ALL, loss=loss)
 
@@ -426,7 +427,7 @@ def dropout() -> nn.Module:
 
 @pytest.mark.parametrize("build", [mlp, Side, dropout])
 @pytest.mark.parametrize("loss", [cross_entropy, burst])
-def test_the_model_bears_no_trace(build: Callable[[], nn.Module], loss: private.Loss) -> None:
+def test_the_model_bears_no_trace(build: Callable[[], nn.Module], loss: sgd.Loss) -> None:
     model = build()
     before, names = traces(model), list(model.state_dict())
     try:

@@ -11,8 +11,9 @@ from torch import Tensor
 from fedkd import models
 from fedkd.config import ModelSpec, Optimisation
 from fedkd.data.types import Samples
-from fedkd.learning import evaluate, privileged, supervised
-from fedkd.learning.privileged import Witness
+from fedkd.learning import evaluate, supervised
+from fedkd.learning.ways import generalised
+from fedkd.learning.ways.generalised import Witness
 
 HOW = Optimisation(epochs=2, batch_size=16, learning_rate=0.05)
 NAN = float("nan")
@@ -34,7 +35,7 @@ def test_the_loss_is_the_formula_s(seed: int, imitation: float, temperature: flo
     y = torch.randint(CLASSES, (5,), generator=draws)
     seen = torch.tensor([True, True, False, True, False])
     said = (privilege / temperature).softmax(dim=1)
-    found = privileged.generalised(
+    found = generalised.generalised(
         logits, y, said, seen, imitation=imitation, temperature=temperature
     )
     for i in range(5):
@@ -51,7 +52,7 @@ def test_a_sample_is_told_of_by_those_who_saw_it() -> None:
     some = torch.arange(60) % 3 != 0
     few = torch.arange(60) % 2 == 0
     pair = [witness(1, some), witness(2, few)]
-    said, seen = privileged.testimony(pair, temperature=4.0)
+    said, seen = generalised.testimony(pair, temperature=4.0)
     assert torch.equal(seen, some | few)
     first, second = ((evaluate.logits(w.teacher, w.x) / 4).softmax(dim=1) for w in pair)
     torch.testing.assert_close(said[some & few], ((first + second) / 2)[some & few])
@@ -64,7 +65,7 @@ def test_samples_that_nobody_saw_are_learnt_from_labels_alone() -> None:
     nobody = torch.zeros(60, dtype=torch.bool)
     student, plain = net(5), net(5)
     teachers = [witness(1, nobody)]
-    privileged.distil(student, rows(), teachers, HOW, generator(3), imitation=0.9, temperature=5.0)
+    generalised.distil(student, rows(), teachers, HOW, generator(3), imitation=0.9, temperature=5.0)
     supervised.train(plain, rows(), HOW, generator(3))
     for found, want in zip(state(student).values(), state(plain).values(), strict=True):
         torch.testing.assert_close(found, want)
@@ -75,7 +76,7 @@ def test_what_an_unseeing_teacher_was_shown_changes_nothing() -> None:
     half = torch.arange(60) < 30
     shown = witness(1, half)
     garbled = Witness(shown.teacher, torch.where(half[:, None], shown.x, 1e4), half)
-    first, second = (privileged.testimony([each], temperature=2.0)[0] for each in (shown, garbled))
+    first, second = (generalised.testimony([each], temperature=2.0)[0] for each in (shown, garbled))
     assert torch.equal(first, second)
 
 
@@ -96,7 +97,9 @@ def test_the_paper_s_relevant_features_lead_the_student_to_them() -> None:
         supervised.train(plain, mine, how, generator(seed))
         supervised.train(teacher, Samples(x[:200, :3], mine.y), how, generator(seed))
         saw = Witness(teacher, x[:200, :3], torch.ones(200, dtype=torch.bool))
-        privileged.distil(taught, mine, [saw], how, generator(seed), imitation=1.0, temperature=1.0)
+        generalised.distil(
+            taught, mine, [saw], how, generator(seed), imitation=1.0, temperature=1.0
+        )
         found.append([evaluate.accuracy(model, test) for model in (plain, taught)])
     regular, distilled = torch.tensor(found).mean(dim=0).tolist()
     assert regular == pytest.approx(0.89, abs=0.03)
@@ -105,16 +108,16 @@ def test_the_paper_s_relevant_features_lead_the_student_to_them() -> None:
 
 def test_gaps_are_filled_with_what_is_known_and_marked() -> None:
     x = torch.tensor([[1.0, NAN, NAN], [3.0, 5.0, NAN], [NAN, NAN, NAN]])
-    assert privileged.means(x).tolist() == [2.0, 5.0, 0.0]
-    assert privileged.seen_rows(x).tolist() == [True, True, False]
-    assert privileged.filled(x, privileged.means(x)).tolist() == [
+    assert generalised.means(x).tolist() == [2.0, 5.0, 0.0]
+    assert generalised.seen_rows(x).tolist() == [True, True, False]
+    assert generalised.filled(x, generalised.means(x)).tolist() == [
         [1.0, 5.0, 0.0, 0.0, 1.0, 1.0],
         [3.0, 5.0, 0.0, 0.0, 0.0, 1.0],
         [2.0, 5.0, 0.0, 1.0, 1.0, 1.0],
     ]
     images = torch.rand(2, 3, 4, 4)
     images[1, 2, 3, 3] = NAN
-    done = privileged.filled(images, privileged.means(images))
+    done = generalised.filled(images, generalised.means(images))
     assert done.shape == (2, 6, 4, 4)
     assert done[1, 2, 3, 3] == images[0, 2, 3, 3]
     assert done[:, 3:].sum() == done[1, 5, 3, 3] == 1
@@ -124,8 +127,8 @@ def test_teachers_stay_as_they_were_bit_for_bit() -> None:
     teacher = normed(1)  # in training mode, which must not matter
     before, twin = state(teacher), copy.deepcopy(teacher).eval()
     seen = torch.ones(60, dtype=torch.bool)
-    said, _ = privileged.testimony([Witness(teacher, rows().x, seen)], temperature=1.0)
-    privileged.distil(
+    said, _ = generalised.testimony([Witness(teacher, rows().x, seen)], temperature=1.0)
+    generalised.distil(
         net(),
         rows(),
         [Witness(teacher, rows().x, seen)],
@@ -143,17 +146,17 @@ def test_teachers_stay_as_they_were_bit_for_bit() -> None:
 def test_what_does_not_fit_is_named() -> None:
     logits, y, seen = torch.zeros(4, 3), torch.zeros(4).long(), torch.ones(4, dtype=torch.bool)
     with pytest.raises(ValueError, match=r"imitation=1.5 in \[0, 1\]"):
-        privileged.generalised(logits, y, logits, seen, imitation=1.5, temperature=1.0)
+        generalised.generalised(logits, y, logits, seen, imitation=1.5, temperature=1.0)
     with pytest.raises(ValueError, match=r"temperature=0 > 0"):
-        privileged.generalised(logits, y, logits, seen, imitation=0.5, temperature=0)
+        generalised.generalised(logits, y, logits, seen, imitation=0.5, temperature=0)
     with pytest.raises(ValueError, match=r"seen \(3,\): expected \(4,\)"):
-        privileged.generalised(logits, y, logits, seen[:3], imitation=0.5, temperature=1.0)
+        generalised.generalised(logits, y, logits, seen[:3], imitation=0.5, temperature=1.0)
     with pytest.raises(ValueError, match=r"0 teachers that see \[\] samples"):
-        privileged.testimony([], temperature=1.0)
+        generalised.testimony([], temperature=1.0)
     short = Witness(net(), rows(50).x, torch.ones(50, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"2 teachers that see \[50, 60\] samples"):
-        privileged.testimony([witness(1), short], temperature=1.0)
+        generalised.testimony([witness(1), short], temperature=1.0)
     with pytest.raises(ValueError, match=r"fill \(2,\): expected \(6,\)"):
-        privileged.filled(rows().x, torch.zeros(2))
+        generalised.filled(rows().x, torch.zeros(2))
     with pytest.raises(ValueError, match="fill has values that are NaN"):
-        privileged.filled(rows().x, torch.full((FEATURES,), NAN))
+        generalised.filled(rows().x, torch.full((FEATURES,), NAN))

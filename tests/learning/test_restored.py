@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
 from fedkd.errors import ConfigError
-from fedkd.learning import per_sample, private
-from fedkd.learning.protectable import check_features, check_model
+from fedkd.learning.dp import per_sample, sgd
+from fedkd.learning.dp.checks import check_features, check_model
 
 ONE = Optimisation(epochs=1)
 SECRET = 777.0
@@ -64,8 +64,8 @@ def gradient(model: nn.Module, samples: Samples) -> Tensor:
 
     optimiser.register_step_pre_hook(keep)
     still = ONE.model_copy(update={"learning_rate": 0.0})
-    noise = private.Noise(1e-9, clip=0.1, sample_rate=1.0, batch_size=1)
-    private.train(model, samples, still, noise, optimiser=optimiser)
+    noise = sgd.Noise(1e-9, clip=0.1, sample_rate=1.0, batch_size=1)
+    sgd.train(model, samples, still, noise, optimiser=optimiser)
     return torch.cat(found)
 
 
@@ -123,7 +123,7 @@ def test_a_layer_that_shrinks_what_it_looks_up_is_refused_by_name(
 def test_an_embedding_above_its_norm_does_not_tell_what_was_looked_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(private, "check_model", lambda *_, **__: None)  # which refuses it
+    monkeypatch.setattr(sgd, "check_model", lambda *_, **__: None)  # which refuses it
     model = Words()
     x = torch.tensor([[0.0, 1.0, 2.0]]).repeat(4, 1)
     gradient(model, Samples(x, torch.zeros(4, dtype=torch.long)))

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from fedkd import config, methods
+from fedkd.clock import Clock
 from fedkd.data.types import Samples
 from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.messages import Broadcast, Upload
 from fedkd.learning import evaluate
-from fedkd.methods.base import ClientContext, Method, ServerContext, Setting
-from fedkd.methods.setting import Clock
+from fedkd.methods.core.base import ClientContext, Method, ServerContext, Setting
 
 ROWS, IMAGES, CLASSES = (5,), (1, 8, 8), 3
 SMALL = {"name": "mlp", "hidden": [12]}

@@ -16,9 +16,9 @@ from fedkd.data.types import Samples
 from fedkd.errors import ConfigError, UnpaidError
 from fedkd.exchange.gate import release
 from fedkd.exchange.messages import Release
-from fedkd.learning.protectable import check_features
-from fedkd.learning.summed import features_of
-from fedkd.methods import context, protection
+from fedkd.learning.closed_form import features_of
+from fedkd.learning.dp.checks import check_features
+from fedkd.methods.core import context, protection
 from fedkd.privacy.events import Event, Gaussian
 
 NARROW = {"name": "random-filters", "filters": 4, "pool": 2}

@@ -25,9 +25,10 @@ from fedkd.config import ModelSpec
 from fedkd.errors import ConfigError
 from fedkd.exchange.aggregation import average_models
 from fedkd.exchange.messages import Upload, group
-from fedkd.learning import evaluate, objectives
-from fedkd.learning.data_free import synthesise
-from fedkd.learning.multi_teacher import Ensemble
+from fedkd.learning import evaluate
+from fedkd.learning.data_free import objectives
+from fedkd.learning.data_free.synthesis import synthesise
+from fedkd.learning.ensemble import Ensemble
 from fedkd.models.generators import build_generator
 
 SIZES = (24, 16, 8)

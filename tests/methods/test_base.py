@@ -6,10 +6,10 @@ from federations import IMAGES, ROWS, SMALL, WIDE, equal, federation, snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedkd.clock import Clock
 from fedkd.config import ModelSpec
 from fedkd.data.types import Samples
 from fedkd.learning import optim, supervised
-from fedkd.methods.setting import Clock
 
 
 @settings(max_examples=40, deadline=None)

@@ -10,7 +10,7 @@ from torch import Tensor
 from fedkd.errors import ConfigError
 from fedkd.exchange.messages import Broadcast
 from fedkd.learning import evaluate
-from fedkd.methods import one_shot
+from fedkd.methods.core import one_shot
 from fedkd.models.generators import ImageGenerator, build_generator
 
 TINY = {"epochs": 3, "steps": 4, "batch_size": 12, "latent": 8, "width": 4}

@@ -14,7 +14,7 @@ from fedkd.exchange.aggregation import average_models
 from fedkd.exchange.messages import group
 from fedkd.knowledge import synthetic
 from fedkd.learning.consensus import class_weights
-from fedkd.learning.data_free import draw_labels
+from fedkd.learning.data_free.synthesis import draw_labels
 from fedkd.methods import fedftg
 from fedkd.methods.fedftg import FedFTG, classification, discrepancy
 from fedkd.models.generators import build_generator

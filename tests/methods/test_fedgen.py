@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from fedkd.errors import ConfigError
 from fedkd.exchange.messages import group
-from fedkd.learning.generated_features import client_loss, generator_loss
-from fedkd.learning.observe import last_linear, with_features
+from fedkd.learning.data_free.generated_features import client_loss, generator_loss
+from fedkd.learning.teacher_statistics import last_linear, with_features
 from fedkd.methods import fedgen
 from fedkd.models.generators import FeatureGenerator, build_feature_generator
 

@@ -13,7 +13,7 @@ from fedkd.errors import ConfigError
 from fedkd.exchange import low_rank
 from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Broadcast, group
-from fedkd.learning.observe import with_features
+from fedkd.learning.teacher_statistics import with_features
 from fedkd.methods.fedkd import mutual
 
 MENTEE = {"name": "mlp", "hidden": [9, 8]}

@@ -30,10 +30,11 @@ from fedkd.data.types import Samples
 from fedkd.errors import ConfigError, UnpaidError
 from fedkd.exchange.messages import Broadcast, Release
 from fedkd.knowledge import label
-from fedkd.learning import consensus, evaluate, offline, private, supervised
-from fedkd.learning.pairwise import by_pairs
-from fedkd.learning.shapes import made_up, shapes
-from fedkd.methods import protection
+from fedkd.learning import consensus, evaluate, offline, supervised
+from fedkd.learning.consensus_by_pairs import by_pairs
+from fedkd.learning.data_free.shapes import made_up, shapes
+from fedkd.learning.dp import sgd
+from fedkd.methods.core import protection
 from fedkd.methods.fedpair import FedPair, evenly
 from fedkd.privacy.events import Event
 
@@ -301,8 +302,8 @@ def test_under_dp_counts_are_noisy_and_paid_for_and_what_is_sent_is_what_balance
         offsets.append(offset)
         train(*given, offset=offset, **options)
 
-    train = private.train
-    monkeypatch.setattr(private, "train", watched)
+    train = sgd.train
+    monkeypatch.setattr(sgd, "train", watched)
     fed, account = under_dp(built()), Account()
     ctx = fed.client_context(0)
     ctx.allowance = account  # type: ignore[assignment]

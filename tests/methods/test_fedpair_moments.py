@@ -27,9 +27,9 @@ from fedkd.errors import ConfigError
 from fedkd.exchange.messages import Broadcast
 from fedkd.knowledge.moments import symmetric
 from fedkd.learning import consensus, evaluate
-from fedkd.learning.pairwise import by_pairs
-from fedkd.learning.summed import features_of
-from fedkd.methods import protection
+from fedkd.learning.closed_form import features_of
+from fedkd.learning.consensus_by_pairs import by_pairs
+from fedkd.methods.core import protection
 from fedkd.methods.fedpair_moments import FedPairMoments
 
 NARROW = {"name": "random-filters", "filters": 4, "pool": 2}

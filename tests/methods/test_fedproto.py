@@ -13,7 +13,7 @@ from fedkd.errors import ConfigError
 from fedkd.exchange.gate import release
 from fedkd.exchange.messages import Broadcast, Upload
 from fedkd.learning.evaluate import evaluating
-from fedkd.learning.observe import with_features
+from fedkd.learning.teacher_statistics import with_features
 from fedkd.methods.fedproto import class_means, distance_logits, prototype_loss, shortened
 
 WIDTH = 12

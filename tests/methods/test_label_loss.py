@@ -12,7 +12,7 @@ from fedkd.errors import ConfigError
 from fedkd.exchange.messages import Broadcast
 from fedkd.knowledge import dist, label
 from fedkd.learning import forms, offline
-from fedkd.methods.label_loss import LabelLoss, label_loss
+from fedkd.methods.core.label_loss import LabelLoss, label_loss
 
 T = 3.0
 HOW = {"epochs": 2, "batch_size": 8, "learning_rate": 0.05}

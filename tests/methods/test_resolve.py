@@ -14,7 +14,7 @@ from fedkd.config import Frozen
 from fedkd.errors import ConfigError
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload
-from fedkd.methods.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 
 
 class SilenceParams(Frozen):
@@ -73,10 +73,16 @@ def test_a_users_own_method_is_found_and_has_parameters(mine: str) -> None:
         ("my_methods:Missing", "method 'my_methods:Missing' cannot be imported"),
         (":Silence", "method ':Silence' cannot be imported"),
         (".relative:X", "method '.relative:X' cannot be imported"),
-        ("my_methods:function", "expected a subclass of fedkd.methods.base.Method with a card"),
+        (
+            "my_methods:function",
+            "expected a subclass of fedkd.methods.core.base.Method with a card",
+        ),
         ("my_methods:number", "method 'my_methods:number' is no method"),
         ("fedkd.config:Iid", "method 'fedkd.config:Iid' is no method"),
-        ("fedkd.methods.base:Method", "expected a subclass of fedkd.methods.base.Method with a"),
+        (
+            "fedkd.methods.core.base:Method",
+            "expected a subclass of fedkd.methods.core.base.Method with a",
+        ),
     ],
 )
 def test_names_that_lead_to_no_method_are_explained(mine: str, name: str, message: str) -> None:

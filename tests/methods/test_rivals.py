@@ -13,8 +13,9 @@ from fedkd.data.types import Samples
 from fedkd.errors import ConfigError
 from fedkd.exchange.messages import Broadcast
 from fedkd.knowledge import label
-from fedkd.learning import adi, co_boosting, consensus, dafl, data_free, evaluate, objectives
-from fedkd.learning.multi_teacher import Ensemble
+from fedkd.learning import consensus, evaluate
+from fedkd.learning.data_free import adi, co_boosting, dafl, objectives, synthesis
+from fedkd.learning.ensemble import Ensemble
 from fedkd.models.generators import build_generator
 
 TINY: dict[str, dict[str, Any]] = {
@@ -88,7 +89,7 @@ def test_adi_is_the_way_of_that_name_with_the_clients_ensemble() -> None:
     ctx = fed.server_context()
     own = fed.setting.build(fed.setting.experiment.student.model, purpose="student")
     with Ensemble(list(ctx.load_teachers(sent).values())) as ensemble:
-        batch = data_free.synthesise(
+        batch = synthesis.synthesise(
             adi.Pixels(IMAGES),
             ensemble,
             own,

@@ -17,7 +17,7 @@ from torch import nn
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
 from fedkd.knowledge import moments
-from fedkd.learning import private
+from fedkd.learning.dp import sgd
 from fedkd.privacy import mechanisms, source
 from fedkd.privacy.source import NoiseSource
 
@@ -76,11 +76,11 @@ def step_of_dead_units() -> torch.Tensor:
     """Of DP-SGD: what no record has a gradient for is noise alone."""
     model = nn.Linear(SIZE // 2, 2, bias=False)
     before = model.weight.detach().clone()
-    private.train(
+    sgd.train(
         model,
         Samples(torch.zeros(1, SIZE // 2), torch.zeros(1, dtype=torch.int64)),
         Optimisation(epochs=1, learning_rate=1.0, momentum=0.0),
-        private.Noise(1.0, 1.0, 1.0, 1),
+        sgd.Noise(1.0, 1.0, 1.0, 1),
         loss=lambda logits, _: 0 * logits.sum(dim=1),
     )
     return (before - model.weight.detach()).flatten().double() / scale(1 + 2**-10, SIZE)

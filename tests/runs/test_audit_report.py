@@ -9,13 +9,13 @@ import torch
 from test_report import Page
 
 from fedkd import __version__, config
+from fedkd.audit.findings import Audited
 from fedkd.audit.inversion import Inversion
 from fedkd.audit.membership import one_attack
 from fedkd.audit.verdicts import Bound, Check, Claim, Shortfall, judge
 from fedkd.privacy.events import Gaussian
-from fedkd.runs import audit_report
-from fedkd.runs.audited import Audited
-from fedkd.runs.roc_chart import roc_chart
+from fedkd.reports import audit_report
+from fedkd.reports.charts.roc import roc_chart
 
 EXPERIMENT = config.parse(
     {

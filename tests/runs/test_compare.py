@@ -6,7 +6,7 @@ import pytest
 import tiny
 
 from fedkd.errors import ConfigError, FedkdError, RunFolderError
-from fedkd.runs.compare import compare, plan
+from fedkd.jobs.compare import compare, plan
 
 
 def watch(experiment):

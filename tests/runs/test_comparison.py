@@ -5,7 +5,7 @@ import pytest
 from example_run import change, write_run
 
 from fedkd.errors import RunFolderError
-from fedkd.runs.comparison import Spread, comparison_table, differences
+from fedkd.reports.comparison import Spread, comparison_table, differences
 from fedkd.runs.reading import read
 
 

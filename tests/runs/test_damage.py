@@ -17,9 +17,9 @@ from fedkd import config
 from fedkd.errors import FedkdError, LedgerError, RunFolderError
 from fedkd.federation import engines
 from fedkd.federation.world import prepare
-from fedkd.runs import report
+from fedkd.jobs.simulate import simulate_world
+from fedkd.reports import report
 from fedkd.runs.folder import RunFolder
-from fedkd.runs.simulate import simulate_world
 
 BASE = {
     "rounds": 3,

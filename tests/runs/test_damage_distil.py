@@ -9,8 +9,8 @@ from damages import DAMAGES
 from small import ignore, small
 
 from fedkd.errors import FedkdError, RunFolderError
-from fedkd.runs import distil_report
-from fedkd.runs.distil import distil
+from fedkd.jobs.distil import distil
+from fedkd.reports import distil_report
 
 STAGE = "checkpoints/teacher-0.safetensors"
 FILES = {

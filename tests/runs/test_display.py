@@ -4,7 +4,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from fedkd.runs.display import Display, round_in_words
+from fedkd.reports.display import Display, round_in_words
 
 RECORD = {
     "round": 2,

@@ -12,14 +12,16 @@ from small import TABLE, ignore, small
 from fedkd import config, models
 from fedkd.config import ModelSpec, Teacher
 from fedkd.errors import BudgetError, ConfigError, RunFolderError
-from fedkd.learning import prepared, supervised
-from fedkd.learning.given import load_weights
-from fedkd.learning.lesson import Lesson
-from fedkd.learning.protected import plan
+from fedkd.jobs.distil import distil
+from fedkd.learning import supervised
+from fedkd.learning.dp.plan import plan
+from fedkd.learning.ways import prepare
+from fedkd.learning.ways.base import Lesson
+from fedkd.learning.ways.weights import load_weights
 from fedkd.privacy.source import GENERATOR
-from fedkd.runs import distil_report, ledgers, stages, student
-from fedkd.runs.distil import distil
-from fedkd.runs.distil_recorded import read
+from fedkd.reports import distil_report
+from fedkd.runs import ledgers, stages, student
+from fedkd.runs.distil_schema import read
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,7 @@ def test_a_run_leaves_a_complete_folder(done):
     }
     assert json.loads((folder / "summary.json").read_text()) == summary
     complete = config.load_distillation(folder / "config.toml")
-    assert complete == prepared.prepare(complete).distillation
+    assert complete == prepare.prepare(complete).distillation
     assert complete.knowledge[1].student == ("relu1",)
 
 
@@ -95,7 +97,7 @@ def test_every_training_writes_a_line_an_epoch_and_the_last_is_the_summarys(done
 
 def test_the_plain_student_is_the_student_that_learns_from_labels_alone(done, rows):
     folder, _ = done
-    ready = prepared.prepare(small(rows))
+    ready = prepare.prepare(small(rows))
     lesson = Lesson(ready.distillation, ready.shares, (), None, lambda: ready.student(()))
     alone, twin = lesson.plain_student(), lesson.student()
     assert all(

@@ -14,13 +14,13 @@ from torch import nn
 
 from fedkd import config
 from fedkd.errors import DataError, ExportError, RunFolderError, UsageError
+from fedkd.jobs import export as exporting
+from fedkd.jobs.distil import distil
+from fedkd.jobs.export import export
+from fedkd.jobs.simulate import simulate
 from fedkd.learning import evaluate
-from fedkd.runs import export as exporting
+from fedkd.reports.display import Display
 from fedkd.runs import student
-from fedkd.runs.display import Display
-from fedkd.runs.distil import distil
-from fedkd.runs.export import export
-from fedkd.runs.simulate import simulate
 
 ONNX = importlib.util.find_spec("onnxruntime") is not None
 needs_onnx = pytest.mark.skipif(not ONNX, reason="the extra 'onnx' is not installed")

@@ -12,9 +12,9 @@ from fedkd.errors import RunFolderError, StorageError
 from fedkd.exchange.messages import Broadcast
 from fedkd.federation.rounds import Checkpoint
 from fedkd.federation.world import prepare
-from fedkd.runs import report
+from fedkd.jobs.simulate import simulate
+from fedkd.reports import report
 from fedkd.runs.folder import RunFolder
-from fedkd.runs.simulate import simulate
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from fedkd.config import Data
 from fedkd.errors import RunFolderError
-from fedkd.runs import words
-from fedkd.runs.axes import spread
-from fedkd.runs.report import write, write_comparison
+from fedkd.reports import wording
+from fedkd.reports.charts.axes import spread
+from fedkd.reports.report import write, write_comparison
 
 
 class Page(HTMLParser):
@@ -268,26 +268,26 @@ def test_spread_labels_keep_their_order_and_their_distance(positions, gap):
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        (words.size(999), "999 B"),
-        (words.size(1000), "1.00 kB"),
-        (words.size(999_499), "999 kB"),
-        (words.size(999_500), "1.00 MB"),
-        (words.size(4.2e13), "42.0 TB"),
-        (words.duration(9.994), "9.99 s"),
-        (words.duration(99.4), "99.4 s"),
-        (words.duration(99.6), "1 min 40 s"),
-        (words.duration(7500), "2 h 05 min"),
-        (words.points(0.01), "+1.0 point"),
-        (words.points(-0.0004), "±0.0 points"),
-        (words.points(-0.052), "−5.2 points"),
-        (words.above(0.0), "level with"),
-        (words.above(-0.01), "1.0 point below"),
-        (words.plural(1, "class"), "one class"),
-        (words.plural(13, "class"), "13 classes"),
-        (words.listing("ab"), "a and b"),
-        (words.listing("a"), "a"),
-        (words.listing("abcdefg"), "a, b, c, d and 3 more"),
-        (words.dataset("/data/heart.csv"), "heart.csv"),
+        (wording.size(999), "999 B"),
+        (wording.size(1000), "1.00 kB"),
+        (wording.size(999_499), "999 kB"),
+        (wording.size(999_500), "1.00 MB"),
+        (wording.size(4.2e13), "42.0 TB"),
+        (wording.duration(9.994), "9.99 s"),
+        (wording.duration(99.4), "99.4 s"),
+        (wording.duration(99.6), "1 min 40 s"),
+        (wording.duration(7500), "2 h 05 min"),
+        (wording.points(0.01), "+1.0 point"),
+        (wording.points(-0.0004), "±0.0 points"),
+        (wording.points(-0.052), "−5.2 points"),
+        (wording.above(0.0), "level with"),
+        (wording.above(-0.01), "1.0 point below"),
+        (wording.plural(1, "class"), "one class"),
+        (wording.plural(13, "class"), "13 classes"),
+        (wording.listing("ab"), "a and b"),
+        (wording.listing("a"), "a"),
+        (wording.listing("abcdefg"), "a, b, c, d and 3 more"),
+        (wording.dataset("/data/heart.csv"), "heart.csv"),
     ],
 )
 def test_numbers_in_words(said, expected):
@@ -304,7 +304,7 @@ def test_numbers_in_words(said, expected):
     ],
 )
 def test_partitions_in_words(split, said):
-    assert words.partition(Data.model_validate({"partition": split})) == said
+    assert wording.partition(Data.model_validate({"partition": split})) == said
 
 
 def comparison(tmp_path, runs):

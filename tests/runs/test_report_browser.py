@@ -10,9 +10,9 @@ from selenium import webdriver
 from small import ignore, small
 from test_audit_report import found
 
-from fedkd.runs import audit_report
-from fedkd.runs.distil import distil
-from fedkd.runs.report import write, write_comparison
+from fedkd.jobs.distil import distil
+from fedkd.reports import audit_report
+from fedkd.reports.report import write, write_comparison
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [

@@ -5,7 +5,7 @@ import json
 from example_run import change, read_lines, write_lines, write_run
 from test_report import Page
 
-from fedkd.runs.report import write, write_comparison
+from fedkd.reports.report import write, write_comparison
 
 PROTECTED = {
     "unit": "record",

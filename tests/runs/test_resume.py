@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 from fedkd.files import write_atomically
-from fedkd.runs.simulate import simulate
+from fedkd.jobs.simulate import simulate
 
 ROUNDS = 10
 CHANGES = {

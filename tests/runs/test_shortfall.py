@@ -7,9 +7,9 @@ import small
 import tiny
 
 from fedkd.federation.world import prepare
-from fedkd.runs import shortfall
-from fedkd.runs.distil import distil
-from fedkd.runs.simulate import simulate
+from fedkd.jobs.distil import distil
+from fedkd.jobs.simulate import simulate
+from fedkd.reports import shortfall
 
 EASY = {
     "rounds": 1,

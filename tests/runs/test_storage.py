@@ -11,16 +11,18 @@ import pytest
 import tiny
 
 from fedkd.errors import RunFolderError, StorageError, UsageError
-from fedkd.federation.serving import Submission
-from fedkd.federation.superlink import READY
+from fedkd.federation.deploy.serving import Submission
+from fedkd.federation.deploy.superlink import READY
 from fedkd.federation.world import prepare
-from fedkd.runs import checkpoint, report, serverapp, submit
+from fedkd.jobs import serverapp, submit
+from fedkd.jobs.local import local
+from fedkd.jobs.simulate import simulate, simulate_world
+from fedkd.jobs.submit import Deployment
+from fedkd.reports import report
+from fedkd.runs import checkpoint
+from fedkd.runs.common import alone
 from fedkd.runs.folder import DEPLOYMENT
-from fedkd.runs.local import local
-from fedkd.runs.place import alone
 from fedkd.runs.progress import Follower
-from fedkd.runs.simulate import simulate, simulate_world
-from fedkd.runs.submit import Deployment
 
 CHANGES = {
     "clients.count": 2,

@@ -3,8 +3,8 @@ from io import StringIO
 
 from rich.console import Console
 
-from fedkd.runs import tables
-from fedkd.runs.comparison import ComparisonRow, Spread
+from fedkd.reports import tables
+from fedkd.reports.comparison import ComparisonRow, Spread
 
 RUN = {
     "name": "tiny",

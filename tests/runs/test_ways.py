@@ -14,11 +14,10 @@ from torch import nn
 from fedkd import config
 from fedkd.config import Distillation
 from fedkd.errors import ConfigError
-from fedkd.learning import prepared, sight
-from fedkd.learning.lesson import Lesson
-from fedkd.learning.ways import BUILT_IN
+from fedkd.jobs.distil import distil
+from fedkd.learning.ways import BUILT_IN, prepare, privileged
+from fedkd.learning.ways.base import Lesson
 from fedkd.rng import torch_default
-from fedkd.runs.distil import distil
 
 HOW = {"epochs": 2, "batch_size": 16, "learning_rate": 0.05}
 SMALL = {"name": "mlp", "hidden": [8]}
@@ -98,7 +97,7 @@ def test_all_ways_are_here() -> None:
 def test_a_way_ends_with_a_student_of_its_configuration(name: str, run: Any) -> None:
     folder, summary = run(name)
     told = config.load_distillation(folder / "config.toml")
-    ready = prepared.prepare(told)
+    ready = prepare.prepare(told)
     assert ready.distillation == told  # every parameter is said
     student = ready.student(ready.teachers)
     student.load_state_dict(load_file(folder / "student.safetensors"))
@@ -126,7 +125,7 @@ def test_a_way_repeats_to_the_bit_on_any_number_of_threads(
 @pytest.mark.parametrize("name", ["multi-teacher", "privileged", "dafl", "adi"])
 def test_teachers_stay_as_their_training_left_them(name: str, run: Any) -> None:
     folder, summary = run(name)
-    ready = prepared.prepare(config.load_distillation(folder / "config.toml"))
+    ready = prepare.prepare(config.load_distillation(folder / "config.toml"))
     for number, teacher in enumerate(ready.teachers):
         kept = load_file(folder / "checkpoints" / f"teacher-{number}.safetensors")
         teacher.load_state_dict(kept)
@@ -141,14 +140,14 @@ def test_teachers_stay_as_their_training_left_them(name: str, run: Any) -> None:
 
 
 def test_student_and_teachers_have_their_shares(files: dict[str, Path]) -> None:
-    ready = prepared.prepare(table("privileged", files))
+    ready = prepare.prepare(table("privileged", files))
     assert ready.data.shape == (1, 4, 4)
     assert [has.shape for has in ready.shares.teachers] == [(1, 8, 8), (1, 4, 4)]
     halves = ready.shares.whole.train.x.reshape(-1, 1, 4, 2, 4, 2).mean(dim=(3, 5))
     assert (halves - ready.data.train.x).abs().mean() < 0.1  # antialiased, so near to the mean
-    few = prepared.prepare(table("mean-teacher", files))
+    few = prepare.prepare(table("mean-teacher", files))
     assert (len(few.data.train), len(few.shares.whole.train)) == (60, 240)
-    dealt = prepared.prepare(table("multi-teacher", files))
+    dealt = prepare.prepare(table("multi-teacher", files))
     assert sum(len(has.train) for has in dealt.shares.teachers) == 240
     assert len(dealt.data.train) == 240
 
@@ -157,9 +156,9 @@ def test_columns_are_hidden_and_who_lacks_them_all_is_not_told_of() -> None:
     features = ("age", "ca", "ca?", "thal=3", "thal=7", "thal?")
     x = torch.tensor([[1.0, 5, 0, 1, 0, 0], [2, 0, 1, 0, 1, 0], [3, 0, 1, 0, 0, 1]])
     hidden = ["ca", "thal"]
-    assert sight.unmissed(x, features, hidden).tolist() == [True, True, False]
-    assert sight.unmissed(x, features, ["ca"]).tolist() == [True, False, False]
-    assert sight.unmissed(x, features, ["age"]).tolist() == [True, True, True]
+    assert privileged.unmissed(x, features, hidden).tolist() == [True, True, False]
+    assert privileged.unmissed(x, features, ["ca"]).tolist() == [True, False, False]
+    assert privileged.unmissed(x, features, ["age"]).tolist() == [True, True, True]
 
 
 @pytest.mark.parametrize(
@@ -201,7 +200,7 @@ def learnt(name: str, files: dict[str, Path], kind: str) -> dict[str, torch.Tens
         return part.model_copy(update={"model": of_kind(part.model)})
 
     update = {"teachers": tuple(map(changed, told.teachers)), "student": changed(told.student)}
-    ready = prepared.prepare(told.model_copy(update=update))
+    ready = prepare.prepare(told.model_copy(update=update))
 
     def stage(name: str, model: nn.Module, train: Any, **_: Any) -> None:
         with torch_default(torch.Generator().manual_seed(0)):

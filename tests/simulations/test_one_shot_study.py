@@ -15,9 +15,9 @@ from fedkd.config import ModelSpec, Optimisation
 from fedkd.data import partition
 from fedkd.data.types import Samples
 from fedkd.errors import RunFolderError
+from fedkd.jobs.simulate import simulate
 from fedkd.learning import optim, supervised
 from fedkd.runs.reading import read
-from fedkd.runs.simulate import simulate
 
 SCRIPT = Path(__file__).parents[2] / "simulations" / "one_shot.py"
 TRAINING = Optimisation(epochs=2, batch_size=8, schedule="cosine")

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedkd.config import Frozen
-from fedkd.learning.adapters import Shape
+from fedkd.learning.forms.adapters import Shape
 
 Compare = Callable[[Sequence[Tensor], Sequence[Tensor], Tensor], Tensor]
 """A loss of the student's layers and the teacher's, adapted, and of labels (N,); not reduced."""

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from fedkd.knowledge import feature
-from fedkd.learning import adapters
-from fedkd.learning.adapters import Shape
+from fedkd.learning.forms import adapters
+from fedkd.learning.forms.adapters import Shape
 from fedkd.learning.forms.base import Compared, First, Form, Weighted, pairs
 
 

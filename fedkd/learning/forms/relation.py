@@ -9,8 +9,8 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from fedkd.knowledge import graph, relation, similarity
-from fedkd.learning import adapters
-from fedkd.learning.adapters import Shape
+from fedkd.learning.forms import adapters
+from fedkd.learning.forms.adapters import Shape
 from fedkd.learning.forms.base import Compared, Form, Weighted, unadapted
 
 

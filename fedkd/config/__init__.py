@@ -1,0 +1,80 @@
+"""What one TOML file says, validated to the last key.
+
+A file is a federation (`Experiment`) or one party's distillation (`Distillation`). `load` reads the
+one, `load_distillation` the other, `to_toml` writes it back complete and resolved. The parameters
+of a method, a way or a form of knowledge stay a plain table here; who owns them validates them
+(`fedkd.methods.resolve`, `fedkd.learning.ways.resolve`), so this file does not grow with them.
+"""
+
+from fedkd.config.distillation import (
+    Distillation,
+    Knowledge,
+    RecordPrivacy,
+    Teacher,
+    Trained,
+    WayChoice,
+)
+from fedkd.config.experiment import (
+    Clients,
+    Data,
+    Dirichlet,
+    Engine,
+    Experiment,
+    Iid,
+    MethodChoice,
+    Natural,
+    Partition,
+    Privacy,
+    Privileged,
+    PublicData,
+    Shards,
+    Student,
+)
+from fedkd.config.parts import (
+    DPSGD,
+    Choice,
+    Format,
+    Frozen,
+    ModelSpec,
+    Optimisation,
+    Output,
+    Source,
+)
+from fedkd.config.read import load, load_distillation, parse, parse_json, read, validate
+
+__all__ = [
+    "DPSGD",
+    "Choice",
+    "Clients",
+    "Data",
+    "Dirichlet",
+    "Distillation",
+    "Engine",
+    "Experiment",
+    "Format",
+    "Frozen",
+    "Iid",
+    "Knowledge",
+    "MethodChoice",
+    "ModelSpec",
+    "Natural",
+    "Optimisation",
+    "Output",
+    "Partition",
+    "Privacy",
+    "Privileged",
+    "PublicData",
+    "RecordPrivacy",
+    "Shards",
+    "Source",
+    "Student",
+    "Teacher",
+    "Trained",
+    "WayChoice",
+    "load",
+    "load_distillation",
+    "parse",
+    "parse_json",
+    "read",
+    "validate",
+]

@@ -1,0 +1,208 @@
+"""A federation: what one TOML file says."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+import tomli_w
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from fedkd.config.parts import DPSGD, NAME, Choice, Frozen, ModelSpec, Optimisation, Output, Source
+
+
+class PublicData(Frozen):
+    """The proxy set: unlabelled inputs that every party holds."""
+
+    source: str = "held-out"
+    """`"held-out"` from the training set before it is split, or another set's name or path."""
+    size: int = Field(default=1000, ge=1)
+    """How many samples."""
+
+
+class Iid(Frozen):
+    """Equal random shares."""
+
+    scheme: Literal["iid"] = "iid"
+
+
+class Shards(Frozen):
+    """Sort by label, cut into equal shards, deal each client some of them (arXiv:1602.05629)."""
+
+    scheme: Literal["shards"]
+    per_client: int = Field(default=2, ge=1)
+
+
+class Natural(Frozen):
+    """The split that the data brings: `client_train` in an .npz, the client column in a CSV."""
+
+    scheme: Literal["natural"]
+
+
+class Dirichlet(Frozen):
+    """One of the three draws that papers all call Dirichlet.
+
+    `dirichlet`: per class, shares over clients from Dir(alpha). `dirichlet-balanced`: the same, but
+    a client that holds its fair share already gets nothing more (DENSE, arXiv:2112.12371).
+    `dirichlet-client`: per client, a class prior from Dir(alpha); equal sizes (Co-Boosting).
+    """
+
+    scheme: Literal["dirichlet", "dirichlet-balanced", "dirichlet-client"]
+    alpha: float = Field(default=0.5, gt=0)
+    min_size: int = Field(default=10, ge=1)
+    """The fewest samples that a client may end with."""
+
+
+Partition = Annotated[Iid | Shards | Natural | Dirichlet, Field(discriminator="scheme")]
+
+
+class Data(Source):
+    """Where data comes from and how it is split among the clients."""
+
+    scale: Literal["public"] | None = None
+    """Rows of features: `public` scales columns without limits by the proxy set."""
+    public: PublicData | None = None
+    partition: Partition = Dirichlet(scheme="dirichlet")
+
+    @model_validator(mode="after")
+    def _scaled_by_something(self) -> Self:
+        if self.scale and self.public is None:
+            raise ValueError(
+                "data.scale is 'public', and there is no [data.public]: add one, or give limits by "
+                "data.limits"
+            )
+        return self
+
+
+class Privileged(Frozen):
+    """What the clients' teachers see, and the global student never does.
+
+    Vapnik & Vashist 2009; as distillation, Lopez-Paz et al. 2016, arXiv:1511.03643.
+    """
+
+    columns: tuple[str, ...] = Field(min_length=1)
+    """Names of tests, each with all the columns that it is encoded as, or of single columns."""
+
+
+class Clients(Frozen):
+    """The parties: how many, which models, how they train, how many must answer."""
+
+    count: int | None = Field(default=None, ge=1)
+    """How many; required unless the partition is `natural`, which knows."""
+    models: tuple[ModelSpec, ...] = Field(default=(ModelSpec(name="lenet5"),), min_length=1)
+    """Dealt in turn: client i gets models[i mod len]."""
+    training: Optimisation = Optimisation()
+    privileged: Privileged | None = None
+    """What only the teachers see; None: the student sees what they see."""
+    participation: float = Field(default=1.0, gt=0, le=1)
+    """The share of clients sampled each round: the cohort."""
+    quorum: float = Field(default=0.5, gt=0, le=1)
+    """The share of the cohort that must answer for a round to count."""
+    max_weight: float | None = Field(default=None, gt=0, le=1)
+    """The largest share of all samples that one client is believed to hold, whatever it claims; of
+    n clients (1 + 1/n) / 2 unless given, which is most of them. 1 takes every claim as it comes.
+    Of a single class a client may hold more, and methods without counts have no such bound."""
+    deadline: float | None = Field(default=None, gt=0)
+    """Seconds after which a round goes on without those who have not answered."""
+
+
+class Student(Frozen):
+    """The one global model that comes out."""
+
+    model: ModelSpec = ModelSpec(name="lenet5")
+
+
+class MethodChoice(Choice):
+    """A federated method by name or import path; every other key is the method's own parameter."""
+
+
+class Privacy(DPSGD):
+    """What is protected, how much of it may be spent, and how. Only `none` protects nothing.
+
+    `record`: each client's teacher learns by DP-SGD, so that whatever comes from it hides any one
+    record. `client-votes`, `client-logits`: the server, which is trusted, adds noise to what it
+    combines, so that the student hides any one client.
+    """
+
+    unit: Literal["none", "record", "client-votes", "client-logits"] = "none"
+    epsilon: float | None = Field(default=None, gt=0)
+    """The budget: the most that one data set may ever cost. Naming one makes the unit `record`."""
+    count_noise: float = Field(default=10.0, gt=0)
+    """`record`: the scale of the Laplace noise on a count, in records; each count is sent once."""
+    secure_aggregation: bool = False
+    """The server sees the sum of what clients send and no client's own part; under `record` noise
+    is added to that sum once, a share by each client. For methods that need only the sum."""
+    spare_rounds: int = Field(default=0, ge=0)
+    """Rounds paid for beyond those planned: one is used up where a crash cuts off a training."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _budget_means_record(cls, value: Any) -> Any:
+        named = isinstance(value, Mapping) and "epsilon" in value and "unit" not in value
+        return {**value, "unit": "record"} if named else value
+
+    @model_validator(mode="after")
+    def _budget_is_named(self) -> Self:
+        if self.unit != "none" and self.epsilon is None:
+            raise ValueError(
+                f"privacy.epsilon is missing: privacy.unit = {self.unit!r} needs a budget, "
+                "such as epsilon = 8"
+            )
+        if self.secure_aggregation and self.unit.startswith("client"):
+            raise ValueError(
+                f"privacy.secure_aggregation hides the answers that the server protects by "
+                f"privacy.unit = {self.unit!r}: leave it out, or take unit = 'record'"
+            )
+        defaults = {name: field.default for name, field in type(self).model_fields.items()}
+        idle = [
+            name for name, value in self if value != defaults[name] and name != "secure_aggregation"
+        ]
+        if self.unit == "none" and idle:
+            raise ValueError(
+                f"privacy.{idle[0]} is {getattr(self, idle[0])!r}, and with privacy.unit = 'none' "
+                "it would protect nothing: name a budget, such as epsilon = 8, or leave it out"
+            )
+        return self
+
+
+class Engine(Frozen):
+    """Where clients run in a simulation."""
+
+    kind: Literal["in-process", "ray"] = "in-process"
+    threads: int = Field(default=0, ge=0)
+    """Clients at a time; 0: one a core. The result does not depend on it."""
+
+
+class Experiment(Frozen):
+    """One experiment, complete."""
+
+    name: str = Field(pattern=NAME, max_length=80)
+    seed: int = Field(default=0, ge=0)
+    rounds: int = Field(default=1, ge=1)
+    data: Data = Data()
+    clients: Clients
+    student: Student = Student()
+    method: MethodChoice
+    privacy: Privacy = Privacy()
+    engine: Engine = Engine()
+    output: Output = Output()
+
+    @model_validator(mode="after")
+    def _count_is_known(self) -> Self:
+        natural = isinstance(self.data.partition, Natural)
+        if not natural and self.clients.count is None:
+            raise ValueError("clients.count is missing: how many clients share the data?")
+        return self
+
+    def client_model(self, client: int) -> ModelSpec:
+        """The model of client `client`."""
+        return self.clients.models[client % len(self.clients.models)]
+
+    def to_toml(self) -> str:
+        """The complete experiment as TOML; `load` reads it back equal."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+    def to_json(self) -> str:
+        """The complete experiment as one JSON string, for the wire."""
+        return self.model_dump_json(exclude_none=True)

@@ -1,0 +1,139 @@
+"""From a TOML file, or a table, to a validated configuration."""
+
+import json
+import tomllib
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import (
+    BaseModel,
+    ValidationError,
+)
+
+from fedkd.config import overrides as overriding
+from fedkd.config.distillation import Distillation
+from fedkd.config.experiment import Dirichlet, Experiment, Iid, Natural, Shards
+from fedkd.config.explain import explain
+from fedkd.config.parts import Optimisation
+from fedkd.errors import ConfigError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def load(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an experiment from a TOML file, with `key.path=value` overrides on top.
+
+    Raises:
+        ConfigError: the file is missing or no TOML, or a key or value in it is wrong.
+    """
+    table = read(path, overrides)
+    if {"way", "teachers", "knowledge"} & table.keys():
+        raise ConfigError(
+            f"experiment {str(path)!r} is one party's distillation, no federation: run it with "
+            "fedkd distil"
+        )
+    return parse(table)
+
+
+def load_distillation(path: Path | str, overrides: Sequence[str] = ()) -> Distillation:
+    """As `load`, of one party's distillation.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    table = read(path, overrides)
+    if {"clients", "method", "rounds"} & table.keys():
+        raise ConfigError(
+            f"experiment {str(path)!r} is a federation, no distillation for one party: run it with "
+            "fedkd simulate"
+        )
+    return validate(Distillation, table)
+
+
+def read(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The table that a TOML file holds, with `key.path=value` overrides on top.
+
+    Raises:
+        ConfigError: the file is missing or no TOML, or an override is not understood.
+    """
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        own = path / "config.toml"
+        hint = f"; did you mean {str(own)!r}?" if own.exists() else ""
+        raise ConfigError(
+            f"experiment {str(path)!r}: {error.strerror}; expected the path of a TOML file{hint}"
+        ) from error
+    except ValueError as error:
+        raise ConfigError(f"experiment {str(path)!r} is not valid TOML: {error}") from error
+    overriding.apply(table, overrides, _stays)
+    return table
+
+
+def parse(table: Mapping[str, Any]) -> Experiment:
+    """Validate a table as an experiment.
+
+    Raises:
+        ConfigError: names the key, its value, what was expected and the nearest valid key.
+    """
+    return validate(Experiment, table)
+
+
+def parse_json(text: str) -> Experiment:
+    """Read an experiment that `Experiment.to_json` wrote."""
+    return validate(Experiment, json.loads(text))
+
+
+def validate(model: type[M], table: Any, *, prefix: str = "") -> M:
+    """Validate `table` as `model`, turning pydantic's complaints into one clear line.
+
+    Args:
+        model: the frozen pydantic model.
+        table: the values.
+        prefix: where the table stands in the experiment, such as `"method."`.
+
+    Raises:
+        ConfigError: with every wrong key named.
+    """
+    try:
+        # Strict, but by way of JSON: a TOML array may be a tuple, a string may not be a number.
+        text = json.dumps(_over_defaults(model, table), default=str)
+        return model.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        raise ConfigError(explain(model, error, prefix=prefix)) from error
+
+
+def _over_defaults(model: type[BaseModel], table: Any) -> Any:
+    """Let a table that says part of an `Optimisation` keep the rest of the field's own default.
+
+    Or else `[method.student] epochs = 3` would quietly change the method's learning rate as well.
+    """
+    if not isinstance(table, Mapping):
+        return table
+    defaults = {key: field.default for key, field in model.model_fields.items()}
+    return {
+        key: {**defaults[key].model_dump(), **value}
+        if isinstance(defaults.get(key), Optimisation) and isinstance(value, Mapping)
+        else value
+        for key, value in table.items()
+    }
+
+
+def _stays(keys: Sequence[str], value: Any) -> Collection[str] | None:
+    """Which keys of a table stay when `keys` chooses anew; None where it is no choice.
+
+    A partition's keys are known here. Those of a method, a model, a way or a form are not: another
+    one starts from its own defaults. `data.name` is no such choice, nor the experiment's name.
+    """
+    *table, key = keys
+    if table == ["data", "partition"] and key == "scheme":
+        kinds = (Iid, Shards, Natural, Dirichlet)
+        return {
+            field
+            for kind in kinds
+            if value in get_args(kind.model_fields[key].annotation)
+            for field in kind.model_fields
+        }
+    return () if key == "name" and table and table != ["data"] else None

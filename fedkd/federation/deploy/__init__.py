@@ -1,0 +1,1 @@
+"""A deployment's processes: the server's, the sites', their keys and their words."""

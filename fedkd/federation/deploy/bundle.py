@@ -1,0 +1,101 @@
+"""The bundle: a Flower app that is one pyproject.toml and holds no code.
+
+Its parts point at the installed library and the whole experiment is one JSON string, so that a site
+reads what it takes part in, and pins it by one hash.
+"""
+
+from hashlib import sha256
+from importlib.metadata import version
+
+import tomli_w
+
+from fedkd.config import Engine, Experiment, Output
+from fedkd.errors import ConfigError
+
+SERVER_APP, CLIENT_APP = "fedkd.jobs.serverapp:app", "fedkd.federation.deploy.siteapp:app"
+
+EXPERIMENT, SHARED, RUN, VERSION = "experiment", "shared", "run", "fedkd"
+"""The keys of the app's configuration: a JSON string, a SHA-256, a run's name, and the version."""
+
+
+def counted(experiment: Experiment, clients: int) -> Experiment:
+    """The experiment with the number of clients that take part.
+
+    Raises:
+        ConfigError: it names another number.
+    """
+    if experiment.clients.count not in (None, clients):
+        raise ConfigError(
+            f"clients.count is {experiment.clients.count} and {clients} clients take part: choose "
+            f"them with --client, or set --set clients.count={clients}"
+        )
+    number = experiment.clients.model_copy(update={"count": clients})
+    return experiment.model_copy(update={"clients": number})
+
+
+def for_wire(experiment: Experiment, clients: int) -> str:
+    """An experiment as it travels: JSON without the paths of the machine that it comes from.
+
+    Args:
+        experiment: complete, its method's parameters too.
+        clients: how many take part.
+
+    Raises:
+        ConfigError: it names another number of clients.
+    """
+    experiment = counted(experiment, clients)
+    data, public = experiment.data, experiment.data.public
+    if public is not None:
+        public = public.model_copy(update={"source": _last(public.source)})
+    return experiment.model_copy(
+        update={
+            "data": data.model_copy(update={"name": _last(data.name), "public": public}),
+            "privacy": experiment.privacy.model_copy(update={"ledger": None}),
+            "engine": Engine(),
+            "output": Output(),
+        }
+    ).to_json()
+
+
+def fingerprint(experiment: str) -> str:
+    """The SHA-256 of an experiment as it travels, by which a site may allow it."""
+    return sha256(experiment.encode()).hexdigest()
+
+
+def pyproject(name: str, experiment: str, shared: str) -> str:
+    """The app's one file.
+
+    Args:
+        name: the experiment's.
+        experiment: as `for_wire` gives it.
+        shared: the SHA-256 of what all parties hold.
+    """
+    table = {
+        "project": {
+            "name": "fedkd-experiment",  # Flower takes fewer names than we do
+            "version": "1.0.0",
+            "description": f"fedkd experiment {name}, SHA-256 {fingerprint(experiment)}",
+            "license": "Apache-2.0",
+            "dependencies": [f"fedkd=={version('fedkd')}"],
+        },
+        "tool": {
+            "flwr": {
+                "app": {
+                    "publisher": "fedkd",
+                    "components": {"serverapp": SERVER_APP, "clientapp": CLIENT_APP},
+                    "config": {
+                        EXPERIMENT: experiment,
+                        SHARED: shared,
+                        VERSION: version("fedkd"),
+                        RUN: "",
+                    },
+                }
+            }
+        },
+    }
+    return tomli_w.dumps(table)
+
+
+def _last(name: str) -> str:
+    """The last part of a path; a name without one stays."""
+    return name.replace("\\", "/").rsplit("/", 1)[-1]

@@ -1,0 +1,125 @@
+"""The client's app at a site: what came from the server against what the site allows.
+
+A site answers with this app, whatever the server's bundle names (`supernode.py`).
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context
+
+from fedkd import __version__, config
+from fedkd.data.parties import read_own, read_shared, seen_from
+from fedkd.data.types import FederatedData, Samples
+from fedkd.errors import ConfigError, MessageError, PolicyError
+from fedkd.federation.client import Party, client_app
+from fedkd.federation.deploy.bundle import EXPERIMENT, RUN, SHARED, VERSION, fingerprint
+from fedkd.federation.deploy.site import Policy, run_name
+from fedkd.federation.spending import Owner
+from fedkd.federation.state import DiskState
+from fedkd.federation.wire import Call
+from fedkd.federation.world import prepare
+from fedkd.privacy.ledger import Ledger
+from fedkd.privacy.size import warn_of_sizes
+
+SITE = "FEDKD_SITE"
+"""Environment: the site's file, for who runs the bundle on a plain SuperNode."""
+
+
+def own_data(policy: Policy, shared: FederatedData) -> Samples:
+    """The site's data.
+
+    Raises:
+        DataError: it is missing or does not fit what the parties agreed on.
+    """
+    data = policy.site.data
+    return read_own(
+        policy.path(data.path),
+        policy.format,
+        label=data.label,
+        shared=shared,
+        decimal=data.decimal,
+    )
+
+
+def ledger(policy: Policy) -> Path:
+    """The site's one ledger, for all experiments."""
+    return policy.path(policy.site.state) / "ledger.db"
+
+
+def party(file: Path, context: Context, call: Call) -> Party:
+    """The site as the party that a call is for; its file is read anew for each call.
+
+    Raises:
+        PolicyError: the site does not allow it.
+        FedkdError: the experiment, the site's file or its data will not do.
+    """
+    policy = Policy.load(file)
+    site = policy.site
+    theirs = context.run_config.get(VERSION)
+    if theirs != __version__:
+        raise PolicyError(
+            f"the server runs fedkd {theirs} and this site {__version__}: install the same",
+            key="version",
+        )
+    text = str(context.run_config[EXPERIMENT])
+    experiment = config.parse_json(text)
+    policy.check(text, experiment)
+    clients = experiment.clients.count or 0
+    if not (1 <= call.round <= experiment.rounds and 0 <= call.client < clients):
+        raise MessageError("the call is for a round or a client that the experiment has not")
+    shared = read_shared(policy.path(site.shared), digest=str(context.run_config[SHARED]))
+    own = own_data(policy, shared)
+    world = prepare(experiment, seen_from(shared, clients, own={call.client: own}))
+    if experiment.privacy.unit == "record":
+        warn_of_sizes(experiment.privacy, [len(own)])  # into the site's own log, which stays here
+    policy.check_size(sum(spec.nbytes for spec in world.expects(call.client).values()))
+    state = policy.path(site.state)
+    # By the experiment too: a teacher that one left unprotected is nothing for another to send.
+    run = run_name(str(context.run_config[RUN]))
+    return Party(
+        world=world,
+        state=DiskState(state / "runs" / f"{run}-{fingerprint(text)[:16]}"),
+        ledger=partial(Ledger, ledger(policy)),
+        owner=Owner(policy.cap),
+        most_bytes=site.limits.bytes,
+    )
+
+
+@contextmanager
+def within(file: Path) -> Iterator[None]:
+    """End an answer that takes longer than a site's file allows.
+
+    Where a C library computes on, nothing here can; the executor kills it a little later.
+    """
+    policy, left = Policy.load(file), 3
+
+    def out_of_time(*_: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            raise policy.out_of_time()
+
+    before = signal.signal(signal.SIGALRM, out_of_time)
+    # Again each second: a library may take the exception for one of its own and go on.
+    signal.setitimer(signal.ITIMER_REAL, policy.site.limits.seconds, 1.0)
+    try:
+        yield
+    finally:
+        left = 0
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _site() -> Path:
+    if SITE not in os.environ:
+        raise ConfigError(f"{SITE} is not set: start the site by 'fedkd deploy client SITE.toml'")
+    return Path(os.environ[SITE])
+
+
+app = client_app(lambda context, call: party(_site(), context, call), lambda: within(_site()))

@@ -1,0 +1,140 @@
+"""An experiment with candidates in its clients' data, and a server that keeps what it receives."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fedkd import config, rng
+from fedkd.audit import candidates as drawing
+from fedkd.audit import membership
+from fedkd.audit.candidates import Candidates, Kind, joined
+from fedkd.config import Engine, Experiment
+from fedkd.errors import UsageError
+from fedkd.federation.answers import Observer
+from fedkd.federation.world import World, prepare
+from fedkd.files import write_atomically
+from fedkd.jobs.audit.recording import MESSAGES, Recorded, nothing_recorded
+from fedkd.jobs.simulate import simulate_world
+from fedkd.methods.core import protection
+
+_EXPOSURE = Path("audit") / "exposure.json"
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """Which records of each client are candidates.
+
+    Attributes:
+        candidates: of each client, half of which it learns; at most half of its records.
+        kind: what they are.
+    """
+
+    candidates: int = 100
+    kind: Kind = "records"
+
+
+@dataclass(frozen=True)
+class Exposed:
+    """An experiment, prepared, with what an auditor knows of it."""
+
+    world: World
+    """Its clients' data is the base and the candidates that were included."""
+    candidates: dict[int, Candidates]
+    public: int
+    """How many of the proxy set's first inputs are no candidates."""
+
+    def base(self, client: int) -> Tensor:
+        """The indices of the client's records that are no candidates."""
+        learnt = int(self.candidates[client].included.sum())
+        return torch.arange(len(self.world.data.clients[client]) - learnt)
+
+
+def expose(experiment: Experiment, exposure: Exposure) -> Exposed:
+    """Take candidates out of each client's data, and toss for which it learns after all.
+
+    All candidates join the proxy set, where there is one. The same experiment and exposure give the
+    same candidates. It runs in this process, with ledgers of its own.
+
+    Raises:
+        UsageError: as `prepare`, or a client holds too few records for any power.
+    """
+    own = experiment.privacy.model_copy(update={"ledger": None})
+    experiment = experiment.model_copy(update={"engine": Engine(), "privacy": own})
+    world = prepare(experiment)
+    clients, chosen = [], {}
+    for client, data in enumerate(world.data.clients):
+        rest, taken = drawing.draw(
+            data,
+            exposure.candidates,
+            exposure.kind,
+            classes=world.data.classes,
+            generator=rng.stream(experiment.seed, purpose="audit candidates", client=client),
+        )
+        if len(taken) < membership.FEWEST:
+            raise UsageError(
+                f"NO POWER: client {client} holds {len(data)} records, of which {len(taken)} can "
+                f"be candidates: expected at least {membership.FEWEST}; ask for more candidates, "
+                "or give the clients more data"
+            )
+        clients.append(joined(rest, taken.learnt))
+        chosen[client] = taken
+    public = world.data.public
+    size = 0 if public is None else len(public)
+    if public is not None:
+        public = torch.cat([public, *(each.samples.x for each in chosen.values())])
+    federated = replace(world.data, clients=tuple(clients), public=public)
+    # The noise anew: under the client units it depends on the size of the proxy set.
+    bare = world.experiment.model_copy(update={"privacy": own})
+    setting = replace(world.setting, experiment=bare, public=public)
+    setting = protection.resolve(world.method, setting)
+    changed = replace(world, experiment=setting.experiment, data=federated, setting=setting)
+    return Exposed(changed, chosen, size)
+
+
+def record(
+    experiment: Experiment,
+    exposure: Exposure,
+    folder: Path,
+    observer: Observer,
+    *,
+    check: Callable[[World], None] = lambda _: None,
+) -> None:
+    """Run an experiment into a run folder, with candidates and with a server that keeps all.
+
+    Args:
+        experiment: what to run.
+        exposure: which records are candidates.
+        folder: the run's.
+        observer: is told how far it is.
+        check: looks at the world before anything runs.
+
+    Raises:
+        UsageError: as `expose`, or the folder will not do.
+        FederationError: as `simulate`.
+    """
+    world = expose(experiment, exposure).world
+    check(world)
+    kept = replace(world, method=Recorded(world.method, folder / MESSAGES))
+    simulate_world(kept, folder, observer)
+    write_atomically(folder / _EXPOSURE, json.dumps(asdict(exposure)) + "\n")
+
+
+def was_exposed(folder: Path) -> bool:
+    """Whether `record` made the run."""
+    return (folder / _EXPOSURE).is_file()
+
+
+def exposed(folder: Path) -> Exposed:
+    """The experiment of a run that `record` made, with its candidates.
+
+    Raises:
+        UsageError: it is no such run, or its data is not here.
+    """
+    experiment = config.load(folder / "config.toml")
+    if not was_exposed(folder):
+        raise nothing_recorded(folder)
+    return expose(experiment, Exposure(**json.loads((folder / _EXPOSURE).read_text("utf-8"))))

@@ -1,0 +1,202 @@
+"""Audit what a server can read from what it is sent: membership, classes, images."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor, nn
+
+from fedkd import rng
+from fedkd.audit import inversion, labels, membership, references, structure
+from fedkd.audit.findings import Audited
+from fedkd.audit.inversion import Inversion
+from fedkd.audit.labels import LabelInference
+from fedkd.audit.membership import Answers
+from fedkd.audit.scores import Scores, log_odds
+from fedkd.audit.verdicts import CONFIDENCE
+from fedkd.clock import Notify
+from fedkd.config import ModelSpec
+from fedkd.data.types import Samples
+from fedkd.errors import UsageError
+from fedkd.federation.world import World
+from fedkd.jobs.audit import observed, recording
+from fedkd.jobs.audit.canary_run import Exposed, exposed
+from fedkd.jobs.audit.claims import claimed
+from fedkd.learning import supervised
+from fedkd.learning.dp import sgd
+from fedkd.runs.folder import RunFolder
+from fedkd.threads import one_intra_op_thread
+
+_THREAT = (
+    "server: honest but curious, chose the proxy set, keeps the {what} of all rounds, and trains "
+    "reference models"
+)
+_INVERTED = 2
+"""Clients whose images an inversion tries to draw."""
+
+
+def audit_exchange(
+    folder: Path, notify: Notify, *, count: int = 8, confidence: float = CONFIDENCE
+) -> Audited:
+    """Attack the messages that were recorded in a run's folder.
+
+    Args:
+        folder: what `exposed.record` made.
+        notify: is told how far it is.
+        count: reference models for each client; even, >= 2.
+        confidence: of all intervals and bounds.
+
+    Returns:
+        Where clients send nothing that these attacks read, a note, and what the receipts say.
+
+    Raises:
+        UsageError: nothing was recorded there.
+        LedgerError: a ledger cannot be believed.
+    """
+    told, messages = exposed(folder), recording.read_messages(folder)
+    receipts = _receipts(folder, told.world, messages)
+    if unread := observed.unread(told.world):
+        return receipts + Audited(notes=(f"the exchange: not attacked, {unread}",))
+    models = observed.sends_models(messages)
+    what = "models" if models else "answers"
+    notes: tuple[str, ...] = ()
+    drawn: tuple[Inversion, ...] = ()
+    with one_intra_op_thread():
+        attacks = membership.attack(
+            _parties(told, messages, count, notify),
+            f"the {what} of all rounds",
+            _THREAT.format(what=what),
+            claim=claimed(folder, told.world, by_clients=True),
+            confidence=confidence,
+        )
+        if models or len(told.world.setting.shape) != 3:
+            notes = ("inversion of paired logits: not tried, it needs images and logits on them",)
+        else:
+            drawn = tuple(_inversions(told, messages, notify))
+    return receipts + Audited(
+        attacks=tuple(attacks),
+        labels=_labels(told, messages),
+        inversions=drawn,
+        notes=notes,
+    )
+
+
+def check_readable(world: World) -> None:
+    """Refuse an experiment in which clients send nothing that these attacks read.
+
+    Raises:
+        UsageError: says what they send.
+    """
+    if unread := observed.unread(world):
+        raise UsageError(
+            f"method {world.experiment.method.name!r}: {unread}; audit its noise and its student "
+            "with 'fedkd audit report'"
+        )
+
+
+def fit(
+    world: World, spec: ModelSpec, client: int | None, rounds: int, samples: Samples, number: int
+) -> nn.Module:
+    """A reference model: trained as a teacher in so many rounds, without the exchange."""
+    experiment, purpose = world.experiment, f"reference {number}"
+    training = experiment.clients.training
+    longer = training.model_copy(update={"epochs": training.epochs * rounds})
+    model = world.setting.build(spec, purpose=purpose, client=client)
+    if experiment.privacy.unit == "record":
+        sgd.train(model, samples, longer, world.setting.noise, like=world.setting.examples)
+    else:
+        draws = rng.stream(experiment.seed, purpose=purpose, client=client)
+        supervised.train(model, samples, longer, draws)
+    return model
+
+
+def _parties(
+    told: Exposed, messages: recording.Messages, count: int, notify: Notify
+) -> dict[int, Answers]:
+    world, experiment, parties = told.world, told.world.experiment, {}
+    advance = counted(notify, "reference models", len(told.candidates) * count)
+    for client, candidates in told.candidates.items():
+        answers = observed.on_candidates(told, messages, client)
+        heard = ~answers.isnan().any(dim=2).all(dim=0)
+        foreign, foreign_answers = observed.on_population(told, messages, client)
+        asked = candidates.samples.subset(heard.nonzero().flatten())
+        known = references.train(
+            partial(fit, world, experiment.client_model(client), client, experiment.rounds),
+            world.data.clients[client].subset(told.base(client)),
+            asked,
+            foreign,
+            count=count,
+            generator=rng.stream(experiment.seed, purpose="audit references", client=client),
+            advance=advance,
+        )
+        if heard.any():
+            parties[client] = Answers(
+                mean_odds(answers[:, heard], asked.y),
+                candidates.included[heard].numpy(),
+                mean_odds(foreign_answers, foreign.y),
+                known,
+            )
+    return parties
+
+
+def counted(notify: Notify, phase: str, total: int) -> Callable[[], None]:
+    """A function that reports one more of `total` done, each time that it is called."""
+    done = itertools.count(1)
+    notify(phase, 0, total)
+    return lambda: notify(phase, next(done), total)
+
+
+def mean_odds(answers: Tensor, y: Tensor) -> Scores:
+    """Log-odds (n,) over the rounds (rounds, n, C) in which each was answered."""
+    odds = log_odds(answers, y)
+    known = ~np.isnan(odds)
+    mean: Scores = np.where(known, odds, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    return mean
+
+
+def _labels(told: Exposed, messages: recording.Messages) -> LabelInference | None:
+    """From the first round in which all answered: later the clients have heard of each other."""
+    clients = list(told.candidates)
+    for number, uploads in messages.items():
+        if set(clients) <= set(uploads):
+            first = {number: uploads}
+            if observed.sends_models(messages):
+                x = observed.test_records(told).x
+                answers = {c: observed.by_model(told, first, c, x)[0] for c in clients}
+            else:
+                answers = {c: observed.on_proxy(told, first, c)[0].nan_to_num() for c in clients}
+            return labels.infer(answers, told.world.data.counts())
+    return None
+
+
+def _inversions(told: Exposed, messages: recording.Messages, notify: Notify) -> Iterator[Inversion]:
+    world, public = told.world, told.public
+    together = observed.consensus(told, messages)[:public]
+    clients = list(told.candidates)[:_INVERTED]
+    for done, client in enumerate(clients):
+        notify("inversion", done, len(clients))
+        answers = observed.on_proxy(told, messages, client)[:, :public].nanmean(dim=0)
+        drawn = inversion.invert(
+            client,
+            world.setting.proxy[:public],
+            answers.nan_to_num(),
+            together,
+            world.data.clients[client],
+            world.data.test,
+            generator=rng.stream(world.experiment.seed, purpose="audit inversion", client=client),
+        )
+        if drawn is not None:
+            yield drawn
+    notify("inversion", len(clients), len(clients))
+
+
+def _receipts(folder: Path, world: World, messages: recording.Messages) -> Audited:
+    """A check where records are protected from the server; otherwise nothing is claimed."""
+    fields = {name for uploads in messages.values() for each in uploads.values() for name in each}
+    if world.experiment.privacy.unit != "record":
+        note = f"the {len(fields)} fields that clients send are not protected from the server"
+        return Audited(notes=(note,))
+    released = [(each["field"], each["provenance"]) for each in RunFolder(folder).released()]
+    return Audited(checks=(structure.check_messages(released, sorted(fields)),))

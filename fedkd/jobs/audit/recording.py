@@ -1,0 +1,84 @@
+"""What an honest-but-curious server keeps: every message that it let in, on disk.
+
+A method's server part is what receives the uploads, so a method that writes them down and then does
+its own work is all that recording takes; nothing of the round loop changes.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from fedkd.errors import UsageError
+from fedkd.exchange.codec import Expected, decode, encode
+from fedkd.exchange.messages import Broadcast, Tensors, Upload
+from fedkd.files import write_atomically
+from fedkd.methods.core.base import ClientContext, Method, ServerContext, Setting, Uploads
+
+Messages = Mapping[int, Mapping[int, Tensors]]
+"""Uploads by round, then by client."""
+MESSAGES = Path("audit") / "messages"
+"""Where they are, in the run's folder."""
+
+
+class Recorded(Method):
+    """A method, and a folder into which its server part's messages go."""
+
+    def __init__(self, method: Method, folder: Path) -> None:
+        super().__init__(method.params)
+        self.card = method.card  # type: ignore[misc]  # the method's own
+        self._method = method
+        self._folder = folder
+
+    def check(self, setting: Setting) -> None:
+        """See `Method`."""
+        self._method.check(setting)
+
+    def expects(self, setting: Setting, client: int) -> Expected:
+        """See `Method`."""
+        return self._method.expects(setting, client)
+
+    def probe(self, setting: Setting, client: int, upload: Tensors, x: Tensor) -> Tensor | None:
+        """See `Method`."""
+        return self._method.probe(setting, client, upload, x)
+
+    def begin(self, ctx: ServerContext) -> Broadcast:
+        """See `Method`."""
+        return self._method.begin(ctx)
+
+    def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
+        """See `Method`."""
+        return self._method.client(ctx, broadcast)
+
+    def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
+        """See `Method`; the uploads are written down first."""
+        folder = self._folder / f"round-{ctx.round:06d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for client, upload in uploads.items():
+            write_atomically(folder / f"client-{client:04d}.safetensors", encode(upload))
+        return self._method.server(ctx, uploads)
+
+
+def read_messages(folder: Path) -> Messages:
+    """What the server of a run let in, by round, then by client.
+
+    Raises:
+        UsageError: it recorded nothing.
+    """
+    rounds: dict[int, dict[int, dict[str, Tensor]]] = {}
+    for place in sorted((folder / MESSAGES).glob("round-*")):
+        rounds[int(place.name.removeprefix("round-"))] = {
+            int(file.stem.removeprefix("client-")): decode(file.read_bytes())
+            for file in sorted(place.glob("client-*.safetensors"))
+        }
+    if not any(rounds.values()):
+        raise nothing_recorded(folder)
+    return rounds
+
+
+def nothing_recorded(folder: Path) -> UsageError:
+    """What to say of a run whose server kept nothing."""
+    return UsageError(
+        f"run folder {str(folder)!r} holds no recorded messages: audit its config.toml with 'fedkd "
+        "audit exchange', which runs it again and records them"
+    )

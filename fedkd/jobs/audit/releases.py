@@ -1,0 +1,249 @@
+"""Replay what a method releases of private data against the exact value, as often as it takes."""
+
+import math
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedkd import rng
+from fedkd.audit.entropy import check_source
+from fedkd.audit.sizes import check_counts, check_gaussian, check_share
+from fedkd.audit.verdicts import Check
+from fedkd.clock import Clock
+from fedkd.data.types import Samples
+from fedkd.exchange.messages import Provenance
+from fedkd.federation.world import World
+from fedkd.knowledge.moments import Moments, unpacked
+from fedkd.learning.closed_form import Basis, features_of
+from fedkd.methods.core.base import ClientContext, ServerContext
+from fedkd.methods.core.setting import Count, Setting
+from fedkd.models import probes
+from fedkd.privacy.allowance import Allowance
+from fedkd.privacy.events import Protected
+
+_TIMES = 500
+"""How often a count is released."""
+_MOST_COUNTED = 2_000_000
+"""Made-up records that are counted, each time anew."""
+_NUMBERS = 2000
+"""Of which each part of the sums has as many at the least, released again and again."""
+_RECORDS = 64
+"""Over which sums of features are released."""
+_LOUD = 1e4
+"""What every second of them is multiplied by, so that a clip that is skipped shows."""
+
+
+def check_releases(world: World) -> list[Check]:
+    """Look at each count and sum that a method's card names, or at what the server combines.
+
+    Raises:
+        ValueError: nothing is protected.
+    """
+    if world.experiment.privacy.unit != "record":
+        return _combined(world)
+    checks = []
+    for what in world.method.card.counts:
+        checks += _count(world.setting, what)
+    # A method that has teachers and sends sums cannot run under DP.
+    if world.method.card.sums:
+        checks += _sums(world)
+    return checks
+
+
+class _Unwritten(Allowance):
+    """Allows all; what is released here goes nowhere."""
+
+    def __init__(self) -> None:
+        pass
+
+    def spend(self, event: Protected, *, sampler: str = "", generator: str = "") -> None:
+        """See `Allowance`."""
+
+
+def _client(setting: Setting, samples: Samples) -> "_Client":
+    """A client that has released nothing yet."""
+    clock = Clock(lambda *_: None)
+    return _Client(setting, 1, 0, samples, {}, clock, allowance=_Unwritten())
+
+
+class _Client(ClientContext):
+    """A client of which is known what its sums are of."""
+
+    summed: tuple[nn.Module, Basis | None, float, float]
+
+    def moments(
+        self, model: nn.Module, *, basis: Basis | None, intercept: float, balance: float
+    ) -> tuple[Moments, Provenance]:
+        """See `ClientContext`."""
+        self.summed = model, basis, intercept, balance
+        return super().moments(model, basis=basis, intercept=intercept, balance=balance)
+
+
+def _count(setting: Setting, what: Count) -> list[Check]:
+    scale = setting.counting(what).noise_multiplier
+    # So many of each class that no noise is cut off at the least that may be sent.
+    held = math.ceil(40 * scale)
+    classes = 1 if what == "example count" else setting.classes
+    if classes * held > _MOST_COUNTED:
+        found = f"noise of scale {scale:g} shows on {classes * held:,} made-up records, too many"
+        return [Check(f"noise on the {what}", "NO POWER", found)]
+    y = torch.arange(classes).repeat(held)
+    samples = Samples(torch.zeros(len(y), 1), y)
+    exact = len(y) if what == "example count" else held
+
+    def noise() -> Tensor:
+        client = _client(setting, samples)
+        sent = client.example_count() if what == "example count" else client.class_counts()
+        return sent.data.double().flatten() - exact
+
+    def several() -> Tensor:
+        return torch.stack([noise() for _ in range(50)])
+
+    drawn = torch.stack([noise() for _ in range(_TIMES)]).T
+    names = [what] if what == "example count" else [f"class {c}" for c in range(setting.classes)]
+    return [
+        check_counts(f"noise on the {what}", dict(zip(names, drawn, strict=True)), scale),
+        check_source(f"the {what}", several),
+    ]
+
+
+def _sums(world: World) -> list[Check]:
+    world = _with_loud_records(world)
+
+    def noise() -> dict[str, Tensor]:
+        return _noise_on_sums(world)
+
+    drawn = [noise()]
+    few = min(part.numel() for part in drawn[0].values())
+    drawn += [noise() for _ in range(min(_TIMES, _NUMBERS // few))]
+    parts = {name: torch.cat([each[name] for each in drawn]) for name in drawn[0]}
+    shared = ", a client's share of the noise" if world.setting.securely else ""
+    return [
+        check_gaussian("clip, sensitivity and noise of the sums of features", parts, shared),
+        check_source("the sums of features", lambda: torch.cat(list(noise().values()))),
+    ]
+
+
+def _with_loud_records(world: World) -> World:
+    """The world with a client of a few records, of which at least half are far above the clip.
+
+    Every second input is far too large; where the model takes no such inputs, as an embedding does
+    not, the clip is as much lower in their place.
+    """
+    own = next((client for client in world.data.clients if len(client)), world.data.test)
+    few = own.subset(torch.arange(min(_RECORDS, len(own))))
+    factors = torch.ones(len(few)).double()
+    factors[::2] = _LOUD
+    x = few.x * factors.to(few.x.dtype).view(-1, *[1] * (few.x.dim() - 1))
+    model = world.setting.build(world.experiment.student.model, purpose="specification")
+    if probes.takes(model, x):
+        return replace(world, data=replace(world.data, clients=(Samples(x, few.y),)))
+    privacy = world.experiment.privacy
+    lower = privacy.model_copy(update={"clip": privacy.clip / _LOUD})
+    experiment = world.experiment.model_copy(update={"privacy": lower})
+    return replace(
+        world,
+        experiment=experiment,
+        setting=replace(world.setting, experiment=experiment),
+        data=replace(world.data, clients=(few,)),
+    )
+
+
+def _noise_on_sums(world: World) -> dict[str, Tensor]:
+    """What is released less what is exact, over the noise that is claimed; by part."""
+    setting, samples = world.setting, world.data.clients[0]
+    client = _client(setting, samples)
+    upload = world.method.client(client, dict(world.method.begin(_server(world)).common))
+    packed, labels = (upload.values[name].data.double() for name in ("features", "labels"))
+    model, basis, intercept, balance = client.summed
+    exact = _exact(model, samples, basis, world.experiment.privacy.clip, intercept)
+    exact_labels = exact.T @ F.one_hot(samples.y, setting.classes).double()
+    bound = math.hypot(world.experiment.privacy.clip, intercept)
+    # One record of norm `bound` moves sum phi phi^T by bound^2 and sum phi y^T by bound.
+    noise = setting.summing("sums of features").noise_multiplier * setting.noise_share
+    scale = noise * bound**2 * math.sqrt(1 + balance**2)
+    features = unpacked(packed, labels).features - exact.T @ exact
+    rows, columns = torch.triu_indices(len(features), len(features), offset=1)
+    return {
+        "the diagonal": features.diagonal() / scale,
+        # An entry of the triangle stands for two, and may have as much less noise.
+        "the triangle": math.sqrt(2) * features[rows, columns] / scale,
+        "the sums with labels": (balance * bound * (labels - exact_labels) / scale).flatten(),
+    }
+
+
+def _exact(
+    model: nn.Module, samples: Samples, basis: Basis | None, clip: float, intercept: float
+) -> Tensor:
+    """The clipped features and the intercept of each record, (N, D)."""
+    phi = features_of(model, samples.x).double()
+    if basis is not None:
+        phi = (phi - basis.mean) @ basis.axes
+    phi = phi * (clip / phi.norm(dim=1, keepdim=True)).clamp(max=1)
+    return F.pad(phi, (0, 1), value=intercept)
+
+
+def _server(world: World) -> ServerContext:
+    student = world.setting.student.build(world.experiment.student.model, purpose="student")
+    return ServerContext(
+        setting=world.setting,
+        round=1,
+        student=student,
+        state={},
+        clock=Clock(lambda *_: None),
+        threads=1,
+        test=world.data.test,
+        pooled=world.data.pooled,
+        allowance=_Unwritten(),
+    )
+
+
+def _combined(world: World) -> list[Check]:
+    """Under the client units: what the server adds to votes, or to a sum of probabilities."""
+    classes, draws = world.setting.classes, rng.stream(0, purpose="audit answers")
+    server, what = _server(world), world.setting.combining(1).what
+    if what == "votes":
+        return _votes(server, classes)
+    rows, clients = 200, 4
+    answers = torch.rand(clients, rows, classes, generator=draws).softmax(dim=2)
+    # What is not a probability counts as none, and what is too long is cut to length 1.
+    answers[0] = 10 * answers[0]
+    answers[1, :, 0] = -5.0
+    scale = world.setting.combining(rows).noise_multiplier * math.sqrt(2 * rows)
+    kept = answers.clamp(min=0).double()
+    kept = kept / kept.norm(dim=2, keepdim=True).clamp(min=1)
+
+    def noise() -> Tensor:
+        released = clients * server.protect(answers)[0].double()
+        drawn: Tensor = (released - kept.sum(dim=0)) / scale
+        return drawn
+
+    return [
+        check_gaussian("clip and noise of the mean of probabilities", {"all rows": noise()}),
+        check_source("the mean of probabilities", noise),
+    ]
+
+
+def _votes(server: ServerContext, classes: int) -> list[Check]:
+    """Two classes are apart by one standard deviation of the difference, all others have none.
+
+    They are one vote apart at the least, which little noise seldom turns: it is asked more often.
+    """
+    rows = 500 if server.setting.combining(1).noise_multiplier > 1 else 4000
+    noise = server.setting.combining(rows).noise_multiplier * math.sqrt(2)
+    apart = max(1, round(math.sqrt(2) * noise))
+    fewer = math.ceil(20 * noise)
+    votes = torch.cat([torch.zeros(fewer + apart), torch.ones(fewer)]).long()
+    answers = F.one_hot(votes, classes).float()[:, None].expand(-1, rows, -1)
+    expected = 0.5 * math.erfc(-apart / (2 * noise))
+
+    def first() -> Tensor:
+        winners: Tensor = server.protect(answers)[0, :, 0]
+        return winners
+
+    return [
+        check_share("noise on votes", int(first().sum()), rows, expected),
+        check_source("votes", first),
+    ]

@@ -1,0 +1,180 @@
+"""Audit what anybody can read from a released student, and from what its generator drew."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fedkd import config, rng
+from fedkd.audit import membership, references
+from fedkd.audit.candidates import joined
+from fedkd.audit.findings import Audited
+from fedkd.audit.membership import Answers, Attack
+from fedkd.audit.scores import log_odds
+from fedkd.audit.verdicts import CONFIDENCE, Claim
+from fedkd.clock import Notify
+from fedkd.data.types import Samples
+from fedkd.errors import UsageError
+from fedkd.exchange.codec import decode
+from fedkd.federation.world import World, prepare
+from fedkd.jobs.audit.canary_run import exposed, was_exposed
+from fedkd.jobs.audit.claims import claimed
+from fedkd.jobs.audit.messages import counted, fit
+from fedkd.learning import evaluate
+from fedkd.runs import reading
+from fedkd.threads import one_intra_op_thread
+
+_OUTSIDER = "outsider: has the released student, knows its training, and trains reference models"
+_COLLECTOR = "outsider: has images that the server's generator drew"
+_MOST = 2000
+"""Records of each kind that are asked about where nobody tossed for them."""
+
+
+def audit_student(
+    run: Path, notify: Notify, *, count: int = 8, confidence: float = CONFIDENCE
+) -> Audited:
+    """Ask a run's student, and its generator's images, who was among the private records.
+
+    Of a run that `fedkd audit exchange` made the candidates are asked about. Of any other run the
+    clients' records are held against test records; nobody tossed for these, so there is no bound.
+
+    Args:
+        run: a finished run's folder.
+        notify: is told how far it is.
+        count: reference models; even, >= 2.
+        confidence: of all intervals and bounds.
+
+    Raises:
+        UsageError: it is no finished run, its data is not here, or its ledger is of
+            another data set.
+        LedgerError: a ledger cannot be believed.
+    """
+    reading.read(run)  # says what is missing
+    asked, tossed = _asked(run), was_exposed(run)
+    inside, outside = int(asked.included.sum()), int((~asked.included).sum())
+    if min(inside, outside) < membership.FEWEST // 2:
+        raise UsageError(
+            f"NO POWER: run {str(run)!r} has {inside} private records and {outside} others to ask "
+            f"about: expected at least {membership.FEWEST // 2} of each"
+        )
+    claim = claimed(run, asked.world, by_clients=False)
+    with one_intra_op_thread():
+        answers = _answers(asked, _student(run, asked.world), count, notify)
+    attacks = membership.attack(
+        {-1: answers},
+        "the student",
+        _OUTSIDER,
+        claim=claim,
+        offline=True,
+        tossed=tossed,
+        confidence=confidence,
+    )
+    drawn = _by_generator(run, asked, claim, tossed=tossed, confidence=confidence)
+    notes = [] if drawn else ["the generator: not tried, this run drew no images"]
+    if not tossed:
+        notes.append(
+            "no bound on epsilon: nobody tossed for which records are private; 'fedkd audit "
+            "exchange' runs the experiment again and does",
+        )
+    return Audited(attacks=(*attacks, *drawn), notes=tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Whom an attacker asks about, of each record what the student sees."""
+
+    world: World
+    base: Samples
+    """Private records that are not asked about, from which references learn too."""
+    records: Samples
+    included: NDArray[np.bool_]
+    foreign: Samples
+    """Records that nobody learnt."""
+
+
+def _asked(run: Path) -> _Asked:
+    if was_exposed(run):
+        told = exposed(run)
+        view = told.world.as_students.data
+        rests = (data.subset(told.base(i)) for i, data in enumerate(view.clients))
+        every = told.candidates.values()
+        records = joined(*(each.samples for each in every))
+        return _Asked(
+            told.world,
+            joined(*rests),
+            Samples(told.world.setting.students_view(records.x), records.y),
+            torch.cat([each.included for each in every]).numpy(),
+            view.test,
+        )
+    world = prepare(config.load(run / "config.toml"))
+    _check_partition(run, world)
+    view = world.as_students.data
+    pooled, test = view.pooled(), view.test
+    draws = rng.stream(world.experiment.seed, purpose="audit records")
+    mine, theirs = (torch.randperm(len(each), generator=draws) for each in (pooled, test))
+    foreign = test.subset(theirs[: len(test) // 4])
+    size = min(_MOST, len(pooled), len(test) - len(foreign))
+    others = test.subset(theirs[len(foreign) : len(foreign) + size])
+    asked = joined(pooled.subset(mine[:size]), others)
+    included = np.repeat([True, False], [size, len(others)])
+    return _Asked(world, pooled.subset(mine[size:]), asked, included, foreign)
+
+
+def _check_partition(run: Path, world: World) -> None:
+    told = reading.read(run).partition
+    if told is not None and [list(row) for row in told.counts] != world.data.counts().tolist():
+        raise UsageError(
+            f"run {str(run)!r} was made from other data than its config.toml finds here: its "
+            "partition.json differs; restore the data"
+        )
+
+
+def _answers(asked: _Asked, student: nn.Module, count: int, notify: Notify) -> Answers:
+    world, foreign = asked.world.as_students, asked.foreign
+    known = references.train(
+        partial(fit, world, world.experiment.student.model, None, 1),
+        asked.base,
+        asked.records,
+        foreign,
+        count=count,
+        generator=rng.stream(world.experiment.seed, purpose="audit references"),
+        advance=counted(notify, "reference students", count),
+    )
+    odds, others = (
+        log_odds(evaluate.logits(student, each.x), each.y) for each in (asked.records, foreign)
+    )
+    return Answers(odds, asked.included, others, known)
+
+
+def _by_generator(
+    run: Path, asked: _Asked, claim: Claim | None, *, tossed: bool, confidence: float
+) -> list[Attack]:
+    """Records near to what a generator drew: Chen et al. 2020, arXiv:1909.03935."""
+    generated = reading.read_generated(run)
+    if generated is None:
+        return []
+    images = torch.from_numpy(np.asarray(generated.x, dtype=np.float32)).flatten(1)
+    nearest = torch.cdist(asked.records.x.flatten(1), images).min(dim=1).values
+    told = -nearest.double().numpy()
+    return [
+        membership.one_attack(
+            "nearest image",
+            "the generator",
+            _COLLECTOR,
+            told,
+            asked.included,
+            claim=claim,
+            tossed=tossed,
+            confidence=confidence,
+        )
+    ]
+
+
+def _student(run: Path, world: World) -> nn.Module:
+    student = world.setting.student.build(world.experiment.student.model, purpose="student")
+    student.load_state_dict(decode((run / "student.safetensors").read_bytes()))
+    return student.eval()

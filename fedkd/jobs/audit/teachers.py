@@ -1,0 +1,206 @@
+"""Audits of the mechanisms and of teachers, and of all that an experiment does."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fedkd import rng
+from fedkd.audit import dirac, mechanism, structure
+from fedkd.audit.findings import Audited
+from fedkd.audit.verdicts import CONFIDENCE, Claim, Verdict, independent, judge
+from fedkd.clock import Notify
+from fedkd.config import Experiment
+from fedkd.errors import ConfigError
+from fedkd.federation.world import World, prepare
+from fedkd.jobs.audit.canary_run import exposed
+from fedkd.jobs.audit.claims import claimed
+from fedkd.jobs.audit.messages import audit_exchange
+from fedkd.jobs.audit.releases import check_releases
+from fedkd.jobs.audit.students import audit_student
+from fedkd.methods.core import protection
+from fedkd.privacy.events import Gaussian, Laplace, Protected
+from fedkd.reports import audit_report
+from fedkd.reports.wording import plural
+from fedkd.threads import one_intra_op_thread
+
+_HIDING = 200
+"""Of a client's records, among which the canaries hide: the noise does not know how many."""
+
+
+def audit_mechanism(
+    *,
+    noise_multiplier: float = 1.0,
+    draws: int = 20_000,
+    delta: float = 1e-5,
+    confidence: float = CONFIDENCE,
+) -> Audited:
+    """Audit the Gaussian and the Laplace mechanism alone, outside any training.
+
+    Raises:
+        ValueError: a value is outside its range.
+    """
+    return _mechanisms(
+        [Gaussian("a clipped sum", noise_multiplier), Laplace("a count", noise_multiplier)],
+        draws=draws,
+        delta=delta,
+        confidence=confidence,
+    )
+
+
+def audit_used(world: World, *, confidence: float = CONFIDENCE) -> Audited:
+    """Audit the mechanisms that an experiment uses, each alone and at its own noise.
+
+    Without DP there are none.
+    """
+    privacy = world.experiment.privacy
+    if privacy.unit == "none":
+        return Audited()
+    events = protection.plan(world.method, world.setting)
+    return _mechanisms(events, delta=privacy.delta, confidence=confidence)
+
+
+def _mechanisms(
+    events: Iterable[Protected], *, draws: int = 20_000, delta: float, confidence: float
+) -> Audited:
+    """The mechanism of each event, equal ones once."""
+    alone = {(type(event), event.noise_multiplier): event for event in events}
+    coins = rng.stream(0, purpose="audit mechanism")
+    verdicts = mechanism.audit(
+        list(alone.values()), draws=draws, delta=delta, generator=coins, confidence=confidence
+    )
+    return Audited(tuple(verdicts))
+
+
+def audit_teacher(
+    experiment: Experiment,
+    notify: Notify,
+    *,
+    canaries: int = 2000,
+    confidence: float = CONFIDENCE,
+) -> Audited:
+    """Audit what a client does to its records: its DP-SGD, and the counts and sums that it sends.
+
+    DP-SGD of one client of each architecture, all rounds; where the method has no teachers, the
+    sums alone. No ledger is written: what is trained here stays here.
+
+    Raises:
+        ConfigError: the experiment claims nothing, or no noise can protect its models.
+        BudgetError: the plan costs more than the experiment's budget.
+    """
+    world = prepare(experiment)
+    _require_claim(world)
+    with one_intra_op_thread():
+        found = Audited(checks=tuple(check_releases(world)))
+        if not world.method.card.has_teachers:
+            return found
+        setting = world.setting
+        training = experiment.clients.training
+        checks = structure.check_training(setting.noise, training, setting.training)
+        clients = list(_one_of_each(world))
+        verdicts = []
+        for done, client in enumerate(clients):
+            notify("canaries", done, len(clients))
+            spec = experiment.client_model(client)
+            fresh = setting.build(spec, purpose="audited", client=client)
+            checks.append(
+                structure.check_noise_of(str(spec), fresh, _examples(world), setting.noise)
+            )
+            verdicts.append(_teacher(world, client, canaries, confidence))
+        notify("canaries", len(clients), len(clients))
+    return Audited(tuple(verdicts), tuple(checks)) + found
+
+
+def _teacher(world: World, client: int, canaries: int, confidence: float) -> Verdict:
+    experiment, setting = world.experiment, world.setting
+    spec = experiment.client_model(client)
+    # Where a client holds nothing, canaries hide among others' records.
+    hiding = world.data.clients[client] if len(world.data.clients[client]) else world.data.test
+    observed = dirac.observe(
+        setting.build(spec, purpose="teacher", client=client),
+        hiding.subset(torch.arange(min(_HIDING, len(hiding)))),
+        experiment.clients.training,
+        setting.noise,
+        canaries=canaries,
+        generator=rng.stream(experiment.seed, purpose="audit canaries", client=client),
+        rounds=experiment.rounds,
+        like=_examples(world),
+    )
+    # What the ledger would be charged, not what was seen: steps that nobody pays for must show.
+    event = replace(setting.training, steps=setting.training.steps * experiment.rounds)
+    claim = Claim.of([event], experiment.privacy.delta)
+    what = f"DP-SGD of client {client} ({spec}), {plural(experiment.rounds, 'round')}"
+    return judge(
+        what,
+        independent(observed.members, observed.others, claim, confidence=confidence),
+        claim=claim,
+        threat=dirac.THREAT,
+        canaries=canaries,
+        confidence=confidence,
+        shortfall=observed.shortfall(what),
+    )
+
+
+def _examples(world: World) -> Tensor:
+    """A few inputs that all parties hold and that models take."""
+    examples = world.setting.examples
+    return (world.data.test.x if examples is None else examples)[:_HIDING]
+
+
+def _one_of_each(world: World) -> Iterator[int]:
+    """The first client of each architecture."""
+    seen = set()
+    for client in range(world.setting.clients):
+        spec = str(world.experiment.client_model(client))
+        if spec not in seen:
+            seen.add(spec)
+            yield client
+
+
+def _require_claim(world: World) -> None:
+    privacy = world.experiment.privacy
+    if privacy.unit == "none":
+        raise ConfigError(
+            "privacy.unit is 'none': NO DP, so nothing is claimed that an audit could refute; name "
+            "a budget, such as --set privacy.epsilon=8, or see what leaks with 'fedkd audit "
+            "exchange'"
+        )
+    if privacy.unit != "record":
+        raise ConfigError(
+            f"privacy.unit is {privacy.unit!r} under method {world.experiment.method.name!r}: no "
+            "teacher learns by DP-SGD there; audit the noise with 'fedkd audit mechanism', or all "
+            "with 'fedkd audit report'"
+        )
+
+
+def audit_all(
+    folder: Path, notify: Notify, *, count: int = 8, confidence: float = CONFIDENCE
+) -> Audited:
+    """Audit an experiment from the noise to the student, and write `audit.html` into its folder.
+
+    Args:
+        folder: of a run that `exposed.record` made.
+        notify: is told how far it is.
+        count: reference models for each client; even, >= 2.
+        confidence: of all intervals and bounds.
+
+    Raises:
+        UsageError: nothing was recorded there.
+        LedgerError: a ledger cannot be believed.
+    """
+    told = exposed(folder)
+    world = told.world
+    experiment = world.experiment
+    unit = experiment.privacy.unit
+    found = audit_used(world, confidence=confidence)
+    if unit == "record":
+        found += audit_teacher(experiment, notify, confidence=confidence)
+    elif unit != "none":
+        found += Audited(checks=tuple(check_releases(world)))
+    found += audit_exchange(folder, notify, count=count, confidence=confidence)
+    found += audit_student(folder, notify, count=count, confidence=confidence)
+    claim = claimed(folder, world, by_clients=False)
+    audit_report.write(found, folder, experiment, claim=claim)
+    return found

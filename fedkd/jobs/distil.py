@@ -1,0 +1,159 @@
+"""Distil for one party: one configuration, one run folder."""
+
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fedkd.clock import Notify
+from fedkd.config import Distillation
+from fedkd.data import sound
+from fedkd.data.types import Dataset
+from fedkd.learning import evaluate, supervised
+from fedkd.learning.dp import sgd
+from fedkd.learning.loop import OnEpoch
+from fedkd.learning.ways import prepare
+from fedkd.learning.ways.base import Lesson
+from fedkd.learning.ways.prepare import Prepared
+from fedkd.privacy.ledger import fingerprint
+from fedkd.reports import distil_report, shortfall
+from fedkd.rng import stream
+from fedkd.runs import spending as paying
+from fedkd.runs.common import alone, resumable
+from fedkd.runs.model_size import measure
+from fedkd.runs.stages import Recorder, StageFolder
+from fedkd.runs.student import Inputs
+from fedkd.threads import one_intra_op_thread
+
+
+def distil(
+    distillation: Distillation,
+    folder: Path,
+    notify: Notify = lambda *_: None,
+    *,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Run a distillation into a run folder, report and all.
+
+    Args:
+        distillation: what to run.
+        folder: the run folder; it must not exist unless `resume` is on.
+        notify: is told a stage, epochs done and epochs in all.
+        resume: take up the stages that an earlier run finished.
+
+    Returns:
+        The summary, as in `summary.json`.
+
+    Raises:
+        UsageError: the configuration or the folder will not do; nothing was written.
+        BudgetError: the plan, on top of all that was spent before, is over the budget.
+        FederationError: training diverged.
+    """
+    ready = prepare.prepare(distillation)
+    told, train = ready.distillation, ready.shares.whole.train
+    sound.look_over(ready.shares.whole)
+    run = StageFolder(folder, told, ledger=paying.ledger(told, folder))
+    # Who has the digest of protected records can test guesses of them.
+    data = fingerprint(train.x, train.y).hex() if told.privacy is None else "protected"
+    with resumable(folder):
+        run.open({"data": data, "weights": list(ready.digests)}, resume=resume)
+        # How work is split among threads changes its last bits.
+        with alone(folder), one_intra_op_thread():
+            run.resume()
+            spending = paying.commit(told, folder)
+            run.name_files()
+            teachers = _teachers(ready, run, notify)
+            stage = Recorder(run, ready.data.test, told.seed, notify)
+            paid = None if spending is None else spending.private()
+            fresh = partial(ready.student, teachers)
+            lesson = Lesson(told, ready.shares, teachers, stage, fresh, paid)
+            plain = _plain(lesson) if told.plain else None
+            student = ready.way.learn(lesson, ready.params)
+            summary = _summarise(ready, lesson, student, plain, run.records())
+            summary["privacy"] = {"unit": "none"} if spending is None else spending.told()
+            run.finish(student, summary)
+            distil_report.write(folder)
+            shortfall.of_distillation(summary, told)
+    return summary
+
+
+def _teachers(ready: Prepared, run: StageFolder, notify: Notify) -> tuple[nn.Module, ...]:
+    for number, model in enumerate(ready.teachers):
+        if ready.distillation.teachers[number].weights is not None:
+            continue
+        training = ready.distillation.teachers[number].training
+
+        def train(on_epoch: OnEpoch, number: int = number, model: nn.Module = model) -> None:
+            seed, training = ready.distillation.seed, ready.distillation.teachers[number].training
+            batches = stream(seed, purpose="teacher batches", client=number)
+            data = ready.shares.teachers[number].train
+            supervised.train(model, data, training, batches, on_epoch=on_epoch)
+
+        stage = Recorder(run, ready.shares.teachers[number].test, ready.distillation.seed, notify)
+        stage(f"teacher {number}", model, train, epochs=training.epochs)
+        model.requires_grad_(requires_grad=False)
+    return ready.teachers
+
+
+def _plain(lesson: Lesson) -> nn.Module:
+    """The student without a teacher: the same start, batches and budget."""
+    student = lesson.plain_student()
+    name, train, how = "plain student", lesson.data.train, lesson.training
+
+    def learn(on_epoch: OnEpoch) -> None:
+        if (paid := lesson.private) is None:
+            batches = lesson.stream("student batches")
+            supervised.train(student, train, how, batches, on_epoch=on_epoch)
+            return
+
+        noisy = partial(
+            sgd.train,
+            student,
+            train,
+            how,
+            paid.noise,
+            like=lesson.data.test.x,
+            on_epoch=lambda epoch: on_epoch(epoch, math.nan),
+        )
+        paid.pay(name, student, noisy)
+
+    lesson.stage(name, student, learn, epochs=how.epochs)
+    return student
+
+
+def _summarise(
+    ready: Prepared,
+    lesson: Lesson,
+    student: nn.Module,
+    plain: nn.Module | None,
+    records: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """The figures that a run is compared by; accuracies are shares of 1."""
+    distillation = ready.distillation
+
+    def told(model: nn.Module, data: Dataset) -> dict[str, Any]:
+        return {"accuracy": evaluate.accuracy(model, data.test), **measure(model, data.shape)}
+
+    about = told(student, ready.data)
+    alone = None if plain is None else evaluate.accuracy(plain, lesson.data.test)
+    return {
+        "name": distillation.name,
+        "way": distillation.way.name,
+        "knowledge": [each.name for each in distillation.knowledge],
+        "dataset": ready.data.name,
+        "inputs": Inputs.of_shares(ready.shares).model_dump(mode="json"),
+        "seed": distillation.seed,
+        "student": {"model": str(distillation.student.model), **about},
+        "teachers": [
+            {
+                "model": str(spec.model),
+                **told(lesson.teachers[number], ready.shares.teachers[number]),
+            }
+            for number, spec in enumerate(distillation.teachers)
+        ],
+        "plain": alone,
+        "gain": None if alone is None else about["accuracy"] - alone,
+        "seconds": sum(each["seconds"] for each in records),
+    }

@@ -1,0 +1,94 @@
+"""Simulate a federation on this machine: one experiment, one run folder."""
+
+from pathlib import Path
+from typing import Any
+
+from fedkd.config import Experiment
+from fedkd.federation import engines
+from fedkd.federation.answers import Observer, Unwatched
+from fedkd.federation.world import World, prepare
+from fedkd.privacy.ledger import Anchor, Ledger
+from fedkd.reports import report, shortfall
+from fedkd.runs.common import alone, resumable
+from fedkd.runs.folder import RunFolder
+from fedkd.runs.manifest import check_ledger
+from fedkd.runs.summary import summarise
+
+
+def simulate(
+    experiment: Experiment,
+    folder: Path,
+    observer: Observer | None = None,
+    *,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Run an experiment into a run folder, report and all.
+
+    Args:
+        experiment: what to run.
+        folder: the run folder; it must exist if `resume` is on, and must not otherwise.
+        observer: is told what happens; None: nobody is.
+        resume: go on after the last finished round, or for more rounds than a finished run had.
+
+    Returns:
+        The summary, as in `summary.json`.
+
+    Raises:
+        UsageError: the experiment or the folder will not do; nothing was written.
+        FederationError: the federation could not go on; the folder holds the rounds so far.
+        StorageError: the disk did not take or give a file; the folder holds the rounds before.
+    """
+    world = prepare(experiment)
+    return simulate_world(world, folder, observer, resume=resume)
+
+
+def simulate_world(
+    world: World, folder: Path, observer: Observer | None = None, *, resume: bool = False
+) -> dict[str, Any]:
+    """As `simulate`, of an experiment that is prepared, its data or method perhaps changed since.
+
+    Raises:
+        UsageError: as `simulate`.
+        FederationError: as `simulate`.
+    """
+    engines.check(world)
+    run = RunFolder(folder)
+    if not resume:
+        for ledger in engines.client_ledgers(world.experiment.privacy, run.states):
+            Ledger(ledger)  # looks at every byte of it, before anything is written
+    with resumable(folder):
+        run.open(world.experiment, world.data, resume=resume)
+        with alone(folder):
+            if resume:
+                _check_ledgers(world, run)
+            student = engines.simulate(world, run, observer or Unwatched(), states=run.states)
+            summary = summarise(world, student, run.records(), run.released())
+            run.finish(student.state_dict(), summary)
+            report.write(folder)
+            shortfall.of_federation(summary, world.experiment)
+    return summary
+
+
+def _check_ledgers(world: World, run: RunFolder) -> None:
+    """Refuse ledgers that are not the ones which the run spent from.
+
+    Raises:
+        RunFolderError: names the first that is missing, damaged, another one or an older copy.
+    """
+    privacy, last = world.experiment.privacy, run.last()
+    seen: dict[Path, list[Anchor]] = {}
+    for ledger in engines.client_ledgers(privacy, run.states):
+        seen[ledger] = []
+    own = engines.server_ledger(privacy, run.states)
+    if own.exists():
+        seen[own] = []
+    if last is not None:
+        standings = [
+            (engines.client_ledger(privacy, run.states, client), at)
+            for client, at in last.standings.items()
+        ]
+        standings += [] if last.own is None else [(own, last.own)]
+        for ledger, at in standings:
+            seen.setdefault(ledger, []).append(Anchor(at.sequence, at.head))
+    for ledger, heads in seen.items():
+        check_ledger(run.path, ledger, heads)

@@ -1,0 +1,1 @@
+"""Learning without data: generators, images made pixel by pixel, and drawn shapes."""

@@ -1,0 +1,1 @@
+"""Learning with differential privacy: DP-SGD, what it cannot protect, and its plan."""

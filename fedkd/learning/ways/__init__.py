@@ -1,0 +1,238 @@
+"""Ways to learn by name: how one party's student learns.
+
+A way is a function of a lesson; `BUILT_IN` is the whole list.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from fedkd.config import Distillation, Frozen, WayChoice, validate
+from fedkd.data.types import Dataset
+from fedkd.errors import ConfigError
+from fedkd.learning import offline
+from fedkd.learning.data_free import adi, dafl, synthesis
+from fedkd.learning.dp import distil
+from fedkd.learning.loop import OnEpoch
+from fedkd.learning.ways import (
+    born_again,
+    early_exits,
+    mean_teacher,
+    multi_teacher,
+    mutual,
+    privileged,
+)
+from fedkd.learning.ways.base import Lesson, Shares
+from fedkd.learning.ways.injection import Place, inject
+from fedkd.names import nearest
+
+Remake = Callable[
+    [nn.Module, tuple[nn.Module, ...], Any, tuple[int, ...], torch.Generator], nn.Module
+]
+Share = Callable[[Dataset, int, Any, torch.Generator], Shares]
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to learn.
+
+    Attributes:
+        paper: where it comes from.
+        learn: a lesson and the way's parameters to the finished student, in evaluation mode. All
+            training goes through `lesson.stage`.
+        Params: its parameters, the keys of `[way]`.
+        teachers: the fewest and the most `[[teachers]]`.
+        forms: whether `[[knowledge]]` says what is passed on: it must, may, or must not.
+        remake: what the way makes of a fresh student before it learns: the student, the teachers,
+            the way's parameters, the shape of one input, and a generator for new weights. The
+            teachers need not have learned yet: only then the shape of the result counts.
+        share: who has what of the data set, where not all have all: the data set, how many teachers
+            there are, the way's parameters, and a generator for draws.
+        check: refuses, by `ConfigError` and before anything runs, data that the way cannot learn
+            from: what the student has, and the way's parameters.
+        private: whether it can learn under [privacy], by `lesson.private`.
+    """
+
+    paper: str
+    learn: Callable[[Lesson, Any], nn.Module]
+    Params: type[Frozen] = Frozen
+    teachers: tuple[int, int] = (0, 0)
+    forms: Literal["must", "may", "no"] = "no"
+    remake: Remake | None = None
+    share: Share | None = None
+    check: Callable[[Dataset, Any], None] | None = None
+    private: bool = False
+
+
+class FromLabels(Frozen):
+    """Parameters of a way that learns from labels too."""
+
+    labels: float = Field(default=1.0, ge=0)
+    """The weight of cross-entropy with the labels."""
+
+
+class Injection(FromLabels):
+    """Parameters of `injection`."""
+
+    layer: str
+    """The student's layer that gives way to the block, or that the block follows."""
+    block: str
+    """The teacher's block: the dotted name of a layer."""
+    place: Place = "replace"
+    trainable: bool = False
+    """Whether the block learns too; else it stays as the teacher has it."""
+
+
+def _injected(
+    student: nn.Module,
+    teachers: tuple[nn.Module, ...],
+    params: Injection,
+    shape: tuple[int, ...],
+    generator: torch.Generator,
+) -> nn.Module:
+    chosen = params.model_dump(exclude={"labels"})
+    return inject(student, teachers[0], shape, generator, **chosen)
+
+
+def _taught(lesson: Lesson, params: FromLabels) -> nn.Module:
+    """By a finished teacher and by labels, with the forms of `[[knowledge]]`."""
+    student, teacher = lesson.student(), lesson.teachers[0]
+
+    def train(on_epoch: OnEpoch) -> None:
+        terms = lesson.terms(student, teacher)
+        data, how = lesson.data.train, lesson.training
+        ends: dict[str, Any] = {"labels": params.labels, "on_epoch": on_epoch}
+        if (paid := lesson.private) is None:
+            batches = lesson.stream("student batches")
+            offline.teach(student, teacher, terms, data, how, batches, **ends)
+            return
+        ends["like"] = lesson.data.test.x
+        noisy = partial(distil.teach, student, teacher, terms, data, how, paid.noise, **ends)
+        paid.pay("student", student, noisy)
+
+    lesson.stage("student", student, train, epochs=lesson.training.epochs)
+    return student
+
+
+BUILT_IN: dict[str, Way] = {
+    "offline": Way(
+        "Hinton et al. 2015, arXiv:1503.02531",
+        _taught,
+        FromLabels,
+        teachers=(1, 1),
+        forms="must",
+        private=True,
+    ),
+    "injection": Way(
+        "compare Xu et al. 2020, arXiv:2002.02925",
+        _taught,
+        Injection,
+        teachers=(1, 1),
+        forms="may",
+        remake=_injected,
+        private=True,
+    ),
+    "mutual": Way(
+        "Zhang et al. 2018, arXiv:1706.00384", mutual.learn, mutual.Params, check=mutual.check
+    ),
+    "born-again": Way(
+        "Furlanello et al. 2018, arXiv:1805.04770", born_again.learn, born_again.Params
+    ),
+    "early-exits": Way(
+        "Zhang et al. 2019, arXiv:1905.08094",
+        early_exits.learn,
+        early_exits.Params,
+        remake=early_exits.remake,
+    ),
+    "multi-teacher": Way(
+        "compare You et al. 2017, KDD",
+        multi_teacher.learn,
+        multi_teacher.Params,
+        teachers=(2, 64),
+        share=multi_teacher.share,
+    ),
+    "mean-teacher": Way(
+        "Tarvainen & Valpola 2017, arXiv:1703.01780",
+        mean_teacher.learn,
+        mean_teacher.Params,
+        share=mean_teacher.share,
+        check=mean_teacher.check,
+    ),
+    "privileged": Way(
+        "Lopez-Paz et al. 2016, arXiv:1511.03643",
+        privileged.learn,
+        privileged.Params,
+        teachers=(1, 64),
+        share=privileged.share,
+    ),
+    "dafl": Way(
+        "Chen et al. 2019, arXiv:1904.01186",
+        dafl.learn,
+        dafl.Params,
+        teachers=(1, 64),
+        check=synthesis.check,
+    ),
+    "adi": Way(
+        "Yin et al. 2020, arXiv:1912.08795",
+        adi.learn,
+        adi.Params,
+        teachers=(1, 64),
+        check=synthesis.check,
+    ),
+}
+
+
+def find(name: str) -> Way:
+    """A way by name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in BUILT_IN:
+        raise ConfigError(
+            f"unknown way to learn {name!r}: {nearest(name, BUILT_IN)}valid here: "
+            f"{', '.join(BUILT_IN)}"
+        )
+    return BUILT_IN[name]
+
+
+def resolve(distillation: Distillation) -> tuple[Way, Frozen, Distillation]:
+    """The way, its parameters, and the distillation with these complete.
+
+    Raises:
+        ConfigError: an unknown way or parameter, or a distillation that the way cannot run.
+    """
+    name = distillation.way.name
+    way = find(name)
+    params = validate(way.Params, distillation.way.parameters, prefix="way.")
+    _check(way, name, distillation)
+    complete = params.model_dump(mode="json", exclude_none=True)
+    choice = WayChoice.model_validate({"name": name, **complete})
+    return way, params, distillation.model_copy(update={"way": choice})
+
+
+def _check(way: Way, name: str, distillation: Distillation) -> None:
+    found, (fewest, most) = len(distillation.teachers), way.teachers
+    if not fewest <= found <= most:
+        expected = str(fewest) if fewest == most else f"{fewest} to {most}"
+        raise ConfigError(
+            f"way {name!r} learns from {expected} teachers: found {found} [[teachers]] sections"
+        )
+    if way.forms == "must" and not distillation.knowledge:
+        raise ConfigError(
+            f"way {name!r} needs to know what is passed on: add a section [[knowledge]], such as "
+            "name = 'kd'"
+        )
+    if way.forms == "no" and distillation.knowledge:
+        raise ConfigError(f"way {name!r} takes no [[knowledge]]: it says itself what is passed on")
+    if distillation.privacy is not None and not way.private:
+        fit = ", ".join(name for name, each in BUILT_IN.items() if each.private)
+        raise ConfigError(
+            f"way {name!r} cannot run under [privacy]: it does not learn by DP-SGD; choose among "
+            f"{fit}, or leave out [privacy]"
+        )

@@ -1,0 +1,124 @@
+"""What a way to learn has at hand: the configuration, the data, the teachers, and its records."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from fedkd import models, rng
+from fedkd.config import Distillation, ModelSpec, Optimisation
+from fedkd.data.types import Dataset
+from fedkd.learning.dp.sgd import Noise
+from fedkd.learning.forms import terms
+from fedkd.learning.forms.terms import Terms
+from fedkd.learning.loop import OnEpoch
+from fedkd.models.layers import dissect
+
+
+class Stage(Protocol):
+    """A training that is recorded, and that a resumed run takes up as a whole."""
+
+    def __call__(
+        self,
+        name: str,
+        model: nn.Module,
+        train: Callable[[OnEpoch], object],
+        *,
+        epochs: int,
+        scored: nn.Module | None = None,
+    ) -> None:
+        """Train, or load what an earlier run trained in this stage.
+
+        All that a stage draws must come from streams of its own, made in `train`, so that it is the
+        same whichever stages ran before it.
+
+        Args:
+            name: unique in the run, such as `"teacher 0"`; also `stage` in `rounds.jsonl`.
+            model: all that comes out; trained in place, and left in evaluation mode.
+            train: does it, and tells what it is given after each epoch.
+            epochs: how many there are to be, for the progress bar.
+            scored: the classifier that is tested after each epoch, if that is not `model`.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class Shares:
+    """Who has what of a data set; of each its own training and test samples."""
+
+    whole: Dataset
+    """As the configuration says it."""
+    student: Dataset
+    """Of the student, and of the plain one that it is compared with."""
+    teachers: tuple[Dataset, ...]
+    """Of each teacher."""
+
+
+@dataclass(frozen=True)
+class Private:
+    """How a student learns under [privacy].
+
+    Attributes:
+        noise: how each step is protected.
+        pay: called with a stage's name, its model and a function that trains it by DP-SGD with this
+            noise, for as many epochs as the student's training has: pays, then calls it.
+    """
+
+    noise: Noise
+    pay: Callable[[str, nn.Module, Callable[[], None]], None]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """See the module; `teachers` are frozen, in evaluation mode and in the file's order."""
+
+    distillation: Distillation
+    shares: Shares
+    teachers: tuple[nn.Module, ...]
+    stage: Stage
+    student: Callable[[], nn.Module]
+    """A fresh student, the same at every call, made ready for the way."""
+    private: Private | None = None
+    """Not None under [privacy]: private data is then touched in `pay` alone."""
+
+    @property
+    def data(self) -> Dataset:
+        """What the student has of the data set."""
+        return self.shares.student
+
+    @property
+    def training(self) -> Optimisation:
+        """How the student is trained."""
+        return self.distillation.student.training
+
+    def build(self, spec: ModelSpec, *, purpose: str) -> nn.Module:
+        """A fresh model, initialised from the stream of this purpose."""
+        return models.build(
+            spec,
+            shape=self.data.shape,
+            classes=self.data.classes,
+            generator=self.stream(f"{purpose} model"),
+        )
+
+    def plain_student(self) -> nn.Module:
+        """A fresh student as its specification says; `student` begins with the same weights."""
+        return self.build(self.distillation.student.model, purpose="student")
+
+    def stream(self, purpose: str) -> torch.Generator:
+        """A fresh generator for one purpose.
+
+        `"student batches"` shuffles the student's batches, so that the plain student, which is
+        compared with, sees them in the same order.
+        """
+        return rng.stream(self.distillation.seed, purpose=purpose)
+
+    def terms(self, student: nn.Module, teacher: nn.Module, *, purpose: str = "student") -> Terms:
+        """What `[[knowledge]]` adds to the loss, of this student and this teacher."""
+        shape = self.data.shape
+        return terms.build(
+            self.distillation.knowledge,
+            dissect(student, shape),
+            dissect(teacher, shape),
+            self.stream(f"{purpose} adapters"),
+        )

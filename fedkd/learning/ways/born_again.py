@@ -1,0 +1,112 @@
+"""Born-again networks: a model teaches the next one of its kind.
+
+Furlanello et al. 2018, arXiv:1805.04770.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from fedkd.config import Frozen, Optimisation
+from fedkd.data.types import Samples
+from fedkd.knowledge import label
+from fedkd.learning import evaluate, supervised
+from fedkd.learning.consensus import average_probabilities
+from fedkd.learning.loop import OnEpoch, fit
+from fedkd.learning.ways.base import Lesson
+from fedkd.models import call
+
+
+class Params(Frozen):
+    """Parameters of `born-again`."""
+
+    generations: PositiveInt = 2
+    """Reborn after the first, which learns from labels alone; the last is the student."""
+    labels: float = Field(default=1.0, ge=0)
+    """The weight of cross-entropy with the labels; 0: the teacher's answers alone."""
+    weight: float = Field(default=1.0, ge=0)
+    """The weight of the divergence from the generation before."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Of that divergence; the paper's is 1."""
+    ensemble: bool = False
+    """Whether a generation learns from the mean probability of all before it, not of the last."""
+
+
+def reborn(
+    student: nn.Module,
+    parents: Sequence[nn.Module],
+    samples: Samples,
+    optimisation: Optimisation,
+    generator: torch.Generator,
+    *,
+    labels: float = 1.0,
+    weight: float = 1.0,
+    temperature: float = 1.0,
+    on_epoch: OnEpoch | None = None,
+) -> list[float]:
+    """One generation: minimise labels * CE + weight * T^2 KL(parents || student).
+
+    Args:
+        student: fresh, of another seed than its parents; trained in place.
+        parents: one model, or several whose mean probability teaches; they stay as they are.
+        samples: inputs and labels.
+        optimisation: see `loop.fit`.
+        generator: see `loop.fit`.
+        labels: the weight of cross-entropy, at least 0.
+        weight: the weight of the divergence, at least 0.
+        temperature: T > 0.
+        on_epoch: see `loop.fit`.
+
+    Returns:
+        The mean loss of each epoch.
+
+    Raises:
+        ValueError: there is no parent.
+        FederationError: training diverged.
+    """
+    if not parents:
+        raise ValueError("0 parents: expected at least 1 for a generation to learn from")
+    told = average_probabilities(torch.stack([evaluate.logits(p, samples.x) for p in parents]))
+
+    def loss(model: nn.Module, x: Tensor, y: Tensor, told: Tensor) -> Tensor:
+        answer = call.answer(model, x)
+        divergence = label.kd(answer, told, temperature=temperature)
+        return labels * F.cross_entropy(answer, y, reduction="none") + weight * divergence
+
+    rows = (samples.x, samples.y, told)
+    return fit(student, rows, loss, optimisation, generator, on_epoch=on_epoch)
+
+
+def learn(lesson: Lesson, params: Params) -> nn.Module:
+    """The way `born-again`: the last of several generations."""
+    family: list[nn.Module] = []
+    for generation in range(params.generations + 1):
+        # The last one begins and is shuffled as the plain student is, which it is compared with.
+        last = generation == params.generations
+        purpose = "student" if last else f"generation {generation}"
+        child = lesson.build(lesson.distillation.student.model, purpose=purpose)
+
+        def train(on_epoch: OnEpoch, child: nn.Module = child, purpose: str = purpose) -> None:
+            data, how = lesson.data.train, lesson.training
+            batches = lesson.stream(f"{purpose} batches")
+            if not family:
+                supervised.train(child, data, how, batches, on_epoch=on_epoch)
+                return
+            reborn(
+                child,
+                family if params.ensemble else family[-1:],
+                data,
+                how,
+                batches,
+                labels=params.labels,
+                weight=params.weight,
+                temperature=params.temperature,
+                on_epoch=on_epoch,
+            )
+
+        lesson.stage(f"generation {generation}", child, train, epochs=lesson.training.epochs)
+        family.append(child)
+    return family[-1]

@@ -1,0 +1,157 @@
+"""Early exits that learn from the deepest: a network is its own teacher.
+
+Zhang et al. 2019, "Be Your Own Teacher", arXiv:1905.08094.
+"""
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedkd.config import Frozen, Optimisation
+from fedkd.data.types import Samples
+from fedkd.knowledge import label
+from fedkd.learning.loop import OnEpoch, fit
+from fedkd.learning.ways.base import Lesson
+from fedkd.models.exits import Exits, Leaving, attach
+
+
+class Params(Frozen):
+    """Parameters of `early-exits`."""
+
+    exits: tuple[str, ...] = Field(min_length=1)
+    """The student's layers after which there is an exit, such as `["pool1"]`."""
+    deepest: str | None = None
+    """The layer whose features the exits' are pulled to; the last features unless given."""
+    imitation: float = Field(default=0.1, ge=0, le=1)
+    """Of an exit's loss, the share of the divergence from the deepest answer; cross-entropy's is
+    the rest."""
+    temperature: float = Field(default=3.0, gt=0)
+    """Of that divergence."""
+    hint: float = Field(default=0.03, ge=0)
+    """The weight of the mean squared distance of an exit's features to the deepest."""
+    keep: bool = False
+    """Whether the student keeps its exits, and answers with the mean of all; else it drops them."""
+
+
+def early_loss(
+    early: Leaving,
+    deepest: Leaving,
+    y: Tensor,
+    *,
+    imitation: float,
+    temperature: float,
+    hint: float,
+) -> Tensor:
+    """(1 - a) CE + a T^2 KL(deepest || early) + b * mean squared distance of features, per sample.
+
+    No gradient reaches the deepest. The paper's distance is a sum; the mean makes b mean the same
+    for features of any number.
+
+    Args:
+        early: N logits and features of an early exit.
+        deepest: likewise.
+        y: labels (N,).
+        imitation: a in [0, 1].
+        temperature: T > 0.
+        hint: b, at least 0.
+
+    Returns:
+        (N,).
+
+    Raises:
+        ValueError: shapes differ, or the temperature is not positive.
+    """
+    taught = F.cross_entropy(early.logits, y, reduction="none")
+    told = label.kd(early.logits, deepest.logits.detach(), temperature=temperature)
+    distance = (early.features - deepest.features.detach()).square().mean(dim=1)
+    return (1 - imitation) * taught + imitation * told + hint * distance
+
+
+def train(
+    model: Exits,
+    samples: Samples,
+    optimisation: Optimisation,
+    generator: torch.Generator,
+    *,
+    imitation: float,
+    temperature: float,
+    hint: float,
+    on_epoch: OnEpoch | None = None,
+) -> list[float]:
+    """Minimise cross-entropy at the deepest exit and `early_loss` at the others, all at once.
+
+    Args:
+        model: network and exits, trained in place.
+        samples: inputs and labels.
+        optimisation: see `loop.fit`.
+        generator: see `loop.fit`.
+        imitation: see `early_loss`.
+        temperature: see `early_loss`.
+        hint: see `early_loss`.
+        on_epoch: see `loop.fit`.
+
+    Returns:
+        The mean loss of each epoch, summed over exits.
+
+    Raises:
+        FederationError: training diverged.
+    """
+
+    def loss(_model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        *early, deepest = model.leave(x)
+        total = F.cross_entropy(deepest.logits, y, reduction="none")
+        for each in early:
+            total = total + early_loss(
+                each, deepest, y, imitation=imitation, temperature=temperature, hint=hint
+            )
+        return total
+
+    rows = (samples.x, samples.y)
+    return fit(model, rows, loss, optimisation, generator, on_epoch=on_epoch)
+
+
+def with_exits(
+    network: nn.Module, params: Params, shape: tuple[int, ...], generator: torch.Generator
+) -> Exits:
+    """The network and its exits.
+
+    Raises:
+        ConfigError: see `models.exits.attach`.
+    """
+    return attach(network, params.exits, deepest=params.deepest, shape=shape, generator=generator)
+
+
+def remake(
+    fresh: nn.Module,
+    _teachers: tuple[nn.Module, ...],
+    params: Params,
+    shape: tuple[int, ...],
+    generator: torch.Generator,
+) -> nn.Module:
+    """What the student will be in the end."""
+    model = with_exits(fresh, params, shape, generator)
+    return model if params.keep else fresh
+
+
+def learn(lesson: Lesson, params: Params) -> nn.Module:
+    """The way `early-exits`: a student that learned with exits, which it keeps or drops."""
+    network = lesson.plain_student()
+    model = with_exits(network, params, lesson.data.shape, lesson.stream("exits model"))
+    lesson.stage(
+        "student",
+        model,
+        lambda on_epoch: train(
+            model,
+            lesson.data.train,
+            lesson.training,
+            lesson.stream("student batches"),
+            imitation=params.imitation,
+            temperature=params.temperature,
+            hint=params.hint,
+            on_epoch=on_epoch,
+        ),
+        epochs=lesson.training.epochs,
+        scored=model if params.keep else network,
+    )
+    return model if params.keep else network

@@ -1,0 +1,133 @@
+"""Learning from labels and from several teachers, whatever way they come to a consensus."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedkd.config import Dirichlet, Frozen, Optimisation
+from fedkd.data import partition
+from fedkd.data.types import Dataset, Samples
+from fedkd.knowledge import label
+from fedkd.learning import consensus
+from fedkd.learning.ensemble import Ensemble
+from fedkd.learning.loop import OnEpoch, fit
+from fedkd.learning.ways.base import Lesson, Shares
+from fedkd.models import call
+
+Consensus = Callable[[Tensor], Tensor]
+"""Logits (K, N, C) of K teachers to logits (N, C), asked anew for each batch."""
+
+
+class Params(Frozen):
+    """Parameters of `multi-teacher`."""
+
+    average: Literal["logits", "probabilities", "confidence", "class", "random"] = "probabilities"
+    """The mean of logits or of probabilities; a mean in which the sure weigh more, or for each
+    class those who have seen it; or one teacher, drawn for each batch."""
+    skew: float | None = Field(default=None, gt=0)
+    """Deals training samples to the teachers, per class by Dirichlet(skew); else each has all."""
+    labels: float = Field(default=1.0, ge=0)
+    """The weight of cross-entropy with the labels."""
+    weight: float = Field(default=1.0, ge=0)
+    """The weight of the divergence from the teachers."""
+    temperature: float = Field(default=4.0, gt=0)
+    """Of that divergence."""
+
+
+def teach(
+    student: nn.Module,
+    told: Tensor,
+    agree: Consensus,
+    samples: Samples,
+    optimisation: Optimisation,
+    generator: torch.Generator,
+    *,
+    labels: float,
+    weight: float,
+    temperature: float,
+    on_epoch: OnEpoch | None = None,
+) -> list[float]:
+    """Minimise labels * CE + weight * T^2 KL(consensus || student).
+
+    Args:
+        student: trained in place.
+        told: what K teachers say of N samples, logits (K, N, C); see `Ensemble.logits`.
+        agree: see `Consensus` and `fedkd.learning.consensus`.
+        samples: N inputs and labels.
+        optimisation: see `loop.fit`.
+        generator: see `loop.fit`.
+        labels: at least 0.
+        weight: at least 0.
+        temperature: T > 0.
+        on_epoch: see `loop.fit`.
+
+    Returns:
+        The mean loss of each epoch.
+
+    Raises:
+        FederationError: training diverged.
+    """
+
+    def loss(model: nn.Module, x: Tensor, y: Tensor, told: Tensor) -> Tensor:
+        answer = call.answer(model, x)
+        divergence = label.kd(answer, agree(told.transpose(0, 1)), temperature=temperature)
+        return labels * F.cross_entropy(answer, y, reduction="none") + weight * divergence
+
+    rows = (samples.x, samples.y, told.transpose(0, 1))
+    return fit(student, rows, loss, optimisation, generator, on_epoch=on_epoch)
+
+
+def share(whole: Dataset, teachers: int, params: Params, generator: torch.Generator) -> Shares:
+    """The student has all samples, each teacher all or its own part."""
+    if params.skew is None:
+        return Shares(whole, whole, (whole,) * teachers)
+    parts = partition.split(
+        Dirichlet(scheme="dirichlet", alpha=params.skew),
+        labels=whole.train.y,
+        groups=None,
+        clients=teachers,
+        generator=generator,
+    )
+    dealt = (replace(whole, train=whole.train.subset(part)) for part in parts)
+    return Shares(whole, whole, tuple(dealt))
+
+
+def agreement(lesson: Lesson, params: Params) -> Consensus:
+    """The consensus that the parameters name."""
+    if params.average == "random":
+        return partial(consensus.one_of, generator=lesson.stream("turns"))
+    if params.average == "class":
+        classes = lesson.data.classes
+        counts = [torch.bincount(d.train.y, minlength=classes) for d in lesson.shares.teachers]
+        return partial(consensus.by_class, counts=torch.stack(counts))
+    return partial(consensus.average, of=params.average)
+
+
+def learn(lesson: Lesson, params: Params) -> nn.Module:
+    """The way `multi-teacher`."""
+    student, samples = lesson.student(), lesson.data.train
+
+    def train(on_epoch: OnEpoch) -> None:
+        with Ensemble(lesson.teachers) as ensemble:
+            told = ensemble.logits(samples.x)
+        teach(
+            student,
+            told,
+            agreement(lesson, params),
+            samples,
+            lesson.training,
+            lesson.stream("student batches"),
+            labels=params.labels,
+            weight=params.weight,
+            temperature=params.temperature,
+            on_epoch=on_epoch,
+        )
+
+    lesson.stage("student", student, train, epochs=lesson.training.epochs)
+    return student

@@ -1,0 +1,165 @@
+"""Online distillation: peers that learn at the same time, from labels and from each other."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fedkd import models
+from fedkd.config import Frozen, ModelSpec, Optimisation
+from fedkd.data.types import Dataset, Samples
+from fedkd.knowledge import label
+from fedkd.learning import optim
+from fedkd.learning.loop import OnEpoch, descend, epochs
+from fedkd.learning.ways.base import Lesson
+from fedkd.models import call
+
+
+class Params(Frozen):
+    """Parameters of `mutual`."""
+
+    peers: tuple[ModelSpec, ...] = Field(min_length=1)
+    """The models that learn beside the student, trained as it is."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Of the divergences."""
+    weight: float = Field(default=1.0, ge=0)
+    """Of the mean divergence from the others."""
+
+
+def train(
+    peers: Sequence[nn.Module],
+    samples: Samples,
+    optimisation: Optimisation,
+    generator: torch.Generator,
+    *,
+    temperature: float = 1.0,
+    weight: float = 1.0,
+    on_epoch: OnEpoch | None = None,
+) -> list[float]:
+    """Deep mutual learning: every peer minimises `mutual`.
+
+    Zhang et al. 2018, arXiv:1706.00384, whose temperature and weight are 1. As in the paper's
+    algorithm the peers take turns on each batch, and a peer that has moved answers the batch anew
+    before the next one learns from it.
+
+    Args:
+        peers: K >= 2 classifiers, not necessarily alike; trained in place, they end in evaluation
+            mode.
+        samples: inputs and labels.
+        optimisation: of each peer, see `loop.fit`.
+        generator: the source of the shuffles.
+        temperature: see `mutual`.
+        weight: see `mutual`.
+        on_epoch: see `OnEpoch`.
+
+    Returns:
+        The mean loss of each epoch, over peers.
+
+    Raises:
+        ValueError: there are fewer than two peers, or one of them is there twice.
+        FederationError: training diverged.
+    """
+    if len(peers) < 2 or len({id(peer) for peer in peers}) < len(peers):
+        raise ValueError(f"{len(peers)} peers: expected at least 2, each a model of its own")
+    optimisers = [optim.build(peer.parameters(), optimisation) for peer in peers]
+
+    def step(position: float, batch: Sequence[Tensor]) -> float:
+        x, y = batch
+        own = [call.answer(peer, x) for peer in peers]
+        answers = [logits.detach() for logits in own]
+        total = 0.0
+        for i, peer in enumerate(peers):
+
+            def loss(i: int = i) -> Tensor:
+                others = answers[:i] + answers[i + 1 :]
+                return mutual(own[i], y, others, temperature=temperature, weight=weight).mean()
+
+            total += descend(optimisers[i], loss, optimisation, position)
+            with _untracked(peer), torch.no_grad():
+                answers[i] = call.answer(peer, x)
+        return total / len(peers)
+
+    for peer in peers:
+        peer.train()
+    losses = epochs((samples.x, samples.y), step, optimisation, generator, on_epoch=on_epoch)
+    for peer in peers:
+        peer.eval()
+    return losses
+
+
+def mutual(
+    student: Tensor,
+    y: Tensor,
+    others: Sequence[Tensor],
+    *,
+    temperature: float = 1.0,
+    weight: float = 1.0,
+) -> Tensor:
+    """Cross-entropy + weight * the mean over other peers j of T^2 KL(j || student), per sample.
+
+    The others are constants here: no gradient reaches them.
+
+    Args:
+        student: logits (N, C).
+        y: labels (N,).
+        others: logits (N, C) of at least one other peer.
+        temperature: T > 0.
+        weight: at least 0.
+
+    Returns:
+        (N,), in nats.
+
+    Raises:
+        ValueError: the shapes differ, or the temperature is not positive.
+    """
+    divergences = [label.kd(student, other.detach(), temperature=temperature) for other in others]
+    return F.cross_entropy(student, y, reduction="none") + weight * torch.stack(divergences).mean(0)
+
+
+@contextmanager
+def _untracked(model: nn.Module) -> Iterator[None]:
+    """Training mode in which BatchNorm's running statistics stay as they are."""
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def check(dataset: Dataset, params: Params) -> None:
+    """Refuse peers that cannot be built."""
+    for spec in params.peers:
+        trial = torch.Generator()
+        models.build(spec, shape=dataset.shape, classes=dataset.classes, generator=trial)
+
+
+def learn(lesson: Lesson, params: Params) -> nn.Module:
+    """The way `mutual`: the student is the first of the peers."""
+    student = lesson.student()
+    others = [
+        lesson.build(spec, purpose=f"peer {number}") for number, spec in enumerate(params.peers)
+    ]
+    everyone = nn.ModuleList([student, *others])
+    lesson.stage(
+        "peers",
+        everyone,
+        lambda on_epoch: train(
+            [student, *others],
+            lesson.data.train,
+            lesson.training,
+            lesson.stream("student batches"),
+            temperature=params.temperature,
+            weight=params.weight,
+            on_epoch=on_epoch,
+        ),
+        epochs=lesson.training.epochs,
+        scored=student,
+    )
+    return student

@@ -1,0 +1,168 @@
+"""A distillation made ready: everything that it names is built and checked before anything runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from fedkd import data, models, rng
+from fedkd.config import Distillation, Frozen
+from fedkd.data.types import Dataset
+from fedkd.learning import ways
+from fedkd.learning.dp import plan
+from fedkd.learning.forms import terms
+from fedkd.learning.ways import Way, weights
+from fedkd.learning.ways.base import Shares
+from fedkd.models.layers import dissect
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A distillation ready to run.
+
+    Attributes:
+        distillation: complete: every parameter and every layer said.
+        shares: who has what of the data set.
+        way: how the student learns.
+        params: the way's parameters.
+        teachers: in the configuration's order; fresh, or with the weights that are given.
+        digests: SHA-256 of the files of given weights, in the same order.
+    """
+
+    distillation: Distillation
+    shares: Shares
+    way: Way
+    params: Frozen
+    teachers: tuple[nn.Module, ...]
+    digests: tuple[str, ...] = ()
+
+    @property
+    def data(self) -> Dataset:
+        """What the student has of the data set."""
+        return self.shares.student
+
+    def student(self, teachers: tuple[nn.Module, ...]) -> nn.Module:
+        """A fresh student, made ready for the way; the same at every call.
+
+        Args:
+            teachers: as `teachers`, perhaps trained since.
+
+        Raises:
+            ConfigError: model, teachers and way do not fit.
+        """
+        return _student(
+            self.distillation, self.way, self.params, self.data.shape, self.data.classes, teachers
+        )
+
+
+def student(
+    distillation: Distillation,
+    shape: tuple[int, ...],
+    teachers: Sequence[tuple[int, ...]],
+    classes: int,
+) -> nn.Module:
+    """A finished distillation's student anew, without its data: fresh, of the right architecture.
+
+    Args:
+        distillation: complete, as a run keeps it.
+        shape: of what the student sees.
+        teachers: of what each teacher sees.
+        classes: how many there are.
+
+    Raises:
+        ConfigError: model, teachers and way do not fit.
+    """
+    way, params, distillation = ways.resolve(distillation)
+    fresh = _teachers(distillation, teachers, classes)
+    return _student(distillation, way, params, shape, classes, fresh)
+
+
+def shares(distillation: Distillation) -> Shares:
+    """Who has what of a distillation's data set.
+
+    Raises:
+        ConfigError: the way cannot share this data set.
+        DataError: it is missing, corrupt or does not fit.
+    """
+    way, params, distillation = ways.resolve(distillation)
+    dataset = data.load(distillation.data, seed=distillation.seed)
+    count = len(distillation.teachers)
+    if way.share is None:
+        return Shares(dataset, dataset, (dataset,) * count)
+    return way.share(dataset, count, params, rng.stream(distillation.seed, purpose="shares"))
+
+
+def prepare(distillation: Distillation) -> Prepared:
+    """Build and check all that a distillation names.
+
+    Args:
+        distillation: what will run.
+
+    Raises:
+        ConfigError: an unknown way, form, model, layer or parameter, or parts that do not fit.
+        DataError: a data set that is missing, corrupt or does not fit.
+        BudgetError: the plan costs more than the budget that it names.
+    """
+    way, params, distillation = ways.resolve(distillation)
+    resolved = tuple(weights.resolve(each, n) for n, each in enumerate(distillation.teachers))
+    distillation = distillation.model_copy(update={"teachers": resolved})
+    dealt = shares(distillation)
+    if way.check is not None:
+        way.check(dealt.student, params)
+    shapes = [each.shape for each in dealt.teachers]
+    teachers = _teachers(distillation, shapes, dealt.whole.classes)
+    digests = tuple(
+        weights.load_weights(each, model, number)
+        for number, (each, model) in enumerate(zip(resolved, teachers, strict=True))
+        if each.weights is not None
+    )
+    return _complete(Prepared(distillation, dealt, way, params, teachers, digests))
+
+
+def _teachers(
+    distillation: Distillation, shapes: Sequence[tuple[int, ...]], classes: int
+) -> tuple[nn.Module, ...]:
+    return tuple(
+        models.build(
+            each.model,
+            shape=shape,
+            classes=classes,
+            generator=rng.stream(distillation.seed, purpose="teacher model", client=number),
+        )
+        for number, (each, shape) in enumerate(zip(distillation.teachers, shapes, strict=True))
+    )
+
+
+def _student(
+    distillation: Distillation,
+    way: Way,
+    params: Frozen,
+    shape: tuple[int, ...],
+    classes: int,
+    teachers: tuple[nn.Module, ...],
+) -> nn.Module:
+    fresh = models.build(
+        distillation.student.model,
+        shape=shape,
+        classes=classes,
+        generator=rng.stream(distillation.seed, purpose="student model"),
+    )
+    if way.remake is None:
+        return fresh
+    draws = rng.stream(distillation.seed, purpose="student remade")
+    return way.remake(fresh, teachers, params, shape, draws)
+
+
+def _complete(ready: Prepared) -> Prepared:
+    """With every layer named, and the noise that the budget needs."""
+    distillation, shape = ready.distillation, ready.data.shape
+    student = ready.student(ready.teachers)
+    if distillation.knowledge:
+        anatomies = (dissect(model, shape) for model in (student, ready.teachers[0]))
+        knowledge = terms.resolve(distillation.knowledge, *anatomies)
+        distillation = distillation.model_copy(update={"knowledge": knowledge})
+    if distillation.privacy is not None:
+        records = len(ready.data.train)
+        distillation = plan.resolve(distillation, distillation.privacy, records)
+        plan.check_student(distillation, student, ready.teachers[0], ready.data)
+    return replace(ready, distillation=distillation)

@@ -1,0 +1,122 @@
+"""Who sees what: teachers all of each sample, the student a part; the way `privileged`."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from fedkd.config import Frozen
+from fedkd.data import columns
+from fedkd.data.types import Dataset, Samples
+from fedkd.errors import ConfigError
+from fedkd.learning.ways import generalised
+from fedkd.learning.ways.base import Lesson, Shares
+from fedkd.learning.ways.generalised import Witness
+
+
+class Params(Frozen):
+    """Parameters of `privileged`; `columns` or `side` says what the student does not see."""
+
+    columns: tuple[str, ...] = ()
+    """Tests, or single columns, that only teachers see."""
+    side: PositiveInt | None = None
+    """Images: the student sees them scaled down to so many pixels a side."""
+    blind: tuple[int, ...] = ()
+    """The numbers, from 0, of teachers without privilege: they see what the student sees."""
+    imitation: float = Field(default=0.5, ge=0, le=1)
+    """The teachers' share of the loss; the labels have the rest."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Of what the teachers say."""
+
+
+def scaled(x: Tensor, side: int) -> Tensor:
+    """Images (N, C, H, W) -> (N, C, side, side), bilinear with antialiasing."""
+    return F.interpolate(x, size=(side, side), mode="bilinear", antialias=True)
+
+
+def share(whole: Dataset, teachers: int, params: Params, _draws: torch.Generator) -> Shares:
+    """The student has a part of each sample, teachers all of it unless blind.
+
+    Raises:
+        ConfigError: not exactly one of `columns` and `side` is given, or it does not fit the data.
+    """
+    if bool(params.columns) == (params.side is not None):
+        raise ConfigError(
+            "way 'privileged' needs to know what only teachers see: expected way.columns, for rows "
+            "with named columns, or way.side, for images"
+        )
+    unknown = [number for number in params.blind if not 0 <= number < teachers]
+    if unknown:
+        raise ConfigError(f"way.blind names teacher {unknown[0]}: there are {teachers}, from 0")
+    own = _part(whole, params)
+    seen = (own if number in params.blind else whole for number in range(teachers))
+    return Shares(whole, own, tuple(seen))
+
+
+def _part(whole: Dataset, params: Params) -> Dataset:
+    """What the student sees."""
+    if params.side is not None:
+        side = params.side
+        if len(whole.shape) != 3 or side > min(whole.shape[1:]):
+            raise ConfigError(
+                f"way.side is {side}: expected images of at least so many pixels a side, the data "
+                f"has inputs of shape {whole.shape}"
+            )
+        train, test = (Samples(scaled(each.x, side), each.y) for each in (whole.train, whole.test))
+        return replace(whole, train=train, test=test)
+    places = list(columns.without(whole.features, params.columns, key="way.columns"))
+    return replace(
+        whole,
+        train=Samples(whole.train.x[:, places], whole.train.y),
+        test=Samples(whole.test.x[:, places], whole.test.y),
+        features=tuple(whole.features[place] for place in places),
+    )
+
+
+def unmissed(x: Tensor, features: Sequence[str], hidden: Sequence[str]) -> Tensor:
+    """Rows (N, F) -> bool (N,): was any of the hidden tests made?
+
+    A test is missing where its column `TEST?` is 1; one without such a column never is.
+
+    Args:
+        x: all columns.
+        features: their names.
+        hidden: see `columns.without`.
+    """
+    tests = dict.fromkeys(columns.test_of(name) for name in hidden)
+    marks = [columns.indicator(test) for test in tests]
+    if not all(mark in features for mark in marks):
+        return torch.ones(len(x), dtype=torch.bool)
+    return (x[:, [features.index(mark) for mark in marks]] != 1).any(dim=1)
+
+
+def learn(lesson: Lesson, params: Params) -> nn.Module:
+    """The way `privileged`."""
+    student, whole = lesson.student(), lesson.shares.whole
+    made = unmissed(whole.train.x, whole.features, params.columns) if params.columns else None
+    everyone = torch.ones(len(whole.train), dtype=torch.bool)
+    witnesses = [
+        Witness(teacher, has.train.x, everyone if made is None or number in params.blind else made)
+        for number, (teacher, has) in enumerate(
+            zip(lesson.teachers, lesson.shares.teachers, strict=True)
+        )
+    ]
+    lesson.stage(
+        "student",
+        student,
+        lambda on_epoch: generalised.distil(
+            student,
+            lesson.data.train,
+            witnesses,
+            lesson.training,
+            lesson.stream("student batches"),
+            imitation=params.imitation,
+            temperature=params.temperature,
+            on_epoch=on_epoch,
+        ),
+        epochs=lesson.training.epochs,
+    )
+    return student

@@ -1,0 +1,1 @@
+"""What every method shares: its base, its context, what both sides know, and its protection."""

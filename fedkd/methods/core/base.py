@@ -1,0 +1,99 @@
+"""What a method is: a client part, a server part and its parameters, in one file.
+
+A method sees a context and tensors, nothing of Flower and nothing of the round loop, so it is
+tested on tiny tensors. It keeps no state of its own: what must last goes into `ctx.state`.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from fedkd.config import Frozen
+from fedkd.exchange.codec import Expected
+from fedkd.exchange.messages import Broadcast, Tensors, Upload, group
+from fedkd.learning import evaluate
+from fedkd.methods.core.context import ClientContext, ServerContext, Uploads
+from fedkd.methods.core.setting import Count, Setting, Sum
+
+__all__ = ["Card", "ClientContext", "Method", "ServerContext", "Setting", "Uploads"]
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a method exchanges and asks for, in words and in flags."""
+
+    paper: str
+    sends: str
+    needs: str
+    returns: str
+    unlike_models: bool = True
+    """Whether clients may have different architectures, and another one than the student's."""
+    needs_public: bool = False
+    one_shot: bool = False
+    schedule: str = ""
+    """What changes from the first of all rounds to the last, so that none can be added later."""
+    simulation_only: bool = False
+    has_teachers: bool = True
+    privileged: bool = False
+    """Whether the student may see fewer columns than the teachers: none of these becomes the
+    student, and where the method trains it without `ctx.distil`, it shows it `students_view`."""
+    counts: tuple[Count, ...] = ()
+    """Facts about private data that are sent beside the knowledge; each is paid for under DP."""
+    sums: tuple[Sum, ...] = ()
+    """Sums over private data that are sent; under DP each is one release, with noise of its own."""
+    summable: bool = False
+    """Whether the server part needs only the sum, name by name, of what all clients send: then
+    `privacy.secure_aggregation` may give it that sum, in float64, as one upload."""
+    client_units: bool = False
+    """Whether the server part asks `ctx.protect` of all it combines, and of nothing else."""
+    no_dp: str = ""
+    """Why it cannot run under differential privacy, if it cannot."""
+
+
+class Method:
+    """The base of every method: its parameters, and the parts that most share."""
+
+    card: ClassVar[Card]
+    Params: ClassVar[type[Frozen]] = Frozen
+
+    def __init__(self, params: Frozen) -> None:
+        self.params = params
+
+    def check(self, setting: Setting) -> None:
+        """Refuse what the method cannot run, where the card's flags do not say it.
+
+        Called before anything runs.
+
+        Raises:
+            ConfigError: with the keys that do not fit.
+        """
+
+    def expects(self, setting: Setting, client: int) -> Expected:
+        """What this client's upload must hold, exactly."""
+        raise NotImplementedError
+
+    def probe(self, setting: Setting, client: int, upload: Tensors, x: Tensor) -> Tensor | None:
+        """What the model in an upload answers a few inputs (n, *shape); None if there is none.
+
+        An upload whose answers are not finite is refused: averaged or distilled, such a model would
+        end the run for all. As it stands, it tries what `ClientContext.model` sends.
+        """
+        weights = group("model", upload)
+        if not weights:
+            return None
+        model = setting.build(setting.experiment.client_model(client), purpose="specification")
+        model.load_state_dict(weights)
+        return evaluate.logits(model, x)
+
+    def begin(self, ctx: ServerContext) -> Broadcast:
+        """What clients receive in the first round."""
+        return Broadcast()
+
+    def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
+        """Learn, then say what the client sends."""
+        raise NotImplementedError
+
+    def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
+        """Aggregate, distil into `ctx.student`, and say what clients receive next."""
+        raise NotImplementedError

@@ -1,0 +1,431 @@
+"""What a method's parts are given: one client's or the server's view of one round."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedkd import rng
+from fedkd.clock import Clock
+from fedkd.config import ModelSpec, Optimisation
+from fedkd.data.types import Samples
+from fedkd.errors import UnpaidError
+from fedkd.exchange import aggregation
+from fedkd.exchange.masks import RESOLUTION, most
+from fedkd.exchange.messages import (
+    PostProcessing,
+    Provenance,
+    Release,
+    Tensors,
+    Upload,
+    Value,
+    group,
+    prefixed,
+    values,
+)
+from fedkd.knowledge.moments import Moments, protected
+from fedkd.learning import closed_form as summed
+from fedkd.learning import evaluate, loop, offline, optim, supervised
+from fedkd.learning.dp import sgd
+from fedkd.methods.core.setting import Count, Setting
+from fedkd.privacy import mechanisms
+from fedkd.privacy.allowance import Allowance
+from fedkd.privacy.events import Unprotected
+from fedkd.privacy.source import GENERATOR, NoiseSource
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(logits, targets), each (N, C), to a loss per sample (N,)."""
+
+RELEASED = "released"
+"""Where a client's state keeps what it paid for once and may send again."""
+
+
+@dataclass
+class ClientContext:
+    """One client in one round."""
+
+    setting: Setting
+    round: int
+    client: int
+    _data: Samples
+    state: dict[str, Tensor]
+    """The client's own, kept from round to round on its own side."""
+    clock: Clock
+    allowance: Allowance | None = None
+    """What may be done with the private data in this round; None where nothing is protected."""
+
+    @property
+    def data(self) -> Samples:
+        """The private data. Nothing of it leaves except in a `Value`.
+
+        Raises:
+            UnpaidError: it is protected, so that only what is paid for may touch it.
+        """
+        if self.allowance is not None:
+            raise UnpaidError(
+                "private data is protected by privacy.unit = 'record': a method reaches it through "
+                "ctx.train, ctx.moments, ctx.example_count and ctx.class_counts alone"
+            )
+        return self._data
+
+    @property
+    def training(self) -> Optimisation:
+        """How the teacher is to be trained."""
+        return self.setting.experiment.clients.training
+
+    @cached_property
+    def teacher(self) -> nn.Module:
+        """The client's private model: as it was after its last round, or fresh."""
+        model = self.setting.build(self.spec, purpose="teacher", client=self.client)
+        if saved := group("teacher", self.state):
+            model.load_state_dict(saved)
+        return model
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether this round touched the teacher."""
+        return "teacher" in self.__dict__
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The client's model by name."""
+        return self.setting.experiment.client_model(self.client)
+
+    def keep(self, prefix: str, tensors: Tensors) -> None:
+        """Keep tensors under `prefix` until the client's next round."""
+        self.state.update(prefixed(prefix, tensors))
+
+    def rng(self, purpose: str) -> torch.Generator:
+        """This client's stream in this round for `purpose`."""
+        seed = self.setting.experiment.seed
+        return rng.stream(seed, purpose=purpose, round=self.round, client=self.client)
+
+    def train(
+        self,
+        *,
+        anchor: Tensors | None = None,
+        proximal: float = 0.0,
+        offset: Tensor | None = None,
+    ) -> None:
+        """Train the teacher on the private data, keeping the optimiser from round to round.
+
+        With an `anchor` the teacher starts each round from the server's model, so the optimiser
+        starts afresh as well. An `offset` (C,) is added to logits while training; under DP it must
+        come of what was paid for, such as `class_counts`.
+        """
+        optimiser = optim.build(self.teacher.parameters(), self.training)
+        if anchor is None and (saved := group("optimiser", self.state)):
+            optim.unpack(optimiser, saved)
+        with self.clock.phase("train", self.training.epochs) as advance:
+            learn = (
+                partial(supervised.train, generator=self.rng("batches"), offset=offset)
+                if self.allowance is None
+                else self._privately(self.allowance, offset)
+            )
+            learn(
+                self.teacher,
+                self._data,
+                self.training,
+                optimiser=optimiser,
+                anchor=anchor,
+                proximal=proximal,
+                on_epoch=lambda *_: advance(),
+            )
+        if anchor is None:
+            self.keep("optimiser", optim.pack(optimiser))
+
+    def fit(
+        self, model: nn.Module, tensors: Sequence[Tensor], loss: Callable[..., Tensor]
+    ) -> list[float]:
+        """Fit `model` by a loss of the method's own, as in `loop.fit`, as teachers are trained.
+
+        Rows of private data come from `ctx.data`, so it runs without differential privacy alone.
+        The optimiser starts afresh.
+        """
+        with self.clock.phase("train", self.training.epochs) as advance:
+            return loop.fit(
+                model,
+                tensors,
+                loss,
+                self.training,
+                self.rng("batches"),
+                on_epoch=lambda *_: advance(),
+            )
+
+    def distil(self, inputs: Tensor, targets: Tensor, loss: Loss, how: Optimisation) -> None:
+        """Fit the teacher to `targets`, row by row the server's word on `inputs`."""
+        with self.clock.phase("distil", how.epochs) as advance:
+            offline.distil(
+                self.teacher,
+                inputs,
+                targets,
+                loss,
+                how,
+                self.rng("distillation"),
+                on_epoch=lambda _epoch, _loss: advance(),
+            )
+
+    @property
+    def from_teacher(self) -> Provenance:
+        """The provenance of what is computed from the teacher alone."""
+        if self.allowance is None:
+            return PostProcessing(of=Unprotected("teacher training"))
+        return PostProcessing(of=self.setting.training)
+
+    def example_count(self) -> Value:
+        """How many samples this client holds, int64, at least 1: a fact about private data."""
+        return self._count("example count", torch.tensor(len(self._data)), least=1)
+
+    def class_counts(self) -> Value:
+        """How many samples of each class this client holds, int64 (C,), at least 0."""
+        counts = torch.bincount(self._data.y, minlength=self.setting.classes)
+        return self._count("class counts", counts, least=0)
+
+    def _count(self, what: Count, counts: Tensor, *, least: int) -> Value:
+        """The counts; under DP with noise that is drawn once, since drawing it anew costs anew."""
+        if self.allowance is None:
+            return Value(counts, Release(Unprotected(what)))
+        event = self.setting.counting(what)
+        if what in (kept := group(RELEASED, self.state)):
+            return Value(kept[what], PostProcessing(of=event))
+        self.allowance.spend(event, generator=GENERATOR)
+        noisy = mechanisms.laplace(
+            counts.double(),
+            sensitivity=1.0,  # one record more or less changes one count by one
+            noise_multiplier=event.noise_multiplier,
+            source=NoiseSource(),
+        )
+        released = noisy.round().clamp(min=least).long()
+        self.keep(RELEASED, {what: released})
+        return Value(released, Release(event))
+
+    def moments(
+        self, model: nn.Module, *, basis: summed.Basis | None, intercept: float, balance: float
+    ) -> tuple[Moments, Provenance]:
+        """The moments of this client's records in a model's features, as `summed.summed` has them.
+
+        Under DP features are clipped to `privacy.clip`, and noise is drawn once, as in
+        `knowledge.moments.protected`; later rounds get what was released. Under secure aggregation
+        it is this client's share of the noise, drawn and paid for anew each time: two sums over
+        other clients with the same share in both would bare a client with next to no noise.
+        """
+        sums = partial(summed.summed, model, self._data, self.setting.classes)
+        if self.allowance is None:
+            origin = Unprotected("sums of features")
+            return sums(basis=basis, intercept=intercept), Release(origin)
+        event = self.setting.summing("sums of features")
+        securely = self.setting.securely
+        if not securely and (kept := group(RELEASED, self.state).get(event.what)) is not None:
+            return _apart(kept), PostProcessing(of=event)
+        self.allowance.spend(event, generator=GENERATOR)
+        clip = self.setting.experiment.privacy.clip
+        exact = sums(basis=basis, intercept=intercept, clip=clip)
+        released = protected(
+            _fitting(exact, self.setting) if securely else exact,
+            bound=self.setting.features_norm(intercept),
+            balance=balance,
+            noise_multiplier=event.noise_multiplier * self.setting.noise_share,
+            source=NoiseSource(),
+            # Finer steps would be rounded on the way, client by client, and so tell of each.
+            finest=RESOLUTION if securely else 0.0,
+        )
+        if not securely:
+            self.keep(RELEASED, {event.what: torch.cat(released, dim=1)})
+        return released, Release(event)
+
+    def _privately(self, allowance: Allowance, offset: Tensor | None) -> Callable[..., object]:
+        """DP-SGD, written down before the first gradient."""
+        setting = self.setting
+        allowance.spend(setting.training, sampler=sgd.SAMPLER, generator=GENERATOR)
+        return partial(sgd.train, noise=setting.noise, offset=offset, like=setting.examples)
+
+    def model(self) -> Upload:
+        """The teacher itself."""
+        return Upload(values("model", self.teacher.state_dict(), self.from_teacher))
+
+    def model_and_count(self) -> Upload:
+        """The teacher itself, and how many samples taught it."""
+        return self.model().with_values({"count": self.example_count()})
+
+    def model_and_class_counts(self) -> Upload:
+        """The teacher itself, and how many samples of each class taught it."""
+        return self.model().with_values({"counts": self.class_counts()})
+
+    def answer(self, inputs: Tensor) -> Tensor:
+        """The teacher's logits on `inputs`, (N, *shape) -> (N, C) float32."""
+        with self.clock.phase("answer"):
+            return evaluate.logits(self.teacher, inputs)
+
+
+@dataclass
+class ServerContext:
+    """The server in one round."""
+
+    setting: Setting
+    round: int
+    student: nn.Module
+    """The global student; the server part trains it in place. It takes what
+    `setting.students_view` leaves of inputs."""
+    state: dict[str, Tensor]
+    """The method's own, kept from round to round and in checkpoints."""
+    clock: Clock
+    threads: int
+    """For work that can be split without changing its result."""
+    test: Samples
+    """For measuring alone; nothing is fitted to it or chosen by it."""
+    pooled: Callable[[], Samples]
+    """All clients' private data: in a simulation only, for the upper bound."""
+    allowance: Allowance | None = None
+    """What may be done with the clients' answers under a client unit; None where it is not one."""
+    summed: int | None = None
+    """Under secure aggregation, how many clients' answers the one upload is the sum of."""
+    capped: dict[int, tuple[float, float]] = field(default_factory=dict)
+    """Clients that claimed a larger share of the samples than `clients.max_weight` lets them have:
+    what they claimed, and what they got."""
+    losses: dict[str, float] = field(default_factory=dict)
+    """Mean losses worth a line in the round's record."""
+    curve: list[float] = field(default_factory=list)
+    """The student's test accuracy within the round, where a method measures it."""
+    ensemble_accuracy: float | None = None
+    """Of the teachers' ensemble on the test set, where the server holds the teachers."""
+    generated: Samples | None = None
+    """Set by data-free methods: synthetic images and the classes that they were made for."""
+
+    def rng(self, purpose: str) -> torch.Generator:
+        """The server's stream in this round for `purpose`."""
+        return rng.stream(self.setting.experiment.seed, purpose=purpose, round=self.round)
+
+    def parties(self, uploads: "Uploads") -> int:
+        """How many clients' answers are in the uploads."""
+        return self.summed or len(uploads)
+
+    def counts(self, uploads: "Uploads", field: str) -> Tensor:
+        """How many samples clients say that they hold, (K,) or by class (K, C), float64.
+
+        By these a method weighs clients, and never by the claims as they came: nobody can check
+        them, so none is more than `clients.max_weight` lets it be.
+        """
+        return self._bounded(uploads, self._claimed(uploads, field))
+
+    def sizes(self, uploads: "Uploads", field: str) -> Tensor:
+        """As `counts`, of a field by class: how many samples each client holds of all, (K,).
+
+        Nobody holds less than 1, for under DP counts are noisy and may all be 0. That comes before
+        the bound: a lone client above 0 would be the mean of all otherwise.
+        """
+        return self._bounded(uploads, self._claimed(uploads, field).sum(dim=1).clamp(min=1))
+
+    def _claimed(self, uploads: "Uploads", field: str) -> Tensor:
+        return torch.stack([upload[field] for upload in uploads.values()])
+
+    def _bounded(self, uploads: "Uploads", claimed: Tensor) -> Tensor:
+        counts = aggregation.bounded(claimed, self.setting.experiment.clients.max_weight)
+        before, after = (
+            each.double().reshape(len(uploads), -1).sum(1) for each in (claimed, counts)
+        )
+        for client, more, less in zip(uploads, before.tolist(), after.tolist(), strict=True):
+            if less < more:
+                self.capped[client] = (more / float(before.sum()), less / float(after.sum()))
+        return counts
+
+    def measure(self) -> None:
+        """Add the student's test accuracy, as it is now, to the curve."""
+        seen = Samples(self.setting.students_view(self.test.x), self.test.y)
+        self.curve.append(evaluate.accuracy(self.student, seen))
+
+    def measure_ensemble(self, logits: Callable[[Tensor], Tensor]) -> None:
+        """Record the test accuracy of the ensemble, given as inputs -> logits (N, C)."""
+        right = logits(self.test.x).argmax(dim=1) == self.test.y
+        self.ensemble_accuracy = float(right.double().mean())
+
+    def distil(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        loss: Loss,
+        how: Optimisation,
+        *,
+        model: nn.Module | None = None,
+    ) -> None:
+        """Fit the student, or another `model`, to `targets`, row by row those of `inputs`.
+
+        Of the inputs (N, *shape) the student is shown its own view, another model all.
+        """
+        learner = self.student if model is None else model
+        if learner is self.student:
+            inputs = self.setting.students_view(inputs)
+        with self.clock.phase("distil", how.epochs) as advance:
+            losses = offline.distil(
+                learner,
+                inputs,
+                targets,
+                loss,
+                how,
+                self.rng("distillation"),
+                on_epoch=lambda _epoch, _loss: advance(),
+            )
+        if learner is self.student:
+            self.losses["distil"] = losses[-1]
+
+    def protect(self, answers: Tensor) -> Tensor:
+        """What may be made of the clients' probabilities, (K, N, C) -> (K or 1, N, C).
+
+        Under the client units one noisy answer for all: one-hot rows of the noisy plurality of
+        votes (GNMax, Papernot et al. 2018, arXiv:1802.08908), or the noisy mean, its rows made
+        non-negative and clipped to L2 norm 1 for each client. Otherwise the answers as they are.
+        How many clients answered is public: what is hidden is what any one of them said.
+        """
+        if self.allowance is None:
+            return answers
+        clients, rows, classes = answers.shape
+        event = self.setting.combining(rows)
+        self.allowance.spend(event, generator=GENERATOR)
+        source = NoiseSource()
+        if event.what == "votes":
+            votes = F.one_hot(answers.argmax(dim=2), classes).sum(dim=0)
+            # One client's changed vote moves two counts by one.
+            noise = event.noise_multiplier * math.sqrt(2)
+            winners = mechanisms.noisy_votes(votes, noise=noise, source=source)
+            return F.one_hot(winners, classes).float()[None]
+        bounded = answers.float().clamp(min=0).flatten(0, 1)
+        clipped = mechanisms.clip(bounded, 1.0).view_as(answers)
+        noisy = mechanisms.gaussian(
+            clipped.double().sum(dim=0),
+            sensitivity=math.sqrt(2 * rows),  # two rows of norm 1 without a negative entry
+            noise_multiplier=event.noise_multiplier,
+            source=source,
+        )
+        return (noisy / clients).float()[None]
+
+    def load_teachers(self, uploads: "Uploads") -> dict[int, nn.Module]:
+        """The uploaded models as modules, by client."""
+        teachers = {}
+        for client, upload in uploads.items():
+            spec = self.setting.experiment.client_model(client)
+            teachers[client] = self.setting.build(spec, purpose="specification")
+            teachers[client].load_state_dict(group("model", upload))
+        return teachers
+
+
+def _fitting(exact: Moments, setting: Setting) -> Moments:
+    """Sums held so far inside the range of secure aggregation that noise will not carry them out.
+
+    A refusal would tell of the data and be paid by nobody. What is cut moves no further than it
+    did, so the sensitivity stays.
+    """
+    half = most(setting.cohort_size) / 2
+    return Moments(exact.features.clamp(-half, half), exact.labels.clamp(-half, half))
+
+
+def _apart(kept: Tensor) -> Moments:
+    """Moments kept side by side, (D, D + C)."""
+    return Moments(kept[:, : len(kept)], kept[:, len(kept) :])
+
+
+Uploads = Mapping[int, Tensors]
+"""What the server has let in, by client in ascending order; under secure aggregation the sum of
+all, as if client 0 had sent it."""

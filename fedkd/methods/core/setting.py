@@ -1,0 +1,224 @@
+"""What both sides of a federation know, and the clock that they run by."""
+
+import math
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from fedkd import models, rng
+from fedkd.config import Experiment, ModelSpec
+from fedkd.errors import ConfigError
+from fedkd.exchange.codec import DTYPES, Expected, TensorSpec
+from fedkd.exchange.messages import prefixed
+from fedkd.learning.dp import sgd
+from fedkd.learning.teacher_statistics import feature_width
+from fedkd.privacy.events import Gaussian, Laplace
+
+Count = Literal["example count", "class counts"]
+"""A fact about private data that no teacher covers, so that it is paid for as an event."""
+
+Sum = Literal["sums of features"]
+"""A sum over private data, noised once as a whole, so that it is paid for as one event."""
+
+_MOST_EXAMPLES = 10**9
+
+PHASES = ("distil", "train", "answer", "evaluate")
+"""What a client can be doing; a fixed list, so that the server need not read a client's words."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What both sides of a federation know: the experiment and the shapes of its data."""
+
+    experiment: Experiment
+    shape: tuple[int, ...]
+    classes: int
+    clients: int
+    public: Tensor | None
+    """The proxy set's inputs (N, *shape), unlabelled; None where there is none."""
+    examples: Tensor | None = None
+    """Inputs (M, *shape) that all parties hold and that look like the data, to try out models."""
+    seen: tuple[int, ...] | None = None
+    """The columns that the student sees, where `clients.privileged` hides others; None: all."""
+    _specs: dict[str, Expected] = field(default_factory=dict, repr=False)
+
+    def build(self, spec: ModelSpec, *, purpose: str, client: int | None = None) -> nn.Module:
+        """A fresh model, initialised from the stream of (client, purpose)."""
+        generator = rng.stream(self.experiment.seed, purpose=purpose, client=client)
+        return models.build(spec, shape=self.shape, classes=self.classes, generator=generator)
+
+    def students_view(self, x: Tensor) -> Tensor:
+        """What the student sees of inputs: (N, *shape) -> (N, *student.shape)."""
+        return x if self.seen is None else x[:, list(self.seen)]
+
+    @cached_property
+    def student(self) -> "Setting":
+        """The setting as the student sees it: its shape, its proxy set, the models it builds.
+
+        Without privileged columns it is this one.
+        """
+        if self.seen is None:
+            return self
+        public, examples = (
+            None if each is None else self.students_view(each)
+            for each in (self.public, self.examples)
+        )
+        return replace(
+            self,
+            shape=(len(self.seen),),
+            public=public,
+            examples=examples,
+            seen=None,
+            _specs={},
+        )
+
+    @property
+    def proxy(self) -> Tensor:
+        """The proxy set of a method that cannot do without."""
+        if self.public is None:
+            raise ValueError("Expected a public set; the method's card must say that it needs one.")
+        return self.public
+
+    @property
+    def noise(self) -> sgd.Noise:
+        """How a teacher's steps are protected, under `record`."""
+        experiment = self.experiment
+        privacy, training = experiment.privacy, experiment.clients.training
+        return sgd.Noise(
+            noise_multiplier=self._noise_multiplier,
+            clip=privacy.clip,
+            sample_rate=privacy.sample_rate,
+            batch_size=privacy.batch_size or training.batch_size,
+        )
+
+    @property
+    def training(self) -> Gaussian:
+        """The event of one round's DP-SGD on a teacher."""
+        rate = self.experiment.privacy.sample_rate
+        steps = sgd.steps(self.experiment.clients.training.epochs, rate)
+        return Gaussian("teacher training", self._noise_multiplier, rate, steps)
+
+    def counting(self, what: Count) -> Laplace:
+        """The event of sending a count, or the counts of all classes: one record changes one."""
+        return Laplace(what, self.experiment.privacy.count_noise)
+
+    def summing(self, what: Sum) -> Gaussian:
+        """The event of sending a sum over all records, with noise in all of it at once.
+
+        Under secure aggregation it is what happens to the clients' sum: no client's own part has
+        so much noise, and none is seen.
+        """
+        together = ", summed over clients" if self.securely else ""
+        return Gaussian(f"{what}{together}", self._noise_multiplier)
+
+    @property
+    def securely(self) -> bool:
+        """Whether the server sees nothing but the sum of what clients send."""
+        return self.experiment.privacy.secure_aggregation
+
+    @property
+    def noise_share(self) -> float:
+        """What a client adds to its sums, in the standard deviation of one release's noise.
+
+        Under secure aggregation any sum has as many clients as must answer, so that these few have
+        one release's variance together; whatever the server says.
+        """
+        return 1 / math.sqrt(self.quorum(self.cohort_size)) if self.securely else 1.0
+
+    def combining(self, rows: int) -> Gaussian:
+        """The event of the server's noise on `rows` combined answers, under the client units."""
+        noise = self._noise_multiplier
+        what, steps = "mean of probabilities", 1
+        if self.experiment.privacy.unit == "client-votes":
+            what, steps = "votes", rows
+        return Gaussian(what, noise, steps=steps, unit="client", adjacency="replace-one")
+
+    @property
+    def _noise_multiplier(self) -> float:
+        noise = self.experiment.privacy.noise_multiplier
+        if noise is None:
+            raise ValueError("Expected privacy.noise_multiplier, which `prepare` resolves.")
+        return noise
+
+    @property
+    def example_count(self) -> TensorSpec:
+        """What `ClientContext.example_count` must look like."""
+        return TensorSpec((), torch.int64, low=1, high=_MOST_EXAMPLES)
+
+    @property
+    def class_counts(self) -> TensorSpec:
+        """What `ClientContext.class_counts` must look like."""
+        return TensorSpec((self.classes,), torch.int64, low=0, high=_MOST_EXAMPLES)
+
+    def model_and_count(self, client: int) -> Expected:
+        """What `ClientContext.model_and_count` of this client must look like."""
+        spec = self.experiment.client_model(client)
+        return {
+            **self.model_specs(spec),
+            "count": self.example_count,
+        }
+
+    def model_and_class_counts(self, client: int) -> Expected:
+        """What `ClientContext.model_and_class_counts` of this client must look like."""
+        models = self.model_specs(self.experiment.client_model(client))
+        return {**models, "counts": self.class_counts}
+
+    def feature_width(self, spec: ModelSpec) -> int:
+        """How wide the features of this model are: see `observe.feature_width`."""
+        key = f"features of {spec}"
+        if key not in self._specs:
+            width = feature_width(self.build(spec, purpose="specification"))
+            self._specs[key] = {"features": TensorSpec((width,))}
+        return self._specs[key]["features"].shape[0]
+
+    def features_norm(self, intercept: float) -> float:
+        """The most that (features, intercept) measure in L2 norm, under `record`."""
+        return math.hypot(self.experiment.privacy.clip, intercept)
+
+    def cohort(self, round: int) -> list[int]:
+        """The clients that are asked in a round, in ascending order."""
+        generator = rng.stream(self.experiment.seed, purpose="cohort", round=round)
+        drawn = torch.randperm(self.clients, generator=generator)[: self.cohort_size]
+        return sorted(drawn.tolist())
+
+    @property
+    def cohort_size(self) -> int:
+        """How many clients are asked in a round."""
+        share = self.experiment.clients.participation
+        return max(1, math.floor(share * self.clients + 0.5))
+
+    def quorum(self, asked: int) -> int:
+        """How many of those asked must answer."""
+        return max(1, math.ceil(self.experiment.clients.quorum * asked - 1e-9))
+
+    def proxy_subset(self, size: int | None, round: int) -> Tensor:
+        """The indices into the proxy set that every party draws alike for `round`."""
+        total = len(self.proxy)
+        if size is None or size >= total:
+            return torch.arange(total)
+        generator = rng.stream(self.experiment.seed, purpose="proxy-subset", round=round)
+        return torch.randperm(total, generator=generator)[:size].sort().values
+
+    def proxy_inputs(self, size: int | None, round: int) -> Tensor:
+        """The proxy inputs of `proxy_subset`."""
+        return self.proxy[self.proxy_subset(size, round)]
+
+    def model_specs(self, spec: ModelSpec) -> Expected:
+        """What a state dict of this model must look like, under `model/`."""
+        key = str(spec)
+        if key not in self._specs:
+            state = self.build(spec, purpose="specification").state_dict()
+            if unknown := {str(t.dtype) for t in state.values()} - {str(d) for d in DTYPES}:
+                raise ConfigError(
+                    f"model {key!r} holds tensors of {', '.join(sorted(unknown))}: expected "
+                    f"{', '.join(str(dtype) for dtype in DTYPES)}"
+                )
+            # A negative variance would turn every answer of the model into NaN.
+            self._specs[key] = {
+                name: TensorSpec.of(t, low=0 if name.endswith(".running_var") else -math.inf)
+                for name, t in prefixed("model", state).items()
+            }
+        return self._specs[key]

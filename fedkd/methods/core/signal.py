@@ -1,0 +1,72 @@
+"""How far what a method is to learn can stand out of the noise of its plan."""
+
+import math
+
+from torch import nn
+
+from fedkd.learning.teacher_statistics import last_linear
+from fedkd.methods.core.base import Method
+from fedkd.methods.core.setting import Setting
+from fedkd.privacy.signal import Signal, of_steps
+from fedkd.privacy.size import in_a_step, most_records
+
+_LEAST_UNANIMITY = 3.0
+"""Below this ratio of a unanimous answer to the noise on it, a student learns noise."""
+
+
+def of_answers(setting: Setting, rows: int) -> Signal:
+    """Of the server's noise on `rows` combined answers, under the client units."""
+    experiment = setting.experiment
+    sensitivity = math.sqrt(2 if experiment.privacy.unit == "client-votes" else 2 * rows)
+    asked = experiment.clients.participation * setting.clients
+    noise = setting.combining(rows).noise_multiplier * sensitivity
+    return Signal(
+        asked / noise, _LEAST_UNANIMITY, "a unanimous answer of all clients over the noise on it"
+    )
+
+
+def of_records(method: Method, setting: Setting, records: float | None = None) -> Signal:
+    """Of the clients' noise under `record`: in their training, or on their sums.
+
+    Args:
+        method: says which of the two.
+        setting: the experiment, its noise resolved.
+        records: how many a client holds, where that may be looked at; None: by public values alone.
+    """
+    return (_of_training if method.card.has_teachers else _of_sums)(setting, records)
+
+
+def _of_training(setting: Setting, records: float | None) -> Signal:
+    """The best that any client's model allows."""
+    experiment = setting.experiment
+    specs = {str(s): s for s in experiment.clients.models[: setting.clients]}.values()
+    built = (setting.build(spec, purpose="specification") for spec in specs)
+    event = setting.training
+    return of_steps(
+        event.noise_multiplier,
+        records=in_a_step(experiment.privacy, setting.noise.batch_size)
+        if records is None
+        else event.sample_rate * records,
+        steps=event.steps * experiment.rounds * setting.cohort_size,
+        numbers=min(map(_trainable, built)),
+    )
+
+
+def _of_sums(setting: Setting, records: float | None) -> Signal:
+    """Of the sum with labels: the last layer's numbers, once for each client, or for all."""
+    model = setting.build(setting.experiment.student.model, purpose="specification")
+    last = last_linear(model)
+    event = setting.summing("sums of features")
+    # Under secure aggregation one noise is on the sum of all, which is as many times as long.
+    together = setting.cohort_size**2 if setting.securely else setting.cohort_size
+    return of_steps(
+        event.noise_multiplier,
+        records=most_records(setting.experiment.privacy) if records is None else records,
+        steps=together,
+        numbers=last.in_features * last.out_features,
+    )
+
+
+def _trainable(model: nn.Module) -> int:
+    """How many numbers DP-SGD adds noise to."""
+    return sum(each.numel() for each in model.parameters() if each.requires_grad)

@@ -1,0 +1,1 @@
+"""What a person reads: pages, tables, and a run as it goes."""

@@ -1,0 +1,35 @@
+"""A bar for long work that is no federation: what it is at, and how much of it is done."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from fedkd.clock import Notify
+
+
+@contextmanager
+def progress(console: Console) -> Iterator[Notify]:
+    """A function to be called with a phase, steps done and steps in all; a phase is a line.
+
+    Where the output is no terminal nothing is drawn.
+    """
+    bar = Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    lines = {}
+
+    def notify(phase: str, done: int, total: int) -> None:
+        if phase not in lines:
+            lines[phase] = bar.add_task(phase, total=total)
+        bar.update(lines[phase], completed=done, total=total)
+
+    with bar:
+        yield notify

@@ -1,0 +1,1 @@
+"""A report's charts, drawn by matplotlib as inline SVG."""

@@ -1,0 +1,94 @@
+"""Methods side by side, drawn: the student's accuracy over seeds, and by round."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
+
+from fedkd.reports.charts.axes import frame_accuracy, label_ends
+from fedkd.reports.charts.drawing import INK, SERIES, WIDE, Chart, chart
+from fedkd.reports.comparison import ComparisonRow, by_method
+from fedkd.reports.wording import above, percent, plural, shorten
+from fedkd.runs.schema import Run
+
+
+def accuracy_by_method(rows: Sequence[ComparisonRow], runs: Sequence[Run]) -> Chart:
+    """The student's last accuracy: a dot for each seed, a tick at the mean."""
+    groups = by_method(runs)
+
+    def draw(axes: Axes, width: int) -> None:
+        for place, row in enumerate(rows):
+            values = [run.summary.student.accuracy for run in groups[row.method]]
+            colour = SERIES[place % len(SERIES)]
+            axes.scatter(values, [place] * len(values), s=80, color=colour, alpha=0.5, linewidth=0)
+            axes.vlines(row.student.mean, place - 0.2, place + 0.2, color=colour, linewidth=3)
+            axes.annotate(
+                percent(row.student.mean), (row.student.mean, place), (0, -13), color=colour,
+                textcoords="offset points", ha="center", va="top",
+            )  # fmt: skip
+        axes.set_yticks(range(len(rows)), [shorten(r.method, 16) for r in rows], color=INK)
+        axes.set_ylim(len(rows) - 0.35, -0.5)
+        axes.margins(x=0.12)
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        axes.locator_params(axis="x", nbins=8 if width == WIDE else 4)
+        axes.grid(visible=False, axis="y")
+
+    height = 44.0 + 54 * len(rows)
+    caption = _lead(rows)
+    return chart("by-method", "Student accuracy by method", caption, draw, heights=(height, height))
+
+
+def _lead(rows: Sequence[ComparisonRow]) -> str:
+    first = rows[0]
+    if len(rows) == 1:
+        return f"{first.method} reaches {percent(first.student.mean)} on average; a dot is a seed."
+    gap = first.student.mean - rows[1].student.mean
+    spreads = [row.student.std for row in rows[:2] if row.student.std is not None]
+    text = f"{first.method} is {above(gap)} {rows[1].method}, the next"
+    if not spreads:
+        return f"{text}; with one seed each, chance is not ruled out."
+    relation = "more" if gap > max(spreads) else "no more"
+    return f"{text}: {relation} than the larger of their standard deviations over seeds."
+
+
+def accuracy_by_method_and_round(rows: Sequence[ComparisonRow], runs: Sequence[Run]) -> Chart:
+    """The student's accuracy by round: the mean over seeds, banded from worst to best."""
+    groups = by_method(runs)
+    heights = (340.0, 300.0)
+
+    def draw(axes: Axes, width: int) -> None:
+        ends = []
+        for place, row in enumerate(rows):
+            # Runs of one method may differ in length; the mean goes as far as all of them.
+            rounds = list(zip(*(run.rounds for run in groups[row.method]), strict=False))
+            values = np.array([[each.student.accuracy for each in step] for step in rounds])
+            x, colour = [step[0].round for step in rounds], SERIES[place % len(SERIES)]
+            axes.fill_between(x, values.min(axis=1), values.max(axis=1), color=colour, alpha=0.14,
+                              linewidth=0)  # fmt: skip
+            dashes = "-" if place < len(SERIES) else "--"
+            mean = values.mean(axis=1)
+            axes.plot(x, mean, color=colour, linewidth=2, linestyle=dashes,
+                      marker="o" if len(x) <= 20 else "", markersize=4)  # fmt: skip
+            ends.append((shorten(row.method, 12), float(mean[-1]), colour))
+        frame_accuracy(axes)
+        label_ends(axes, ends, height=heights[width < WIDE])
+        axes.set_xlabel("round")
+
+    return chart("by-method-and-round", "Student accuracy by round", _first(rows, runs), draw,
+                 heights=heights)  # fmt: skip
+
+
+def _first(rows: Sequence[ComparisonRow], runs: Sequence[Run]) -> str:
+    start = {
+        method: float(np.mean([run.rounds[0].student.accuracy for run in own]))
+        for method, own in by_method(runs).items()
+    }
+    leader = max(start, key=start.__getitem__)
+    text = f"After round 1 {leader} leads with {percent(start[leader])}"
+    if len(rows) == 1:
+        return f"{leader} goes from {percent(start[leader])} to {percent(rows[0].student.mean)}."
+    last = rows[0]
+    verb = f"{last.method} {'still ' if last.method == leader else ''}leads"
+    seeds = plural(len(last.seeds), "seed")
+    return f"{text}; at the end {verb} with {percent(last.student.mean)} (mean over {seeds})."

@@ -1,0 +1,125 @@
+"""Several runs side by side: each method's figures over its seeds."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedkd.errors import RunFolderError
+from fedkd.runs.reading import read
+from fedkd.runs.schema import Run
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure over seeds: its mean, and its sample standard deviation (None for a single seed)."""
+
+    mean: float
+    std: float | None
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """A method over its seeds; accuracies in [0, 1], of the last round but for `student_best`."""
+
+    method: str
+    seeds: tuple[int, ...]
+    student: Spread
+    student_best: Spread
+    teachers: Spread | None
+    ensemble: Spread | None
+    bytes_up: Spread
+    bytes_down: Spread
+    seconds: Spread
+
+
+def comparison_table(runs: Sequence[Path]) -> list[ComparisonRow]:
+    """The runs' figures by method, the best student first.
+
+    Args:
+        runs: run folders; runs of one method are taken as its seeds.
+
+    Raises:
+        RunFolderError: no run was given, or a folder is no finished run.
+    """
+    return compare([read(path) for path in runs])
+
+
+def compare(runs: Sequence[Run]) -> list[ComparisonRow]:
+    """`comparison_table` of runs that were read already."""
+    if not runs:
+        raise RunFolderError("no run folder was given: a comparison needs at least one")
+    folders = [run.path.resolve() for run in runs]
+    if twice := next((f for f in folders if folders.count(f) > 1), None):
+        raise RunFolderError(f"run folder {str(twice)!r} was given twice: a run is one seed")
+    rows = [_row(method, own) for method, own in by_method(runs).items()]
+    return sorted(rows, key=lambda row: (-row.student.mean, row.method))
+
+
+def by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The runs of each method, by seed; another budget is another row."""
+    groups: dict[str, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: run.summary.seed):
+        budget = run.summary.privacy.budget
+        private = "" if budget is None else f", epsilon {budget:g}"
+        groups.setdefault(run.summary.method + private, []).append(run)
+    return groups
+
+
+def _row(method: str, runs: Sequence[Run]) -> ComparisonRow:
+    every = [run.summary for run in runs]
+    teachers = [s.teachers.mean_accuracy for s in every if s.teachers is not None]
+    ensemble = [s.ensemble.accuracy for s in every if s.ensemble is not None]
+    return ComparisonRow(
+        method=method,
+        seeds=tuple(s.seed for s in every),
+        student=_spread([s.student.accuracy for s in every]),
+        student_best=_spread([s.student.best_accuracy for s in every]),
+        # A mean over some of the seeds would stand beside means over all of them.
+        teachers=_spread(teachers) if len(teachers) == len(every) else None,
+        ensemble=_spread(ensemble) if len(ensemble) == len(every) else None,
+        bytes_up=_spread([s.bytes.up for s in every]),
+        bytes_down=_spread([s.bytes.down for s in every]),
+        seconds=_spread([s.seconds for s in every]),
+    )
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+
+
+def differences(runs: Sequence[Run]) -> list[str]:
+    """The keys in which the runs' experiments differ, beside what a comparison is meant to vary.
+
+    Name, seed, engine and output may differ, and the method; a method's own parameters may differ
+    between methods, not between seeds of one.
+    """
+    keys = _differing(
+        [_settings(run, ("name", "seed", "engine", "output", "method")) for run in runs]
+    )
+    for own in by_method(runs).values():
+        keys |= _differing([{"method": run.experiment.method.parameters} for run in own])
+    return sorted(keys)
+
+
+def _settings(run: Run, without: Sequence[str]) -> dict[str, Any]:
+    table = run.experiment.model_dump(mode="json")
+    # Methods with other plans need other noise for one and the same budget.
+    table["privacy"].pop("noise_multiplier")
+    return {key: value for key, value in table.items() if key not in without}
+
+
+def _differing(tables: Sequence[dict[str, Any]]) -> set[str]:
+    flat = [_flat(table) for table in tables]
+    every = {key for table in flat for key in table}
+    return {key for key in every if any(t.get(key) != flat[0].get(key) for t in flat)}
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        values |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return values

@@ -1,0 +1,122 @@
+"""What a person sees while a federation runs: rounds, clients and phases, live in a terminal.
+
+Where the output is no terminal (a log, a pipe) each round is one plain line.
+"""
+
+import threading
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from fedkd.federation.answers import Record
+from fedkd.reports import wording
+
+_SHOWN = 16
+"""Clients at work that are listed; a federation may have thousands."""
+
+
+class Display:
+    """An observer that draws. Use it as a context manager."""
+
+    def __init__(self, console: Console, *, title: str, rounds: int) -> None:
+        self._console = console
+        self._lock = threading.Lock()
+        self._working: dict[int, str] = {}
+        self._failed: dict[int, str] = {}
+        self._waiting = 0
+        self._server = ""
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("rounds"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        self._task = self._progress.add_task(title, total=rounds, note="")
+        self._live = Live(self, console=console, transient=True)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def round_begins(self, round: int, cohort: list[int]) -> None:
+        """See `Observer`."""
+        with self._lock:
+            self._working, self._failed, self._waiting = {}, {}, len(cohort)
+        self._progress.update(self._task, completed=round - 1)
+
+    def client_does(self, client: int, phase: str, done: int, total: int) -> None:
+        """See `Observer`."""
+        with self._lock:
+            self._working[client] = f"{phase} {done}/{total}" if total > 1 else phase
+
+    def client_ends(self, client: int, failure: str | None) -> None:
+        """See `Observer`."""
+        with self._lock:
+            self._waiting -= 1
+            self._working.pop(client, None)
+            if failure is not None:
+                self._failed[client] = failure
+
+    def server_does(self, phase: str, done: int, total: int) -> None:
+        """See `Observer`."""
+        self._server = f"{phase} {done}/{total}" if total > 1 else phase
+
+    def round_ends(self, record: Record) -> None:
+        """See `Observer`."""
+        self._server = ""
+        line = round_in_words(record)
+        self._progress.update(self._task, completed=record["round"], note="")
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def __rich__(self) -> Group:
+        with self._lock:
+            working = sorted(self._working.items())
+            failed = sorted(self._failed.items())
+        rows = Table.grid(padding=(0, 2))
+        for client, doing in working[:_SHOWN]:
+            rows.add_row(Text(f"  client {client}", style="cyan"), doing)
+        if len(working) > _SHOWN:
+            rows.add_row(f"  and {len(working) - _SHOWN} more", "")
+        queued = self._waiting - len(working)
+        if queued > 0 and not self._server:
+            rows.add_row(Text(f"  {queued} waiting", style="dim"), "")
+        for client, reason in failed:
+            rows.add_row(Text(f"  client {client}", style="red"), Text(reason, style="red"))
+        if self._server:
+            rows.add_row(Text("  server", style="magenta"), self._server)
+        return Group(self._progress, rows)
+
+
+def round_in_words(record: Record) -> str:
+    """A round in one line, for a terminal or a log."""
+    parts = [f"round {record['round']:>3}", f"student {_accuracy(record['student'])}"]
+    if record["teachers"] is not None:
+        best = max(t["accuracy"] for t in record["teachers"]["by_client"].values())
+        mean = record["teachers"]["mean_accuracy"]
+        parts.append(f"teachers {wording.percent(mean)} (best {wording.percent(best)})")
+    if record["ensemble"] is not None:
+        parts.append(f"ensemble {_accuracy(record['ensemble'])}")
+    parts.append(wording.duration(record["seconds"]["total"]))
+    parts += [f"client {f['client']} left out: {f['reason']}" for f in record["failures"]]
+    parts += [wording.capped(**each) for each in record["capped"]]
+    return "  ".join(parts)
+
+
+def _accuracy(score: dict[str, float]) -> str:
+    return wording.percent(score["accuracy"])

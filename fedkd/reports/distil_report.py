@@ -1,0 +1,106 @@
+"""A distillation's report: one self-contained HTML file."""
+
+from pathlib import Path
+
+from fedkd.files import write_atomically
+from fedkd.reports import wording
+from fedkd.reports.charts.distil import accuracy_by_epoch, loss_by_epoch
+from fedkd.reports.report import Tile, page
+from fedkd.runs.distil_schema import DistilRun, Model, read
+
+
+def write(run: Path) -> Path:
+    """Write `report.html` into a finished run's folder, and return its path.
+
+    Raises:
+        RunFolderError: the folder is no finished distillation, or a file in it is corrupt.
+    """
+    told = read(run)
+    models = [("Student", told.summary.student)]
+    models += [(f"Teacher {i}", each) for i, each in enumerate(told.summary.teachers, 1)]
+    text = page(
+        "distil.html",
+        run=told,
+        headline=_headline(told),
+        finding=_finding(told),
+        stamp=_stamp(told),
+        privacy=_privacy(told),
+        protected=told.summary.privacy.epsilon is not None,
+        tiles=_tiles(told),
+        models=models,
+        charts=[c for c in (accuracy_by_epoch(told), loss_by_epoch(told)) if c is not None],
+    )
+    report = run / "report.html"
+    write_atomically(report, text)
+    return report
+
+
+def _headline(run: DistilRun) -> str:
+    summary = run.summary
+    forms = f" by {wording.listing(summary.knowledge)}" if summary.knowledge else ""
+    taught = "learned by itself"
+    if summary.teachers:
+        kinds = list(dict.fromkeys(each.model for each in summary.teachers))
+        noun = wording.plural(len(summary.teachers), "teacher")
+        taught = f"learned from {noun} ({wording.listing(kinds)}){forms}"
+    name = wording.dataset(summary.dataset)
+    return f"One {summary.student.model} student {taught} on {name}; way to learn: {summary.way}."
+
+
+def _finding(run: DistilRun) -> str:
+    summary = run.summary
+    student = summary.student.accuracy
+    text = f"It ends at {wording.percent(student)} on the test set"
+    if summary.gain is None:
+        return f"{text}."
+    kind = "gain" if round(summary.gain, 3) > 0 else "loss" if round(summary.gain, 3) < 0 else ""
+    than = f"{wording.above(summary.gain)} the same student on labels alone"
+    return f"{text}, {than}{f': a {kind}' if kind else ''}."
+
+
+def _tiles(run: DistilRun) -> list[Tile]:
+    summary, student = run.summary, run.summary.student
+    tiles = [Tile("Student accuracy", wording.percent(student.accuracy), "on the test set")]
+    if summary.plain is not None and summary.gain is not None:
+        note = f"at {wording.percent(summary.plain)}"
+        tiles.append(Tile("vs student alone", wording.points(summary.gain), note))
+    if summary.teachers:
+        best = max(summary.teachers, key=lambda each: each.accuracy)
+        gap = wording.points(student.accuracy - best.accuracy)
+        tiles.append(Tile("vs best teacher", gap, f"at {wording.percent(best.accuracy)}"))
+        tiles.append(
+            Tile("Size", wording.size(student.bytes), f"teacher {wording.size(best.bytes)}")
+        )
+        for rows, label in ((1, "One input"), (100, "100 inputs")):
+            note = f"teacher {_milliseconds(best, rows)}"
+            tiles.append(Tile(label, _milliseconds(student, rows), note))
+    else:
+        tiles.append(
+            Tile("Size", wording.size(student.bytes), f"{student.parameters:,} parameters")
+        )
+        tiles.append(Tile("One input", _milliseconds(student, 1), "on one thread"))
+    return tiles
+
+
+def _milliseconds(model: Model, rows: int) -> str:
+    return f"{model.latency[rows]:.2f} ms"
+
+
+def _stamp(run: DistilRun) -> str:
+    spent = run.summary.privacy.epsilon
+    return "NO DP" if spent is None else f"epsilon {spent:.4g}"
+
+
+def _privacy(run: DistilRun) -> str:
+    told = run.summary.privacy
+    if told.epsilon is None:
+        return (
+            "No differential privacy: whoever gets the student may learn about single training "
+            "samples."
+        )
+    return (
+        f"The student learnt by DP-SGD: it hides whether any one record was among the training "
+        f"data, at epsilon {told.epsilon:.4g} and delta {told.delta:g} ({told.adjacency}, by "
+        f"{told.accountant}), of a budget of {told.budget:g}. The teachers are given and declared "
+        "to have learnt from public data; if one saw these records, the figure does not hold."
+    )

@@ -1,0 +1,199 @@
+"""A run's report, and the comparison of several: one self-contained HTML file each."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fedkd.errors import RunFolderError
+from fedkd.files import make_folder, write_atomically
+from fedkd.reports import comparison, wording
+from fedkd.reports.charts import costs, curves, heatmaps, methods
+from fedkd.reports.charts.clients import accuracy_by_client
+from fedkd.reports.charts.drawing import Chart
+from fedkd.reports.charts.gallery import gallery
+from fedkd.reports.charts.spending import spending
+from fedkd.runs.reading import read, read_generated
+from fedkd.runs.schema import Capped, Round, Run
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A key figure: what it is, its value, and what to hold it against."""
+
+    label: str
+    value: str
+    note: str
+
+
+def write(run: Path) -> Path:
+    """Write `report.html` into a finished run's folder, and return its path.
+
+    Raises:
+        RunFolderError: the folder is no finished run, or a file in it is missing or corrupt.
+    """
+    told = read(run)
+    generated = read_generated(run)
+    first = told.rounds[0].student.by_class
+    classes = (
+        told.partition.classes
+        if told.partition
+        else tuple(f"class {label}" for label in range(len(first)))
+    )
+    text = page(
+        "run.html",
+        run=told,
+        headline=wording.headline(told),
+        finding=wording.finding(told),
+        privacy=wording.privacy(told),
+        stamp=wording.stamp(told.summary.privacy),
+        protected=wording.protects(told.summary.privacy),
+        spending=spending(told.rounds, told.summary.privacy),
+        tiles=_tiles(told),
+        accuracy=_accuracy(told, classes),
+        costs=[costs.traffic(told.rounds), costs.time_by_phase(told.rounds)],
+        partition=heatmaps.partition(told.partition)
+        if told.partition and not told.deployed
+        else None,
+        gallery=gallery(generated, classes) if generated else None,
+        failures=_failures(told.rounds),
+        capped=_capped(told.rounds),
+        losses=list(dict.fromkeys(name for each in told.rounds for name in each.losses)),
+    )
+    report = run / "report.html"
+    write_atomically(report, text)
+    return report
+
+
+def write_comparison(runs: Sequence[Path], out: Path) -> Path:
+    """Write a page that compares runs, methods by seeds, to `out`, and return its path.
+
+    Raises:
+        RunFolderError: no run was given, or a folder is no finished run.
+    """
+    told = [read(path) for path in runs]
+    rows = comparison.compare(told)
+    drawn = [methods.accuracy_by_method(rows, told)]
+    if any(len(run.rounds) > 1 for run in told):
+        drawn.append(methods.accuracy_by_method_and_round(rows, told))
+    text = page(
+        "comparison.html",
+        headline=_comparison_headline(rows, told),
+        **_comparison_privacy(told),
+        rows=rows,
+        runs=sorted(told, key=lambda run: (run.summary.method, run.summary.seed)),
+        charts=drawn,
+        differences=comparison.differences(told),
+        link=lambda run: _link(run.path / "report.html", out.parent),
+    )
+    if out.is_dir():
+        raise RunFolderError(f"{str(out)!r} is a folder: expected the path of the page to write")
+    make_folder(out.parent)
+    write_atomically(out, text)
+    return out
+
+
+def _tiles(run: Run) -> list[Tile]:
+    summary = run.summary
+    student, teachers, ensemble = summary.student, summary.teachers, summary.ensemble
+    best = f"{wording.percent(student.best_accuracy)} at its best"
+    tiles = [Tile("Student accuracy", wording.percent(student.accuracy), best)]
+    others = {}
+    if teachers is not None:
+        others["vs best teacher"] = teachers.best_accuracy
+        others["vs teachers’ mean"] = teachers.mean_accuracy
+    if ensemble is not None:
+        others["vs ensemble"] = ensemble.accuracy
+    for label, other in others.items():
+        gain = wording.points(student.accuracy - other)
+        tiles.append(Tile(label, gain, f"at {wording.percent(other)}"))
+    received = f"received {wording.size(summary.bytes.down)}"
+    tiles.append(Tile("Sent by the clients", wording.size(summary.bytes.up), received))
+    each = f"{wording.duration(summary.seconds / max(1, summary.rounds))} a round"
+    tiles.append(Tile("Time", wording.duration(summary.seconds), each))
+    return tiles
+
+
+def _accuracy(run: Run, classes: Sequence[str]) -> list[Chart]:
+    last = run.rounds[-1]
+    several = len(run.rounds) > 1
+    if several:
+        drawn: list[Chart | None] = [curves.accuracy_by_round(run.rounds)]
+    else:
+        drawn = [curves.accuracy_once(last), curves.accuracy_by_epoch(last)]
+    if last.teachers is not None:
+        drawn.append(accuracy_by_client(last, last.teachers.by_client))
+    drawn.append(heatmaps.accuracy_by_class(last, classes))
+    return [chart for chart in drawn if chart is not None]
+
+
+def _failures(rounds: Sequence[Round]) -> list[tuple[int, int, str]]:
+    return [(each.round, f.client, f.reason) for each in rounds for f in each.failures]
+
+
+def _capped(rounds: Sequence[Round]) -> list[str]:
+    """Who claimed more than it was let have, a sentence a client: its largest claim."""
+    largest: dict[int, Capped] = {}
+    for cut in (cut for each in rounds for cut in each.capped):
+        if cut.client not in largest or largest[cut.client].claimed < cut.claimed:
+            largest[cut.client] = cut
+    said = [wording.capped(**cut.model_dump()) for _, cut in sorted(largest.items())]
+    return [f"{text[0].upper()}{text[1:]}." for text in said]
+
+
+def _comparison_headline(rows: Sequence[comparison.ComparisonRow], runs: Sequence[Run]) -> str:
+    datasets = sorted({wording.dataset(run.summary.dataset) for run in runs})
+    best = rows[0]
+    spread = "" if best.student.std is None else f" ± {100 * best.student.std:.1f}"
+    sentence = (
+        f"{wording.plural(len(rows), 'method')} on {wording.listing(datasets)}, "
+        f"{wording.plural(len(runs), 'run')}: the best student comes from {best.method}, with "
+        f"{wording.percent(best.student.mean)}{spread} on the test set."
+    )
+    return sentence[0].upper() + sentence[1:]
+
+
+def _comparison_privacy(runs: Sequence[Run]) -> dict[str, Any]:
+    bare = sum(run.summary.privacy.epsilon is None for run in runs)
+    if not bare:
+        most = max((run.summary.privacy for run in runs), key=lambda told: told.epsilon or 0)
+        text = (
+            f"The most that any of these runs spent: {wording.cost(most)}. Runs whose ledgers are "
+            "their own and whose data is the same cost that data more than this together."
+        )
+        return {"protected": wording.protects(most), "stamp": wording.stamp(most), "privacy": text}
+    which = "any" if bare == len(runs) else wording.number(bare)
+    text = (
+        f"No differential privacy in {which} of these runs: what left the clients is not protected "
+        "by noise."
+    )
+    return {"protected": False, "stamp": "NO DP", "privacy": text}
+
+
+def _link(report: Path, folder: Path) -> str | None:
+    """A relative address for a page in `folder`; None where the report was not written."""
+    if not report.is_file():
+        return None
+    return quote(Path(os.path.relpath(report.resolve(), folder.resolve())).as_posix())
+
+
+def page(template: str, **values: Any) -> str:
+    """A page of `templates/`, filled in."""
+    environment = Environment(
+        loader=PackageLoader("fedkd.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": wording.percent,
+        "size": wording.size,
+        "duration": wording.duration,
+        "dataset": wording.dataset,
+    }
+    return environment.get_template(template).render(values)

@@ -1,0 +1,68 @@
+"""A word to who ran something whose student ends far below its teachers, with the key to change."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedkd.config import Distillation, Experiment
+from fedkd.methods import find
+from fedkd.reports.wording import percent
+
+_log = logging.getLogger(__name__)
+
+_FAR = 0.1
+"""The share of test samples by which a student may fall short of its teachers' mean."""
+_SEES_LESS = "it sees less than they do, so let it see more"
+_LARGER = "take a larger student.model"
+
+
+def of_federation(summary: Mapping[str, Any], experiment: Experiment) -> None:
+    """Warn of a federation's student.
+
+    Args:
+        summary: as in `summary.json`.
+        experiment: complete.
+    """
+    if (teachers := summary["teachers"]) is None or experiment.method.name == "local":
+        return  # a local student is one client's own, and stands for what the others are worth
+    card, params = find(experiment.method.name).card, experiment.method.parameters
+    remedies: list[str] = []
+    if experiment.clients.privileged is not None:
+        remedies = [_SEES_LESS]
+    elif experiment.privacy.epsilon is not None:
+        remedies = [f"raise privacy.epsilon (now {experiment.privacy.epsilon:g})"]
+    elif isinstance(params.get("student"), Mapping):
+        remedies = [f"raise method.student.epochs (now {params['student']['epochs']})"]
+    elif "epochs" in params:
+        remedies = [f"raise method.epochs (now {params['epochs']})"]
+    elif not card.one_shot:
+        remedies = [f"raise rounds (now {experiment.rounds})"]
+    if card.unlike_models:
+        remedies.append(_LARGER)
+    _warn(summary, teachers["mean_accuracy"], remedies)
+
+
+def of_distillation(summary: Mapping[str, Any], distillation: Distillation) -> None:
+    """Warn of a distillation's student; arguments as in `of_federation`."""
+    if not summary["teachers"]:
+        return
+    own = distillation.way.parameters.get("epochs")
+    if distillation.way.name == "privileged":
+        remedy = _SEES_LESS
+    elif distillation.privacy is not None:
+        remedy = f"raise privacy.epsilon (now {distillation.privacy.epsilon:g})"
+    elif own is not None:
+        remedy = f"raise way.epochs (now {own})"
+    else:
+        remedy = f"raise student.training.epochs (now {distillation.student.training.epochs})"
+    mean = sum(each["accuracy"] for each in summary["teachers"]) / len(summary["teachers"])
+    _warn(summary, mean, [remedy, _LARGER])
+
+
+def _warn(summary: Mapping[str, Any], teachers: float, remedies: Sequence[str]) -> None:
+    student = summary["student"]["accuracy"]
+    if student < teachers - _FAR:
+        _log.warning(
+            "the student ends at %s, far below its teachers' mean of %s%s%s",
+            percent(student), percent(teachers), ": " if remedies else "", ", or ".join(remedies),
+        )  # fmt: skip

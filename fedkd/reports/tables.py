@@ -1,0 +1,166 @@
+"""Tables for a terminal: one run, or several side by side."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, JustifyMethod
+from rich.markup import escape
+from rich.table import Table
+
+from fedkd.methods.core.protection import Forecast
+from fedkd.privacy.statement import Statement
+from fedkd.reports import wording
+from fedkd.reports.comparison import ComparisonRow, Spread
+from fedkd.runs.ledgers import Told
+from fedkd.runs.schema import PrivacySummary
+
+
+def summary(run: dict[str, Any]) -> Table:
+    """One run's `summary.json` as a table of two columns."""
+    student, teachers, ensemble = run["student"], run["teachers"], run["ensemble"]
+    title = escape(f"{run['name']}: {run['method']} on {run['dataset']}")
+    table = Table(title=title, show_header=False)
+    table.add_row(
+        "student", f"{wording.percent(student['accuracy'])}  ({escape(student['model'])})"
+    )
+    if teachers is not None:
+        for name, key in (("best teacher", "best_accuracy"), ("teachers' mean", "mean_accuracy")):
+            gain = wording.points(student["accuracy"] - teachers[key])
+            table.add_row(name, f"{wording.percent(teachers[key])}  (student {gain})")
+    if ensemble is not None:
+        table.add_row("ensemble", wording.percent(ensemble["accuracy"]))
+    up, down = (wording.size(run["bytes"][way]) for way in ("up", "down"))
+    table.add_row("sent", f"{up} up, {down} down")
+    table.add_row("time", wording.duration(run["seconds"]))
+    if run["failures"]:
+        table.add_row("left out", f"{run['failures']} answers, see rounds.jsonl")
+    privacy = wording.cost(PrivacySummary.model_validate(run["privacy"]))
+    table.add_row("privacy", privacy.replace("NO DP", "[bold]NO DP[/bold]"))
+    return table
+
+
+def distilled(run: dict[str, Any]) -> Table:
+    """A distillation's `summary.json` as a table: a row for each model."""
+    gain = (
+        "" if run["gain"] is None else f"; student {wording.points(run['gain'])} by {_cause(run)}"
+    )
+    table = Table(
+        title=escape(f"{run['name']}: {run['way']} on {run['dataset']}{gain}"), box=SIMPLE_HEAD
+    )
+    table.add_column("")
+    for name in ("accuracy", "parameters", "bytes", "1 input", "100 inputs"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, each in [("student", run["student"]), *(("teacher", t) for t in run["teachers"])]:
+        table.add_row(
+            f"{name} ({escape(each['model'])})",
+            wording.percent(each["accuracy"]),
+            f"{each['parameters']:,}",
+            wording.size(each["bytes"]),
+            *(f"{each['latency'][rows]:.2f} ms" for rows in ("1", "100")),
+        )
+    if run["plain"] is not None:
+        table.add_row("student on labels alone", wording.percent(run["plain"]))
+    return table
+
+
+def _cause(run: dict[str, Any]) -> str:
+    """What a student has that the student it is compared with has not."""
+    return "its teachers" if run["teachers"] else f"the way {run['way']!r}"
+
+
+def forecast(told: Forecast) -> Table:
+    """What an experiment will cost in privacy: its terms, and all of them together."""
+    table = Table(
+        title=f"epsilon {told.epsilon:.4g} of {told.budget:g} at delta {told.delta:g} "
+        f"({told.unit}, {told.adjacency})",
+        caption=_forecast_caption(told),
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("term")
+    for name in ("mechanism", "noise", "rate", "steps", "epsilon alone"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for term in told.terms:
+        table.add_row(
+            term.what,
+            term.mechanism,
+            f"{term.noise_multiplier:.4g}",
+            f"{term.sample_rate:g}",
+            f"{term.steps:,}",
+            f"{term.epsilon:.4g}",
+        )
+    return table
+
+
+def _forecast_caption(told: Forecast) -> str:
+    signal = told.signal
+    return (
+        f"by {told.enforced_by}; by RDP at its best order {told.epsilon_rdp:.4g}\n"
+        f"the budget needs a noise multiplier of {told.noise_needed:.4g}\n"
+        f"signal to noise at most {signal.ratio:.3g}, hopeless below {signal.least:g}: "
+        f"{signal.what}"
+    )
+
+
+def ledger(told: Told) -> Group:
+    """One account of a ledger: what was spent in all, and release by release."""
+    statement = told.statement
+    facts = Table(title=escape(str(told.path)), show_header=False)
+    for name, value in _account(statement):
+        facts.add_row(name, escape(value))
+    releases = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("release", "what happened", "state", "sampler", "noise from", "uncovered"):
+        releases.add_column(name)
+    for each in statement.releases:
+        cells = ("purpose", "events", "state", "sampler", "generator")
+        uncovered = ", ".join(each["uncovered"]) or "nothing"
+        releases.add_row(*(escape(each[key] or "-") for key in cells), escape(uncovered))
+    return Group(facts, releases)
+
+
+def _account(told: Statement) -> list[tuple[str, str]]:
+    if told.epsilon is None or told.left is None or told.epsilon_rdp is None:
+        return [("chain", told.chain), ("spent", "cannot be read")]
+    return [
+        ("chain", told.chain),
+        ("unit", f"{told.unit}, {told.adjacency}, delta {told.delta:g}"),
+        ("epsilon", f"{told.epsilon:.4g} by PLD, {told.epsilon_rdp:.4g} by RDP"),
+        ("budget", f"{told.budget:g}, of which {told.left:.4g} is left; allowed: {told.allowed:g}"),
+        ("plan", "committed" if told.committed else "not committed: chosen as it went"),
+        ("enforced by", told.enforced_by),
+        ("head", f"row {told.sequence}, {(told.head or '')[:16]}"),
+    ]
+
+
+def comparison(rows: Sequence[ComparisonRow]) -> Table:
+    """Methods side by side: mean and standard deviation over seeds, the best student first."""
+    table = Table(
+        title="Test accuracy in % after the last round, mean ± standard deviation over seeds",
+        caption="best: of all rounds and epochs, chosen on the test set as papers do",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for name in ("method", "seeds", "student", "best", "teachers", "ensemble", "up", "time"):
+        justify: JustifyMethod = "left" if name == "method" else "right"
+        table.add_column(name, justify=justify, no_wrap=True)
+    for row in rows:
+        table.add_row(
+            escape(row.method),
+            str(len(row.seeds)),
+            _share(row.student),
+            _share(row.student_best),
+            _share(row.teachers),
+            _share(row.ensemble),
+            wording.size(row.bytes_up.mean),
+            f"{row.seconds.mean:.0f} s",
+        )
+    return table
+
+
+def _share(spread: Spread | None) -> str:
+    if spread is None:
+        return "-"
+    mean = f"{100 * spread.mean:.1f}"
+    return mean if spread.std is None else f"{mean} ± {100 * spread.std:.1f}"

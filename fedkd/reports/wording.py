@@ -1,0 +1,237 @@
+"""Numbers and facts of a run in words: what the report says around its charts."""
+
+import math
+import os
+from collections.abc import Sequence
+
+from fedkd.config import Data, Dirichlet, Experiment, Shards
+from fedkd.runs.schema import PrivacySummary, Run
+
+_MOST_PROTECTIVE = 20.0
+"""Epsilon beyond which nothing is called protected: odds change by a factor of 500 million."""
+_SMALL = (
+    "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
+    "twelve",
+)  # fmt: skip
+
+
+def number(value: int) -> str:
+    """`value` as a word up to twelve, in digits above: `three`, `1,203`."""
+    return _SMALL[value] if 0 <= value < len(_SMALL) else f"{value:,}"
+
+
+def plural(value: int, noun: str) -> str:
+    """`one round`, `five classes`, `20 rounds`."""
+    many = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number(value)} {noun if value == 1 else many}"
+
+
+def percent(share: float) -> str:
+    """A share in [0, 1] as `83.1%`."""
+    return f"{100 * share:.1f}%"
+
+
+def points(difference: float) -> str:
+    """A difference of two shares in percentage points, with its sign: `+5.2 points`."""
+    value = round(100 * difference, 1)
+    sign = "±" if value == 0 else "+" if value > 0 else "−"
+    return f"{sign}{abs(value):.1f} {'point' if abs(value) == 1 else 'points'}"
+
+
+def above(difference: float) -> str:
+    """A difference of two shares as `5.2 points above`, `1 point below` or `level with`."""
+    value = round(100 * difference, 1)
+    if value == 0:
+        return "level with"
+    return f"{points(abs(difference))[1:]} {'above' if value > 0 else 'below'}"
+
+
+def size(count: float) -> str:
+    """Bytes in decimal units: `512 B`, `40.1 kB`, `1.20 GB`."""
+    if count < 1000:
+        return f"{count:.0f} B"
+    for unit in ("kB", "MB", "GB"):
+        count /= 1000
+        if count < 999.5:
+            return f"{count:.{2 if count < 9.995 else 1 if count < 99.95 else 0}f} {unit}"
+    return f"{count / 1000:,.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `0.42 s`, `41.0 s`, `4 min 12 s` or `2 h 05 min`."""
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    if seconds < 99.5:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def listing(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`; beyond five names, the first four and how many more."""
+    if len(names) > 5:
+        names = [*names[:4], f"{len(names) - 4} more"]
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def capped(client: int, claimed: float, weighed: float) -> str:
+    """That a client weighed less than it claimed, as shares of those that it is weighed among.
+
+    Louder where it outweighs all others together still, as the default bound lets it.
+    """
+    said = (
+        f"client {client} claimed {percent(claimed)} of the samples and weighed {percent(weighed)}"
+    )
+    if weighed <= 0.5:
+        return said
+    return f"{said}, more than all others together: set clients.max_weight to 0.5 or less"
+
+
+def shorten(text: str, limit: int) -> str:
+    """`text` with at most `limit` characters."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def partition(data: Data) -> str:
+    """How the training set was split, as in `dirichlet, alpha 0.3`."""
+    rule = data.partition
+    if isinstance(rule, Dirichlet):
+        return f"{rule.scheme}, alpha {rule.alpha:g}"
+    if isinstance(rule, Shards):
+        return f"shards, {rule.per_client} per client"
+    return "IID" if rule.scheme == "iid" else "the split that the data brings"
+
+
+def dataset(name: str) -> str:
+    """A data set's name, or the last part of its path."""
+    return os.path.basename(name) or name  # noqa: PTH119 - of a path written on any machine
+
+
+def headline(run: Run) -> str:
+    """What was run, in one sentence."""
+    summary, experiment = run.summary, run.experiment
+    models = len({str(experiment.client_model(i)) for i in range(summary.clients)})
+    architectures = (
+        "one architecture" if models == 1 else f"{number(models)} different architectures"
+    )
+    rounds = "a single round" if summary.rounds == 1 else plural(summary.rounds, "round")
+    share = f"a private share of {dataset(summary.dataset)} ({partition(experiment.data)})"
+    if run.deployed:
+        share = f"its own data, apart from the others, for {dataset(summary.dataset)}"
+    sentence = (
+        f"{plural(summary.clients, 'client')} with {architectures}, each holding {share}, taught "
+        f"one {summary.student.model} student by {summary.method} over {rounds}."
+    )
+    return sentence[0].upper() + sentence[1:] + _privileged(experiment)
+
+
+def _privileged(experiment: Experiment) -> str:
+    """What the student does not see, as a sentence more; nothing where it sees all."""
+    privileged = experiment.clients.privileged
+    if privileged is None:
+        return ""
+    return f" The teachers alone saw {', '.join(privileged.columns)}; the student never did."
+
+
+def finding(run: Run) -> str:
+    """What came out, in one sentence."""
+    student, teachers = run.summary.student.accuracy, run.summary.teachers
+    sentence = f"The student ends at {percent(student)} on the test set"
+    if teachers is None:
+        return f"{sentence}."
+    return f"{sentence}, {above(student - teachers.best_accuracy)} its best teacher."
+
+
+def privacy(run: Run) -> str:
+    """What was protected and what was not, in words; the page sets `stamp` before it."""
+    told = run.summary.privacy
+    if told.unit != "none":
+        summed = told.unit == "record" and run.summary.teachers is None
+        how = _SECURELY if told.secure_aggregation else _SUMMED
+        return f"{how if summed else _PROTECTED[told.unit]} {_spent(told)}"
+    hidden = (
+        " Secure aggregation hid each client’s own part from the server, which saw their sum."
+        if told.secure_aggregation
+        else ""
+    )
+    return (
+        "No differential privacy. What left each client is not protected by noise: whoever "
+        f"receives the {size(run.summary.bytes.up)} that the clients sent may learn about single "
+        f"training samples. That the raw data stayed with the clients is no guarantee.{hidden}"
+    )
+
+
+def stamp(told: PrivacySummary) -> str:
+    """Privacy in two or three words: `NO DP`, or `epsilon 7.98`."""
+    if told.unit == "none" or told.epsilon is None:
+        return "NO DP"
+    return f"epsilon {told.epsilon:.4g}"
+
+
+def cost(told: PrivacySummary) -> str:
+    """What privacy cost, in one line for a table."""
+    if told.unit == "none" or told.epsilon is None:
+        return "NO DP: nothing that left a client is protected"
+    together = ", of the clients’ sum" if told.secure_aggregation else ""
+    signal = "" if told.signal_to_noise is None else f", signal to noise {told.signal_to_noise:.3g}"
+    return (
+        f"epsilon {told.epsilon:.4g} of {told.budget:g} at delta {told.delta:g} "
+        f"({told.unit}, {told.adjacency}, {told.accountant}{together}){signal}"
+    )
+
+
+_PROTECTED = {
+    "record": (
+        "Each client’s teacher learnt by DP-SGD. Whatever the clients sent, and all that was made "
+        "of it, hides whether any one record was among a client’s training data."
+    ),
+    "client-votes": (
+        "The server counted the clients’ votes and added noise to the counts. The student hides "
+        "how any one client voted. The server itself sees every vote and must be trusted."
+    ),
+    "client-logits": (
+        "The server averaged the clients’ probabilities and added noise to the mean. The student "
+        "hides whether any one client took part. The server itself sees every answer and must be "
+        "trusted."
+    ),
+}
+
+_SUMMED = (
+    "No model was trained on a client’s data: each client added noise to what it sent. That, and "
+    "all that was made of it, hides whether any one record was among a client’s data."
+)
+
+_SECURELY = (
+    "No model was trained on a client’s data: each client added a share of the noise to what it "
+    "sent, under masks that leave the sum of all clients alone to be read. That sum, and all that "
+    "was made of it, hides whether any one record was among a client’s data. It holds against a "
+    "server that follows the protocol; of clients that tell it their noise, each takes its share "
+    "of the protection away."
+)
+
+
+def _spent(told: PrivacySummary) -> str:
+    if told.epsilon is None:
+        return "Nothing was spent."
+    return (
+        f"Spent: epsilon {told.epsilon:.4g} at delta {told.delta:g} ({told.adjacency}, by "
+        f"{told.accountant}), the largest over all who spend, of a budget of {told.budget:g}: the "
+        f"odds of any conclusion change by a factor of at most {_factor(told.epsilon)}, but for a "
+        "chance of delta. It "
+        "covers no other release of the same data: not the choice of settings by looking at the "
+        "private data, nor what a client publishes elsewhere."
+    )
+
+
+def _factor(epsilon: float) -> str:
+    """E to epsilon in words; beyond a million it is no protection that anybody could notice."""
+    if epsilon > math.log(1e6):
+        return "more than a million, which is next to no protection"
+    return f"{math.exp(epsilon):,.0f}" if epsilon > math.log(10) else f"{math.exp(epsilon):.2g}"
+
+
+def protects(told: PrivacySummary) -> bool:
+    """Whether a page may show a run as protected."""
+    return told.epsilon is not None and told.epsilon <= _MOST_PROTECTIVE

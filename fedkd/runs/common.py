@@ -1,0 +1,211 @@
+"""What every run's folder has in common: made once, gone on with by the same experiment only."""
+
+import json
+import os
+import platform
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from pydantic import BaseModel, ValidationError
+
+import fedkd
+from fedkd.errors import ConfigError, RunFolderError, StorageError
+from fedkd.files import append, make_folder, storing, write_atomically
+from fedkd.locks import LOCK, hold
+from fedkd.names import nearest
+from fedkd.runs.manifest import cannot_resume
+from fedkd.runs.schema import Environment
+
+M = TypeVar("M", bound=BaseModel)
+
+ENVIRONMENT = "environment.json"
+_LAYOUT = 2
+"""How run folders are laid out; from 2 on, what a run goes on from is named by its SHA-256."""
+
+
+@contextmanager
+def resumable(path: Path) -> Iterator[None]:
+    """Tell whoever loses a run to the machine's disk that what it kept so far is not lost.
+
+    Raises:
+        StorageError: that of the block, with the folder to go on from if it is there.
+    """
+    try:
+        yield
+    except StorageError as error:
+        if not path.is_dir():
+            raise
+        raise StorageError(
+            f"{error}; then go on with --resume from what {str(path)!r} holds"
+        ) from error
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Keep every other process out of a run folder until the block ends, or this process does.
+
+    Raises:
+        UsageError: another process runs in it.
+        StorageError: nothing can be written there.
+    """
+    with storing(path):
+        lock = hold(path, "another process")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_free(path: Path, own: Collection[str], *, resume: bool) -> None:
+    """Refuse a folder that another run, or something else, has; and to resume what is not there.
+
+    Args:
+        path: the run folder.
+        own: what a run puts there before its config.toml.
+        resume: whether a run must be in it.
+
+    Raises:
+        RunFolderError: the folder exists and `resume` is off, or it does not, or it is no run's.
+    """
+    if resume:
+        check_there(path)
+    elif path.exists():
+        raise RunFolderError(
+            f"run folder {str(path)!r} exists: go on with --resume, or name another with --out"
+        )
+    if path.exists() and not (path / "config.toml").exists() and (name := _foreign(path, own)):
+        raise RunFolderError(
+            f"folder {str(path)!r} is no run folder, it holds {name!r} and no config.toml: "
+            "name another with --out"
+        )
+
+
+def check_there(path: Path) -> None:
+    """Refuse to resume in a folder that does not exist.
+
+    Raises:
+        RunFolderError: with the nearest name beside it.
+    """
+    if path.exists():
+        return
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    near = nearest(path.name, sorted(each.name for each in beside if each.is_dir()))
+    raise RunFolderError(
+        f"run folder {str(path)!r} does not exist, so there is nothing to resume: {near}"
+        "start it without --resume"
+    )
+
+
+def kept_config(path: Path, load: Callable[[Path], M]) -> M:
+    """The configuration that a run folder holds, by what reads it.
+
+    Raises:
+        RunFolderError: it cannot be read.
+    """
+    try:
+        return load(path / "config.toml")
+    except ConfigError as error:
+        raise cannot_resume(path, f"its config.toml does not hold ({error})") from error
+
+
+def check_same(path: Path, mine: BaseModel, kept: BaseModel, *, free: set[str]) -> None:
+    """Refuse to go on in a run folder that holds another experiment.
+
+    Args:
+        path: the run folder.
+        mine: the experiment, complete.
+        kept: the folder's own.
+        free: top-level keys that may change, since no result depends on them.
+
+    Raises:
+        RunFolderError: it is another one.
+    """
+    if keys := differing(mine, kept, free=free):
+        raise RunFolderError(
+            f"run folder {str(path)!r} holds another experiment (it differs in {', '.join(keys)}): "
+            "resume with its own config.toml, or name another with --out"
+        )
+
+
+def differing(mine: BaseModel, kept: BaseModel, *, free: set[str]) -> list[str]:
+    """The top-level keys, but for `free`, in which two experiments differ."""
+    ours, theirs = (e.model_dump(mode="json", exclude=free) for e in (mine, kept))
+    return [key for key in ours if ours[key] != theirs.get(key)]
+
+
+def read_json(path: Path, name: str) -> Any:
+    """A JSON file of a run folder, which a resume needs.
+
+    Raises:
+        RunFolderError: it is missing or damaged.
+    """
+    file = path / name
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise cannot_resume(path, f"its {name} is missing") from error
+    except ValueError as error:
+        raise cannot_resume(path, f"its {name} is damaged") from error
+    except OSError as error:
+        raise cannot_resume(path, f"its {name}: {error.strerror}") from error
+
+
+def read_environment(path: Path) -> Environment:
+    """Where a run that is to be resumed was begun.
+
+    Raises:
+        RunFolderError: it is missing or damaged.
+    """
+    told = read_json(path, ENVIRONMENT)
+    try:
+        return Environment.model_validate(told)
+    except ValidationError as error:
+        raise cannot_resume(path, f"its {ENVIRONMENT} is damaged") from error
+
+
+def begin(path: Path, inner: Path) -> None:
+    """Make a run folder, a folder inside it, and `environment.json`.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    make_folder(path)
+    make_folder(inner)
+    write_json(path / ENVIRONMENT, environment())
+
+
+def environment() -> dict[str, Any]:
+    """Where and when a run is made."""
+    return {
+        "fedkd": fedkd.__version__,
+        "layout": _LAYOUT,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "flwr": version("flwr"),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def append_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Add a line of JSON to a file, and let it reach the disk."""
+    append(path, json.dumps(record, allow_nan=False) + "\n")
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """A JSON file for people to read too."""
+    write_atomically(path, json.dumps(value, indent=2) + "\n")
+
+
+def _foreign(path: Path, own: Collection[str]) -> str | None:
+    """Something in a folder that no run puts there before its config.toml."""
+    if not path.is_dir():
+        return path.name
+    names = sorted(each.name for each in path.iterdir() if each.name != LOCK)
+    return next((n for n in names if n not in own and not n.endswith(".tmp")), None)

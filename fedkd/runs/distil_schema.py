@@ -1,0 +1,97 @@
+"""What the folder of a distillation's run says, as typed values."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from fedkd.config import Distillation, load_distillation
+from fedkd.errors import ConfigError, RunFolderError
+from fedkd.runs.reading import parse, text
+from fedkd.runs.schema import Environment, PrivacySummary, Recorded
+
+
+class Epoch(Recorded):
+    """A line of `rounds.jsonl`."""
+
+    stage: str
+    epoch: int
+    loss: float | None
+    accuracy: float
+    seconds: float
+
+
+class Model(Recorded):
+    """A model as it ended: accuracy on the test set, size, and milliseconds by rows of a batch."""
+
+    model: str
+    accuracy: float
+    parameters: int
+    bytes: int
+    latency: Mapping[int, float]
+
+
+class DistilSummary(Recorded):
+    """`summary.json` of a distillation."""
+
+    name: str
+    way: str
+    knowledge: tuple[str, ...]
+    dataset: str
+    seed: int
+    student: Model
+    teachers: tuple[Model, ...]
+    plain: float | None
+    gain: float | None
+    seconds: float
+    privacy: PrivacySummary
+
+
+class DistilRun(Recorded):
+    """A finished distillation, as its folder tells it."""
+
+    path: Path
+    distillation: Distillation
+    environment: Environment
+    summary: DistilSummary
+    epochs: tuple[Epoch, ...]
+
+    def stage(self, name: str) -> tuple[Epoch, ...]:
+        """The epochs of one training, in order."""
+        return tuple(each for each in self.epochs if each.stage == name)
+
+    @property
+    def lessons(self) -> tuple[str, ...]:
+        """The trainings that are the way's own, in order; the student's is the last."""
+        names = dict.fromkeys(each.stage for each in self.epochs)
+        return tuple(n for n in names if n != PLAIN and not n.startswith(TEACHER))
+
+
+PLAIN, TEACHER = "plain student", "teacher "
+"""The stage of the student that learns alone, and how those of teachers begin."""
+
+
+def read(path: Path) -> DistilRun:
+    """Read a finished distillation's folder, its tensors apart.
+
+    Raises:
+        RunFolderError: it is no such folder, unfinished, or a file is missing or corrupt.
+    """
+    if not (path / "summary.json").is_file():
+        raise RunFolderError(
+            f"run folder {str(path)!r} has no summary.json: the run is unfinished; "
+            "finish it with --resume"
+        )
+    try:
+        distillation = load_distillation(path / "config.toml")
+    except ConfigError as error:
+        raise RunFolderError(f"run folder {str(path)!r}: {error}; run it again") from error
+    rounds, summary, about = (
+        path / name for name in ("rounds.jsonl", "summary.json", "environment.json")
+    )
+    lines = text(rounds).splitlines()
+    return DistilRun(
+        path=path,
+        distillation=distillation,
+        environment=parse(Environment, text(about), about),
+        summary=parse(DistilSummary, text(summary), summary),
+        epochs=tuple(parse(Epoch, line, rounds, n) for n, line in enumerate(lines, 1)),
+    )
