@@ -101,7 +101,7 @@ def test_a_field_that_a_broken_gate_lets_out_is_a_violation(run, noisy, here, mo
             for name, value in upload.values.items()
         )
 
-    monkeypatch.syspath_prepend(Path(__file__).parent / "federation")  # leaky
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "federation")  # leaky
     monkeypatch.setattr(client_side, "release", open_gate)
     monkeypatch.setattr("fedkd.methods.core.context.ClientContext.class_counts", _bare_counts)
     config = write(here / "tiny.toml", noisy, DP, {"method.name": "leaky:Histogram"})

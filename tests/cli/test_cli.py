@@ -387,7 +387,7 @@ def test_the_sample_experiments_of_the_repository_are_valid():
     from fedkd.config import load, load_distillation, read
     from fedkd.learning import ways
 
-    configs = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
+    configs = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
     assert configs
     for config in configs:
         if "clients" in read(config):
@@ -397,7 +397,7 @@ def test_the_sample_experiments_of_the_repository_are_valid():
 
 
 def test_a_config_for_the_other_command_names_that_command(run, here):
-    configs = Path(__file__).parent.parent / "configs"
+    configs = Path(__file__).parents[2] / "configs"
     for command, config, other in [
         ("simulate", "distil.toml", "fedkd distil"),
         ("distil", "demo.toml", "fedkd simulate"),

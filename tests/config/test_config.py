@@ -33,7 +33,7 @@ from fedkd.config import (
 from fedkd.errors import ConfigError
 from fedkd.learning.ways.prepare import prepare
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 MINIMAL: dict[str, Any] = {"name": "a", "clients": {"count": 2}, "method": {"name": "fedavg"}}
 
 words = st.text(string.ascii_letters + string.digits + "._-", min_size=1, max_size=12)
