@@ -24,8 +24,8 @@ from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload
 from fedkd.federation import engines
 from fedkd.federation.answers import Record
+from fedkd.federation.prepare import PreparedExperiment, prepare
 from fedkd.federation.rounds import Checkpoint
-from fedkd.federation.world import World, prepare
 from fedkd.learning import supervised
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 
@@ -79,7 +79,9 @@ class Unwatched:
         return lambda *_: None
 
 
-def world(folder: Path, method: str, *, clients: int, images: int, rounds: int) -> World:
+def prepared(
+    folder: Path, method: str, *, clients: int, images: int, rounds: int
+) -> PreparedExperiment:
     """Random images, so that the figures need no data set."""
     draw = np.random.default_rng(0)
     size = clients * images
@@ -103,14 +105,14 @@ def world(folder: Path, method: str, *, clients: int, images: int, rounds: int) 
     return prepare(config.parse(table))
 
 
-def engine_seconds(ready: World, states: Path | None = None) -> list[float]:
+def engine_seconds(ready: PreparedExperiment, states: Path | None = None) -> list[float]:
     """Seconds of the clients' part of each round."""
     keeper = Forget()
     engines.simulate(ready, keeper, Unwatched(), states=states)
     return keeper.seconds
 
 
-def bare_seconds(ready: World) -> float:
+def bare_seconds(ready: PreparedExperiment) -> float:
     """Seconds of the same training in a thread pool, without Flower or fedkd's engine."""
     experiment = ready.experiment
 
@@ -132,7 +134,7 @@ def main() -> None:
     """Measure, print."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        idle = world(folder, "Idle", clients=1000, images=1, rounds=REPETITIONS + 1)
+        idle = prepared(folder, "Idle", clients=1000, images=1, rounds=REPETITIONS + 1)
         for where, states in (("in memory", None), ("on disk", folder / "idle")):
             rounds = engine_seconds(idle, states)[1:]
             console.print(
@@ -140,7 +142,7 @@ def main() -> None:
                 f"{statistics.median(rounds):.3f} s a round"
             )
 
-        train = world(folder, "Train", clients=10, images=600, rounds=1)
+        train = prepared(folder, "Train", clients=10, images=600, rounds=1)
         ours, bare = [], []
         for _ in track(range(REPETITIONS + 1), "training", console=console):
             ours += engine_seconds(train)

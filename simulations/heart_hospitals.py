@@ -36,7 +36,7 @@ from torch import Tensor
 from fedkd import config, data, rng
 from fedkd.data import FederatedData, Samples, heart
 from fedkd.federation import engines
-from fedkd.federation.world import World, prepare
+from fedkd.federation.prepare import PreparedExperiment, prepare
 from fedkd.learning import evaluate
 
 CHEAP = ("age", "sex", "cp", "trestbps", "chol", "fbs", "restecg")
@@ -164,9 +164,9 @@ class Forgetful:
 
 def answers(method: dict[str, Any], given: FederatedData, seed: int, *, privileged: bool) -> Tensor:
     """The trained student's score of each test patient, (N,): the higher, the more surely ill."""
-    world: World = prepare(experiment(method, seed, privileged=privileged), given)
-    student = engines.simulate(world, Forgetful(), Forgetful(), states=None)
-    logits = evaluate.logits(student, world.as_students.data.test.x)
+    prepared: PreparedExperiment = prepare(experiment(method, seed, privileged=privileged), given)
+    student = engines.simulate(prepared, Forgetful(), Forgetful(), states=None)
+    logits = evaluate.logits(student, prepared.as_students.data.test.x)
     return logits[:, 1] - logits[:, 0]
 
 

@@ -34,8 +34,8 @@ from fedkd.config import Optimisation
 from fedkd.data.types import Samples
 from fedkd.files import write_atomically
 from fedkd.learning import evaluate, supervised
-from fedkd.learning.ways import generalised
-from fedkd.learning.ways.generalised import Witness
+from fedkd.learning.ways import generalised_loss
+from fedkd.learning.ways.generalised import SightedTeacher
 
 SIZES = (300, 500)
 PUBLISHED = {300: (20, 0.1, 47.0, 65.6, 80.1), 500: (20, 0.6, 58.9, 74.3, 83.6)}
@@ -90,7 +90,7 @@ def run(train: Samples, test: Samples, size: int, seed: int) -> dict:
     draws = rng.stream(seed, purpose=f"networks-{size}")
     teacher = network(28 * 28, draws)
     supervised.train(teacher, mine, SHORT, draws, optimiser=RMSprop(teacher))
-    witness = Witness(teacher, mine.x, torch.ones(size, dtype=torch.bool))
+    witness = SightedTeacher(teacher, mine.x, torch.ones(size, dtype=torch.bool))
 
     def learn(teach: Callable[[nn.Module, torch.optim.Optimizer], object]) -> list[float]:
         student = network(7 * 7, draws)
@@ -106,7 +106,7 @@ def run(train: Samples, test: Samples, size: int, seed: int) -> dict:
 
     def taught(how: Optimisation, temperature: float, imitation: float) -> list[float]:
         return learn(
-            lambda student, optimiser: generalised.distil(
+            lambda student, optimiser: generalised_loss.distil(
                 student,
                 small(mine),
                 [witness],

@@ -10,7 +10,7 @@ from fedkd import config, methods
 from fedkd.cli.deploy import deploy
 from fedkd.data import NAMES
 from fedkd.federation.deploy.site import Allow, Cap, Limits, OwnData, Policy, Site
-from fedkd.federation.world import prepare
+from fedkd.federation.prepare import prepare
 from fedkd.jobs.simulate import simulate
 from fedkd.learning import forms, ways
 from fedkd.learning.ways.prepare import prepare as prepare_distillation

@@ -18,7 +18,7 @@ FEWEST = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class AttackedAnswers:
     """What is known of one party's candidates: whether each was learnt, and what was answered."""
 
     odds: Scores
@@ -47,7 +47,7 @@ class Attack:
     """None where nothing is claimed: NO DP."""
 
 
-def scored(answers: Answers, *, offline: bool) -> dict[str, Scores]:
+def scored(answers: AttackedAnswers, *, offline: bool) -> dict[str, Scores]:
     """The scores of each attack, (m,); `offline` where references are another kind of model."""
     given = (answers.odds, answers.references.odds, answers.references.included)
     return {
@@ -58,7 +58,7 @@ def scored(answers: Answers, *, offline: bool) -> dict[str, Scores]:
 
 
 def attack(
-    parties: Mapping[int, Answers],
+    parties: Mapping[int, AttackedAnswers],
     on: str,
     threat: str,
     *,
@@ -146,7 +146,7 @@ def _verdict(
 
 
 def _areas(
-    parties: Mapping[int, Answers],
+    parties: Mapping[int, AttackedAnswers],
     by_party: Mapping[int, dict[str, Scores]],
     name: str,
     confidence: float,

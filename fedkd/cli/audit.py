@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from fedkd.audit.candidates import Kind
     from fedkd.audit.findings import Audited
-    from fedkd.federation.world import World
+    from fedkd.federation.prepare import PreparedExperiment
 
 audit = typer.Typer(
     name="audit",
@@ -291,16 +291,16 @@ def _expose(
     kind: "Kind",
     console: Console,
     *,
-    check: "Callable[[World], None]" = lambda _: None,
+    check: "Callable[[PreparedExperiment], None]" = lambda _: None,
 ) -> Path:
     """Run an experiment with candidates and with a server that keeps every message."""
     from fedkd.config import load
-    from fedkd.jobs.audit.canary_run import Exposure, record
+    from fedkd.jobs.audit.canary_run import Canaries, record
 
     experiment = load(config, override or ())
     run = folder or Path(experiment.output.folder) / f"{experiment.name}-audit"
     with watch(experiment, console) as observer:
-        record(experiment, Exposure(candidates, kind), run, observer, check=check)
+        record(experiment, Canaries(candidates, kind), run, observer, check=check)
     return run
 
 

@@ -17,7 +17,7 @@ _TIMEOUT = 30.0  # seconds without a byte
 _CHUNK = 1 << 20
 
 
-def download(url: str, part: idx.Part, folder: Path) -> None:
+def download(url: str, part: idx.IdxFile, folder: Path) -> None:
     """Fetch `url`, check that it holds `part`, and put it into `folder` under its official name.
 
     The file appears under its name only when it is complete and verified.

@@ -18,7 +18,7 @@ _REMEDY = "fetch the official file again"
 
 
 @dataclass(frozen=True)
-class Part:
+class IdxFile:
     """One file of a published data set.
 
     Attributes:
@@ -38,7 +38,7 @@ class Part:
         return math.prod(self.shape)
 
 
-def read(path: Path, part: Part) -> NDArray[np.uint8]:
+def read(path: Path, part: IdxFile) -> NDArray[np.uint8]:
     """The values in `path`: uint8, of shape `part.shape`.
 
     Never decompresses more than the header of `part` allows.
@@ -58,7 +58,7 @@ def read(path: Path, part: Part) -> NDArray[np.uint8]:
     return np.frombuffer(content, np.uint8, count=part.size).reshape(part.shape)
 
 
-def _content(stream: gzip.GzipFile, part: Part) -> bytearray:
+def _content(stream: gzip.GzipFile, part: IdxFile) -> bytearray:
     """The values without the header; ValueError says what is wrong with them."""
     header = stream.read(4 + 4 * len(part.shape))
     magic = bytes([0, 0, _UNSIGNED_BYTE, len(part.shape)])

@@ -12,7 +12,7 @@ import platformdirs
 import torch
 
 from fedkd.data import fetch, heart, idx, npz
-from fedkd.data.sources import FASHION_CLASSES, FASHION_MNIST, MNIST, Source
+from fedkd.data.sources import FASHION_CLASSES, FASHION_MNIST, MNIST, PublishedSet
 from fedkd.data.types import Dataset, Samples
 from fedkd.errors import DataError
 from fedkd.names import nearest
@@ -41,7 +41,7 @@ def load(name: str, *, test_share: float, seed: int) -> Dataset:
     return read(_source(name))
 
 
-def read(source: Source) -> Dataset:
+def read(source: PublishedSet) -> Dataset:
     """The data set that `source` describes; images are float32 (N, 1, H, W) in [0, 1].
 
     Raises:
@@ -69,7 +69,7 @@ def fetched(name: str) -> bool:
     return name in _SOURCES
 
 
-def obtain(source: Source) -> Path:
+def obtain(source: PublishedSet) -> Path:
     """The first folder that holds all of `source`; failing that the cache, after fetching.
 
     Raises:
@@ -94,7 +94,7 @@ def obtain(source: Source) -> Path:
     return cache
 
 
-def _source(name: str) -> Source:
+def _source(name: str) -> PublishedSet:
     if name not in _SOURCES:
         raise DataError(
             f"data.name is {name!r}, which is no data set: {nearest(name, NAMES)}"
@@ -137,7 +137,7 @@ def _hospitals() -> Path:
 # A comparison of many runs reads the same files again and again; two sets, because the public set
 # may come from another. Large: 220 MB each in float32.
 @lru_cache(maxsize=2)
-def _read(source: Source, folder: Path) -> Dataset:
+def _read(source: PublishedSet, folder: Path) -> Dataset:
     images, labels, test_images, test_labels = (
         torch.from_numpy(idx.read(folder / part.file, part)) for part in source.parts
     )

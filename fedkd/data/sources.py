@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from fedkd.data.idx import Part
+from fedkd.data.idx import IdxFile
 
 FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
@@ -11,7 +11,7 @@ FASHION_CLASSES = (
 
 
 @dataclass(frozen=True)
-class Source:
+class PublishedSet:
     """A published data set of grey images in four idx.gz files.
 
     Attributes:
@@ -24,7 +24,7 @@ class Source:
     name: str
     url: str
     class_names: tuple[str, ...]
-    parts: tuple[Part, Part, Part, Part]
+    parts: tuple[IdxFile, IdxFile, IdxFile, IdxFile]
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -32,27 +32,27 @@ class Source:
         return tuple(part.file for part in self.parts)
 
 
-MNIST = Source(
+MNIST = PublishedSet(
     name="mnist",
     url="https://ossci-datasets.s3.amazonaws.com/mnist",
     class_names=tuple(str(digit) for digit in range(10)),
     parts=(
-        Part(
+        IdxFile(
             "train-images-idx3-ubyte.gz",
             (60_000, 28, 28),
             "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
         ),
-        Part(
+        IdxFile(
             "train-labels-idx1-ubyte.gz",
             (60_000,),
             "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
         ),
-        Part(
+        IdxFile(
             "t10k-images-idx3-ubyte.gz",
             (10_000, 28, 28),
             "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
         ),
-        Part(
+        IdxFile(
             "t10k-labels-idx1-ubyte.gz",
             (10_000,),
             "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
@@ -60,27 +60,27 @@ MNIST = Source(
     ),
 )
 
-FASHION_MNIST = Source(
+FASHION_MNIST = PublishedSet(
     name="fashion-mnist",
     url="https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
     class_names=FASHION_CLASSES,
     parts=(
-        Part(
+        IdxFile(
             "train-images-idx3-ubyte.gz",
             (60_000, 28, 28),
             "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
         ),
-        Part(
+        IdxFile(
             "train-labels-idx1-ubyte.gz",
             (60_000,),
             "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
         ),
-        Part(
+        IdxFile(
             "t10k-images-idx3-ubyte.gz",
             (10_000, 28, 28),
             "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
         ),
-        Part(
+        IdxFile(
             "t10k-labels-idx1-ubyte.gz",
             (10_000,),
             "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",

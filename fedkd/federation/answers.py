@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fedkd.exchange.messages import Tensors
-from fedkd.federation.wire import Standing
+from fedkd.federation.wire import LedgerHead
 
 Record = dict[str, Any]
 """A line of `rounds.jsonl`: JSON values only; accuracies are shares of 1, times are seconds."""
@@ -60,7 +60,7 @@ class Answers:
     """Those of the failures that a privacy budget or its ledger did not allow."""
     storage: str = ""
     """What a simulation's own disk refused, which ends it."""
-    standings: dict[int, Standing] = field(default_factory=dict)
+    standings: dict[int, LedgerHead] = field(default_factory=dict)
     """Where each client's ledger stood when it last answered."""
     bytes_up: int = 0
     bytes_down: int = 0

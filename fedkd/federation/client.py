@@ -23,9 +23,9 @@ from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.gate import release
 from fedkd.exchange.messages import group
 from fedkd.federation import report, secure, wire
+from fedkd.federation.prepare import PreparedExperiment
 from fedkd.federation.spending import Owner, Spending, no_ledger
 from fedkd.federation.state import ClientState
-from fedkd.federation.world import World
 from fedkd.methods.core.base import ClientContext
 from fedkd.methods.core.context import RELEASED
 from fedkd.privacy.ledger import Ledger
@@ -42,10 +42,10 @@ WATCHER: ContextVar[Watcher] = ContextVar("watcher")
 
 
 @dataclass(frozen=True)
-class Party:
+class ClientParty:
     """One client: the experiment as it sees it, and what it keeps on its own side."""
 
-    world: World
+    prepared: PreparedExperiment
     state: ClientState
     ledger: Callable[[], Ledger] = no_ledger
     """Opens its ledger of spent privacy; called only where records are protected."""
@@ -55,7 +55,7 @@ class Party:
     """That may come in, or leave, in one message."""
 
 
-Find = Callable[[Context, wire.Call], Party]
+Find = Callable[[Context, wire.Call], ClientParty]
 """Finds the party that a call is for.
 
 Raises:
@@ -82,7 +82,7 @@ def client_app(find: Find, limit: Limit = nullcontext, *, simulated: bool = Fals
     return app
 
 
-_Make = Callable[[wire.Call, Party, Spending | None, Clock], wire.Call]
+_Make = Callable[[wire.Call, ClientParty, Spending | None, Clock], wire.Call]
 """Makes a party's answer to a call."""
 
 
@@ -102,10 +102,10 @@ def _reply(
         clock = Clock(partial(WATCHER.get(_nobody), call.client))
         with limit():
             party = find(context, call)
-            private = party.world.experiment.privacy.unit != "none"
+            private = party.prepared.experiment.privacy.unit != "none"
             _check_size("the call", call.payload, party)
-            if party.world.experiment.privacy.unit == "record":
-                spending = Spending.of_records(party.world, party.ledger(), call, party.owner)
+            if party.prepared.experiment.privacy.unit == "record":
+                spending = Spending.of_records(party.prepared, party.ledger(), call, party.owner)
             answer = make(call, party, spending, clock)
         return Message(wire.pack(answer), reply_to=message)
     except Exception as error:
@@ -116,9 +116,11 @@ def _reply(
         return Message(wire.pack_failure(failure), reply_to=message)
 
 
-def _make_key(call: wire.Call, party: Party, spending: Spending | None, _: Clock) -> wire.Call:
+def _make_key(
+    call: wire.Call, party: ClientParty, spending: Spending | None, _: Clock
+) -> wire.Call:
     """The answer to the first of secure aggregation's messages; it touches no data."""
-    if not party.world.setting.securely:
+    if not party.prepared.setting.securely:
         raise MessageError("the server asks for a key, which the experiment does not need")
     if spending is not None:
         # Whoever cannot pay says so while the others can still do without it.
@@ -128,31 +130,33 @@ def _make_key(call: wire.Call, party: Party, spending: Spending | None, _: Clock
     return wire.Call(call.round, call.client, payload, standing)
 
 
-def _answer(call: wire.Call, party: Party, spending: Spending | None, clock: Clock) -> wire.Call:
-    world, state = party.world, party.state
+def _answer(
+    call: wire.Call, party: ClientParty, spending: Spending | None, clock: Clock
+) -> wire.Call:
+    prepared, state = party.prepared, party.state
     # One thread a client, on every engine: how work is split among threads changes its last bits.
     torch.set_num_threads(1)
     received, masking = decode(call.payload), None
-    if world.setting.securely:
+    if prepared.setting.securely:
         received, roster = secure.apart(received)
-        masking = secure.Masking.of(world.setting, state, call.client, call.round, roster)
+        masking = secure.Masking.of(prepared.setting, state, call.client, call.round, roster)
     elif spending is not None and (sent := state.answer(round=call.round)) is not None:
         spending.send_again(sent)
         return wire.Call(call.round, call.client, sent, spending.standing())
     kept = state.load(before=call.round)
     ctx = ClientContext(
-        setting=world.setting,
+        setting=prepared.setting,
         round=call.round,
         client=call.client,
-        _data=world.data.clients[call.client],
+        _data=prepared.data.clients[call.client],
         state=kept,
         clock=clock,
         allowance=None if spending is None else spending.reserve(call.round, group(RELEASED, kept)),
     )
-    upload = world.method.client(ctx, received)
+    upload = prepared.method.client(ctx, received)
     if masking is not None:
         upload = masking(upload)
-    upload = upload.with_values(report.values(ctx, world.data.test))
+    upload = upload.with_values(report.values(ctx, prepared.data.test))
     receipts = release(upload, None if ctx.allowance is None else ctx.allowance.paid)
     payload = encode({name: value.data for name, value in upload.values.items()})
     _check_size("the answer", payload, party)
@@ -169,7 +173,7 @@ def _answer(call: wire.Call, party: Party, spending: Spending | None, clock: Clo
     return wire.Call(call.round, call.client, payload, spending.standing())
 
 
-def _check_size(what: str, payload: bytes, party: Party) -> None:
+def _check_size(what: str, payload: bytes, party: ClientParty) -> None:
     if len(payload) > party.most_bytes:
         raise PolicyError(
             f"limits.bytes = {party.most_bytes:g}: {what} has {len(payload)} bytes",
@@ -177,7 +181,7 @@ def _check_size(what: str, payload: bytes, party: Party) -> None:
         )
 
 
-def _standing(spending: Spending | None) -> wire.Standing | None:
+def _standing(spending: Spending | None) -> wire.LedgerHead | None:
     """Where the ledger stands after a failure; what is spent is spent."""
     try:
         return None if spending is None else spending.standing()

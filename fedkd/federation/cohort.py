@@ -23,7 +23,7 @@ from fedkd.exchange.messages import Broadcast, Tensors
 from fedkd.federation import compat, report, secure, wire
 from fedkd.federation.answers import Answers, Observer
 from fedkd.federation.client import ACTION
-from fedkd.federation.world import World
+from fedkd.federation.prepare import PreparedExperiment
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ _NAMED = 5
 
 
 @dataclass(frozen=True)
-class Reach:
+class Connections:
     """How a grid's clients are reached: what differs between a simulation and a deployment."""
 
     nodes: tuple[int, ...] | None = None
@@ -46,7 +46,7 @@ class Reach:
     """Seconds between two looks at what has come in."""
 
 
-AT_HAND = Reach()
+LOCAL = Connections()
 """A grid in this process."""
 
 
@@ -55,16 +55,16 @@ class Connected:
     """A run's clients as its server reaches them: what stays the same from round to round."""
 
     grid: Grid
-    world: World
+    prepared: PreparedExperiment
     nodes: list[int]
     """The node of each client."""
-    reach: Reach
+    reach: Connections
     observer: Observer
-    standings: dict[int, wire.Standing]
+    standings: dict[int, wire.LedgerHead]
     """Where each ledger stood when its client last answered; brought up to date by every answer."""
 
 
-def wait_for_nodes(grid: Grid, clients: int, reach: Reach, *, quorum: int) -> list[int]:
+def wait_for_nodes(grid: Grid, clients: int, reach: Connections, *, quorum: int) -> list[int]:
     """The node of each client, once all are connected.
 
     Where the nodes are known beforehand a quorum of them is enough in the end: who comes later
@@ -113,7 +113,7 @@ def ask(
     """
     reach, grid, observer = clients.reach, clients.grid, clients.observer
     answers = Answers(cohort, standings=clients.standings)
-    deadline = clients.world.experiment.clients.deadline or _NO_DEADLINE
+    deadline = clients.prepared.experiment.clients.deadline or _NO_DEADLINE
     end = time.monotonic() + deadline
     waiting = _push(clients, answers, broadcast, round, deadline, action)
     while waiting and time.monotonic() < end:
@@ -159,14 +159,14 @@ def _one_by_one(grid: Grid, waiting: Mapping[str, int]) -> list[tuple[str, Messa
     return arrived
 
 
-def require_quorum(world: World, round: int, answers: Answers) -> None:
+def require_quorum(prepared: PreparedExperiment, round: int, answers: Answers) -> None:
     """Refuse to go on with too few.
 
     Raises:
         QuorumError: names the round, the numbers and each kind of failure.
         BudgetError: likewise, where privacy budgets are among the reasons.
     """
-    share, needed = world.experiment.clients.quorum, world.setting.quorum(len(answers.cohort))
+    share, needed = prepared.experiment.clients.quorum, prepared.setting.quorum(len(answers.cohort))
     if len(answers.uploads) < needed:
         kinds = Counter(answers.failures.values()).most_common()
         why = ", ".join(f"{reason} ({count})" for reason, count in kinds[:_NAMED])
@@ -190,7 +190,7 @@ def _push(
     payloads: dict[tuple[str, int | None], bytes] = {}
     messages = []
     for client in answers.cohort:
-        model = str(clients.world.experiment.client_model(client))
+        model = str(clients.prepared.experiment.client_model(client))
         key = (model, client if client in broadcast.by_client else None)
         if key not in payloads:
             payloads[key] = encode(broadcast.to(*key))
@@ -223,7 +223,7 @@ def _let_in(
     action: str,
 ) -> None:
     """Add a reply to the uploads, or its reason to the failures: a stranger's is scrubbed."""
-    world = clients.world
+    prepared = clients.prepared
     if reply is None:
         answers.failures[client] = "answer is not a fedkd message"
         return
@@ -245,24 +245,24 @@ def _let_in(
         elif (answer.round, answer.client) != (round, client):
             answers.failures[client] = "answer to another call"
         else:
-            if answer.standing is None and world.experiment.privacy.unit == "record":
+            if answer.standing is None and prepared.experiment.privacy.unit == "record":
                 raise MessageError("answer does not say where its ledger stands")
-            answers.uploads[client] = _checked(world, client, answer.payload, action)
+            answers.uploads[client] = _checked(prepared, client, answer.payload, action)
     except MessageError as error:
         answers.failures[client] = str(error)
 
 
-def _checked(world: World, client: int, payload: bytes, action: str) -> Tensors:
+def _checked(prepared: PreparedExperiment, client: int, payload: bytes, action: str) -> Tensors:
     if action == secure.ACTION:
         return secure.read_key(payload)
-    upload = decode(payload, world.expects(client))
-    report.check(upload, world.test_totals)
-    if not world.setting.securely:  # under masks nothing can be tried
-        _probe(world, client, upload)
+    upload = decode(payload, prepared.expects(client))
+    report.check(upload, prepared.test_totals)
+    if not prepared.setting.securely:  # under masks nothing can be tried
+        _probe(prepared, client, upload)
     return upload
 
 
-def _note_standing(standing: wire.Standing | None, client: int, answers: Answers) -> None:
+def _note_standing(standing: wire.LedgerHead | None, client: int, answers: Answers) -> None:
     """Remember where a ledger stands; what an answer that is refused has cost is spent as well.
 
     Raises:
@@ -276,12 +276,14 @@ def _note_standing(standing: wire.Standing | None, client: int, answers: Answers
     answers.standings[client] = standing
 
 
-def _probe(world: World, client: int, upload: Tensors) -> None:
+def _probe(prepared: PreparedExperiment, client: int, upload: Tensors) -> None:
     """Refuse a model that overflows.
 
     Raises:
         MessageError: its answers are not finite.
     """
-    answers = world.method.probe(world.setting, client, upload, world.data.test.x[:_PROBES])
+    answers = prepared.method.probe(
+        prepared.setting, client, upload, prepared.data.test.x[:_PROBES]
+    )
     if answers is not None and not bool(torch.isfinite(answers).all()):
         raise MessageError("field 'model': its answers are NaN or infinity")

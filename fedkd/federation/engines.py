@@ -15,13 +15,13 @@ from fedkd.config import Privacy
 from fedkd.errors import ConfigError
 from fedkd.federation import compat
 from fedkd.federation.answers import Observer
-from fedkd.federation.client import WATCHER, Party, client_app
+from fedkd.federation.client import WATCHER, ClientParty, client_app
 from fedkd.federation.inprocess import InProcessGrid
+from fedkd.federation.prepare import PreparedExperiment, prepare_json
 from fedkd.federation.rounds import Keeper, federate
 from fedkd.federation.spending import no_ledger
 from fedkd.federation.state import DiskState, MemoryState
 from fedkd.federation.wire import Call
-from fedkd.federation.world import World, prepare_json
 from fedkd.privacy import shared
 from fedkd.privacy.chain import beside
 from fedkd.privacy.ledger import Ledger
@@ -30,15 +30,15 @@ from fedkd.threads import cores, one_intra_op_thread, tune_allocator
 _LEDGER = "ledger.db"
 
 
-def check(world: World) -> None:
+def check(prepared: PreparedExperiment) -> None:
     """Refuse an engine that is not installed, and a folder that cannot hold all ledgers.
 
     Raises:
         ConfigError: with the remedy.
     """
-    if world.experiment.engine.kind == "ray" and importlib.util.find_spec("ray") is None:
+    if prepared.experiment.engine.kind == "ray" and importlib.util.find_spec("ray") is None:
         raise ConfigError("engine.kind is 'ray', which is not installed: pip install 'fedkd[ray]'")
-    if (folder := world.experiment.privacy.ledger) is not None:
+    if (folder := prepared.experiment.privacy.ledger) is not None:
         shared.check(Path(folder))
         _check_writable(Path(folder))
 
@@ -55,11 +55,13 @@ def _check_writable(folder: Path) -> None:
         ) from error
 
 
-def simulate(world: World, keeper: Keeper, observer: Observer, *, states: Path | None) -> nn.Module:
+def simulate(
+    prepared: PreparedExperiment, keeper: Keeper, observer: Observer, *, states: Path | None
+) -> nn.Module:
     """Run an experiment on this machine, on the engine that it names.
 
     Args:
-        world: the experiment, prepared.
+        prepared: the experiment, prepared.
         keeper: keeps finished rounds.
         observer: is told what happens.
         states: the folder in which each client keeps its state, so that a run can resume; None
@@ -71,33 +73,41 @@ def simulate(world: World, keeper: Keeper, observer: Observer, *, states: Path |
     Raises:
         FederationError: as `federate`.
     """
-    threads = world.experiment.engine.threads or cores()
-    engine = _on_ray if world.experiment.engine.kind == "ray" else _in_process
+    threads = prepared.experiment.engine.threads or cores()
+    engine = _on_ray if prepared.experiment.engine.kind == "ray" else _in_process
     tune_allocator()
     with one_intra_op_thread():
-        return engine(world, keeper, observer, states, threads)
+        return engine(prepared, keeper, observer, states, threads)
 
 
 def _in_process(
-    world: World, keeper: Keeper, observer: Observer, states: Path | None, threads: int
+    prepared: PreparedExperiment,
+    keeper: Keeper,
+    observer: Observer,
+    states: Path | None,
+    threads: int,
 ) -> nn.Module:
-    in_memory = [Party(world, MemoryState()) for _ in world.data.clients]
+    in_memory = [ClientParty(prepared, MemoryState()) for _ in prepared.data.clients]
 
-    def find(_context: Context, call: Call) -> Party:
-        return _on_disk(world, states, call.client) if states else in_memory[call.client]
+    def find(_context: Context, call: Call) -> ClientParty:
+        return _on_disk(prepared, states, call.client) if states else in_memory[call.client]
 
     app = client_app(find, simulated=True)
     token = WATCHER.set(observer.client_does)
     try:
-        with InProcessGrid(app, nodes=world.setting.clients, threads=threads) as grid:
-            ledger = _server_opens(world, states) if states else no_ledger
-            return federate(grid, world, keeper, observer, threads=threads, ledger=ledger)
+        with InProcessGrid(app, nodes=prepared.setting.clients, threads=threads) as grid:
+            ledger = _server_opens(prepared, states) if states else no_ledger
+            return federate(grid, prepared, keeper, observer, threads=threads, ledger=ledger)
     finally:
         WATCHER.reset(token)
 
 
 def _on_ray(
-    world: World, keeper: Keeper, observer: Observer, states: Path | None, threads: int
+    prepared: PreparedExperiment,
+    keeper: Keeper,
+    observer: Observer,
+    states: Path | None,
+    threads: int,
 ) -> nn.Module:
     if states is None:
         raise ValueError("Expected a folder for client states: Ray's workers share no memory.")
@@ -105,33 +115,33 @@ def _on_ray(
 
     @server.main()
     def main(grid: Grid, _context: Context) -> None:
-        ledger = _server_opens(world, states)
-        outcome.append(federate(grid, world, keeper, observer, threads=threads, ledger=ledger))
+        ledger = _server_opens(prepared, states)
+        outcome.append(federate(grid, prepared, keeper, observer, threads=threads, ledger=ledger))
 
-    find = partial(_of_worker, world.experiment.to_json(), states.resolve())
+    find = partial(_of_worker, prepared.experiment.to_json(), states.resolve())
     client = client_app(find, simulated=True)
     flower = logging.getLogger("flwr")
     level = flower.level
     flower.setLevel(logging.ERROR)
     try:
-        compat.ray_simulation(server, client, nodes=world.setting.clients, cores=threads)
+        compat.ray_simulation(server, client, nodes=prepared.setting.clients, cores=threads)
     finally:
         flower.setLevel(level)
     return outcome[0]
 
 
-def _of_worker(experiment: str, states: Path, _context: Context, call: Call) -> Party:
+def _of_worker(experiment: str, states: Path, _context: Context, call: Call) -> ClientParty:
     return _on_disk(prepare_json(experiment), states, call.client)
 
 
-def _on_disk(world: World, states: Path, client: int) -> Party:
+def _on_disk(prepared: PreparedExperiment, states: Path, client: int) -> ClientParty:
     """A client whose state is in a folder of its own."""
-    ledger = partial(Ledger, client_ledger(world.experiment.privacy, states, client))
-    return Party(world, DiskState(states / _folder_name(client), durable=False), ledger)
+    ledger = partial(Ledger, client_ledger(prepared.experiment.privacy, states, client))
+    return ClientParty(prepared, DiskState(states / _folder_name(client), durable=False), ledger)
 
 
-def _server_opens(world: World, states: Path) -> Callable[[], Ledger]:
-    return partial(Ledger, server_ledger(world.experiment.privacy, states))
+def _server_opens(prepared: PreparedExperiment, states: Path) -> Callable[[], Ledger]:
+    return partial(Ledger, server_ledger(prepared.experiment.privacy, states))
 
 
 def client_ledger(privacy: Privacy, states: Path, client: int) -> Path:

@@ -6,24 +6,26 @@ from torch import Tensor
 
 from fedkd.federation import report
 from fedkd.federation.answers import Answers, Record
-from fedkd.federation.wire import Standing
-from fedkd.federation.world import World
+from fedkd.federation.prepare import PreparedExperiment
+from fedkd.federation.wire import LedgerHead
 from fedkd.learning import evaluate
 from fedkd.methods.core.base import ServerContext
 
 
-def describe(world: World, ctx: ServerContext, answers: Answers, server: Standing | None) -> Record:
+def describe(
+    prepared: PreparedExperiment, ctx: ServerContext, answers: Answers, server: LedgerHead | None
+) -> Record:
     """The round's record, but for its overall times; `server` is its own ledger's standing."""
-    test = world.as_students.data.test
-    correct = evaluate.correct_by_class(ctx.student, test, world.data.classes)
-    student = _score(correct, world.test_totals)
+    test = prepared.as_students.data.test
+    correct = evaluate.correct_by_class(ctx.student, test, prepared.data.classes)
+    student = _score(correct, prepared.test_totals)
     if ctx.curve:
         student["curve"] = ctx.curve
     ensemble = ctx.ensemble_accuracy
     return {
         "round": ctx.round,
         "student": student,
-        "teachers": _teachers(world, answers),
+        "teachers": _teachers(prepared, answers),
         "ensemble": None if ensemble is None else {"accuracy": ensemble},
         "losses": dict(ctx.losses),
         "bytes": {"up": answers.bytes_up, "down": answers.bytes_down},
@@ -50,7 +52,7 @@ def _score(correct: Tensor, totals: Tensor) -> dict[str, Any]:
     }
 
 
-def _privacy(standings: list[Standing]) -> dict[str, Any] | None:
+def _privacy(standings: list[LedgerHead]) -> dict[str, Any] | None:
     """The largest epsilon so far over those who spend; null where nothing is protected."""
     if not standings:
         return None
@@ -58,13 +60,13 @@ def _privacy(standings: list[Standing]) -> dict[str, Any] | None:
     return {"epsilon": most.epsilon, "accountant": most.accountant}
 
 
-def _teachers(world: World, answers: Answers) -> dict[str, Any] | None:
+def _teachers(prepared: PreparedExperiment, answers: Answers) -> dict[str, Any] | None:
     by_client = {}
     for client, upload in answers.uploads.items():
         correct = report.correct(upload)
         if correct is not None:
-            model = str(world.experiment.client_model(client))
-            by_client[str(client)] = {"model": model, **_score(correct, world.test_totals)}
+            model = str(prepared.experiment.client_model(client))
+            by_client[str(client)] = {"model": model, **_score(correct, prepared.test_totals)}
     if not by_client:
         return None
     scores = [teacher["accuracy"] for teacher in by_client.values()]

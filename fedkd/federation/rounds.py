@@ -20,18 +20,18 @@ from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Broadcast, Tensors
 from fedkd.federation.answers import Observer, Record
 from fedkd.federation.cohort import (
-    AT_HAND,
+    LOCAL,
     Connected,
-    Reach,
+    Connections,
     ask,
     require_quorum,
     wait_for_nodes,
 )
+from fedkd.federation.prepare import PreparedExperiment
 from fedkd.federation.record import describe
 from fedkd.federation.spending import Spending, no_ledger
 from fedkd.federation.summing import ask_for_sum
-from fedkd.federation.wire import Standing
-from fedkd.federation.world import World
+from fedkd.federation.wire import LedgerHead
 from fedkd.methods.core.base import ServerContext
 from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.ledger import Ledger
@@ -45,9 +45,9 @@ class Checkpoint:
     student: Tensors
     state: Tensors
     broadcast: Broadcast
-    standings: Mapping[int, Standing] = field(default_factory=dict)
+    standings: Mapping[int, LedgerHead] = field(default_factory=dict)
     """Where each client's ledger stood when it last answered."""
-    own: Standing | None = None
+    own: LedgerHead | None = None
     """Where the server's own ledger stood, under a client unit."""
 
 
@@ -66,20 +66,20 @@ class Keeper(Protocol):
 
 def federate(
     grid: Grid,
-    world: World,
+    prepared: PreparedExperiment,
     keeper: Keeper,
     observer: Observer,
     *,
     threads: int,
     ledger: Callable[[], Ledger] = no_ledger,
-    reach: Reach = AT_HAND,
-    standings: Mapping[int, Standing] | None = None,
+    reach: Connections = LOCAL,
+    standings: Mapping[int, LedgerHead] | None = None,
 ) -> nn.Module:
     """Run an experiment's rounds, going on after the last one that was kept.
 
     Args:
         grid: the clients, behind any Flower grid.
-        world: the experiment, prepared.
+        prepared: the experiment, prepared.
         keeper: keeps finished rounds.
         observer: is told what happens.
         threads: for the server's work that can be split without changing its result.
@@ -96,19 +96,19 @@ def federate(
         FederationError: too few clients are connected, or a training diverged.
         StorageError: what must be kept cannot be; nothing of the round is.
     """
-    method, experiment = world.method, world.experiment
-    count = world.setting.clients
-    nodes = wait_for_nodes(grid, count, reach, quorum=world.setting.quorum(count))
-    student = world.setting.student.build(experiment.student.model, purpose="student")
+    method, experiment = prepared.method, prepared.experiment
+    count = prepared.setting.clients
+    nodes = wait_for_nodes(grid, count, reach, quorum=prepared.setting.quorum(count))
+    student = prepared.setting.student.build(experiment.student.model, purpose="student")
     last = keeper.resume()
     state = {} if last is None else dict(last.state)
     known = _latest(standings or {}, {} if last is None else last.standings)
-    clients = Connected(grid, world, nodes, reach, observer, known)
+    clients = Connected(grid, prepared, nodes, reach, observer, known)
     spending = None
-    if world.experiment.privacy.unit in ("client-votes", "client-logits"):
-        spending = Spending.of_clients(world, ledger())
-    asking = ask_for_sum if world.setting.securely else ask
-    context = partial(_context, world, observer, student, state, threads)
+    if prepared.experiment.privacy.unit in ("client-votes", "client-logits"):
+        spending = Spending.of_clients(prepared, ledger())
+    asking = ask_for_sum if prepared.setting.securely else ask
+    context = partial(_context, prepared, observer, student, state, threads)
     if last is None:
         broadcast = method.begin(context(0))
     else:
@@ -117,10 +117,10 @@ def federate(
 
     for round in range(1 if last is None else last.round + 1, experiment.rounds + 1):
         started = time.perf_counter()
-        cohort = world.setting.cohort(round)
+        cohort = prepared.setting.cohort(round)
         observer.round_begins(round, cohort)
         answers = asking(clients, cohort, broadcast, round)
-        require_quorum(world, round, answers)
+        require_quorum(prepared, round, answers)
         answered = time.perf_counter()
 
         ctx = context(round)
@@ -131,7 +131,7 @@ def federate(
             _release(ctx.allowance, student)
 
         own = None if spending is None else spending.standing()
-        record = describe(world, ctx, answers, own)
+        record = describe(prepared, ctx, answers, own)
         ended = time.perf_counter()
         record["seconds"] |= {
             "total": ended - started,
@@ -147,9 +147,9 @@ def federate(
     return student
 
 
-def _latest(*told: Mapping[int, Standing]) -> dict[int, Standing]:
+def _latest(*told: Mapping[int, LedgerHead]) -> dict[int, LedgerHead]:
     """Of each client, where its ledger stood last."""
-    latest: dict[int, Standing] = {}
+    latest: dict[int, LedgerHead] = {}
     for client, at in (pair for standings in told for pair in standings.items()):
         if client not in latest or latest[client].sequence < at.sequence:
             latest[client] = at
@@ -179,7 +179,7 @@ def _no_pool() -> Samples:
 
 
 def _context(
-    world: World,
+    prepared: PreparedExperiment,
     observer: Observer,
     student: nn.Module,
     state: dict[str, Tensor],
@@ -187,12 +187,12 @@ def _context(
     round: int,
 ) -> ServerContext:
     return ServerContext(
-        setting=world.setting,
+        setting=prepared.setting,
         round=round,
         student=student,
         state=state,
         clock=Clock(observer.server_does),
         threads=threads,
-        test=world.data.test,
-        pooled=world.data.pooled if world.experiment.privacy.unit == "none" else _no_pool,
+        test=prepared.data.test,
+        pooled=prepared.data.pooled if prepared.experiment.privacy.unit == "none" else _no_pool,
     )

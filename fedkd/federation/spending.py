@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Self
 
 from fedkd.federation import wire
-from fedkd.federation.world import World
+from fedkd.federation.prepare import PreparedExperiment
 from fedkd.methods.core import protection
 from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.budget import Budget
@@ -25,13 +25,17 @@ class Owner:
 class Spending:
     """What a party may spend on an experiment, by its own ledger."""
 
-    world: World
+    prepared: PreparedExperiment
     ledger: Ledger
     account: Account
 
     @classmethod
     def of_records(
-        cls, world: World, ledger: Ledger, call: wire.Call, owner: Owner | None = None
+        cls,
+        prepared: PreparedExperiment,
+        ledger: Ledger,
+        call: wire.Call,
+        owner: Owner | None = None,
     ) -> Self:
         """A client's spending on its records, the experiment's whole plan written down.
 
@@ -44,13 +48,13 @@ class Spending:
         if (seen := call.standing) is not None:
             ledger.check_anchor(Anchor(seen.sequence, seen.head))
         if owner is None:
-            return cls._planned(world, ledger, OWNERS, Part(world.deal, call.client))
+            return cls._planned(prepared, ledger, OWNERS, Part(prepared.deal, call.client))
         if owner.cap is not None:
             ledger.account(OWNERS, owner.cap).cap()
-        return cls._planned(world, ledger, OWNERS)
+        return cls._planned(prepared, ledger, OWNERS)
 
     @classmethod
-    def of_clients(cls, world: World, ledger: Ledger) -> Self:
+    def of_clients(cls, prepared: PreparedExperiment, ledger: Ledger) -> Self:
         """The server's spending on its clients, the experiment's whole plan written down.
 
         Raises:
@@ -58,13 +62,15 @@ class Spending:
             LedgerError: the ledger was changed.
         """
         # One account for all clients that this server may ever ask, whatever their data is called.
-        return cls._planned(world, ledger, sha256(b"clients").digest())
+        return cls._planned(prepared, ledger, sha256(b"clients").digest())
 
     @classmethod
-    def _planned(cls, world: World, ledger: Ledger, data: bytes, part: Part = WHOLE) -> Self:
-        account = ledger.account(data, _budget(world), part)
-        account.commit(protection.plan(world.method, world.setting))
-        return cls(world, ledger, account)
+    def _planned(
+        cls, prepared: PreparedExperiment, ledger: Ledger, data: bytes, part: Part = WHOLE
+    ) -> Self:
+        account = ledger.account(data, _budget(prepared), part)
+        account.commit(protection.plan(prepared.method, prepared.setting))
+        return cls(prepared, ledger, account)
 
     def reserve(self, round: int, kept: Collection[str] = ()) -> Allowance:
         """What the round may do; `kept` as in `protection.round_events`.
@@ -72,25 +78,25 @@ class Spending:
         Raises:
             BudgetError: the budget does not allow the round; nothing was touched.
         """
-        events = protection.round_events(self.world.method, self.world.setting, kept)
+        events = protection.round_events(self.prepared.method, self.prepared.setting, kept)
         return Allowance(self.account, self._purpose(round), events)
 
     def require(self, round: int, kept: Collection[str] = ()) -> None:
         """Raise whatever `reserve` would, and spend nothing."""
-        if events := protection.round_events(self.world.method, self.world.setting, kept):
+        if events := protection.round_events(self.prepared.method, self.prepared.setting, kept):
             self.account.require(self._purpose(round), events)
 
     def _purpose(self, round: int) -> str:
-        return f"{self.world.experiment.name}, round {round}"
+        return f"{self.prepared.experiment.name}, round {round}"
 
     def send_again(self, payload: bytes) -> None:
         """Write down that an answer that was made before leaves, at no cost."""
         self.account.sent_again(sha256(payload).hexdigest())
 
-    def standing(self) -> wire.Standing:
+    def standing(self) -> wire.LedgerHead:
         """Where the ledger stands now."""
         told, head = self.account.statement(), self.ledger.head
-        return wire.Standing(head.sequence, head.digest, told.enforced or 0.0, told.enforced_by)
+        return wire.LedgerHead(head.sequence, head.digest, told.enforced or 0.0, told.enforced_by)
 
 
 def no_ledger() -> Ledger:
@@ -102,8 +108,8 @@ def no_ledger() -> Ledger:
     raise ValueError("Expected a folder for ledgers: what is spent must outlive the process.")
 
 
-def _budget(world: World) -> Budget:
-    budget = protection.budget(world.experiment.privacy)
+def _budget(prepared: PreparedExperiment) -> Budget:
+    budget = protection.budget(prepared.experiment.privacy)
     if budget is None:
         raise ValueError("Expected an experiment that names a budget.")
     return budget

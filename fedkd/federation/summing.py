@@ -5,7 +5,7 @@ from fedkd.exchange.messages import Broadcast
 from fedkd.federation import secure
 from fedkd.federation.answers import Answers
 from fedkd.federation.cohort import Connected, ask, require_quorum
-from fedkd.federation.world import World
+from fedkd.federation.prepare import PreparedExperiment
 
 
 def ask_for_sum(clients: Connected, cohort: list[int], broadcast: Broadcast, round: int) -> Answers:
@@ -19,23 +19,23 @@ def ask_for_sum(clients: Connected, cohort: list[int], broadcast: Broadcast, rou
         BudgetError: likewise, where privacy budgets are among the reasons.
         FederationError: the masks do not cancel.
     """
-    world = clients.world
+    prepared = clients.prepared
     keyed = ask(clients, cohort, Broadcast(), round, action=secure.ACTION)
-    require_quorum(world, round, keyed)
+    require_quorum(prepared, round, keyed)
     roster = list(keyed.uploads)
     told = secure.with_roster(broadcast, keyed.uploads)
     answers = ask(clients, roster, told, round)
-    _require_all(world, round, answers)
+    _require_all(prepared, round, answers)
     answers.cohort = cohort
     answers.failures |= keyed.failures
     answers.bytes_up += keyed.bytes_up
     answers.bytes_down += keyed.bytes_down
-    plain = world.method.expects(world.setting, roster[0])
+    plain = prepared.method.expects(prepared.setting, roster[0])
     answers.total = secure.total(answers.uploads, plain)
     return answers
 
 
-def _require_all(world: World, round: int, answers: Answers) -> None:
+def _require_all(prepared: PreparedExperiment, round: int, answers: Answers) -> None:
     if not answers.failures:
         return
     why = ", ".join(f"client {client} ({reason})" for client, reason in answers.failures.items())
@@ -43,7 +43,7 @@ def _require_all(world: World, round: int, answers: Answers) -> None:
         "with --resume and the same clients; a new run without the lost ones would bare them, if "
         "their answers came after all"
     )
-    if world.experiment.privacy.unit == "record":
+    if prepared.experiment.privacy.unit == "record":
         how = "with --resume; who answered has paid and pays anew: see privacy.spare_rounds"
     error = BudgetError if answers.refused else QuorumError
     raise error(

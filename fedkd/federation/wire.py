@@ -31,7 +31,7 @@ _KINDS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class LedgerHead:
     """Where a client's ledger stands: the head of its chain, and what is spent.
 
     A client sends it; the server sends the last one back, so that an old copy of the ledger shows.
@@ -57,7 +57,7 @@ class Call:
     round: int
     client: int
     payload: bytes = b""
-    standing: Standing | None = None
+    standing: LedgerHead | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +67,13 @@ class Failure:
     kind: str
     phase: str = ""
     """One of `PHASES`; of a site that refuses, the line of its policy, one of `POLICY`."""
-    standing: Standing | None = None
+    standing: LedgerHead | None = None
     words: str = ""
     """What the exception said itself; in a simulation only, and no server of a deployment reads
     it."""
 
     @classmethod
-    def of(cls, error: BaseException, phase: str, standing: Standing | None = None) -> "Failure":
+    def of(cls, error: BaseException, phase: str, standing: LedgerHead | None = None) -> "Failure":
         """What may be said of an exception: the nearest class of Python's or fedkd's own."""
         kinds = [base.__name__ for base in type(error).__mro__ if base.__name__ in _KINDS]
         where = error.key if isinstance(error, PolicyError) else phase
@@ -156,7 +156,7 @@ def pack_failure(failure: Failure) -> RecordDict:
     return _with_standing(RecordDict({"failure": ConfigRecord({**said})}), failure.standing)
 
 
-def _with_standing(content: RecordDict, standing: Standing | None) -> RecordDict:
+def _with_standing(content: RecordDict, standing: LedgerHead | None) -> RecordDict:
     if standing is not None:
         content["ledger"] = ConfigRecord(asdict(standing))
     return content
@@ -184,19 +184,19 @@ def unpack(content: RecordDict) -> Call | Failure:
     return Call(round, client, array.data, standing)
 
 
-def _standing(content: RecordDict) -> Standing | None:
+def _standing(content: RecordDict) -> LedgerHead | None:
     if "ledger" not in content.config_records:
         return None
     return read_standing(content.config_records["ledger"])
 
 
-def read_standing(record: Mapping[str, Any]) -> Standing:
+def read_standing(record: Mapping[str, Any]) -> LedgerHead:
     """Where a ledger stands, from its fields by name; nothing of them is believed.
 
     Raises:
         MessageError: one is missing, or not what it is to be.
     """
-    at = Standing(*(record.get(name) for name in Standing.__slots__))  # type: ignore[arg-type]
+    at = LedgerHead(*(record.get(name) for name in LedgerHead.__slots__))  # type: ignore[arg-type]
     if (
         [type(value) for value in astuple(at)] != [int, str, float, str]
         or not 0 <= at.sequence < _MOST_ROWS

@@ -8,7 +8,7 @@ from fedkd import methods
 from fedkd.config import Experiment, MethodChoice
 from fedkd.errors import ConfigError, RunFolderError
 from fedkd.federation.answers import Observer
-from fedkd.federation.world import prepare
+from fedkd.federation.prepare import prepare
 from fedkd.jobs.simulate import simulate
 from fedkd.runs.common import check_there
 

@@ -15,7 +15,7 @@ from fedkd.learning import evaluate, supervised
 from fedkd.learning.dp import sgd
 from fedkd.learning.loop import OnEpoch
 from fedkd.learning.ways import prepare
-from fedkd.learning.ways.base import Lesson
+from fedkd.learning.ways.base import StudentRun
 from fedkd.learning.ways.prepare import Prepared
 from fedkd.privacy.ledger import fingerprint
 from fedkd.reports import distil_report, shortfall
@@ -23,7 +23,7 @@ from fedkd.rng import stream
 from fedkd.runs import spending as paying
 from fedkd.runs.common import alone, resumable
 from fedkd.runs.model_size import measure
-from fedkd.runs.stages import Recorder, StageFolder
+from fedkd.runs.stages import StageFolder, StageRecorder
 from fedkd.runs.student import Inputs
 from fedkd.threads import one_intra_op_thread
 
@@ -65,13 +65,13 @@ def distil(
             spending = paying.commit(told, folder)
             run.name_files()
             teachers = _teachers(ready, run, notify)
-            stage = Recorder(run, ready.data.test, told.seed, notify)
+            stage = StageRecorder(run, ready.data.test, told.seed, notify)
             paid = None if spending is None else spending.private()
             fresh = partial(ready.student, teachers)
-            lesson = Lesson(told, ready.shares, teachers, stage, fresh, paid)
-            plain = _plain(lesson) if told.plain else None
-            student = ready.way.learn(lesson, ready.params)
-            summary = _summarise(ready, lesson, student, plain, run.records())
+            student_run = StudentRun(told, ready.shares, teachers, stage, fresh, paid)
+            plain = _plain(student_run) if told.plain else None
+            student = ready.way.learn(student_run, ready.params)
+            summary = _summarise(ready, student_run, student, plain, run.records())
             summary["privacy"] = {"unit": "none"} if spending is None else spending.told()
             run.finish(student, summary)
             distil_report.write(folder)
@@ -91,20 +91,22 @@ def _teachers(ready: Prepared, run: StageFolder, notify: Notify) -> tuple[nn.Mod
             data = ready.shares.teachers[number].train
             supervised.train(model, data, training, batches, on_epoch=on_epoch)
 
-        stage = Recorder(run, ready.shares.teachers[number].test, ready.distillation.seed, notify)
+        stage = StageRecorder(
+            run, ready.shares.teachers[number].test, ready.distillation.seed, notify
+        )
         stage(f"teacher {number}", model, train, epochs=training.epochs)
         model.requires_grad_(requires_grad=False)
     return ready.teachers
 
 
-def _plain(lesson: Lesson) -> nn.Module:
+def _plain(student_run: StudentRun) -> nn.Module:
     """The student without a teacher: the same start, batches and budget."""
-    student = lesson.plain_student()
-    name, train, how = "plain student", lesson.data.train, lesson.training
+    student = student_run.plain_student()
+    name, train, how = "plain student", student_run.data.train, student_run.training
 
     def learn(on_epoch: OnEpoch) -> None:
-        if (paid := lesson.private) is None:
-            batches = lesson.stream("student batches")
+        if (paid := student_run.private) is None:
+            batches = student_run.stream("student batches")
             supervised.train(student, train, how, batches, on_epoch=on_epoch)
             return
 
@@ -114,18 +116,18 @@ def _plain(lesson: Lesson) -> nn.Module:
             train,
             how,
             paid.noise,
-            like=lesson.data.test.x,
+            like=student_run.data.test.x,
             on_epoch=lambda epoch: on_epoch(epoch, math.nan),
         )
         paid.pay(name, student, noisy)
 
-    lesson.stage(name, student, learn, epochs=how.epochs)
+    student_run.stage(name, student, learn, epochs=how.epochs)
     return student
 
 
 def _summarise(
     ready: Prepared,
-    lesson: Lesson,
+    student_run: StudentRun,
     student: nn.Module,
     plain: nn.Module | None,
     records: list[dict[str, Any]],
@@ -137,7 +139,7 @@ def _summarise(
         return {"accuracy": evaluate.accuracy(model, data.test), **measure(model, data.shape)}
 
     about = told(student, ready.data)
-    alone = None if plain is None else evaluate.accuracy(plain, lesson.data.test)
+    alone = None if plain is None else evaluate.accuracy(plain, student_run.data.test)
     return {
         "name": distillation.name,
         "way": distillation.way.name,
@@ -149,7 +151,7 @@ def _summarise(
         "teachers": [
             {
                 "model": str(spec.model),
-                **told(lesson.teachers[number], ready.shares.teachers[number]),
+                **told(student_run.teachers[number], ready.shares.teachers[number]),
             }
             for number, spec in enumerate(distillation.teachers)
         ],

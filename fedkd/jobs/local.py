@@ -19,7 +19,7 @@ from fedkd.errors import FederationError, UsageError
 from fedkd.federation.answers import Observer
 from fedkd.federation.deploy import keys, processes
 from fedkd.federation.deploy.superlink import READY, Server
-from fedkd.federation.world import World, prepare
+from fedkd.federation.prepare import PreparedExperiment, prepare
 from fedkd.jobs.submit import submit
 from fedkd.runs.common import alone, check_there
 
@@ -70,25 +70,25 @@ def local(
 
 def lay_out(experiment: Experiment, place: Path) -> None:
     """Write what the parties would hold: keys, what is shared, and a folder for each site."""
-    world = prepare(experiment)
-    names = [f"client-{i:04d}" for i in range(len(world.data.clients))]
+    prepared = prepare(experiment)
+    names = [f"client-{i:04d}" for i in range(len(prepared.data.clients))]
     sites = processes.private_folder(place) / "sites"
     port = processes.free_port()
-    (place / "shared.safetensors").write_bytes(parties.to_bytes(world.data))
-    for name, own in zip(names, _unscaled(world), strict=True):
+    (place / "shared.safetensors").write_bytes(parties.to_bytes(prepared.data))
+    for name, own in zip(names, _unscaled(prepared), strict=True):
         site = processes.private_folder(sites / name)
         parties.write_own(site / "data.npz", own)
-        (site / "SITE.toml").write_text(_site(world.experiment, name, port), "utf-8")
+        (site / "SITE.toml").write_text(_site(prepared.experiment, name, port), "utf-8")
     keys.make(place, servers=[_HOST], clients=names)
     (place / _PORT).write_text(str(port), "utf-8")  # last: whoever finds it finds the rest
 
 
-def _unscaled(world: World) -> tuple[Samples, ...]:
+def _unscaled(prepared: PreparedExperiment) -> tuple[Samples, ...]:
     """Each client's rows as its own file has them: a site scales them by the shared file."""
-    if not world.data.scale:
-        return world.data.clients
-    told = world.experiment.data.model_copy(update={"limits": {}, "scale": None})
-    count, seed = world.setting.clients, world.experiment.seed
+    if not prepared.data.scale:
+        return prepared.data.clients
+    told = prepared.experiment.data.model_copy(update={"limits": {}, "scale": None})
+    count, seed = prepared.setting.clients, prepared.experiment.seed
     return data.federate(told, clients=count, seed=seed).clients
 
 

@@ -11,27 +11,27 @@ from fedkd import config
 from fedkd.data.parties import read_shared, seen_from
 from fedkd.errors import FederationError, FedkdError, StorageError
 from fedkd.federation.deploy.serving import Submission, server_app
-from fedkd.federation.world import prepare
+from fedkd.federation.prepare import prepare
 from fedkd.files import storing
 from fedkd.locks import hold
 from fedkd.reports import report
 from fedkd.runs.folder import RunFolder
-from fedkd.runs.progress import Recorder
+from fedkd.runs.progress import ProgressWriter
 from fedkd.runs.summary import summarise
 
 
 def _main(submission: Submission, federate: Callable[..., nn.Module]) -> None:
     folder = Path(submission.folder)
-    recorder, run = Recorder(folder), RunFolder(folder)
+    recorder, run = ProgressWriter(folder), RunFolder(folder)
     try:
         with storing(folder):
             lock = hold(folder, "the server")
         experiment = config.load(folder / "config.toml")
         shared = read_shared(Path(submission.shared))
-        world = prepare(experiment, seen_from(shared, len(submission.nodes), own={}))
-        run.open(world.experiment, world.data, resume=True)
-        student = federate(world, run, recorder)
-        summary = summarise(world, student, run.records(), run.released())
+        prepared = prepare(experiment, seen_from(shared, len(submission.nodes), own={}))
+        run.open(prepared.experiment, prepared.data, resume=True)
+        student = federate(prepared, run, recorder)
+        summary = summarise(prepared, student, run.records(), run.released())
         run.finish(student.state_dict(), summary)
         report.write(folder)
         lock.release()

@@ -6,7 +6,7 @@ from typing import Any
 from fedkd.config import Experiment
 from fedkd.federation import engines
 from fedkd.federation.answers import Observer, Unwatched
-from fedkd.federation.world import World, prepare
+from fedkd.federation.prepare import PreparedExperiment, prepare
 from fedkd.privacy.ledger import Anchor, Ledger
 from fedkd.reports import report, shortfall
 from fedkd.runs.common import alone, resumable
@@ -38,12 +38,16 @@ def simulate(
         FederationError: the federation could not go on; the folder holds the rounds so far.
         StorageError: the disk did not take or give a file; the folder holds the rounds before.
     """
-    world = prepare(experiment)
-    return simulate_world(world, folder, observer, resume=resume)
+    prepared = prepare(experiment)
+    return simulate_world(prepared, folder, observer, resume=resume)
 
 
 def simulate_world(
-    world: World, folder: Path, observer: Observer | None = None, *, resume: bool = False
+    prepared: PreparedExperiment,
+    folder: Path,
+    observer: Observer | None = None,
+    *,
+    resume: bool = False,
 ) -> dict[str, Any]:
     """As `simulate`, of an experiment that is prepared, its data or method perhaps changed since.
 
@@ -51,31 +55,31 @@ def simulate_world(
         UsageError: as `simulate`.
         FederationError: as `simulate`.
     """
-    engines.check(world)
+    engines.check(prepared)
     run = RunFolder(folder)
     if not resume:
-        for ledger in engines.client_ledgers(world.experiment.privacy, run.states):
+        for ledger in engines.client_ledgers(prepared.experiment.privacy, run.states):
             Ledger(ledger)  # looks at every byte of it, before anything is written
     with resumable(folder):
-        run.open(world.experiment, world.data, resume=resume)
+        run.open(prepared.experiment, prepared.data, resume=resume)
         with alone(folder):
             if resume:
-                _check_ledgers(world, run)
-            student = engines.simulate(world, run, observer or Unwatched(), states=run.states)
-            summary = summarise(world, student, run.records(), run.released())
+                _check_ledgers(prepared, run)
+            student = engines.simulate(prepared, run, observer or Unwatched(), states=run.states)
+            summary = summarise(prepared, student, run.records(), run.released())
             run.finish(student.state_dict(), summary)
             report.write(folder)
-            shortfall.of_federation(summary, world.experiment)
+            shortfall.of_federation(summary, prepared.experiment)
     return summary
 
 
-def _check_ledgers(world: World, run: RunFolder) -> None:
+def _check_ledgers(prepared: PreparedExperiment, run: RunFolder) -> None:
     """Refuse ledgers that are not the ones which the run spent from.
 
     Raises:
         RunFolderError: names the first that is missing, damaged, another one or an older copy.
     """
-    privacy, last = world.experiment.privacy, run.last()
+    privacy, last = prepared.experiment.privacy, run.last()
     seen: dict[Path, list[Anchor]] = {}
     for ledger in engines.client_ledgers(privacy, run.states):
         seen[ledger] = []

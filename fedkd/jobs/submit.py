@@ -19,7 +19,7 @@ from fedkd.federation.deploy import bundle
 from fedkd.federation.deploy.control import DONE, Control
 from fedkd.federation.deploy.serving import Submission, read_failure
 from fedkd.federation.deploy.superlink import Server
-from fedkd.federation.world import World, prepare
+from fedkd.federation.prepare import PreparedExperiment, prepare
 from fedkd.files import write_atomically
 from fedkd.reports import shortfall
 from fedkd.runs.common import alone, read_json
@@ -145,12 +145,12 @@ def submit(
         if before and _runs_still(control, server, before):
             deployment = before
         else:
-            world = _prepare(experiment, content, len(nodes))
+            prepared = _prepare(experiment, content, len(nodes))
             run = RunFolder(folder)
-            run.open(world.experiment, world.data, resume=resume)
+            run.open(prepared.experiment, prepared.data, resume=resume)
             if not begun:
                 held.enter_context(alone(inner))
-            deployment = _start(control, server, run, world, content, nodes, before)
+            deployment = _start(control, server, run, prepared, content, nodes, before)
         held.close()
         on_start(list(nodes))
         if detach:
@@ -182,23 +182,23 @@ def _choose(control: Control, clients: Sequence[str]) -> dict[str, int]:
     return {name: known[name] for name in (sorted(set(clients)) or known)}
 
 
-def _prepare(experiment: Experiment, content: bytes, clients: int) -> World:
+def _prepare(experiment: Experiment, content: bytes, clients: int) -> PreparedExperiment:
     """The experiment as the server sees it: complete, checked, without anybody's data."""
     shared = parties.seen_from(parties.parse_shared(content), clients, own={})
-    world = prepare(bundle.counted(experiment, clients), shared)
-    if world.method.card.simulation_only:
+    prepared = prepare(bundle.counted(experiment, clients), shared)
+    if prepared.method.card.simulation_only:
         raise ConfigError(
             f"method {experiment.method.name!r} runs in a simulation only: it needs all clients' "
             "data in one place"
         )
-    return world
+    return prepared
 
 
 def _start(
     control: Control,
     server: Server,
     run: RunFolder,
-    world: World,
+    prepared: PreparedExperiment,
     content: bytes,
     nodes: dict[str, int],
     before: Deployment | None,
@@ -214,8 +214,8 @@ def _start(
     file.parent.mkdir(exist_ok=True)
     write_atomically(file, content)
     Submission(str(run.path.resolve()), str(file), nodes).write(server.folder, name)
-    text = bundle.for_wire(world.experiment, len(nodes))
-    project = bundle.pyproject(world.experiment.name, text, digest)
+    text = bundle.for_wire(prepared.experiment, len(nodes))
+    project = bundle.pyproject(prepared.experiment.name, text, digest)
     (run.path / PROGRESS).unlink(missing_ok=True)  # an earlier failure is over
     deployment = Deployment(name, digest, nodes, 0, server.start)
     deployment.write(run.path)  # before: whoever resumes finds the run's name

@@ -13,7 +13,7 @@ from fedkd.learning.forms.base import First
 from fedkd.learning.forms.terms import Layers, Term, Terms
 from fedkd.learning.loop import OnEpoch, fit
 from fedkd.models import call
-from fedkd.models.layers import LOGITS, show
+from fedkd.models.layers import LOGITS, forward_with
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Student logits (N, C) and targets (N, C) to a scalar or a value per sample (N,)."""
@@ -98,7 +98,7 @@ def teach(
             _before(term, first, student, ask, samples.x, optimisation, generator)
 
     def loss(model: nn.Module, x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
-        seen = show(model, x, terms.student)
+        seen = forward_with(model, x, terms.student)
         return labels * F.cross_entropy(seen[LOGITS], y) + terms(seen, ask(rows), y)
 
     learned = [*student.parameters(), *terms.learned.parameters()]
@@ -122,12 +122,12 @@ def asking(teacher: nn.Module, x: Tensor, layers: Sequence[str]) -> Callable[[Te
     Args:
         teacher: in evaluation mode.
         x: all inputs.
-        layers: see `models.layers.show`.
+        layers: see `models.layers.forward_with`.
     """
 
     @torch.no_grad()
     def ask(rows: Tensor) -> dict[str, Tensor]:
-        return show(teacher, x[rows], layers)
+        return forward_with(teacher, x[rows], layers)
 
     size = sum(each.nbytes for each in ask(torch.arange(1)).values()) * len(x)
     if size > _MEMORY:
@@ -152,7 +152,7 @@ def _before(
 
     def loss(_: nn.Module, x: Tensor, rows: Tensor) -> Tensor:
         told = ask(rows)
-        seen = show(student, x, term.student) if alone is None else {}
+        seen = forward_with(student, x, term.student) if alone is None else {}
         ours = [seen[name] for name in term.student if name in seen]
         return first.loss(ours, [told[name] for name in term.teacher])
 

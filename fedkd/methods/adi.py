@@ -8,7 +8,7 @@ from fedkd.methods.core.base import Card, ServerContext
 from fedkd.methods.core.one_shot import OneShot, PoolParams
 
 
-class ADIParams(adi.Params, PoolParams):
+class ADIParams(adi.AdaptiveDeepInversion, PoolParams):
     """ADI's own parameters, with the clients' ensemble in place of its teacher.
 
     `bn` weighs the sum over a teacher's BatchNorm layers, averaged over teachers.

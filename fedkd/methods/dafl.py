@@ -19,7 +19,7 @@ _SHOWN = 256
 """Images of the finished generator that the run folder keeps."""
 
 
-class DAFLParams(dafl.Params, StudentParams):
+class DAFLParams(dafl.DataFreeLearning, StudentParams):
     """DAFL's own parameters, with the clients' ensemble in place of its teacher."""
 
     batch_size: int = Field(default=512, ge=2)

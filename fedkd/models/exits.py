@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.errors import ConfigError
-from fedkd.models.layers import LOGITS, dissect, show
+from fedkd.models.layers import LOGITS, forward_with, inspect_layers
 from fedkd.rng import torch_default
 
 
-class Leaving(NamedTuple):
+class ExitOutput(NamedTuple):
     """What leaves an exit for N inputs."""
 
     logits: Tensor
@@ -41,10 +41,10 @@ class Exit(nn.Module):
             self.adapt = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), units), nn.ReLU())
         self.classifier = nn.Linear(units, classes)
 
-    def forward(self, output: Tensor) -> Leaving:
+    def forward(self, output: Tensor) -> ExitOutput:
         """A layer's output (N, *shape) -> what leaves here."""
         features = self.adapt(output).flatten(1)
-        return Leaving(self.classifier(features), features)
+        return ExitOutput(self.classifier(features), features)
 
 
 class Exits(nn.Module):
@@ -57,11 +57,11 @@ class Exits(nn.Module):
         self.deepest = deepest
         self.exits = nn.ModuleList(exits.values())
 
-    def leave(self, x: Tensor) -> list[Leaving]:
+    def leave(self, x: Tensor) -> list[ExitOutput]:
         """Inputs (N, *shape) -> what leaves each exit, the deepest, the network's own, last."""
-        shown = show(self.network, x, [*self.layers, self.deepest])
+        shown = forward_with(self.network, x, [*self.layers, self.deepest])
         early = [leave(shown[name]) for name, leave in zip(self.layers, self.exits, strict=True)]
-        return [*early, Leaving(shown[LOGITS], shown[self.deepest].flatten(1))]
+        return [*early, ExitOutput(shown[LOGITS], shown[self.deepest].flatten(1))]
 
     def forward(self, x: Tensor) -> Tensor:
         """Inputs (N, *shape) -> logits (N, C)."""
@@ -88,7 +88,7 @@ def attach(
     Raises:
         ConfigError: a layer does not exist (valid ones are named), or cannot be looked at.
     """
-    anatomy = dissect(network, shape)
+    anatomy = inspect_layers(network, shape)
     deepest = deepest or anatomy.features
     if deepest is None:
         raise ConfigError("early exits need features before the last layer: the model has none")

@@ -17,7 +17,7 @@ LOGITS = ""
 """The name of the model itself among its layers, so that its answer is a layer's output too."""
 
 
-def show(model: nn.Module, x: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+def forward_with(model: nn.Module, x: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
     """Run a model and keep what the named layers give.
 
     Gradients reach the layers' outputs. The model's mode is left as it is. Only one thread at a
@@ -46,7 +46,7 @@ def show(model: nn.Module, x: Tensor, layers: Iterable[str]) -> dict[str, Tensor
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class LayerShapes:
     """What a model's layers give for one input, and which of them come into question by default.
 
     Attributes:
@@ -91,7 +91,7 @@ class Anatomy:
 
 
 @torch.no_grad()
-def dissect(model: nn.Module, shape: tuple[int, ...]) -> Anatomy:
+def inspect_layers(model: nn.Module, shape: tuple[int, ...]) -> LayerShapes:
     """Try a model in evaluation mode on empty inputs of `shape`; its mode is put back."""
     names = [name for name, _ in model.named_modules() if name]
     training = [module for module in model.modules() if module.training]
@@ -111,7 +111,7 @@ def dissect(model: nn.Module, shape: tuple[int, ...]) -> Anatomy:
             unfit[name] = str(error)
     before = _before_last_linear(model, list(shapes))
     maps = [name for name in before if len(shapes[name]) == 3 and shapes[name][1:] != (1, 1)]
-    return Anatomy(
+    return LayerShapes(
         inputs={name: looks[name][0].entered for name in shapes if looks[name][0].entered},
         shapes={**shapes, LOGITS: tuple(logits.shape[1:])},
         unfit=unfit,
@@ -133,7 +133,7 @@ def _unknown(name: str, valid: Iterable[str]) -> ConfigError:
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Capture:
     """A layer's output, and how often it had been written to when it left the layer."""
 
     entered: tuple[int, ...]
@@ -143,14 +143,14 @@ class _Look:
 
 
 @contextmanager
-def _watching(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, list[_Look]]]:
+def _watching(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, list[_Capture]]]:
     """Collect every output of the named layers, in the order in which they came."""
-    looks: dict[str, list[_Look]] = {}
+    looks: dict[str, list[_Capture]] = {}
 
     def keep(name: str, _module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         alone = len(inputs) == 1 and isinstance(inputs[0], Tensor)
         entered = tuple(inputs[0].shape[1:]) if alone else ()
-        looks.setdefault(name, []).append(_Look(entered, output, _version(output)))
+        looks.setdefault(name, []).append(_Capture(entered, output, _version(output)))
 
     handles = [
         model.get_submodule(name).register_forward_hook(partial(keep, name)) for name in names
@@ -168,7 +168,7 @@ def _version(output: Any) -> int:
     return output._version if counted else 0
 
 
-def _output(name: str, looks: list[_Look]) -> Tensor:
+def _output(name: str, looks: list[_Capture]) -> Tensor:
     """The one output of a layer, as it left the layer."""
     if len(looks) != 1:
         raise ConfigError(

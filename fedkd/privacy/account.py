@@ -16,7 +16,7 @@ from fedkd.privacy.statement import (
     WHOLE,
     History,
     Part,
-    Release,
+    ReleasedValue,
     Statement,
     expanded,
     filtered,
@@ -201,7 +201,7 @@ class Account:
         self._seen = len(rows)
         return self._history
 
-    def _release(self, reservation: Reservation, rows: Sequence[Row]) -> Release:
+    def _release(self, reservation: Reservation, rows: Sequence[Row]) -> ReleasedValue:
         release = self._past(rows).releases.get(reservation.sequence)
         if release is None:
             remedy = "use a reservation with the account that made it"
@@ -209,7 +209,7 @@ class Account:
         return release
 
     def _advance(
-        self, kind: str, reservation: Reservation, release: Release, body: Mapping[str, Any]
+        self, kind: str, reservation: Reservation, release: ReleasedValue, body: Mapping[str, Any]
     ) -> None:
         if release.state != _BEFORE[kind]:
             raise self._chain.refusal(

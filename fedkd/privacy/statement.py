@@ -34,7 +34,7 @@ WHOLE = Part("", 0)
 
 
 @dataclass(slots=True)
-class Release:
+class ReleasedValue:
     """What became of one reservation."""
 
     purpose: str
@@ -61,7 +61,7 @@ class History:
     """What was committed, grouped."""
     parts: dict[Part, Counter[Protected]] = field(default_factory=dict)
     """All that was reserved of each part, grouped."""
-    releases: dict[int, Release] = field(default_factory=dict)
+    releases: dict[int, ReleasedValue] = field(default_factory=dict)
     """By the number of the row that reserved."""
 
     @property
@@ -106,7 +106,9 @@ class History:
             else:
                 part = Part(**body["part"]) if "part" in body else WHOLE
                 self.parts[part] = self.parts.get(part, Counter()) + counts
-                self.releases[row.sequence] = Release(body["purpose"], body["when"], events, part)
+                self.releases[row.sequence] = ReleasedValue(
+                    body["purpose"], body["when"], events, part
+                )
             return
         release = self.releases[body["reservation"]]
         if row.kind == "touch":
@@ -268,7 +270,7 @@ def _unreadable(chain: str, head: Anchor | None) -> Statement:
     return Statement(**nothing | known | place)  # type: ignore[arg-type]
 
 
-def _release(release: Release) -> dict[str, Any]:
+def _release(release: ReleasedValue) -> dict[str, Any]:
     # Key by key: `asdict` copies deeply, and a shared ledger has one of these a client and round.
     return {
         "purpose": release.purpose,

@@ -12,7 +12,7 @@ from fedkd.methods.core.protection import Forecast
 from fedkd.privacy.statement import Statement
 from fedkd.reports import wording
 from fedkd.reports.comparison import ComparisonRow, Spread
-from fedkd.runs.ledgers import Told
+from fedkd.runs.ledgers import LedgerAccount
 from fedkd.runs.schema import PrivacySummary
 
 
@@ -103,7 +103,7 @@ def _forecast_caption(told: Forecast) -> str:
     )
 
 
-def ledger(told: Told) -> Group:
+def ledger(told: LedgerAccount) -> Group:
     """One account of a ledger: what was spent in all, and release by release."""
     statement = told.statement
     facts = Table(title=escape(str(told.path)), show_header=False)

@@ -19,7 +19,7 @@ from fedkd.errors import FedkdError
 from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Broadcast, group, prefixed
 from fedkd.federation.rounds import Checkpoint
-from fedkd.federation.wire import Standing
+from fedkd.federation.wire import LedgerHead
 from fedkd.files import storing
 from fedkd.runs import manifest
 from fedkd.runs.manifest import Manifest, cannot_resume
@@ -103,9 +103,10 @@ def _parse(content: bytes) -> Kept:
         state=group("state", tensors),
         broadcast=Broadcast(group("common", tensors), by_model, by_client),
         standings={
-            int(client): Standing(**at) for client, at in json.loads(metadata["standings"]).items()
+            int(client): LedgerHead(**at)
+            for client, at in json.loads(metadata["standings"]).items()
         },
-        own=None if own is None else Standing(**own),
+        own=None if own is None else LedgerHead(**own),
     )
     if old:
         return Kept(checkpoint, None, None)

@@ -6,10 +6,10 @@ from pathlib import Path
 from fedkd.config import Distillation, load_distillation
 from fedkd.errors import ConfigError, RunFolderError
 from fedkd.runs.reading import parse, text
-from fedkd.runs.schema import Environment, PrivacySummary, Recorded
+from fedkd.runs.schema import Environment, PrivacySummary, RunPart
 
 
-class Epoch(Recorded):
+class Epoch(RunPart):
     """A line of `rounds.jsonl`."""
 
     stage: str
@@ -19,7 +19,7 @@ class Epoch(Recorded):
     seconds: float
 
 
-class Model(Recorded):
+class Model(RunPart):
     """A model as it ended: accuracy on the test set, size, and milliseconds by rows of a batch."""
 
     model: str
@@ -29,7 +29,7 @@ class Model(Recorded):
     latency: Mapping[int, float]
 
 
-class DistilSummary(Recorded):
+class DistilSummary(RunPart):
     """`summary.json` of a distillation."""
 
     name: str
@@ -45,7 +45,7 @@ class DistilSummary(Recorded):
     privacy: PrivacySummary
 
 
-class DistilRun(Recorded):
+class DistilRun(RunPart):
     """A finished distillation, as its folder tells it."""
 
     path: Path

@@ -23,7 +23,7 @@ from fedkd.exchange.messages import Tensors
 from fedkd.federation.answers import Record
 from fedkd.federation.rounds import Checkpoint
 from fedkd.federation.state import DiskState
-from fedkd.federation.wire import Standing
+from fedkd.federation.wire import LedgerHead
 from fedkd.files import storing, write_atomically
 from fedkd.methods import find
 from fedkd.runs import checkpoint as checkpoints
@@ -147,7 +147,7 @@ class RunFolder:
         kept = self._kept()
         return None if kept is None else kept.checkpoint
 
-    def standings(self) -> Mapping[int, Standing]:
+    def standings(self) -> Mapping[int, LedgerHead]:
         """Where each client's ledger stood when the last kept round ended.
 
         Raises:

@@ -16,14 +16,14 @@ from fedkd.runs.folder import DEPLOYMENT, RunFolder
 
 
 @dataclass(frozen=True)
-class Told:
+class LedgerAccount:
     """What one account of a ledger says."""
 
     path: Path
     statement: Statement
 
 
-def read(path: Path) -> list[Told]:
+def read(path: Path) -> list[LedgerAccount]:
     """What ledgers say: one file, those in a folder, or those of a run.
 
     A run's ledgers are also held against the heads that its server saw last.
@@ -40,10 +40,10 @@ def read(path: Path) -> list[Told]:
             f"folder {str(path)!r} holds no ledger: expected a ledger, a folder of them, or a run "
             "with privacy.epsilon"
         )
-    return [Told(file, each) for file in files for each in read_statements(file)]
+    return [LedgerAccount(file, each) for file in files for each in read_statements(file)]
 
 
-def believed(path: Path) -> list[Told]:
+def believed(path: Path) -> list[LedgerAccount]:
     """As `read`, of ledgers that are all intact.
 
     Raises:
@@ -69,7 +69,7 @@ def allow(path: Path, epsilon: float) -> None:
     Ledger(_required(path)).allow(epsilon)
 
 
-def as_dict(told: Sequence[Told]) -> dict[str, Any]:
+def as_dict(told: Sequence[LedgerAccount]) -> dict[str, Any]:
     """The account with the most spent, or one that is broken; all of them under `accounts`."""
     worst = max(told, key=lambda each: (each.statement.chain != "intact", _epsilon(each)))
     accounts = [{"path": str(each.path), **asdict(each.statement)} for each in told]
@@ -90,7 +90,7 @@ def _required(path: Path) -> Path:
     return path
 
 
-def _of_run(path: Path) -> list[Told]:
+def _of_run(path: Path) -> list[LedgerAccount]:
     if (path / DEPLOYMENT).exists():
         raise UsageError(
             f"run {str(path)!r} was deployed, and its ledgers are where the spending is: at each "
@@ -118,7 +118,7 @@ def _of_run(path: Path) -> list[Told]:
             f"{seen[missing[0]].sequence}: restore it with its .seal and .key from a backup"
         )
     return [
-        Told(file, _anchored(file, each, anchor))
+        LedgerAccount(file, _anchored(file, each, anchor))
         for file, anchor in anchors.items()
         for each in read_statements(file)
     ]
@@ -135,5 +135,5 @@ def _anchored(path: Path, statement: Statement, anchor: Anchor | None) -> Statem
     return replace(statement, chain=fault)
 
 
-def _epsilon(told: Told) -> float:
+def _epsilon(told: LedgerAccount) -> float:
     return told.statement.epsilon or 0.0

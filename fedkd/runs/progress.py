@@ -15,7 +15,7 @@ from fedkd.files import append
 FILE = "progress.jsonl"
 
 
-class Recorder:
+class ProgressWriter:
     """An observer that writes each thing it is told as a line."""
 
     def __init__(self, folder: Path) -> None:
@@ -50,7 +50,7 @@ class Recorder:
 
 
 class Follower:
-    """Reads what a `Recorder` writes, from the beginning.
+    """Reads what a `ProgressWriter` writes, from the beginning.
 
     Args:
         folder: the run folder.

@@ -10,13 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from fedkd.config import Experiment
 
 
-class Recorded(BaseModel):
+class RunPart(BaseModel):
     """A part of what a run wrote: immutable; keys that the report has no use for are left out."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Scores(Recorded):
+class Scores(RunPart):
     """How one model does on the test set; accuracies in [0, 1]."""
 
     accuracy: float
@@ -24,33 +24,33 @@ class Scores(Recorded):
     """(C,); None for a class of which the test set has no sample."""
 
 
-class Teacher(Scores):
+class TeacherScores(Scores):
     """A client's own model."""
 
     model: str
 
 
-class Teachers(Recorded):
+class Teachers(RunPart):
     """The clients' models of a round, by client."""
 
     mean_accuracy: float
-    by_client: dict[int, Teacher] = Field(min_length=1)
+    by_client: dict[int, TeacherScores] = Field(min_length=1)
 
 
-class Ensemble(Recorded):
+class EnsembleScore(RunPart):
     """The teachers taken together."""
 
     accuracy: float
 
 
-class Traffic(Recorded):
+class Traffic(RunPart):
     """Bytes as encoded: up from the clients, down to them."""
 
     up: int
     down: int
 
 
-class Seconds(Recorded):
+class Seconds(RunPart):
     """Wall-clock seconds; `phases` are summed over the clients."""
 
     total: float
@@ -59,14 +59,14 @@ class Seconds(Recorded):
     phases: dict[str, float]
 
 
-class Failure(Recorded):
+class FailedClient(RunPart):
     """A client that did not answer, and why."""
 
     client: int
     reason: str
 
 
-class Capped(Recorded):
+class Capped(RunPart):
     """A client that weighed less than it claimed; shares in [0, 1] of all samples that answered.
 
     In feddf of those of the clients with its architecture.
@@ -84,27 +84,27 @@ class StudentScores(Scores):
     """Accuracy after each epoch of the server's work, where a method measures it."""
 
 
-class Spent(Recorded):
+class Spent(RunPart):
     """The largest epsilon so far over those who spend."""
 
     epsilon: float
     accountant: str
 
 
-class Round(Recorded):
+class Round(RunPart):
     """A line of `rounds.jsonl`."""
 
     round: int
     student: StudentScores
     teachers: Teachers | None
-    ensemble: Ensemble | None
+    ensemble: EnsembleScore | None
     losses: dict[str, float | None]
     bytes: Traffic
     seconds: Seconds
     privacy: Spent | None = None
     """None where nothing is protected."""
     participants: tuple[int, ...]
-    failures: tuple[Failure, ...]
+    failures: tuple[FailedClient, ...]
     capped: tuple[Capped, ...] = ()
 
     @property
@@ -118,7 +118,7 @@ class Round(Recorded):
         return self.asked - len({failure.client for failure in self.failures})
 
 
-class StudentSummary(Recorded):
+class StudentSummary(RunPart):
     """The student after the last round."""
 
     accuracy: float
@@ -127,14 +127,14 @@ class StudentSummary(Recorded):
     parameters: int
 
 
-class TeachersSummary(Recorded):
+class TeachersSummary(RunPart):
     """The clients' teachers, each as its own last round left it."""
 
     mean_accuracy: float
     best_accuracy: float
 
 
-class PrivacySummary(Recorded):
+class PrivacySummary(RunPart):
     """What was protected, and what it cost; with the unit `none` there is nothing more to say."""
 
     unit: Literal["none", "record", "client-votes", "client-logits"]
@@ -152,7 +152,7 @@ class PrivacySummary(Recorded):
     it protects the sum alone."""
 
 
-class Released(Recorded):
+class Released(RunPart):
     """A field that the clients sent: where its values come from, how often, how many bytes."""
 
     field: str
@@ -161,7 +161,7 @@ class Released(Recorded):
     bytes: int
 
 
-class Summary(Recorded):
+class Summary(RunPart):
     """`summary.json`: the run in a few figures."""
 
     name: str
@@ -172,7 +172,7 @@ class Summary(Recorded):
     clients: int
     student: StudentSummary
     teachers: TeachersSummary | None
-    ensemble: Ensemble | None
+    ensemble: EnsembleScore | None
     bytes: Traffic
     seconds: float
     failures: int
@@ -181,7 +181,7 @@ class Summary(Recorded):
     privacy: PrivacySummary
 
 
-class Partition(Recorded):
+class Partition(RunPart):
     """`partition.json`: the samples that each client holds, by class; counts (clients, C).
 
     Of a deployment no counts: nobody knows them.
@@ -191,7 +191,7 @@ class Partition(Recorded):
     counts: tuple[tuple[int, ...], ...]
 
 
-class Environment(Recorded):
+class Environment(RunPart):
     """`environment.json`: where the run was made. Every key is kept: all of them are shown."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -208,7 +208,7 @@ class Generated(BaseModel):
     y: NDArray[np.integer]
 
 
-class Run(Recorded):
+class Run(RunPart):
     """A finished run, as its folder tells it."""
 
     path: Path

@@ -19,7 +19,7 @@ from fedkd.privacy.source import GENERATOR
 
 
 @dataclass(frozen=True)
-class Spending:
+class DistillationSpending:
     """A distillation's account, its whole plan written down."""
 
     distillation: Distillation
@@ -71,7 +71,7 @@ def ledger(distillation: Distillation, run: Path) -> Path | None:
     return folder / "ledger.db"
 
 
-def commit(distillation: Distillation, run: Path) -> Spending | None:
+def commit(distillation: Distillation, run: Path) -> DistillationSpending | None:
     """Write the whole plan down; None where nothing is protected.
 
     Args:
@@ -88,4 +88,4 @@ def commit(distillation: Distillation, run: Path) -> Spending | None:
         return None
     account = Ledger(file).account(OWNERS, plan.budget(told))
     account.commit(plan.plan(distillation, plan.noise(distillation).noise_multiplier))
-    return Spending(distillation, account)
+    return DistillationSpending(distillation, account)

@@ -221,7 +221,7 @@ class StageFolder:
         return b"".join(line for line in lines if line.endswith(b"\n"))
 
 
-class Recorder:
+class StageRecorder:
     """Runs the stages of a run; see `fedkd.learning.ways.base.Stage`."""
 
     def __init__(self, folder: StageFolder, test: Samples, seed: int, notify: Notify) -> None:

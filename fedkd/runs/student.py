@@ -14,13 +14,13 @@ from fedkd.data.types import Dataset, FederatedData, Limits
 from fedkd.errors import ConfigError, DataError, MessageError, RunFolderError
 from fedkd.exchange.codec import decode
 from fedkd.learning.ways import prepare
-from fedkd.learning.ways.base import Shares
+from fedkd.learning.ways.base import Splits
 from fedkd.runs import reading
-from fedkd.runs.schema import Recorded
+from fedkd.runs.schema import RunPart
 
 
 @dataclass(frozen=True)
-class Student:
+class FinishedStudent:
     """A run's student.
 
     Attributes:
@@ -40,7 +40,7 @@ class Student:
     scale: Mapping[str, Limits]
 
 
-class Inputs(Recorded):
+class Inputs(RunPart):
     """What a run's models see: enough to build its student again without the data."""
 
     shape: tuple[int, ...]
@@ -62,13 +62,13 @@ class Inputs(Recorded):
         return cls(shape=seen.shape, classes=seen.class_names, features=seen.features, scale=scale)
 
     @classmethod
-    def of_shares(cls, shares: Shares) -> "Inputs":
+    def of_shares(cls, shares: Splits) -> "Inputs":
         """What a distillation's student and teachers see."""
         teachers = tuple(each.shape for each in shares.teachers)
         return cls.of(shares.student).model_copy(update={"teachers": teachers})
 
 
-class _Kept(Recorded):
+class _Kept(RunPart):
     """What a run's `summary.json` says of inputs; a run made before says nothing."""
 
     inputs: Inputs | None = None
@@ -87,7 +87,7 @@ def is_distillation(run: Path) -> bool:
     return "way" in config.read(run / "config.toml")
 
 
-def load(run: Path) -> Student:
+def load(run: Path) -> FinishedStudent:
     """Read a run's student. Of a run made before summaries had inputs, its data is read too.
 
     Raises:
@@ -108,12 +108,12 @@ def load(run: Path) -> Student:
     except (ConfigError, MessageError, RuntimeError) as error:
         raise _damaged(run, error) from error
     model.requires_grad_(requires_grad=False).eval()
-    return Student(
+    return FinishedStudent(
         experiment.name, model, inputs.shape, inputs.classes, inputs.features, inputs.scale
     )
 
 
-def tests(run: Path, student: Student) -> Tensor:
+def tests(run: Path, student: FinishedStudent) -> Tensor:
     """The inputs of a run's test set, (N, *shape), as the student sees them.
 
     Raises:

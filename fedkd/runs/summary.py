@@ -6,13 +6,13 @@ from typing import Any
 from torch import nn
 
 from fedkd.federation.answers import Record
-from fedkd.federation.world import World
+from fedkd.federation.prepare import PreparedExperiment
 from fedkd.methods.core import protection
 from fedkd.runs.student import Inputs
 
 
 def summarise(
-    world: World,
+    prepared: PreparedExperiment,
     student: nn.Module,
     records: Sequence[Record],
     released: Sequence[dict[str, Any]],
@@ -20,21 +20,21 @@ def summarise(
     """The figures that a run is compared by; accuracies are shares of 1.
 
     Args:
-        world: the experiment, prepared.
+        prepared: the experiment, prepared.
         student: the student as it ended.
         records: every round's record.
         released: what left the clients, by field.
     """
-    last, experiment = records[-1], world.experiment
+    last, experiment = records[-1], prepared.experiment
     reached = [[*r["student"].get("curve", []), r["student"]["accuracy"]] for r in records]
     return {
         "name": experiment.name,
         "method": experiment.method.name,
-        "dataset": world.data.name,
-        "inputs": Inputs.of(world.as_students.data).model_dump(mode="json"),
+        "dataset": prepared.data.name,
+        "inputs": Inputs.of(prepared.as_students.data).model_dump(mode="json"),
         "seed": experiment.seed,
         "rounds": experiment.rounds,
-        "clients": world.setting.clients,
+        "clients": prepared.setting.clients,
         "student": {
             "accuracy": last["student"]["accuracy"],
             "best_accuracy": max(accuracy for values in reached for accuracy in values),
@@ -47,13 +47,13 @@ def summarise(
         "seconds": sum(r["seconds"]["total"] for r in records),
         "failures": sum(len(r["failures"]) for r in records),
         "released": list(released),
-        "privacy": _privacy(world, records),
+        "privacy": _privacy(prepared, records),
     }
 
 
-def _privacy(world: World, records: Sequence[Record]) -> dict[str, Any]:
+def _privacy(prepared: PreparedExperiment, records: Sequence[Record]) -> dict[str, Any]:
     """What was protected, and the largest epsilon over those who spent."""
-    privacy = world.experiment.privacy
+    privacy = prepared.experiment.privacy
     allowed = protection.budget(privacy)
     spent = [record["privacy"] for record in records if record["privacy"] is not None]
     securely = {"secure_aggregation": True} if privacy.secure_aggregation else {}
@@ -70,7 +70,7 @@ def _privacy(world: World, records: Sequence[Record]) -> dict[str, Any]:
         "noise_multiplier": privacy.noise_multiplier,
         "signal_to_noise": None
         if privacy.unit == "record"
-        else protection.signal(world.method, world.setting).ratio,
+        else protection.signal(prepared.method, prepared.setting).ratio,
         **securely,
     }
 

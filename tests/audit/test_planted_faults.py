@@ -11,7 +11,7 @@ from fedkd.audit import structure
 from fedkd.audit.verdicts import Check, raise_on_violation
 from fedkd.config import Optimisation
 from fedkd.errors import BudgetError, ConfigError, PrivacyViolationError
-from fedkd.federation.world import prepare
+from fedkd.federation.prepare import prepare
 from fedkd.jobs.audit import releases
 from fedkd.jobs.audit.releases import check_releases
 from fedkd.jobs.audit.teachers import audit_teacher, audit_used
@@ -88,9 +88,9 @@ def test_what_canaries_miss_is_found_in_the_training(where, fault, what, monkeyp
 
 def test_a_bias_without_noise_is_found_in_the_audited_model(private_experiment, monkeypatch):
     monkeypatch.setattr(sgd, "gaussian", faults.bare_vectors)
-    world = prepare(private_experiment)
-    model = world.setting.build(private_experiment.client_model(0), purpose="audited")
-    check = structure.check_noise_of("mlp", model, world.data.clients[0].x[:2], NOISE)
+    prepared = prepare(private_experiment)
+    model = prepared.setting.build(private_experiment.client_model(0), purpose="audited")
+    check = structure.check_noise_of("mlp", model, prepared.data.clients[0].x[:2], NOISE)
     assert check.outcome == "VIOLATION"
     assert "bias" in check.found
 
@@ -109,7 +109,7 @@ RELEASED = [
 
 @pytest.fixture
 def released(rows, squares):
-    def world(method, **changes):
+    def prepared(method, **changes):
         told = {
             "rounds": 1,
             "privacy.clip": 4.0,
@@ -120,16 +120,16 @@ def released(rows, squares):
         data = squares if method.startswith("fedpair") else rows
         return prepare(tiny.experiment(data, {**told, **changes}))
 
-    return world
+    return prepared
 
 
 @pytest.mark.parametrize(("method", "where", "name", "fault", "what"), RELEASED)
 def test_a_value_that_is_paid_for_and_sent_bare_is_found(
     method, where, name, fault, what, released, monkeypatch
 ):
-    world = released(method)
+    prepared = released(method)
     monkeypatch.setattr(where, name, fault)
-    broken = [each.what for each in check_releases(world) if each.outcome == "VIOLATION"]
+    broken = [each.what for each in check_releases(prepared) if each.outcome == "VIOLATION"]
     assert any(each.startswith(what) for each in broken)
 
 
@@ -171,10 +171,10 @@ OWN = {"name": "own_models:Words"}
 
 def test_sums_of_a_model_that_takes_words_alone_are_replayed(words, released, monkeypatch):
     changes = {"data.name": str(words), "student.model": OWN, "clients.models": [OWN]}
-    world = released("analytic", **changes)
-    assert {each.outcome for each in check_releases(world)} == {"CONSISTENT"}
+    prepared = released("analytic", **changes)
+    assert {each.outcome for each in check_releases(prepared)} == {"CONSISTENT"}
     monkeypatch.setattr(mechanisms, "clip", lambda rows, _: rows)
-    assert "VIOLATION" in {each.outcome for each in check_releases(world)}
+    assert "VIOLATION" in {each.outcome for each in check_releases(prepared)}
 
 
 def test_a_teacher_that_takes_words_alone_is_audited(words, monkeypatch):
@@ -188,9 +188,9 @@ def test_a_teacher_that_takes_words_alone_is_audited(words, monkeypatch):
 
 
 def test_only_what_a_run_uses_is_audited_at_its_own_noise(released, rows):
-    world = released("feddf")
-    gaussian, laplace = audit_used(world).verdicts
-    noise = world.setting.experiment.privacy.noise_multiplier
+    prepared = released("feddf")
+    gaussian, laplace = audit_used(prepared).verdicts
+    noise = prepared.setting.experiment.privacy.noise_multiplier
     assert [event.noise_multiplier for event in gaussian.claim.events] == [noise]
     assert laplace.what == "Laplace noise, as of example count"
     assert laplace.claim.epsilon == pytest.approx(1 / 10, abs=1e-3)
@@ -205,12 +205,12 @@ LOGITS = {"clients.count": 18, "privacy.unit": "client-logits", "privacy.epsilon
 
 @pytest.mark.parametrize(("changes", "noise"), [(VOTES, 0.6), (VOTES, 0.25), (LOGITS, 0.6)])
 def test_what_the_server_combines_is_replayed(changes, noise, released, monkeypatch):
-    world = released("dsfl", **changes, **{"privacy.noise_multiplier": noise})
-    assert {each.outcome for each in check_releases(world)} == {"CONSISTENT"}
+    prepared = released("dsfl", **changes, **{"privacy.noise_multiplier": noise})
+    assert {each.outcome for each in check_releases(prepared)} == {"CONSISTENT"}
     votes = changes is VOTES
     fault = (lambda votes, **_: votes.argmax(dim=1)) if votes else faults.bare
     monkeypatch.setattr(mechanisms, "noisy_votes" if votes else "gaussian", fault)
-    assert {each.outcome for each in check_releases(world)} == {"VIOLATION"}
+    assert {each.outcome for each in check_releases(prepared)} == {"VIOLATION"}
 
 
 @pytest.mark.parametrize("epsilon", [1.0, 2.0, 4.0])

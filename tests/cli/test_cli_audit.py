@@ -173,13 +173,13 @@ def test_an_old_copy_is_found_by_what_the_server_saw(run, rows, here):
                 shutil.copytree(mine, here / "old")
 
     from fedkd.federation import engines
-    from fedkd.federation.world import prepare
+    from fedkd.federation.prepare import prepare
 
-    world = prepare(tiny.experiment(rows, DP))
+    prepared = prepare(tiny.experiment(rows, DP))
     folder = RunFolder(here / "run")
-    folder.open(world.experiment, world.data, resume=False)
+    folder.open(prepared.experiment, prepared.data, resume=False)
     mine = folder.states / "client-0001"
-    engines.simulate(world, folder, Copies(), states=folder.states)
+    engines.simulate(prepared, folder, Copies(), states=folder.states)
     shutil.rmtree(mine)
     shutil.copytree(here / "old", mine)
     status, _, complaint = run("audit", "ledger", mine / "ledger.db")

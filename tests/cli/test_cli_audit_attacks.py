@@ -47,7 +47,7 @@ def recorded(noisy, tmp_path_factory):
     """A run without DP whose server kept all that it received."""
     folder = tmp_path_factory.mktemp("recorded") / "run"
     experiment = tiny.experiment(noisy, OVERFIT)
-    canary_run.record(experiment, canary_run.Exposure(80), folder, tiny.Quiet())
+    canary_run.record(experiment, canary_run.Canaries(80), folder, tiny.Quiet())
     return folder
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fedkd.data.idx import Part
-from fedkd.data.sources import Source
+from fedkd.data.idx import IdxFile
+from fedkd.data.sources import PublishedSet
 
 
 def idx_bytes(values: NDArray[np.uint8]) -> bytes:
@@ -22,7 +22,7 @@ class Published:
     """Arrays, the source that describes them, and the folder in which their files lie."""
 
     arrays: tuple[NDArray[np.uint8], ...]
-    source: Source
+    source: PublishedSet
     folder: Path
 
 
@@ -41,7 +41,7 @@ def publish(folder: Path) -> Published:
         content = idx_bytes(values)
         file = f"{name}.gz"
         (folder / file).write_bytes(gzip.compress(content))
-        parts.append(Part(file, values.shape, hashlib.sha256(content).hexdigest()))
+        parts.append(IdxFile(file, values.shape, hashlib.sha256(content).hexdigest()))
     one, two, three, four = parts
-    source = Source("tiny", "http://127.0.0.1:9", ("cat", "dog"), (one, two, three, four))
+    source = PublishedSet("tiny", "http://127.0.0.1:9", ("cat", "dog"), (one, two, three, four))
     return Published(arrays, source, folder)

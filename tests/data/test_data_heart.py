@@ -9,7 +9,7 @@ import torch
 from fedkd import config, data
 from fedkd.data import columns, heart
 from fedkd.errors import DataError
-from fedkd.federation.world import prepare
+from fedkd.federation.prepare import prepare
 
 CLEVELAND = "63.0,1.0,1.0,145.0,233.0,1.0,2.0,150.0,0.0,2.3,3.0,0.0,6.0,0\n"
 UNKNOWN = "34,0,4,?,0,?,?,?,?,?,?,?,?,3\n"
@@ -146,8 +146,8 @@ def test_uci_s_files_have_their_known_counts() -> None:
 
 def test_the_sample_experiment_shows_its_student_the_seven_cheap_tests(made_up: Path) -> None:
     file = Path(__file__).parents[2] / "configs" / "heart_hospitals.toml"
-    world = prepare(config.load(file, ["data.public.size=20"]))
-    seen = [columns.test_of(name) for name in world.as_students.data.features]
+    prepared = prepare(config.load(file, ["data.public.size=20"]))
+    seen = [columns.test_of(name) for name in prepared.as_students.data.features]
     cheap = ["age", "sex", "cp", "trestbps", "chol", "fbs", "restecg"]
     assert list(dict.fromkeys(seen)) == cheap
-    assert world.setting.clients == 4
+    assert prepared.setting.clients == 4

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from fedkd.data import idx
-from fedkd.data.idx import Part
+from fedkd.data.idx import IdxFile
 from fedkd.errors import DataError
 
 VALUES = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
 HEADER = b"\0\0\x08\x03" + b"\0\0\0\x02" + b"\0\0\0\x03" + b"\0\0\0\x04"
 CONTENT = HEADER + VALUES.tobytes()
-PART = Part("values.gz", (2, 3, 4), hashlib.sha256(CONTENT).hexdigest())
+PART = IdxFile("values.gz", (2, 3, 4), hashlib.sha256(CONTENT).hexdigest())
 
 
 @given(values=arrays.arrays(np.uint8, arrays.array_shapes(max_dims=3, max_side=9)))
@@ -26,7 +26,7 @@ def test_reads_back_what_was_written(
     content = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes()
     content += values.tobytes()
     path.write_bytes(gzip.compress(content))
-    part = Part("values.gz", values.shape, hashlib.sha256(content).hexdigest())
+    part = IdxFile("values.gz", values.shape, hashlib.sha256(content).hexdigest())
     np.testing.assert_array_equal(idx.read(path, part), values)
 
 

@@ -10,11 +10,11 @@ from published import Published
 from fedkd import data
 from fedkd.config import Data
 from fedkd.data import named
-from fedkd.data.sources import FASHION_MNIST, MNIST, Source
+from fedkd.data.sources import FASHION_MNIST, MNIST, PublishedSet
 from fedkd.errors import DataError
 
 
-def complete(source: Source) -> bool:
+def complete(source: PublishedSet) -> bool:
     return any(found for _, found in data.locations(source.name))
 
 

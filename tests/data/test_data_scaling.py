@@ -15,7 +15,7 @@ from fedkd import config, data
 from fedkd.data import parties
 from fedkd.data.types import FederatedData
 from fedkd.errors import ConfigError, UsageError
-from fedkd.federation.world import prepare
+from fedkd.federation.prepare import prepare
 from fedkd.jobs import local, submit
 
 

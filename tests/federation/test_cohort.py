@@ -7,25 +7,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedkd.errors import FederationError
-from fedkd.federation.client import Party, client_app
-from fedkd.federation.cohort import Reach, wait_for_nodes
+from fedkd.federation.client import ClientParty, client_app
+from fedkd.federation.cohort import Connections, wait_for_nodes
 from fedkd.federation.inprocess import InProcessGrid
+from fedkd.federation.prepare import prepare
 from fedkd.federation.rounds import federate
 from fedkd.federation.state import MemoryState
-from fedkd.federation.world import prepare
 
 
 @pytest.fixture(scope="module")
-def world(rows):
+def prepared(rows):
     return prepare(tiny.experiment(rows))
 
 
-def of(world, *, clients, participation, seed=0):
-    experiment = world.experiment
+def of(prepared, *, clients, participation, seed=0):
+    experiment = prepared.experiment
     part = experiment.clients.model_copy(update={"participation": participation})
     changed = experiment.model_copy(update={"clients": part, "seed": seed})
-    setting = replace(world.setting, experiment=changed, clients=clients)
-    return replace(world, experiment=changed, setting=setting)
+    setting = replace(prepared.setting, experiment=changed, clients=clients)
+    return replace(prepared, experiment=changed, setting=setting)
 
 
 @settings(deadline=None)
@@ -36,9 +36,9 @@ def of(world, *, clients, participation, seed=0):
     st.integers(0, 2**40),
 )
 def test_a_cohort_is_the_nearest_number_of_clients_at_least_one(
-    world, clients, participation, round, seed
+    prepared, clients, participation, round, seed
 ):
-    asked = of(world, clients=clients, participation=participation, seed=seed)
+    asked = of(prepared, clients=clients, participation=participation, seed=seed)
     cohort = asked.setting.cohort(round)
     assert cohort == sorted(set(cohort))
     assert set(cohort) <= set(range(clients))
@@ -47,8 +47,8 @@ def test_a_cohort_is_the_nearest_number_of_clients_at_least_one(
     assert cohort == asked.setting.cohort(round)
 
 
-def test_cohorts_differ_from_round_to_round_and_reach_everybody_alike(world):
-    some = of(world, clients=10, participation=0.3)
+def test_cohorts_differ_from_round_to_round_and_reach_everybody_alike(prepared):
+    some = of(prepared, clients=10, participation=0.3)
     rounds = 2000
     cohorts = [some.setting.cohort(round) for round in range(1, rounds + 1)]
     counts = [sum(client in cohort for cohort in cohorts) for client in range(10)]
@@ -68,21 +68,21 @@ class Arriving:
 
 
 def test_nodes_are_waited_for_and_taken_in_order():
-    assert wait_for_nodes(Arriving(4), 3, Reach(within=10), quorum=3) == [2, 3, 4]
+    assert wait_for_nodes(Arriving(4), 3, Connections(within=10), quorum=3) == [2, 3, 4]
 
 
 def test_where_nodes_are_known_a_quorum_of_them_will_do_and_their_order_is_kept():
     nodes = (4, 9, 2, 3)
     with pytest.raises(FederationError, match=r"^2 nodes .* the 4 clients, or 3 at least; start "):
-        wait_for_nodes(Arriving(3), 4, Reach(nodes, within=0.1), quorum=3)
-    assert wait_for_nodes(Arriving(4), 4, Reach(nodes, within=0.1), quorum=3) == [4, 9, 2, 3]
+        wait_for_nodes(Arriving(3), 4, Connections(nodes, within=0.1), quorum=3)
+    assert wait_for_nodes(Arriving(4), 4, Connections(nodes, within=0.1), quorum=3) == [4, 9, 2, 3]
 
 
 def test_too_few_nodes_are_an_error_with_both_numbers():
     with pytest.raises(
         FederationError, match=r"^2 nodes are connected after 0 s: .* 5 clients; start the missing "
     ):
-        wait_for_nodes(Arriving(2), 5, Reach(within=0.1), quorum=3)
+        wait_for_nodes(Arriving(2), 5, Connections(within=0.1), quorum=3)
 
 
 class Counting(InProcessGrid):
@@ -126,7 +126,7 @@ class Keeping:
 
 @pytest.mark.parametrize("method", ["fedmd", "feddf", "local"])
 def test_bytes_are_those_of_the_encoded_payloads(rows, method):
-    world = prepare(
+    prepared = prepare(
         tiny.experiment(
             rows,
             {
@@ -136,10 +136,10 @@ def test_bytes_are_those_of_the_encoded_payloads(rows, method):
         )
     )
     states = [MemoryState() for _ in range(4)]
-    app = client_app(lambda context, call: Party(world, states[call.client]))
+    app = client_app(lambda context, call: ClientParty(prepared, states[call.client]))
     keeper = Keeping()
     with Counting(app, nodes=4, threads=2) as grid:
-        federate(grid, world, keeper, tiny.Quiet(), threads=1)
+        federate(grid, prepared, keeper, tiny.Quiet(), threads=1)
     for record in keeper.records:
         key = str(record["round"])
         assert len(grid.down[key]) == len(grid.up[key]) == len(record["participants"]) == 3
@@ -165,13 +165,13 @@ class Lying(Counting):
 
 
 def test_a_message_that_cannot_be_rebuilt_is_its_senders_fault_alone(rows):
-    world = prepare(tiny.experiment(rows))
+    prepared = prepare(tiny.experiment(rows))
     states = [MemoryState() for _ in range(4)]
-    app = client_app(lambda context, call: Party(world, states[call.client]))
+    app = client_app(lambda context, call: ClientParty(prepared, states[call.client]))
     keeper = Keeping()
     with Lying(app, nodes=4, threads=2) as grid:
-        reach = Reach(nodes=(2, 3, 4, 5))
-        federate(grid, world, keeper, tiny.Quiet(), threads=1, reach=reach)
+        reach = Connections(nodes=(2, 3, 4, 5))
+        federate(grid, prepared, keeper, tiny.Quiet(), threads=1, reach=reach)
     for record in keeper.records:
         assert record["participants"] == [2, 3]
         assert record["failures"] == [

@@ -11,7 +11,7 @@ import torch
 
 from fedkd.errors import ConfigError
 from fedkd.federation import engines
-from fedkd.federation.world import prepare
+from fedkd.federation.prepare import prepare
 from fedkd.jobs.simulate import simulate
 from fedkd.runs.folder import RunFolder
 
@@ -68,10 +68,10 @@ def test_the_students_bits_do_not_depend_on_threads(images, tmp_path, changes):
     hashes, scores = set(), []
     for threads in (1, 2, 3):
         path = tmp_path / str(threads)
-        world = prepare(tiny.experiment(images, changes | {"engine.threads": threads}))
+        prepared = prepare(tiny.experiment(images, changes | {"engine.threads": threads}))
         run = RunFolder(path)
-        run.open(world.experiment, world.data, resume=False)
-        student = engines.simulate(world, run, tiny.Quiet(), states=run.states)
+        run.open(prepared.experiment, prepared.data, resume=False)
+        student = engines.simulate(prepared, run, tiny.Quiet(), states=run.states)
         run.finish(student.state_dict(), {})
         hashes.add(tiny.student_hash(path))
         scores.append([without_seconds(record) for record in run.records()])
@@ -123,10 +123,10 @@ def flat(value, prefix=""):
 
 
 def test_ray_that_is_not_installed_is_an_error_with_the_remedy(rows, monkeypatch):
-    world = prepare(tiny.experiment(rows, {"engine.kind": "ray"}))
+    prepared = prepare(tiny.experiment(rows, {"engine.kind": "ray"}))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'fedkd\[ray\]'"):
-        engines.check(world)
+        engines.check(prepared)
 
 
 def test_the_callers_thread_count_is_put_back(rows, tmp_path):
@@ -154,8 +154,8 @@ def run_with(rows, path, look):
         def client_does(self, client, phase, done, total):
             seen.append(look())
 
-    world = prepare(tiny.experiment(rows))
+    prepared = prepare(tiny.experiment(rows))
     run = RunFolder(path)
-    run.open(world.experiment, world.data, resume=False)
-    engines.simulate(world, run, Looking(), states=run.states)
+    run.open(prepared.experiment, prepared.data, resume=False)
+    engines.simulate(prepared, run, Looking(), states=run.states)
     return seen

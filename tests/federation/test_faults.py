@@ -13,12 +13,12 @@ import torch
 
 from fedkd.errors import QuorumError
 from fedkd.federation import engines
-from fedkd.federation.client import Party, client_app
-from fedkd.federation.cohort import AT_HAND, Reach
+from fedkd.federation.client import ClientParty, client_app
+from fedkd.federation.cohort import LOCAL, Connections
 from fedkd.federation.inprocess import InProcessGrid
+from fedkd.federation.prepare import prepare
 from fedkd.federation.rounds import federate
 from fedkd.federation.state import DiskState, MemoryState
-from fedkd.federation.world import prepare
 from fedkd.jobs.simulate import simulate
 from fedkd.reports import report
 from fedkd.runs.folder import RunFolder
@@ -82,7 +82,7 @@ class Release(tiny.Quiet):
 def run(tmp_path_factory, rows):
     """Four rounds, in the second of which every client but two is at fault."""
     folder = tmp_path_factory.mktemp("faults")
-    world = prepare(
+    prepared = prepare(
         tiny.experiment(
             rows,
             {
@@ -94,28 +94,28 @@ def run(tmp_path_factory, rows):
             },
         )
     )
-    run = opened(folder / "run", world)
+    run = opened(folder / "run", prepared)
     states = {
-        client: DiskState(run.states / str(client)) for client in range(world.setting.clients)
+        client: DiskState(run.states / str(client)) for client in range(prepared.setting.clients)
     }
-    app = client_app(lambda context, call: Party(world, states[call.client]))
+    app = client_app(lambda context, call: ClientParty(prepared, states[call.client]))
     faulty.RELEASE.clear()
-    faults = faulty.FaultyApp(app, world.method.params)
+    faults = faulty.FaultyApp(app, prepared.method.params)
     with (
         pytest.MonkeyPatch.context() as patch,
         InProcessGrid(faults, nodes=len(FAULTS) + 2, threads=3) as grid,
     ):
         for module in (faulty.cohort, faulty.inprocess):
             patch.setattr(module, "time", module.time)  # so that it is put back
-        student = federate(grid, world, run, Release(), threads=1)
-    run.finish(student.state_dict(), summarise(world, student, run.records(), run.released()))
+        student = federate(grid, prepared, run, Release(), threads=1)
+    run.finish(student.state_dict(), summarise(prepared, student, run.records(), run.released()))
     report.write(run.path)
     return run.path
 
 
-def opened(path, world):
+def opened(path, prepared):
     folder = RunFolder(path)
-    folder.open(world.experiment, world.data, resume=False)
+    folder.open(prepared.experiment, prepared.data, resume=False)
     return folder
 
 
@@ -156,9 +156,12 @@ def test_a_client_at_fault_weighs_nothing_whatever_it_sent(rows, tmp_path):
             "clients.training.epochs": 2,
             "method": {"name": "faulty:Faulty", "faults": [fault], "faulty_rounds": [1, 2]},
         }
-        world = prepare(tiny.experiment(rows, changes))
+        prepared = prepare(tiny.experiment(rows, changes))
         student = engines.simulate(
-            world, opened(tmp_path / fault, world), tiny.Quiet(), states=tmp_path / f"s {fault}"
+            prepared,
+            opened(tmp_path / fault, prepared),
+            tiny.Quiet(),
+            states=tmp_path / f"s {fault}",
         )
         students.append(torch.cat([tensor.flatten() for tensor in student.state_dict().values()]))
         assert [(r, c) for r, c, _ in tiny.failures(tmp_path / fault)] == [(1, 0), (2, 0)]
@@ -167,15 +170,15 @@ def test_a_client_at_fault_weighs_nothing_whatever_it_sent(rows, tmp_path):
 
 def test_below_the_quorum_the_round_fails_with_numbers_and_kinds(rows, tmp_path):
     faults = ["raises", "sends NaN", "raises"]
-    world = prepare(
+    prepared = prepare(
         tiny.experiment(
             rows,
             {"rounds": 3, "method": {"name": "faulty:Faulty", "faults": faults}},
         )
     )
-    run = opened(tmp_path / "run", world)
+    run = opened(tmp_path / "run", prepared)
     with pytest.raises(QuorumError) as caught:
-        engines.simulate(world, run, tiny.Quiet(), states=run.states)
+        engines.simulate(prepared, run, tiny.Quiet(), states=run.states)
     assert str(caught.value) == (
         "round 2: 1 of 4 clients answered and clients.quorum = 0.5 asks for 2: "
         "RuntimeError while training: Patient4711Error: ('Patient4711', {'Patient4711': "
@@ -212,14 +215,14 @@ def test_a_site_tells_its_exceptions_words_to_nobody_and_a_server_asks_for_none(
         rows,
         {"method": {"name": "faulty:Faulty", "faults": ["raises"], "faulty_rounds": [1]}},
     )
-    world = prepare(experiment)
+    prepared = prepare(experiment)
     reasons = []
-    for simulated, reach in ((False, AT_HAND), (True, Reach(nodes=(2, 3, 4, 5)))):
+    for simulated, reach in ((False, LOCAL), (True, Connections(nodes=(2, 3, 4, 5)))):
         states = [MemoryState() for _ in range(4)]
-        find = partial(of_memory, world, states)
+        find = partial(of_memory, prepared, states)
         keeper = Keeping()
         with InProcessGrid(client_app(find, simulated=simulated), nodes=4, threads=1) as grid:
-            federate(grid, world, keeper, tiny.Quiet(), threads=1, reach=reach)
+            federate(grid, prepared, keeper, tiny.Quiet(), threads=1, reach=reach)
         [failure] = keeper.records[0]["failures"]
         reasons.append(failure["reason"])
     assert reasons == ["RuntimeError while training"] * 2
@@ -232,17 +235,17 @@ def test_under_privacy_the_run_folder_quotes_no_librarys_words(rows, tmp_path):
         "clients.count": 2,
         "rounds": 1,
     }
-    world = prepare(tiny.experiment(rows, changes))
-    run = opened(tmp_path / "run", world)
-    engines.simulate(world, run, tiny.Quiet(), states=run.states)
+    prepared = prepare(tiny.experiment(rows, changes))
+    run = opened(tmp_path / "run", prepared)
+    engines.simulate(prepared, run, tiny.Quiet(), states=run.states)
     reason = "RuntimeError while training: Patient4711Error"  # the class is code, and no record's
     assert tiny.failures(tmp_path / "run") == [(1, 0, reason)]
     record = (run.path / "rounds.jsonl").read_text()
     assert faulty.SECRET not in record.replace(reason, "")
 
 
-def of_memory(world, states, context, call):
-    return Party(world, states[call.client])
+def of_memory(prepared, states, context, call):
+    return ClientParty(prepared, states[call.client])
 
 
 class Keeping:
@@ -259,14 +262,14 @@ class Keeping:
 
 
 def test_the_quorum_is_met_at_its_very_share(rows, tmp_path):
-    world = prepare(
+    prepared = prepare(
         tiny.experiment(
             rows,
             {"method": {"name": "faulty:Faulty", "faults": ["raises", "raises"]}},
         )
     )
-    run = opened(tmp_path / "run", world)
-    engines.simulate(world, run, tiny.Quiet(), states=run.states)
+    run = opened(tmp_path / "run", prepared)
+    engines.simulate(prepared, run, tiny.Quiet(), states=run.states)
     assert [record["participants"] for record in run.records()] == [[0, 1, 2, 3], [2, 3]]
 
 

@@ -6,7 +6,7 @@ import pytest
 import tiny
 
 from fedkd.errors import ConfigError
-from fedkd.federation.world import prepare
+from fedkd.federation.prepare import prepare
 from fedkd.jobs.simulate import simulate
 
 PRIVATE = {"privacy.epsilon": 8.0, "privacy.sample_rate": 0.5, "privacy.noise_multiplier": 1.0}

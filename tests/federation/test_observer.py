@@ -1,7 +1,7 @@
 import tiny
 
 from fedkd.federation import engines
-from fedkd.federation.world import prepare
+from fedkd.federation.prepare import prepare
 from fedkd.runs.folder import RunFolder
 
 
@@ -27,11 +27,11 @@ class Diary(tiny.Quiet):
 
 def test_an_observer_hears_of_every_round_client_and_phase(rows, tmp_path):
     changes = {"clients.training.epochs": 2, "engine.threads": 1, "method.name": "feddf"}
-    world = prepare(tiny.experiment(rows, changes))
+    prepared = prepare(tiny.experiment(rows, changes))
     run = RunFolder(tmp_path / "run")
-    run.open(world.experiment, world.data, resume=False)
+    run.open(prepared.experiment, prepared.data, resume=False)
     diary = Diary()
-    engines.simulate(world, run, diary, states=run.states)
+    engines.simulate(prepared, run, diary, states=run.states)
 
     rounds = [line for line in diary.lines if line[0] in ("begins", "over")]
     everybody = (0, 1, 2, 3)

@@ -7,7 +7,7 @@ import pytest
 import tiny
 
 from fedkd.errors import ConfigError, DataError
-from fedkd.federation.world import prepare, prepare_json
+from fedkd.federation.prepare import prepare, prepare_json
 
 MISTAKES = {
     "unknown method": ({"method.name": "fedavgg"}, ConfigError, "did you mean 'fedavg'"),

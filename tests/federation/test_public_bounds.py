@@ -11,7 +11,7 @@ import torch
 from fedkd.data import parties
 from fedkd.data.types import Samples
 from fedkd.errors import ConfigError
-from fedkd.federation.world import prepare
+from fedkd.federation.prepare import prepare
 
 DP = {"privacy.epsilon": 8.0, "privacy.sample_rate": 0.5, "privacy.noise_multiplier": 1.5}
 MANY = 200

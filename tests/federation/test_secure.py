@@ -12,12 +12,12 @@ from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.masks import RESOLUTION, floating, public_key
 from fedkd.exchange.messages import Broadcast, Public, Release, Upload, Value
 from fedkd.federation import engines, secure, wire
-from fedkd.federation.client import Party, client_app
+from fedkd.federation.client import ClientParty, client_app
 from fedkd.federation.inprocess import InProcessGrid
+from fedkd.federation.prepare import forecast, prepare
 from fedkd.federation.rounds import federate
 from fedkd.federation.secure import Masking
 from fedkd.federation.state import DiskState, MemoryState
-from fedkd.federation.world import forecast, prepare
 from fedkd.jobs.simulate import simulate
 from fedkd.learning.closed_form import summed as sums_of
 from fedkd.methods.core import protection
@@ -41,19 +41,19 @@ def nothing_seen():
 class Runs:
     """One experiment whose clients keep their states on disk, run as often as a test likes."""
 
-    def __init__(self, folder, world):
-        self.folder, self.world = folder, world
+    def __init__(self, folder, prepared):
+        self.folder, self.prepared = folder, prepared
         self.run = RunFolder(folder / "run")
-        self.run.open(world.experiment, world.data, resume=False)
+        self.run.open(prepared.experiment, prepared.data, resume=False)
 
     def party(self, _context, call):
         place = self.folder / str(call.client)
-        return Party(self.world, DiskState(place), partial(Ledger, place / "ledger.db"))
+        return ClientParty(self.prepared, DiskState(place), partial(Ledger, place / "ledger.db"))
 
     def go(self, **faults):
         app = summed.Wire(client_app(self.party), **faults)
-        with InProcessGrid(app, nodes=self.world.setting.clients, threads=1) as grid:
-            self.student = federate(grid, self.world, self.run, tiny.Quiet(), threads=1)
+        with InProcessGrid(app, nodes=self.prepared.setting.clients, threads=1) as grid:
+            self.student = federate(grid, self.prepared, self.run, tiny.Quiet(), threads=1)
         return app
 
     def spent(self, client):
@@ -96,13 +96,13 @@ def test_the_student_is_the_same_and_the_server_sees_no_clients_own_sums(runs):
         torch.testing.assert_close(other, weight, rtol=1e-6, atol=1e-6)
 
 
-def noise(given, world):
+def noise(given, prepared):
     """What a sum holds beside the exact one, in its off-diagonal entries."""
-    setting = world.setting
+    setting = prepared.setting
     model = setting.build(setting.experiment.student.model, purpose="student")
     exact = sum(
         sums_of(model, own, setting.classes, clip=1.0, intercept=0.3).features
-        for own in world.data.clients
+        for own in prepared.data.clients
     )
     rows, columns = torch.triu_indices(*exact.shape)
     return (given - exact[rows, columns])[rows != columns]
@@ -113,13 +113,13 @@ def test_noise_is_added_once_in_all_and_a_share_of_it_by_each(runs):
     hidden = runs({**SECURE, **WIDE, **NOISY})
     hidden.go()
     [given] = summed.GIVEN
-    found = noise(given[0]["features"], hidden.world)
+    found = noise(given[0]["features"], hidden.prepared)
     assert float(found.std()) == pytest.approx(scale, rel=0.1)  # of 820 entries: 2.5% is one sigma
     assert abs(float(found.mean())) < 5 * scale / 820**0.5
     each = runs({**CLOSED, **WIDE, **NOISY}, "each")
     each.go()
     today = sum(upload["features"] for upload in summed.GIVEN[-1].values())
-    assert float(noise(today, each.world).std()) == pytest.approx(2 * scale, rel=0.1)
+    assert float(noise(today, each.prepared).std()) == pytest.approx(2 * scale, rel=0.1)
     assert hidden.spent(1).events == [{**each.spent(1).events[0], "what": EVENT.what}]
     assert hidden.spent(1).epsilon == each.spent(1).epsilon
 
@@ -190,9 +190,9 @@ def test_under_dp_who_cannot_pay_says_so_before_the_others_do(runs):
     hidden = runs({**SECURE, **NOISY, "clients.quorum": 0.75})
     place = hidden.folder / "3"
     place.mkdir()
-    world = hidden.world
-    budget = protection.budget(world.experiment.privacy)
-    account = Ledger(place / "ledger.db").account(OWNERS, budget, Part(world.deal, 3))
+    prepared = hidden.prepared
+    budget = protection.budget(prepared.experiment.privacy)
+    account = Ledger(place / "ledger.db").account(OWNERS, budget, Part(prepared.deal, 3))
     account.touch(account.reserve("earlier", [Gaussian("earlier", 0.7)]))
     hidden.go()
     [record] = hidden.run.records()
@@ -278,15 +278,15 @@ def test_a_key_that_is_none_is_its_senders_fault_alone(runs):
 
 
 @pytest.fixture(scope="module")
-def world(rows):
+def prepared(rows):
     return prepare(tiny.experiment(rows, {**SECURE, "clients.quorum": 0.75}))
 
 
 class Client:
     """One client, asked by hand."""
 
-    def __init__(self, world):
-        self.world, self.state = world, MemoryState()
+    def __init__(self, prepared):
+        self.prepared, self.state = prepared, MemoryState()
         made = [secure.make_key(MemoryState(), 1) for _ in range(3)]
         self.keys = {0: secure.make_key(self.state, 1), **dict(enumerate(made, start=1))}
 
@@ -294,11 +294,11 @@ class Client:
         told = secure.with_roster(Broadcast({"x": torch.zeros(1)}), keys)
         received, roster = secure.apart(decode(encode(told.to("any"))))
         assert received.keys() == {"x"}
-        return Masking.of(self.world.setting, self.state, 0, 1, roster)
+        return Masking.of(self.prepared.setting, self.state, 0, 1, roster)
 
 
-def test_a_key_serves_one_answer(world):
-    client = Client(world)
+def test_a_key_serves_one_answer(prepared):
+    client = Client(prepared)
     secret = client.masking(client.keys).secret
     assert public_key(secret) == bytes(client.keys[0]["secure_aggregation/key"].tolist())
     with pytest.raises(FederationError, match="key was used already, or never asked for"):
@@ -315,13 +315,13 @@ def test_a_key_serves_one_answer(world):
         (lambda keys: {c: keys[c] for c in (1, 2, 3)}, "not the key that this client made"),
     ],
 )
-def test_a_roster_that_could_bare_a_client_is_refused(world, change, why):
-    client = Client(world)
+def test_a_roster_that_could_bare_a_client_is_refused(prepared, change, why):
+    client = Client(prepared)
     with pytest.raises(FederationError, match=why):
         client.masking(change(client.keys))
 
 
-def test_a_call_without_a_roster_is_refused(world):
+def test_a_call_without_a_roster_is_refused(prepared):
     with pytest.raises(FederationError, match="has no roster"):
         secure.apart({"x": torch.zeros(1)})
     with pytest.raises(FederationError, match="has no roster"):
@@ -329,8 +329,8 @@ def test_a_call_without_a_roster_is_refused(world):
                       "secure_aggregation/keys": torch.zeros(2, 31)})  # fmt: skip
 
 
-def test_a_masked_value_keeps_its_provenance(world):
-    client = Client(world)
+def test_a_masked_value_keeps_its_provenance(prepared):
+    client = Client(prepared)
     origin = Release(EVENT)
     upload = client.masking(client.keys)(Upload({"labels": Value(torch.ones(2).double(), origin)}))
     assert upload.values["labels"].provenance == origin

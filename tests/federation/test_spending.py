@@ -14,11 +14,11 @@ from fedkd import errors
 from fedkd.config import MethodChoice
 from fedkd.errors import BudgetError, ConfigError, FederationError
 from fedkd.federation import engines, wire
-from fedkd.federation.client import Party, client_app
+from fedkd.federation.client import ClientParty, client_app
 from fedkd.federation.inprocess import InProcessGrid
+from fedkd.federation.prepare import prepare
 from fedkd.federation.rounds import federate
 from fedkd.federation.state import DiskState
-from fedkd.federation.world import prepare
 from fedkd.jobs.simulate import simulate
 from fedkd.methods.core import protection
 from fedkd.privacy import accountant
@@ -34,10 +34,10 @@ NOISY = {**DP, "privacy.noise_multiplier": 1.0}
 """Two rounds cost 6.7 of the 8. To look for the noise takes seconds, and is other tests' matter."""
 
 
-def spend_before(world, client, path, events, epsilon=8.0):
+def spend_before(prepared, client, path, events, epsilon=8.0):
     """Somebody else's spending of the same client's data."""
-    budget = Budget(epsilon, world.experiment.privacy.delta)
-    account = Ledger(path).account(OWNERS, budget, Part(world.deal, client))
+    budget = Budget(epsilon, prepared.experiment.privacy.delta)
+    account = Ledger(path).account(OWNERS, budget, Part(prepared.deal, client))
     account.touch(account.reserve("an earlier experiment", events))
 
 
@@ -121,10 +121,12 @@ def test_another_deal_of_a_file_is_no_new_budget(rows, tmp_path):
     changes = {**DP, "privacy.ledger": str(tmp_path / "ledgers"), "privacy.noise_multiplier": 4.0}
     deals = [{}, {"seed": 8}, {"clients.count": 3}, {"data.public.size": 41}]
     for number, deal in enumerate(deals, start=1):
-        world = prepare(tiny.experiment(rows, {**changes, "rounds": 1, **deal}))
+        prepared = prepare(tiny.experiment(rows, {**changes, "rounds": 1, **deal}))
         run = RunFolder(tmp_path / str(number))
-        run.open(world.experiment, world.data, resume=False)
-        engines.simulate(world, run, tiny.Quiet(), states=run.states)  # without a report, in half
+        run.open(prepared.experiment, prepared.data, resume=False)
+        engines.simulate(
+            prepared, run, tiny.Quiet(), states=run.states
+        )  # without a report, in half
         [told] = ledgers.read(run.path)
         assert told.path == tmp_path / "ledgers" / "ledger.db"
         # Disjoint clients compose in parallel: a run costs what one client spent, two steps.
@@ -165,15 +167,15 @@ class Dying(RunFolder):
 
 def test_what_was_made_and_not_kept_is_sent_again_at_no_cost(rows, tmp_path):
     changes = {**DP, "privacy.noise_multiplier": 1.2, "rounds": 3}  # a fourth would not fit
-    world = prepare(tiny.experiment(rows, changes))
+    prepared = prepare(tiny.experiment(rows, changes))
     dying = Dying(tmp_path / "run")
-    dying.open(world.experiment, world.data, resume=False)
+    dying.open(prepared.experiment, prepared.data, resume=False)
     with pytest.raises(KilledError):
-        engines.simulate(world, dying, tiny.Quiet(), states=dying.states)
+        engines.simulate(prepared, dying, tiny.Quiet(), states=dying.states)
     answers = {
         path.parent.name: path.read_bytes() for path in dying.states.glob("*/answer-000002*")
     }
-    summary = simulate(world.experiment, tmp_path / "run", tiny.Quiet(), resume=True)
+    summary = simulate(prepared.experiment, tmp_path / "run", tiny.Quiet(), resume=True)
     assert summary["privacy"]["epsilon"] <= 8.0
     assert summary["privacy"]["accountant"] == "PLD"
     assert summary["failures"] == 0
@@ -205,11 +207,11 @@ class RollsBack(tiny.Quiet):
 
 def test_an_old_copy_of_a_ledger_is_refused(rows, tmp_path):
     changes = {**DP, "privacy.noise_multiplier": 2.0, "rounds": 4}
-    world = prepare(tiny.experiment(rows, changes))
+    prepared = prepare(tiny.experiment(rows, changes))
     run = RunFolder(tmp_path / "run")
-    run.open(world.experiment, world.data, resume=False)
+    run.open(prepared.experiment, prepared.data, resume=False)
     watcher = RollsBack(run.states, tmp_path / "safe")
-    engines.simulate(world, run, watcher, states=run.states)
+    engines.simulate(prepared, run, watcher, states=run.states)
     believed = "its ledger of spent privacy cannot be believed"
     failures = tiny.failures(run.path)
     assert [failure[:2] for failure in failures] == [(3, 1), (4, 1)]
@@ -218,14 +220,14 @@ def test_an_old_copy_of_a_ledger_is_refused(rows, tmp_path):
 
 def test_a_ledger_that_forgets_is_noticed_by_the_server_too(rows, tmp_path):
     """A client that does not look at what the server saw, and whose ledger starts afresh."""
-    world = prepare(tiny.experiment(rows, NOISY))
+    prepared = prepare(tiny.experiment(rows, NOISY))
     opened = []
 
     def find(_context, call):
         client = call.client
         opened.append(client)
         path = tmp_path / f"{client}" / f"ledger-{len(opened) if client == 0 else 0}.db"
-        return Party(world, DiskState(tmp_path / f"{client}"), lambda: Ledger(path))
+        return ClientParty(prepared, DiskState(tmp_path / f"{client}"), lambda: Ledger(path))
 
     app = client_app(find)
 
@@ -235,9 +237,9 @@ def test_a_ledger_that_forgets_is_noticed_by_the_server_too(rows, tmp_path):
         return app(message, context)
 
     run = RunFolder(tmp_path / "run")
-    run.open(world.experiment, world.data, resume=False)
+    run.open(prepared.experiment, prepared.data, resume=False)
     with InProcessGrid(blind, nodes=4, threads=1) as grid:
-        federate(grid, world, run, tiny.Quiet(), threads=1)
+        federate(grid, prepared, run, tiny.Quiet(), threads=1)
     # The same length as before: only the head differs. A shorter one is refused.
     assert [client for _, client, _ in tiny.failures(run.path)] in ([], [0])
 
@@ -254,7 +256,7 @@ def test_a_ledger_that_forgets_is_noticed_by_the_server_too(rows, tmp_path):
     ],
 )
 def test_a_standing_that_cannot_be_is_no_message(change):
-    good = wire.Standing(3, "a" * 64, 1.5, "PLD")
+    good = wire.LedgerHead(3, "a" * 64, 1.5, "PLD")
     content = wire.pack(wire.Call(1, 2, b"", good))
     assert wire.unpack(content).standing == good
     for key, value in change.items():
@@ -385,23 +387,23 @@ def test_a_client_unit_is_spent_by_the_server(rows, tmp_path, unit):
 
 
 def test_a_servers_spending_is_not_forgotten_when_it_is_killed(rows, tmp_path):
-    world = prepare(many(rows, "client-votes"))
+    prepared = prepare(many(rows, "client-votes"))
     dying = Dying(tmp_path / "run")
-    dying.open(world.experiment, world.data, resume=False)
+    dying.open(prepared.experiment, prepared.data, resume=False)
     with pytest.raises(KilledError):
-        engines.simulate(world, dying, tiny.Quiet(), states=dying.states)
+        engines.simulate(prepared, dying, tiny.Quiet(), states=dying.states)
     # The noise of round 2 was drawn and is spent; drawing it anew does not fit.
     with pytest.raises(BudgetError, match="epsilon"):
-        simulate(world.experiment, tmp_path / "run", tiny.Quiet(), resume=True)
+        simulate(prepared.experiment, tmp_path / "run", tiny.Quiet(), resume=True)
 
 
 def test_spare_rounds_pay_for_a_round_that_is_cut_off(rows, tmp_path):
-    world = prepare(many(rows, "client-votes", spare_rounds=1))
+    prepared = prepare(many(rows, "client-votes", spare_rounds=1))
     dying = Dying(tmp_path / "run")
-    dying.open(world.experiment, world.data, resume=False)
+    dying.open(prepared.experiment, prepared.data, resume=False)
     with pytest.raises(KilledError):
-        engines.simulate(world, dying, tiny.Quiet(), states=dying.states)
-    summary = simulate(world.experiment, tmp_path / "run", tiny.Quiet(), resume=True)
+        engines.simulate(prepared, dying, tiny.Quiet(), states=dying.states)
+    summary = simulate(prepared.experiment, tmp_path / "run", tiny.Quiet(), resume=True)
     assert 19 < summary["privacy"]["epsilon"] <= 20
     assert summary["privacy"]["accountant"] == "PLD"
 
@@ -413,11 +415,11 @@ def test_a_method_that_leaks_is_stopped_at_the_gate(rows, tmp_path, leak):
     experiment = tiny.experiment(
         rows, {**NOISY, "rounds": 1, "method": {"name": "leaky:Leaky", "leak": leak}}
     )
-    world = prepare(experiment)
+    prepared = prepare(experiment)
     run = RunFolder(tmp_path / "run")
-    run.open(world.experiment, world.data, resume=False)
+    run.open(prepared.experiment, prepared.data, resume=False)
     with pytest.raises(BudgetError, match=r"private data that nobody paid for: .* \(4\)"):
-        engines.simulate(world, run, tiny.Quiet(), states=run.states)
+        engines.simulate(prepared, run, tiny.Quiet(), states=run.states)
 
 
 def test_class_counts_that_the_card_names_are_paid_for_and_leave_with_noise(rows, tmp_path):
@@ -444,8 +446,8 @@ def test_a_plan_has_every_event_of_the_run(rows):
         "privacy.spare_rounds": 2,
         "privacy.noise_multiplier": 3.0,
     }
-    world = prepare(tiny.experiment(rows, changes))
-    plan = protection.plan(world.method, world.setting)
+    prepared = prepare(tiny.experiment(rows, changes))
+    plan = protection.plan(prepared.method, prepared.setting)
     assert [(event.what, event.steps) for event in plan] == [
         *[("teacher training", 6), ("example count", 1)] * 3,  # the first round, and two spare
         *[("teacher training", 6)] * 4,

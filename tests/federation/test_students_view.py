@@ -12,7 +12,7 @@ from fedkd import config, data
 from fedkd.data import parties
 from fedkd.data.types import Samples
 from fedkd.errors import ConfigError
-from fedkd.federation.world import prepare
+from fedkd.federation.prepare import prepare
 from fedkd.jobs.audit import canary_run
 from fedkd.jobs.audit.messages import audit_exchange
 from fedkd.jobs.audit.students import audit_student
@@ -52,19 +52,19 @@ def hiding(clinic, **changes):
 
 
 def test_teachers_see_all_and_what_is_measured_and_kept_is_the_students_view(clinic, tmp_path):
-    world = prepare(hiding(clinic))
+    prepared = prepare(hiding(clinic))
     names = ("age", "age?", "pressure", "pressure?")
-    assert world.data.features == (*names, "scan", "scan?", "stress", "stress?")
-    assert (world.setting.seen, world.as_students.data.features) == ((0, 1, 2, 3), names)
+    assert prepared.data.features == (*names, "scan", "scan?", "stress", "stress?")
+    assert (prepared.setting.seen, prepared.as_students.data.features) == ((0, 1, 2, 3), names)
     run = tmp_path / "run"
     summary = simulate(hiding(clinic), run, tiny.Quiet())
     weights = load_file(run / "student.safetensors")
     assert weights["hidden1.weight"].shape == (16, 4)
     teacher = load_file(next(run.glob("checkpoints/clients/client-0000/round-*.safetensors")))
     assert teacher["teacher/hidden1.weight"].shape == (16, 8)
-    student = world.setting.student.build(world.experiment.student.model, purpose="student")
+    student = prepared.setting.student.build(prepared.experiment.student.model, purpose="student")
     student.load_state_dict(weights)
-    test = world.as_students.data.test
+    test = prepared.as_students.data.test
     assert summary["student"]["accuracy"] == evaluate.accuracy(student, test)
     told = student_of.load(run)  # as export does
     assert (told.features, told.shape) == (names, (4,))
@@ -100,7 +100,7 @@ def test_a_teacher_s_steps_are_protected_and_paid_for_as_without_hiding(
         "open": hiding(clinic, **protected, **{"clients.privileged": None}),
     }
     worlds = [prepare(experiment) for experiment in experiments.values()]
-    one, other = (protection.plan(world.method, world.setting) for world in worlds)
+    one, other = (protection.plan(prepared.method, prepared.setting) for prepared in worlds)
     assert one == other
     kept = {}
     for name, experiment in experiments.items():
@@ -132,7 +132,7 @@ def test_a_site_of_a_deployment_sees_the_same_world_from_its_own_file(clinic, tm
 
 def test_an_audit_attacks_answers_by_all_columns_and_the_student_by_its_own(clinic, tmp_path):
     run = tmp_path / "run"
-    canary_run.record(hiding(clinic, rounds=1), canary_run.Exposure(40), run, tiny.Quiet())
+    canary_run.record(hiding(clinic, rounds=1), canary_run.Canaries(40), run, tiny.Quiet())
     told = audit_exchange(run, lambda *_: None, count=2)
     assert {attack.on for attack in told.attacks} == {"the answers of all rounds"}
     told = audit_student(run, lambda *_: None, count=2)
@@ -173,11 +173,11 @@ def test_columns_without_names_cannot_be_hidden(kind, request):
 
 
 def test_a_study_may_bring_its_own_folds(clinic):
-    world = prepare(hiding(clinic))
+    prepared = prepare(hiding(clinic))
     own = replace(
-        world.data,
-        clients=tuple(Samples(each.x[:20], each.y[:20]) for each in world.data.clients),
-        public=world.data.public[:10],
+        prepared.data,
+        clients=tuple(Samples(each.x[:20], each.y[:20]) for each in prepared.data.clients),
+        public=prepared.data.public[:10],
     )
     folded = prepare(hiding(clinic), own)
     assert folded.setting.student.proxy.shape == (10, 4)

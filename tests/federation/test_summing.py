@@ -6,7 +6,7 @@ import pytest
 import tiny
 
 from fedkd.errors import BudgetError
-from fedkd.federation.world import forecast
+from fedkd.federation.prepare import forecast
 from fedkd.jobs.simulate import simulate
 from fedkd.privacy import accountant
 from fedkd.privacy.events import Gaussian

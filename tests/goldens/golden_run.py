@@ -114,8 +114,8 @@ def _run(command: str, table: dict[str, Any], run: Path) -> None:
     import tiny
 
     from fedkd import config
-    from fedkd.runs.distil import distil
-    from fedkd.runs.simulate import simulate
+    from fedkd.jobs.distil import distil
+    from fedkd.jobs.simulate import simulate
 
     if command == "simulate":
         simulate(config.parse(table), run, tiny.Quiet())

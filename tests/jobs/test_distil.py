@@ -16,7 +16,7 @@ from fedkd.jobs.distil import distil
 from fedkd.learning import supervised
 from fedkd.learning.dp.plan import plan
 from fedkd.learning.ways import prepare
-from fedkd.learning.ways.base import Lesson
+from fedkd.learning.ways.base import StudentRun
 from fedkd.learning.ways.weights import load_weights
 from fedkd.privacy.source import GENERATOR
 from fedkd.reports import distil_report
@@ -98,7 +98,7 @@ def test_every_training_writes_a_line_an_epoch_and_the_last_is_the_summarys(done
 def test_the_plain_student_is_the_student_that_learns_from_labels_alone(done, rows):
     folder, _ = done
     ready = prepare.prepare(small(rows))
-    lesson = Lesson(ready.distillation, ready.shares, (), None, lambda: ready.student(()))
+    lesson = StudentRun(ready.distillation, ready.shares, (), None, lambda: ready.student(()))
     alone, twin = lesson.plain_student(), lesson.student()
     assert all(
         torch.equal(a, b) for a, b in zip(alone.parameters(), twin.parameters(), strict=True)

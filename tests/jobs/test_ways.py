@@ -16,7 +16,7 @@ from fedkd.config import Distillation
 from fedkd.errors import ConfigError
 from fedkd.jobs.distil import distil
 from fedkd.learning.ways import BUILT_IN, prepare, privileged
-from fedkd.learning.ways.base import Lesson
+from fedkd.learning.ways.base import StudentRun
 from fedkd.rng import torch_default
 
 HOW = {"epochs": 2, "batch_size": 16, "learning_rate": 0.05}
@@ -156,9 +156,9 @@ def test_columns_are_hidden_and_who_lacks_them_all_is_not_told_of() -> None:
     features = ("age", "ca", "ca?", "thal=3", "thal=7", "thal?")
     x = torch.tensor([[1.0, 5, 0, 1, 0, 0], [2, 0, 1, 0, 1, 0], [3, 0, 1, 0, 0, 1]])
     hidden = ["ca", "thal"]
-    assert privileged.unmissed(x, features, hidden).tolist() == [True, True, False]
-    assert privileged.unmissed(x, features, ["ca"]).tolist() == [True, False, False]
-    assert privileged.unmissed(x, features, ["age"]).tolist() == [True, True, True]
+    assert privileged.was_measured(x, features, hidden).tolist() == [True, True, False]
+    assert privileged.was_measured(x, features, ["ca"]).tolist() == [True, False, False]
+    assert privileged.was_measured(x, features, ["age"]).tolist() == [True, True, True]
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def learnt(name: str, files: dict[str, Path], kind: str) -> dict[str, torch.Tens
     inputs = [whole.train.x, whole.test.x]
     before = [each.clone() for each in inputs]
     fresh = partial(ready.student, ready.teachers)
-    lesson = Lesson(ready.distillation, ready.shares, ready.teachers, stage, fresh)
+    lesson = StudentRun(ready.distillation, ready.shares, ready.teachers, stage, fresh)
     student = ready.way.learn(lesson, ready.params)
     assert all(torch.equal(*pair) for pair in zip(inputs, before, strict=True))
     return student.state_dict()

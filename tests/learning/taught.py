@@ -11,7 +11,7 @@ from fedkd.data.types import Samples
 from fedkd.learning import forms
 from fedkd.learning.forms import terms
 from fedkd.learning.forms.terms import Terms
-from fedkd.models.layers import dissect
+from fedkd.models.layers import inspect_layers
 
 SHAPE, CLASSES = (1, 12, 12), 3
 NAMED: dict[str, dict[str, Any]] = {
@@ -48,7 +48,7 @@ def samples(count: int = 12, seed: int = 3) -> Samples:
 def between(
     student: nn.Module, teacher: nn.Module, *tables: dict[str, Any], seed: int = 4
 ) -> Terms:
-    ours, theirs = dissect(student, SHAPE), dissect(teacher, SHAPE)
+    ours, theirs = inspect_layers(student, SHAPE), inspect_layers(teacher, SHAPE)
     known = [validate(Knowledge, {**NAMED.get(each["name"], {}), **each}) for each in tables]
     resolved = terms.resolve(known, ours, theirs)
     return terms.build(resolved, ours, theirs, torch.Generator().manual_seed(seed))

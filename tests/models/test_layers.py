@@ -5,7 +5,7 @@ from torch import nn
 from fedkd import models
 from fedkd.config import ModelSpec
 from fedkd.errors import ConfigError
-from fedkd.models.layers import LOGITS, dissect, show
+from fedkd.models.layers import LOGITS, forward_with, inspect_layers
 
 SHAPE = (1, 12, 12)
 
@@ -22,7 +22,7 @@ def hooks(model):
 
 def test_what_is_shown_is_what_the_layers_give_and_nothing_stays():
     model, x = build("dense-cnn"), torch.rand(4, *SHAPE)
-    seen = show(model, x, ["pool1", "flatten", "pool1"])
+    seen = forward_with(model, x, ["pool1", "flatten", "pool1"])
     first = model[:4](x)
     assert torch.equal(seen["pool1"], first)
     assert torch.equal(seen["flatten"], model[4:9](first))
@@ -33,7 +33,7 @@ def test_what_is_shown_is_what_the_layers_give_and_nothing_stays():
 
 def test_a_gradient_reaches_the_layers_that_are_shown():
     model = build("mlp", hidden=[5, 4]).train()
-    show(model, torch.rand(4, *SHAPE), ["relu1"])["relu1"].sum().backward()
+    forward_with(model, torch.rand(4, *SHAPE), ["relu1"])["relu1"].sum().backward()
     assert model.hidden1.weight.grad.abs().sum() > 0
     assert model.hidden2.weight.grad is None
 
@@ -41,16 +41,16 @@ def test_a_gradient_reaches_the_layers_that_are_shown():
 def test_hooks_are_gone_after_an_exception_too():
     model = build("mlp")
     with pytest.raises(RuntimeError):
-        show(model, torch.rand(4, 7), ["relu1"])
+        forward_with(model, torch.rand(4, 7), ["relu1"])
     assert hooks(model) == 0
 
 
 def test_a_misspelt_layer_names_the_nearest_and_all_valid_ones():
     expected = "unknown layer 'relu_1': did you mean 'relu1'. valid here: flatten, hidden1, relu1"
     with pytest.raises(ConfigError, match=expected):
-        show(build("mlp"), torch.rand(4, *SHAPE), ["relu_1"])
+        forward_with(build("mlp"), torch.rand(4, *SHAPE), ["relu_1"])
     with pytest.raises(ConfigError, match=expected):
-        dissect(build("mlp"), SHAPE).shape("relu_1")
+        inspect_layers(build("mlp"), SHAPE).shape("relu_1")
 
 
 class Odd(nn.Module):
@@ -85,8 +85,8 @@ class Pair(nn.Module):
 def test_a_layer_that_cannot_be_looked_at_says_why(layer, reason):
     model = Odd()
     with pytest.raises(ConfigError, match=rf"{layer}.*{reason}"):
-        show(model, torch.rand(2, *SHAPE), [layer])
-    anatomy = dissect(model, SHAPE)
+        forward_with(model, torch.rand(2, *SHAPE), [layer])
+    anatomy = inspect_layers(model, SHAPE)
     with pytest.raises(ConfigError, match=reason):
         anatomy.shape(layer)
     assert anatomy.shape("inplace") == (2, 10, 10)
@@ -106,7 +106,7 @@ def test_a_layer_that_cannot_be_looked_at_says_why(layer, reason):
 def test_by_default_the_last_layer_before_the_classifier_is_looked_at(name, features, maps):
     options = {"pool": 4} if name == "scattering" else {}
     model = build(name, **options).train()
-    anatomy = dissect(model, SHAPE)
+    anatomy = inspect_layers(model, SHAPE)
     assert (anatomy.features, anatomy.maps) == (features, maps)
     assert anatomy.shapes[LOGITS] == (3,)
     assert anatomy.entered("classifier") == anatomy.shape(features)

@@ -6,7 +6,7 @@ import pytest
 import small
 import tiny
 
-from fedkd.federation.world import prepare
+from fedkd.federation.prepare import prepare
 from fedkd.jobs.distil import distil
 from fedkd.jobs.simulate import simulate
 from fedkd.reports import shortfall

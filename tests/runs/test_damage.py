@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from fedkd import config
 from fedkd.errors import FedkdError, LedgerError, RunFolderError
 from fedkd.federation import engines
-from fedkd.federation.world import prepare
+from fedkd.federation.prepare import prepare
 from fedkd.jobs.simulate import simulate_world
 from fedkd.reports import report
 from fedkd.runs.folder import RunFolder
@@ -67,23 +67,23 @@ class Case:
     """A killed run, what it looked like after round 1, another one, and how it must end."""
 
     def __init__(self, place: Path, rows: Path, changes, *, late: bool = False) -> None:
-        self.world = prepare(tiny.experiment(rows, {**BASE, **changes}))
+        self.prepared = prepare(tiny.experiment(rows, {**BASE, **changes}))
         self.killed, self.older = place / "killed", place / "older"
         self.other = place / "other" / "killed"
-        self._kill(self.world, self.killed, late=late)
+        self._kill(self.prepared, self.killed, late=late)
         other = prepare(tiny.experiment(rows, {**BASE, **changes, "seed": 8}))
         self._kill(other, self.other, late=late)
         whole = place / "whole"
         shutil.copytree(self.killed, whole)
-        simulate_world(self.world, whole, tiny.Quiet(), resume=True)
+        simulate_world(self.prepared, whole, tiny.Quiet(), resume=True)
         self.student = tiny.student_hash(whole)
 
-    def _kill(self, world, folder, *, late):
+    def _kill(self, prepared, folder, *, late):
         run = (DyingLater if late else RunFolder)(folder)
-        run.open(world.experiment, world.data, resume=False)
+        run.open(prepared.experiment, prepared.data, resume=False)
         watcher = Saving(folder, dies=not late)
         with pytest.raises(KilledError):
-            engines.simulate(world, run, watcher, states=run.states)
+            engines.simulate(prepared, run, watcher, states=run.states)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -171,7 +171,7 @@ def damaged(case, folder, name, damage):
 
 def assert_refused(case, folder, *names):
     with pytest.raises(FedkdError) as refused:
-        simulate_world(case.world, folder, Idle(), resume=True)
+        simulate_world(case.prepared, folder, Idle(), resume=True)
     assert refused.value.exit_status == 2
     assert "\n" not in str(refused.value)
     assert all(name in str(refused.value) for name in names)
@@ -181,7 +181,7 @@ def assert_refused(case, folder, *names):
 def test_a_damaged_run_ends_in_the_same_student_or_names_the_file(plain, tmp_path, name, damage):
     run = damaged(plain, tmp_path / "run", name, damage)
     if (name, damage) in HARMLESS:
-        simulate_world(plain.world, run, tiny.Quiet(), resume=True)
+        simulate_world(plain.prepared, run, tiny.Quiet(), resume=True)
         assert tiny.student_hash(run) == plain.student
     else:
         assert_refused(plain, run, name.removeprefix("checkpoints/"))
@@ -198,7 +198,7 @@ def test_so_does_a_private_one_with_its_ledgers_and_answers(private, tmp_path, n
 def test_an_undamaged_private_one_goes_on_to_the_same_student(private, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(private.killed, run)
-    simulate_world(private.world, run, tiny.Quiet(), resume=True)
+    simulate_world(private.prepared, run, tiny.Quiet(), resume=True)
     assert tiny.student_hash(run) == private.student
 
 
@@ -224,11 +224,11 @@ def shared(rows, tmp_path_factory):
     place = tmp_path_factory.mktemp("shared")
     changes = {**DP, "clients.participation": 0.5, "privacy.ledger": str(place / "ledgers")}
     changes |= {"rounds": 4, "seed": 5}
-    world = prepare(tiny.experiment(rows, {**BASE, **changes}))
-    one, two, three = (world.setting.cohort(round) for round in (1, 2, 3))
+    prepared = prepare(tiny.experiment(rows, {**BASE, **changes}))
+    one, two, three = (prepared.setting.cohort(round) for round in (1, 2, 3))
     assert one == three != two
     run, older = RunFolder(place / "killed"), place / "older"
-    run.open(world.experiment, world.data, resume=False)
+    run.open(prepared.experiment, prepared.data, resume=False)
 
     class Watching(tiny.Quiet):
         def round_ends(self, record):
@@ -238,19 +238,19 @@ def shared(rows, tmp_path_factory):
                 raise KilledError
 
     with pytest.raises(KilledError):
-        engines.simulate(world, run, Watching(), states=run.states)
-    return place, world
+        engines.simulate(prepared, run, Watching(), states=run.states)
+    return place, prepared
 
 
 @pytest.mark.parametrize("damage", ["older", "flipped", "whole"])
 def test_a_shared_ledger_is_held_against_whoever_saw_it_last(shared, tmp_path, damage):
-    place, world = shared
+    place, prepared = shared
     before = shutil.copytree(place / "ledgers", tmp_path / "ledgers")
     run = shutil.copytree(place / "killed", tmp_path / "run")
     ledger = place / "ledgers" / "ledger.db"
     try:
         if damage == "whole":
-            assert simulate_world(world, run, tiny.Quiet(), resume=True)["rounds"] == 4
+            assert simulate_world(prepared, run, tiny.Quiet(), resume=True)["rounds"] == 4
             return
         if damage == "older":
             shutil.copytree(place / "older", place / "ledgers", dirs_exist_ok=True)
@@ -259,11 +259,11 @@ def test_a_shared_ledger_is_held_against_whoever_saw_it_last(shared, tmp_path, d
             content[len(content) // 2] ^= 1
             ledger.write_bytes(content)
         with pytest.raises(RunFolderError, match=r"ledger\.db") as refused:
-            simulate_world(world, run, Idle(), resume=True)
+            simulate_world(prepared, run, Idle(), resume=True)
         assert ("older copy" in str(refused.value)) == (damage == "older")
         if damage == "flipped":  # whoever starts anew hears of it before anything is written
             with pytest.raises(LedgerError, match=r"ledger\.db"):
-                simulate_world(world, tmp_path / "new", Idle())
+                simulate_world(prepared, tmp_path / "new", Idle())
             assert not (tmp_path / "new").exists()
     finally:
         shutil.copytree(before, place / "ledgers", dirs_exist_ok=True)
@@ -275,7 +275,7 @@ def test_what_a_run_does_not_go_on_from_may_be_lost_or_be_there(plain, tmp_path)
     (run / STATE.format(1)).write_bytes(b"junk")  # an earlier round's
     (run / STATE.format(3)).write_bytes(b"junk")  # a round's that was cut off
     (run / ".rounds.jsonl.tmp").write_bytes(b"junk")
-    simulate_world(plain.world, run, tiny.Quiet(), resume=True)
+    simulate_world(plain.prepared, run, tiny.Quiet(), resume=True)
     assert tiny.student_hash(run) == plain.student
 
 
@@ -284,9 +284,9 @@ def test_a_run_whose_own_config_was_changed_does_not_go_on_by_it(plain, tmp_path
     shutil.copytree(plain.killed, run)
     text = (run / "config.toml").read_text()
     (run / "config.toml").write_text(text.replace("seed = 7", "seed = 5"))
-    world = prepare(config.load(run / "config.toml"))
+    prepared = prepare(config.load(run / "config.toml"))
     with pytest.raises(RunFolderError, match=r"another experiment than config.toml .*in seed\)"):
-        simulate_world(world, run, Idle(), resume=True)
+        simulate_world(prepared, run, Idle(), resume=True)
 
 
 def test_a_checkpoint_that_names_no_files_is_an_earlier_fedkds_and_goes_on(plain, tmp_path, caplog):
@@ -311,7 +311,7 @@ def test_a_checkpoint_that_names_no_files_is_an_earlier_fedkds_and_goes_on(plain
         (run / "rounds.jsonl").write_bytes(content)
         assert_refused(plain, run, "rounds.jsonl")
     (run / "rounds.jsonl").write_bytes(whole)
-    simulate_world(plain.world, run, tiny.Quiet(), resume=True)
+    simulate_world(plain.prepared, run, tiny.Quiet(), resume=True)
     assert tiny.student_hash(run) == plain.student
     assert "an earlier fedkd's" in caplog.text
 

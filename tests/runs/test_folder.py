@@ -10,22 +10,22 @@ from fedkd import config
 from fedkd.data.types import Samples
 from fedkd.errors import RunFolderError, StorageError
 from fedkd.exchange.messages import Broadcast
+from fedkd.federation.prepare import prepare
 from fedkd.federation.rounds import Checkpoint
-from fedkd.federation.world import prepare
 from fedkd.jobs.simulate import simulate
 from fedkd.reports import report
 from fedkd.runs.folder import RunFolder
 
 
 @pytest.fixture
-def world(rows):
+def prepared(rows):
     return prepare(tiny.experiment(rows))
 
 
 @pytest.fixture
-def folder(world, tmp_path):
+def folder(prepared, tmp_path):
     folder = RunFolder(tmp_path / "run")
-    folder.open(world.experiment, world.data, resume=False)
+    folder.open(prepared.experiment, prepared.data, resume=False)
     return folder
 
 
@@ -81,38 +81,38 @@ def test_lines_without_any_checkpoint_are_dropped(folder):
     assert folder.records() == []
 
 
-def test_a_folder_that_exists_is_refused_and_left_alone(world, tmp_path):
+def test_a_folder_that_exists_is_refused_and_left_alone(prepared, tmp_path):
     (tmp_path / "mine").mkdir()
     with pytest.raises(RunFolderError, match="--resume"):
-        RunFolder(tmp_path / "mine").open(world.experiment, world.data, resume=False)
+        RunFolder(tmp_path / "mine").open(prepared.experiment, prepared.data, resume=False)
     assert list((tmp_path / "mine").iterdir()) == []
 
 
-def test_a_folder_under_a_file_is_refused(world, tmp_path):
+def test_a_folder_under_a_file_is_refused(prepared, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"file/run.*Not a directory"):
-        RunFolder(tmp_path / "file" / "run").open(world.experiment, world.data, resume=False)
+        RunFolder(tmp_path / "file" / "run").open(prepared.experiment, prepared.data, resume=False)
 
 
-def test_resume_where_nothing_is_names_what_is_near_and_makes_nothing(folder, world):
+def test_resume_where_nothing_is_names_what_is_near_and_makes_nothing(folder, prepared):
     mistyped = folder.path.with_name("rum")
     with pytest.raises(RunFolderError, match=r"rum' does not exist.*did you mean 'run'\?"):
-        RunFolder(mistyped).open(world.experiment, world.data, resume=True)
+        RunFolder(mistyped).open(prepared.experiment, prepared.data, resume=True)
     assert not mistyped.exists()
 
 
-def test_a_run_that_was_killed_before_its_config_was_written_begins(world, tmp_path):
+def test_a_run_that_was_killed_before_its_config_was_written_begins(prepared, tmp_path):
     (tmp_path / "new" / "checkpoints").mkdir(parents=True)
     (tmp_path / "new" / ".lock").touch()
-    RunFolder(tmp_path / "new").open(world.experiment, world.data, resume=True)
+    RunFolder(tmp_path / "new").open(prepared.experiment, prepared.data, resume=True)
     assert (tmp_path / "new" / "config.toml").exists()
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "3", '{"started": 1}'])
-def test_before_the_first_checkpoint_the_environment_is_one_all_the_same(folder, world, content):
+def test_before_the_first_checkpoint_the_environment_is_one_all_the_same(folder, prepared, content):
     (folder.path / "environment.json").write_text(content)
     with pytest.raises(RunFolderError, match=r"its environment\.json is damaged"):
-        folder.open(world.experiment, world.data, resume=True)
+        folder.open(prepared.experiment, prepared.data, resume=True)
 
 
 @pytest.mark.parametrize(
@@ -135,15 +135,15 @@ def test_engine_and_output_may_change_on_resume(folder, rows):
     assert "threads = 2" in (folder.path / "config.toml").read_text()
 
 
-def test_a_config_that_is_no_experiment_cannot_be_resumed(folder, world):
+def test_a_config_that_is_no_experiment_cannot_be_resumed(folder, prepared):
     (folder.path / "config.toml").write_text("seed = 'x'")
     with pytest.raises(RunFolderError, match="cannot be resumed"):
-        folder.open(world.experiment, world.data, resume=True)
+        folder.open(prepared.experiment, prepared.data, resume=True)
 
 
-def test_the_folder_says_what_was_run_on_what_and_where(folder, world):
+def test_the_folder_says_what_was_run_on_what_and_where(folder, prepared):
     counts = json.loads((folder.path / "partition.json").read_text())
-    assert counts == {"classes": ["0", "1", "2"], "counts": world.data.counts().tolist()}
+    assert counts == {"classes": ["0", "1", "2"], "counts": prepared.data.counts().tolist()}
     environment = json.loads((folder.path / "environment.json").read_text())
     assert environment["torch"] == torch.__version__
     assert {"fedkd", "python", "flwr", "platform", "cores", "started"} <= environment.keys()
@@ -237,11 +237,11 @@ def test_the_summary_is_the_last_round_and_the_sum_of_all(rows, tmp_path):
     assert sent["count"] == 3 * 2
 
 
-def test_resuming_into_somebody_elses_folder_is_refused(world, tmp_path):
+def test_resuming_into_somebody_elses_folder_is_refused(prepared, tmp_path):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.txt").write_text("precious")
     with pytest.raises(RunFolderError, match=r"it holds 'thesis.txt' and no config.toml"):
-        RunFolder(tmp_path / "home").open(world.experiment, world.data, resume=True)
+        RunFolder(tmp_path / "home").open(prepared.experiment, prepared.data, resume=True)
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["thesis.txt"]
 
 
@@ -265,10 +265,10 @@ def test_rounds_that_are_gone_are_one_clear_error(folder):
         RunFolder(folder.path).resume()
 
 
-def test_resuming_on_other_data_is_refused(world, folder):
-    other = replace(world.data, clients=world.data.clients[:-1])
+def test_resuming_on_other_data_is_refused(prepared, folder):
+    other = replace(prepared.data, clients=prepared.data.clients[:-1])
     with pytest.raises(RunFolderError, match="begun on other data"):
-        RunFolder(folder.path).open(world.experiment, other, resume=True)
+        RunFolder(folder.path).open(prepared.experiment, other, resume=True)
 
 
 @pytest.fixture

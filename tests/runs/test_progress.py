@@ -2,7 +2,7 @@
 
 import json
 
-from fedkd.runs.progress import FILE, Follower, Recorder
+from fedkd.runs.progress import FILE, Follower, ProgressWriter
 
 
 class Hearing:
@@ -16,7 +16,7 @@ class Hearing:
 def test_what_is_recorded_is_heard_in_order_once(tmp_path):
     follower, hearing = Follower(tmp_path), Hearing()
     follower.pass_on(hearing)
-    recorder = Recorder(tmp_path)
+    recorder = ProgressWriter(tmp_path)
     recorder.round_begins(1, [0, 2])
     recorder.client_ends(0, None)
     follower.pass_on(hearing)
@@ -49,7 +49,7 @@ def test_half_a_line_is_heard_once_it_is_whole(tmp_path):
 
 
 def test_who_comes_later_hears_all_of_it(tmp_path):
-    recorder = Recorder(tmp_path)
+    recorder = ProgressWriter(tmp_path)
     recorder.round_begins(1, [0])
     late, hearing = Follower(tmp_path), Hearing()
     recorder.fails("too few", 4)

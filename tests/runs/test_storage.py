@@ -13,7 +13,7 @@ import tiny
 from fedkd.errors import RunFolderError, StorageError, UsageError
 from fedkd.federation.deploy.serving import Submission
 from fedkd.federation.deploy.superlink import READY
-from fedkd.federation.world import prepare
+from fedkd.federation.prepare import prepare
 from fedkd.jobs import serverapp, submit
 from fedkd.jobs.local import local
 from fedkd.jobs.simulate import simulate, simulate_world
@@ -57,34 +57,36 @@ def disk(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def world(rows):
+def prepared(rows):
     return prepare(tiny.experiment(rows, CHANGES))
 
 
 def test_a_full_disk_ends_the_run_wherever_it_fills_and_more_room_mends_it(
-    world, tmp_path, disk, no_report
+    prepared, tmp_path, disk, no_report
 ):
     whole = tmp_path / "whole"
-    simulate_world(world, whole, tiny.Quiet())
+    simulate_world(prepared, whole, tiny.Quiet())
     needed = disk.used
     assert needed > 20
     for room in range(0, needed, 4):
         run = tmp_path / f"run-{room}"
         disk.room, disk.used = room, 0
         with pytest.raises(StorageError, match="No space left on device") as full:
-            simulate_world(world, run, tiny.Quiet())
+            simulate_world(prepared, run, tiny.Quiet())
         assert f"run-{room}" in str(full.value)
         assert "make room on its disk" in str(full.value)
         assert ("go on with --resume from what" in str(full.value)) == run.exists()
         assert full.value.exit_status == 2
         disk.room = 10**9
-        simulate_world(world, run, tiny.Quiet(), resume=run.exists())
+        simulate_world(prepared, run, tiny.Quiet(), resume=run.exists())
         assert tiny.student_hash(run) == tiny.student_hash(whole)
         assert tiny.failures(run) == []
         assert [record["round"] for record in tiny.rounds(run)] == [1, 2]
 
 
-def test_what_a_checkpoint_names_is_on_the_disk_before_it(world, tmp_path, monkeypatch, no_report):
+def test_what_a_checkpoint_names_is_on_the_disk_before_it(
+    prepared, tmp_path, monkeypatch, no_report
+):
     synced, before, sync = [], [], os.fsync
 
     def fsync(descriptor):
@@ -96,7 +98,7 @@ def test_what_a_checkpoint_names_is_on_the_disk_before_it(world, tmp_path, monke
 
     monkeypatch.setattr(os, "fsync", fsync)
     run = tmp_path / "run"
-    simulate_world(world, run, tiny.Quiet())
+    simulate_world(prepared, run, tiny.Quiet())
     kept = checkpoint.read(run / "checkpoints" / "server.safetensors", run)
     named = {run / name for name in kept.files}
     clients = run / "checkpoints" / "clients"
@@ -105,7 +107,7 @@ def test_what_a_checkpoint_names_is_on_the_disk_before_it(world, tmp_path, monke
 
 
 def test_a_clients_disk_ends_a_simulation_and_nothing_of_the_round_is_kept(
-    world, tmp_path, monkeypatch
+    prepared, tmp_path, monkeypatch
 ):
     """One client of two cannot keep its state, in round 2."""
     replace = Path.replace
@@ -117,28 +119,28 @@ def test_a_clients_disk_ends_a_simulation_and_nothing_of_the_round_is_kept(
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(StorageError, match=r"client-0001.round-000002\.safetensors': Disk quota"):
-        simulate_world(world, tmp_path / "run", tiny.Quiet())
+        simulate_world(prepared, tmp_path / "run", tiny.Quiet())
     assert [record["round"] for record in tiny.rounds(tmp_path / "run")] == [1]
 
 
-def test_a_state_that_is_damaged_while_a_run_goes_on_ends_it(world, tmp_path):
+def test_a_state_that_is_damaged_while_a_run_goes_on_ends_it(prepared, tmp_path):
     class Damaging(tiny.Quiet):
         def round_ends(self, record):
             [state] = (tmp_path / "run").rglob("client-0000/round-000001.safetensors")
             state.write_bytes(b"junk")
 
     with pytest.raises(StorageError, match=r"client-0000.round-000001\.safetensors' is damaged"):
-        simulate_world(world, tmp_path / "run", Damaging())
+        simulate_world(prepared, tmp_path / "run", Damaging())
 
 
-def test_one_process_at_a_time_has_a_run_folder(world, tmp_path, no_report):
+def test_one_process_at_a_time_has_a_run_folder(prepared, tmp_path, no_report):
     run = tmp_path / "run"
-    simulate_world(world, run, tiny.Quiet())
+    simulate_world(prepared, run, tiny.Quiet())
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     with alone(run), pytest.raises(UsageError, match="run' is in use: another process runs"):
-        simulate_world(world, run, tiny.Quiet(), resume=True)
+        simulate_world(prepared, run, tiny.Quiet(), resume=True)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
-    simulate_world(world, run, tiny.Quiet(), resume=True)
+    simulate_world(prepared, run, tiny.Quiet(), resume=True)
 
 
 @pytest.fixture(scope="module")

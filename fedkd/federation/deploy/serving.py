@@ -16,14 +16,14 @@ from torch import nn
 
 from fedkd.errors import FedkdError, MessageError, StorageError
 from fedkd.federation.answers import Observer
-from fedkd.federation.cohort import Reach
+from fedkd.federation.cohort import Connections
 from fedkd.federation.deploy.bundle import RUN
 from fedkd.federation.deploy.processes import never_outlive_parent
 from fedkd.federation.deploy.site import run_name
 from fedkd.federation.deploy.superlink import STATE
+from fedkd.federation.prepare import PreparedExperiment
 from fedkd.federation.rounds import Checkpoint, Keeper, federate
-from fedkd.federation.wire import Standing, read_standing
-from fedkd.federation.world import World
+from fedkd.federation.wire import LedgerHead, read_standing
 from fedkd.files import storing, write_atomically
 from fedkd.privacy.ledger import Ledger
 from fedkd.threads import cores, one_intra_op_thread, tune_allocator
@@ -65,7 +65,7 @@ class Submission:
 
 
 Main = Callable[[Submission, Callable[..., nn.Module]], None]
-"""Runs a submission; is given `federate` for a world, a keeper and an observer."""
+"""Runs a submission; is given `federate` for a prepared experiment, a keeper and an observer."""
 
 
 def server_app(main: Main) -> ServerApp:
@@ -111,7 +111,7 @@ def _federate(
     grid: Grid,
     state: Path,
     submission: Submission,
-    world: World,
+    prepared: PreparedExperiment,
     keeper: Keeper,
     observer: Observer,
 ) -> nn.Module:
@@ -122,12 +122,12 @@ def _federate(
     with one_intra_op_thread():
         return federate(
             grid,
-            world,
+            prepared,
             _Remembering(keeper, file, nodes),
             observer,
             threads=cores(),
             ledger=partial(Ledger, state / "ledger.db"),
-            reach=Reach(nodes=nodes, poll=_POLL),
+            reach=Connections(nodes=nodes, poll=_POLL),
             standings={i: told[str(node)] for i, node in enumerate(nodes) if str(node) in told},
         )
 
@@ -154,7 +154,7 @@ class _Remembering:
         self._keep(record, checkpoint, generated)
 
 
-def _read_standings(file: Path) -> dict[str, Standing]:
+def _read_standings(file: Path) -> dict[str, LedgerHead]:
     """Where all clients' ledgers stood, by node.
 
     Raises:

@@ -17,13 +17,13 @@ from fedkd import __version__, config
 from fedkd.data.parties import read_own, read_shared, seen_from
 from fedkd.data.types import FederatedData, Samples
 from fedkd.errors import ConfigError, MessageError, PolicyError
-from fedkd.federation.client import Party, client_app
+from fedkd.federation.client import ClientParty, client_app
 from fedkd.federation.deploy.bundle import EXPERIMENT, RUN, SHARED, VERSION, fingerprint
 from fedkd.federation.deploy.site import Policy, run_name
+from fedkd.federation.prepare import prepare
 from fedkd.federation.spending import Owner
 from fedkd.federation.state import DiskState
 from fedkd.federation.wire import Call
-from fedkd.federation.world import prepare
 from fedkd.privacy.ledger import Ledger
 from fedkd.privacy.size import warn_of_sizes
 
@@ -52,7 +52,7 @@ def ledger(policy: Policy) -> Path:
     return policy.path(policy.site.state) / "ledger.db"
 
 
-def party(file: Path, context: Context, call: Call) -> Party:
+def party(file: Path, context: Context, call: Call) -> ClientParty:
     """The site as the party that a call is for; its file is read anew for each call.
 
     Raises:
@@ -75,15 +75,15 @@ def party(file: Path, context: Context, call: Call) -> Party:
         raise MessageError("the call is for a round or a client that the experiment has not")
     shared = read_shared(policy.path(site.shared), digest=str(context.run_config[SHARED]))
     own = own_data(policy, shared)
-    world = prepare(experiment, seen_from(shared, clients, own={call.client: own}))
+    prepared = prepare(experiment, seen_from(shared, clients, own={call.client: own}))
     if experiment.privacy.unit == "record":
         warn_of_sizes(experiment.privacy, [len(own)])  # into the site's own log, which stays here
-    policy.check_size(sum(spec.nbytes for spec in world.expects(call.client).values()))
+    policy.check_size(sum(spec.nbytes for spec in prepared.expects(call.client).values()))
     state = policy.path(site.state)
     # By the experiment too: a teacher that one left unprotected is nothing for another to send.
     run = run_name(str(context.run_config[RUN]))
-    return Party(
-        world=world,
+    return ClientParty(
+        prepared=prepared,
         state=DiskState(state / "runs" / f"{run}-{fingerprint(text)[:16]}"),
         ledger=partial(Ledger, ledger(policy)),
         owner=Owner(policy.cap),

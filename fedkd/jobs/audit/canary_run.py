@@ -15,9 +15,9 @@ from fedkd.audit.candidates import Candidates, Kind, joined
 from fedkd.config import Engine, Experiment
 from fedkd.errors import UsageError
 from fedkd.federation.answers import Observer
-from fedkd.federation.world import World, prepare
+from fedkd.federation.prepare import PreparedExperiment, prepare
 from fedkd.files import write_atomically
-from fedkd.jobs.audit.recording import MESSAGES, Recorded, nothing_recorded
+from fedkd.jobs.audit.recording import MESSAGES, RecordingMethod, nothing_recorded
 from fedkd.jobs.simulate import simulate_world
 from fedkd.methods.core import protection
 
@@ -25,7 +25,7 @@ _EXPOSURE = Path("audit") / "exposure.json"
 
 
 @dataclass(frozen=True)
-class Exposure:
+class Canaries:
     """Which records of each client are candidates.
 
     Attributes:
@@ -38,10 +38,10 @@ class Exposure:
 
 
 @dataclass(frozen=True)
-class Exposed:
+class CanaryRun:
     """An experiment, prepared, with what an auditor knows of it."""
 
-    world: World
+    prepared: PreparedExperiment
     """Its clients' data is the base and the candidates that were included."""
     candidates: dict[int, Candidates]
     public: int
@@ -50,10 +50,10 @@ class Exposed:
     def base(self, client: int) -> Tensor:
         """The indices of the client's records that are no candidates."""
         learnt = int(self.candidates[client].included.sum())
-        return torch.arange(len(self.world.data.clients[client]) - learnt)
+        return torch.arange(len(self.prepared.data.clients[client]) - learnt)
 
 
-def expose(experiment: Experiment, exposure: Exposure) -> Exposed:
+def plant(experiment: Experiment, exposure: Canaries) -> CanaryRun:
     """Take candidates out of each client's data, and toss for which it learns after all.
 
     All candidates join the proxy set, where there is one. The same experiment and exposure give the
@@ -64,14 +64,14 @@ def expose(experiment: Experiment, exposure: Exposure) -> Exposed:
     """
     own = experiment.privacy.model_copy(update={"ledger": None})
     experiment = experiment.model_copy(update={"engine": Engine(), "privacy": own})
-    world = prepare(experiment)
+    prepared = prepare(experiment)
     clients, chosen = [], {}
-    for client, data in enumerate(world.data.clients):
+    for client, data in enumerate(prepared.data.clients):
         rest, taken = drawing.draw(
             data,
             exposure.candidates,
             exposure.kind,
-            classes=world.data.classes,
+            classes=prepared.data.classes,
             generator=rng.stream(experiment.seed, purpose="audit candidates", client=client),
         )
         if len(taken) < membership.FEWEST:
@@ -82,26 +82,26 @@ def expose(experiment: Experiment, exposure: Exposure) -> Exposed:
             )
         clients.append(joined(rest, taken.learnt))
         chosen[client] = taken
-    public = world.data.public
+    public = prepared.data.public
     size = 0 if public is None else len(public)
     if public is not None:
         public = torch.cat([public, *(each.samples.x for each in chosen.values())])
-    federated = replace(world.data, clients=tuple(clients), public=public)
+    federated = replace(prepared.data, clients=tuple(clients), public=public)
     # The noise anew: under the client units it depends on the size of the proxy set.
-    bare = world.experiment.model_copy(update={"privacy": own})
-    setting = replace(world.setting, experiment=bare, public=public)
-    setting = protection.resolve(world.method, setting)
-    changed = replace(world, experiment=setting.experiment, data=federated, setting=setting)
-    return Exposed(changed, chosen, size)
+    bare = prepared.experiment.model_copy(update={"privacy": own})
+    setting = replace(prepared.setting, experiment=bare, public=public)
+    setting = protection.resolve(prepared.method, setting)
+    changed = replace(prepared, experiment=setting.experiment, data=federated, setting=setting)
+    return CanaryRun(changed, chosen, size)
 
 
 def record(
     experiment: Experiment,
-    exposure: Exposure,
+    exposure: Canaries,
     folder: Path,
     observer: Observer,
     *,
-    check: Callable[[World], None] = lambda _: None,
+    check: Callable[[PreparedExperiment], None] = lambda _: None,
 ) -> None:
     """Run an experiment into a run folder, with candidates and with a server that keeps all.
 
@@ -110,31 +110,31 @@ def record(
         exposure: which records are candidates.
         folder: the run's.
         observer: is told how far it is.
-        check: looks at the world before anything runs.
+        check: looks at the prepared experiment before anything runs.
 
     Raises:
-        UsageError: as `expose`, or the folder will not do.
+        UsageError: as `plant`, or the folder will not do.
         FederationError: as `simulate`.
     """
-    world = expose(experiment, exposure).world
-    check(world)
-    kept = replace(world, method=Recorded(world.method, folder / MESSAGES))
+    prepared = plant(experiment, exposure).prepared
+    check(prepared)
+    kept = replace(prepared, method=RecordingMethod(prepared.method, folder / MESSAGES))
     simulate_world(kept, folder, observer)
     write_atomically(folder / _EXPOSURE, json.dumps(asdict(exposure)) + "\n")
 
 
-def was_exposed(folder: Path) -> bool:
+def has_canaries(folder: Path) -> bool:
     """Whether `record` made the run."""
     return (folder / _EXPOSURE).is_file()
 
 
-def exposed(folder: Path) -> Exposed:
+def load(folder: Path) -> CanaryRun:
     """The experiment of a run that `record` made, with its candidates.
 
     Raises:
         UsageError: it is no such run, or its data is not here.
     """
     experiment = config.load(folder / "config.toml")
-    if not was_exposed(folder):
+    if not has_canaries(folder):
         raise nothing_recorded(folder)
-    return expose(experiment, Exposure(**json.loads((folder / _EXPOSURE).read_text("utf-8"))))
+    return plant(experiment, Canaries(**json.loads((folder / _EXPOSURE).read_text("utf-8"))))

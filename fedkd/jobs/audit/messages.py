@@ -13,16 +13,16 @@ from fedkd.audit import inversion, labels, membership, references, structure
 from fedkd.audit.findings import Audited
 from fedkd.audit.inversion import Inversion
 from fedkd.audit.labels import LabelInference
-from fedkd.audit.membership import Answers
+from fedkd.audit.membership import AttackedAnswers
 from fedkd.audit.scores import Scores, log_odds
 from fedkd.audit.verdicts import CONFIDENCE
 from fedkd.clock import Notify
 from fedkd.config import ModelSpec
 from fedkd.data.types import Samples
 from fedkd.errors import UsageError
-from fedkd.federation.world import World
+from fedkd.federation.prepare import PreparedExperiment
 from fedkd.jobs.audit import observed, recording
-from fedkd.jobs.audit.canary_run import Exposed, exposed
+from fedkd.jobs.audit.canary_run import CanaryRun, load
 from fedkd.jobs.audit.claims import claimed
 from fedkd.learning import supervised
 from fedkd.learning.dp import sgd
@@ -43,7 +43,7 @@ def audit_exchange(
     """Attack the messages that were recorded in a run's folder.
 
     Args:
-        folder: what `exposed.record` made.
+        folder: what `load.record` made.
         notify: is told how far it is.
         count: reference models for each client; even, >= 2.
         confidence: of all intervals and bounds.
@@ -55,9 +55,9 @@ def audit_exchange(
         UsageError: nothing was recorded there.
         LedgerError: a ledger cannot be believed.
     """
-    told, messages = exposed(folder), recording.read_messages(folder)
-    receipts = _receipts(folder, told.world, messages)
-    if unread := observed.unread(told.world):
+    told, messages = load(folder), recording.read_messages(folder)
+    receipts = _receipts(folder, told.prepared, messages)
+    if unread := observed.unread(told.prepared):
         return receipts + Audited(notes=(f"the exchange: not attacked, {unread}",))
     models = observed.sends_models(messages)
     what = "models" if models else "answers"
@@ -68,10 +68,10 @@ def audit_exchange(
             _parties(told, messages, count, notify),
             f"the {what} of all rounds",
             _THREAT.format(what=what),
-            claim=claimed(folder, told.world, by_clients=True),
+            claim=claimed(folder, told.prepared, by_clients=True),
             confidence=confidence,
         )
-        if models or len(told.world.setting.shape) != 3:
+        if models or len(told.prepared.setting.shape) != 3:
             notes = ("inversion of paired logits: not tried, it needs images and logits on them",)
         else:
             drawn = tuple(_inversions(told, messages, notify))
@@ -83,29 +83,34 @@ def audit_exchange(
     )
 
 
-def check_readable(world: World) -> None:
+def check_readable(prepared: PreparedExperiment) -> None:
     """Refuse an experiment in which clients send nothing that these attacks read.
 
     Raises:
         UsageError: says what they send.
     """
-    if unread := observed.unread(world):
+    if unread := observed.unread(prepared):
         raise UsageError(
-            f"method {world.experiment.method.name!r}: {unread}; audit its noise and its student "
-            "with 'fedkd audit report'"
+            f"method {prepared.experiment.method.name!r}: {unread}; audit its noise and its "
+            "student with 'fedkd audit report'"
         )
 
 
 def fit(
-    world: World, spec: ModelSpec, client: int | None, rounds: int, samples: Samples, number: int
+    prepared: PreparedExperiment,
+    spec: ModelSpec,
+    client: int | None,
+    rounds: int,
+    samples: Samples,
+    number: int,
 ) -> nn.Module:
     """A reference model: trained as a teacher in so many rounds, without the exchange."""
-    experiment, purpose = world.experiment, f"reference {number}"
+    experiment, purpose = prepared.experiment, f"reference {number}"
     training = experiment.clients.training
     longer = training.model_copy(update={"epochs": training.epochs * rounds})
-    model = world.setting.build(spec, purpose=purpose, client=client)
+    model = prepared.setting.build(spec, purpose=purpose, client=client)
     if experiment.privacy.unit == "record":
-        sgd.train(model, samples, longer, world.setting.noise, like=world.setting.examples)
+        sgd.train(model, samples, longer, prepared.setting.noise, like=prepared.setting.examples)
     else:
         draws = rng.stream(experiment.seed, purpose=purpose, client=client)
         supervised.train(model, samples, longer, draws)
@@ -113,9 +118,9 @@ def fit(
 
 
 def _parties(
-    told: Exposed, messages: recording.Messages, count: int, notify: Notify
-) -> dict[int, Answers]:
-    world, experiment, parties = told.world, told.world.experiment, {}
+    told: CanaryRun, messages: recording.Messages, count: int, notify: Notify
+) -> dict[int, AttackedAnswers]:
+    prepared, experiment, parties = told.prepared, told.prepared.experiment, {}
     advance = counted(notify, "reference models", len(told.candidates) * count)
     for client, candidates in told.candidates.items():
         answers = observed.on_candidates(told, messages, client)
@@ -123,8 +128,8 @@ def _parties(
         foreign, foreign_answers = observed.on_population(told, messages, client)
         asked = candidates.samples.subset(heard.nonzero().flatten())
         known = references.train(
-            partial(fit, world, experiment.client_model(client), client, experiment.rounds),
-            world.data.clients[client].subset(told.base(client)),
+            partial(fit, prepared, experiment.client_model(client), client, experiment.rounds),
+            prepared.data.clients[client].subset(told.base(client)),
             asked,
             foreign,
             count=count,
@@ -132,7 +137,7 @@ def _parties(
             advance=advance,
         )
         if heard.any():
-            parties[client] = Answers(
+            parties[client] = AttackedAnswers(
                 mean_odds(answers[:, heard], asked.y),
                 candidates.included[heard].numpy(),
                 mean_odds(foreign_answers, foreign.y),
@@ -156,7 +161,7 @@ def mean_odds(answers: Tensor, y: Tensor) -> Scores:
     return mean
 
 
-def _labels(told: Exposed, messages: recording.Messages) -> LabelInference | None:
+def _labels(told: CanaryRun, messages: recording.Messages) -> LabelInference | None:
     """From the first round in which all answered: later the clients have heard of each other."""
     clients = list(told.candidates)
     for number, uploads in messages.items():
@@ -167,12 +172,14 @@ def _labels(told: Exposed, messages: recording.Messages) -> LabelInference | Non
                 answers = {c: observed.by_model(told, first, c, x)[0] for c in clients}
             else:
                 answers = {c: observed.on_proxy(told, first, c)[0].nan_to_num() for c in clients}
-            return labels.infer(answers, told.world.data.counts())
+            return labels.infer(answers, told.prepared.data.counts())
     return None
 
 
-def _inversions(told: Exposed, messages: recording.Messages, notify: Notify) -> Iterator[Inversion]:
-    world, public = told.world, told.public
+def _inversions(
+    told: CanaryRun, messages: recording.Messages, notify: Notify
+) -> Iterator[Inversion]:
+    prepared, public = told.prepared, told.public
     together = observed.consensus(told, messages)[:public]
     clients = list(told.candidates)[:_INVERTED]
     for done, client in enumerate(clients):
@@ -180,22 +187,24 @@ def _inversions(told: Exposed, messages: recording.Messages, notify: Notify) -> 
         answers = observed.on_proxy(told, messages, client)[:, :public].nanmean(dim=0)
         drawn = inversion.invert(
             client,
-            world.setting.proxy[:public],
+            prepared.setting.proxy[:public],
             answers.nan_to_num(),
             together,
-            world.data.clients[client],
-            world.data.test,
-            generator=rng.stream(world.experiment.seed, purpose="audit inversion", client=client),
+            prepared.data.clients[client],
+            prepared.data.test,
+            generator=rng.stream(
+                prepared.experiment.seed, purpose="audit inversion", client=client
+            ),
         )
         if drawn is not None:
             yield drawn
     notify("inversion", len(clients), len(clients))
 
 
-def _receipts(folder: Path, world: World, messages: recording.Messages) -> Audited:
+def _receipts(folder: Path, prepared: PreparedExperiment, messages: recording.Messages) -> Audited:
     """A check where records are protected from the server; otherwise nothing is claimed."""
     fields = {name for uploads in messages.values() for each in uploads.values() for name in each}
-    if world.experiment.privacy.unit != "record":
+    if prepared.experiment.privacy.unit != "record":
         note = f"the {len(fields)} fields that clients send are not protected from the server"
         return Audited(notes=(note,))
     released = [(each["field"], each["provenance"]) for each in RunFolder(folder).released()]

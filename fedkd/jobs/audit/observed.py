@@ -7,8 +7,8 @@ from torch import Tensor
 
 from fedkd.data.types import Samples
 from fedkd.exchange.messages import Tensors, group
-from fedkd.federation.world import World
-from fedkd.jobs.audit.canary_run import Exposed
+from fedkd.federation.prepare import PreparedExperiment
+from fedkd.jobs.audit.canary_run import CanaryRun
 from fedkd.jobs.audit.recording import Messages
 from fedkd.learning import evaluate
 
@@ -23,17 +23,17 @@ def sends_models(messages: Messages) -> bool:
     return any(name.startswith("model/") for each in _uploads(messages) for name in each)
 
 
-def unread(world: World) -> str:
+def unread(prepared: PreparedExperiment) -> str:
     """Why no attack here reads what clients send; nothing where one does."""
-    if world.setting.securely:
+    if prepared.setting.securely:
         return "the server sees nothing but sums over clients"
-    fields = world.method.expects(world.setting, client=0)
+    fields = prepared.method.expects(prepared.setting, client=0)
     if any(name.startswith("model/") or name in _ON_PROXY for name in fields):
         return ""
     return "clients send neither models, logits nor probabilities, and no attack here reads more"
 
 
-def on_candidates(told: Exposed, messages: Messages, client: int) -> Tensor:
+def on_candidates(told: CanaryRun, messages: Messages, client: int) -> Tensor:
     """A client's logits on its own candidates, by round: (rounds, m, C), NaN where unanswered."""
     if sends_models(messages):
         return by_model(told, messages, client, told.candidates[client].samples.x)
@@ -42,7 +42,7 @@ def on_candidates(told: Exposed, messages: Messages, client: int) -> Tensor:
     return rows[:, start : start + len(told.candidates[client])]
 
 
-def on_population(told: Exposed, messages: Messages, client: int) -> tuple[Samples, Tensor]:
+def on_population(told: CanaryRun, messages: Messages, client: int) -> tuple[Samples, Tensor]:
     """Records that nobody learnt, and a client's logits on them, (rounds, Z, C).
 
     On the proxy set their labels are what all clients say together; models answer the test set.
@@ -53,25 +53,25 @@ def on_population(told: Exposed, messages: Messages, client: int) -> tuple[Sampl
     size = min(_POPULATION, told.public)
     rows = on_proxy(told, messages, client)[:, :size]
     said = consensus(told, messages)[:size].argmax(dim=1)
-    return Samples(told.world.setting.proxy[:size], said), rows
+    return Samples(told.prepared.setting.proxy[:size], said), rows
 
 
-def test_records(told: Exposed) -> Samples:
+def test_records(told: CanaryRun) -> Samples:
     """Test records that stand for those that nobody learnt."""
-    test = told.world.data.test
+    test = told.prepared.data.test
     return test.subset(torch.arange(min(_POPULATION, len(test))))
 
 
-def consensus(told: Exposed, messages: Messages) -> Tensor:
+def consensus(told: CanaryRun, messages: Messages) -> Tensor:
     """What all clients say of the proxy set in all rounds, logits (P, C); 0 where nobody spoke."""
     every = [on_proxy(told, messages, client) for client in told.candidates]
     return torch.cat(every).nanmean(dim=0).nan_to_num()
 
 
-def on_proxy(told: Exposed, messages: Messages, client: int) -> Tensor:
+def on_proxy(told: CanaryRun, messages: Messages, client: int) -> Tensor:
     """A client's logits on the proxy set by round, (rounds, P, C), NaN where it did not answer."""
-    setting = told.world.setting
-    size = getattr(told.world.method.params, "public_per_round", None)
+    setting = told.prepared.setting
+    size = getattr(told.prepared.method.params, "public_per_round", None)
     empty = torch.full((len(setting.proxy), setting.classes), torch.nan)
     by_round = []
     for round, uploads in messages.items():
@@ -88,10 +88,10 @@ def _logits(upload: Tensors) -> Tensor:
     return upload["probabilities"].float().clamp(min=1e-6).log()
 
 
-def by_model(told: Exposed, messages: Messages, client: int, x: Tensor) -> Tensor:
+def by_model(told: CanaryRun, messages: Messages, client: int, x: Tensor) -> Tensor:
     """What the models that a client sent say of inputs (n, *shape), by round: (rounds, n, C)."""
-    setting = told.world.setting
-    spec = told.world.experiment.client_model(client)
+    setting = told.prepared.setting
+    spec = told.prepared.experiment.client_model(client)
     model = setting.build(spec, purpose="specification")
     by_round = []
     for uploads in messages.values():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fedkd.config import Experiment, Privacy
 from fedkd.errors import BudgetError, LedgerError
-from fedkd.federation import world
+from fedkd.federation import prepare
 from fedkd.federation.engines import client_ledger, server_ledger
 from fedkd.methods.core import protection
 from fedkd.methods.core.protection import Forecast
@@ -29,7 +29,7 @@ def forecast(experiment: Experiment, ledger: Path | None = None) -> Forecast:
         LedgerError: the ledger is none, or cannot be believed.
     """
     ledger = ledger or _shared(experiment.privacy)
-    return world.forecast(experiment, spent=_spent(experiment, ledger) if ledger else ())
+    return prepare.forecast(experiment, spent=_spent(experiment, ledger) if ledger else ())
 
 
 def check(told: Forecast) -> None:

@@ -21,7 +21,7 @@ MESSAGES = Path("audit") / "messages"
 """Where they are, in the run's folder."""
 
 
-class Recorded(Method):
+class RecordingMethod(Method):
     """A method, and a folder into which its server part's messages go."""
 
     def __init__(self, method: Method, folder: Path) -> None:

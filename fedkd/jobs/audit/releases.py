@@ -14,7 +14,7 @@ from fedkd.audit.verdicts import Check
 from fedkd.clock import Clock
 from fedkd.data.types import Samples
 from fedkd.exchange.messages import Provenance
-from fedkd.federation.world import World
+from fedkd.federation.prepare import PreparedExperiment
 from fedkd.knowledge.moments import Moments, unpacked
 from fedkd.learning.closed_form import Basis, features_of
 from fedkd.methods.core.base import ClientContext, ServerContext
@@ -35,20 +35,20 @@ _LOUD = 1e4
 """What every second of them is multiplied by, so that a clip that is skipped shows."""
 
 
-def check_releases(world: World) -> list[Check]:
+def check_releases(prepared: PreparedExperiment) -> list[Check]:
     """Look at each count and sum that a method's card names, or at what the server combines.
 
     Raises:
         ValueError: nothing is protected.
     """
-    if world.experiment.privacy.unit != "record":
-        return _combined(world)
+    if prepared.experiment.privacy.unit != "record":
+        return _combined(prepared)
     checks = []
-    for what in world.method.card.counts:
-        checks += _count(world.setting, what)
+    for what in prepared.method.card.counts:
+        checks += _count(prepared.setting, what)
     # A method that has teachers and sends sums cannot run under DP.
-    if world.method.card.sums:
-        checks += _sums(world)
+    if prepared.method.card.sums:
+        checks += _sums(prepared)
     return checks
 
 
@@ -109,58 +109,58 @@ def _count(setting: Setting, what: Count) -> list[Check]:
     ]
 
 
-def _sums(world: World) -> list[Check]:
-    world = _with_loud_records(world)
+def _sums(prepared: PreparedExperiment) -> list[Check]:
+    prepared = _with_loud_records(prepared)
 
     def noise() -> dict[str, Tensor]:
-        return _noise_on_sums(world)
+        return _noise_on_sums(prepared)
 
     drawn = [noise()]
     few = min(part.numel() for part in drawn[0].values())
     drawn += [noise() for _ in range(min(_TIMES, _NUMBERS // few))]
     parts = {name: torch.cat([each[name] for each in drawn]) for name in drawn[0]}
-    shared = ", a client's share of the noise" if world.setting.securely else ""
+    shared = ", a client's share of the noise" if prepared.setting.securely else ""
     return [
         check_gaussian("clip, sensitivity and noise of the sums of features", parts, shared),
         check_source("the sums of features", lambda: torch.cat(list(noise().values()))),
     ]
 
 
-def _with_loud_records(world: World) -> World:
-    """The world with a client of a few records, of which at least half are far above the clip.
+def _with_loud_records(prepared: PreparedExperiment) -> PreparedExperiment:
+    """The experiment with a client of a few records, of which at least half are far above the clip.
 
     Every second input is far too large; where the model takes no such inputs, as an embedding does
     not, the clip is as much lower in their place.
     """
-    own = next((client for client in world.data.clients if len(client)), world.data.test)
+    own = next((client for client in prepared.data.clients if len(client)), prepared.data.test)
     few = own.subset(torch.arange(min(_RECORDS, len(own))))
     factors = torch.ones(len(few)).double()
     factors[::2] = _LOUD
     x = few.x * factors.to(few.x.dtype).view(-1, *[1] * (few.x.dim() - 1))
-    model = world.setting.build(world.experiment.student.model, purpose="specification")
+    model = prepared.setting.build(prepared.experiment.student.model, purpose="specification")
     if probes.takes(model, x):
-        return replace(world, data=replace(world.data, clients=(Samples(x, few.y),)))
-    privacy = world.experiment.privacy
+        return replace(prepared, data=replace(prepared.data, clients=(Samples(x, few.y),)))
+    privacy = prepared.experiment.privacy
     lower = privacy.model_copy(update={"clip": privacy.clip / _LOUD})
-    experiment = world.experiment.model_copy(update={"privacy": lower})
+    experiment = prepared.experiment.model_copy(update={"privacy": lower})
     return replace(
-        world,
+        prepared,
         experiment=experiment,
-        setting=replace(world.setting, experiment=experiment),
-        data=replace(world.data, clients=(few,)),
+        setting=replace(prepared.setting, experiment=experiment),
+        data=replace(prepared.data, clients=(few,)),
     )
 
 
-def _noise_on_sums(world: World) -> dict[str, Tensor]:
+def _noise_on_sums(prepared: PreparedExperiment) -> dict[str, Tensor]:
     """What is released less what is exact, over the noise that is claimed; by part."""
-    setting, samples = world.setting, world.data.clients[0]
+    setting, samples = prepared.setting, prepared.data.clients[0]
     client = _client(setting, samples)
-    upload = world.method.client(client, dict(world.method.begin(_server(world)).common))
+    upload = prepared.method.client(client, dict(prepared.method.begin(_server(prepared)).common))
     packed, labels = (upload.values[name].data.double() for name in ("features", "labels"))
     model, basis, intercept, balance = client.summed
-    exact = _exact(model, samples, basis, world.experiment.privacy.clip, intercept)
+    exact = _exact(model, samples, basis, prepared.experiment.privacy.clip, intercept)
     exact_labels = exact.T @ F.one_hot(samples.y, setting.classes).double()
-    bound = math.hypot(world.experiment.privacy.clip, intercept)
+    bound = math.hypot(prepared.experiment.privacy.clip, intercept)
     # One record of norm `bound` moves sum phi phi^T by bound^2 and sum phi y^T by bound.
     noise = setting.summing("sums of features").noise_multiplier * setting.noise_share
     scale = noise * bound**2 * math.sqrt(1 + balance**2)
@@ -185,25 +185,25 @@ def _exact(
     return F.pad(phi, (0, 1), value=intercept)
 
 
-def _server(world: World) -> ServerContext:
-    student = world.setting.student.build(world.experiment.student.model, purpose="student")
+def _server(prepared: PreparedExperiment) -> ServerContext:
+    student = prepared.setting.student.build(prepared.experiment.student.model, purpose="student")
     return ServerContext(
-        setting=world.setting,
+        setting=prepared.setting,
         round=1,
         student=student,
         state={},
         clock=Clock(lambda *_: None),
         threads=1,
-        test=world.data.test,
-        pooled=world.data.pooled,
+        test=prepared.data.test,
+        pooled=prepared.data.pooled,
         allowance=_Unwritten(),
     )
 
 
-def _combined(world: World) -> list[Check]:
+def _combined(prepared: PreparedExperiment) -> list[Check]:
     """Under the client units: what the server adds to votes, or to a sum of probabilities."""
-    classes, draws = world.setting.classes, rng.stream(0, purpose="audit answers")
-    server, what = _server(world), world.setting.combining(1).what
+    classes, draws = prepared.setting.classes, rng.stream(0, purpose="audit answers")
+    server, what = _server(prepared), prepared.setting.combining(1).what
     if what == "votes":
         return _votes(server, classes)
     rows, clients = 200, 4
@@ -211,7 +211,7 @@ def _combined(world: World) -> list[Check]:
     # What is not a probability counts as none, and what is too long is cut to length 1.
     answers[0] = 10 * answers[0]
     answers[1, :, 0] = -5.0
-    scale = world.setting.combining(rows).noise_multiplier * math.sqrt(2 * rows)
+    scale = prepared.setting.combining(rows).noise_multiplier * math.sqrt(2 * rows)
     kept = answers.clamp(min=0).double()
     kept = kept / kept.norm(dim=2, keepdim=True).clamp(min=1)
 

@@ -13,15 +13,15 @@ from fedkd import config, rng
 from fedkd.audit import membership, references
 from fedkd.audit.candidates import joined
 from fedkd.audit.findings import Audited
-from fedkd.audit.membership import Answers, Attack
+from fedkd.audit.membership import Attack, AttackedAnswers
 from fedkd.audit.scores import log_odds
 from fedkd.audit.verdicts import CONFIDENCE, Claim
 from fedkd.clock import Notify
 from fedkd.data.types import Samples
 from fedkd.errors import UsageError
 from fedkd.exchange.codec import decode
-from fedkd.federation.world import World, prepare
-from fedkd.jobs.audit.canary_run import exposed, was_exposed
+from fedkd.federation.prepare import PreparedExperiment, prepare
+from fedkd.jobs.audit.canary_run import has_canaries, load
 from fedkd.jobs.audit.claims import claimed
 from fedkd.jobs.audit.messages import counted, fit
 from fedkd.learning import evaluate
@@ -54,16 +54,16 @@ def audit_student(
         LedgerError: a ledger cannot be believed.
     """
     reading.read(run)  # says what is missing
-    asked, tossed = _asked(run), was_exposed(run)
+    asked, tossed = _asked(run), has_canaries(run)
     inside, outside = int(asked.included.sum()), int((~asked.included).sum())
     if min(inside, outside) < membership.FEWEST // 2:
         raise UsageError(
             f"NO POWER: run {str(run)!r} has {inside} private records and {outside} others to ask "
             f"about: expected at least {membership.FEWEST // 2} of each"
         )
-    claim = claimed(run, asked.world, by_clients=False)
+    claim = claimed(run, asked.prepared, by_clients=False)
     with one_intra_op_thread():
-        answers = _answers(asked, _student(run, asked.world), count, notify)
+        answers = _answers(asked, _student(run, asked.prepared), count, notify)
     attacks = membership.attack(
         {-1: answers},
         "the student",
@@ -87,7 +87,7 @@ def audit_student(
 class _Asked:
     """Whom an attacker asks about, of each record what the student sees."""
 
-    world: World
+    prepared: PreparedExperiment
     base: Samples
     """Private records that are not asked about, from which references learn too."""
     records: Samples
@@ -97,57 +97,57 @@ class _Asked:
 
 
 def _asked(run: Path) -> _Asked:
-    if was_exposed(run):
-        told = exposed(run)
-        view = told.world.as_students.data
+    if has_canaries(run):
+        told = load(run)
+        view = told.prepared.as_students.data
         rests = (data.subset(told.base(i)) for i, data in enumerate(view.clients))
         every = told.candidates.values()
         records = joined(*(each.samples for each in every))
         return _Asked(
-            told.world,
+            told.prepared,
             joined(*rests),
-            Samples(told.world.setting.students_view(records.x), records.y),
+            Samples(told.prepared.setting.students_view(records.x), records.y),
             torch.cat([each.included for each in every]).numpy(),
             view.test,
         )
-    world = prepare(config.load(run / "config.toml"))
-    _check_partition(run, world)
-    view = world.as_students.data
+    prepared = prepare(config.load(run / "config.toml"))
+    _check_partition(run, prepared)
+    view = prepared.as_students.data
     pooled, test = view.pooled(), view.test
-    draws = rng.stream(world.experiment.seed, purpose="audit records")
+    draws = rng.stream(prepared.experiment.seed, purpose="audit records")
     mine, theirs = (torch.randperm(len(each), generator=draws) for each in (pooled, test))
     foreign = test.subset(theirs[: len(test) // 4])
     size = min(_MOST, len(pooled), len(test) - len(foreign))
     others = test.subset(theirs[len(foreign) : len(foreign) + size])
     asked = joined(pooled.subset(mine[:size]), others)
     included = np.repeat([True, False], [size, len(others)])
-    return _Asked(world, pooled.subset(mine[size:]), asked, included, foreign)
+    return _Asked(prepared, pooled.subset(mine[size:]), asked, included, foreign)
 
 
-def _check_partition(run: Path, world: World) -> None:
+def _check_partition(run: Path, prepared: PreparedExperiment) -> None:
     told = reading.read(run).partition
-    if told is not None and [list(row) for row in told.counts] != world.data.counts().tolist():
+    if told is not None and [list(row) for row in told.counts] != prepared.data.counts().tolist():
         raise UsageError(
             f"run {str(run)!r} was made from other data than its config.toml finds here: its "
             "partition.json differs; restore the data"
         )
 
 
-def _answers(asked: _Asked, student: nn.Module, count: int, notify: Notify) -> Answers:
-    world, foreign = asked.world.as_students, asked.foreign
+def _answers(asked: _Asked, student: nn.Module, count: int, notify: Notify) -> AttackedAnswers:
+    prepared, foreign = asked.prepared.as_students, asked.foreign
     known = references.train(
-        partial(fit, world, world.experiment.student.model, None, 1),
+        partial(fit, prepared, prepared.experiment.student.model, None, 1),
         asked.base,
         asked.records,
         foreign,
         count=count,
-        generator=rng.stream(world.experiment.seed, purpose="audit references"),
+        generator=rng.stream(prepared.experiment.seed, purpose="audit references"),
         advance=counted(notify, "reference students", count),
     )
     odds, others = (
         log_odds(evaluate.logits(student, each.x), each.y) for each in (asked.records, foreign)
     )
-    return Answers(odds, asked.included, others, known)
+    return AttackedAnswers(odds, asked.included, others, known)
 
 
 def _by_generator(
@@ -174,7 +174,7 @@ def _by_generator(
     ]
 
 
-def _student(run: Path, world: World) -> nn.Module:
-    student = world.setting.student.build(world.experiment.student.model, purpose="student")
+def _student(run: Path, prepared: PreparedExperiment) -> nn.Module:
+    student = prepared.setting.student.build(prepared.experiment.student.model, purpose="student")
     student.load_state_dict(decode((run / "student.safetensors").read_bytes()))
     return student.eval()

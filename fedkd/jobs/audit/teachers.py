@@ -14,8 +14,8 @@ from fedkd.audit.verdicts import CONFIDENCE, Claim, Verdict, independent, judge
 from fedkd.clock import Notify
 from fedkd.config import Experiment
 from fedkd.errors import ConfigError
-from fedkd.federation.world import World, prepare
-from fedkd.jobs.audit.canary_run import exposed
+from fedkd.federation.prepare import PreparedExperiment, prepare
+from fedkd.jobs.audit.canary_run import load
 from fedkd.jobs.audit.claims import claimed
 from fedkd.jobs.audit.messages import audit_exchange
 from fedkd.jobs.audit.releases import check_releases
@@ -50,15 +50,15 @@ def audit_mechanism(
     )
 
 
-def audit_used(world: World, *, confidence: float = CONFIDENCE) -> Audited:
+def audit_used(prepared: PreparedExperiment, *, confidence: float = CONFIDENCE) -> Audited:
     """Audit the mechanisms that an experiment uses, each alone and at its own noise.
 
     Without DP there are none.
     """
-    privacy = world.experiment.privacy
+    privacy = prepared.experiment.privacy
     if privacy.unit == "none":
         return Audited()
-    events = protection.plan(world.method, world.setting)
+    events = protection.plan(prepared.method, prepared.setting)
     return _mechanisms(events, delta=privacy.delta, confidence=confidence)
 
 
@@ -90,34 +90,38 @@ def audit_teacher(
         ConfigError: the experiment claims nothing, or no noise can protect its models.
         BudgetError: the plan costs more than the experiment's budget.
     """
-    world = prepare(experiment)
-    _require_claim(world)
+    prepared = prepare(experiment)
+    _require_claim(prepared)
     with one_intra_op_thread():
-        found = Audited(checks=tuple(check_releases(world)))
-        if not world.method.card.has_teachers:
+        found = Audited(checks=tuple(check_releases(prepared)))
+        if not prepared.method.card.has_teachers:
             return found
-        setting = world.setting
+        setting = prepared.setting
         training = experiment.clients.training
         checks = structure.check_training(setting.noise, training, setting.training)
-        clients = list(_one_of_each(world))
+        clients = list(_one_of_each(prepared))
         verdicts = []
         for done, client in enumerate(clients):
             notify("canaries", done, len(clients))
             spec = experiment.client_model(client)
             fresh = setting.build(spec, purpose="audited", client=client)
             checks.append(
-                structure.check_noise_of(str(spec), fresh, _examples(world), setting.noise)
+                structure.check_noise_of(str(spec), fresh, _examples(prepared), setting.noise)
             )
-            verdicts.append(_teacher(world, client, canaries, confidence))
+            verdicts.append(_teacher(prepared, client, canaries, confidence))
         notify("canaries", len(clients), len(clients))
     return Audited(tuple(verdicts), tuple(checks)) + found
 
 
-def _teacher(world: World, client: int, canaries: int, confidence: float) -> Verdict:
-    experiment, setting = world.experiment, world.setting
+def _teacher(
+    prepared: PreparedExperiment, client: int, canaries: int, confidence: float
+) -> Verdict:
+    experiment, setting = prepared.experiment, prepared.setting
     spec = experiment.client_model(client)
     # Where a client holds nothing, canaries hide among others' records.
-    hiding = world.data.clients[client] if len(world.data.clients[client]) else world.data.test
+    hiding = (
+        prepared.data.clients[client] if len(prepared.data.clients[client]) else prepared.data.test
+    )
     observed = dirac.observe(
         setting.build(spec, purpose="teacher", client=client),
         hiding.subset(torch.arange(min(_HIDING, len(hiding)))),
@@ -126,7 +130,7 @@ def _teacher(world: World, client: int, canaries: int, confidence: float) -> Ver
         canaries=canaries,
         generator=rng.stream(experiment.seed, purpose="audit canaries", client=client),
         rounds=experiment.rounds,
-        like=_examples(world),
+        like=_examples(prepared),
     )
     # What the ledger would be charged, not what was seen: steps that nobody pays for must show.
     event = replace(setting.training, steps=setting.training.steps * experiment.rounds)
@@ -143,24 +147,24 @@ def _teacher(world: World, client: int, canaries: int, confidence: float) -> Ver
     )
 
 
-def _examples(world: World) -> Tensor:
+def _examples(prepared: PreparedExperiment) -> Tensor:
     """A few inputs that all parties hold and that models take."""
-    examples = world.setting.examples
-    return (world.data.test.x if examples is None else examples)[:_HIDING]
+    examples = prepared.setting.examples
+    return (prepared.data.test.x if examples is None else examples)[:_HIDING]
 
 
-def _one_of_each(world: World) -> Iterator[int]:
+def _one_of_each(prepared: PreparedExperiment) -> Iterator[int]:
     """The first client of each architecture."""
     seen = set()
-    for client in range(world.setting.clients):
-        spec = str(world.experiment.client_model(client))
+    for client in range(prepared.setting.clients):
+        spec = str(prepared.experiment.client_model(client))
         if spec not in seen:
             seen.add(spec)
             yield client
 
 
-def _require_claim(world: World) -> None:
-    privacy = world.experiment.privacy
+def _require_claim(prepared: PreparedExperiment) -> None:
+    privacy = prepared.experiment.privacy
     if privacy.unit == "none":
         raise ConfigError(
             "privacy.unit is 'none': NO DP, so nothing is claimed that an audit could refute; name "
@@ -169,9 +173,9 @@ def _require_claim(world: World) -> None:
         )
     if privacy.unit != "record":
         raise ConfigError(
-            f"privacy.unit is {privacy.unit!r} under method {world.experiment.method.name!r}: no "
-            "teacher learns by DP-SGD there; audit the noise with 'fedkd audit mechanism', or all "
-            "with 'fedkd audit report'"
+            f"privacy.unit is {privacy.unit!r} under method {prepared.experiment.method.name!r}: "
+            "no teacher learns by DP-SGD there; audit the noise with 'fedkd audit mechanism', or "
+            "all with 'fedkd audit report'"
         )
 
 
@@ -181,7 +185,7 @@ def audit_all(
     """Audit an experiment from the noise to the student, and write `audit.html` into its folder.
 
     Args:
-        folder: of a run that `exposed.record` made.
+        folder: of a run that `load.record` made.
         notify: is told how far it is.
         count: reference models for each client; even, >= 2.
         confidence: of all intervals and bounds.
@@ -190,17 +194,17 @@ def audit_all(
         UsageError: nothing was recorded there.
         LedgerError: a ledger cannot be believed.
     """
-    told = exposed(folder)
-    world = told.world
-    experiment = world.experiment
+    told = load(folder)
+    prepared = told.prepared
+    experiment = prepared.experiment
     unit = experiment.privacy.unit
-    found = audit_used(world, confidence=confidence)
+    found = audit_used(prepared, confidence=confidence)
     if unit == "record":
         found += audit_teacher(experiment, notify, confidence=confidence)
     elif unit != "none":
-        found += Audited(checks=tuple(check_releases(world)))
+        found += Audited(checks=tuple(check_releases(prepared)))
     found += audit_exchange(folder, notify, count=count, confidence=confidence)
     found += audit_student(folder, notify, count=count, confidence=confidence)
-    claim = claimed(folder, world, by_clients=False)
+    claim = claimed(folder, prepared, by_clients=False)
     audit_report.write(found, folder, experiment, claim=claim)
     return found

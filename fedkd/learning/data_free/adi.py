@@ -18,10 +18,10 @@ from fedkd.learning.data_free import objectives
 from fedkd.learning.data_free.synthesis import Synthetic, learn_from_pool, synthesise
 from fedkd.learning.ensemble import Ensemble
 from fedkd.learning.loop import OnEpoch
-from fedkd.learning.ways.base import Lesson
+from fedkd.learning.ways.base import StudentRun
 
 
-class Params(Frozen):
+class AdaptiveDeepInversion(Frozen):
     """Parameters of `adi`; the student's epochs are the batches that are made."""
 
     steps: int = Field(default=200, ge=1)
@@ -61,7 +61,7 @@ class Pixels(nn.Module):
 def train(
     student: nn.Module,
     ensemble: Ensemble,
-    params: Params,
+    params: AdaptiveDeepInversion,
     optimisation: Optimisation,
     rng: Callable[[str], torch.Generator],
     *,
@@ -114,22 +114,22 @@ def train(
     )
 
 
-def learn(lesson: Lesson, params: Params) -> nn.Module:
+def learn(run: StudentRun, params: AdaptiveDeepInversion) -> nn.Module:
     """The way `adi`."""
-    student, data = lesson.student(), lesson.data
+    student, data = run.student(), run.data
 
     def teach(on_epoch: OnEpoch) -> None:
-        with Ensemble(lesson.teachers) as ensemble:
+        with Ensemble(run.teachers) as ensemble:
             train(
                 student,
                 ensemble,
                 params,
-                lesson.training,
-                lesson.stream,
+                run.training,
+                run.stream,
                 shape=data.shape,
                 classes=data.classes,
                 on_epoch=on_epoch,
             )
 
-    lesson.stage("student", student, teach, epochs=lesson.training.epochs)
+    run.stage("student", student, teach, epochs=run.training.epochs)
     return student

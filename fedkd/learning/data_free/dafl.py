@@ -20,12 +20,12 @@ from fedkd.learning.ensemble import Ensemble
 from fedkd.learning.evaluate import evaluating
 from fedkd.learning.loop import OnEpoch, descend, epochs
 from fedkd.learning.offline import Loss
-from fedkd.learning.ways.base import Lesson
+from fedkd.learning.ways.base import StudentRun
 from fedkd.models import call
 from fedkd.models.generators import build_generator
 
 
-class Params(Frozen):
+class DataFreeLearning(Frozen):
     """Parameters of `dafl`; the student's epochs, rate and optimiser are those of its training."""
 
     steps: int = Field(default=120, ge=1)
@@ -118,19 +118,19 @@ def train(
     return losses
 
 
-def learn(lesson: Lesson, params: Params) -> nn.Module:
+def learn(run: StudentRun, params: DataFreeLearning) -> nn.Module:
     """The way `dafl`."""
-    student = lesson.student()
-    how = lesson.training.model_copy(update={"batch_size": params.batch_size})
+    student = run.student()
+    how = run.training.model_copy(update={"batch_size": params.batch_size})
 
     def teach(on_epoch: OnEpoch) -> None:
         maker = build_generator(
-            lesson.data.shape,
+            run.data.shape,
             latent=params.latent,
             width=params.width,
-            generator=lesson.stream("generator model"),
+            generator=run.stream("generator model"),
         )
-        with Ensemble(lesson.teachers) as ensemble:
+        with Ensemble(run.teachers) as ensemble:
             train(
                 student,
                 ensemble,
@@ -138,13 +138,13 @@ def learn(lesson: Lesson, params: Params) -> nn.Module:
                 partial(objectives.dafl, activation=params.activation, entropy=params.entropy),
                 partial(label.kd, temperature=params.temperature),
                 how,
-                lesson.stream("synthesis"),
-                classes=lesson.data.classes,
+                run.stream("synthesis"),
+                classes=run.data.classes,
                 steps=params.steps,
                 latent=params.latent,
                 learning_rate=params.learning_rate,
                 on_epoch=on_epoch,
             )
 
-    lesson.stage("student", student, teach, epochs=how.epochs)
+    run.stage("student", student, teach, epochs=how.epochs)
     return student

@@ -38,10 +38,10 @@ class Tap(nn.Module):
         return x
 
 
-class Exposed(nn.Module):
+class FlatAnswers(nn.Module):
     """A student that answers with all that terms compare: (N, *shape) -> (N, width).
 
-    Only inside `exposed`.
+    Only inside `flat_answers`.
     """
 
     def __init__(self, student: nn.Module, terms: Terms, taps: dict[str, nn.Module]) -> None:
@@ -72,8 +72,8 @@ class Exposed(nn.Module):
 
 
 @contextmanager
-def exposed(student: nn.Module, terms: Terms) -> Iterator[Exposed]:
-    """The student as `Exposed`; afterwards it is as it was, but for what it learned."""
+def flat_answers(student: nn.Module, terms: Terms) -> Iterator[FlatAnswers]:
+    """The student as `FlatAnswers`; afterwards it is as it was, but for what it learned."""
     names = [name for name in terms.student if name != LOGITS]
     layers = {name: student.get_submodule(name) for name in names}
     parents = {name: student.get_submodule(name.rpartition(".")[0]) for name in names}
@@ -81,7 +81,7 @@ def exposed(student: nn.Module, terms: Terms) -> Iterator[Exposed]:
     try:
         for name, tap in taps.items():
             setattr(parents[name], name.rpartition(".")[2], nn.Sequential(layers[name], tap))
-        yield Exposed(student, terms, taps)
+        yield FlatAnswers(student, terms, taps)
     finally:
         for name, layer in layers.items():
             setattr(parents[name], name.rpartition(".")[2], layer)
@@ -110,7 +110,7 @@ def teach(
         ValueError: see `private.train`.
         FederationError: training diverged.
     """
-    with exposed(student, terms) as model:
+    with flat_answers(student, terms) as model:
         sgd.train(
             model,
             Samples(samples.x, torch.arange(len(samples))),
@@ -125,7 +125,7 @@ def teach(
 
 
 def record_loss(
-    model: Exposed, terms: Terms, ask: Callable[[Tensor], Layers], y: Tensor, labels: float
+    model: FlatAnswers, terms: Terms, ask: Callable[[Tensor], Layers], y: Tensor, labels: float
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """The loss of each record: what `model` says of it, (N, width), and its number, (N,), to (N,).
 

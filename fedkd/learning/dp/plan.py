@@ -9,7 +9,7 @@ from fedkd.errors import BudgetError, ConfigError
 from fedkd.learning.dp import distil, sgd
 from fedkd.learning.dp.checks import blaming, check_model
 from fedkd.learning.forms import terms
-from fedkd.models.layers import dissect
+from fedkd.models.layers import inspect_layers
 from fedkd.privacy import accountant
 from fedkd.privacy.budget import Budget
 from fedkd.privacy.calibration import noise_for
@@ -95,12 +95,12 @@ def check_student(
     Raises:
         ConfigError: see `protectable.check_model`; or nothing can be learned through the noise.
     """
-    ours, theirs = (dissect(model, dataset.shape) for model in (student, teacher))
+    ours, theirs = (inspect_layers(model, dataset.shape) for model in (student, teacher))
     draws = rng.stream(distillation.seed, purpose="trial")
     built = terms.build(distillation.knowledge, ours, theirs, draws)
     with (
         blaming("student.model", distillation.student.model),
-        distil.exposed(student, built) as model,
+        distil.flat_answers(student, built) as model,
     ):
         check_model(model, dataset.shape, like=dataset.test.x)
         _check_signal(distillation, model)

@@ -10,10 +10,10 @@ from fedkd.config import Knowledge
 from fedkd.errors import ConfigError
 from fedkd.learning import forms
 from fedkd.learning.forms.base import Compared, Form
-from fedkd.models.layers import LOGITS, Anatomy
+from fedkd.models.layers import LOGITS, LayerShapes
 
 Layers = Mapping[str, Tensor]
-"""What a model shows of a batch, as `models.layers.show` gives it."""
+"""What a model shows of a batch, as `models.layers.forward_with` gives it."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Terms:
 
 
 def resolve(
-    knowledge: Sequence[Knowledge], student: Anatomy, teacher: Anatomy
+    knowledge: Sequence[Knowledge], student: LayerShapes, teacher: LayerShapes
 ) -> tuple[Knowledge, ...]:
     """Complete forms of knowledge: every parameter and every layer said.
 
@@ -83,8 +83,8 @@ def resolve(
 
 def build(
     knowledge: Sequence[Knowledge],
-    student: Anatomy,
-    teacher: Anatomy,
+    student: LayerShapes,
+    teacher: LayerShapes,
     generator: torch.Generator,
 ) -> Terms:
     """The terms of forms that are resolved.
@@ -108,7 +108,9 @@ def build(
     return Terms(terms)
 
 
-def _resolved(each: Knowledge, number: int, student: Anatomy, teacher: Anatomy) -> Knowledge:
+def _resolved(
+    each: Knowledge, number: int, student: LayerShapes, teacher: LayerShapes
+) -> Knowledge:
     form, params = forms.find(each.name), forms.parameters(each, number)
     where = f"knowledge[{number}] ({each.name})"
     layers = {
@@ -124,7 +126,9 @@ def _resolved(each: Knowledge, number: int, student: Anatomy, teacher: Anatomy) 
     return Knowledge.model_validate({"name": each.name, **layers, **complete})
 
 
-def _layers(form: Form, named: tuple[str, ...], anatomy: Anatomy, where: str) -> tuple[str, ...]:
+def _layers(
+    form: Form, named: tuple[str, ...], anatomy: LayerShapes, where: str
+) -> tuple[str, ...]:
     """The layers that a form looks at, by default the last ones that will do."""
     if form.looks_at == "logits":
         if named:
@@ -146,7 +150,7 @@ def _layers(form: Form, named: tuple[str, ...], anatomy: Anatomy, where: str) ->
     return chosen
 
 
-def _default(form: Form, anatomy: Anatomy, where: str) -> tuple[str, ...]:
+def _default(form: Form, anatomy: LayerShapes, where: str) -> tuple[str, ...]:
     default = {"features": anatomy.features, "maps": anatomy.maps}.get(form.looks_at)
     if default is None:
         names = ", ".join(name for name in anatomy.shapes if name != LOGITS)

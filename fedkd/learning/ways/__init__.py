@@ -27,14 +27,14 @@ from fedkd.learning.ways import (
     mutual,
     privileged,
 )
-from fedkd.learning.ways.base import Lesson, Shares
+from fedkd.learning.ways.base import Splits, StudentRun
 from fedkd.learning.ways.injection import Place, inject
 from fedkd.names import nearest
 
 Remake = Callable[
     [nn.Module, tuple[nn.Module, ...], Any, tuple[int, ...], torch.Generator], nn.Module
 ]
-Share = Callable[[Dataset, int, Any, torch.Generator], Shares]
+Share = Callable[[Dataset, int, Any, torch.Generator], Splits]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Way:
     Attributes:
         paper: where it comes from.
         learn: a lesson and the way's parameters to the finished student, in evaluation mode. All
-            training goes through `lesson.stage`.
+            training goes through `run.stage`.
         Params: its parameters, the keys of `[way]`.
         teachers: the fewest and the most `[[teachers]]`.
         forms: whether `[[knowledge]]` says what is passed on: it must, may, or must not.
@@ -55,11 +55,11 @@ class Way:
             there are, the way's parameters, and a generator for draws.
         check: refuses, by `ConfigError` and before anything runs, data that the way cannot learn
             from: what the student has, and the way's parameters.
-        private: whether it can learn under [privacy], by `lesson.private`.
+        private: whether it can learn under [privacy], by `run.private`.
     """
 
     paper: str
-    learn: Callable[[Lesson, Any], nn.Module]
+    learn: Callable[[StudentRun, Any], nn.Module]
     Params: type[Frozen] = Frozen
     teachers: tuple[int, int] = (0, 0)
     forms: Literal["must", "may", "no"] = "no"
@@ -99,23 +99,23 @@ def _injected(
     return inject(student, teachers[0], shape, generator, **chosen)
 
 
-def _taught(lesson: Lesson, params: FromLabels) -> nn.Module:
+def _taught(run: StudentRun, params: FromLabels) -> nn.Module:
     """By a finished teacher and by labels, with the forms of `[[knowledge]]`."""
-    student, teacher = lesson.student(), lesson.teachers[0]
+    student, teacher = run.student(), run.teachers[0]
 
     def train(on_epoch: OnEpoch) -> None:
-        terms = lesson.terms(student, teacher)
-        data, how = lesson.data.train, lesson.training
+        terms = run.terms(student, teacher)
+        data, how = run.data.train, run.training
         ends: dict[str, Any] = {"labels": params.labels, "on_epoch": on_epoch}
-        if (paid := lesson.private) is None:
-            batches = lesson.stream("student batches")
+        if (paid := run.private) is None:
+            batches = run.stream("student batches")
             offline.teach(student, teacher, terms, data, how, batches, **ends)
             return
-        ends["like"] = lesson.data.test.x
+        ends["like"] = run.data.test.x
         noisy = partial(distil.teach, student, teacher, terms, data, how, paid.noise, **ends)
         paid.pay("student", student, noisy)
 
-    lesson.stage("student", student, train, epochs=lesson.training.epochs)
+    run.stage("student", student, train, epochs=run.training.epochs)
     return student
 
 
@@ -138,49 +138,49 @@ BUILT_IN: dict[str, Way] = {
         private=True,
     ),
     "mutual": Way(
-        "Zhang et al. 2018, arXiv:1706.00384", mutual.learn, mutual.Params, check=mutual.check
+        "Zhang et al. 2018, arXiv:1706.00384", mutual.learn, mutual.Mutual, check=mutual.check
     ),
     "born-again": Way(
-        "Furlanello et al. 2018, arXiv:1805.04770", born_again.learn, born_again.Params
+        "Furlanello et al. 2018, arXiv:1805.04770", born_again.learn, born_again.BornAgain
     ),
     "early-exits": Way(
         "Zhang et al. 2019, arXiv:1905.08094",
         early_exits.learn,
-        early_exits.Params,
+        early_exits.EarlyExits,
         remake=early_exits.remake,
     ),
     "multi-teacher": Way(
         "compare You et al. 2017, KDD",
         multi_teacher.learn,
-        multi_teacher.Params,
+        multi_teacher.MultiTeacher,
         teachers=(2, 64),
         share=multi_teacher.share,
     ),
     "mean-teacher": Way(
         "Tarvainen & Valpola 2017, arXiv:1703.01780",
         mean_teacher.learn,
-        mean_teacher.Params,
+        mean_teacher.MeanTeacher,
         share=mean_teacher.share,
         check=mean_teacher.check,
     ),
     "privileged": Way(
         "Lopez-Paz et al. 2016, arXiv:1511.03643",
         privileged.learn,
-        privileged.Params,
+        privileged.PrivilegedTeachers,
         teachers=(1, 64),
         share=privileged.share,
     ),
     "dafl": Way(
         "Chen et al. 2019, arXiv:1904.01186",
         dafl.learn,
-        dafl.Params,
+        dafl.DataFreeLearning,
         teachers=(1, 64),
         check=synthesis.check,
     ),
     "adi": Way(
         "Yin et al. 2020, arXiv:1912.08795",
         adi.learn,
-        adi.Params,
+        adi.AdaptiveDeepInversion,
         teachers=(1, 64),
         check=synthesis.check,
     ),

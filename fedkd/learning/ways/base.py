@@ -14,7 +14,7 @@ from fedkd.learning.dp.sgd import Noise
 from fedkd.learning.forms import terms
 from fedkd.learning.forms.terms import Terms
 from fedkd.learning.loop import OnEpoch
-from fedkd.models.layers import dissect
+from fedkd.models.layers import inspect_layers
 
 
 class Stage(Protocol):
@@ -44,7 +44,7 @@ class Stage(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Shares:
+class Splits:
     """Who has what of a data set; of each its own training and test samples."""
 
     whole: Dataset
@@ -70,11 +70,11 @@ class Private:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class StudentRun:
     """See the module; `teachers` are frozen, in evaluation mode and in the file's order."""
 
     distillation: Distillation
-    shares: Shares
+    shares: Splits
     teachers: tuple[nn.Module, ...]
     stage: Stage
     student: Callable[[], nn.Module]
@@ -118,7 +118,7 @@ class Lesson:
         shape = self.data.shape
         return terms.build(
             self.distillation.knowledge,
-            dissect(student, shape),
-            dissect(teacher, shape),
+            inspect_layers(student, shape),
+            inspect_layers(teacher, shape),
             self.stream(f"{purpose} adapters"),
         )

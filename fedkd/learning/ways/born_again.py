@@ -16,11 +16,11 @@ from fedkd.knowledge import label
 from fedkd.learning import evaluate, supervised
 from fedkd.learning.consensus import average_probabilities
 from fedkd.learning.loop import OnEpoch, fit
-from fedkd.learning.ways.base import Lesson
+from fedkd.learning.ways.base import StudentRun
 from fedkd.models import call
 
 
-class Params(Frozen):
+class BornAgain(Frozen):
     """Parameters of `born-again`."""
 
     generations: PositiveInt = 2
@@ -35,7 +35,7 @@ class Params(Frozen):
     """Whether a generation learns from the mean probability of all before it, not of the last."""
 
 
-def reborn(
+def next_generation(
     student: nn.Module,
     parents: Sequence[nn.Module],
     samples: Samples,
@@ -80,22 +80,22 @@ def reborn(
     return fit(student, rows, loss, optimisation, generator, on_epoch=on_epoch)
 
 
-def learn(lesson: Lesson, params: Params) -> nn.Module:
+def learn(run: StudentRun, params: BornAgain) -> nn.Module:
     """The way `born-again`: the last of several generations."""
     family: list[nn.Module] = []
     for generation in range(params.generations + 1):
         # The last one begins and is shuffled as the plain student is, which it is compared with.
         last = generation == params.generations
         purpose = "student" if last else f"generation {generation}"
-        child = lesson.build(lesson.distillation.student.model, purpose=purpose)
+        child = run.build(run.distillation.student.model, purpose=purpose)
 
         def train(on_epoch: OnEpoch, child: nn.Module = child, purpose: str = purpose) -> None:
-            data, how = lesson.data.train, lesson.training
-            batches = lesson.stream(f"{purpose} batches")
+            data, how = run.data.train, run.training
+            batches = run.stream(f"{purpose} batches")
             if not family:
                 supervised.train(child, data, how, batches, on_epoch=on_epoch)
                 return
-            reborn(
+            next_generation(
                 child,
                 family if params.ensemble else family[-1:],
                 data,
@@ -107,6 +107,6 @@ def learn(lesson: Lesson, params: Params) -> nn.Module:
                 on_epoch=on_epoch,
             )
 
-        lesson.stage(f"generation {generation}", child, train, epochs=lesson.training.epochs)
+        run.stage(f"generation {generation}", child, train, epochs=run.training.epochs)
         family.append(child)
     return family[-1]

@@ -12,11 +12,11 @@ from fedkd.config import Frozen, Optimisation
 from fedkd.data.types import Samples
 from fedkd.knowledge import label
 from fedkd.learning.loop import OnEpoch, fit
-from fedkd.learning.ways.base import Lesson
-from fedkd.models.exits import Exits, Leaving, attach
+from fedkd.learning.ways.base import StudentRun
+from fedkd.models.exits import ExitOutput, Exits, attach
 
 
-class Params(Frozen):
+class EarlyExits(Frozen):
     """Parameters of `early-exits`."""
 
     exits: tuple[str, ...] = Field(min_length=1)
@@ -35,8 +35,8 @@ class Params(Frozen):
 
 
 def early_loss(
-    early: Leaving,
-    deepest: Leaving,
+    early: ExitOutput,
+    deepest: ExitOutput,
     y: Tensor,
     *,
     imitation: float,
@@ -112,7 +112,7 @@ def train(
 
 
 def with_exits(
-    network: nn.Module, params: Params, shape: tuple[int, ...], generator: torch.Generator
+    network: nn.Module, params: EarlyExits, shape: tuple[int, ...], generator: torch.Generator
 ) -> Exits:
     """The network and its exits.
 
@@ -125,7 +125,7 @@ def with_exits(
 def remake(
     fresh: nn.Module,
     _teachers: tuple[nn.Module, ...],
-    params: Params,
+    params: EarlyExits,
     shape: tuple[int, ...],
     generator: torch.Generator,
 ) -> nn.Module:
@@ -134,24 +134,24 @@ def remake(
     return model if params.keep else fresh
 
 
-def learn(lesson: Lesson, params: Params) -> nn.Module:
+def learn(run: StudentRun, params: EarlyExits) -> nn.Module:
     """The way `early-exits`: a student that learned with exits, which it keeps or drops."""
-    network = lesson.plain_student()
-    model = with_exits(network, params, lesson.data.shape, lesson.stream("exits model"))
-    lesson.stage(
+    network = run.plain_student()
+    model = with_exits(network, params, run.data.shape, run.stream("exits model"))
+    run.stage(
         "student",
         model,
         lambda on_epoch: train(
             model,
-            lesson.data.train,
-            lesson.training,
-            lesson.stream("student batches"),
+            run.data.train,
+            run.training,
+            run.stream("student batches"),
             imitation=params.imitation,
             temperature=params.temperature,
             hint=params.hint,
             on_epoch=on_epoch,
         ),
-        epochs=lesson.training.epochs,
+        epochs=run.training.epochs,
         scored=model if params.keep else network,
     )
     return model if params.keep else network

@@ -21,7 +21,7 @@ from fedkd.models import call
 
 
 @dataclass(frozen=True, eq=False)
-class Witness:
+class SightedTeacher:
     """A teacher beside what it sees of the student's N samples."""
 
     teacher: nn.Module
@@ -64,7 +64,9 @@ def filled(x: Tensor, fill: Tensor) -> Tensor:
     return torch.cat([torch.where(missing, fill, x), missing.to(x)], dim=1)
 
 
-def testimony(witnesses: Sequence[Witness], *, temperature: float) -> tuple[Tensor, Tensor]:
+def teacher_targets(
+    witnesses: Sequence[SightedTeacher], *, temperature: float
+) -> tuple[Tensor, Tensor]:
     """What the teachers say of each sample, softened.
 
     Args:
@@ -92,7 +94,7 @@ def testimony(witnesses: Sequence[Witness], *, temperature: float) -> tuple[Tens
     return said / seen.sum(dim=0).clamp(min=1)[:, None], seen.any(dim=0)
 
 
-def generalised(
+def generalised_loss(
     student: Tensor,
     y: Tensor,
     said: Tensor,
@@ -108,7 +110,7 @@ def generalised(
     Args:
         student: logits (N, C).
         y: labels (N,).
-        said: probabilities (N, C), softened by T; see `testimony`.
+        said: probabilities (N, C), softened by T; see `teacher_targets`.
         seen: bool (N,).
         imitation: l in [0, 1].
         temperature: T > 0.
@@ -131,7 +133,7 @@ def generalised(
 def distil(
     student: nn.Module,
     samples: Samples,
-    witnesses: Sequence[Witness],
+    witnesses: Sequence[SightedTeacher],
     optimisation: Optimisation,
     generator: torch.Generator,
     *,
@@ -145,11 +147,11 @@ def distil(
     Args:
         student: trained in place on the samples' own inputs.
         samples: N inputs as the student sees them, and labels.
-        witnesses: see `testimony`.
+        witnesses: see `teacher_targets`.
         optimisation: see `loop.fit`.
         generator: see `loop.fit`.
-        imitation: see `generalised`.
-        temperature: see `generalised`.
+        imitation: see `generalised_loss`.
+        temperature: see `generalised_loss`.
         optimiser: see `loop.fit`.
         on_epoch: see `loop.fit`.
 
@@ -157,13 +159,13 @@ def distil(
         The mean loss of each epoch.
 
     Raises:
-        ValueError: shapes or numbers do not fit, see `testimony` and `generalised`.
+        ValueError: shapes or numbers do not fit, see `teacher_targets` and `generalised_loss`.
         FederationError: training diverged.
     """
-    said, seen = testimony(witnesses, temperature=temperature)
+    said, seen = teacher_targets(witnesses, temperature=temperature)
 
     def loss(model: nn.Module, x: Tensor, y: Tensor, said: Tensor, seen: Tensor) -> Tensor:
-        return generalised(
+        return generalised_loss(
             call.answer(model, x), y, said, seen, imitation=imitation, temperature=temperature
         )
 

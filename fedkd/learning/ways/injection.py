@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.learning.forms import adapters
-from fedkd.models.layers import dissect
+from fedkd.models.layers import inspect_layers
 
 Place = Literal["replace", "after"]
 
@@ -72,7 +72,7 @@ def inject(
     Raises:
         ConfigError: there is no such layer or block, or it has not one tensor in and one out.
     """
-    ours, theirs = dissect(student, shape), dissect(teacher, shape)
+    ours, theirs = inspect_layers(student, shape), inspect_layers(teacher, shape)
     given, asked = theirs.shape(block), theirs.entered(block)
     out = ours.shape(layer)
     into = out if place == "after" else ours.entered(layer)

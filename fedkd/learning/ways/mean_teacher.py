@@ -21,11 +21,11 @@ from fedkd.knowledge import parameter
 from fedkd.learning import augment, optim
 from fedkd.learning.augment import View
 from fedkd.learning.loop import OnEpoch, descend, epochs
-from fedkd.learning.ways.base import Lesson, Shares
+from fedkd.learning.ways.base import Splits, StudentRun
 from fedkd.models import call
 
 
-class Params(Frozen):
+class MeanTeacher(Frozen):
     """Parameters of `mean-teacher`."""
 
     labelled: int | None = Field(default=None, ge=2)
@@ -127,7 +127,9 @@ def _endless(x: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
         yield from torch.split(x[torch.randperm(len(x), generator=generator)], 1)
 
 
-def share(whole: Dataset, _teachers: int, params: Params, generator: torch.Generator) -> Shares:
+def share(
+    whole: Dataset, _teachers: int, params: MeanTeacher, generator: torch.Generator
+) -> Splits:
     """The student has those samples that keep their labels, in their order.
 
     Raises:
@@ -140,10 +142,10 @@ def share(whole: Dataset, _teachers: int, params: Params, generator: torch.Gener
         )
     kept = torch.randperm(len(whole.train), generator=generator)[: params.labelled]
     own = replace(whole, train=whole.train.subset(kept.sort().values))
-    return Shares(whole, own, ())
+    return Splits(whole, own, ())
 
 
-def check(dataset: Dataset, params: Params) -> None:
+def check(dataset: Dataset, params: MeanTeacher) -> None:
     """Refuse to shift what is no image."""
     if params.shift and len(dataset.shape) != 3:
         raise ConfigError(
@@ -152,33 +154,31 @@ def check(dataset: Dataset, params: Params) -> None:
         )
 
 
-def learn(lesson: Lesson, params: Params) -> nn.Module:
+def learn(run: StudentRun, params: MeanTeacher) -> nn.Module:
     """The way `mean-teacher`: the mean of the student's weights; the rest of the set unlabelled."""
-    everything = lesson.shares.whole.train.x
-    some = len(lesson.data.train) < len(everything)
-    student, teacher = lesson.student(), lesson.student()
+    everything = run.shares.whole.train.x
+    some = len(run.data.train) < len(everything)
+    student, teacher = run.student(), run.student()
 
     def view(x: Tensor, generator: torch.Generator) -> Tensor:
         moved = augment.shifted(x, generator, pixels=params.shift) if params.shift else x
         return augment.noisy(moved, generator, std=params.noise)
 
-    lesson.stage(
+    run.stage(
         "student",
         teacher,
         lambda on_epoch: train(
             student,
-            lesson.data.train,
-            lesson.training,
-            lesson.stream("student batches"),
+            run.data.train,
+            run.training,
+            run.stream("student batches"),
             unlabelled=everything if some else None,
             view=view,
-            weight=partial(
-                rising, weight=params.weight, epochs=params.ramp * lesson.training.epochs
-            ),
+            weight=partial(rising, weight=params.weight, epochs=params.ramp * run.training.epochs),
             decay=params.decay,
             on_epoch=on_epoch,
             teacher=teacher,
         ),
-        epochs=lesson.training.epochs,
+        epochs=run.training.epochs,
     )
     return teacher

@@ -17,14 +17,14 @@ from fedkd.knowledge import label
 from fedkd.learning import consensus
 from fedkd.learning.ensemble import Ensemble
 from fedkd.learning.loop import OnEpoch, fit
-from fedkd.learning.ways.base import Lesson, Shares
+from fedkd.learning.ways.base import Splits, StudentRun
 from fedkd.models import call
 
 Consensus = Callable[[Tensor], Tensor]
 """Logits (K, N, C) of K teachers to logits (N, C), asked anew for each batch."""
 
 
-class Params(Frozen):
+class MultiTeacher(Frozen):
     """Parameters of `multi-teacher`."""
 
     average: Literal["logits", "probabilities", "confidence", "class", "random"] = "probabilities"
@@ -83,10 +83,12 @@ def teach(
     return fit(student, rows, loss, optimisation, generator, on_epoch=on_epoch)
 
 
-def share(whole: Dataset, teachers: int, params: Params, generator: torch.Generator) -> Shares:
+def share(
+    whole: Dataset, teachers: int, params: MultiTeacher, generator: torch.Generator
+) -> Splits:
     """The student has all samples, each teacher all or its own part."""
     if params.skew is None:
-        return Shares(whole, whole, (whole,) * teachers)
+        return Splits(whole, whole, (whole,) * teachers)
     parts = partition.split(
         Dirichlet(scheme="dirichlet", alpha=params.skew),
         labels=whole.train.y,
@@ -95,39 +97,39 @@ def share(whole: Dataset, teachers: int, params: Params, generator: torch.Genera
         generator=generator,
     )
     dealt = (replace(whole, train=whole.train.subset(part)) for part in parts)
-    return Shares(whole, whole, tuple(dealt))
+    return Splits(whole, whole, tuple(dealt))
 
 
-def agreement(lesson: Lesson, params: Params) -> Consensus:
+def agreement(run: StudentRun, params: MultiTeacher) -> Consensus:
     """The consensus that the parameters name."""
     if params.average == "random":
-        return partial(consensus.one_of, generator=lesson.stream("turns"))
+        return partial(consensus.one_of, generator=run.stream("turns"))
     if params.average == "class":
-        classes = lesson.data.classes
-        counts = [torch.bincount(d.train.y, minlength=classes) for d in lesson.shares.teachers]
+        classes = run.data.classes
+        counts = [torch.bincount(d.train.y, minlength=classes) for d in run.shares.teachers]
         return partial(consensus.by_class, counts=torch.stack(counts))
     return partial(consensus.average, of=params.average)
 
 
-def learn(lesson: Lesson, params: Params) -> nn.Module:
+def learn(run: StudentRun, params: MultiTeacher) -> nn.Module:
     """The way `multi-teacher`."""
-    student, samples = lesson.student(), lesson.data.train
+    student, samples = run.student(), run.data.train
 
     def train(on_epoch: OnEpoch) -> None:
-        with Ensemble(lesson.teachers) as ensemble:
+        with Ensemble(run.teachers) as ensemble:
             told = ensemble.logits(samples.x)
         teach(
             student,
             told,
-            agreement(lesson, params),
+            agreement(run, params),
             samples,
-            lesson.training,
-            lesson.stream("student batches"),
+            run.training,
+            run.stream("student batches"),
             labels=params.labels,
             weight=params.weight,
             temperature=params.temperature,
             on_epoch=on_epoch,
         )
 
-    lesson.stage("student", student, train, epochs=lesson.training.epochs)
+    run.stage("student", student, train, epochs=run.training.epochs)
     return student

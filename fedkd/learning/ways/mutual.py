@@ -15,11 +15,11 @@ from fedkd.data.types import Dataset, Samples
 from fedkd.knowledge import label
 from fedkd.learning import optim
 from fedkd.learning.loop import OnEpoch, descend, epochs
-from fedkd.learning.ways.base import Lesson
+from fedkd.learning.ways.base import StudentRun
 from fedkd.models import call
 
 
-class Params(Frozen):
+class Mutual(Frozen):
     """Parameters of `mutual`."""
 
     peers: tuple[ModelSpec, ...] = Field(min_length=1)
@@ -133,33 +133,31 @@ def _untracked(model: nn.Module) -> Iterator[None]:
             norm.track_running_stats = True
 
 
-def check(dataset: Dataset, params: Params) -> None:
+def check(dataset: Dataset, params: Mutual) -> None:
     """Refuse peers that cannot be built."""
     for spec in params.peers:
         trial = torch.Generator()
         models.build(spec, shape=dataset.shape, classes=dataset.classes, generator=trial)
 
 
-def learn(lesson: Lesson, params: Params) -> nn.Module:
+def learn(run: StudentRun, params: Mutual) -> nn.Module:
     """The way `mutual`: the student is the first of the peers."""
-    student = lesson.student()
-    others = [
-        lesson.build(spec, purpose=f"peer {number}") for number, spec in enumerate(params.peers)
-    ]
+    student = run.student()
+    others = [run.build(spec, purpose=f"peer {number}") for number, spec in enumerate(params.peers)]
     everyone = nn.ModuleList([student, *others])
-    lesson.stage(
+    run.stage(
         "peers",
         everyone,
         lambda on_epoch: train(
             [student, *others],
-            lesson.data.train,
-            lesson.training,
-            lesson.stream("student batches"),
+            run.data.train,
+            run.training,
+            run.stream("student batches"),
             temperature=params.temperature,
             weight=params.weight,
             on_epoch=on_epoch,
         ),
-        epochs=lesson.training.epochs,
+        epochs=run.training.epochs,
         scored=student,
     )
     return student

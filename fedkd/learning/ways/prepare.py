@@ -12,8 +12,8 @@ from fedkd.learning import ways
 from fedkd.learning.dp import plan
 from fedkd.learning.forms import terms
 from fedkd.learning.ways import Way, weights
-from fedkd.learning.ways.base import Shares
-from fedkd.models.layers import dissect
+from fedkd.learning.ways.base import Splits
+from fedkd.models.layers import inspect_layers
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Prepared:
     """
 
     distillation: Distillation
-    shares: Shares
+    shares: Splits
     way: Way
     params: Frozen
     teachers: tuple[nn.Module, ...]
@@ -77,7 +77,7 @@ def student(
     return _student(distillation, way, params, shape, classes, fresh)
 
 
-def shares(distillation: Distillation) -> Shares:
+def shares(distillation: Distillation) -> Splits:
     """Who has what of a distillation's data set.
 
     Raises:
@@ -88,7 +88,7 @@ def shares(distillation: Distillation) -> Shares:
     dataset = data.load(distillation.data, seed=distillation.seed)
     count = len(distillation.teachers)
     if way.share is None:
-        return Shares(dataset, dataset, (dataset,) * count)
+        return Splits(dataset, dataset, (dataset,) * count)
     return way.share(dataset, count, params, rng.stream(distillation.seed, purpose="shares"))
 
 
@@ -158,7 +158,7 @@ def _complete(ready: Prepared) -> Prepared:
     distillation, shape = ready.distillation, ready.data.shape
     student = ready.student(ready.teachers)
     if distillation.knowledge:
-        anatomies = (dissect(model, shape) for model in (student, ready.teachers[0]))
+        anatomies = (inspect_layers(model, shape) for model in (student, ready.teachers[0]))
         knowledge = terms.resolve(distillation.knowledge, *anatomies)
         distillation = distillation.model_copy(update={"knowledge": knowledge})
     if distillation.privacy is not None:

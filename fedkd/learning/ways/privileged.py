@@ -13,11 +13,11 @@ from fedkd.data import columns
 from fedkd.data.types import Dataset, Samples
 from fedkd.errors import ConfigError
 from fedkd.learning.ways import generalised
-from fedkd.learning.ways.base import Lesson, Shares
-from fedkd.learning.ways.generalised import Witness
+from fedkd.learning.ways.base import Splits, StudentRun
+from fedkd.learning.ways.generalised import SightedTeacher
 
 
-class Params(Frozen):
+class PrivilegedTeachers(Frozen):
     """Parameters of `privileged`; `columns` or `side` says what the student does not see."""
 
     columns: tuple[str, ...] = ()
@@ -37,7 +37,9 @@ def scaled(x: Tensor, side: int) -> Tensor:
     return F.interpolate(x, size=(side, side), mode="bilinear", antialias=True)
 
 
-def share(whole: Dataset, teachers: int, params: Params, _draws: torch.Generator) -> Shares:
+def share(
+    whole: Dataset, teachers: int, params: PrivilegedTeachers, _draws: torch.Generator
+) -> Splits:
     """The student has a part of each sample, teachers all of it unless blind.
 
     Raises:
@@ -53,10 +55,10 @@ def share(whole: Dataset, teachers: int, params: Params, _draws: torch.Generator
         raise ConfigError(f"way.blind names teacher {unknown[0]}: there are {teachers}, from 0")
     own = _part(whole, params)
     seen = (own if number in params.blind else whole for number in range(teachers))
-    return Shares(whole, own, tuple(seen))
+    return Splits(whole, own, tuple(seen))
 
 
-def _part(whole: Dataset, params: Params) -> Dataset:
+def _part(whole: Dataset, params: PrivilegedTeachers) -> Dataset:
     """What the student sees."""
     if params.side is not None:
         side = params.side
@@ -76,7 +78,7 @@ def _part(whole: Dataset, params: Params) -> Dataset:
     )
 
 
-def unmissed(x: Tensor, features: Sequence[str], hidden: Sequence[str]) -> Tensor:
+def was_measured(x: Tensor, features: Sequence[str], hidden: Sequence[str]) -> Tensor:
     """Rows (N, F) -> bool (N,): was any of the hidden tests made?
 
     A test is missing where its column `TEST?` is 1; one without such a column never is.
@@ -93,30 +95,30 @@ def unmissed(x: Tensor, features: Sequence[str], hidden: Sequence[str]) -> Tenso
     return (x[:, [features.index(mark) for mark in marks]] != 1).any(dim=1)
 
 
-def learn(lesson: Lesson, params: Params) -> nn.Module:
+def learn(run: StudentRun, params: PrivilegedTeachers) -> nn.Module:
     """The way `privileged`."""
-    student, whole = lesson.student(), lesson.shares.whole
-    made = unmissed(whole.train.x, whole.features, params.columns) if params.columns else None
+    student, whole = run.student(), run.shares.whole
+    made = was_measured(whole.train.x, whole.features, params.columns) if params.columns else None
     everyone = torch.ones(len(whole.train), dtype=torch.bool)
     witnesses = [
-        Witness(teacher, has.train.x, everyone if made is None or number in params.blind else made)
-        for number, (teacher, has) in enumerate(
-            zip(lesson.teachers, lesson.shares.teachers, strict=True)
+        SightedTeacher(
+            teacher, has.train.x, everyone if made is None or number in params.blind else made
         )
+        for number, (teacher, has) in enumerate(zip(run.teachers, run.shares.teachers, strict=True))
     ]
-    lesson.stage(
+    run.stage(
         "student",
         student,
         lambda on_epoch: generalised.distil(
             student,
-            lesson.data.train,
+            run.data.train,
             witnesses,
-            lesson.training,
-            lesson.stream("student batches"),
+            run.training,
+            run.stream("student batches"),
             imitation=params.imitation,
             temperature=params.temperature,
             on_epoch=on_epoch,
         ),
-        epochs=lesson.training.epochs,
+        epochs=run.training.epochs,
     )
     return student

@@ -172,7 +172,7 @@ def _check_count_noise(method: Method, setting: Setting) -> None:
 
 
 @dataclass(frozen=True)
-class Term:
+class ForecastTerm:
     """One kind of event in a plan: all its steps together, and what they would cost alone."""
 
     what: str
@@ -203,7 +203,7 @@ class Forecast:
     signal: Signal
     epsilon_needed: float | None
     """Where the plan is hopeless, the least epsilon with which it is not."""
-    terms: tuple[Term, ...]
+    terms: tuple[ForecastTerm, ...]
 
 
 def forecast(method: Method, setting: Setting, spent: Sequence[Protected] = ()) -> Forecast:
@@ -245,9 +245,9 @@ def forecast(method: Method, setting: Setting, spent: Sequence[Protected] = ()) 
     )
 
 
-def _terms(events: Sequence[Protected], allowed: Budget) -> tuple[Term, ...]:
+def _terms(events: Sequence[Protected], allowed: Budget) -> tuple[ForecastTerm, ...]:
     return tuple(
-        Term(
+        ForecastTerm(
             what=event.what,
             mechanism=type(event).__name__.lower(),
             noise_multiplier=event.noise_multiplier,

@@ -16,10 +16,10 @@ from fedkd.reports.charts.drawing import (
     chart,
 )
 from fedkd.reports.wording import percent, shorten
-from fedkd.runs.schema import Round, Teacher
+from fedkd.runs.schema import Round, TeacherScores
 
 
-def accuracy_by_client(last: Round, teachers: dict[int, Teacher]) -> Chart:
+def accuracy_by_client(last: Round, teachers: dict[int, TeacherScores]) -> Chart:
     """Each teacher against the student: bars up to `LEGIBLE` clients, beyond that dots by model."""
     student = last.student.accuracy
     few = len(teachers) <= LEGIBLE
@@ -49,7 +49,7 @@ def accuracy_by_client(last: Round, teachers: dict[int, Teacher]) -> Chart:
     )
 
 
-def _bars(axes: Axes, teachers: dict[int, Teacher], limit: int) -> None:
+def _bars(axes: Axes, teachers: dict[int, TeacherScores], limit: int) -> None:
     values = [t.accuracy for t in teachers.values()]
     axes.barh(range(len(values)), values, height=0.68, color=PALE_TEACHERS)
     for row, value in enumerate(values):
@@ -60,7 +60,9 @@ def _bars(axes: Axes, teachers: dict[int, Teacher], limit: int) -> None:
     axes.set_ylim(len(values) - 0.4, -0.6)
 
 
-def _strips(axes: Axes, teachers: dict[int, Teacher], models: Sequence[str], limit: int) -> None:
+def _strips(
+    axes: Axes, teachers: dict[int, TeacherScores], models: Sequence[str], limit: int
+) -> None:
     # The golden ratio scatters neighbours apart without a draw.
     offsets = [(index * 0.618034 % 1 - 0.5) * 0.6 for index in range(len(teachers))]
     x = [t.accuracy for t in teachers.values()]
@@ -70,7 +72,7 @@ def _strips(axes: Axes, teachers: dict[int, Teacher], models: Sequence[str], lim
     axes.set_ylim(len(models) - 0.5, -0.5)
 
 
-def _beaten(student: float, teachers: dict[int, Teacher]) -> str:
+def _beaten(student: float, teachers: dict[int, TeacherScores]) -> str:
     ranked = sorted(teachers.items(), key=lambda item: item[1].accuracy)
     (worst, low), (best, high) = ranked[0], ranked[-1]
     beaten = sum(t.accuracy < student for t in teachers.values())

@@ -25,14 +25,14 @@ from processes import PATIENCE, alive, kill, wait_until
 
 from fedkd.config import load
 from fedkd.errors import UsageError
-from fedkd.federation.client import Party, client_app
+from fedkd.federation.client import ClientParty, client_app
 from fedkd.federation.deploy import keys
 from fedkd.federation.deploy.processes import free_port
 from fedkd.federation.deploy.superlink import READY, Server
 from fedkd.federation.inprocess import InProcessGrid
+from fedkd.federation.prepare import prepare
 from fedkd.federation.rounds import federate
 from fedkd.federation.state import MemoryState
-from fedkd.federation.world import prepare
 from fedkd.jobs.local import lay_out
 from fedkd.privacy.ledger import read_statements
 from fedkd.runs.folder import RunFolder
@@ -210,13 +210,13 @@ def test_a_run_broken_by_crashes_and_lies_ends_as_an_unbroken_simulation(federat
     # In a simulation nobody is killed: who was killed in its round has simply failed it.
     quick = {**FAULTS, "2-1": "sends far too much", "5-0": "raises", "6-2": ""}
     method = experiment.method.model_copy(update={"faults": quick})
-    world = prepare(experiment.model_copy(update={"method": method}))
+    prepared = prepare(experiment.model_copy(update={"method": method}))
     reference = RunFolder(federation.folder / "simulated")
-    reference.open(world.experiment, world.data, resume=False)
+    reference.open(prepared.experiment, prepared.data, resume=False)
     states = [MemoryState() for _ in range(3)]
-    app = client_app(lambda context, call: Party(world, states[call.client]))
+    app = client_app(lambda context, call: ClientParty(prepared, states[call.client]))
     with InProcessGrid(staged.StagedApp(app, quick), nodes=3, threads=1) as grid:
-        student = federate(grid, world, reference, tiny.Quiet(), threads=1)
+        student = federate(grid, prepared, reference, tiny.Quiet(), threads=1)
     reference.finish(student.state_dict(), {})
 
     assert broken["status"] == 1  # the command that lost its server said so

@@ -8,14 +8,14 @@ import tiny
 
 from fedkd.errors import BudgetError, FederationError, FedkdError, StorageError
 from fedkd.federation import compat
-from fedkd.federation.client import Party, client_app
+from fedkd.federation.client import ClientParty, client_app
 from fedkd.federation.deploy import serving
 from fedkd.federation.deploy.bundle import RUN
 from fedkd.federation.deploy.control import RunStatus
 from fedkd.federation.deploy.superlink import STATE, Server
 from fedkd.federation.inprocess import InProcessGrid
+from fedkd.federation.prepare import prepare
 from fedkd.federation.state import MemoryState
-from fedkd.federation.world import prepare
 from fedkd.jobs import submit
 from fedkd.privacy.statement import FILTER
 from fedkd.runs.progress import Follower
@@ -83,15 +83,17 @@ def rounds(rows, tmp_path, monkeypatch):
     monkeypatch.setenv(STATE, str(tmp_path))
     monkeypatch.setattr(serving, "never_outlive_parent", lambda: None)
     privacy = {"privacy": {"unit": "record", "epsilon": 20.0}}
-    world = prepare(tiny.experiment(rows, {"rounds": 1, "clients.count": 2, **privacy}))
+    prepared = prepare(tiny.experiment(rows, {"rounds": 1, "clients.count": 2, **privacy}))
     serving.Submission("", "", {"a": 2, "b": 3}).write(tmp_path, NAME)
 
     def run():
         keeper = Keeping()
-        app = serving.server_app(lambda _, federate: federate(world, keeper, tiny.Quiet()))
+        app = serving.server_app(lambda _, federate: federate(prepared, keeper, tiny.Quiet()))
         states = [MemoryState() for _ in range(2)]
         ledgers = [partial(serving.Ledger, tmp_path / f"{i}.db") for i in range(2)]
-        sites = client_app(lambda _, call: Party(world, states[call.client], ledgers[call.client]))
+        sites = client_app(
+            lambda _, call: ClientParty(prepared, states[call.client], ledgers[call.client])
+        )
         context = compat.new_context(1, compat.SERVER_NODE, {})
         context.run_config = {RUN: NAME}
         with InProcessGrid(sites, nodes=2, threads=1) as grid:

@@ -4,8 +4,9 @@ import socket
 
 import pytest
 
+from fedkd import locks
 from fedkd.errors import UsageError
-from fedkd.federation.deploy import keys, processes
+from fedkd.federation.deploy import keys
 from fedkd.federation.deploy.superlink import Server, serve
 
 
@@ -34,9 +35,9 @@ def test_what_is_missing_or_taken_is_named(tmp_path):
 
 
 def test_a_folder_is_one_processs_at_a_time(tmp_path):
-    lock = processes.hold(tmp_path, "a server")
-    assert processes.held(tmp_path)
+    lock = locks.hold(tmp_path, "a server")
+    assert locks.held(tmp_path)
     with pytest.raises(UsageError, match=r"is in use: a server runs .*, stop it, or take"):
-        processes.hold(tmp_path, "a server")
+        locks.hold(tmp_path, "a server")
     lock.release()
-    assert not processes.held(tmp_path)
+    assert not locks.held(tmp_path)

@@ -13,7 +13,7 @@ from fedkd.learning.dp.checks import check_model
 from fedkd.learning.dp.per_sample import PerSample
 from fedkd.learning.dp.sgd import Noise
 from fedkd.learning.offline import asking
-from fedkd.models.layers import LOGITS, show
+from fedkd.models.layers import LOGITS, forward_with
 
 ALL = Noise(noise_multiplier=1e-9, clip=5.0, sample_rate=1.0, batch_size=1)
 STUDENTS = {
@@ -25,7 +25,7 @@ LAYER = {"layer without weights": "relu2", "block": "stage2"}
 
 def gradients(student, terms, teacher, data, rows, labels=0.5):
     """What Opacus says of the gradient of each of `rows`: by the parameter, student's first."""
-    with distil.exposed(student, terms) as model:
+    with distil.flat_answers(student, terms) as model:
         loss = distil.record_loss(
             model, terms, asking(teacher, data.x, terms.teacher), data.y, labels
         )
@@ -39,7 +39,10 @@ def one_by_one(student, terms, teacher, data, rows, labels=0.5):
     found = []
     for row in rows:
         x, y = data.x[row : row + 1], data.y[row : row + 1]
-        seen, told = show(student, x, terms.student), show(teacher, x, terms.teacher)
+        seen, told = (
+            forward_with(student, x, terms.student),
+            forward_with(teacher, x, terms.teacher),
+        )
         value = labels * F.cross_entropy(seen[LOGITS], y) + terms(seen, told, y)
         slopes = torch.autograd.grad(value, learned, allow_unused=True, materialize_grads=True)
         found.append(slopes)
@@ -127,7 +130,7 @@ def test_the_student_is_as_it_was_afterwards_even_if_training_fails():
     inside = []
 
     def fail():
-        with distil.exposed(student, terms) as model:
+        with distil.flat_answers(student, terms) as model:
             inside.extend(type(each) for each in model.modules())
             raise ZeroDivisionError
 
@@ -141,7 +144,7 @@ def test_a_student_that_shares_statistics_is_refused_with_what_is_looked_at():
     student = a_student("batch")
     terms = between(student, a_teacher(), {"name": "fitnets"})
     with (
-        distil.exposed(student, terms) as model,
+        distil.flat_answers(student, terms) as model,
         pytest.raises(ConfigError, match="statistics"),
     ):
         check_model(model, SHAPE)

@@ -10,15 +10,15 @@ from fedkd.errors import ConfigError
 from fedkd.knowledge import feature, label
 from fedkd.learning import forms, offline
 from fedkd.learning.forms import terms
-from fedkd.models.layers import LOGITS, dissect, show
+from fedkd.models.layers import LOGITS, forward_with, inspect_layers
 
 ADAPTED = {"fitnets", "vid", "ab", "ft", "graph"}
 SMALL = Optimisation(epochs=6, batch_size=12, learning_rate=1e-4)
 
 
 def values(term, student, teacher, data):
-    seen = show(student, data.x, term.student)
-    return term(seen, show(teacher, data.x, term.teacher), data.y)
+    seen = forward_with(student, data.x, term.student)
+    return term(seen, forward_with(teacher, data.x, term.teacher), data.y)
 
 
 @pytest.mark.parametrize("name", forms.BUILT_IN)
@@ -77,8 +77,8 @@ def test_the_total_is_the_weighted_sum_of_its_terms_and_of_cross_entropy():
         {"name": "kd", "weight": 0.7, "temperature": 3.0},
         {"name": "at", "student": ["stage2", "stage3"], "teacher": ["conv2", "pool2"]},
     )
-    seen = show(student, data.x, built.student)
-    told = show(teacher, data.x, built.teacher)
+    seen = forward_with(student, data.x, built.student)
+    told = forward_with(teacher, data.x, built.teacher)
     kd = label.kd(seen[LOGITS], told[LOGITS], temperature=3.0).mean()
     at = sum(
         feature.attention(*feature.same_size(seen[ours], told[theirs])).mean()
@@ -116,7 +116,7 @@ def test_the_paraphraser_learns_before_and_stays_fixed_after():
     built = between(student, teacher, {"name": "ft", "epochs": 20})
     [term] = built.all
     restore = term.compared.first.loss
-    maps = [show(teacher, data.x, term.teacher)["pool2"]]
+    maps = [forward_with(teacher, data.x, term.teacher)["pool2"]]
     first = restore([], maps).mean()
     how = Optimisation(epochs=1, batch_size=12, learning_rate=0.3)
     offline.teach(student, teacher, built, data, how, torch.Generator().manual_seed(0))
@@ -133,7 +133,10 @@ def test_boundaries_are_learned_before_and_the_labels_after():
     [term] = built.all
 
     def boundary():
-        seen, told = show(student, data.x, term.student), show(teacher, data.x, term.teacher)
+        seen, told = (
+            forward_with(student, data.x, term.student),
+            forward_with(teacher, data.x, term.teacher),
+        )
         return term.compared.first.loss([seen["norm"]], [told["norm1"]]).mean().item()
 
     before, head = boundary(), student.classifier.weight.clone()
@@ -162,7 +165,7 @@ RESOLVED = [
 
 @pytest.mark.parametrize(("table", "ours", "theirs"), RESOLVED)
 def test_what_is_left_out_is_filled_in(table, ours, theirs):
-    both = dissect(a_student(), SHAPE), dissect(a_teacher(), SHAPE)
+    both = inspect_layers(a_student(), SHAPE), inspect_layers(a_teacher(), SHAPE)
     [found] = terms.resolve([validate(Knowledge, table)], *both)
     assert (found.student, found.teacher) == (ours, theirs)
     assert terms.resolve([found], *both) == (found,)
@@ -191,6 +194,6 @@ def test_what_is_left_out_is_filled_in(table, ours, theirs):
     ],
 )
 def test_a_wrong_form_is_refused_in_words(table, message):
-    both = dissect(a_student(), SHAPE), dissect(a_teacher(), SHAPE)
+    both = inspect_layers(a_student(), SHAPE), inspect_layers(a_teacher(), SHAPE)
     with pytest.raises(ConfigError, match=message):
         terms.resolve([validate(Knowledge, table)], *both)

@@ -14,7 +14,7 @@ HOW = Optimisation(epochs=2, batch_size=16, learning_rate=0.05)
 def test_a_generation_equals_the_textbook_loop(parents: int) -> None:
     samples, child, plain = rows(40), net(5), net(5)
     family = [net(seed).eval() for seed in range(parents)]
-    losses = born_again.reborn(
+    losses = born_again.next_generation(
         child, family, samples, HOW, generator(3), labels=0.6, weight=0.5, temperature=2.0
     )
     told = torch.stack([parent(samples.x).softmax(dim=1) for parent in family]).mean(dim=0)
@@ -40,7 +40,7 @@ def test_a_generation_equals_the_textbook_loop(parents: int) -> None:
 
 def test_without_parents_weight_a_child_learns_from_labels_alone() -> None:
     child, plain = net(5), net(5)
-    born_again.reborn(child, [net(1)], rows(), HOW, generator(3), weight=0.0)
+    born_again.next_generation(child, [net(1)], rows(), HOW, generator(3), weight=0.0)
     supervised.train(plain, rows(), HOW, generator(3))
     for found, want in zip(child.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(found, want)
@@ -49,7 +49,7 @@ def test_without_parents_weight_a_child_learns_from_labels_alone() -> None:
 def test_parents_stay_as_they_were_bit_for_bit() -> None:
     parent = normed(1)  # in training mode, which must not matter
     before = state(parent)
-    born_again.reborn(normed(2), [parent], rows(), HOW, generator())
+    born_again.next_generation(normed(2), [parent], rows(), HOW, generator())
     assert unchanged(parent, before)
     assert parent.training
     assert all(parameter.grad is None for parameter in parent.parameters())
@@ -57,4 +57,4 @@ def test_parents_stay_as_they_were_bit_for_bit() -> None:
 
 def test_an_orphan_is_refused() -> None:
     with pytest.raises(ValueError, match="0 parents: expected at least 1"):
-        born_again.reborn(net(), [], rows(), HOW, generator())
+        born_again.next_generation(net(), [], rows(), HOW, generator())

@@ -11,7 +11,7 @@ from fedkd.config import ModelSpec, Optimisation
 from fedkd.errors import ConfigError
 from fedkd.learning import evaluate
 from fedkd.learning.ways import early_exits
-from fedkd.models.exits import Exits, Leaving, attach
+from fedkd.models.exits import ExitOutput, Exits, attach
 
 HOW = Optimisation(epochs=3, batch_size=16, learning_rate=0.05)
 WEIGHTS = {"imitation": 0.3, "temperature": 3.0, "hint": 0.1}
@@ -21,10 +21,10 @@ def exits(network: nn.Module, *layers: str) -> Exits:
     return attach(network, layers, shape=(FEATURES,), generator=generator(9))
 
 
-def leaving(seed: int) -> Leaving:
+def leaving(seed: int) -> ExitOutput:
     draws = generator(seed)
     logits, features = (torch.randn(5, n, generator=draws).double() for n in (CLASSES, 4))
-    return Leaving(logits.requires_grad_(), features.requires_grad_())
+    return ExitOutput(logits.requires_grad_(), features.requires_grad_())
 
 
 def test_the_loss_is_the_formula_s_and_the_deepest_is_not_pulled() -> None:

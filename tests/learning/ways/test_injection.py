@@ -8,7 +8,7 @@ from fedkd.config import Optimisation
 from fedkd.errors import ConfigError
 from fedkd.learning import supervised
 from fedkd.learning.ways.injection import inject
-from fedkd.models.layers import dissect, show
+from fedkd.models.layers import forward_with, inspect_layers
 
 FIVE = Optimisation(epochs=5, batch_size=6, learning_rate=0.05)
 
@@ -22,20 +22,20 @@ def injected(student, teacher, **how):
 def test_the_block_works_between_adapters_that_fit_widths_and_sizes():
     teacher, x = a_teacher(), torch.rand(3, *SHAPE)
     student = injected(a_student(), teacher, layer="stage2").eval()
-    seen = show(student, x, ["stage1", "stage2.enter", "stage2.block", "stage2"])
+    seen = forward_with(student, x, ["stage1", "stage2.enter", "stage2.block", "stage2"])
     assert torch.equal(seen["stage2.block"], teacher.norm2(seen["stage2.enter"]))
     assert torch.equal(seen["stage2"], student.stage2.leave(seen["stage2.block"]))
     assert seen["stage2.enter"].shape == (3, 32, 6, 6)
     assert seen["stage2"].shape == (3, 4, 6, 6)
-    assert dissect(student, SHAPE).shapes[""] == (3,)
+    assert inspect_layers(student, SHAPE).shapes[""] == (3,)
 
 
 def test_the_block_may_follow_the_students_own_layer():
     plain, teacher = a_student().eval(), a_teacher()
     student = injected(copy.deepcopy(plain), teacher, place="after").eval()
     x = torch.rand(3, *SHAPE)
-    own = show(student, x, ["stage1.0", "stage1"])
-    assert torch.equal(own["stage1.0"], show(plain, x, ["stage1"])["stage1"])
+    own = forward_with(student, x, ["stage1.0", "stage1"])
+    assert torch.equal(own["stage1.0"], forward_with(plain, x, ["stage1"])["stage1"])
     assert own["stage1"].shape == own["stage1.0"].shape
 
 

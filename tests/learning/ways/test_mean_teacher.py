@@ -149,14 +149,16 @@ def test_shifts_move_whole_images_and_fill_with_nothing() -> None:
 def test_labels_are_kept_of_some_and_all_inputs_stay() -> None:
     samples = rows(50)
     dataset = Dataset("clusters", samples, rows(20), 3, ("a", "b", "c"))
-    some = mean_teacher.share(dataset, 0, mean_teacher.Params(labelled=12), generator(1)).student
+    some = mean_teacher.share(
+        dataset, 0, mean_teacher.MeanTeacher(labelled=12), generator(1)
+    ).student
     assert len(some.train) == 12
     assert some.test is dataset.test
     places = [(samples.x == x).all(dim=1).nonzero().item() for x in some.train.x]
     assert places == sorted(set(places))
     assert torch.equal(samples.y[places], some.train.y)
-    every = mean_teacher.share(dataset, 0, mean_teacher.Params(), generator(1)).student
+    every = mean_teacher.share(dataset, 0, mean_teacher.MeanTeacher(), generator(1)).student
     assert isinstance(every.train, Samples)
     assert torch.equal(every.train.x, samples.x)
     with pytest.raises(ConfigError, match=r"way\.labelled is 99: expected at most the 50"):
-        mean_teacher.share(dataset, 0, mean_teacher.Params(labelled=99), generator(1))
+        mean_teacher.share(dataset, 0, mean_teacher.MeanTeacher(labelled=99), generator(1))

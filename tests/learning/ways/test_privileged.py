@@ -13,16 +13,16 @@ from fedkd.config import ModelSpec, Optimisation
 from fedkd.data.types import Samples
 from fedkd.learning import evaluate, supervised
 from fedkd.learning.ways import generalised
-from fedkd.learning.ways.generalised import Witness
+from fedkd.learning.ways.generalised import SightedTeacher
 
 HOW = Optimisation(epochs=2, batch_size=16, learning_rate=0.05)
 NAN = float("nan")
 
 
-def witness(seed: int, seen: Tensor | None = None) -> Witness:
+def witness(seed: int, seen: Tensor | None = None) -> SightedTeacher:
     samples = rows()
     everyone = torch.ones(len(samples), dtype=torch.bool)
-    return Witness(normed(seed).eval(), samples.x, everyone if seen is None else seen)
+    return SightedTeacher(normed(seed).eval(), samples.x, everyone if seen is None else seen)
 
 
 @settings(max_examples=10, deadline=None)
@@ -35,7 +35,7 @@ def test_the_loss_is_the_formula_s(seed: int, imitation: float, temperature: flo
     y = torch.randint(CLASSES, (5,), generator=draws)
     seen = torch.tensor([True, True, False, True, False])
     said = (privilege / temperature).softmax(dim=1)
-    found = generalised.generalised(
+    found = generalised.generalised_loss(
         logits, y, said, seen, imitation=imitation, temperature=temperature
     )
     for i in range(5):
@@ -52,7 +52,7 @@ def test_a_sample_is_told_of_by_those_who_saw_it() -> None:
     some = torch.arange(60) % 3 != 0
     few = torch.arange(60) % 2 == 0
     pair = [witness(1, some), witness(2, few)]
-    said, seen = generalised.testimony(pair, temperature=4.0)
+    said, seen = generalised.teacher_targets(pair, temperature=4.0)
     assert torch.equal(seen, some | few)
     first, second = ((evaluate.logits(w.teacher, w.x) / 4).softmax(dim=1) for w in pair)
     torch.testing.assert_close(said[some & few], ((first + second) / 2)[some & few])
@@ -75,8 +75,10 @@ def test_samples_that_nobody_saw_are_learnt_from_labels_alone() -> None:
 def test_what_an_unseeing_teacher_was_shown_changes_nothing() -> None:
     half = torch.arange(60) < 30
     shown = witness(1, half)
-    garbled = Witness(shown.teacher, torch.where(half[:, None], shown.x, 1e4), half)
-    first, second = (generalised.testimony([each], temperature=2.0)[0] for each in (shown, garbled))
+    garbled = SightedTeacher(shown.teacher, torch.where(half[:, None], shown.x, 1e4), half)
+    first, second = (
+        generalised.teacher_targets([each], temperature=2.0)[0] for each in (shown, garbled)
+    )
     assert torch.equal(first, second)
 
 
@@ -96,7 +98,7 @@ def test_the_paper_s_relevant_features_lead_the_student_to_them() -> None:
         )
         supervised.train(plain, mine, how, generator(seed))
         supervised.train(teacher, Samples(x[:200, :3], mine.y), how, generator(seed))
-        saw = Witness(teacher, x[:200, :3], torch.ones(200, dtype=torch.bool))
+        saw = SightedTeacher(teacher, x[:200, :3], torch.ones(200, dtype=torch.bool))
         generalised.distil(
             taught, mine, [saw], how, generator(seed), imitation=1.0, temperature=1.0
         )
@@ -127,11 +129,13 @@ def test_teachers_stay_as_they_were_bit_for_bit() -> None:
     teacher = normed(1)  # in training mode, which must not matter
     before, twin = state(teacher), copy.deepcopy(teacher).eval()
     seen = torch.ones(60, dtype=torch.bool)
-    said, _ = generalised.testimony([Witness(teacher, rows().x, seen)], temperature=1.0)
+    said, _ = generalised.teacher_targets(
+        [SightedTeacher(teacher, rows().x, seen)], temperature=1.0
+    )
     generalised.distil(
         net(),
         rows(),
-        [Witness(teacher, rows().x, seen)],
+        [SightedTeacher(teacher, rows().x, seen)],
         HOW,
         generator(),
         imitation=1.0,
@@ -146,16 +150,16 @@ def test_teachers_stay_as_they_were_bit_for_bit() -> None:
 def test_what_does_not_fit_is_named() -> None:
     logits, y, seen = torch.zeros(4, 3), torch.zeros(4).long(), torch.ones(4, dtype=torch.bool)
     with pytest.raises(ValueError, match=r"imitation=1.5 in \[0, 1\]"):
-        generalised.generalised(logits, y, logits, seen, imitation=1.5, temperature=1.0)
+        generalised.generalised_loss(logits, y, logits, seen, imitation=1.5, temperature=1.0)
     with pytest.raises(ValueError, match=r"temperature=0 > 0"):
-        generalised.generalised(logits, y, logits, seen, imitation=0.5, temperature=0)
+        generalised.generalised_loss(logits, y, logits, seen, imitation=0.5, temperature=0)
     with pytest.raises(ValueError, match=r"seen \(3,\): expected \(4,\)"):
-        generalised.generalised(logits, y, logits, seen[:3], imitation=0.5, temperature=1.0)
+        generalised.generalised_loss(logits, y, logits, seen[:3], imitation=0.5, temperature=1.0)
     with pytest.raises(ValueError, match=r"0 teachers that see \[\] samples"):
-        generalised.testimony([], temperature=1.0)
-    short = Witness(net(), rows(50).x, torch.ones(50, dtype=torch.bool))
+        generalised.teacher_targets([], temperature=1.0)
+    short = SightedTeacher(net(), rows(50).x, torch.ones(50, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"2 teachers that see \[50, 60\] samples"):
-        generalised.testimony([witness(1), short], temperature=1.0)
+        generalised.teacher_targets([witness(1), short], temperature=1.0)
     with pytest.raises(ValueError, match=r"fill \(2,\): expected \(6,\)"):
         generalised.filled(rows().x, torch.zeros(2))
     with pytest.raises(ValueError, match="fill has values that are NaN"):

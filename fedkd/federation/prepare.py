@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class World:
+class PreparedExperiment:
     """An experiment ready to run."""
 
     experiment: Experiment
@@ -52,8 +52,8 @@ class World:
         return sha256(b"".join(parts)).hexdigest()
 
     @cached_property
-    def as_students(self) -> "World":
-        """The world in the student's view, by which it is measured and audited.
+    def as_students(self) -> "PreparedExperiment":
+        """The experiment in the student's view, by which it is measured and audited.
 
         Without privileged columns it is this one.
         """
@@ -75,7 +75,7 @@ class World:
         return torch.bincount(self.data.test.y, minlength=self.data.classes)
 
 
-def prepare(experiment: Experiment, federated: FederatedData | None = None) -> World:
+def prepare(experiment: Experiment, federated: FederatedData | None = None) -> PreparedExperiment:
     """Build and check all that the experiment names, before anything runs or is written.
 
     Args:
@@ -93,7 +93,7 @@ def prepare(experiment: Experiment, federated: FederatedData | None = None) -> W
     setting = protection.resolve(method, setting)
     if simulated:
         _warn(method, setting, federated)
-    return World(setting.experiment, method, federated, setting)
+    return PreparedExperiment(setting.experiment, method, federated, setting)
 
 
 def forecast(experiment: Experiment, *, spent: Sequence[Protected] = ()) -> Forecast:
@@ -176,6 +176,6 @@ def _settled(experiment: Experiment) -> Experiment:
 
 
 @lru_cache(maxsize=1)
-def prepare_json(experiment: str) -> World:
+def prepare_json(experiment: str) -> PreparedExperiment:
     """`prepare` from the wire's JSON string, once a process."""
     return prepare(config.parse_json(experiment))
