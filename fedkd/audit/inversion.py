@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedkd.data.types import Samples
+from fedkd.devices import CPU
 from fedkd.rng import torch_default
 
 _STEPS, _BATCH, _HIDDEN, _RATE = 600, 128, 256, 2e-3
@@ -53,6 +54,7 @@ def invert(
     others: Samples,
     *,
     generator: torch.Generator,
+    device: torch.device = CPU,
 ) -> Inversion | None:
     """Try to draw a client's records, class by class.
 
@@ -64,11 +66,12 @@ def invert(
         own: the client's records, to compare with.
         others: records that nobody learnt, to compare with.
         generator: of the decoder and its batches.
+        device: where the decoder learns.
 
     Returns:
         None where no class has a record of the client's, one of nobody's and a public image.
     """
-    decoder = _decoder(public, answers, consensus, generator)
+    decoder = _decoder(public, answers, consensus, generator, device)
     pair = _pairs(answers, consensus)
     says, all_say = answers.argmax(dim=1), consensus.argmax(dim=1)
     gap = answers.softmax(dim=1) - consensus.softmax(dim=1)
@@ -81,7 +84,8 @@ def invert(
             continue
         surest = asked[gap[asked, label].topk(min(_SUREST, len(asked))).indices]
         with torch.no_grad():
-            drawn = decoder(pair[surest].mean(dim=0, keepdim=True)).reshape(public.shape[1:])
+            asking = pair[surest].mean(dim=0, keepdim=True).to(device)
+            drawn = decoder(asking).cpu().reshape(public.shape[1:])
         told.append((label, drawn, mine, foreign, prior))
     if not told:
         return None
@@ -99,7 +103,11 @@ def invert(
 
 
 def _decoder(
-    public: Tensor, answers: Tensor, consensus: Tensor, generator: torch.Generator
+    public: Tensor,
+    answers: Tensor,
+    consensus: Tensor,
+    generator: torch.Generator,
+    device: torch.device,
 ) -> nn.Module:
     """A network from pairs of answers to images, fitted to the public ones."""
     pairs, flat = _pairs(answers, consensus), public.flatten(1)
@@ -111,11 +119,11 @@ def _decoder(
             nn.ReLU(),
             nn.Linear(_HIDDEN, flat.shape[1]),
             nn.Sigmoid(),
-        )
+        ).to(device)
     optimiser = torch.optim.Adam(decoder.parameters(), lr=_RATE)
     for _ in range(_STEPS):
         rows = torch.randint(len(flat), (_BATCH,), generator=generator)
-        loss = F.mse_loss(decoder(pairs[rows]), flat[rows])
+        loss = F.mse_loss(decoder(pairs[rows].to(device)), flat[rows].to(device))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()

@@ -9,7 +9,17 @@ from pydantic import (
     model_validator,
 )
 
-from fedkd.config.parts import DPSGD, NAME, Choice, Frozen, ModelSpec, Optimisation, Output, Source
+from fedkd.config.parts import (
+    DPSGD,
+    NAME,
+    Choice,
+    Frozen,
+    Hardware,
+    ModelSpec,
+    Optimisation,
+    Output,
+    Source,
+)
 
 
 class Trained(Frozen):
@@ -71,6 +81,7 @@ class Distillation(Frozen):
     way: WayChoice = WayChoice(name="offline")
     knowledge: tuple[Knowledge, ...] = ()
     privacy: RecordPrivacy | None = None
+    engine: Hardware = Field(default=Hardware(), exclude_if=lambda value: value == Hardware())
     output: Output = Output()
 
     def to_toml(self) -> str:

@@ -9,7 +9,17 @@ from pydantic import (
     model_validator,
 )
 
-from fedkd.config.parts import DPSGD, NAME, Choice, Frozen, ModelSpec, Optimisation, Output, Source
+from fedkd.config.parts import (
+    DPSGD,
+    NAME,
+    Choice,
+    Frozen,
+    Hardware,
+    ModelSpec,
+    Optimisation,
+    Output,
+    Source,
+)
 
 
 class PublicData(Frozen):
@@ -166,7 +176,7 @@ class Privacy(DPSGD):
         return self
 
 
-class Engine(Frozen):
+class Engine(Hardware):
     """Where clients run in a simulation."""
 
     kind: Literal["in-process", "ray"] = "in-process"

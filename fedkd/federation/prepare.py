@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedkd import config, data, methods
+from fedkd import config, data, devices, methods
 from fedkd.config import Experiment
 from fedkd.data import columns
 from fedkd.data.types import FederatedData, Samples
@@ -75,21 +75,25 @@ class PreparedExperiment:
         return torch.bincount(self.data.test.y, minlength=self.data.classes)
 
 
-def prepare(experiment: Experiment, federated: FederatedData | None = None) -> PreparedExperiment:
+def prepare(
+    experiment: Experiment, federated: FederatedData | None = None, *, device: str | None = None
+) -> PreparedExperiment:
     """Build and check all that the experiment names, before anything runs or is written.
 
     Args:
         experiment: what will run.
         federated: the data as one party of a deployment sees it; None loads and splits what
             `[data]` names.
+        device: where a site's models learn, by its own word; None: where `[engine]` says.
 
     Raises:
-        ConfigError: an unknown method, model or parameter, or parts that do not fit each other.
+        ConfigError: an unknown method, model or parameter, parts that do not fit each other, or a
+            device that is not here.
         DataError: a data set that is missing, corrupt or does not fit.
         BudgetError: the experiment as planned costs more than the budget that it names.
     """
     simulated = federated is None
-    method, federated, setting = _assemble(experiment, federated)
+    method, federated, setting = _assemble(experiment, federated, device)
     setting = protection.resolve(method, setting)
     if simulated:
         _warn(method, setting, federated)
@@ -131,10 +135,11 @@ def _warn(method: Method, setting: Setting, federated: FederatedData) -> None:
 
 
 def _assemble(
-    experiment: Experiment, federated: FederatedData | None = None
+    experiment: Experiment, federated: FederatedData | None = None, device: str | None = None
 ) -> tuple[Method, FederatedData, Setting]:
     experiment = _settled(experiment)
     methods.resolve(experiment)  # a wrong key is said before data is looked for
+    found = _devices(experiment, device)
     if federated is None:
         federated = data.federate(
             experiment.data, clients=experiment.clients.count, seed=experiment.seed
@@ -149,6 +154,7 @@ def _assemble(
         public=public,
         examples=federated.test.x if public is None else public,
         seen=_seen(experiment, federated),
+        devices=found,
     )
     for spec in {str(s): s for s in experiment.clients.models}.values():
         setting.model_specs(spec)
@@ -158,6 +164,19 @@ def _assemble(
     for client in range(setting.clients):
         method.expects(setting, client)
     return method, federated, setting
+
+
+def _devices(experiment: Experiment, own: str | None) -> tuple[torch.device, ...]:
+    """Where models learn on this machine; a site is one client, and has one device.
+
+    Raises:
+        ConfigError: it is not here, or cannot protect records.
+    """
+    key = "engine.device" if own is None else "device"
+    found = devices.resolve(experiment.engine.device if own is None else own, key=key)
+    if experiment.privacy.unit == "record":
+        devices.check_exact(found, key=key)
+    return found if own is None else found[:1]
 
 
 def _seen(experiment: Experiment, federated: FederatedData) -> tuple[int, ...] | None:

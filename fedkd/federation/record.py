@@ -17,7 +17,8 @@ def describe(
 ) -> Record:
     """The round's record, but for its overall times; `server` is its own ledger's standing."""
     test = prepared.as_students.data.test
-    correct = evaluate.correct_by_class(ctx.student, test, prepared.data.classes)
+    with ctx.on_device(ctx.student):
+        correct = evaluate.correct_by_class(ctx.student, test, prepared.data.classes)
     student = _score(correct, prepared.test_totals)
     if ctx.curve:
         student["curve"] = ctx.curve

@@ -31,7 +31,7 @@ def values(ctx: ClientContext, test: Samples) -> dict[str, Value]:
     unit = ctx.setting.experiment.privacy.unit
     reported: dict[str, Value] = {}
     if ctx.has_teacher and unit in _SCORED:
-        with ctx.clock.phase("evaluate"):
+        with ctx.clock.phase("evaluate"), ctx.on_device(ctx.teacher):
             correct = evaluate.correct_by_class(ctx.teacher, test, ctx.setting.classes)
         reported[_CORRECT] = Value(correct, ctx.from_teacher)
     if unit != "none":

@@ -54,7 +54,7 @@ def distil(
     ready = prepare.prepare(distillation)
     told, train = ready.distillation, ready.shares.whole.train
     sound.look_over(ready.shares.whole)
-    run = StageFolder(folder, told, ledger=paying.ledger(told, folder))
+    run = StageFolder(folder, told, ledger=paying.ledger(told, folder), device=ready.device)
     # Who has the digest of protected records can test guesses of them.
     data = fingerprint(train.x, train.y).hex() if told.privacy is None else "protected"
     with resumable(folder):
@@ -68,7 +68,7 @@ def distil(
             stage = StageRecorder(run, ready.data.test, told.seed, notify)
             paid = None if spending is None else spending.private()
             fresh = partial(ready.student, teachers)
-            student_run = StudentRun(told, ready.shares, teachers, stage, fresh, paid)
+            student_run = StudentRun(told, ready.shares, teachers, stage, fresh, paid, ready.device)
             plain = _plain(student_run) if told.plain else None
             student = ready.way.learn(student_run, ready.params)
             summary = _summarise(ready, student_run, student, plain, run.records())

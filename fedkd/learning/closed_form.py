@@ -81,9 +81,13 @@ def check_last_layer(
 
 
 def features_of(model: nn.Module, x: Tensor) -> Tensor:
-    """What enters the model's last linear layer in evaluation mode: (N, *shape) -> (N, F)."""
+    """What enters the model's last linear layer in evaluation mode: (N, *shape) -> (N, F).
+
+    Where the inputs are, wherever the model is.
+    """
     with evaluating(model), torch.no_grad():
-        return torch.cat([_full(model, batch)[: len(batch)] for batch in torch.split(x, _BATCH)])
+        batches = torch.split(x, _BATCH)
+        return torch.cat([_full(model, batch)[: len(batch)].to(x.device) for batch in batches])
 
 
 def _full(model: nn.Module, batch: Tensor) -> Tensor:

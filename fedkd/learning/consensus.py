@@ -47,6 +47,7 @@ def average_confidence(logits: Tensor) -> Tensor:
 
 def weighted(logits: Tensor, weights: Tensor) -> Tensor:
     """(K, N, C) -> (N, C): the mean of logits in which teachers weigh (K,), not all 0."""
+    weights = weights.to(logits.device)
     return (weights[:, None, None] * logits).sum(dim=0) / weights.sum()
 
 
@@ -79,7 +80,7 @@ def by_class(logits: Tensor, counts: Tensor) -> Tensor:
     has_shape((logits.shape[0], logits.shape[2]), counts=counts)
     if (counts < 0).any():
         raise ValueError(f"counts of {counts.min().item():g}: expected at least 0 samples")
-    weights = class_weights(counts.to(logits.dtype))
+    weights = class_weights(counts.to(logits))
     log_p = torch.log_softmax(logits, dim=2)
     # A class that a teacher has not seen weighs exp(-inf) = 0; log_softmax renormalises.
     return torch.log_softmax(torch.logsumexp(log_p + weights.log()[:, None, :], dim=0), dim=1)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from fedkd import devices
 from fedkd.config import Optimisation
 from fedkd.learning import consensus, offline
 from fedkd.learning.consensus import Average
@@ -19,13 +20,15 @@ from fedkd.learning.teacher_statistics import Observation, observe
 from fedkd.models import call
 
 _MICRO_BATCH = 64  # small enough for a core's cache; fixed, as rounding may depend on it
+_MICRO_BATCH_ELSEWHERE = 1024  # an accelerator has no such cache, and small work leaves it idle
 
 
 class Ensemble:
     """K frozen copies of teachers in evaluation mode, worked by a pool of threads.
 
     Each thread computes on one core, and results do not depend on their number, bit for bit. The
-    teachers given are left as they are. Use it as a context manager, or `close` it.
+    teachers given are left as they are, and their copies are on the same device. Use it as a
+    context manager, or `close` it.
 
     Args:
         teachers: K of them, not necessarily alike.
@@ -76,29 +79,32 @@ class Ensemble:
         self._pool.shutdown()
 
     def logits(self, x: Tensor) -> Tensor:
-        """Inputs (N, *shape) -> logits (K, N, C), without gradient."""
-        batches = torch.split(x.detach(), _MICRO_BATCH)
+        """Inputs (N, *shape) -> logits (K, N, C), without gradient, where the inputs are."""
+        on_cpu = devices.of(self._teachers[0]) == devices.CPU
+        size = _MICRO_BATCH if on_cpu else _MICRO_BATCH_ELSEWHERE
+        batches = torch.split(x.detach(), size)
         # One input says how many classes there are; a whole batch would hold up all the others.
         one = self._pool.submit(_answer, self._teachers[0], x[:1].detach()).result()
         # Thousands of small answers kept apart would pin the memory of the activations around them.
-        logits = one.new_empty(len(self), len(x), one.shape[1])
+        logits = one.new_empty(len(self), len(x), one.shape[1], device=x.device)
         jobs = [
             self._pool.submit(_answer_into, rows, teacher, batch)
             for teacher, own in zip(self._teachers, logits, strict=True)
-            for rows, batch in zip(torch.split(own, _MICRO_BATCH), batches, strict=True)
+            for rows, batch in zip(torch.split(own, size), batches, strict=True)
         ]
         for job in jobs:
             job.result()
         return logits
 
     def answer(self, x: Tensor) -> Tensor:
-        """Inputs (N, *shape) -> the ensemble's logits (N, C), without gradient."""
+        """Inputs (N, *shape) -> the ensemble's logits (N, C), without gradient, where they are."""
         return self.average(self.logits(x))
 
     def observe(self, x: Tensor) -> Observation:
         """What each teacher shows of one batch, with gradients to the inputs.
 
-        Inputs (N, *shape) -> logits (K, N, C), BatchNorm distances (K,), activations (K, N).
+        Inputs (N, *shape) -> logits (K, N, C), BatchNorm distances (K,), activations (K, N). The
+        inputs and all teachers are on one device.
         """
         shown = _Observe.apply(x, self._teachers, self._pool)  # type: ignore[no-untyped-call]
         return Observation(*shown)

@@ -26,10 +26,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def logits(model: nn.Module, x: Tensor, *, batch_size: int = 512) -> Tensor:
     """The model's logits in evaluation mode, without gradient; its mode is left as it was.
 
-    Inputs (N, *shape) -> logits (N, C).
+    Inputs (N, *shape) -> logits (N, C), where the inputs are.
     """
     with evaluating(model), torch.no_grad():
-        return torch.cat([call.answer(model, batch) for batch in torch.split(x, batch_size)])
+        batches = torch.split(x, batch_size)
+        return torch.cat([call.answer(model, batch).to(x.device) for batch in batches])
 
 
 def correct_by_class(model: nn.Module | Tensor, samples: Samples, classes: int) -> Tensor:

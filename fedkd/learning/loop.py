@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from fedkd import devices
 from fedkd.config import Optimisation
 from fedkd.errors import FederationError
 from fedkd.learning import optim
@@ -29,6 +30,8 @@ def fit(
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
     """Fit `model` to rows of `tensors` in shuffled mini-batches; it ends in evaluation mode.
+
+    The tensors are on the CPU, and each batch goes to the device where the model is.
 
     A trailing batch of one row is left out unless it is all there is: BatchNorm cannot train on it.
 
@@ -55,7 +58,9 @@ def fit(
         return descend(optimiser, lambda: loss(model, *batch).mean(), optimisation, position)
 
     model.train()
-    losses = epochs(tensors, step, optimisation, generator, on_epoch=on_epoch)
+    losses = epochs(
+        tensors, step, optimisation, generator, device=devices.of(model), on_epoch=on_epoch
+    )
     model.eval()
     return losses
 
@@ -66,21 +71,23 @@ def epochs(
     optimisation: Optimisation,
     generator: torch.Generator,
     *,
+    device: torch.device = devices.CPU,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
     """Take `step` on every shuffled mini-batch of `tensors`; what learns there is its affair.
 
-    Arguments, batches, result and errors are those of `fit`.
+    Arguments, batches, result and errors are those of `fit`; `device` is where batches go.
     """
-    rows = _rows(tensors)
-    batches = _batches(rows, optimisation.batch_size)
+    count = _rows(tensors)
+    batches = _batches(count, optimisation.batch_size)
     losses = []
     for epoch in range(optimisation.epochs):
-        order = torch.randperm(rows, generator=generator)
+        order = torch.randperm(count, generator=generator)
         total = 0.0
         for number, batch in enumerate(batches):
             index = order[batch]
-            value = step(epoch + number / len(batches), [tensor[index] for tensor in tensors])
+            rows = [tensor[index].to(device) for tensor in tensors]
+            value = step(epoch + number / len(batches), rows)
             total += value * len(index)
         losses.append(total / batches[-1].stop)
         if on_epoch is not None:

@@ -115,7 +115,7 @@ class FedGKT(Method):
         self._learn(ctx, nn.Sequential(front, head), broadcast.get("answers"))
         ctx.keep("head", head.state_dict())
         chosen = ctx.data.subset(self._records(ctx, ctx.round))
-        with ctx.clock.phase("answer"):
+        with ctx.clock.phase("answer"), ctx.on_device(front, head):
             features = evaluate.logits(front, chosen.x)
             logits = evaluate.logits(head, features)
         origin = Release(_RECORDS)
@@ -138,7 +138,7 @@ class FedGKT(Method):
             for name in ("features", "record_logits", "labels")
         )
         how, ones = self.params.back, torch.ones(len(labels))
-        with ctx.clock.phase("train the back", how.epochs) as advance:
+        with ctx.on_device(back), ctx.clock.phase("train the back", how.epochs) as advance:
             losses = loop.fit(
                 back,
                 (features.float(), labels, logits.float(), ones),
@@ -147,8 +147,8 @@ class FedGKT(Method):
                 ctx.rng("back"),
                 on_epoch=lambda *_: advance(),
             )
+            answers = half(evaluate.logits(back, features.float()))
         ctx.losses["train"] = losses[-1]
-        answers = half(evaluate.logits(back, features.float()))
         own = torch.split(answers, self.params.records)
         by_client = {c: {"answers": mine} for c, mine in zip(uploads, own, strict=True)}
         return Broadcast(common=prefixed("front", front.state_dict()), by_client=by_client)

@@ -139,8 +139,9 @@ def prototype_loss(
         (N,), in nats.
     """
     logits, features = with_features(model, x)
-    distances = (features - prototypes[y]).square().mean(dim=1)
-    return F.cross_entropy(logits, y, reduction="none") + weight * known[y] * distances
+    aims, judged = (each.to(y.device)[y] for each in (prototypes, known))
+    distances = (features - aims).square().mean(dim=1)
+    return F.cross_entropy(logits, y, reduction="none") + weight * judged * distances
 
 
 def shortened(means: Tensor, held: Tensor) -> Tensor:
@@ -181,5 +182,6 @@ def distance_logits(features: Tensor, prototypes: Tensor, known: Tensor) -> Tens
 
 
 def _features(ctx: ClientContext, x: Tensor) -> Tensor:
-    with ctx.clock.phase("answer"), evaluating(ctx.teacher), torch.no_grad():
-        return torch.cat([with_features(ctx.teacher, batch)[1] for batch in torch.split(x, 512)])
+    teacher, batches = ctx.teacher, torch.split(x, 512)
+    with ctx.clock.phase("answer"), ctx.on_device(teacher), evaluating(teacher), torch.no_grad():
+        return torch.cat([with_features(teacher, batch)[1].to(x.device) for batch in batches])

@@ -2,9 +2,11 @@
 
 from torch import Tensor, nn
 
+from fedkd import devices
+
 
 def answer(model: nn.Module, x: Tensor) -> Tensor:
-    """What a model says of inputs, of which it gets a copy.
+    """What a model says of inputs, of which it gets a copy on the device where it is.
 
     A model may write into what it is given: `nn.ReLU(inplace=True)` as a first layer, `x.sub_(0.5)`
     in a user's own. Inputs are rows of a test set, a proxy set or a batch that others are asked
@@ -17,7 +19,7 @@ def answer(model: nn.Module, x: Tensor) -> Tensor:
         x: inputs (N, *shape); gradients reach them, and nothing is written into them.
 
     Returns:
-        The model's answer, (N, ...).
+        The model's answer, (N, ...), where the model is.
     """
-    said: Tensor = model(x.clone())
+    said: Tensor = model(x.to(devices.of(model), copy=True))
     return said

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fedkd import devices
 from fedkd.errors import ConfigError
 from fedkd.models.call import answer
 from fedkd.names import nearest
@@ -98,7 +99,7 @@ def inspect_layers(model: nn.Module, shape: tuple[int, ...]) -> LayerShapes:
     model.eval()
     try:
         with _watching(model, names) as looks:
-            logits = model(torch.zeros(2, *shape))
+            logits = model(torch.zeros(2, *shape, device=devices.of(model)))
     finally:
         for module in training:
             module.training = True

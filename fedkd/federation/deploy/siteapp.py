@@ -75,7 +75,8 @@ def party(file: Path, context: Context, call: Call) -> ClientParty:
         raise MessageError("the call is for a round or a client that the experiment has not")
     shared = read_shared(policy.path(site.shared), digest=str(context.run_config[SHARED]))
     own = own_data(policy, shared)
-    prepared = prepare(experiment, seen_from(shared, clients, own={call.client: own}))
+    seen = seen_from(shared, clients, own={call.client: own})
+    prepared = prepare(experiment, seen, device=site.device)
     if experiment.privacy.unit == "record":
         warn_of_sizes(experiment.privacy, [len(own)])  # into the site's own log, which stays here
     policy.check_size(sum(spec.nbytes for spec in prepared.expects(call.client).values()))

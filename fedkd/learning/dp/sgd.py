@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedkd import devices
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
 from fedkd.errors import FederationError
@@ -94,6 +95,8 @@ def train(
     Nothing but the model's weights and the optimiser's state comes out, and these are protected. A
     training loss, the realised batch sizes and the number of records are not, so they are not told.
 
+    Gradients are made, clipped and summed where the model is; noise is drawn and added on the CPU.
+
     The global generator is used by the model's own dropout alone, which touches no data.
 
     Args:
@@ -136,7 +139,7 @@ def train(
             for (name, parameter), gradient in zip(
                 per_sample.parameters.items(), gradients, strict=True
             ):
-                parameter.grad = gradient.to(parameter.dtype) + pulls(name, parameter)
+                parameter.grad = gradient.to(parameter) + pulls(name, parameter)
             optimiser.step()
             _check_finite(per_sample.parameters, step + 1, optimisation)
             if on_epoch is not None and step + 1 in ends:
@@ -160,7 +163,7 @@ def _protected(sums: Sequence[Tensor], noise: Noise, source: NoiseSource) -> lis
 
 
 def _beside(loss: Loss, offset: Tensor | None) -> Loss:
-    return loss if offset is None else lambda logits, y: loss(logits + offset, y)
+    return loss if offset is None else lambda logits, y: loss(logits + offset.to(logits), y)
 
 
 def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -168,14 +171,19 @@ def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def _clipped_sums(per_sample: PerSample, loss: Loss, samples: Samples, clip: float) -> list[Tensor]:
-    """The clipped gradients' sum for every trainable parameter, in small batches; float64."""
+    """The clipped gradients' sum for every trainable parameter, in small batches.
+
+    float64, on the CPU.
+    """
+    device = next(iter(per_sample.parameters.values())).device
     sums = [torch.zeros_like(each).double() for each in per_sample.parameters.values()]
     for start in range(0, len(samples), per_sample.rows):
         rows = slice(start, start + per_sample.rows)
-        gradients = per_sample.gradients(samples.x[rows], samples.y[rows], loss)
+        x, y = samples.x[rows].to(device), samples.y[rows].to(device)
+        gradients = per_sample.gradients(x, y, loss)
         parts = clipped_sum(gradients, clip)
         sums = [total + part for total, part in zip(sums, parts, strict=True)]
-    return sums
+    return [total.cpu() for total in sums]
 
 
 def _pulls(
@@ -185,7 +193,8 @@ def _pulls(
     require_anchor(model, anchor, proximal)
     if anchor is None or proximal == 0:
         return lambda _name, _value: 0.0
-    return lambda name, value: proximal * (value.detach() - anchor[name])
+    near = {name: tensor.to(devices.of(model)) for name, tensor in anchor.items()}
+    return lambda name, value: proximal * (value.detach() - near[name])
 
 
 def _check_optimiser(optimiser: torch.optim.Optimizer, model: nn.Module) -> None:

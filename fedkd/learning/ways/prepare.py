@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import nn
 
-from fedkd import data, models, rng
+from fedkd import data, devices, models, rng
 from fedkd.config import Distillation, Frozen
 from fedkd.data.types import Dataset
 from fedkd.learning import ways
@@ -27,6 +28,7 @@ class Prepared:
         params: the way's parameters.
         teachers: in the configuration's order; fresh, or with the weights that are given.
         digests: SHA-256 of the files of given weights, in the same order.
+        device: where models learn.
     """
 
     distillation: Distillation
@@ -35,6 +37,7 @@ class Prepared:
     params: Frozen
     teachers: tuple[nn.Module, ...]
     digests: tuple[str, ...] = ()
+    device: torch.device = devices.CPU
 
     @property
     def data(self) -> Dataset:
@@ -42,7 +45,7 @@ class Prepared:
         return self.shares.student
 
     def student(self, teachers: tuple[nn.Module, ...]) -> nn.Module:
-        """A fresh student, made ready for the way; the same at every call.
+        """A fresh student on the device, made ready for the way; the same at every call.
 
         Args:
             teachers: as `teachers`, perhaps trained since.
@@ -50,9 +53,10 @@ class Prepared:
         Raises:
             ConfigError: model, teachers and way do not fit.
         """
-        return _student(
+        fresh = _student(
             self.distillation, self.way, self.params, self.data.shape, self.data.classes, teachers
         )
+        return fresh.to(self.device)
 
 
 def student(
@@ -104,6 +108,9 @@ def prepare(distillation: Distillation) -> Prepared:
         BudgetError: the plan costs more than the budget that it names.
     """
     way, params, distillation = ways.resolve(distillation)
+    (device, *_) = devices.resolve(distillation.engine.device, key="engine.device")
+    if distillation.privacy is not None:
+        devices.check_exact([device], key="engine.device")
     resolved = tuple(weights.resolve(each, n) for n, each in enumerate(distillation.teachers))
     distillation = distillation.model_copy(update={"teachers": resolved})
     dealt = shares(distillation)
@@ -116,7 +123,10 @@ def prepare(distillation: Distillation) -> Prepared:
         for number, (each, model) in enumerate(zip(resolved, teachers, strict=True))
         if each.weights is not None
     )
-    return _complete(Prepared(distillation, dealt, way, params, teachers, digests))
+    ready = _complete(Prepared(distillation, dealt, way, params, teachers, digests))
+    for teacher in teachers:
+        teacher.to(device)
+    return replace(ready, device=device)
 
 
 def _teachers(

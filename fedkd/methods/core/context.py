@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedkd import rng
+from fedkd import devices, rng
 from fedkd.clock import Clock
 from fedkd.config import ModelSpec, Optimisation
 from fedkd.data.types import Samples
@@ -77,9 +79,18 @@ class ClientContext:
         """How the teacher is to be trained."""
         return self.setting.experiment.clients.training
 
+    @property
+    def device(self) -> torch.device:
+        """Where this client's models learn and answer."""
+        return self.setting.device(self.client)
+
+    def on_device(self, *models: nn.Module) -> AbstractContextManager[None]:
+        """Have models there as long as the context lasts; what they learn comes back with them."""
+        return devices.visiting(self.device, *models)
+
     @cached_property
     def teacher(self) -> nn.Module:
-        """The client's private model: as it was after its last round, or fresh."""
+        """The client's private model: as it was after its last round, or fresh; on the CPU."""
         model = self.setting.build(self.spec, purpose="teacher", client=self.client)
         if saved := group("teacher", self.state):
             model.load_state_dict(saved)
@@ -117,10 +128,13 @@ class ClientContext:
         starts afresh as well. An `offset` (C,) is added to logits while training; under DP it must
         come of what was paid for, such as `class_counts`.
         """
-        optimiser = optim.build(self.teacher.parameters(), self.training)
-        if anchor is None and (saved := group("optimiser", self.state)):
-            optim.unpack(optimiser, saved)
-        with self.clock.phase("train", self.training.epochs) as advance:
+        with (
+            self.on_device(self.teacher),
+            self.clock.phase("train", self.training.epochs) as advance,
+        ):
+            optimiser = optim.build(self.teacher.parameters(), self.training)
+            if anchor is None and (saved := group("optimiser", self.state)):
+                optim.unpack(optimiser, saved)
             learn = (
                 partial(supervised.train, generator=self.rng("batches"), offset=offset)
                 if self.allowance is None
@@ -143,10 +157,12 @@ class ClientContext:
     ) -> list[float]:
         """Fit `model` by a loss of the method's own, as in `loop.fit`, as teachers are trained.
 
+        The model and each batch are on the device meanwhile; so must be what else the loss uses.
+
         Rows of private data come from `ctx.data`, so it runs without differential privacy alone.
         The optimiser starts afresh.
         """
-        with self.clock.phase("train", self.training.epochs) as advance:
+        with self.on_device(model), self.clock.phase("train", self.training.epochs) as advance:
             return loop.fit(
                 model,
                 tensors,
@@ -158,7 +174,7 @@ class ClientContext:
 
     def distil(self, inputs: Tensor, targets: Tensor, loss: Loss, how: Optimisation) -> None:
         """Fit the teacher to `targets`, row by row the server's word on `inputs`."""
-        with self.clock.phase("distil", how.epochs) as advance:
+        with self.on_device(self.teacher), self.clock.phase("distil", how.epochs) as advance:
             offline.distil(
                 self.teacher,
                 inputs,
@@ -213,7 +229,11 @@ class ClientContext:
         it is this client's share of the noise, drawn and paid for anew each time: two sums over
         other clients with the same share in both would bare a client with next to no noise.
         """
-        sums = partial(summed.summed, model, self._data, self.setting.classes)
+
+        def sums(**how: Any) -> Moments:
+            with self.on_device(model):
+                return summed.summed(model, self._data, self.setting.classes, **how)
+
         if self.allowance is None:
             origin = Unprotected("sums of features")
             return sums(basis=basis, intercept=intercept), Release(origin)
@@ -257,7 +277,7 @@ class ClientContext:
 
     def answer(self, inputs: Tensor) -> Tensor:
         """The teacher's logits on `inputs`, (N, *shape) -> (N, C) float32."""
-        with self.clock.phase("answer"):
+        with self.on_device(self.teacher), self.clock.phase("answer"):
             return evaluate.logits(self.teacher, inputs)
 
 
@@ -268,8 +288,8 @@ class ServerContext:
     setting: Setting
     round: int
     student: nn.Module
-    """The global student; the server part trains it in place. It takes what
-    `setting.students_view` leaves of inputs."""
+    """The global student, on the CPU; the server part trains it in place, see `on_device`. It
+    takes what `setting.students_view` leaves of inputs."""
     state: dict[str, Tensor]
     """The method's own, kept from round to round and in checkpoints."""
     clock: Clock
@@ -298,6 +318,15 @@ class ServerContext:
     def rng(self, purpose: str) -> torch.Generator:
         """The server's stream in this round for `purpose`."""
         return rng.stream(self.setting.experiment.seed, purpose=purpose, round=self.round)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the server's models learn and answer."""
+        return self.setting.device()
+
+    def on_device(self, *models: nn.Module) -> AbstractContextManager[None]:
+        """Have models there as long as the context lasts; what they learn comes back with them."""
+        return devices.visiting(self.device, *models)
 
     def parties(self, uploads: "Uploads") -> int:
         """How many clients' answers are in the uploads."""
@@ -335,7 +364,8 @@ class ServerContext:
     def measure(self) -> None:
         """Add the student's test accuracy, as it is now, to the curve."""
         seen = Samples(self.setting.students_view(self.test.x), self.test.y)
-        self.curve.append(evaluate.accuracy(self.student, seen))
+        with self.on_device(self.student):
+            self.curve.append(evaluate.accuracy(self.student, seen))
 
     def measure_ensemble(self, logits: Callable[[Tensor], Tensor]) -> None:
         """Record the test accuracy of the ensemble, given as inputs -> logits (N, C)."""
@@ -358,7 +388,7 @@ class ServerContext:
         learner = self.student if model is None else model
         if learner is self.student:
             inputs = self.setting.students_view(inputs)
-        with self.clock.phase("distil", how.epochs) as advance:
+        with self.on_device(learner), self.clock.phase("distil", how.epochs) as advance:
             losses = offline.distil(
                 learner,
                 inputs,
@@ -402,12 +432,13 @@ class ServerContext:
         return (noisy / clients).float()[None]
 
     def load_teachers(self, uploads: "Uploads") -> dict[int, nn.Module]:
-        """The uploaded models as modules, by client."""
+        """The uploaded models as modules on the server's device, by client."""
         teachers = {}
         for client, upload in uploads.items():
             spec = self.setting.experiment.client_model(client)
             teachers[client] = self.setting.build(spec, purpose="specification")
             teachers[client].load_state_dict(group("model", upload))
+            teachers[client].to(self.device)
         return teachers
 
 
