@@ -59,7 +59,8 @@ def _of_device(device: torch.device, seed: int) -> Iterator[None]:
     if device.type == "cpu":
         yield
         return
-    module = torch.get_device_module(device)
-    with torch.random.fork_rng(devices=[device.index or 0], device_type=device.type):
-        module.manual_seed(seed)
+    index, module = device.index or 0, torch.get_device_module(device)
+    with torch.random.fork_rng(devices=[index], device_type=device.type):
+        with torch.accelerator.device_index(index):
+            module.manual_seed(seed)
         yield
