@@ -238,8 +238,8 @@ def gaussian_dp(members: ArrayLike, others: ArrayLike, *, confidence: float = 0.
         ValueError: as `rates`.
     """
     positive, negative = rates(members, others, confidence=confidence)
-    told = (positive < 1) & (negative < 1)
-    mu = special.ndtri(1 - positive[told]) - special.ndtri(negative[told])
+    informative = (positive < 1) & (negative < 1)
+    mu = special.ndtri(1 - positive[informative]) - special.ndtri(negative[informative])
     return float(mu.max(initial=0.0))
 
 
@@ -282,8 +282,8 @@ def interval(successes: int, trials: int, *, confidence: float = 0.95) -> tuple[
 
 def _ratio(one: Floats, other: Floats, delta: float) -> float:
     kept = 1 - other - delta
-    told = kept > 0
-    return float(np.log(kept[told] / one[told]).max(initial=0.0))
+    informative = kept > 0
+    return float(np.log(kept[informative] / one[informative]).max(initial=0.0))
 
 
 def _largest(positive: Callable[[float], float]) -> float:

@@ -74,10 +74,10 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    own = logging.getLogger("fedkd")
+    log = logging.getLogger("fedkd")
     # Opacus and absl give the root logger handlers of their own, which would print every traceback.
-    own.propagate = debug
-    own.handlers = [logging.NullHandler() if debug else Warnings()]
+    log.propagate = debug
+    log.handlers = [logging.NullHandler() if debug else Warnings()]
     if debug:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)
 

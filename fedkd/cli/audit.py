@@ -39,7 +39,7 @@ Confidence = Annotated[
 Canaries = Annotated[
     int, typer.Option(help="The more, the more can be shown: see the ceiling.", min=10)
 ]
-Exposed = Annotated[
+ConfigOrRun = Annotated[
     Path,
     typer.Argument(help="An experiment, or a run that this has recorded.", metavar="CONFIG|RUN"),
 ]
@@ -108,13 +108,13 @@ def audit_ledger(
     from fedkd.reports import tables
     from fedkd.runs import ledgers
 
-    told = ledgers.read(path)
+    accounts = ledgers.read(path)
     if as_json:
-        typer.echo(json.dumps(ledgers.as_dict(told), indent=2))
+        typer.echo(json.dumps(ledgers.as_dict(accounts), indent=2))
     else:
-        for each in told:
+        for each in accounts:
             out.print(tables.ledger(each))
-    if broken := [each for each in told if each.statement.chain != "intact"]:
+    if broken := [each for each in accounts if each.statement.chain != "intact"]:
         first = broken[0]
         raise LedgerError(f"ledger {str(first.path)!r}: {first.statement.chain}")
 
@@ -192,7 +192,7 @@ def audit_teacher(
 
 @audit.command("exchange")
 def audit_exchange(
-    path: Exposed,
+    path: ConfigOrRun,
     *,
     override: Override = None,
     folder: AuditFolder = None,
@@ -214,12 +214,12 @@ def audit_exchange(
     from fedkd.jobs.audit import messages
     from fedkd.reports.bar import progress
 
-    said = err if as_json else out
+    console = err if as_json else out
     import_beside(path)
     if not path.is_dir():
         check = messages.check_readable
-        path = _expose(path, override, folder, candidates, kind, said, check=check)
-    with progress(said) as notify:
+        path = _expose(path, override, folder, candidates, kind, console, check=check)
+    with progress(console) as notify:
         found = messages.audit_exchange(
             path, notify, count=_even(references), confidence=confidence
         )
@@ -252,7 +252,7 @@ def audit_student(
 
 @audit.command("report")
 def audit_report(
-    path: Exposed,
+    path: ConfigOrRun,
     *,
     override: Override = None,
     folder: AuditFolder = None,

@@ -217,12 +217,12 @@ def test_a_site_tells_its_exceptions_words_to_nobody_and_a_server_asks_for_none(
     )
     prepared = prepare(experiment)
     reasons = []
-    for simulated, reach in ((False, LOCAL), (True, Connections(nodes=(2, 3, 4, 5)))):
+    for simulated, connections in ((False, LOCAL), (True, Connections(nodes=(2, 3, 4, 5)))):
         states = [MemoryState() for _ in range(4)]
         find = partial(of_memory, prepared, states)
         keeper = Keeping()
         with InProcessGrid(client_app(find, simulated=simulated), nodes=4, threads=1) as grid:
-            federate(grid, prepared, keeper, tiny.Quiet(), threads=1, reach=reach)
+            federate(grid, prepared, keeper, tiny.Quiet(), threads=1, connections=connections)
         [failure] = keeper.records[0]["failures"]
         reasons.append(failure["reason"])
     assert reasons == ["RuntimeError while training"] * 2

@@ -253,7 +253,7 @@ def test_masks_that_do_not_cancel_end_the_run(runs):
             return reply
         upload = decode(call.payload)
         upload["secure_aggregation/members"] += 7
-        changed = wire.Call(call.round, call.client, encode(upload), call.standing)
+        changed = wire.Call(call.round, call.client, encode(upload), call.ledger_head)
         return type(message)(wire.pack(changed), reply_to=message)
 
     with pytest.raises(FederationError, match="masks of 4 clients do not cancel"):

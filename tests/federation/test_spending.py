@@ -258,7 +258,7 @@ def test_a_ledger_that_forgets_is_noticed_by_the_server_too(rows, tmp_path):
 def test_a_standing_that_cannot_be_is_no_message(change):
     good = wire.LedgerHead(3, "a" * 64, 1.5, "PLD")
     content = wire.pack(wire.Call(1, 2, b"", good))
-    assert wire.unpack(content).standing == good
+    assert wire.unpack(content).ledger_head == good
     for key, value in change.items():
         content["ledger"][key] = value
     with pytest.raises(errors.MessageError, match="does not say where its ledger stands"):

@@ -104,8 +104,8 @@ async def _body(scope: Scope, receive: Receive, most: int) -> bytes | None:
     Raises:
         ConnectionResetError: the caller went away before all was there.
     """
-    said = dict(scope["headers"]).get(b"content-length", b"0")
-    if int(said) > most:
+    declared = dict(scope["headers"]).get(b"content-length", b"0")
+    if int(declared) > most:
         return None
     body, more = bytearray(), True
     while more:

@@ -73,7 +73,7 @@ def main(file: str, address: str, secret: str, ready: str, *preload: str) -> Non
 
 def _check(file: str) -> None:
     """Look at what the site's file names, while somebody is there to read a complaint."""
-    from fedkd.data.parties import read_shared
+    from fedkd.data.shared_file import read_shared
     from fedkd.federation.deploy.siteapp import ledger, own_data
     from fedkd.privacy.ledger import Ledger
 
@@ -82,14 +82,14 @@ def _check(file: str) -> None:
         policy = Policy.load(Path(file))
         site = policy.site
         shared = read_shared(policy.path(site.shared))
-        own = own_data(policy, shared)
+        samples = own_data(policy, shared)
         if ledger(policy).exists():
             Ledger(ledger(policy))
     except FedkdError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_status)
     public = "no proxy set" if shared.public is None else f"a proxy set of {len(shared.public)}"
-    log.info("%s: %d samples of %s", site.name, len(own), site.data.path)
+    log.info("%s: %d samples of %s", site.name, len(samples), site.data.path)
     log.info("shared with all parties: %s, %d to test on", public, len(shared.test))
     log.info(
         "allows %s; %s; at most %d rounds, %g s and %d bytes a round",
