@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedkd.audit import bounds, scores
+from fedkd.audit import guessing, scores
 from fedkd.audit.references import References
 from fedkd.audit.roc import Rate, Roc, roc
 from fedkd.audit.scores import Scores
@@ -121,7 +121,7 @@ def one_attack(
     members, others = scores[included], scores[~included]
     epsilon, delta = 0.0, 0.0 if claim is None else claim.delta
     if tossed:
-        epsilon = bounds.one_run_of_scores(members, others, delta=delta, confidence=confidence)
+        epsilon = guessing.one_run_of_scores(members, others, delta=delta, confidence=confidence)
     return Attack(
         name,
         on,

@@ -12,7 +12,7 @@ from typing import Literal
 
 from scipy import special, stats
 
-from fedkd.audit import bounds, fdp
+from fedkd.audit import bounds, fdp, guessing
 from fedkd.audit.bounds import Floats
 from fedkd.errors import PrivacyViolationError
 from fedkd.privacy import accountant
@@ -162,17 +162,17 @@ def dependent(
 
     Canaries of one training are such: the model that one changed is asked about the other.
     """
-    epsilon = bounds.one_run_of_scores(members, others, delta=claim.delta, confidence=confidence)
+    epsilon = guessing.one_run_of_scores(members, others, delta=claim.delta, confidence=confidence)
     ceiling = one_run_ceiling(len(members) + len(others), claim.delta, confidence)
     return (Bound("one run", epsilon, ceiling),)
 
 
 def one_run_ceiling(canaries: int, delta: float, confidence: float) -> float:
-    """What `bounds.one_run_of_scores` could show, its guesses corrected for."""
-    tries = bounds.guesses_tried(canaries)
+    """What `guessing.one_run_of_scores` could show, its guesses corrected for."""
+    tries = guessing.guesses_tried(canaries)
     each = 1 - (1 - confidence) / len(tries)
     guesses = 2 * max(tries)
-    return bounds.one_run(canaries, guesses, guesses, delta=delta, confidence=each)
+    return guessing.one_run(canaries, guesses, guesses, delta=delta, confidence=each)
 
 
 def judge(

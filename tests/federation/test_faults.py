@@ -15,10 +15,11 @@ from fedkd.errors import QuorumError
 from fedkd.federation import engines
 from fedkd.federation.client import ClientParty, client_app
 from fedkd.federation.cohort import LOCAL, Connections
+from fedkd.federation.disk_state import DiskState
 from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.prepare import prepare
 from fedkd.federation.rounds import federate
-from fedkd.federation.state import DiskState, MemoryState
+from fedkd.federation.state import MemoryState
 from fedkd.jobs.simulate import simulate
 from fedkd.reports import report
 from fedkd.runs.folder import RunFolder

@@ -13,11 +13,12 @@ from fedkd.exchange.masks import RESOLUTION, floating, public_key
 from fedkd.exchange.messages import Broadcast, Public, Release, Upload, Value
 from fedkd.federation import engines, secure, wire
 from fedkd.federation.client import ClientParty, client_app
+from fedkd.federation.disk_state import DiskState
 from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.prepare import forecast, prepare
 from fedkd.federation.rounds import federate
 from fedkd.federation.secure import Masking
-from fedkd.federation.state import DiskState, MemoryState
+from fedkd.federation.state import MemoryState
 from fedkd.jobs.simulate import simulate
 from fedkd.learning.closed_form import summed as sums_of
 from fedkd.methods.core import protection

@@ -15,10 +15,10 @@ from fedkd.config import MethodChoice
 from fedkd.errors import BudgetError, ConfigError, FederationError
 from fedkd.federation import engines, wire
 from fedkd.federation.client import ClientParty, client_app
+from fedkd.federation.disk_state import DiskState
 from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.prepare import prepare
 from fedkd.federation.rounds import federate
-from fedkd.federation.state import DiskState
 from fedkd.jobs.simulate import simulate
 from fedkd.methods.core import protection
 from fedkd.privacy import accountant

@@ -11,7 +11,7 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from fedkd.federation import compat
+from fedkd.federation.compat.superlink import signed_by
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Scope]]
@@ -69,7 +69,7 @@ class Door:
 
     async def _read_first(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand on a request whose body is there, whole and not too large."""
-        known = compat.signed_by(self._keys, scope["headers"])
+        known = signed_by(self._keys, scope["headers"])
         limits = self._clients if known else self._strangers
         try:
             async with asyncio.timeout(limits.seconds):

@@ -15,7 +15,7 @@ from multiprocessing.context import ForkServerProcess as Process
 from pathlib import Path
 
 from fedkd.errors import FedkdError
-from fedkd.federation import compat
+from fedkd.federation.compat.tasks import execute_tasks, run_client_task
 from fedkd.federation.deploy.processes import never_outlive_parent
 from fedkd.federation.deploy.site import Policy
 
@@ -68,7 +68,7 @@ def main(file: str, address: str, secret: str, ready: str, *preload: str) -> Non
                 process.kill()
 
     key = Path(secret).read_bytes()
-    compat.execute_tasks(start, look, address=address, secret=key, parent=os.getppid())
+    execute_tasks(start, look, address=address, secret=key, parent=os.getppid())
 
 
 def _check(file: str) -> None:
@@ -112,7 +112,7 @@ def _answer(file: str, address: str, token: str, parent: int) -> None:
     if (score := Path("/proc/self/oom_score_adj")).exists():
         score.write_text("1000")  # whatever an experiment asks for, this is what memory runs out on
     app = client_app(partial(siteapp.party, Path(file)), partial(siteapp.within, Path(file)))
-    compat.run_client_task(app, address=address, token=token, parent=parent)
+    run_client_task(app, address=address, token=token, parent=parent)
 
 
 def _log_here() -> logging.Logger:

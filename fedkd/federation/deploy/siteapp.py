@@ -20,9 +20,9 @@ from fedkd.errors import ConfigError, MessageError, PolicyError
 from fedkd.federation.client import ClientParty, client_app
 from fedkd.federation.deploy.bundle import EXPERIMENT, RUN, SHARED, VERSION, fingerprint
 from fedkd.federation.deploy.site import Policy, run_name
+from fedkd.federation.disk_state import DiskState
 from fedkd.federation.prepare import prepare
 from fedkd.federation.spending import Owner
-from fedkd.federation.state import DiskState
 from fedkd.federation.wire import Call
 from fedkd.privacy.ledger import Ledger
 from fedkd.privacy.size import warn_of_sizes

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from fedkd import locks
 from fedkd.errors import FederationError, FedkdError, UsageError
-from fedkd.federation import compat
+from fedkd.federation.compat.superlink import serve_superlink
 from fedkd.federation.deploy import keys, processes
 from fedkd.federation.deploy.control import Control, Node
 from fedkd.federation.deploy.door import Connection, Door
@@ -143,7 +143,7 @@ def serve(folder: Path, key_folder: Path, *, host: str, port: int) -> None:
         "--disable-runtime-dependency-installation",
     ]
     try:
-        compat.serve_superlink(arguments, partial(Door, keys=clients.values()), Connection)
+        serve_superlink(arguments, partial(Door, keys=clients.values()), Connection)
     finally:
         lock.release()
 
