@@ -39,6 +39,7 @@ from fedkd.config.parts import (
     Optimisation,
     Output,
     Source,
+    TaskChoice,
 )
 from fedkd.config.read import load, load_distillation, parse, parse_json, read, validate
 
@@ -68,6 +69,7 @@ __all__ = [
     "Shards",
     "Source",
     "Student",
+    "TaskChoice",
     "Teacher",
     "Trained",
     "WayChoice",

@@ -22,8 +22,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from torch import Tensor
 
 from fedkd.errors import FederationError, MessageError
-from fedkd.exchange.codec import Expected, TensorSpec
+from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Tensors
+from fedkd.specs import TensorSpec
 
 Roster = Mapping[int, bytes]
 """The clients of a sum, and the public key that each made for it."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedkd import config, data, methods
+from fedkd import config, data, methods, tasks
 from fedkd.config import Experiment
 from fedkd.data import columns
 from fedkd.data.types import FederatedData, Samples
@@ -136,17 +136,20 @@ def _assemble(
     experiment: Experiment, federated: FederatedData | None = None
 ) -> tuple[Method, FederatedData, Setting]:
     experiment = _settled(experiment)
-    methods.resolve(experiment)  # a wrong key is said before data is looked for
+    # A wrong key is said before data is looked for.
+    tasks.find(experiment.task.name)
+    method, _ = methods.resolve(experiment)
     if federated is None:
         federated = data.federate(
             experiment.data, clients=experiment.clients.count, seed=experiment.seed
         )
+    task = tasks.build(experiment.task, inputs=federated.shape, names=federated.class_names)
+    methods.check_task(method, experiment.method.name, task)
     public = federated.public
     method, experiment = methods.resolve(experiment, None if public is None else len(public))
     setting = Setting(
         experiment=experiment,
-        shape=federated.shape,
-        classes=federated.classes,
+        task=task,
         clients=len(federated.clients),
         public=public,
         examples=federated.test.x if public is None else public,

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from fedkd.errors import FederationError, MessageError
 from fedkd.exchange import masks
-from fedkd.exchange.codec import Expected, TensorSpec, decode
+from fedkd.exchange.codec import Expected, decode
 from fedkd.exchange.masks import KEY_BYTES, Roster
 from fedkd.exchange.messages import Broadcast, Public, Tensors, Upload, Value, group, prefixed
 from fedkd.federation.state import ClientState
 from fedkd.methods.core.setting import Setting
+from fedkd.specs import TensorSpec
 
 ACTION = "keys"
 _NAME = "secure_aggregation"

@@ -62,6 +62,7 @@ class FedGen(Method):
         sends="its model and its class counts",
         needs="equal models, whose last layer is linear, at all clients and the server",
         returns="the averaged model, the generator, and the class counts of all",
+        asks=("classes",),
         unlike_models=False,
         counts=("class counts",),
         no_dp="clients learn from generated features beside their records, by a loss that DP-SGD "
