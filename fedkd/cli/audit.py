@@ -146,7 +146,7 @@ def audit_exchange(
     import_beside(path)
     if not path.is_dir():
         check = messages.check_readable
-        path = _expose(path, override, folder, candidates, kind, console, check=check)
+        path = _with_canaries(path, override, folder, candidates, kind, console, check=check)
     with progress(console) as notify:
         found = messages.audit_exchange(
             path, notify, count=_even(references), confidence=confidence
@@ -199,7 +199,7 @@ def audit_report(
     from fedkd.reports.bar import progress
 
     import_beside(path)
-    run = path if path.is_dir() else _expose(path, override, folder, candidates, kind, out)
+    run = path if path.is_dir() else _with_canaries(path, override, folder, candidates, kind, out)
     with progress(out) as notify:
         found = teachers.audit_all(run, notify, count=_even(references), confidence=confidence)
     say_report(run / "audit.html")
@@ -211,7 +211,7 @@ def _even(references: int) -> int:
     return references + references % 2
 
 
-def _expose(
+def _with_canaries(
     config: Path,
     override: list[str] | None,
     folder: Path | None,

@@ -138,7 +138,7 @@ def _answer(
     torch.set_num_threads(1)
     received, masking = decode(call.payload), None
     if prepared.setting.securely:
-        received, roster = secure.apart(received)
+        received, roster = secure.split_roster(received)
         masking = secure.Masking.of(prepared.setting, state, call.client, call.round, roster)
     elif spending is not None and (sent := state.answer(round=call.round)) is not None:
         spending.send_again(sent)

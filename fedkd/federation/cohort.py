@@ -122,7 +122,7 @@ def ask(
         arrived = _one_by_one(grid, waiting) if connections.nodes else _together(grid, waiting)
         for id, reply in arrived:
             client = waiting.pop(id)
-            _let_in(clients, client, round, reply, answers, action)
+            _take_answer(clients, client, round, reply, answers, action)
             if action == ACTION or client in answers.failures:
                 observer.client_ends(client, answers.failures.get(client))
         if not arrived:
@@ -216,7 +216,7 @@ def _push(
     return {id: client for client, id in waiting.items() if id}
 
 
-def _let_in(
+def _take_answer(
     clients: Connected,
     client: int,
     round: int,

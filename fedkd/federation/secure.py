@@ -56,7 +56,7 @@ def with_roster(broadcast: Broadcast, answers: Mapping[int, Tensors]) -> Broadca
     return replace(broadcast, common={**broadcast.common, **prefixed(_NAME, roster)})
 
 
-def apart(received: Tensors) -> tuple[dict[str, Tensor], Roster]:
+def split_roster(received: Tensors) -> tuple[dict[str, Tensor], Roster]:
     """What a client received as the method's broadcast and the roster.
 
     Raises:

@@ -145,7 +145,7 @@ def _summarise(
         "way": distillation.way.name,
         "knowledge": [each.name for each in distillation.knowledge],
         "dataset": ready.data.name,
-        "inputs": Inputs.of_shares(ready.shares).model_dump(mode="json"),
+        "inputs": Inputs.of_splits(ready.shares).model_dump(mode="json"),
         "seed": distillation.seed,
         "student": {"model": str(distillation.student.model), **student_figures},
         "teachers": [

@@ -139,7 +139,7 @@ def _onnx(model: nn.Module, x: Tensor) -> tuple[bytes, Answer]:
         cause = str(error.__cause__)
         if "data-dependent" in cause:
             place = re.findall(r'File "(.+)", line (\d+), in', cause)
-            raise _decides("onnx", *(place[-1] if place else ("", ""))) from error
+            raise _depends_on_data("onnx", *(place[-1] if place else ("", ""))) from error
         raise ExportError(f"the student cannot be written as onnx: {_reason(error)}") from error
     if program is None:
         raise ExportError("the student cannot be written as onnx: the exporter gave nothing")
@@ -169,7 +169,9 @@ def _torchscript(model: nn.Module, x: Tensor) -> tuple[bytes, Answer]:
     for each in caught:
         # torch's own layers look at sizes, which is no harm.
         if issubclass(each.category, TracerWarning) and _TORCH not in Path(each.filename).parents:
-            raise _decides("torchscript", each.filename, str(each.lineno), str(each.message))
+            raise _depends_on_data(
+                "torchscript", each.filename, str(each.lineno), str(each.message)
+            )
     return content, loaded
 
 
@@ -183,7 +185,7 @@ def _copying(model: nn.Module) -> Iterator[None]:
         handle.remove()
 
 
-def _decides(format: Format, file: str, line: str, warning: str = "") -> UsageError:
+def _depends_on_data(format: Format, file: str, line: str, warning: str = "") -> UsageError:
     where = f" ({Path(file).name}, line {line})" if file else ""
     if "Using len" in warning:
         return UsageError(

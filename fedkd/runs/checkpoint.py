@@ -87,7 +87,7 @@ def read(file: Path, folder: Path) -> Kept:
 
 
 def _parse(content: bytes) -> Kept:
-    header, _ = _apart(content)
+    header, _ = _split_header(content)
     metadata = header["__metadata__"]
     old = not {_SEAL, "files"} & metadata.keys()
     if not old and metadata[_SEAL] != _seal(content):
@@ -118,7 +118,7 @@ def _parse(content: bytes) -> Kept:
     )
 
 
-def _apart(content: bytes) -> tuple[dict[str, Any], memoryview]:
+def _split_header(content: bytes) -> tuple[dict[str, Any], memoryview]:
     """Safetensors bytes as their header and the tensors' bytes."""
     (length,) = struct.unpack_from("<Q", content)
     return json.loads(content[8 : 8 + length]), memoryview(content)[8 + length :]
@@ -126,7 +126,7 @@ def _apart(content: bytes) -> tuple[dict[str, Any], memoryview]:
 
 def _seal(content: bytes) -> str:
     """The SHA-256 of safetensors bytes, whatever their metadata says that it is."""
-    header, body = _apart(content)
+    header, body = _split_header(content)
     header["__metadata__"].pop(_SEAL, None)
     return hashlib.sha256(
         manifest.digest(header).encode() + hashlib.sha256(body).digest()
@@ -135,7 +135,7 @@ def _seal(content: bytes) -> str:
 
 def _sealed(content: bytes) -> bytes:
     """The same tensors and metadata with the seal among the metadata."""
-    header, body = _apart(content)
+    header, body = _split_header(content)
     header["__metadata__"][_SEAL] = _seal(content)
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # tensors are aligned

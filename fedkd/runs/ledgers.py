@@ -43,7 +43,7 @@ def read(path: Path) -> list[LedgerAccount]:
     return [LedgerAccount(file, each) for file in files for each in read_statements(file)]
 
 
-def believed(path: Path) -> list[LedgerAccount]:
+def read_intact(path: Path) -> list[LedgerAccount]:
     """As `read`, of ledgers that are all intact.
 
     Raises:

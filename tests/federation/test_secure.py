@@ -293,7 +293,7 @@ class Client:
 
     def masking(self, keys):
         told = secure.with_roster(Broadcast({"x": torch.zeros(1)}), keys)
-        received, roster = secure.apart(decode(encode(told.to("any"))))
+        received, roster = secure.split_roster(decode(encode(told.to("any"))))
         assert received.keys() == {"x"}
         return Masking.of(self.prepared.setting, self.state, 0, 1, roster)
 
@@ -324,9 +324,9 @@ def test_a_roster_that_could_bare_a_client_is_refused(prepared, change, why):
 
 def test_a_call_without_a_roster_is_refused(prepared):
     with pytest.raises(FederationError, match="has no roster"):
-        secure.apart({"x": torch.zeros(1)})
+        secure.split_roster({"x": torch.zeros(1)})
     with pytest.raises(FederationError, match="has no roster"):
-        secure.apart({"secure_aggregation/clients": torch.zeros(2),
+        secure.split_roster({"secure_aggregation/clients": torch.zeros(2),
                       "secure_aggregation/keys": torch.zeros(2, 31)})  # fmt: skip
 
 

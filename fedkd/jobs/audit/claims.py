@@ -28,7 +28,7 @@ def claimed(folder: Path, prepared: PreparedExperiment, *, by_clients: bool) -> 
     unit = prepared.experiment.privacy.unit
     if unit == "none" or (by_clients and unit != "record"):
         return None
-    accounts = ledgers.believed(folder)
+    accounts = ledgers.read_intact(folder)
     if unit == "record":
         _check_data(folder, prepared)
     most = max((each.statement for each in accounts), key=lambda each: each.epsilon or 0.0)

@@ -57,8 +57,8 @@ def audit_exchange(
     """
     run, messages = load(folder), recording.read_messages(folder)
     receipts = _receipts(folder, run.prepared, messages)
-    if unread := observed.unread(run.prepared):
-        return receipts + Audited(notes=(f"the exchange: not attacked, {unread}",))
+    if reason := observed.why_unreadable(run.prepared):
+        return receipts + Audited(notes=(f"the exchange: not attacked, {reason}",))
     models = observed.sends_models(messages)
     what = "models" if models else "answers"
     notes: tuple[str, ...] = ()
@@ -89,9 +89,9 @@ def check_readable(prepared: PreparedExperiment) -> None:
     Raises:
         UsageError: says what they send.
     """
-    if unread := observed.unread(prepared):
+    if reason := observed.why_unreadable(prepared):
         raise UsageError(
-            f"method {prepared.experiment.method.name!r}: {unread}; audit its noise and its "
+            f"method {prepared.experiment.method.name!r}: {reason}; audit its noise and its "
             "student with 'fedkd audit report'"
         )
 

@@ -23,7 +23,7 @@ def sends_models(messages: Messages) -> bool:
     return any(name.startswith("model/") for each in _uploads(messages) for name in each)
 
 
-def unread(prepared: PreparedExperiment) -> str:
+def why_unreadable(prepared: PreparedExperiment) -> str:
     """Why no attack here reads what clients send; nothing where one does."""
     if prepared.setting.securely:
         return "the server sees nothing but sums over clients"
