@@ -166,7 +166,7 @@ def answers(method: dict[str, Any], given: FederatedData, seed: int, *, privileg
     """The trained student's score of each test patient, (N,): the higher, the more surely ill."""
     prepared: PreparedExperiment = prepare(experiment(method, seed, privileged=privileged), given)
     student = engines.simulate(prepared, Forgetful(), Forgetful(), states=None)
-    logits = evaluate.logits(student, prepared.in_students_view.data.test.x)
+    logits = evaluate.answers(student, prepared.in_students_view.data.test.x)
     return logits[:, 1] - logits[:, 0]
 
 

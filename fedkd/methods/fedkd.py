@@ -93,7 +93,7 @@ class FedKD(Method):
         # On top of the first mentee, not the round's: what overflows does so on either.
         mentee = setting.student.build(setting.experiment.student.model, purpose="student")
         mentee.load_state_dict(_moved(mentee.state_dict(), upload))
-        return evaluate.logits(mentee, setting.students_view(x))
+        return evaluate.answers(mentee, setting.students_view(x))
 
     def begin(self, ctx: ServerContext) -> Broadcast:
         return Broadcast(common=prefixed("model", ctx.student.state_dict()))
