@@ -39,6 +39,8 @@ from fedkd.config.parts import (
     Optimisation,
     Output,
     Source,
+    Weights,
+    with_specs,
 )
 from fedkd.config.read import load, load_distillation, parse, parse_json, read, validate
 
@@ -71,10 +73,12 @@ __all__ = [
     "Teacher",
     "Trained",
     "WayChoice",
+    "Weights",
     "load",
     "load_distillation",
     "parse",
     "parse_json",
     "read",
     "validate",
+    "with_specs",
 ]
