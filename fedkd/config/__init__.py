@@ -39,6 +39,7 @@ from fedkd.config.parts import (
     Optimisation,
     Output,
     Source,
+    TaskChoice,
     Weights,
     with_specs,
 )
@@ -70,6 +71,7 @@ __all__ = [
     "Shards",
     "Source",
     "Student",
+    "TaskChoice",
     "Teacher",
     "Trained",
     "WayChoice",

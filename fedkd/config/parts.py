@@ -128,6 +128,23 @@ class Choice(Frozen):
         return dict(self.model_extra or {})
 
 
+class TaskChoice(Choice):
+    """What is asked of models, by name; other keys are the task's own."""
+
+    name: str = Field(default="classification", min_length=1)
+    scores: tuple[str, ...] = ()
+    """How good answers are, by name or import path; the first is the headline. The task's own
+    unless named."""
+
+
+CLASSIFICATION = TaskChoice()
+
+
+def is_classification(task: object) -> bool:
+    """Whether a task is what a configuration without `[task]` asks for, and so is left out."""
+    return task == CLASSIFICATION
+
+
 class DPSGD(Frozen):
     """How noise is added to the training of a model, and where it is accounted for."""
 

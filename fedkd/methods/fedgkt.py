@@ -11,7 +11,7 @@ from fedkd import rng
 from fedkd.config import Frozen, Optimisation
 from fedkd.errors import ConfigError
 from fedkd.exchange.aggregation import average_models
-from fedkd.exchange.codec import Expected, TensorSpec, half
+from fedkd.exchange.codec import Expected, half
 from fedkd.exchange.messages import (
     Broadcast,
     Release,
@@ -29,6 +29,7 @@ from fedkd.models import call
 from fedkd.models.split import split
 from fedkd.privacy.events import Unprotected
 from fedkd.rng import torch_default
+from fedkd.specs import TensorSpec
 
 _LARGEST = 1e3
 """The most that a feature or a logit of a record may be: far above honest ones, and far below what
@@ -69,6 +70,7 @@ class FedGKT(Method):
         "count",
         needs="one sequential model, cut at a layer",
         returns="the averaged front, and the server's logits on the client's own records",
+        asks=("classes",),
         unlike_models=False,
         has_teachers=False,
         counts=("example count",),

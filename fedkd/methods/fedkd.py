@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from fedkd.config import Frozen
 from fedkd.exchange import low_rank
 from fedkd.exchange.aggregation import average_models
-from fedkd.exchange.codec import Expected, TensorSpec
+from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import (
     Broadcast,
     PostProcessing,
@@ -23,6 +23,7 @@ from fedkd.learning.teacher_statistics import feature_width, with_features
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.privacy.events import Unprotected
 from fedkd.rng import torch_default
+from fedkd.specs import TensorSpec
 
 _LEAST_TASK_LOSS = 1e-6
 """In nats: two models that are both sure are divided by this instead of by nothing."""

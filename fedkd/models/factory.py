@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from fedkd.errors import ConfigError
 from fedkd.models import call, classifiers, hub, weights
 from fedkd.models.random_filters import RandomFiltersOptions, random_filters
 from fedkd.models.scattering import ScatteringOptions, scattering
-from fedkd.names import imported, nearest
+from fedkd.names import choices, imported
 from fedkd.rng import torch_default
 
 # Any: each function takes its own options class, the one that stands beside it.
@@ -81,13 +80,10 @@ def with_group_norm(spec: ModelSpec) -> str | None:
 
 def _named(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
     if spec.name not in _MODELS:
-        near = nearest(spec.name, NAMES)
-        if "/" in spec.name and (
-            found := get_close_matches(spec.name.partition("/")[0], hub.FAMILIES)
-        ):
-            near = f"did you mean '{found[0]}/{spec.name.partition('/')[2]}'? "
+        rest = spec.name.partition("/")[2]
+        near = [*NAMES, *(f"{family}/{rest}" for family in hub.FAMILIES if rest)]
         raise ConfigError(
-            f"unknown model {spec.name!r}: {near}valid here: {', '.join(NAMES)}, "
+            f"unknown model {spec.name!r}: {choices(spec.name, near, listed=NAMES)}, "
             "torchvision/NAME, timm/NAME, hf/FOLDER, or your own, 'package.module:Class'"
         )
     options, function = _MODELS[spec.name]

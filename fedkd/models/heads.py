@@ -1,5 +1,7 @@
 """The head of a classifier: the layer that turns features into logits."""
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -45,7 +47,8 @@ def find_head(model: nn.Module) -> Head | None:
     named = [
         found for block in blocks if isinstance(block, nn.Module) and (found := _layers(block))
     ]
-    return next((found[-1] for found in [*named, linear, layers] if found), None)
+    groups: list[Sequence[Head]] = [*named, linear, layers]
+    return next((group[-1] for group in groups if group), None)
 
 
 def sizes(layer: Head) -> tuple[int, int]:

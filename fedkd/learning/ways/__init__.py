@@ -21,6 +21,7 @@ from fedkd.learning.dp import distil
 from fedkd.learning.loop import OnEpoch
 from fedkd.learning.ways import (
     born_again,
+    data_free,
     early_exits,
     mean_teacher,
     multi_teacher,
@@ -29,7 +30,7 @@ from fedkd.learning.ways import (
 )
 from fedkd.learning.ways.base import Splits, StudentRun
 from fedkd.learning.ways.injection import Place, inject
-from fedkd.names import nearest
+from fedkd.names import unknown
 
 Remake = Callable[
     [nn.Module, tuple[nn.Module, ...], Any, tuple[int, ...], torch.Generator], nn.Module
@@ -172,14 +173,14 @@ BUILT_IN: dict[str, Way] = {
     ),
     "dafl": Way(
         "Chen et al. 2019, arXiv:1904.01186",
-        dafl.learn,
+        data_free.learn_by_dafl,
         dafl.DataFreeLearning,
         teachers=(1, 64),
         check=synthesis.check,
     ),
     "adi": Way(
         "Yin et al. 2020, arXiv:1912.08795",
-        adi.learn,
+        data_free.learn_by_adi,
         adi.AdaptiveDeepInversion,
         teachers=(1, 64),
         check=synthesis.check,
@@ -194,10 +195,7 @@ def find(name: str) -> Way:
         ConfigError: there is none.
     """
     if name not in BUILT_IN:
-        raise ConfigError(
-            f"unknown way to learn {name!r}: {nearest(name, BUILT_IN)}valid here: "
-            f"{', '.join(BUILT_IN)}"
-        )
+        raise ConfigError(unknown("way to learn", name, BUILT_IN))
     return BUILT_IN[name]
 
 

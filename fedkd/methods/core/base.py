@@ -13,8 +13,10 @@ from fedkd.config import Frozen
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group
 from fedkd.learning import evaluate
-from fedkd.methods.core.context import ClientContext, ServerContext, Uploads
+from fedkd.methods.core.client_context import ClientContext
+from fedkd.methods.core.server_context import ServerContext, Uploads
 from fedkd.methods.core.setting import Count, Setting, Sum
+from fedkd.tasks import Ask
 
 __all__ = ["Card", "ClientContext", "Method", "ServerContext", "Setting", "Uploads"]
 
@@ -27,6 +29,8 @@ class Card:
     sends: str
     needs: str
     returns: str
+    asks: tuple[Ask, ...] = ()
+    """What the task must offer; none of it for what works with any answer."""
     unlike_models: bool = True
     """Whether clients may have different architectures, and another one than the student's."""
     needs_public: bool = False

@@ -8,7 +8,7 @@ from torch import nn
 from fedkd import optional
 from fedkd.errors import ConfigError
 from fedkd.models.classifiers import image
-from fedkd.names import nearest
+from fedkd.names import choices
 
 
 def build(name: str, shape: tuple[int, ...], classes: int, options: Mapping[str, Any]) -> nn.Module:
@@ -21,11 +21,9 @@ def build(name: str, shape: tuple[int, ...], classes: int, options: Mapping[str,
     """
     timm = optional.load("timm", extra="vision")
     if not timm.is_model(name):
-        near = nearest(name, timm.list_models(), prefix="timm/")
-        raise ConfigError(
-            f"unknown model 'timm/{name}': {near}valid here: any of timm.list_models(), such as "
-            "'timm/resnet18'"
-        )
+        names = timm.list_models()
+        hint = choices(name, names, listed=["any of timm.list_models()"], prefix="timm/")
+        raise ConfigError(f"unknown model 'timm/{name}': {hint}")
     channels, height, width = image(f"timm/{name}", shape, minimum=1)
     usual = timm.get_pretrained_cfg(name)
     sized = {"img_size": (height, width)} if usual and usual.fixed_input_size else {}

@@ -8,7 +8,7 @@ from torch import nn
 from fedkd import optional
 from fedkd.errors import ConfigError
 from fedkd.models.classifiers import image
-from fedkd.names import nearest
+from fedkd.names import choices
 
 _COLOURS = 3
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {
@@ -31,8 +31,7 @@ def build(name: str, shape: tuple[int, ...], classes: int, options: Mapping[str,
     names = models.list_models(module=models)
     if name not in names:
         raise ConfigError(
-            f"unknown model 'torchvision/{name}': {nearest(name, names, prefix='torchvision/')}"
-            f"valid here: any classification model of torchvision, such as 'torchvision/resnet18'"
+            f"unknown model 'torchvision/{name}': {choices(name, names, prefix='torchvision/')}"
         )
     channels, height, _ = image(f"torchvision/{name}", shape, minimum=1)
     own = {"image_size": height} if name.startswith("vit_") else _OPTIONS.get(name, {})
