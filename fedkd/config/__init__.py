@@ -40,6 +40,8 @@ from fedkd.config.parts import (
     Output,
     Source,
     TaskChoice,
+    Weights,
+    with_specs,
 )
 from fedkd.config.read import load, load_distillation, parse, parse_json, read, validate
 
@@ -73,10 +75,12 @@ __all__ = [
     "Teacher",
     "Trained",
     "WayChoice",
+    "Weights",
     "load",
     "load_distillation",
     "parse",
     "parse_json",
     "read",
     "validate",
+    "with_specs",
 ]

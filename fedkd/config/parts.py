@@ -1,6 +1,8 @@
 """What federations and distillations are both made of: models, training, data and noise."""
 
-from typing import Any, Literal, Self
+from collections.abc import Callable, Mapping
+from pathlib import PurePath
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -21,14 +23,45 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+_Part = TypeVar("_Part", bound=Frozen)
+
+
+def _absent(value: object) -> bool:
+    """Whether a key that came later says nothing, so that an experiment keeps its SHA-256."""
+    return not value
+
+
+class Weights(Frozen):
+    """Weights that a model starts from: `"resnet18.safetensors"`, or a table.
+
+    They count as public: all parties hold them, and whoever chose them knew no client's records.
+    """
+
+    file: str = Field(min_length=1)
+    """A .safetensors file, a run folder (its student), or a local Hugging Face folder; `random`:
+    none, even where a Hugging Face folder has some."""
+    head: Literal["new"] | None = Field(default=None, exclude_if=_absent)
+    """`new`: the last layer starts fresh, as for another number of classes."""
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", exclude_if=_absent)
+    """What the weights must be; written into a run's config.toml, and what parties agree on."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        return {"file": value} if isinstance(value, str) else value
+
+
 class ModelSpec(Frozen):
     """A model by name, with its options: `"mlp"` or `{ name = "resnet8", norm = "group" }`.
 
-    The name is a built-in or an import path, `"package.module:Class"`.
+    The name is a built-in, one of a hub (`"torchvision/NAME"`, `"timm/NAME"`, `"hf/FOLDER"`), or an
+    import path, `"package.module:Class"`.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
     name: str = Field(min_length=1)
+    weights: Weights | None = Field(default=None, exclude_if=_absent)
+    """What it starts from; None: random weights from the experiment's seed."""
 
     @model_validator(mode="before")
     @classmethod
@@ -37,16 +70,38 @@ class ModelSpec(Frozen):
 
     @model_serializer(mode="wrap")
     def _to_string(self, handler: SerializerFunctionWrapHandler) -> Any:
-        return handler(self) if self.options else self.name
+        return handler(self) if self.options or self.weights else self.name
 
     @property
     def options(self) -> dict[str, Any]:
-        """What is passed to the model's factory beside shape and classes."""
+        """What is passed to the model's factory beside what it asks for of the task."""
         return dict(self.model_extra or {})
 
     def __str__(self) -> str:
-        options = ", ".join(f"{key}={value}" for key, value in sorted(self.options.items()))
-        return f"{self.name}({options})" if options else self.name
+        said = [f"{key}={value}" for key, value in sorted(self.options.items())]
+        if self.weights is not None:
+            said.append(f"weights={PurePath(self.weights.file).name}")
+        return f"{self.name}({', '.join(said)})" if said else self.name
+
+
+def with_specs(part: _Part, change: Callable[[ModelSpec], ModelSpec]) -> _Part:
+    """A part of the configuration with each model in it, however deep, put through `change`."""
+    return part.model_copy(
+        update={name: new for name, old in part if (new := _changed(old, change)) is not old}
+    )
+
+
+def _changed(value: Any, change: Callable[[ModelSpec], ModelSpec]) -> Any:
+    if isinstance(value, ModelSpec):
+        return change(value)
+    if isinstance(value, Frozen):
+        return with_specs(value, change)
+    if isinstance(value, tuple | list):
+        return type(value)(_changed(each, change) for each in value)
+    if isinstance(value, Mapping) and {"name", "weights"} <= value.keys():
+        # A model among the parameters of a method, which stay a plain table here.
+        return change(ModelSpec.model_validate(value)).model_dump(mode="json")
+    return value
 
 
 class Optimisation(Frozen):
@@ -114,11 +169,6 @@ class Output(Frozen):
     """Where run folders go."""
 
     folder: str = "runs"
-
-
-def _absent(value: object) -> bool:
-    """Whether a key that came later says nothing, so that an experiment keeps its SHA-256."""
-    return not value
 
 
 def _is_point(value: object) -> bool:
