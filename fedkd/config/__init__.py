@@ -32,6 +32,7 @@ from fedkd.config.experiment import (
 )
 from fedkd.config.parts import (
     DPSGD,
+    OPTIMISERS,
     Choice,
     Format,
     Frozen,
@@ -44,6 +45,7 @@ from fedkd.config.read import load, load_distillation, parse, parse_json, read, 
 
 __all__ = [
     "DPSGD",
+    "OPTIMISERS",
     "Choice",
     "Clients",
     "Data",

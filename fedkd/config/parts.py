@@ -1,8 +1,9 @@
 """What federations and distillations are both made of: models, training, data and noise."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -10,6 +11,7 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """What an experiment may be called: it names a folder."""
@@ -19,46 +21,6 @@ class Frozen(BaseModel):
     """A part of the configuration: immutable, and closed to unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class ModelSpec(Frozen):
-    """A model by name, with its options: `"mlp"` or `{ name = "resnet8", norm = "group" }`.
-
-    The name is a built-in or an import path, `"package.module:Class"`.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-    name: str = Field(min_length=1)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_string(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-    @model_serializer(mode="wrap")
-    def _to_string(self, handler: SerializerFunctionWrapHandler) -> Any:
-        return handler(self) if self.options else self.name
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What is passed to the model's factory beside shape and classes."""
-        return dict(self.model_extra or {})
-
-    def __str__(self) -> str:
-        options = ", ".join(f"{key}={value}" for key, value in sorted(self.options.items()))
-        return f"{self.name}({options})" if options else self.name
-
-
-class Optimisation(Frozen):
-    """How one model is fitted: epochs, batches and optimiser."""
-
-    epochs: int = Field(default=5, ge=1)
-    batch_size: int = Field(default=64, ge=1)
-    optimiser: Literal["sgd", "adam"] = "sgd"
-    learning_rate: float = Field(default=0.01, gt=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0)
-    schedule: Literal["constant", "cosine"] = "constant"
 
 
 class Choice(Frozen):
@@ -71,6 +33,96 @@ class Choice(Frozen):
     def parameters(self) -> dict[str, Any]:
         """Its own parameters, validated by whoever has the name."""
         return dict(self.model_extra or {})
+
+
+class ShortChoice(Choice):
+    """A choice that may be said by its name alone: `"mlp"` for `{ name = "mlp" }`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_serializer(mode="wrap")
+    def _to_string(self, handler: SerializerFunctionWrapHandler) -> Any:
+        return handler(self) if self.parameters else self.name
+
+    def __str__(self) -> str:
+        parameters = ", ".join(f"{key}={value}" for key, value in sorted(self.parameters.items()))
+        return f"{self.name}({parameters})" if parameters else self.name
+
+
+class ModelSpec(ShortChoice):
+    """A model by name, with its options: `"mlp"` or `{ name = "resnet8", norm = "group" }`.
+
+    The name is a built-in or an import path, `"package.module:Class"`.
+    """
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is passed to the model's factory beside shape and classes."""
+        return self.parameters
+
+
+OPTIMISERS = {
+    "sgd": "SGD",
+    "adam": "Adam",
+    "adamw": "AdamW",
+    "rmsprop": "RMSprop",
+    "adagrad": "Adagrad",
+    "adadelta": "Adadelta",
+    "adamax": "Adamax",
+    "nadam": "NAdam",
+    "radam": "RAdam",
+}
+"""The optimisers by name, each with its class in `torch.optim`: all whose state is tensors that can
+be kept from round to round, and whose rate may change from step to step."""
+
+_UNFIT = {
+    "lbfgs": "LBFGS evaluates the loss several times in a step",
+    "sparseadam": "SparseAdam takes sparse gradients alone",
+    "rprop": "Rprop has step sizes of its own and needs all data in one batch",
+}
+
+
+def _optimiser(name: str) -> str:
+    if name not in OPTIMISERS:
+        *most, last = map(repr, OPTIMISERS)
+        reason = f"; {_UNFIT[name.lower()]}" if name.lower() in _UNFIT else ""
+        raise PydanticCustomError("optimiser", f"{', '.join(most)} or {last}{reason}")
+    return name
+
+
+def _absent(value: object) -> bool:
+    """Whether a key that came later says nothing, so that an experiment keeps its SHA-256."""
+    return not value
+
+
+class Optimisation(Frozen):
+    """How one model is fitted: epochs, batches, and optimiser."""
+
+    epochs: int = Field(default=5, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    optimiser: Annotated[str, AfterValidator(_optimiser)] = "sgd"
+    """One of `OPTIMISERS`."""
+    learning_rate: float = Field(default=0.01, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of `sgd`; the other optimisers have torch's defaults beside rate and decay."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: float = Field(default=0.0, ge=0, exclude_if=_absent)
+    """The epochs, such as 0.5, in which the rate rises from a hundredth of the schedule's."""
+    clip_norm: float | None = Field(default=None, gt=0, exclude_if=_absent)
+    """The largest L2 norm of a step's gradient, all parameters together; None: any."""
+
+    @model_validator(mode="after")
+    def _warms_up_in_time(self) -> Self:
+        if self.warmup > self.epochs:
+            raise ValueError(
+                f"warmup is {self.warmup:g} epochs, and epochs is {self.epochs}: expected at most "
+                "as many"
+            )
+        return self
 
 
 class DPSGD(Frozen):
@@ -97,11 +149,6 @@ class Output(Frozen):
     """Where run folders go."""
 
     folder: str = "runs"
-
-
-def _absent(value: object) -> bool:
-    """Whether a key that came later says nothing, so that an experiment keeps its SHA-256."""
-    return not value
 
 
 def _is_point(value: object) -> bool:
