@@ -30,23 +30,23 @@ from fedkd.config.experiment import (
     Shards,
     Student,
 )
+from fedkd.config.models import ModelSpec, Weights, with_specs
 from fedkd.config.parts import (
     DPSGD,
+    OPTIMISERS,
     Choice,
     Format,
     Frozen,
-    ModelSpec,
     Optimisation,
     Output,
     Source,
     TaskChoice,
-    Weights,
-    with_specs,
 )
 from fedkd.config.read import load, load_distillation, parse, parse_json, read, validate
 
 __all__ = [
     "DPSGD",
+    "OPTIMISERS",
     "Choice",
     "Clients",
     "Data",

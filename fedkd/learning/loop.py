@@ -13,6 +13,9 @@ from fedkd.learning import optim
 OnEpoch = Callable[[int, float], None]
 """Called after each epoch with its number, from 1, and its mean loss."""
 
+_COLD = 0.01
+"""By what a rate is multiplied in the first step of a warm-up, as in torchvision's references."""
+
 Step = Callable[[float, Sequence[Tensor]], float]
 """Learns from one batch of each tensor and returns the loss; the number says how many epochs are
 done, such as 2.25."""
@@ -94,12 +97,12 @@ def descend(
     optimisation: Optimisation,
     position: float,
 ) -> float:
-    """Set the learning rate, compute the loss, step down; the loss comes back as a number.
+    """Set the learning rate, compute the loss, clip, step down; the loss comes back as a number.
 
     Args:
         optimiser: over what is to learn.
         loss: computes a scalar with a graph to the optimiser's parameters.
-        optimisation: learning rate and schedule.
+        optimisation: learning rate, schedule, warm-up and clipping.
         position: see `Step`.
 
     Raises:
@@ -110,6 +113,9 @@ def descend(
     number = _finite(value, int(position) + 1, optimisation)
     optimiser.zero_grad(set_to_none=True)
     value.backward()  # type: ignore[no-untyped-call]
+    if optimisation.clip_norm is not None:
+        held = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(held, optimisation.clip_norm)
     optimiser.step()
     return number
 
@@ -135,12 +141,14 @@ def set_rate(optimiser: torch.optim.Optimizer, optimisation: Optimisation, done:
 
     Args:
         optimiser: every group of it gets the rate.
-        optimisation: learning rate and schedule.
+        optimisation: learning rate, schedule and warm-up.
         done: in [0, 1).
     """
     rate = optimisation.learning_rate
     if optimisation.schedule == "cosine":
         rate *= (1 + math.cos(math.pi * done)) / 2
+    if (position := done * optimisation.epochs) < optimisation.warmup:
+        rate *= _COLD + (1 - _COLD) * position / optimisation.warmup
     for group in optimiser.param_groups:
         group["lr"] = rate
 

@@ -19,7 +19,7 @@ from fedkd.config import Optimisation
 from fedkd.data.types import Samples
 from fedkd.errors import FederationError
 from fedkd.learning import optim
-from fedkd.learning.dp.checks import check_model, checked_loss
+from fedkd.learning.dp.checks import check_model, check_training, checked_loss
 from fedkd.learning.dp.per_sample import Loss, PerSample
 from fedkd.learning.loop import set_rate
 from fedkd.learning.supervised import require_anchor
@@ -112,13 +112,14 @@ def train(
         on_epoch: called with the number of each epoch, from 1, when it is over.
 
     Raises:
-        ConfigError: see `check_model`.
+        ConfigError: see `check_model` and `check_training`.
         ValueError: mu is negative, or positive without an anchor for every parameter; the optimiser
             has not the model's parameters; the loss is not one value per sample, or lets samples
             touch each other.
         FederationError: training diverged.
     """
     pulls = _pulls(model, anchor, proximal)
+    check_training(optimisation, "training")
     check_model(model, tuple(samples.x.shape[1:]), like=like)
     optimiser = optimiser or optim.build(model.parameters(), optimisation)
     _check_optimiser(optimiser, model)
