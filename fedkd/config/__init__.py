@@ -33,6 +33,7 @@ from fedkd.config.experiment import (
 from fedkd.config.parts import (
     DPSGD,
     OPTIMISERS,
+    Augmentation,
     Choice,
     Format,
     Frozen,
@@ -46,6 +47,7 @@ from fedkd.config.read import load, load_distillation, parse, parse_json, read, 
 __all__ = [
     "DPSGD",
     "OPTIMISERS",
+    "Augmentation",
     "Choice",
     "Clients",
     "Data",

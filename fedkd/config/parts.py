@@ -64,6 +64,10 @@ class ModelSpec(ShortChoice):
         return self.parameters
 
 
+class Augmentation(ShortChoice):
+    """A random change of training inputs: `"flip"` or `{ name = "crop", padding = 2 }`."""
+
+
 OPTIMISERS = {
     "sgd": "SGD",
     "adam": "Adam",
@@ -99,7 +103,7 @@ def _absent(value: object) -> bool:
 
 
 class Optimisation(Frozen):
-    """How one model is fitted: epochs, batches, and optimiser."""
+    """How one model is fitted: epochs, batches, optimiser, and what is done to inputs."""
 
     epochs: int = Field(default=5, ge=1)
     batch_size: int = Field(default=64, ge=1)
@@ -114,6 +118,8 @@ class Optimisation(Frozen):
     """The epochs, such as 0.5, in which the rate rises from a hundredth of the schedule's."""
     clip_norm: float | None = Field(default=None, gt=0, exclude_if=_absent)
     """The largest L2 norm of a step's gradient, all parameters together; None: any."""
+    augment: tuple[Augmentation, ...] = Field(default=(), exclude_if=_absent)
+    """What is done to each batch of inputs, in this order: see `fedkd.learning.augment`."""
 
     @model_validator(mode="after")
     def _warms_up_in_time(self) -> Self:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from fedkd import config, methods
 from fedkd.config import (
     OPTIMISERS,
+    Augmentation,
     Clients,
     Data,
     Dirichlet,
@@ -61,6 +62,9 @@ optimisations = st.builds(
     schedule=st.sampled_from(["constant", "cosine"]),
     warmup=st.sampled_from([0.0, 0.5, 1.0]),
     clip_norm=st.none() | positive,
+    augment=st.lists(
+        st.builds(lambda name, more: Augmentation(name=name, **more), texts, options), max_size=2
+    ).map(tuple),
 )
 dirichlets = st.builds(
     Dirichlet,
@@ -266,7 +270,7 @@ def test_a_wrong_value_is_named_with_what_was_expected(path: str, value: Any, me
 
 
 def test_keys_that_came_later_are_left_out_of_an_experiment_that_does_not_say_them() -> None:
-    said = {"warmup": 1.0, "clip_norm": 2.0}
+    said = {"warmup": 1.0, "clip_norm": 2.0, "augment": ["flip"]}
     plain, full = (
         json.loads(config.parse(at("clients.training", each)).to_json())["clients"]["training"]
         for each in ({}, said)
