@@ -34,6 +34,7 @@ from fedkd.config.models import ModelSpec, Weights, with_specs
 from fedkd.config.parts import (
     DPSGD,
     OPTIMISERS,
+    Augmentation,
     Choice,
     Format,
     Frozen,
@@ -47,6 +48,7 @@ from fedkd.config.read import load, load_distillation, parse, parse_json, read, 
 __all__ = [
     "DPSGD",
     "OPTIMISERS",
+    "Augmentation",
     "Choice",
     "Clients",
     "Data",

@@ -16,6 +16,7 @@ from fedkd.data import columns
 from fedkd.data.types import FederatedData, Samples
 from fedkd.exchange.codec import Expected
 from fedkd.federation import report, secure
+from fedkd.learning import augment
 from fedkd.methods.core import accounting, protection
 from fedkd.methods.core.base import Method, Setting
 from fedkd.methods.core.forecast import Forecast, forecast_plan
@@ -155,6 +156,8 @@ def _assemble(
         examples=federated.test.x if public is None else public,
         seen=_seen(experiment, federated),
     )
+    augments = experiment.clients.training.augment
+    augment.check(augments, setting.shape, key="clients.training.augment")
     for spec in {str(s): s for s in experiment.clients.models}.values():
         setting.model_specs(spec)
     setting.student.model_specs(experiment.student.model)

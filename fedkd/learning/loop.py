@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fedkd.config import Optimisation
 from fedkd.errors import FederationError
-from fedkd.learning import optim
+from fedkd.learning import augment, optim
 
 OnEpoch = Callable[[int, float], None]
 """Called after each epoch with its number, from 1, and its mean loss."""
@@ -37,11 +37,12 @@ def fit(
 
     Args:
         model: trained in place.
-        tensors: row-aligned, each (N, ...), N >= 1.
+        tensors: row-aligned, each (N, ...), N >= 1; the first are the inputs, which
+            `optimisation.augment` changes.
         loss: called with the model and a batch of each tensor; a scalar or a value per row, of
             which the mean is minimised.
-        optimisation: epochs, batch size, learning rate and schedule.
-        generator: the source of the shuffles.
+        optimisation: epochs, batch size, learning rate and schedule, changes of inputs.
+        generator: the source of the shuffles, and of how inputs change.
         optimiser: goes on with this one; None: a fresh one over all parameters.
         on_epoch: see `OnEpoch`.
 
@@ -77,13 +78,16 @@ def epochs(
     """
     rows = _rows(tensors)
     batches = _batches(rows, optimisation.batch_size)
+    view = augment.build(optimisation.augment)
     losses = []
     for epoch in range(optimisation.epochs):
         order = torch.randperm(rows, generator=generator)
         total = 0.0
         for number, batch in enumerate(batches):
             index = order[batch]
-            value = step(epoch + number / len(batches), [tensor[index] for tensor in tensors])
+            inputs, *others = (tensor[index] for tensor in tensors)
+            seen = view(inputs, generator)
+            value = step(epoch + number / len(batches), [seen, *others])
             total += value * len(index)
         losses.append(total / batches[-1].stop)
         if on_epoch is not None:

@@ -129,13 +129,13 @@ class FedKD(Method):
     def _learn(self, ctx: ClientContext, mentee: nn.Module) -> None:
         mentor, match = ctx.teacher, _match(ctx, mentee)
 
-        def loss(_: nn.Module, mentors_x: Tensor, mentees_x: Tensor, y: Tensor) -> Tensor:
-            shown = with_features(mentor, mentors_x), with_features(mentee, mentees_x)
+        def loss(_: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+            mentees_x = ctx.setting.students_view(x)
+            shown = with_features(mentor, x), with_features(mentee, mentees_x)
             return mutual(*shown, y, match, hidden=self.params.hidden)
 
         together = nn.ModuleList([mentor, mentee, match])
-        seen = ctx.setting.students_view(ctx.data.x)
-        ctx.fit(together, (ctx.data.x, seen, ctx.data.y), loss)
+        ctx.fit(together, (ctx.data.x, ctx.data.y), loss)
         ctx.keep("match", match.state_dict())
 
 

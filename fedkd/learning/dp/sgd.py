@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
 from fedkd.errors import FederationError
-from fedkd.learning import optim
+from fedkd.learning import augment, optim
 from fedkd.learning.dp.checks import check_model, check_training, checked_loss
 from fedkd.learning.dp.per_sample import Loss, PerSample
 from fedkd.learning.loop import set_rate
@@ -99,7 +99,8 @@ def train(
     Args:
         model: trained in place, but for parameters that do not require gradients.
         samples: N >= 0 inputs and targets; without any, the steps are noise.
-        optimisation: epochs, optimiser, learning rate and schedule. `batch_size` is not used.
+        optimisation: epochs, optimiser, learning rate and schedule, changes of inputs, whose draws
+            are secret too. `batch_size` is not used.
         noise: how each step is protected.
         loss: see `Loss`, such as a likelihood's `nll`; cross-entropy unless given. The first batch is also used to try it out.
         optimiser: goes on with this one; None: a fresh one over all parameters.
@@ -125,13 +126,17 @@ def train(
     _check_optimiser(optimiser, model)
     loss = checked_loss(_beside(loss, offset))
     source = NoiseSource()
+    view = augment.build(optimisation.augment)
+    # From the seed, which the server knows, a record more would move the draws of those after it.
+    draws = torch.Generator().manual_seed(int(source.words(1)[0]))
     total = steps(optimisation.epochs, noise.sample_rate)
     ends = {steps(epoch, noise.sample_rate): epoch for epoch in range(1, optimisation.epochs + 1)}
     with PerSample(model) as per_sample:
         for step in range(total):
             set_rate(optimiser, optimisation, step / total)
-            taken = source.sample(len(samples), noise.sample_rate)
-            sums = _clipped_sums(per_sample, loss, samples.subset(taken), noise.clip)
+            taken = samples.subset(source.sample(len(samples), noise.sample_rate))
+            seen = Samples(view(taken.x, draws), taken.y)
+            sums = _clipped_sums(per_sample, loss, seen, noise.clip)
             optimiser.zero_grad(set_to_none=True)
             gradients = _protected(sums, noise, source)
             for (name, parameter), gradient in zip(

@@ -8,7 +8,7 @@ from torch import nn
 from fedkd import data, models, rng
 from fedkd.config import Distillation, Frozen
 from fedkd.data.types import Dataset
-from fedkd.learning import ways
+from fedkd.learning import augment, ways
 from fedkd.learning.dp import plan
 from fedkd.learning.forms import terms
 from fedkd.learning.ways import Way, weights
@@ -110,6 +110,7 @@ def prepare(distillation: Distillation) -> Prepared:
     if way.check is not None:
         way.check(dealt.student, params)
     shapes = [each.shape for each in dealt.teachers]
+    _check_augment(distillation, dealt.student.shape, shapes)
     teachers = _teachers(distillation, shapes, dealt.whole.classes)
     digests = tuple(
         weights.load_weights(each, model, number)
@@ -117,6 +118,15 @@ def prepare(distillation: Distillation) -> Prepared:
         if each.weights is not None
     )
     return _complete(Prepared(distillation, dealt, way, params, teachers, digests))
+
+
+def _check_augment(
+    distillation: Distillation, student: tuple[int, ...], teachers: Sequence[tuple[int, ...]]
+) -> None:
+    augment.check(distillation.student.training.augment, student, key="student.training.augment")
+    for number, (each, shape) in enumerate(zip(distillation.teachers, teachers, strict=True)):
+        key = f"teachers[{number}].training.augment"
+        augment.check(each.training.augment, shape, key=key)
 
 
 def _teachers(
