@@ -32,6 +32,7 @@ from fedkd.config.experiment import (
 )
 from fedkd.config.parts import (
     DPSGD,
+    RANDOM,
     Choice,
     Format,
     Frozen,
@@ -41,12 +42,14 @@ from fedkd.config.parts import (
     Source,
     TaskChoice,
     Weights,
+    specs_in,
     with_specs,
 )
 from fedkd.config.read import load, load_distillation, parse, parse_json, read, validate
 
 __all__ = [
     "DPSGD",
+    "RANDOM",
     "Choice",
     "Clients",
     "Data",
@@ -81,6 +84,7 @@ __all__ = [
     "parse",
     "parse_json",
     "read",
+    "specs_in",
     "validate",
     "with_specs",
 ]

@@ -31,6 +31,10 @@ def _absent(value: object) -> bool:
     return not value
 
 
+RANDOM = "random"
+"""Written as weights: none."""
+
+
 class Weights(Frozen):
     """Weights that a model starts from: `"resnet18.safetensors"`, or a table.
 
@@ -82,6 +86,18 @@ class ModelSpec(Frozen):
         if self.weights is not None:
             said.append(f"weights={PurePath(self.weights.file).name}")
         return f"{self.name}({', '.join(said)})" if said else self.name
+
+
+def specs_in(part: Frozen) -> list[ModelSpec]:
+    """All models in a part of the configuration."""
+    found: list[ModelSpec] = []
+
+    def see(spec: ModelSpec) -> ModelSpec:
+        found.append(spec)
+        return spec
+
+    with_specs(part, see)
+    return found
 
 
 def with_specs(part: _Part, change: Callable[[ModelSpec], ModelSpec]) -> _Part:
