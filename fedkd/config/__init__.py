@@ -30,7 +30,7 @@ from fedkd.config.experiment import (
     Shards,
     Student,
 )
-from fedkd.config.models import ModelSpec, Weights, with_specs
+from fedkd.config.models import RANDOM, ModelSpec, Weights, specs_in, with_specs
 from fedkd.config.parts import (
     DPSGD,
     OPTIMISERS,
@@ -48,6 +48,7 @@ from fedkd.config.read import load, load_distillation, parse, parse_json, read, 
 __all__ = [
     "DPSGD",
     "OPTIMISERS",
+    "RANDOM",
     "Augmentation",
     "Choice",
     "Clients",
@@ -83,6 +84,7 @@ __all__ = [
     "parse",
     "parse_json",
     "read",
+    "specs_in",
     "validate",
     "with_specs",
 ]

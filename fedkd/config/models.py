@@ -11,6 +11,10 @@ from fedkd.config.parts import Frozen, ShortChoice, absent
 _Part = TypeVar("_Part", bound=Frozen)
 
 
+RANDOM = "random"
+"""Written as weights: none."""
+
+
 class Weights(Frozen):
     """Weights that a model starts from: `"resnet18.safetensors"`, or a table.
 
@@ -55,6 +59,18 @@ class ModelSpec(ShortChoice):
         if self.weights is not None:
             shown.append(f"weights={PurePath(self.weights.file).name}")
         return f"{self.name}({', '.join(shown)})" if shown else self.name
+
+
+def specs_in(part: Frozen) -> list[ModelSpec]:
+    """All models in a part of the configuration."""
+    found: list[ModelSpec] = []
+
+    def see(spec: ModelSpec) -> ModelSpec:
+        found.append(spec)
+        return spec
+
+    with_specs(part, see)
+    return found
 
 
 def with_specs(part: _Part, change: Callable[[ModelSpec], ModelSpec]) -> _Part:

@@ -21,6 +21,7 @@ from fedkd.methods.core import accounting, protection
 from fedkd.methods.core.base import Method, Setting
 from fedkd.methods.core.forecast import Forecast, forecast_plan
 from fedkd.methods.core.signal import of_records
+from fedkd.models.weights import identified
 from fedkd.privacy.events import Protected
 from fedkd.privacy.ledger import fingerprint
 from fedkd.privacy.size import warn_of_sizes
@@ -175,7 +176,8 @@ def _seen(experiment: Experiment, federated: FederatedData) -> tuple[int, ...] |
 
 
 def _settled(experiment: Experiment) -> Experiment:
-    """The experiment with its shared ledgers' folder as an absolute path, the same everywhere."""
+    """The experiment with absolute paths, the same everywhere, and each weights' SHA-256."""
+    experiment = config.with_specs(experiment, identified)
     if (folder := experiment.privacy.ledger) is None:
         return experiment
     absolute = str(Path(folder).expanduser().resolve())

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from fedkd import data, models, rng
-from fedkd.config import Distillation, Frozen
+from fedkd.config import Distillation, Frozen, with_specs
 from fedkd.data.types import Dataset
 from fedkd.learning import augment, ways
 from fedkd.learning.dp import plan
@@ -14,6 +14,7 @@ from fedkd.learning.forms import terms
 from fedkd.learning.ways import Way, weights
 from fedkd.learning.ways.base import Splits
 from fedkd.models.layers import inspect_layers
+from fedkd.models.weights import identified
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def prepare(distillation: Distillation) -> Prepared:
         DataError: a data set that is missing, corrupt or does not fit.
         BudgetError: the plan costs more than the budget that it names.
     """
+    distillation = with_specs(distillation, identified)
     way, params, distillation = ways.resolve(distillation)
     resolved = tuple(weights.resolve(each, n) for n, each in enumerate(distillation.teachers))
     distillation = distillation.model_copy(update={"teachers": resolved})
