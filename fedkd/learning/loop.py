@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,18 +10,19 @@ from torch import Tensor, nn
 from fedkd.config import Optimisation
 from fedkd.errors import FederationError
 from fedkd.learning import optim
+from fedkd.rows import Rows
 
 OnEpoch = Callable[[int, float], None]
 """Called after each epoch with its number, from 1, and its mean loss."""
 
-Step = Callable[[float, Sequence[Tensor]], float]
-"""Learns from one batch of each tensor and returns the loss; the number says how many epochs are
-done, such as 2.25."""
+Step = Callable[[float, Sequence[Any]], float]
+"""Learns from one batch of each of the rows, a tensor unless they are tables, and returns the loss;
+the number says how many epochs are done, such as 2.25."""
 
 
 def fit(
     model: nn.Module,
-    tensors: Sequence[Tensor],
+    rows: Sequence[Rows],
     loss: Callable[..., Tensor],
     optimisation: Optimisation,
     generator: torch.Generator,
@@ -28,14 +30,14 @@ def fit(
     optimiser: torch.optim.Optimizer | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
-    """Fit `model` to rows of `tensors` in shuffled mini-batches; it ends in evaluation mode.
+    """Fit `model` to `rows` in shuffled mini-batches; it ends in evaluation mode.
 
     A trailing batch of one row is left out unless it is all there is: BatchNorm cannot train on it.
 
     Args:
         model: trained in place.
-        tensors: row-aligned, each (N, ...), N >= 1.
-        loss: called with the model and a batch of each tensor; a scalar or a value per row, of
+        rows: of equal length N >= 1, such as inputs and labels; a batch at a time is read.
+        loss: called with the model and a batch of each of the rows; a scalar or a value per row, of
             which the mean is minimised.
         optimisation: epochs, batch size, learning rate and schedule.
         generator: the source of the shuffles.
@@ -46,41 +48,41 @@ def fit(
         The mean loss of each epoch.
 
     Raises:
-        ValueError: the tensors have no rows, or not equally many.
+        ValueError: there are no rows, or not equally many.
         FederationError: the loss is no longer finite.
     """
     optimiser = optimiser or optim.build(model.parameters(), optimisation)
 
-    def step(position: float, batch: Sequence[Tensor]) -> float:
+    def step(position: float, batch: Sequence[Any]) -> float:
         return descend(optimiser, lambda: loss(model, *batch).mean(), optimisation, position)
 
     model.train()
-    losses = epochs(tensors, step, optimisation, generator, on_epoch=on_epoch)
+    losses = epochs(rows, step, optimisation, generator, on_epoch=on_epoch)
     model.eval()
     return losses
 
 
 def epochs(
-    tensors: Sequence[Tensor],
+    rows: Sequence[Rows],
     step: Step,
     optimisation: Optimisation,
     generator: torch.Generator,
     *,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
-    """Take `step` on every shuffled mini-batch of `tensors`; what learns there is its affair.
+    """Take `step` on every shuffled mini-batch of `rows`; what learns there is its affair.
 
     Arguments, batches, result and errors are those of `fit`.
     """
-    rows = _rows(tensors)
-    batches = _batches(rows, optimisation.batch_size)
+    count = _count(rows)
+    batches = _batches(count, optimisation.batch_size)
     losses = []
     for epoch in range(optimisation.epochs):
-        order = torch.randperm(rows, generator=generator)
+        order = torch.randperm(count, generator=generator)
         total = 0.0
         for number, batch in enumerate(batches):
             index = order[batch]
-            value = step(epoch + number / len(batches), [tensor[index] for tensor in tensors])
+            value = step(epoch + number / len(batches), [each[index] for each in rows])
             total += value * len(index)
         losses.append(total / batches[-1].stop)
         if on_epoch is not None:
@@ -114,18 +116,16 @@ def descend(
     return number
 
 
-def _rows(tensors: Sequence[Tensor]) -> int:
-    lengths = {len(tensor) for tensor in tensors}
+def _count(rows: Sequence[Rows]) -> int:
+    lengths = {len(each) for each in rows}
     if len(lengths) != 1 or 0 in lengths:
-        found = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
-        raise ValueError(
-            f"cannot train on tensors of shapes {found}: expected equally many rows, > 0"
-        )
+        found = ", ".join(str(len(each)) for each in rows)
+        raise ValueError(f"cannot train on [{found}] rows: expected equally many rows, > 0")
     return lengths.pop()
 
 
-def _batches(rows: int, size: int) -> list[slice]:
-    slices = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+def _batches(count: int, size: int) -> list[slice]:
+    slices = [slice(start, min(start + size, count)) for start in range(0, count, size)]
     alone = size > 1 and len(slices) > 1 and slices[-1].stop - slices[-1].start == 1
     return slices[:-1] if alone else slices
 

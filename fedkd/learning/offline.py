@@ -13,6 +13,7 @@ from fedkd.learning.forms.terms import Layers, Term, Terms
 from fedkd.learning.loop import OnEpoch, fit
 from fedkd.models import call
 from fedkd.models.layers import LOGITS, forward_with
+from fedkd.rows import Rows, one
 from fedkd.tasks import Likelihood
 from fedkd.tasks.categorical import CATEGORICAL
 
@@ -25,7 +26,7 @@ _CHUNK = 256
 
 def distil(
     student: nn.Module,
-    x: Tensor,
+    x: Rows,
     targets: Tensor,
     loss: Loss,
     optimisation: Optimisation,
@@ -38,7 +39,7 @@ def distil(
 
     Args:
         student: trained in place.
-        x: inputs (N, *shape).
+        x: N inputs.
         targets: (N, *A): logits, probabilities or numbers, whatever `loss` compares answers with.
         loss: such as `knowledge.label.mae`.
         optimisation: see `loop.fit`.
@@ -116,7 +117,7 @@ def teach(
     )
 
 
-def asking(teacher: nn.Module, x: Tensor, layers: Sequence[str]) -> Callable[[Tensor], Layers]:
+def asking(teacher: nn.Module, x: Rows, layers: Sequence[str]) -> Callable[[Tensor], Layers]:
     """A function from numbers of rows (N,) to what the teacher shows of them.
 
     Without augmentation a teacher says the same in every epoch, so all is computed once where it
@@ -130,7 +131,7 @@ def asking(teacher: nn.Module, x: Tensor, layers: Sequence[str]) -> Callable[[Te
 
     @torch.no_grad()
     def ask(rows: Tensor) -> dict[str, Tensor]:
-        return forward_with(teacher, x[rows], layers)
+        return forward_with(teacher, one(x[rows]), layers)
 
     size = sum(each.nbytes for each in ask(torch.arange(1)).values()) * len(x)
     if size > _MEMORY:
@@ -145,7 +146,7 @@ def _before(
     first: First,
     student: nn.Module,
     ask: Callable[[Tensor], Layers],
-    x: Tensor,
+    x: Rows,
     optimisation: Optimisation,
     generator: torch.Generator,
 ) -> None:

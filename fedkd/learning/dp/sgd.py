@@ -25,6 +25,7 @@ from fedkd.learning.loop import set_rate
 from fedkd.learning.supervised import require_anchor
 from fedkd.privacy.mechanisms import clipped_sum, gaussian
 from fedkd.privacy.source import NoiseSource
+from fedkd.rows import Rows, one, shape_of
 from fedkd.tasks.categorical import CATEGORICAL
 
 SAMPLER = "Poisson"
@@ -86,7 +87,7 @@ def train(
     anchor: Mapping[str, Tensor] | None = None,
     proximal: float = 0.0,
     offset: Tensor | None = None,
-    like: Tensor | None = None,
+    like: Rows | None = None,
     on_epoch: Callable[[int], None] | None = None,
 ) -> None:
     """Minimise the mean of `loss` by noisy steps; the model ends in evaluation mode.
@@ -119,7 +120,7 @@ def train(
         FederationError: training diverged.
     """
     pulls = _pulls(model, anchor, proximal)
-    check_model(model, tuple(samples.x.shape[1:]), like=like)
+    check_model(model, shape_of(samples.x), like=like)
     optimiser = optimiser or optim.build(model.parameters(), optimisation)
     _check_optimiser(optimiser, model)
     loss = checked_loss(_beside(loss, offset))
@@ -167,8 +168,8 @@ def _clipped_sums(per_sample: PerSample, loss: Loss, samples: Samples, clip: flo
     """The clipped gradients' sum for every trainable parameter, in small batches; float64."""
     sums = [torch.zeros_like(each).double() for each in per_sample.parameters.values()]
     for start in range(0, len(samples), per_sample.rows):
-        rows = slice(start, start + per_sample.rows)
-        gradients = per_sample.gradients(samples.x[rows], samples.y[rows], loss)
+        rows = torch.arange(start, min(start + per_sample.rows, len(samples)))
+        gradients = per_sample.gradients(one(samples.x[rows]), samples.y[rows], loss)
         parts = clipped_sum(gradients, clip)
         sums = [total + part for total, part in zip(sums, parts, strict=True)]
     return sums
