@@ -2,7 +2,9 @@
 
 import re
 import tomllib
+from itertools import chain
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Console
 
@@ -12,7 +14,7 @@ from fedkd.data import NAMES
 from fedkd.federation.deploy.site import Allow, Cap, Limits, OwnData, Policy, Site
 from fedkd.federation.prepare import prepare
 from fedkd.jobs.simulate import simulate
-from fedkd.learning import forms, ways
+from fedkd.learning import augment, forms, ways
 from fedkd.learning.ways.prepare import prepare as prepare_distillation
 from fedkd.reports.display import Display
 
@@ -97,8 +99,10 @@ def test_every_method_is_in_the_readme():
 
 def test_every_partition_and_data_set_is_documented():
     documented = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
-    schemes = ["iid", "shards", "natural", "dirichlet", "dirichlet-balanced", "dirichlet-client"]
-    assert all(f"| `{name}` |" in documented for name in [*schemes, *NAMES])
+    kinds = get_args(get_args(config.Partition)[0])
+    schemes = [get_args(kind.model_fields["scheme"].annotation) for kind in kinds]
+    names = [*chain.from_iterable(schemes), *NAMES]
+    assert all(f"| `{name}` |" in documented for name in names)
 
 
 def test_no_document_waits_for_its_figures():
@@ -123,3 +127,14 @@ def test_every_deploy_command_in_documents_and_examples_exists():
     texts += [path.read_text("utf-8") for path in (ROOT / "examples/deploy").iterdir()]
     shown = set(re.findall(r"fedkd deploy ([a-z]+)", "\n".join(texts)))
     assert shown == {command.callback.__name__ for command in deploy.registered_commands}
+
+
+def test_every_key_of_a_training_and_every_change_of_inputs_is_documented():
+    documented = (ROOT / "docs" / "learning.md").read_text(encoding="utf-8")
+    names = [*config.Optimisation.model_fields, *config.OPTIMISERS]
+    assert [name for name in names if f"`{name}`" not in documented] == []
+    for name, change in augment.BUILT_IN.items():
+        [row] = re.findall(rf"^\| `{name}` \|(.*)\|$", documented, flags=re.MULTILINE)
+        told = re.findall(r"`(\w+)` \(([\d.]+)\)", row.split("|")[0])
+        assert told == [(key, f"{value:g}") for key, value in change.Params().model_dump().items()]
+        assert (row.split("|")[1].strip() == "images") == change.images

@@ -30,21 +30,28 @@ from fedkd.config.experiment import (
     Shards,
     Student,
 )
+from fedkd.config.models import RANDOM, ModelSpec, Weights, specs_in, with_specs
 from fedkd.config.parts import (
     DPSGD,
+    OPTIMISERS,
+    Augmentation,
     Choice,
     Format,
     Frozen,
     Hardware,
-    ModelSpec,
+    Layout,
     Optimisation,
     Output,
     Source,
+    TaskChoice,
 )
 from fedkd.config.read import load, load_distillation, parse, parse_json, read, validate
 
 __all__ = [
     "DPSGD",
+    "OPTIMISERS",
+    "RANDOM",
+    "Augmentation",
     "Choice",
     "Clients",
     "Data",
@@ -57,6 +64,7 @@ __all__ = [
     "Hardware",
     "Iid",
     "Knowledge",
+    "Layout",
     "MethodChoice",
     "ModelSpec",
     "Natural",
@@ -70,13 +78,17 @@ __all__ = [
     "Shards",
     "Source",
     "Student",
+    "TaskChoice",
     "Teacher",
     "Trained",
     "WayChoice",
+    "Weights",
     "load",
     "load_distillation",
     "parse",
     "parse_json",
     "read",
+    "specs_in",
     "validate",
+    "with_specs",
 ]

@@ -9,16 +9,19 @@ from pydantic import (
     model_validator,
 )
 
+from fedkd.config.models import ModelSpec
 from fedkd.config.parts import (
+    CLASSIFICATION,
     DPSGD,
     NAME,
     Choice,
     Frozen,
     Hardware,
-    ModelSpec,
     Optimisation,
     Output,
     Source,
+    TaskChoice,
+    is_classification,
 )
 
 
@@ -75,6 +78,8 @@ class Distillation(Frozen):
     seed: int = Field(default=0, ge=0)
     plain: bool = True
     """Whether the student is trained on labels alone as well, to be compared with."""
+    task: TaskChoice = Field(default=CLASSIFICATION, exclude_if=is_classification)
+    """What is asked of models."""
     data: Source = Source()
     teachers: tuple[Teacher, ...] = ()
     student: Trained = Trained()

@@ -13,7 +13,7 @@ from pydantic import (
 
 from fedkd.config import overrides as overriding
 from fedkd.config.distillation import Distillation
-from fedkd.config.experiment import Dirichlet, Experiment, Iid, Natural, Shards
+from fedkd.config.experiment import Experiment, Partition
 from fedkd.config.explain import explain
 from fedkd.config.parts import Optimisation
 from fedkd.errors import ConfigError
@@ -61,8 +61,8 @@ def read(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        own = path / "config.toml"
-        hint = f"; did you mean {str(own)!r}?" if own.exists() else ""
+        inside = path / "config.toml"
+        hint = f"; did you mean {str(inside)!r}?" if inside.exists() else ""
         raise ConfigError(
             f"experiment {str(path)!r}: {error.strerror}; expected the path of a TOML file{hint}"
         ) from error
@@ -129,7 +129,7 @@ def _stays(keys: Sequence[str], value: Any) -> Collection[str] | None:
     """
     *table, key = keys
     if table == ["data", "partition"] and key == "scheme":
-        kinds = (Iid, Shards, Natural, Dirichlet)
+        kinds = get_args(get_args(Partition)[0])
         return {
             field
             for kind in kinds

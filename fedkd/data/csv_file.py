@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fedkd.data.columns import MISSING, indicator, test_of
 from fedkd.errors import DataError
-from fedkd.names import nearest
+from fedkd.names import choices
 
 Decimal = Literal[".", ","]
 _LARGEST = float(np.finfo(np.float32).max)
@@ -21,7 +21,7 @@ _COMMA = re.compile(r"[+-]?[0-9.]*,[0-9]+([eE][+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True)
-class Table:
+class Cells:
     """The stripped cells of a CSV file.
 
     Attributes:
@@ -49,7 +49,7 @@ class Table:
 
     def hint(self, column: str) -> str:
         """What the file has in place of a column."""
-        return nearest(column, self.header) + f"it has {', '.join(self.header)}"
+        return choices(column, self.header, lead="it has ")
 
     def column(self, name: str) -> list[str]:
         """The cells of a column that may have none without a value."""
@@ -61,26 +61,26 @@ class Table:
         return cells
 
     def numbers(self, columns: Sequence[str]) -> NDArray[np.float32]:
-        """Columns as float32 (N, F); those that `made` names are made of cells without a value."""
+        """Columns as float32 (N, F); `indicators` are 1 where a cell of theirs has no value."""
         if not columns:
             raise DataError(f"{self.path}: no column of features; it has {', '.join(self.header)}")
         x = np.empty((len(self.rows), len(columns)), np.float32)
-        made = self.made(columns)
+        indicators = self.indicators(columns)
         for f, column in enumerate(columns):
-            cells = self._cells(made.get(column, column))
+            cells = self._cells(indicators.get(column, column))
             missing = [cell.lower() in MISSING for cell in cells]
-            if column in made:
+            if column in indicators:
                 x[:, f] = missing
                 continue
             for n, cell in enumerate(cells):
-                absent = missing[n] and indicator(column) in made
+                absent = missing[n] and indicator(column) in indicators
                 value = 0.0 if absent else self.number(cell)
                 if value is None:
                     raise self.fault(n, self._no_number(column, cell, missing=missing[n]))
                 x[n, f] = value
         return x
 
-    def made(self, columns: Sequence[str]) -> dict[str, str]:
+    def indicators(self, columns: Sequence[str]) -> dict[str, str]:
         """The indicators among `columns` that the file itself lacks, and the column of each."""
         absent = [column for column in columns if column not in self.header]
         tests = {column: test_of(column) for column in absent}
@@ -126,13 +126,13 @@ def number(cell: str) -> float | None:
     return value if abs(value) <= _LARGEST else None
 
 
-def read(path: Path, *, label: str, decimal: Decimal = ".") -> Table:
+def read(path: Path, *, label: str, decimal: Decimal = ".") -> Cells:
     """Read a CSV file whose header is sound and whose rows are all as long.
 
     Args:
         path: UTF-8, with commas, semicolons or tabs between cells: what makes `label` a column.
         label: a column that it should have.
-        decimal: see `Table`.
+        decimal: see `Cells`.
 
     Raises:
         DataError: names the file and the line.
@@ -155,7 +155,7 @@ def read(path: Path, *, label: str, decimal: Decimal = ".") -> Table:
         raise DataError(f"{path}: no CSV in UTF-8 after line {last} ({error})") from error
     if len(rows) < 2:
         raise DataError(f"{path}: {len(rows)} lines; expected a header and at least one row")
-    table = Table(path, rows[0], rows[1:], lines[1:], decimal)
+    table = Cells(path, rows[0], rows[1:], lines[1:], decimal)
     _check_header(table, label)
     for n, row in enumerate(table.rows):
         if len(row) != len(table.header):
@@ -165,7 +165,7 @@ def read(path: Path, *, label: str, decimal: Decimal = ".") -> Table:
     return table
 
 
-def _check_header(table: Table, label: str) -> None:
+def _check_header(table: Cells, label: str) -> None:
     if len(table.header) == 1 and label not in table.header:
         raise DataError(
             f"{table.path}: one column only, {table.header[0][:80]!r}; expected commas, semicolons "

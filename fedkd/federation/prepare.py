@@ -10,16 +10,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedkd import config, data, devices, methods
+from fedkd import config, data, devices, methods, tasks
 from fedkd.config import Experiment
 from fedkd.data import columns
 from fedkd.data.types import FederatedData, Samples
+from fedkd.errors import ConfigError
 from fedkd.exchange.codec import Expected
 from fedkd.federation import report, secure
-from fedkd.methods.core import protection
+from fedkd.learning import augment
+from fedkd.methods.core import accounting, protection
 from fedkd.methods.core.base import Method, Setting
-from fedkd.methods.core.protection import Forecast
+from fedkd.methods.core.forecast import Forecast, forecast_plan
 from fedkd.methods.core.signal import of_records
+from fedkd.models.weights import identified
 from fedkd.privacy.events import Protected
 from fedkd.privacy.ledger import fingerprint
 from fedkd.privacy.size import warn_of_sizes
@@ -48,11 +51,13 @@ class PreparedExperiment:
     def deal(self) -> str:
         """Which records each client holds, as one digest: see `privacy.ledger.Part`."""
         nobodys = bytes(32)
-        parts = (fingerprint(own.x, own.y) if len(own) else nobodys for own in self.data.clients)
+        parts = (
+            fingerprint(each.x, each.y) if len(each) else nobodys for each in self.data.clients
+        )
         return sha256(b"".join(parts)).hexdigest()
 
     @cached_property
-    def as_students(self) -> "PreparedExperiment":
+    def in_students_view(self) -> "PreparedExperiment":
         """The experiment in the student's view, by which it is measured and audited.
 
         Without privileged columns it is this one.
@@ -62,7 +67,7 @@ class PreparedExperiment:
             return self
         seen = replace(
             self.data,
-            clients=tuple(Samples(view(own.x), own.y) for own in self.data.clients),
+            clients=tuple(Samples(view(each.x), each.y) for each in self.data.clients),
             public=self.setting.student.public,
             test=Samples(view(self.data.test.x), self.data.test.y),
             features=tuple(self.data.features[column] for column in self.setting.seen),
@@ -112,9 +117,9 @@ def forecast(experiment: Experiment, *, spent: Sequence[Protected] = ()) -> Fore
         DataError: as `prepare`.
     """
     method, federated, setting = _assemble(experiment)
-    told = protection.forecast(method, setting, spent)
-    _warn(method, protection.with_noise(setting, told.noise_multiplier), federated)
-    return told
+    planned = forecast_plan(method, setting, spent)
+    _warn(method, accounting.with_noise(setting, planned.noise_multiplier), federated)
+    return planned
 
 
 def _warn(method: Method, setting: Setting, federated: FederatedData) -> None:
@@ -138,24 +143,37 @@ def _assemble(
     experiment: Experiment, federated: FederatedData | None = None, device: str | None = None
 ) -> tuple[Method, FederatedData, Setting]:
     experiment = _settled(experiment)
-    methods.resolve(experiment)  # a wrong key is said before data is looked for
+    # A wrong key is said before data is looked for.
+    targets = tasks.find(experiment.task.name).targets
+    method, _ = methods.resolve(experiment)
     found = _devices(experiment, device)
     if federated is None:
         federated = data.federate(
-            experiment.data, clients=experiment.clients.count, seed=experiment.seed
+            experiment.data,
+            clients=experiment.clients.count,
+            seed=experiment.seed,
+            targets=targets,
         )
+    elif federated.targets != targets:
+        raise ConfigError(
+            f"the shared data's targets are {federated.targets}, and task {experiment.task.name!r} "
+            f"asks for {targets}: make the file again by 'fedkd deploy share'"
+        )
+    task = tasks.build(experiment.task, inputs=federated.shape, names=federated.class_names)
+    methods.check_task(method, experiment.method.name, task)
     public = federated.public
     method, experiment = methods.resolve(experiment, None if public is None else len(public))
     setting = Setting(
         experiment=experiment,
-        shape=federated.shape,
-        classes=federated.classes,
+        task=task,
         clients=len(federated.clients),
         public=public,
         examples=federated.test.x if public is None else public,
         seen=_seen(experiment, federated),
         devices=found,
     )
+    augments = experiment.clients.training.augment
+    augment.check(augments, setting.shape, key="clients.training.augment")
     for spec in {str(s): s for s in experiment.clients.models}.values():
         setting.model_specs(spec)
     setting.student.model_specs(experiment.student.model)
@@ -186,7 +204,8 @@ def _seen(experiment: Experiment, federated: FederatedData) -> tuple[int, ...] |
 
 
 def _settled(experiment: Experiment) -> Experiment:
-    """The experiment with its shared ledgers' folder as an absolute path, the same everywhere."""
+    """The experiment with absolute paths, the same everywhere, and each weights' SHA-256."""
+    experiment = config.with_specs(experiment, identified)
     if (folder := experiment.privacy.ledger) is None:
         return experiment
     absolute = str(Path(folder).expanduser().resolve())

@@ -10,13 +10,15 @@ from torch import Tensor, nn
 from fedkd.config import Frozen, Optimisation
 from fedkd.errors import ConfigError
 from fedkd.exchange.aggregation import by_class_shares, mean_by_class
-from fedkd.exchange.codec import Expected, TensorSpec, half
+from fedkd.exchange.codec import Expected, half
 from fedkd.exchange.messages import Broadcast, PostProcessing, Release, Tensors, Upload, Value
 from fedkd.knowledge import label
 from fedkd.learning.evaluate import evaluating
 from fedkd.learning.teacher_statistics import feature_width, with_features
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.privacy.events import Unprotected
+from fedkd.rows import Rows, batches, device_of, one
+from fedkd.specs import TensorSpec
 
 _LARGEST = 1e4
 """The most that an entry of a prototype may be."""
@@ -55,6 +57,7 @@ class FedProto(Method):
         "proxy set",
         needs="models whose last features are equally wide, and a proxy set",
         returns="the mean feature of each class over all clients",
+        asks=("classes",),
         needs_public=True,
         privileged=True,
         counts=("class counts",),
@@ -181,7 +184,7 @@ def distance_logits(features: Tensor, prototypes: Tensor, known: Tensor) -> Tens
     return -torch.where(known, squared, farthest)
 
 
-def _features(ctx: ClientContext, x: Tensor) -> Tensor:
-    teacher, batches = ctx.teacher, torch.split(x, 512)
+def _features(ctx: ClientContext, x: Rows) -> Tensor:
+    teacher, parts = ctx.teacher, map(one, batches(x, 512))
     with ctx.clock.phase("answer"), ctx.on_device(teacher), evaluating(teacher), torch.no_grad():
-        return torch.cat([with_features(teacher, batch)[1].to(x.device) for batch in batches])
+        return torch.cat([with_features(teacher, batch)[1].to(device_of(x)) for batch in parts])

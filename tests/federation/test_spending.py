@@ -15,12 +15,12 @@ from fedkd.config import MethodChoice
 from fedkd.errors import BudgetError, ConfigError, FederationError
 from fedkd.federation import engines, wire
 from fedkd.federation.client import ClientParty, client_app
+from fedkd.federation.disk_state import DiskState
 from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.prepare import prepare
 from fedkd.federation.rounds import federate
-from fedkd.federation.state import DiskState
 from fedkd.jobs.simulate import simulate
-from fedkd.methods.core import protection
+from fedkd.methods.core import accounting
 from fedkd.privacy import accountant
 from fedkd.privacy.budget import Budget
 from fedkd.privacy.events import Gaussian, Laplace
@@ -258,7 +258,7 @@ def test_a_ledger_that_forgets_is_noticed_by_the_server_too(rows, tmp_path):
 def test_a_standing_that_cannot_be_is_no_message(change):
     good = wire.LedgerHead(3, "a" * 64, 1.5, "PLD")
     content = wire.pack(wire.Call(1, 2, b"", good))
-    assert wire.unpack(content).standing == good
+    assert wire.unpack(content).ledger_head == good
     for key, value in change.items():
         content["ledger"][key] = value
     with pytest.raises(errors.MessageError, match="does not say where its ledger stands"):
@@ -349,6 +349,7 @@ def test_fedpair_runs_under_record_and_pays_for_class_counts_and_training(square
         ({"method.name": "fedgen", "clients.models": ["mlp"], "student.model": "mlp"}, "DP-SGD"),
         ({"method.name": "centralised"}, "pools the clients' private data"),
         ({"clients.models": ["dense-cnn"]}, "group"),
+        ({"clients.training": {"clip_norm": 1.0}}, "clients.training.clip_norm is 1: DP-SGD clips"),
         ({"method.name": "fedmd", "privacy.unit": "client-votes"}, "use 'dsfl'"),
         ({"method.name": "dsfl", "privacy.unit": "client-votes"}, "hopeless"),
         ({"method.name": "dsfl", "privacy.unit": "client-logits"}, "hopeless"),
@@ -447,7 +448,7 @@ def test_a_plan_has_every_event_of_the_run(rows):
         "privacy.noise_multiplier": 3.0,
     }
     prepared = prepare(tiny.experiment(rows, changes))
-    plan = protection.plan(prepared.method, prepared.setting)
+    plan = accounting.plan(prepared.method, prepared.setting)
     assert [(event.what, event.steps) for event in plan] == [
         *[("teacher training", 6), ("example count", 1)] * 3,  # the first round, and two spare
         *[("teacher training", 6)] * 4,

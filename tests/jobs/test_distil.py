@@ -98,13 +98,13 @@ def test_every_training_writes_a_line_an_epoch_and_the_last_is_the_summarys(done
 def test_the_plain_student_is_the_student_that_learns_from_labels_alone(done, rows):
     folder, _ = done
     ready = prepare.prepare(small(rows))
-    lesson = StudentRun(ready.distillation, ready.shares, (), None, lambda: ready.student(()))
-    alone, twin = lesson.plain_student(), lesson.student()
+    student_run = StudentRun(ready.distillation, ready.shares, (), None, lambda: ready.student(()))
+    alone, twin = student_run.plain_student(), student_run.student()
     assert all(
         torch.equal(a, b) for a, b in zip(alone.parameters(), twin.parameters(), strict=True)
     )
-    batches = lesson.stream("student batches")
-    supervised.train(alone, ready.data.train, lesson.training, batches)
+    batches = student_run.stream("student batches")
+    supervised.train(alone, ready.data.train, student_run.training, batches)
     kept = load_file(folder / "checkpoints" / "plain-student.safetensors")
     assert all(torch.equal(each, kept[key]) for key, each in alone.state_dict().items())
 
@@ -178,7 +178,7 @@ def test_a_runs_student_teaches_the_next_one_and_is_not_trained(done, rows, tmp_
             r"teachers\[0\].weights is 'nowhere.*No such file",
         ),
         ({"weights": "RUN/student.safetensors", "model": "mlp"}, "are no weights of 'mlp'"),
-        ({"weights": "RUN/config.toml", "model": "mlp"}, "are no weights of 'mlp'"),
+        ({"weights": "RUN/config.toml", "model": "mlp"}, "config.toml', no safetensors file"),
         ({"weights": "RUN", "model": "mlp"}, "'mlp', and the student of .* leave the model out"),
         ({"weights": "RUN", "training": {"epochs": 9}}, "training would not be used"),
         ({"weights": "."}, r"teachers\[0\].weights is '.', no run folder that can be read"),

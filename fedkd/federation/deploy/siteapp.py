@@ -14,15 +14,15 @@ from typing import Any
 from flwr.app import Context
 
 from fedkd import __version__, config
-from fedkd.data.parties import read_own, read_shared, seen_from
+from fedkd.data.shared_file import read_own, read_shared, seen_from
 from fedkd.data.types import FederatedData, Samples
 from fedkd.errors import ConfigError, MessageError, PolicyError
 from fedkd.federation.client import ClientParty, client_app
-from fedkd.federation.deploy.bundle import EXPERIMENT, RUN, SHARED, VERSION, fingerprint
+from fedkd.federation.deploy.bundle import EXPERIMENT, RUN, SHARED, VERSION, fingerprint, moved
 from fedkd.federation.deploy.site import Policy, run_name
+from fedkd.federation.disk_state import DiskState
 from fedkd.federation.prepare import prepare
 from fedkd.federation.spending import Owner
-from fedkd.federation.state import DiskState
 from fedkd.federation.wire import Call
 from fedkd.privacy.ledger import Ledger
 from fedkd.privacy.size import warn_of_sizes
@@ -44,6 +44,8 @@ def own_data(policy: Policy, shared: FederatedData) -> Samples:
         label=data.label,
         shared=shared,
         decimal=data.decimal,
+        layout=data.layout,
+        range=data.range,
     )
 
 
@@ -70,15 +72,17 @@ def party(file: Path, context: Context, call: Call) -> ClientParty:
     text = str(context.run_config[EXPERIMENT])
     experiment = config.parse_json(text)
     policy.check(text, experiment)
+    experiment = config.with_specs(experiment, partial(moved, where=policy.weights))
     clients = experiment.clients.count or 0
     if not (1 <= call.round <= experiment.rounds and 0 <= call.client < clients):
         raise MessageError("the call is for a round or a client that the experiment has not")
     shared = read_shared(policy.path(site.shared), digest=str(context.run_config[SHARED]))
-    own = own_data(policy, shared)
-    seen = seen_from(shared, clients, own={call.client: own})
+    samples = own_data(policy, shared)
+    seen = seen_from(shared, clients, samples={call.client: samples})
     prepared = prepare(experiment, seen, device=site.device)
     if experiment.privacy.unit == "record":
-        warn_of_sizes(experiment.privacy, [len(own)])  # into the site's own log, which stays here
+        # Into the site's own log, which stays here.
+        warn_of_sizes(experiment.privacy, [len(samples)])
     policy.check_size(sum(spec.nbytes for spec in prepared.expects(call.client).values()))
     state = policy.path(site.state)
     # By the experiment too: a teacher that one left unprotected is nothing for another to send.

@@ -20,10 +20,11 @@ from fedkd.jobs.audit.claims import claimed
 from fedkd.jobs.audit.messages import audit_exchange
 from fedkd.jobs.audit.releases import check_releases
 from fedkd.jobs.audit.students import audit_student
-from fedkd.methods.core import protection
+from fedkd.methods.core import accounting
 from fedkd.privacy.events import Gaussian, Laplace, Protected
 from fedkd.reports import audit_report
 from fedkd.reports.wording import plural
+from fedkd.rows import first, whole
 from fedkd.threads import one_intra_op_thread
 
 _HIDING = 200
@@ -58,7 +59,7 @@ def audit_used(prepared: PreparedExperiment, *, confidence: float = CONFIDENCE) 
     privacy = prepared.experiment.privacy
     if privacy.unit == "none":
         return Audited()
-    events = protection.plan(prepared.method, prepared.setting)
+    events = accounting.plan(prepared.method, prepared.setting)
     return _mechanisms(events, delta=privacy.delta, confidence=confidence)
 
 
@@ -151,7 +152,7 @@ def _teacher(
 def _examples(prepared: PreparedExperiment) -> Tensor:
     """A few inputs that all parties hold and that models take."""
     examples = prepared.setting.examples
-    return (prepared.data.test.x if examples is None else examples)[:_HIDING]
+    return whole(first(prepared.data.test.x if examples is None else examples, _HIDING))
 
 
 def _one_of_each(prepared: PreparedExperiment) -> Iterator[int]:
@@ -195,8 +196,7 @@ def audit_all(
         UsageError: nothing was recorded there.
         LedgerError: a ledger cannot be believed.
     """
-    told = load(folder)
-    prepared = told.prepared
+    prepared = load(folder).prepared
     experiment = prepared.experiment
     unit = experiment.privacy.unit
     found = audit_used(prepared, confidence=confidence)

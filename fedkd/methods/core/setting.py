@@ -12,11 +12,14 @@ from fedkd import models, rng
 from fedkd.config import Experiment, ModelSpec
 from fedkd.devices import CPU
 from fedkd.errors import ConfigError
-from fedkd.exchange.codec import DTYPES, Expected, TensorSpec
+from fedkd.exchange.codec import DTYPES, Expected
 from fedkd.exchange.messages import prefixed
 from fedkd.learning.dp import sgd
 from fedkd.learning.teacher_statistics import feature_width
 from fedkd.privacy.events import Gaussian, Laplace
+from fedkd.rows import Rows, columns_of, take
+from fedkd.specs import TensorSpec
+from fedkd.tasks import Task
 
 Count = Literal["example count", "class counts"]
 """A fact about private data that no teacher covers, so that it is paid for as an event."""
@@ -35,18 +38,27 @@ class Setting:
     """What both sides of a federation know: the experiment and the shapes of its data."""
 
     experiment: Experiment
-    shape: tuple[int, ...]
-    classes: int
+    task: Task
     clients: int
-    public: Tensor | None
-    """The proxy set's inputs (N, *shape), unlabelled; None where there is none."""
-    examples: Tensor | None = None
-    """Inputs (M, *shape) that all parties hold and that look like the data, to try out models."""
+    public: Rows | None
+    """The proxy set's N inputs, unlabelled; None where there is none."""
+    examples: Rows | None = None
+    """M inputs that all parties hold and that look like the data, to try out models."""
     seen: tuple[int, ...] | None = None
     """The columns that the student sees, where `clients.privileged` hides others; None: all."""
     devices: tuple[torch.device, ...] = (CPU,)
     """Where models learn and answer on this machine, which is each party's own affair."""
     _specs: dict[str, Expected] = field(default_factory=dict, repr=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one record's inputs."""
+        return self.task.inputs
+
+    @property
+    def classes(self) -> int:
+        """The number C of classes, for methods that ask for classes."""
+        return self.task.classes
 
     def device(self, client: int | None = None) -> torch.device:
         """Where a client's models learn, by turns; the server's, which is None, on the first."""
@@ -57,9 +69,9 @@ class Setting:
         generator = rng.stream(self.experiment.seed, purpose=purpose, client=client)
         return models.build(spec, shape=self.shape, classes=self.classes, generator=generator)
 
-    def students_view(self, x: Tensor) -> Tensor:
-        """What the student sees of inputs: (N, *shape) -> (N, *student.shape)."""
-        return x if self.seen is None else x[:, list(self.seen)]
+    def students_view(self, x: Rows) -> Rows:
+        """What the student sees of inputs: of rows of features, its own columns."""
+        return x if self.seen is None else columns_of(x, self.seen)
 
     @cached_property
     def student(self) -> "Setting":
@@ -75,7 +87,7 @@ class Setting:
         )
         return replace(
             self,
-            shape=(len(self.seen),),
+            task=replace(self.task, inputs=(len(self.seen),)),
             public=public,
             examples=examples,
             seen=None,
@@ -83,7 +95,7 @@ class Setting:
         )
 
     @property
-    def proxy(self) -> Tensor:
+    def proxy(self) -> Rows:
         """The proxy set of a method that cannot do without."""
         if self.public is None:
             raise ValueError("Expected a public set; the method's card must say that it needs one.")
@@ -209,9 +221,9 @@ class Setting:
         generator = rng.stream(self.experiment.seed, purpose="proxy-subset", round=round)
         return torch.randperm(total, generator=generator)[:size].sort().values
 
-    def proxy_inputs(self, size: int | None, round: int) -> Tensor:
+    def proxy_inputs(self, size: int | None, round: int) -> Rows:
         """The proxy inputs of `proxy_subset`."""
-        return self.proxy[self.proxy_subset(size, round)]
+        return take(self.proxy, self.proxy_subset(size, round))
 
     def model_specs(self, spec: ModelSpec) -> Expected:
         """What a state dict of this model must look like, under `model/`."""
