@@ -48,11 +48,13 @@ class PreparedExperiment:
     def deal(self) -> str:
         """Which records each client holds, as one digest: see `privacy.ledger.Part`."""
         nobodys = bytes(32)
-        parts = (fingerprint(own.x, own.y) if len(own) else nobodys for own in self.data.clients)
+        parts = (
+            fingerprint(each.x, each.y) if len(each) else nobodys for each in self.data.clients
+        )
         return sha256(b"".join(parts)).hexdigest()
 
     @cached_property
-    def as_students(self) -> "PreparedExperiment":
+    def in_students_view(self) -> "PreparedExperiment":
         """The experiment in the student's view, by which it is measured and audited.
 
         Without privileged columns it is this one.
@@ -62,7 +64,7 @@ class PreparedExperiment:
             return self
         seen = replace(
             self.data,
-            clients=tuple(Samples(view(own.x), own.y) for own in self.data.clients),
+            clients=tuple(Samples(view(each.x), each.y) for each in self.data.clients),
             public=self.setting.student.public,
             test=Samples(view(self.data.test.x), self.data.test.y),
             features=tuple(self.data.features[column] for column in self.setting.seen),
@@ -108,9 +110,9 @@ def forecast(experiment: Experiment, *, spent: Sequence[Protected] = ()) -> Fore
         DataError: as `prepare`.
     """
     method, federated, setting = _assemble(experiment)
-    told = protection.forecast(method, setting, spent)
-    _warn(method, protection.with_noise(setting, told.noise_multiplier), federated)
-    return told
+    planned = protection.forecast(method, setting, spent)
+    _warn(method, protection.with_noise(setting, planned.noise_multiplier), federated)
+    return planned
 
 
 def _warn(method: Method, setting: Setting, federated: FederatedData) -> None:

@@ -4,7 +4,7 @@ from fedkd.config import Experiment, MethodChoice, validate
 from fedkd.errors import ConfigError
 from fedkd.methods.core.base import Method
 from fedkd.methods.core.pace import paced
-from fedkd.names import imported, nearest
+from fedkd.names import imported, unknown
 from fedkd.tasks import Task
 
 BUILT_IN = {
@@ -38,10 +38,8 @@ def find(name: str) -> type[Method]:
     """
     path = BUILT_IN.get(name, name)
     if ":" not in path:
-        raise ConfigError(
-            f"unknown method {name!r}: {nearest(name, BUILT_IN)}valid here: {', '.join(BUILT_IN)}, "
-            "or your own, 'package.module:Class'"
-        )
+        also = ", or your own, 'package.module:Class'"
+        raise ConfigError(unknown("method", name, BUILT_IN, also=also))
     found = imported(path, what="method")
     if not (isinstance(found, type) and issubclass(found, Method) and hasattr(found, "card")):
         raise ConfigError(

@@ -88,14 +88,14 @@ def attach(
     Raises:
         ConfigError: a layer does not exist (valid ones are named), or cannot be looked at.
     """
-    anatomy = inspect_layers(network, shape)
-    deepest = deepest or anatomy.features
+    inside = inspect_layers(network, shape)
+    deepest = deepest or inside.features
     if deepest is None:
         raise ConfigError("early exits need features before the last layer: the model has none")
-    (classes,) = anatomy.shapes[LOGITS]
+    (classes,) = inside.shapes[LOGITS]
     with torch_default(generator):
         exits = {
-            layer: Exit(anatomy.shape(layer), anatomy.shape(deepest), classes)
+            layer: Exit(inside.shape(layer), inside.shape(deepest), classes)
             for layer in dict.fromkeys(layers)
         }
     return Exits(network, exits, deepest)

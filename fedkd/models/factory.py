@@ -11,7 +11,7 @@ from fedkd.errors import ConfigError
 from fedkd.models import classifiers
 from fedkd.models.random_filters import RandomFiltersOptions, random_filters
 from fedkd.models.scattering import ScatteringOptions, scattering
-from fedkd.names import imported, nearest
+from fedkd.names import imported, unknown
 from fedkd.rng import torch_default
 
 # Any: each function takes its own options class, the one that stands beside it.
@@ -66,10 +66,8 @@ def with_group_norm(spec: ModelSpec) -> str | None:
 
 def _named(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
     if spec.name not in _MODELS:
-        raise ConfigError(
-            f"unknown model {spec.name!r}: {nearest(spec.name, NAMES)}valid here: "
-            f"{', '.join(NAMES)}, or your own, 'package.module:Class'"
-        )
+        also = ", or your own, 'package.module:Class'"
+        raise ConfigError(unknown("model", spec.name, NAMES, also=also))
     options, function = _MODELS[spec.name]
     chosen = validate(options, spec.options, prefix=f"{spec.name}.")
     try:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fedkd.errors import ConfigError
 from fedkd.models.call import answer
-from fedkd.names import nearest
+from fedkd.names import unknown
 
 LOGITS = ""
 """The name of the model itself among its layers, so that its answer is a layer's output too."""
@@ -127,9 +127,7 @@ def _before_last_linear(model: nn.Module, order: list[str]) -> list[str]:
 
 def _unknown(name: str, valid: Iterable[str]) -> ConfigError:
     names = [each for each in valid if each != LOGITS]
-    return ConfigError(
-        f"unknown layer {name!r}: {nearest(name, names)}valid here: {', '.join(names)}"
-    )
+    return ConfigError(unknown("layer", name, names))
 
 
 @dataclass(frozen=True)

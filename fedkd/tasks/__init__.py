@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fedkd.config import TaskChoice, validate
 from fedkd.errors import ConfigError
-from fedkd.names import imported, nearest
+from fedkd.names import choices, imported, unknown
 from fedkd.tasks.base import Ask, Likelihood, Score, Targets, Task
 from fedkd.tasks.kind import TaskKind
 from fedkd.tasks.metrics import own
@@ -24,10 +24,8 @@ def find(name: str) -> TaskKind:
     """
     path = BUILT_IN.get(name, name)
     if ":" not in path:
-        raise ConfigError(
-            f"unknown task {name!r}: {nearest(name, BUILT_IN)}valid here: {', '.join(BUILT_IN)}, "
-            "or your own, 'package.module:KIND'"
-        )
+        also = ", or your own, 'package.module:KIND'"
+        raise ConfigError(unknown("task", name, BUILT_IN, also=also))
     found = imported(path, what="task")
     if not isinstance(found, TaskKind):
         raise ConfigError(f"task {name!r} is no task: expected a fedkd.tasks.TaskKind")
@@ -62,7 +60,7 @@ def _score(kind: TaskKind, task: str, name: str, outputs: int) -> Score:
     if name not in kind.scores:
         raise ConfigError(
             f"task.scores names {name!r}, which does not suit task {task!r}: "
-            f"{nearest(name, kind.scores)}valid here: {', '.join(kind.scores)}, or your own "
-            "torchmetrics metric, 'package.module:Class'"
+            f"{choices(name, kind.scores)}, or your own torchmetrics metric, "
+            "'package.module:Class'"
         )
     return kind.scores[name](outputs)
