@@ -2,7 +2,9 @@
 
 import re
 import tomllib
+from itertools import chain
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Console
 
@@ -97,8 +99,10 @@ def test_every_method_is_in_the_readme():
 
 def test_every_partition_and_data_set_is_documented():
     documented = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
-    schemes = ["iid", "shards", "natural", "dirichlet", "dirichlet-balanced", "dirichlet-client"]
-    assert all(f"| `{name}` |" in documented for name in [*schemes, *NAMES])
+    kinds = get_args(get_args(config.Partition)[0])
+    schemes = [get_args(kind.model_fields["scheme"].annotation) for kind in kinds]
+    names = [*chain.from_iterable(schemes), *NAMES]
+    assert all(f"| `{name}` |" in documented for name in names)
 
 
 def test_no_document_waits_for_its_figures():

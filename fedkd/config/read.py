@@ -13,7 +13,7 @@ from pydantic import (
 
 from fedkd.config import overrides as overriding
 from fedkd.config.distillation import Distillation
-from fedkd.config.experiment import Dirichlet, Experiment, Iid, Natural, Shards
+from fedkd.config.experiment import Experiment, Partition
 from fedkd.config.explain import explain
 from fedkd.config.parts import Optimisation
 from fedkd.errors import ConfigError
@@ -129,7 +129,7 @@ def _stays(keys: Sequence[str], value: Any) -> Collection[str] | None:
     """
     *table, key = keys
     if table == ["data", "partition"] and key == "scheme":
-        kinds = (Iid, Shards, Natural, Dirichlet)
+        kinds = get_args(get_args(Partition)[0])
         return {
             field
             for kind in kinds

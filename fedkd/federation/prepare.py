@@ -16,9 +16,9 @@ from fedkd.data import columns
 from fedkd.data.types import FederatedData, Samples
 from fedkd.exchange.codec import Expected
 from fedkd.federation import report, secure
-from fedkd.methods.core import protection
+from fedkd.methods.core import accounting, protection
 from fedkd.methods.core.base import Method, Setting
-from fedkd.methods.core.protection import Forecast
+from fedkd.methods.core.forecast import Forecast, forecast_plan
 from fedkd.methods.core.signal import of_records
 from fedkd.privacy.events import Protected
 from fedkd.privacy.ledger import fingerprint
@@ -110,8 +110,8 @@ def forecast(experiment: Experiment, *, spent: Sequence[Protected] = ()) -> Fore
         DataError: as `prepare`.
     """
     method, federated, setting = _assemble(experiment)
-    planned = protection.forecast(method, setting, spent)
-    _warn(method, protection.with_noise(setting, planned.noise_multiplier), federated)
+    planned = forecast_plan(method, setting, spent)
+    _warn(method, accounting.with_noise(setting, planned.noise_multiplier), federated)
     return planned
 
 

@@ -7,7 +7,7 @@ from typing import Self
 
 from fedkd.federation import wire
 from fedkd.federation.prepare import PreparedExperiment
-from fedkd.methods.core import protection
+from fedkd.methods.core import accounting
 from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.budget import Budget
 from fedkd.privacy.ledger import OWNERS, WHOLE, Account, Anchor, Ledger, Part
@@ -69,21 +69,21 @@ class Spending:
         cls, prepared: PreparedExperiment, ledger: Ledger, data: bytes, part: Part = WHOLE
     ) -> Self:
         account = ledger.account(data, _budget(prepared), part)
-        account.commit(protection.plan(prepared.method, prepared.setting))
+        account.commit(accounting.plan(prepared.method, prepared.setting))
         return cls(prepared, ledger, account)
 
     def reserve(self, round: int, kept: Collection[str] = ()) -> Allowance:
-        """What the round may do; `kept` as in `protection.round_events`.
+        """What the round may do; `kept` as in `accounting.round_events`.
 
         Raises:
             BudgetError: the budget does not allow the round; nothing was touched.
         """
-        events = protection.round_events(self.prepared.method, self.prepared.setting, kept)
+        events = accounting.round_events(self.prepared.method, self.prepared.setting, kept)
         return Allowance(self.account, self._purpose(round), events)
 
     def require(self, round: int, kept: Collection[str] = ()) -> None:
         """Raise whatever `reserve` would, and spend nothing."""
-        if events := protection.round_events(self.prepared.method, self.prepared.setting, kept):
+        if events := accounting.round_events(self.prepared.method, self.prepared.setting, kept):
             self.account.require(self._purpose(round), events)
 
     def _purpose(self, round: int) -> str:
@@ -111,7 +111,7 @@ def no_ledger() -> Ledger:
 
 
 def _budget(prepared: PreparedExperiment) -> Budget:
-    budget = protection.budget(prepared.experiment.privacy)
+    budget = accounting.budget(prepared.experiment.privacy)
     if budget is None:
         raise ValueError("Expected an experiment that names a budget.")
     return budget

@@ -1,9 +1,9 @@
 """Federated averaging."""
 
-from fedkd.exchange.aggregation import average_models
 from fedkd.exchange.codec import Expected
-from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
+from fedkd.exchange.messages import Broadcast, Tensors, Upload
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.methods.core.recipes import average_into_student, hand_out, train_received
 
 
 class FedAvg(Method):
@@ -27,16 +27,13 @@ class FedAvg(Method):
         return setting.model_and_count(client)
 
     def begin(self, ctx: ServerContext) -> Broadcast:
-        return Broadcast(common=prefixed("model", ctx.student.state_dict()))
+        return hand_out(ctx)
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
-        received = group("model", broadcast)
-        ctx.teacher.load_state_dict(received)
-        ctx.train(anchor=received, proximal=self.proximal)
+        train_received(ctx, broadcast, proximal=self.proximal)
         return ctx.model_and_count()
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
-        models = [group("model", upload) for upload in uploads.values()]
         counts = ctx.counts(uploads, "count")
-        ctx.student.load_state_dict(average_models(models, counts.tolist()))
+        average_into_student(ctx, uploads, counts)
         return self.begin(ctx)

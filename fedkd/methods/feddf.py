@@ -16,6 +16,7 @@ from fedkd.learning.ensemble import Ensemble
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.methods.core.label_loss import LabelLoss, label_loss
 from fedkd.methods.core.one_shot import Synthesis, check_images, check_statistics, synthesised
+from fedkd.methods.core.recipes import train_received
 
 
 class Generator(Synthesis):
@@ -85,9 +86,7 @@ class FedDF(Method):
         return _to_groups(ctx)
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
-        received = group("model", broadcast)
-        ctx.teacher.load_state_dict(received)
-        ctx.train(anchor=received)
+        train_received(ctx, broadcast)
         return ctx.model_and_count()
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:

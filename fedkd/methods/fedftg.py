@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from fedkd.config import Frozen, Optimisation
 from fedkd.data.types import Samples
-from fedkd.exchange.aggregation import average_models
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
 from fedkd.knowledge import label, synthetic
@@ -21,6 +20,7 @@ from fedkd.learning.evaluate import evaluating
 from fedkd.learning.loop import descend
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.methods.core.one_shot import check_images
+from fedkd.methods.core.recipes import average_into_student, hand_out, train_received
 from fedkd.models import call
 from fedkd.models.generators import build_generator
 
@@ -81,18 +81,15 @@ class FedFTG(Method):
         return setting.model_and_class_counts(client)
 
     def begin(self, ctx: ServerContext) -> Broadcast:
-        return Broadcast(common=prefixed("model", ctx.student.state_dict()))
+        return hand_out(ctx)
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
-        received = group("model", broadcast)
-        ctx.teacher.load_state_dict(received)
-        ctx.train(anchor=received)
+        train_received(ctx, broadcast)
         return ctx.model_and_class_counts()
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         counts, sizes = ctx.counts(uploads, "counts"), ctx.sizes(uploads, "counts")
-        models = [group("model", upload) for upload in uploads.values()]
-        ctx.student.load_state_dict(average_models(models, sizes.tolist()))
+        average_into_student(ctx, uploads, sizes)
         with Ensemble(list(ctx.load_teachers(uploads).values()), threads=ctx.threads) as ensemble:
             ctx.measure_ensemble(ensemble.answer)
             self._fine_tune(ctx, ensemble, counts)

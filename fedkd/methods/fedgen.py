@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from fedkd.config import Frozen, Optimisation
 from fedkd.errors import ConfigError
-from fedkd.exchange.aggregation import average_models
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
 from fedkd.learning import optim
@@ -19,6 +18,7 @@ from fedkd.learning.data_free.synthesis import draw_labels
 from fedkd.learning.loop import descend
 from fedkd.learning.teacher_statistics import last_linear
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.methods.core.recipes import average_into_student, hand_out, receive, train_received
 from fedkd.models.generators import FeatureGenerator, build_feature_generator
 
 
@@ -85,11 +85,9 @@ class FedGen(Method):
         return setting.model_and_class_counts(client)
 
     def begin(self, ctx: ServerContext) -> Broadcast:
-        return Broadcast(common=prefixed("model", ctx.student.state_dict()))
+        return hand_out(ctx)
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
-        received = group("model", broadcast)
-        ctx.teacher.load_state_dict(received)
         if known := group("generator", broadcast):
             decay = self.params.decay ** (ctx.round - 1)
             loss = partial(
@@ -100,15 +98,15 @@ class FedGen(Method):
                 distillation=decay * self.params.distillation,
                 rng=ctx.rng("features"),
             )
+            receive(ctx, broadcast)
             ctx.fit(ctx.teacher, (ctx.data.x, ctx.data.y), loss)
         else:
-            ctx.train(anchor=received)
+            train_received(ctx, broadcast)
         return ctx.model_and_class_counts()
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         counts = ctx.counts(uploads, "counts")
-        models = [group("model", upload) for upload in uploads.values()]
-        ctx.student.load_state_dict(average_models(models, counts.sum(dim=1).tolist()))
+        average_into_student(ctx, uploads, counts.sum(dim=1))
         generator = self._generator(ctx, group("generator", ctx.state))
         heads = [last_linear(model) for model in ctx.load_teachers(uploads).values()]
         self._improve(ctx, generator, heads, counts)

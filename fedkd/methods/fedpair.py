@@ -9,9 +9,8 @@ from pydantic import Field
 from torch import Tensor
 
 from fedkd.data.types import Samples
-from fedkd.exchange.aggregation import average_models
 from fedkd.exchange.codec import Expected
-from fedkd.exchange.messages import Tensors, Upload, group
+from fedkd.exchange.messages import Tensors, Upload
 from fedkd.knowledge import label
 from fedkd.learning import offline
 from fedkd.learning.consensus import Average, by_class
@@ -22,6 +21,7 @@ from fedkd.learning.loop import OnEpoch
 from fedkd.learning.supervised import balanced_offset
 from fedkd.methods.core.base import Card, ClientContext, ServerContext, Setting, Uploads
 from fedkd.methods.core.one_shot import OneShot, PoolParams
+from fedkd.methods.core.recipes import average_into_student
 
 
 class FedPairParams(PoolParams):
@@ -85,9 +85,8 @@ class FedPair(OneShot):
     def start(self, ctx: ServerContext, uploads: Uploads) -> None:
         if not self._alike(ctx.setting):
             return
-        models = [group("model", upload) for upload in uploads.values()]
         sizes = ctx.sizes(uploads, "counts")
-        ctx.student.load_state_dict(average_models(models, sizes.tolist()))
+        average_into_student(ctx, uploads, sizes)
 
     def consensus(
         self,

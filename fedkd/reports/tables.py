@@ -8,7 +8,7 @@ from rich.console import Group, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
-from fedkd.methods.core.protection import Forecast
+from fedkd.methods.core.forecast import Forecast
 from fedkd.privacy.statement import Statement
 from fedkd.reports import wording
 from fedkd.reports.comparison import ComparisonRow, Spread

@@ -7,7 +7,7 @@ from torch import nn
 
 from fedkd.federation.answers import Record
 from fedkd.federation.prepare import PreparedExperiment
-from fedkd.methods.core import protection
+from fedkd.methods.core import accounting
 from fedkd.runs.student import Inputs
 
 
@@ -54,7 +54,7 @@ def summarise(
 def _privacy(prepared: PreparedExperiment, records: Sequence[Record]) -> dict[str, Any]:
     """What was protected, and the largest epsilon over those who spent."""
     privacy = prepared.experiment.privacy
-    allowed = protection.budget(privacy)
+    allowed = accounting.budget(privacy)
     spent = [record["privacy"] for record in records if record["privacy"] is not None]
     securely = {"secure_aggregation": True} if privacy.secure_aggregation else {}
     if allowed is None or not spent:
@@ -70,7 +70,7 @@ def _privacy(prepared: PreparedExperiment, records: Sequence[Record]) -> dict[st
         "noise_multiplier": privacy.noise_multiplier,
         "signal_to_noise": None
         if privacy.unit == "record"
-        else protection.signal(prepared.method, prepared.setting).ratio,
+        else accounting.signal(prepared.method, prepared.setting).ratio,
         **securely,
     }
 

@@ -18,7 +18,7 @@ from fedkd.jobs.audit.teachers import audit_teacher, audit_used
 from fedkd.jobs.simulate import simulate
 from fedkd.learning.dp import sgd
 from fedkd.learning.dp.sgd import Noise
-from fedkd.methods.core import context
+from fedkd.methods.core import client_context
 from fedkd.privacy import mechanisms
 from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.events import Gaussian
@@ -98,11 +98,17 @@ def test_a_bias_without_noise_is_found_in_the_audited_model(private_experiment, 
 RELEASED = [
     ("feddf", mechanisms, "laplace", faults.bare, "noise on the example count"),
     ("fedpair", mechanisms, "laplace", faults.bare, "noise on the class counts"),
-    ("feddf", context, "NoiseSource", faults.Twister, "source of the noise on the example count"),
-    ("analytic", context, "protected", faults.bare_labels, "clip, sensitivity and noise"),
-    ("analytic", context, "protected", faults.too_sensitive, "clip, sensitivity and noise"),
-    ("analytic", context, "protected", faults.unbalanced, "clip, sensitivity and noise"),
-    ("analytic", context, "NoiseSource", faults.Counting, "source of the noise on the sums"),
+    (
+        "feddf",
+        client_context,
+        "NoiseSource",
+        faults.Twister,
+        "source of the noise on the example count",
+    ),
+    ("analytic", client_context, "protected", faults.bare_labels, "clip, sensitivity and noise"),
+    ("analytic", client_context, "protected", faults.too_sensitive, "clip, sensitivity and noise"),
+    ("analytic", client_context, "protected", faults.unbalanced, "clip, sensitivity and noise"),
+    ("analytic", client_context, "NoiseSource", faults.Counting, "source of the noise on the sums"),
     ("analytic", mechanisms, "clip", lambda rows, _: rows, "clip, sensitivity and noise"),
 ]
 

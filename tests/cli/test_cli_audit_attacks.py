@@ -103,7 +103,9 @@ def test_a_field_that_a_broken_gate_lets_out_is_a_violation(run, noisy, here, mo
 
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "federation")  # leaky
     monkeypatch.setattr(client_side, "release", open_gate)
-    monkeypatch.setattr("fedkd.methods.core.context.ClientContext.class_counts", _bare_counts)
+    monkeypatch.setattr(
+        "fedkd.methods.core.client_context.ClientContext.class_counts", _bare_counts
+    )
     config = write(here / "tiny.toml", noisy, DP, {"method.name": "leaky:Histogram"})
     status, _, complaint = run("audit", "exchange", config, *FAST)
     assert status == 3

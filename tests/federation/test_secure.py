@@ -21,7 +21,7 @@ from fedkd.federation.secure import Masking
 from fedkd.federation.state import MemoryState
 from fedkd.jobs.simulate import simulate
 from fedkd.learning.closed_form import summed as sums_of
-from fedkd.methods.core import protection
+from fedkd.methods.core import accounting
 from fedkd.privacy.events import Gaussian
 from fedkd.privacy.ledger import OWNERS, Ledger, Part, read_statements
 from fedkd.runs.folder import RunFolder
@@ -192,7 +192,7 @@ def test_under_dp_who_cannot_pay_says_so_before_the_others_do(runs):
     place = hidden.folder / "3"
     place.mkdir()
     prepared = hidden.prepared
-    budget = protection.budget(prepared.experiment.privacy)
+    budget = accounting.budget(prepared.experiment.privacy)
     account = Ledger(place / "ledger.db").account(OWNERS, budget, Part(prepared.deal, 3))
     account.touch(account.reserve("earlier", [Gaussian("earlier", 0.7)]))
     hidden.go()

@@ -20,7 +20,7 @@ from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.prepare import prepare
 from fedkd.federation.rounds import federate
 from fedkd.jobs.simulate import simulate
-from fedkd.methods.core import protection
+from fedkd.methods.core import accounting
 from fedkd.privacy import accountant
 from fedkd.privacy.budget import Budget
 from fedkd.privacy.events import Gaussian, Laplace
@@ -447,7 +447,7 @@ def test_a_plan_has_every_event_of_the_run(rows):
         "privacy.noise_multiplier": 3.0,
     }
     prepared = prepare(tiny.experiment(rows, changes))
-    plan = protection.plan(prepared.method, prepared.setting)
+    plan = accounting.plan(prepared.method, prepared.setting)
     assert [(event.what, event.steps) for event in plan] == [
         *[("teacher training", 6), ("example count", 1)] * 3,  # the first round, and two spare
         *[("teacher training", 6)] * 4,

@@ -18,7 +18,7 @@ from fedkd.jobs.audit.messages import audit_exchange
 from fedkd.jobs.audit.students import audit_student
 from fedkd.jobs.simulate import simulate
 from fedkd.learning import evaluate
-from fedkd.methods.core import protection
+from fedkd.methods.core import accounting
 from fedkd.runs import student as student_of
 
 PRIVILEGED = {"clients.privileged": {"columns": ["scan", "stress"]}}
@@ -100,7 +100,7 @@ def test_a_teacher_s_steps_are_protected_and_paid_for_as_without_hiding(
         "open": hiding(clinic, **protected, **{"clients.privileged": None}),
     }
     worlds = [prepare(experiment) for experiment in experiments.values()]
-    one, other = (protection.plan(prepared.method, prepared.setting) for prepared in worlds)
+    one, other = (accounting.plan(prepared.method, prepared.setting) for prepared in worlds)
     assert one == other
     kept = {}
     for name, experiment in experiments.items():

@@ -18,7 +18,7 @@ from fedkd.exchange.gate import release
 from fedkd.exchange.messages import Release
 from fedkd.learning.closed_form import features_of
 from fedkd.learning.dp.checks import check_features
-from fedkd.methods.core import context, protection
+from fedkd.methods.core import accounting, client_context, protection
 from fedkd.privacy.events import Event, Gaussian
 
 NARROW = {"name": "random-filters", "filters": 4, "pool": 2}
@@ -174,8 +174,8 @@ def test_under_dp_the_noise_is_for_one_record_at_the_clip() -> None:
 def test_the_plan_is_one_gaussian_release_and_no_training() -> None:
     fed = built(privacy={"noise_multiplier": 2.0})
     events = [Gaussian("sums of features", 2.0)]
-    assert protection.plan(fed.method, fed.setting) == events
-    assert protection.round_events(fed.method, fed.setting, ["sums of features"]) == []
+    assert accounting.plan(fed.method, fed.setting) == events
+    assert accounting.round_events(fed.method, fed.setting, ["sums of features"]) == []
     needed = protection.resolve(fed.method, built(privacy={}).setting).experiment.privacy
     assert needed.noise_multiplier == pytest.approx(0.600, abs=0.01)  # epsilon 8, delta 1e-5
 
@@ -242,7 +242,7 @@ def test_secure_sums_are_held_inside_half_of_the_range_before_the_noise(
 ) -> None:
     fed = securely(noise_multiplier=1e-9)
     free, _ = private(fed)
-    monkeypatch.setattr(context, "most", lambda parties: 6.0 / parties)
+    monkeypatch.setattr(client_context, "most", lambda parties: 6.0 / parties)
     held, _ = private(fed)
     for name in ("features", "labels"):
         assert float(free[name].abs().max()) > 1.1
@@ -257,9 +257,9 @@ def test_a_secure_sum_is_drawn_and_paid_for_in_each_round() -> None:
     assert account.spent == later.spent == [event]
     assert not any(torch.equal(first[name], again[name]) for name in first)
     longer = fed.setting.experiment.model_copy(update={"rounds": 3})
-    planned = protection.plan(fed.method, replace(fed.setting, experiment=longer))
+    planned = accounting.plan(fed.method, replace(fed.setting, experiment=longer))
     assert planned == [event] * 3
-    assert protection.round_events(fed.method, fed.setting, ["sums of features"]) == [event]
+    assert accounting.round_events(fed.method, fed.setting, ["sums of features"]) == [event]
 
 
 class Coupled(nn.Module):

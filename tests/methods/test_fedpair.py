@@ -34,7 +34,7 @@ from fedkd.learning import consensus, evaluate, offline, supervised
 from fedkd.learning.consensus_by_pairs import by_pairs
 from fedkd.learning.data_free.shapes import made_up, shapes
 from fedkd.learning.dp import sgd
-from fedkd.methods.core import protection
+from fedkd.methods.core import accounting
 from fedkd.methods.fedpair import FedPair, evenly
 from fedkd.privacy.events import Event
 
@@ -325,6 +325,6 @@ def test_the_plan_pays_for_counts_and_training() -> None:
     fed = under_dp(built())
     fed.method.check(fed.setting)
     events = {fed.setting.counting("class counts"), fed.setting.training}
-    plan = protection.plan(fed.method, fed.setting)
+    plan = accounting.plan(fed.method, fed.setting)
     assert len(plan) == len(events)
     assert set(plan) == events

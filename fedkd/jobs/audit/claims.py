@@ -6,7 +6,7 @@ from fedkd.audit.verdicts import Claim
 from fedkd.errors import UsageError
 from fedkd.federation.engines import client_ledger
 from fedkd.federation.prepare import PreparedExperiment
-from fedkd.methods.core import protection
+from fedkd.methods.core import accounting
 from fedkd.privacy.events import from_json
 from fedkd.privacy.ledger import OWNERS, Ledger, Part
 from fedkd.runs import ledgers
@@ -37,7 +37,7 @@ def claimed(folder: Path, prepared: PreparedExperiment, *, by_clients: bool) -> 
 
 def _check_data(folder: Path, prepared: PreparedExperiment) -> None:
     """Refuse ledgers of another data set: what they say was spent is no claim about this one."""
-    budget = protection.budget(prepared.experiment.privacy)
+    budget = accounting.budget(prepared.experiment.privacy)
     states = RunFolder(folder).states
     for client in range(prepared.setting.clients):
         file = client_ledger(prepared.experiment.privacy, states, client)

@@ -6,8 +6,8 @@ from fedkd.config import Experiment, Privacy
 from fedkd.errors import BudgetError, LedgerError
 from fedkd.federation import prepare
 from fedkd.federation.engines import client_ledger, server_ledger
-from fedkd.methods.core import protection
-from fedkd.methods.core.protection import Forecast
+from fedkd.methods.core import accounting
+from fedkd.methods.core.forecast import Forecast
 from fedkd.privacy import shared
 from fedkd.privacy.budget import Budget
 from fedkd.privacy.chain import beside
@@ -62,7 +62,7 @@ def _shared(privacy: Privacy) -> Path | None:
 
 
 def _spent(experiment: Experiment, ledger: Path) -> list[Protected]:
-    allowed = protection.budget(experiment.privacy)
+    allowed = accounting.budget(experiment.privacy)
     accounts = [
         each
         for each in read(ledger)

@@ -20,7 +20,7 @@ from fedkd.jobs.audit.claims import claimed
 from fedkd.jobs.audit.messages import audit_exchange
 from fedkd.jobs.audit.releases import check_releases
 from fedkd.jobs.audit.students import audit_student
-from fedkd.methods.core import protection
+from fedkd.methods.core import accounting
 from fedkd.privacy.events import Gaussian, Laplace, Protected
 from fedkd.reports import audit_report
 from fedkd.reports.wording import plural
@@ -58,7 +58,7 @@ def audit_used(prepared: PreparedExperiment, *, confidence: float = CONFIDENCE) 
     privacy = prepared.experiment.privacy
     if privacy.unit == "none":
         return Audited()
-    events = protection.plan(prepared.method, prepared.setting)
+    events = accounting.plan(prepared.method, prepared.setting)
     return _mechanisms(events, delta=privacy.delta, confidence=confidence)
 
 

@@ -18,7 +18,6 @@ from fedkd.learning.data_free import objectives
 from fedkd.learning.data_free.synthesis import Synthetic, learn_from_pool, synthesise
 from fedkd.learning.ensemble import Ensemble
 from fedkd.learning.loop import OnEpoch
-from fedkd.learning.ways.base import StudentRun
 
 
 class AdaptiveDeepInversion(Frozen):
@@ -112,24 +111,3 @@ def train(
         lambda epoch: rng(f"distillation {epoch}"),
         on_epoch=on_epoch,
     )
-
-
-def learn(run: StudentRun, params: AdaptiveDeepInversion) -> nn.Module:
-    """The way `adi`."""
-    student, data = run.student(), run.data
-
-    def teach(on_epoch: OnEpoch) -> None:
-        with Ensemble(run.teachers) as ensemble:
-            train(
-                student,
-                ensemble,
-                params,
-                run.training,
-                run.stream,
-                shape=data.shape,
-                classes=data.classes,
-                on_epoch=on_epoch,
-            )
-
-    run.stage("student", student, teach, epochs=run.training.epochs)
-    return student

@@ -4,7 +4,6 @@ Chen et al. 2019, arXiv:1904.01186.
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from pydantic import Field
@@ -12,17 +11,13 @@ from torch import Tensor, nn
 
 from fedkd.config import Frozen, Optimisation
 from fedkd.errors import FederationError
-from fedkd.knowledge import label
 from fedkd.learning import optim
-from fedkd.learning.data_free import objectives
 from fedkd.learning.data_free.synthesis import Objective, Views
 from fedkd.learning.ensemble import Ensemble
 from fedkd.learning.evaluate import evaluating
 from fedkd.learning.loop import OnEpoch, descend, epochs
 from fedkd.learning.offline import Loss
-from fedkd.learning.ways.base import StudentRun
 from fedkd.models import call
-from fedkd.models.generators import build_generator
 
 
 class DataFreeLearning(Frozen):
@@ -116,35 +111,3 @@ def train(
     losses = epochs((torch.empty(steps * size),), step, optimisation, rng, on_epoch=on_epoch)
     student.eval()
     return losses
-
-
-def learn(run: StudentRun, params: DataFreeLearning) -> nn.Module:
-    """The way `dafl`."""
-    student = run.student()
-    how = run.training.model_copy(update={"batch_size": params.batch_size})
-
-    def teach(on_epoch: OnEpoch) -> None:
-        maker = build_generator(
-            run.data.shape,
-            latent=params.latent,
-            width=params.width,
-            generator=run.stream("generator model"),
-        )
-        with Ensemble(run.teachers) as ensemble:
-            train(
-                student,
-                ensemble,
-                maker,
-                partial(objectives.dafl, activation=params.activation, entropy=params.entropy),
-                partial(label.kd, temperature=params.temperature),
-                how,
-                run.stream("synthesis"),
-                classes=run.data.classes,
-                steps=params.steps,
-                latent=params.latent,
-                learning_rate=params.learning_rate,
-                on_epoch=on_epoch,
-            )
-
-    run.stage("student", student, teach, epochs=how.epochs)
-    return student

@@ -21,6 +21,7 @@ from fedkd.learning.dp import distil
 from fedkd.learning.loop import OnEpoch
 from fedkd.learning.ways import (
     born_again,
+    data_free,
     early_exits,
     mean_teacher,
     multi_teacher,
@@ -172,14 +173,14 @@ BUILT_IN: dict[str, Way] = {
     ),
     "dafl": Way(
         "Chen et al. 2019, arXiv:1904.01186",
-        dafl.learn,
+        data_free.learn_by_dafl,
         dafl.DataFreeLearning,
         teachers=(1, 64),
         check=synthesis.check,
     ),
     "adi": Way(
         "Yin et al. 2020, arXiv:1912.08795",
-        adi.learn,
+        data_free.learn_by_adi,
         adi.AdaptiveDeepInversion,
         teachers=(1, 64),
         check=synthesis.check,

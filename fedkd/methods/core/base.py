@@ -13,7 +13,8 @@ from fedkd.config import Frozen
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group
 from fedkd.learning import evaluate
-from fedkd.methods.core.context import ClientContext, ServerContext, Uploads
+from fedkd.methods.core.client_context import ClientContext
+from fedkd.methods.core.server_context import ServerContext, Uploads
 from fedkd.methods.core.setting import Count, Setting, Sum
 from fedkd.tasks import Ask
 

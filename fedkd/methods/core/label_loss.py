@@ -1,18 +1,31 @@
 """The loss by which a student learns from answers, by the name of its form of knowledge."""
 
-from typing import Literal
+from typing import Annotated
 
 import torch
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from fedkd.learning import forms
 from fedkd.learning.offline import Loss
 
-LabelLoss = Literal["kd", "dkd", "dist", "jsd", "soft-labels", "mae"]
+LABEL_FORMS = tuple(name for name, form in forms.BUILT_IN.items() if form.looks_at == "logits")
 """Forms of knowledge that look at answers alone."""
 
 
-def label_loss(name: LabelLoss, *, temperature: float) -> Loss:
+def _known(name: str) -> str:
+    if name not in LABEL_FORMS:
+        *most, last = map(repr, LABEL_FORMS)
+        raise PydanticCustomError("form", f"{', '.join(most)} or {last}")
+    return name
+
+
+LabelLoss = Annotated[str, AfterValidator(_known)]
+"""The name of one of `LABEL_FORMS`."""
+
+
+def label_loss(name: str, *, temperature: float) -> Loss:
     """Student logits (N, C) and the teachers' (N, C) to a scalar or a value per sample (N,).
 
     Its own parameters are the form's defaults, and its weight is 1: no cross-entropy stands beside

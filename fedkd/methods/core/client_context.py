@@ -1,12 +1,10 @@
-"""What a method's parts are given: one client's or the server's view of one round."""
+"""What a method's client part is given: one client's view of one round."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedkd import rng
@@ -14,7 +12,6 @@ from fedkd.clock import Clock
 from fedkd.config import ModelSpec, Optimisation
 from fedkd.data.types import Samples
 from fedkd.errors import UnpaidError
-from fedkd.exchange import aggregation
 from fedkd.exchange.masks import RESOLUTION, most
 from fedkd.exchange.messages import (
     PostProcessing,
@@ -31,14 +28,12 @@ from fedkd.knowledge.moments import Moments, protected
 from fedkd.learning import closed_form as summed
 from fedkd.learning import evaluate, loop, offline, optim, supervised
 from fedkd.learning.dp import sgd
+from fedkd.learning.offline import Loss
 from fedkd.methods.core.setting import Count, Setting
 from fedkd.privacy import mechanisms
 from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.events import Unprotected
 from fedkd.privacy.source import GENERATOR, NoiseSource
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""(logits, targets), each (N, C), to a loss per sample (N,)."""
 
 RELEASED = "released"
 """Where a client's state keeps what it paid for once and may send again."""
@@ -261,156 +256,6 @@ class ClientContext:
             return evaluate.logits(self.teacher, inputs)
 
 
-@dataclass
-class ServerContext:
-    """The server in one round."""
-
-    setting: Setting
-    round: int
-    student: nn.Module
-    """The global student; the server part trains it in place. It takes what
-    `setting.students_view` leaves of inputs."""
-    state: dict[str, Tensor]
-    """The method's own, kept from round to round and in checkpoints."""
-    clock: Clock
-    threads: int
-    """For work that can be split without changing its result."""
-    test: Samples
-    """For measuring alone; nothing is fitted to it or chosen by it."""
-    pooled: Callable[[], Samples]
-    """All clients' private data: in a simulation only, for the upper bound."""
-    allowance: Allowance | None = None
-    """What may be done with the clients' answers under a client unit; None where it is not one."""
-    summed: int | None = None
-    """Under secure aggregation, how many clients' answers the one upload is the sum of."""
-    capped: dict[int, tuple[float, float]] = field(default_factory=dict)
-    """Clients that claimed a larger share of the samples than `clients.max_weight` lets them have:
-    what they claimed, and what they got."""
-    losses: dict[str, float] = field(default_factory=dict)
-    """Mean losses worth a line in the round's record."""
-    curve: list[float] = field(default_factory=list)
-    """The student's test accuracy within the round, where a method measures it."""
-    ensemble_accuracy: float | None = None
-    """Of the teachers' ensemble on the test set, where the server holds the teachers."""
-    generated: Samples | None = None
-    """Set by data-free methods: synthetic images and the classes that they were made for."""
-
-    def rng(self, purpose: str) -> torch.Generator:
-        """The server's stream in this round for `purpose`."""
-        return rng.stream(self.setting.experiment.seed, purpose=purpose, round=self.round)
-
-    def parties(self, uploads: "Uploads") -> int:
-        """How many clients' answers are in the uploads."""
-        return self.summed or len(uploads)
-
-    def counts(self, uploads: "Uploads", field: str) -> Tensor:
-        """How many samples clients say that they hold, (K,) or by class (K, C), float64.
-
-        By these a method weighs clients, and never by the claims as they came: nobody can check
-        them, so none is more than `clients.max_weight` lets it be.
-        """
-        return self._bounded(uploads, self._claimed(uploads, field))
-
-    def sizes(self, uploads: "Uploads", field: str) -> Tensor:
-        """As `counts`, of a field by class: how many samples each client holds of all, (K,).
-
-        Nobody holds less than 1, for under DP counts are noisy and may all be 0. That comes before
-        the bound: a lone client above 0 would be the mean of all otherwise.
-        """
-        return self._bounded(uploads, self._claimed(uploads, field).sum(dim=1).clamp(min=1))
-
-    def _claimed(self, uploads: "Uploads", field: str) -> Tensor:
-        return torch.stack([upload[field] for upload in uploads.values()])
-
-    def _bounded(self, uploads: "Uploads", claimed: Tensor) -> Tensor:
-        counts = aggregation.bounded(claimed, self.setting.experiment.clients.max_weight)
-        before, after = (
-            each.double().reshape(len(uploads), -1).sum(1) for each in (claimed, counts)
-        )
-        for client, more, less in zip(uploads, before.tolist(), after.tolist(), strict=True):
-            if less < more:
-                self.capped[client] = (more / float(before.sum()), less / float(after.sum()))
-        return counts
-
-    def measure(self) -> None:
-        """Add the student's test accuracy, as it is now, to the curve."""
-        seen = Samples(self.setting.students_view(self.test.x), self.test.y)
-        self.curve.append(evaluate.accuracy(self.student, seen))
-
-    def measure_ensemble(self, logits: Callable[[Tensor], Tensor]) -> None:
-        """Record the test accuracy of the ensemble, given as inputs -> logits (N, C)."""
-        right = logits(self.test.x).argmax(dim=1) == self.test.y
-        self.ensemble_accuracy = float(right.double().mean())
-
-    def distil(
-        self,
-        inputs: Tensor,
-        targets: Tensor,
-        loss: Loss,
-        how: Optimisation,
-        *,
-        model: nn.Module | None = None,
-    ) -> None:
-        """Fit the student, or another `model`, to `targets`, row by row those of `inputs`.
-
-        Of the inputs (N, *shape) the student is shown its own view, another model all.
-        """
-        learner = self.student if model is None else model
-        if learner is self.student:
-            inputs = self.setting.students_view(inputs)
-        with self.clock.phase("distil", how.epochs) as advance:
-            losses = offline.distil(
-                learner,
-                inputs,
-                targets,
-                loss,
-                how,
-                self.rng("distillation"),
-                on_epoch=lambda _epoch, _loss: advance(),
-            )
-        if learner is self.student:
-            self.losses["distil"] = losses[-1]
-
-    def protect(self, answers: Tensor) -> Tensor:
-        """What may be made of the clients' probabilities, (K, N, C) -> (K or 1, N, C).
-
-        Under the client units one noisy answer for all: one-hot rows of the noisy plurality of
-        votes (GNMax, Papernot et al. 2018, arXiv:1802.08908), or the noisy mean, its rows made
-        non-negative and clipped to L2 norm 1 for each client. Otherwise the answers as they are.
-        How many clients answered is public: what is hidden is what any one of them said.
-        """
-        if self.allowance is None:
-            return answers
-        clients, rows, classes = answers.shape
-        event = self.setting.combining(rows)
-        self.allowance.spend(event, generator=GENERATOR)
-        source = NoiseSource()
-        if event.what == "votes":
-            votes = F.one_hot(answers.argmax(dim=2), classes).sum(dim=0)
-            # One client's changed vote moves two counts by one.
-            noise = event.noise_multiplier * math.sqrt(2)
-            winners = mechanisms.noisy_votes(votes, noise=noise, source=source)
-            return F.one_hot(winners, classes).float()[None]
-        bounded = answers.float().clamp(min=0).flatten(0, 1)
-        clipped = mechanisms.clip(bounded, 1.0).view_as(answers)
-        noisy = mechanisms.gaussian(
-            clipped.double().sum(dim=0),
-            sensitivity=math.sqrt(2 * rows),  # two rows of norm 1 without a negative entry
-            noise_multiplier=event.noise_multiplier,
-            source=source,
-        )
-        return (noisy / clients).float()[None]
-
-    def load_teachers(self, uploads: "Uploads") -> dict[int, nn.Module]:
-        """The uploaded models as modules, by client."""
-        teachers = {}
-        for client, upload in uploads.items():
-            spec = self.setting.experiment.client_model(client)
-            teachers[client] = self.setting.build(spec, purpose="specification")
-            teachers[client].load_state_dict(group("model", upload))
-        return teachers
-
-
 def _fitting(exact: Moments, setting: Setting) -> Moments:
     """Sums held so far inside the range of secure aggregation that noise will not carry them out.
 
@@ -424,8 +269,3 @@ def _fitting(exact: Moments, setting: Setting) -> Moments:
 def _apart(kept: Tensor) -> Moments:
     """Moments kept side by side, (D, D + C)."""
     return Moments(kept[:, : len(kept)], kept[:, len(kept) :])
-
-
-Uploads = Mapping[int, Tensors]
-"""What the server has let in, by client in ascending order; under secure aggregation the sum of
-all, as if client 0 had sent it."""

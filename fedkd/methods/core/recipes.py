@@ -1,0 +1,40 @@
+"""What methods that average models share: handing out, learning from what came, averaging."""
+
+from torch import Tensor
+
+from fedkd.exchange.aggregation import average_models
+from fedkd.exchange.messages import Broadcast, Tensors, group, prefixed
+from fedkd.methods.core.client_context import ClientContext
+from fedkd.methods.core.server_context import ServerContext, Uploads
+
+
+def hand_out(ctx: ServerContext) -> Broadcast:
+    """The student, to all clients."""
+    return Broadcast(common=prefixed("model", ctx.student.state_dict()))
+
+
+def receive(ctx: ClientContext, broadcast: Tensors) -> Tensors:
+    """The state dict that the server handed out, which the teacher then has."""
+    model = group("model", broadcast)
+    ctx.teacher.load_state_dict(model)
+    return model
+
+
+def train_received(ctx: ClientContext, broadcast: Tensors, *, proximal: float = 0.0) -> None:
+    """Train the teacher from the server's model on, as FedAvg's clients do.
+
+    McMahan et al. 2017, arXiv:1602.05629.
+
+    Args:
+        ctx: the client's.
+        broadcast: what the server handed out, under `model/`.
+        proximal: the weight mu of mu/2 ||w - w_server||^2, as in FedProx, arXiv:1812.06127; 0:
+            none.
+    """
+    ctx.train(anchor=receive(ctx, broadcast), proximal=proximal)
+
+
+def average_into_student(ctx: ServerContext, uploads: Uploads, weights: Tensor) -> None:
+    """Make the student the clients' average, by weights (K,) at least 0, in the uploads' order."""
+    models = [group("model", upload) for upload in uploads.values()]
+    ctx.student.load_state_dict(average_models(models, weights.tolist()))
