@@ -25,10 +25,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def logits(model: nn.Module, x: Tensor, *, batch_size: int = 512) -> Tensor:
-    """The model's logits in evaluation mode, without gradient; its mode is left as it was.
+def answers(model: nn.Module, x: Tensor, *, batch_size: int = 512) -> Tensor:
+    """What the model answers in evaluation mode, without gradient; its mode is left as it was.
 
-    Inputs (N, *shape) -> logits (N, C).
+    Inputs (N, *shape) -> (N, *A), such as logits (N, C).
     """
     with evaluating(model), torch.no_grad():
         return torch.cat([call.answer(model, batch) for batch in torch.split(x, batch_size)])
@@ -48,9 +48,9 @@ def tallies(
     counted: dict[str, Tensor] = {}
     for rows in torch.split(torch.arange(len(samples)), batch_size):
         batch = samples.subset(rows)
-        answers = logits(model, batch.x) if isinstance(model, nn.Module) else model[rows]
+        given = answers(model, batch.x) if isinstance(model, nn.Module) else model[rows]
         for score in scores:
-            tally = score.tally(answers, batch.y)
+            tally = score.tally(given, batch.y)
             before = counted.get(score.figure)
             counted[score.figure] = tally if before is None else before + tally
     return counted
@@ -89,8 +89,8 @@ def accuracy(model: nn.Module | Tensor, samples: Samples) -> float:
         DataError: there is no sample.
     """
     _require(samples)
-    answers = logits(model, samples.x) if isinstance(model, nn.Module) else model
-    return (answers.argmax(dim=1) == samples.y).sum().item() / len(samples)
+    given = answers(model, samples.x) if isinstance(model, nn.Module) else model
+    return (given.argmax(dim=-1) == samples.y).sum().item() / len(samples)
 
 
 def _require(samples: Samples) -> None:

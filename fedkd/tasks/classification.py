@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fedkd.config import Frozen
+from fedkd.optional import ready_torchvision
 from fedkd.specs import TensorSpec
 from fedkd.tasks.base import ACCURACY, Ask, Score, Task, kinds_of, mean_of
 from fedkd.tasks.categorical import CATEGORICAL, decide
@@ -87,6 +88,7 @@ def _ranking(name: str, curve: Callable[[Tensor, Tensor], Tensor]) -> Callable[[
 
 def macro_f1(classes: int) -> Score:
     """The mean of F1 over classes that are true or predicted, and F1 by class."""
+    ready_torchvision()  # which torchmetrics imports where it is installed
     from torchmetrics.classification import MulticlassF1Score
 
     def metric(average: Literal["macro", "none"]) -> MulticlassF1Score:
@@ -99,6 +101,7 @@ def macro_f1(classes: int) -> Score:
 
 def confusion(classes: int) -> Score:
     """How many records of each class, by row, are predicted to be of each, by column."""
+    ready_torchvision()
     from torchmetrics.classification import MulticlassConfusionMatrix
 
     return measured(
