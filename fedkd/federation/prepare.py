@@ -7,6 +7,7 @@ from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from fedkd import config, data, devices, methods, tasks
