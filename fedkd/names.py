@@ -1,11 +1,11 @@
-"""Names that a user writes: the nearest valid one, and what an import path leads to."""
+"""Names that a user writes: what to say of an unknown one, and where an import path leads."""
 
 import difflib
 import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,32 @@ def nearest(name: str, valid: Iterable[str], *, prefix: str = "") -> str:
     by_lower = {candidate.lower(): candidate for candidate in valid}
     near = difflib.get_close_matches(name.lower(), list(by_lower), n=1)
     return f"did you mean {prefix + by_lower[near[0]]!r}? " if near else ""
+
+
+def choices(
+    name: str,
+    valid: Collection[str],
+    *,
+    lead: str = "valid here: ",
+    listed: Collection[str] | None = None,
+    prefix: str = "",
+) -> str:
+    """What to write in place of `name`: the nearest of `valid` if one is close, and all of them.
+
+    Args:
+        name: as it was written.
+        valid: names that it may be taken for.
+        lead: what goes before the list.
+        listed: what the list has, if that is not `valid`.
+        prefix: goes before the nearest.
+    """
+    names = ", ".join(valid if listed is None else listed) or "none"
+    return f"{nearest(name, valid, prefix=prefix)}{lead}{names}"
+
+
+def unknown(what: str, name: str | None, valid: Collection[str], *, also: str = "") -> str:
+    """The complaint about a `name` that is none of `valid`; `also` says what else it may be."""
+    return f"unknown {what} {name!r}: {choices(name or '', valid)}{also}"
 
 
 def look_beside(folder: Path) -> None:

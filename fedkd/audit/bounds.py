@@ -1,4 +1,4 @@
-"""Lower bounds on epsilon from what an attacker guessed, and the most that each bound can show.
+"""Lower bounds on epsilon from an attacker's rates of error, and the most that each can show.
 
 Scores are higher for members. Every bound holds with the confidence that it is asked for, however
 many guesses or thresholds it tried: the chance of error is divided among them (Bonferroni), and
@@ -11,129 +11,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 _MOST = 1000.0
 """Epsilon beyond which no search goes."""
-_TRIED = 8
+TRIED = 8
 """Guesses or thresholds that are tried of one set of scores."""
 
 Floats = NDArray[np.floating[Any]]
-
-
-def one_run_p_value(
-    canaries: int, guesses: int, correct: int, *, epsilon: float, delta: float
-) -> float:
-    """The chance of so many correct guesses, at most, if the mechanism is (epsilon, delta)-DP.
-
-    Steinke, Nasr & Jagielski 2023, arXiv:2305.08846, theorem 5.2. Each canary was included with
-    probability 1/2, on its own; the guesses may depend on each other in any way.
-
-    Args:
-        canaries: m >= 1.
-        guesses: 0 <= r <= m; the auditor abstains on the others.
-        correct: 0 <= v <= r.
-        epsilon: >= 0.
-        delta: in [0, 1].
-
-    Returns:
-        A p-value in [0, 1].
-
-    Raises:
-        ValueError: a value is outside its range.
-    """
-    if not (0 <= correct <= guesses <= canaries and canaries >= 1):
-        raise ValueError(
-            f"Expected 0 <= correct={correct} <= guesses={guesses} <= canaries={canaries}, >= 1."
-        )
-    _check_claim(epsilon, delta)
-    right = special.expit(epsilon)
-    beta = float(stats.binom.sf(correct - 1, guesses, right))
-    if delta == 0 or correct == 0:
-        return min(1.0, beta)
-    # P[v - i <= Bin < v], for i = 1 .. v
-    i = np.arange(1, correct + 1)
-    mass = np.cumsum(stats.binom.pmf(correct - i, guesses, right))
-    return min(1.0, beta + 2 * canaries * delta * float((mass / i).max()))
-
-
-def one_run(
-    canaries: int, guesses: int, correct: int, *, delta: float, confidence: float = 0.95
-) -> float:
-    """The largest epsilon that one run's guesses refute; 0 if they refute none.
-
-    Args:
-        canaries: as `one_run_p_value`; so are `guesses`, `correct` and `delta`.
-        guesses: r.
-        correct: v.
-        delta: in [0, 1].
-        confidence: in (0, 1).
-
-    Raises:
-        ValueError: a value is outside its range.
-    """
-    doubt = _doubt(confidence)
-
-    def refuted(epsilon: float) -> float:
-        p = one_run_p_value(canaries, guesses, correct, epsilon=epsilon, delta=delta)
-        return doubt - p
-
-    return _largest(refuted)
-
-
-def one_run_ceiling(canaries: int, *, delta: float, confidence: float = 0.95) -> float:
-    """What `one_run` shows if all canaries are guessed right: it can never show more.
-
-    -ln((1 - confidence)^(-1/m) - 1) at delta 0.
-    """
-    return one_run(canaries, canaries, canaries, delta=delta, confidence=confidence)
-
-
-def one_run_of_scores(
-    members: ArrayLike, others: ArrayLike, *, delta: float, confidence: float = 0.95
-) -> float:
-    """The best of `one_run` over a few numbers of guesses, corrected for having tried them.
-
-    Of m canaries the k with the highest scores are guessed to be members and the k with the lowest
-    to be none, for k from m/2 down by halves.
-
-    Args:
-        members: scores (M,) of the canaries that were included.
-        others: scores (N,) of those that were not; M + N = m canaries, each by a fair coin.
-        delta: in [0, 1].
-        confidence: in (0, 1).
-
-    Raises:
-        ValueError: a score is NaN, there is no score of either kind, or a value is out of range.
-    """
-    tries = guessed(members, others)
-    each = 1 - _doubt(confidence) / len(tries)
-    canaries = np.size(members) + np.size(others)
-    return max(one_run(canaries, *guess, delta=delta, confidence=each) for guess in tries)
-
-
-def guessed(members: ArrayLike, others: ArrayLike) -> list[tuple[int, int]]:
-    """How many canaries are guessed, and how many of them rightly, for each number that is tried.
-
-    Raises:
-        ValueError: a score is NaN, or there is no score of either kind.
-    """
-    inside, outside = _scores(members, others)
-    scores = np.concatenate([inside, outside])
-    included = np.repeat([True, False], [len(inside), len(outside)])
-    # Sorted at random among equals, or the order here would give members away.
-    order = np.lexsort((np.random.default_rng(0).permutation(len(scores)), scores))
-    included = included[order]
-    return [
-        (2 * k, int(included[len(scores) - k :].sum() + (~included[:k]).sum()))
-        for k in guesses_tried(len(scores))
-    ]
-
-
-def guesses_tried(canaries: int) -> list[int]:
-    """How many canaries are guessed on each side: m/2, m/4, ... down to one at the least."""
-    tries = {canaries // 2 >> halving for halving in range(_TRIED)}
-    return sorted(k for k in tries if k >= 1)
 
 
 def clopper_pearson(successes: ArrayLike, trials: int, *, confidence: float = 0.95) -> Floats:
@@ -154,7 +39,7 @@ def clopper_pearson(successes: ArrayLike, trials: int, *, confidence: float = 0.
     if trials < 1 or not ((counts >= 0) & (counts <= trials)).all():
         raise ValueError(f"Expected 0 <= successes={counts} <= trials={trials}, >= 1.")
     limit = special.betaincinv(
-        counts + 1.0, np.maximum(trials - counts, 1.0), 1 - _doubt(confidence)
+        counts + 1.0, np.maximum(trials - counts, 1.0), 1 - doubt_of(confidence)
     )
     return np.where(counts < trials, limit, 1.0)
 
@@ -180,9 +65,9 @@ def rates(
     Raises:
         ValueError: a score is NaN, or there is none of either kind.
     """
-    inside, outside = _scores(members, others)
+    inside, outside = as_scores(members, others)
     ranks = ranks_tried(len(outside))
-    each = 1 - _doubt(confidence) / (2 * len(ranks))
+    each = 1 - doubt_of(confidence) / (2 * len(ranks))
     thresholds = np.sort(outside)[::-1][ranks - 1]
     missed = (inside[None, :] <= thresholds[:, None]).sum(axis=1)
     return (
@@ -194,7 +79,7 @@ def rates(
 def ranks_tried(others: int) -> NDArray[np.int64]:
     """The ranks of the non-members' scores that serve as thresholds: 1 .. N, evenly in logit."""
     low = special.logit(0.5 / others)
-    shares = special.expit(np.linspace(low, -low, 2 * _TRIED))
+    shares = special.expit(np.linspace(low, -low, 2 * TRIED))
     return np.unique(np.clip(np.ceil(shares * others), 1, others).astype(np.int64))
 
 
@@ -215,7 +100,7 @@ def from_rates(
     Raises:
         ValueError: as `rates`, or delta is outside its range.
     """
-    _check_claim(0.0, delta)
+    check_claim(0.0, delta)
     positive, negative = rates(members, others, confidence=confidence)
     return max(_ratio(positive, negative, delta), _ratio(negative, positive, delta))
 
@@ -238,8 +123,8 @@ def gaussian_dp(members: ArrayLike, others: ArrayLike, *, confidence: float = 0.
         ValueError: as `rates`.
     """
     positive, negative = rates(members, others, confidence=confidence)
-    told = (positive < 1) & (negative < 1)
-    mu = special.ndtri(1 - positive[told]) - special.ndtri(negative[told])
+    informative = (positive < 1) & (negative < 1)
+    mu = special.ndtri(1 - positive[informative]) - special.ndtri(negative[informative])
     return float(mu.max(initial=0.0))
 
 
@@ -270,23 +155,23 @@ def epsilon_of(mu: float, delta: float) -> float:
         left = first + math.log(-math.expm1(gap)) if gap < 0 else -math.inf
         return left - math.log(delta)
 
-    return _largest(above)
+    return largest(above)
 
 
 def interval(successes: int, trials: int, *, confidence: float = 0.95) -> tuple[float, float]:
     """The two-sided interval of Clopper & Pearson for the chance of success."""
-    each = 1 - _doubt(confidence) / 2
+    each = 1 - doubt_of(confidence) / 2
     low = 1 - float(clopper_pearson(trials - successes, trials, confidence=each))
     return low, float(clopper_pearson(successes, trials, confidence=each))
 
 
 def _ratio(one: Floats, other: Floats, delta: float) -> float:
     kept = 1 - other - delta
-    told = kept > 0
-    return float(np.log(kept[told] / one[told]).max(initial=0.0))
+    informative = kept > 0
+    return float(np.log(kept[informative] / one[informative]).max(initial=0.0))
 
 
-def _largest(positive: Callable[[float], float]) -> float:
+def largest(positive: Callable[[float], float]) -> float:
     """The root of a decreasing function on [0, `_MOST`]; 0 if it is nowhere positive."""
     if positive(0.0) <= 0:
         return 0.0
@@ -298,18 +183,21 @@ def _largest(positive: Callable[[float], float]) -> float:
     return float(optimize.brentq(positive, 0.0, high, xtol=1e-9))
 
 
-def _doubt(confidence: float) -> float:
+def doubt_of(confidence: float) -> float:
+    """The chance of error that a confidence in (0, 1) leaves; else a `ValueError`."""
     if not 0 < confidence < 1:
         raise ValueError(f"Expected 0 < confidence={confidence} < 1.")
     return 1 - confidence
 
 
-def _check_claim(epsilon: float, delta: float) -> None:
+def check_claim(epsilon: float, delta: float) -> None:
+    """Raise `ValueError` unless epsilon >= 0 and delta is in [0, 1]."""
     if not (epsilon >= 0 and 0 <= delta <= 1):
         raise ValueError(f"Expected epsilon={epsilon} >= 0 and 0 <= delta={delta} <= 1.")
 
 
-def _scores(members: ArrayLike, others: ArrayLike) -> tuple[Floats, Floats]:
+def as_scores(members: ArrayLike, others: ArrayLike) -> tuple[Floats, Floats]:
+    """Scores (M,) and (N,) as float64; a `ValueError` if there are none of a kind, or a NaN."""
     inside, outside = (np.asarray(scores, dtype=np.float64) for scores in (members, others))
     for scores in (inside, outside):
         if scores.ndim != 1 or len(scores) == 0 or np.isnan(scores).any():

@@ -21,6 +21,7 @@ from fedkd.data.types import Samples
 from fedkd.learning import optim
 from fedkd.learning.dp import sgd
 from fedkd.learning.dp.sgd import Noise
+from fedkd.models.call import answer
 
 THREAT = "white box: sees every noisy gradient, and may insert records"
 _LOUD = 1000.0
@@ -48,7 +49,7 @@ class WithCanaries(nn.Module):
         """(N, D + m) -> (N, C + 1)."""
         marks = rows[:, -self.canary.in_features :]
         x = rows[:, : -self.canary.in_features].reshape(len(rows), *self._shape)
-        return torch.cat([self.model(x), self._loud * self.canary(marks)], dim=1)
+        return torch.cat([answer(self.model, x), self._loud * self.canary(marks)], dim=1)
 
 
 def loss(outputs: Tensor, y: Tensor) -> Tensor:
@@ -135,15 +136,15 @@ def _ideal(included: Tensor, noise: Noise, steps: int, generator: torch.Generato
     ratios = torch.zeros(len(included), dtype=torch.float64)
     for _ in range(steps):
         draws = torch.rand(len(included), generator=generator)
-        told = (included & (draws < noise.sample_rate)).double()
+        signal = (included & (draws < noise.sample_rate)).double()
         normal = torch.randn(len(included), dtype=torch.float64, generator=generator)
-        ratios += _ratio(told + noise.noise_multiplier * normal, noise)
+        ratios += _ratio(signal + noise.noise_multiplier * normal, noise)
     return ratios
 
 
-def _ratio(told: Tensor, noise: Noise) -> Tensor:
+def _ratio(released: Tensor, noise: Noise) -> Tensor:
     """The log likelihood ratio of what one step released of each canary, over the clip."""
-    once = (2 * told - 1) / (2 * noise.noise_multiplier**2)
+    once = (2 * released - 1) / (2 * noise.noise_multiplier**2)
     rate = torch.tensor(noise.sample_rate, dtype=torch.float64)
     return torch.logaddexp(torch.log1p(-rate), torch.log(rate) + once)
 
@@ -163,8 +164,8 @@ class _Seen:
         if gradient is None:
             return
         noise = self._noise
-        told = gradient[0].double() * noise.batch_size / noise.clip
-        self.ratios += _ratio(told, noise)
+        released = gradient[0].double() * noise.batch_size / noise.clip
+        self.ratios += _ratio(released, noise)
         self.steps += 1
 
 

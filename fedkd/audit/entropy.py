@@ -36,7 +36,7 @@ class Seen:
     """What the operating system was asked for."""
     keys: list[bytes] = field(default_factory=list)
     """Of AES."""
-    made: int = 0
+    streamed: int = 0
     """Bytes that AES made."""
     digest: Any = field(default_factory=hashlib.sha256)
     """Of these bytes."""
@@ -62,7 +62,8 @@ def check_source(what: str, release: Callable[[], Tensor]) -> Check:
     if not fault and (same or (noise.equal(other) and _repeats(noise) < CHANCE)):
         fault = "other entropy makes the same noise"
     found = (
-        f"{seen.made:,} bytes of AES-256, fresh keys from the operating system: {len(seen.keys)}"
+        f"{seen.streamed:,} bytes of AES-256, fresh keys from the operating system: "
+        f"{len(seen.keys)}"
     )
     return checked(f"source of the noise on {what}", not fault, fault or found)
 
@@ -72,8 +73,10 @@ def _fault(seen: Seen, noise: Tensor, again: Tensor) -> str:
         return "the noise is not made by AES: whoever knows part of it may compute the rest"
     if any(len(key) != _KEY or key not in seen.given for key in seen.keys):
         return "AES has another key than 32 fresh bytes of the operating system's"
-    if seen.made < _BYTES * noise.numel():
-        return f"AES made {seen.made:,} bytes for {noise.numel():,} numbers: some are not its own"
+    if seen.streamed < _BYTES * noise.numel():
+        return (
+            f"AES made {seen.streamed:,} bytes for {noise.numel():,} numbers: some are not its own"
+        )
     if not noise.equal(again):
         return "the noise follows from more than the operating system's entropy"
     return ""
@@ -91,11 +94,11 @@ def _operating_system(entropy: bytes) -> Iterator[Seen]:
 
     Other threads get the system's own: what they draw may protect somebody.
     """
-    seen, mine = Seen(), threading.get_ident()
+    seen, this_thread = Seen(), threading.get_ident()
 
     def instead(real: Callable[..., bytes]) -> Callable[..., bytes]:
         def bytes_of(count: int = _KEY) -> bytes:
-            if threading.get_ident() != mine:
+            if threading.get_ident() != this_thread:
                 return real(count)
             number = len(seen.given).to_bytes(8)
             seen.given.append(hashlib.shake_256(entropy + number).digest(count))
@@ -104,11 +107,11 @@ def _operating_system(entropy: bytes) -> Iterator[Seen]:
         return bytes_of
 
     def cipher(algorithm: Any, mode: Any) -> Any:
-        made = Cipher(algorithm, mode)
-        if threading.get_ident() != mine or not isinstance(algorithm, algorithms.AES):
-            return made
+        real_cipher = Cipher(algorithm, mode)
+        if threading.get_ident() != this_thread or not isinstance(algorithm, algorithms.AES):
+            return real_cipher
         seen.keys.append(bytes(algorithm.key))
-        return _Counted(made, seen)
+        return _Counted(real_cipher, seen)
 
     with ExitStack() as patches:
         for module, name in ((secrets, "token_bytes"), (os, "urandom")):
@@ -129,7 +132,7 @@ class _Counted:
         return _Counted(self._real.encryptor(), self._seen)
 
     def update(self, data: bytes) -> bytes:
-        self._seen.made += len(data)
-        made: bytes = self._real.update(data)
-        self._seen.digest.update(made)
-        return made
+        self._seen.streamed += len(data)
+        keystream: bytes = self._real.update(data)
+        self._seen.digest.update(keystream)
+        return keystream

@@ -1,7 +1,7 @@
 """A lower bound on mu of Gaussian DP from one run: Mahloujifar et al. 2024, arXiv:2410.22235.
 
 It takes the whole trade-off curve of the mechanism that is claimed, not one point of it as
-`bounds.one_run` does, and so is the tighter one where the claim is Gaussian noise. Canaries may
+`guessing.one_run` does, and so is the tighter one where the claim is Gaussian noise. Canaries may
 depend on each other. `bounds.epsilon_of` makes epsilon of mu.
 """
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, special
 
-from fedkd.audit import bounds
+from fedkd.audit import guessing
 
 _MOST = 40.0
 """Mu beyond which no search goes."""
@@ -45,7 +45,7 @@ def one_run(canaries: int, guesses: int, correct: int, *, confidence: float = 0.
 
 
 def one_run_of_scores(members: ArrayLike, others: ArrayLike, *, confidence: float = 0.95) -> float:
-    """The best of `one_run` over the guesses of `bounds.guessed`, corrected for their number.
+    """The best of `one_run` over the guesses of `guessing.guessed`, corrected for their number.
 
     Args:
         members: scores (M,) of the canaries that were included.
@@ -55,7 +55,7 @@ def one_run_of_scores(members: ArrayLike, others: ArrayLike, *, confidence: floa
     Raises:
         ValueError: a score is NaN, there is no score of either kind, or a value is out of range.
     """
-    tries = bounds.guessed(members, others)
+    tries = guessing.guessed(members, others)
     each = 1 - (1 - confidence) / len(tries)
     canaries = np.size(members) + np.size(others)
     return max(one_run(canaries, *guess, confidence=each) for guess in tries)
@@ -63,7 +63,7 @@ def one_run_of_scores(members: ArrayLike, others: ArrayLike, *, confidence: floa
 
 def one_run_ceiling(canaries: int, *, confidence: float = 0.95) -> float:
     """What `one_run_of_scores` shows if all guesses are right: it can never show more."""
-    tries = bounds.guesses_tried(canaries)
+    tries = guessing.guesses_tried(canaries)
     each = 1 - (1 - confidence) / len(tries)
     # Not those that guess most: fewer that are all right may show more.
     return max(one_run(canaries, 2 * k, 2 * k, confidence=each) for k in tries)

@@ -40,5 +40,5 @@ class Audited:
     @property
     def claims(self) -> tuple[Claim, ...]:
         """The claims of the attacks, each once."""
-        told = (each.verdict.claim for each in self.attacks if each.verdict is not None)
-        return tuple(dict.fromkeys(told))
+        claims = (each.verdict.claim for each in self.attacks if each.verdict is not None)
+        return tuple(dict.fromkeys(claims))

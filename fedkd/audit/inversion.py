@@ -28,7 +28,7 @@ class Inversion:
         classes: of each image (K,).
         drawn: by the attacker, (K, *shape).
         originals: the client's own record that is nearest to each, (K, *shape).
-        own: distance (root mean square, of a pixel's range) of each drawn image to the mean of the
+        distances: root mean square, of a pixel's range, of each drawn image to the mean of the
             client's records of that class, (K,).
         blind: the same for the mean public image that all call that class, which takes no attack.
         nearer: the share of drawn images that are nearer to a record of the client's than to any of
@@ -39,7 +39,7 @@ class Inversion:
     classes: tuple[int, ...]
     drawn: Tensor
     originals: Tensor
-    own: tuple[float, ...]
+    distances: tuple[float, ...]
     blind: tuple[float, ...]
     nearer: float
 
@@ -49,7 +49,7 @@ def invert(
     public: Tensor,
     answers: Tensor,
     consensus: Tensor,
-    own: Samples,
+    records: Samples,
     others: Samples,
     *,
     generator: torch.Generator,
@@ -61,7 +61,7 @@ def invert(
         public: images (N, *shape) in [0, 1].
         answers: the client's logits on them (N, C).
         consensus: what all answer together, logits (N, C).
-        own: the client's records, to compare with.
+        records: the client's records, to compare with.
         others: records that nobody learnt, to compare with.
         generator: of the decoder and its batches.
 
@@ -72,28 +72,28 @@ def invert(
     pair = _pairs(answers, consensus)
     says, all_say = answers.argmax(dim=1), consensus.argmax(dim=1)
     gap = answers.softmax(dim=1) - consensus.softmax(dim=1)
-    told = []
+    drawings = []
     for label in range(answers.shape[1]):
-        mine, foreign = own.x[own.y == label], others.x[others.y == label]
+        images, foreign = records.x[records.y == label], others.x[others.y == label]
         asked = (says == label).nonzero().flatten()
         prior = public[all_say == label]
-        if min(len(mine), len(foreign), len(asked), len(prior)) < 2:
+        if min(len(images), len(foreign), len(asked), len(prior)) < 2:
             continue
         surest = asked[gap[asked, label].topk(min(_SUREST, len(asked))).indices]
         with torch.no_grad():
             drawn = decoder(pair[surest].mean(dim=0, keepdim=True)).reshape(public.shape[1:])
-        told.append((label, drawn, mine, foreign, prior))
-    if not told:
+        drawings.append((label, drawn, images, foreign, prior))
+    if not drawings:
         return None
-    nearest = [mine[_distances(drawn, mine).argmin()] for _, drawn, mine, _, _ in told]
-    nearer = [_is_nearer(drawn, mine, foreign) for _, drawn, mine, foreign, _ in told]
+    nearest = [images[_distances(drawn, images).argmin()] for _, drawn, images, _, _ in drawings]
+    nearer = [_is_nearer(drawn, images, foreign) for _, drawn, images, foreign, _ in drawings]
     return Inversion(
         client,
-        tuple(label for label, *_ in told),
-        torch.stack([drawn for _, drawn, *_ in told]),
+        tuple(label for label, *_ in drawings),
+        torch.stack([drawn for _, drawn, *_ in drawings]),
         torch.stack(nearest),
-        tuple(_rms(drawn, mine.mean(dim=0)) for _, drawn, mine, _, _ in told),
-        tuple(_rms(prior.mean(dim=0), mine.mean(dim=0)) for _, _, mine, _, prior in told),
+        tuple(_rms(drawn, images.mean(dim=0)) for _, drawn, images, _, _ in drawings),
+        tuple(_rms(prior.mean(dim=0), images.mean(dim=0)) for _, _, images, _, prior in drawings),
         sum(nearer) / len(nearer),
     )
 
@@ -134,8 +134,8 @@ def _rms(one: Tensor, other: Tensor) -> float:
     return float((one - other).square().mean().sqrt())
 
 
-def _is_nearer(image: Tensor, mine: Tensor, foreign: Tensor) -> float:
+def _is_nearer(image: Tensor, images: Tensor, foreign: Tensor) -> float:
     """1 if one of the client's is the nearest, of equally many of each."""
-    size = min(len(mine), len(foreign))
-    ours, theirs = (float(_distances(image, each[:size]).min()) for each in (mine, foreign))
+    size = min(len(images), len(foreign))
+    ours, theirs = (float(_distances(image, each[:size]).min()) for each in (images, foreign))
     return float(ours < theirs)

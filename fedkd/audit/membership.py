@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedkd.audit import bounds, scores
+from fedkd.audit import guessing, scores
 from fedkd.audit.references import References
 from fedkd.audit.roc import Rate, Roc, roc
 from fedkd.audit.scores import Scores
@@ -88,13 +88,13 @@ def attack(
     included = np.concatenate([each.included for each in parties.values()])
     found = []
     for name in ATTACKS:
-        told = np.concatenate([each[name] for each in by_party.values()])
+        scores = np.concatenate([each[name] for each in by_party.values()])
         found.append(
             one_attack(
                 name,
                 on,
                 threat,
-                told,
+                scores,
                 included,
                 by_client=_areas(parties, by_party, name, confidence),
                 claim=claim,
@@ -109,7 +109,7 @@ def one_attack(
     name: str,
     on: str,
     threat: str,
-    told: Scores,
+    scores: Scores,
     included: NDArray[np.bool_],
     *,
     claim: Claim | None,
@@ -118,10 +118,10 @@ def one_attack(
     confidence: float = CONFIDENCE,
 ) -> Attack:
     """What an attack's scores (m,) show of who was included (m,); the rest is as in `attack`."""
-    members, others = told[included], told[~included]
+    members, others = scores[included], scores[~included]
     epsilon, delta = 0.0, 0.0 if claim is None else claim.delta
     if tossed:
-        epsilon = bounds.one_run_of_scores(members, others, delta=delta, confidence=confidence)
+        epsilon = guessing.one_run_of_scores(members, others, delta=delta, confidence=confidence)
     return Attack(
         name,
         on,
@@ -129,7 +129,7 @@ def one_attack(
         roc(members, others, confidence=confidence),
         by_client or {},
         epsilon,
-        _verdict(f"{name} on {on}", epsilon, claim, threat, len(told), confidence),
+        _verdict(f"{name} on {on}", epsilon, claim, threat, len(scores), confidence),
     )
 
 
@@ -153,7 +153,7 @@ def _areas(
 ) -> dict[int, Rate]:
     areas = {}
     for client, each in parties.items():
-        told, included = by_party[client][name], each.included
+        scores, included = by_party[client][name], each.included
         if client >= 0 and min(included.sum(), (~included).sum()) >= 2:
-            areas[client] = roc(told[included], told[~included], confidence=confidence).auc
+            areas[client] = roc(scores[included], scores[~included], confidence=confidence).auc
     return areas

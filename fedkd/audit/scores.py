@@ -30,9 +30,9 @@ def log_odds(logits: Tensor, y: Tensor) -> Scores:
     """
     logs = torch.log_softmax(logits.double(), dim=-1)
     index = y.expand(logits.shape[:-1])[..., None]
-    own = logs.gather(-1, index)[..., 0]
+    log_p = logs.gather(-1, index)[..., 0]
     rest = torch.logsumexp(logs.scatter(-1, index, -torch.inf), dim=-1)
-    odds: Scores = (own - rest).numpy()
+    odds: Scores = (log_p - rest).numpy()
     return odds
 
 

@@ -71,8 +71,8 @@ def check_share(what: str, hits: int, trials: int, expected: float) -> Check:
 
 def unlikely(chances: ArrayLike) -> bool:
     """Whether one of several chances is too small, all of them counted."""
-    told = np.asarray(chances)
-    return bool(told.min() < CHANCE / told.size)
+    p_values = np.asarray(chances)
+    return bool(p_values.min() < CHANCE / p_values.size)
 
 
 def _chance_of_length(length: float, draws: int, moved: float, share: float) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from scipy import special, stats
 
-from fedkd.audit import bounds, fdp
+from fedkd.audit import bounds, fdp, guessing
 from fedkd.audit.bounds import Floats
 from fedkd.errors import PrivacyViolationError
 from fedkd.privacy import accountant
@@ -44,8 +44,7 @@ class Claim:
         Looked at numerically, over rates of 0.01 to 1 and up to 2,000 steps, at delta 1e-5, and not
         proven; see docs/audit.md.
         """
-        told = (isinstance(event, Gaussian) for event in self.events)
-        return bool(self.events) and all(told)
+        return bool(self.events) and all(isinstance(event, Gaussian) for event in self.events)
 
     def __str__(self) -> str:
         return f"epsilon {self.epsilon:.4g} at delta {self.delta:g} ({self.unit}, {self.adjacency})"
@@ -106,7 +105,7 @@ class Shortfall:
     """Why an attack that refuted nothing says nothing, either."""
 
     outcome: Literal["NO POWER", "UNEXPLAINED"]
-    said: str
+    explanation: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +146,12 @@ def independent(
     else:
         mu = fdp.one_run_of_scores(members, others, confidence=each)
         most = fdp.one_run_ceiling(inside + outside, confidence=each)
-        told = bounds.epsilon_of(mu, delta), bounds.epsilon_of(most, delta)
-        found = [Bound("one run, f-DP", *told), *found]
+        epsilons = bounds.epsilon_of(mu, delta), bounds.epsilon_of(most, delta)
+        found = [Bound("one run, f-DP", *epsilons), *found]
         mu = bounds.gaussian_dp(members, others, confidence=each)
         most = bounds.gaussian_dp_ceiling(inside, outside, confidence=each)
-        told = bounds.epsilon_of(mu, delta), bounds.epsilon_of(most, delta)
-        found.append(Bound("Gaussian DP", *told))
+        epsilons = bounds.epsilon_of(mu, delta), bounds.epsilon_of(most, delta)
+        found.append(Bound("Gaussian DP", *epsilons))
     return tuple(found)
 
 
@@ -163,17 +162,17 @@ def dependent(
 
     Canaries of one training are such: the model that one changed is asked about the other.
     """
-    epsilon = bounds.one_run_of_scores(members, others, delta=claim.delta, confidence=confidence)
+    epsilon = guessing.one_run_of_scores(members, others, delta=claim.delta, confidence=confidence)
     ceiling = one_run_ceiling(len(members) + len(others), claim.delta, confidence)
     return (Bound("one run", epsilon, ceiling),)
 
 
 def one_run_ceiling(canaries: int, delta: float, confidence: float) -> float:
-    """What `bounds.one_run_of_scores` could show, its guesses corrected for."""
-    tries = bounds.guesses_tried(canaries)
+    """What `guessing.one_run_of_scores` could show, its guesses corrected for."""
+    tries = guessing.guesses_tried(canaries)
     each = 1 - (1 - confidence) / len(tries)
     guesses = 2 * max(tries)
-    return bounds.one_run(canaries, guesses, guesses, delta=delta, confidence=each)
+    return guessing.one_run(canaries, guesses, guesses, delta=delta, confidence=each)
 
 
 def judge(
@@ -197,16 +196,16 @@ def judge(
         confidence: in (0, 1).
         shortfall: what `shortfall` says of a white-box attack.
     """
-    said = ""
+    explanation = ""
     if max(bound.epsilon for bound in found) > claim.epsilon:
         outcome: Outcome = "VIOLATION"
     elif max(bound.ceiling for bound in found) <= claim.epsilon:
         outcome = "NO POWER"
     elif shortfall is not None:
-        outcome, said = shortfall.outcome, shortfall.said
+        outcome, explanation = shortfall.outcome, shortfall.explanation
     else:
         outcome = "CONSISTENT"
-    return Verdict(what, outcome, threat, canaries, confidence, claim, found, said)
+    return Verdict(what, outcome, threat, canaries, confidence, claim, found, explanation)
 
 
 def shortfall(
@@ -225,21 +224,25 @@ def shortfall(
     least = float(special.ndtr(float(special.ndtri(expected)) / 2))
     error = _ERRORS * math.hypot(_error(*seen), _error(*claimed))
     if expected - 0.5 < error:
-        said = (
+        explanation = (
             f"{what}: the noise that is claimed lets through an AUC of {expected:.3f}, which so "
             "few canaries do not tell from 0.5: an attack that saw nothing would not be noticed"
         )
-        return Shortfall("NO POWER", said)
+        return Shortfall("NO POWER", explanation)
     if found >= least:
         return None
-    told = (
+    measured = (
         f"{what}: canaries are told with an AUC of {found:.3f}, and the noise that is claimed lets "
         f"through {expected:.3f}"
     )
     if expected - found < error:
-        return Shortfall("NO POWER", f"{told}, which so few of them may miss by chance: take more")
-    said = f"{told}: they were not clipped or summed as is claimed, or there is more noise"
-    return Shortfall("UNEXPLAINED", said)
+        return Shortfall(
+            "NO POWER", f"{measured}, which so few of them may miss by chance: take more"
+        )
+    explanation = (
+        f"{measured}: they were not clipped or summed as is claimed, or there is more noise"
+    )
+    return Shortfall("UNEXPLAINED", explanation)
 
 
 _ERRORS = 4.25
@@ -266,14 +269,14 @@ def raise_on_violation(found: Iterable[Verdict | Check]) -> None:
     """
     broken = [each for each in found if each.outcome == "VIOLATION"]
     if broken:
-        said = "; ".join(_said(each) for each in broken)
+        violations = "; ".join(_sentence(each) for each in broken)
         raise PrivacyViolationError(
-            f"{said}: the claim does not hold, so send nothing more under it until the cause is "
-            "found"
+            f"{violations}: the claim does not hold, so send nothing more under it until the cause "
+            "is found"
         )
 
 
-def _said(each: Verdict | Check) -> str:
+def _sentence(each: Verdict | Check) -> str:
     if isinstance(each, Check):
         return f"VIOLATION, {each.what}: {each.found}"
     return (

@@ -82,11 +82,11 @@ class Watch:
 
     def parts(self, scale: float) -> dict[str, Tensor]:
         """What was released over `scale`: each parameter's, each step's, and each in each."""
-        steps = [{name: part / scale for name, part in told.items()} for told in self.gradients]
-        found = {name: torch.cat([told[name] for told in steps]) for name in steps[0]}
-        for number, told in enumerate(steps, start=1):
-            found[f"step {number}"] = torch.cat(list(told.values()))
-            found |= {f"{name} in step {number}": part for name, part in told.items()}
+        steps = [{name: part / scale for name, part in step.items()} for step in self.gradients]
+        found = {name: torch.cat([step[name] for step in steps]) for name in steps[0]}
+        for number, step in enumerate(steps, start=1):
+            found[f"step {number}"] = torch.cat(list(step.values()))
+            found |= {f"{name} in step {number}": part for name, part in step.items()}
         return found
 
     def _watched(self, outputs: Tensor, y: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
+from fedkd.cli.audit_claims import audit_allow, audit_ledger, audit_plan
 from fedkd.cli.common import (
     AsJson,
     Config,
@@ -14,11 +15,9 @@ from fedkd.cli.common import (
     err,
     import_beside,
     out,
-    say,
     say_report,
     watch,
 )
-from fedkd.errors import LedgerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +31,9 @@ audit = typer.Typer(
     help="What an experiment costs in privacy: planned, spent, and what an attacker really gets.",
     no_args_is_help=True,
 )
+audit.command("plan")(audit_plan)
+audit.command("ledger")(audit_ledger)
+audit.command("allow")(audit_allow)
 
 Confidence = Annotated[
     float, typer.Option(help="Of all bounds together: how sure a VIOLATION is.", min=0.5, max=0.999)
@@ -39,7 +41,7 @@ Confidence = Annotated[
 Canaries = Annotated[
     int, typer.Option(help="The more, the more can be shown: see the ceiling.", min=10)
 ]
-Exposed = Annotated[
+ConfigOrRun = Annotated[
     Path,
     typer.Argument(help="An experiment, or a run that this has recorded.", metavar="CONFIG|RUN"),
 ]
@@ -59,80 +61,6 @@ References = Annotated[
     int,
     typer.Option(help="Reference models that the attacker trains for each client; even.", min=2),
 ]
-
-
-@audit.command("plan")
-def audit_plan(
-    config: Config,
-    *,
-    override: Override = None,
-    ledger: Annotated[
-        Path | None,
-        typer.Option(help="A ledger: what was spent before counts too.", metavar="FILE"),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Say what an experiment will cost in privacy, term by term, before anything runs.
-
-    Prints epsilon by PLD and by RDP, and the noise that the budget needs. Exit status 4 if the plan
-    is over its budget, 2 if its noise lets nothing be learned.
-    """
-    from dataclasses import asdict
-
-    from fedkd.config import load
-    from fedkd.jobs.audit import plan
-    from fedkd.reports import tables
-
-    import_beside(config)
-    forecast = plan.forecast(load(config, override or ()), ledger)
-    if as_json:
-        typer.echo(json.dumps(asdict(forecast), indent=2))
-    else:
-        out.print(tables.forecast(forecast))
-    plan.check(forecast)
-
-
-@audit.command("ledger")
-def audit_ledger(
-    path: Annotated[
-        Path,
-        typer.Argument(help="A ledger, a folder of ledgers, or a run's folder.", metavar="PATH"),
-    ],
-    *,
-    as_json: AsJson = False,
-) -> None:
-    """Say what ledgers hold: what was spent of each data set, for what, and what is left.
-
-    Exit status 4 if a ledger was changed, cut or rolled back.
-    """
-    from fedkd.reports import tables
-    from fedkd.runs import ledgers
-
-    told = ledgers.read(path)
-    if as_json:
-        typer.echo(json.dumps(ledgers.as_dict(told), indent=2))
-    else:
-        for each in told:
-            out.print(tables.ledger(each))
-    if broken := [each for each in told if each.statement.chain != "intact"]:
-        first = broken[0]
-        raise LedgerError(f"ledger {str(first.path)!r}: {first.statement.chain}")
-
-
-@audit.command("allow")
-def audit_allow(
-    ledger: Annotated[Path, typer.Argument(help="The ledger's file.", exists=True, dir_okay=False)],
-    epsilon: Annotated[float, typer.Argument(help="The most that each account may spend.")],
-) -> None:
-    """Let a ledger's data sets spend more, or less. For the owner of the data alone.
-
-    Until then the budget that a data set was first used with is the most that its ledger allows,
-    whatever budget a later experiment names.
-    """
-    from fedkd.runs import ledgers
-
-    ledgers.allow(ledger, epsilon)
-    say(f"{ledger}: epsilon {epsilon:g} is allowed from now on")
 
 
 @audit.command("mechanism")
@@ -192,7 +120,7 @@ def audit_teacher(
 
 @audit.command("exchange")
 def audit_exchange(
-    path: Exposed,
+    path: ConfigOrRun,
     *,
     override: Override = None,
     folder: AuditFolder = None,
@@ -214,12 +142,12 @@ def audit_exchange(
     from fedkd.jobs.audit import messages
     from fedkd.reports.bar import progress
 
-    said = err if as_json else out
+    console = err if as_json else out
     import_beside(path)
     if not path.is_dir():
         check = messages.check_readable
-        path = _expose(path, override, folder, candidates, kind, said, check=check)
-    with progress(said) as notify:
+        path = _with_canaries(path, override, folder, candidates, kind, console, check=check)
+    with progress(console) as notify:
         found = messages.audit_exchange(
             path, notify, count=_even(references), confidence=confidence
         )
@@ -252,7 +180,7 @@ def audit_student(
 
 @audit.command("report")
 def audit_report(
-    path: Exposed,
+    path: ConfigOrRun,
     *,
     override: Override = None,
     folder: AuditFolder = None,
@@ -271,7 +199,7 @@ def audit_report(
     from fedkd.reports.bar import progress
 
     import_beside(path)
-    run = path if path.is_dir() else _expose(path, override, folder, candidates, kind, out)
+    run = path if path.is_dir() else _with_canaries(path, override, folder, candidates, kind, out)
     with progress(out) as notify:
         found = teachers.audit_all(run, notify, count=_even(references), confidence=confidence)
     say_report(run / "audit.html")
@@ -283,7 +211,7 @@ def _even(references: int) -> int:
     return references + references % 2
 
 
-def _expose(
+def _with_canaries(
     config: Path,
     override: list[str] | None,
     folder: Path | None,

@@ -30,17 +30,18 @@ from fedkd.config.experiment import (
     Shards,
     Student,
 )
+from fedkd.config.optimisation import OPTIMISERS, Augmentation, Optimisation
 from fedkd.config.parts import (
     DPSGD,
-    OPTIMISERS,
-    Augmentation,
     Choice,
     Format,
     Frozen,
     ModelSpec,
-    Optimisation,
     Output,
     Source,
+    TaskChoice,
+    Weights,
+    with_specs,
 )
 from fedkd.config.read import load, load_distillation, parse, parse_json, read, validate
 
@@ -72,13 +73,16 @@ __all__ = [
     "Shards",
     "Source",
     "Student",
+    "TaskChoice",
     "Teacher",
     "Trained",
     "WayChoice",
+    "Weights",
     "load",
     "load_distillation",
     "parse",
     "parse_json",
     "read",
     "validate",
+    "with_specs",
 ]

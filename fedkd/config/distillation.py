@@ -9,7 +9,19 @@ from pydantic import (
     model_validator,
 )
 
-from fedkd.config.parts import DPSGD, NAME, Choice, Frozen, ModelSpec, Optimisation, Output, Source
+from fedkd.config.optimisation import Optimisation
+from fedkd.config.parts import (
+    CLASSIFICATION,
+    DPSGD,
+    NAME,
+    Choice,
+    Frozen,
+    ModelSpec,
+    Output,
+    Source,
+    TaskChoice,
+    is_classification,
+)
 
 
 class Trained(Frozen):
@@ -65,6 +77,8 @@ class Distillation(Frozen):
     seed: int = Field(default=0, ge=0)
     plain: bool = True
     """Whether the student is trained on labels alone as well, to be compared with."""
+    task: TaskChoice = Field(default=CLASSIFICATION, exclude_if=is_classification)
+    """What is asked of models."""
     data: Source = Source()
     teachers: tuple[Teacher, ...] = ()
     student: Trained = Trained()

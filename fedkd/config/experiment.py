@@ -9,7 +9,19 @@ from pydantic import (
     model_validator,
 )
 
-from fedkd.config.parts import DPSGD, NAME, Choice, Frozen, ModelSpec, Optimisation, Output, Source
+from fedkd.config.optimisation import Optimisation
+from fedkd.config.parts import (
+    CLASSIFICATION,
+    DPSGD,
+    NAME,
+    Choice,
+    Frozen,
+    ModelSpec,
+    Output,
+    Source,
+    TaskChoice,
+    is_classification,
+)
 
 
 class PublicData(Frozen):
@@ -180,6 +192,8 @@ class Experiment(Frozen):
     name: str = Field(pattern=NAME, max_length=80)
     seed: int = Field(default=0, ge=0)
     rounds: int = Field(default=1, ge=1)
+    task: TaskChoice = Field(default=CLASSIFICATION, exclude_if=is_classification)
+    """What is asked of models."""
     data: Data = Data()
     clients: Clients
     student: Student = Student()

@@ -2,12 +2,11 @@
 
 import json
 import re
-from collections.abc import Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from fedkd.names import nearest
+from fedkd.names import choices
 
 
 def explain(model: type[BaseModel], error: ValidationError, *, prefix: str = "") -> str:
@@ -36,7 +35,7 @@ def _line(model: type[BaseModel], detail: dict[str, Any], prefix: str) -> str:
     kind, value = detail["type"], detail["input"]
     if kind == "extra_forbidden":
         last = str(parts[-1])
-        return f"unknown key {key!r}: {_hint(last, valid, key.removesuffix(last))}"
+        return f"unknown key {key!r}: {choices(last, valid, prefix=key.removesuffix(last))}"
     if kind == "missing":
         return f"key {key!r} is missing"
     if kind == "value_error":
@@ -55,11 +54,7 @@ def _explain_tag(key: str, table: dict[str, Any], about: dict[str, Any]) -> str:
     if value is None:
         return f"key {key!r} is missing"
     valid = re.findall(r"'([^']*)'", about["expected_tags"])
-    return f"key {key!r} is {_show(value)}: {_hint(str(value), valid)}"
-
-
-def _hint(word: str, valid: Sequence[str], parent: str = "") -> str:
-    return f"{nearest(word, valid, prefix=parent)}valid here: {', '.join(valid) or 'none'}"
+    return f"key {key!r} is {_show(value)}: {choices(str(value), valid)}"
 
 
 _SCHEME = "scheme"

@@ -29,7 +29,7 @@ def apply(table: dict[str, Any], overrides: Sequence[str], stays: Stays) -> None
     Raises:
         ConfigError: an override is not understood.
     """
-    said: dict[str, Any] = {}
+    overridden: dict[str, Any] = {}
     for text in overrides:
         keys, value = _parsed(text)
         place = _place(table, keys, text)
@@ -38,7 +38,7 @@ def apply(table: dict[str, Any], overrides: Sequence[str], stays: Stays) -> None
         kept = None if before == value else stays(keys, value)
         if kept is not None:
             gone = [key for key in place if key != keys[-1] and key not in kept]
-            by_command = _place(said, keys, text)
+            by_command = _place(overridden, keys, text)
             for key in gone:
                 del place[key]
                 if key in by_command:
@@ -47,7 +47,7 @@ def apply(table: dict[str, Any], overrides: Sequence[str], stays: Stays) -> None
                 _log.warning(
                     "%s leaves out what stood beside it: %s", text.strip(), ", ".join(lost)
                 )
-        _set(said, keys, copy.deepcopy(value), text)
+        _set(overridden, keys, copy.deepcopy(value), text)
 
 
 def _parsed(text: str) -> tuple[list[str], Any]:

@@ -15,7 +15,7 @@ from fedkd.config import overrides as overriding
 from fedkd.config.distillation import Distillation
 from fedkd.config.experiment import Experiment, Partition
 from fedkd.config.explain import explain
-from fedkd.config.parts import Optimisation
+from fedkd.config.optimisation import Optimisation
 from fedkd.errors import ConfigError
 
 M = TypeVar("M", bound=BaseModel)
@@ -61,8 +61,8 @@ def read(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        own = path / "config.toml"
-        hint = f"; did you mean {str(own)!r}?" if own.exists() else ""
+        inside = path / "config.toml"
+        hint = f"; did you mean {str(inside)!r}?" if inside.exists() else ""
         raise ConfigError(
             f"experiment {str(path)!r}: {error.strerror}; expected the path of a TOML file{hint}"
         ) from error

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from fedkd.errors import ConfigError
-from fedkd.names import nearest
+from fedkd.names import choices
 
 MISSING = frozenset({"", "?", "na", "nan"})
 """What a cell without a value holds, in lower case."""
@@ -49,7 +49,7 @@ def without(
         if name not in tests and name not in features:
             raise ConfigError(
                 f"{key} names {name!r}, which the data has not: "
-                f"{nearest(name, [*tests, *features])}it has {', '.join(tests)}"
+                f"{choices(name, [*tests, *features], lead='it has ', listed=tests)}"
             )
     left = [n for n, c in enumerate(features) if c not in hidden and test_of(c) not in hidden]
     if not left:

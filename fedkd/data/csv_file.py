@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fedkd.data.columns import MISSING, indicator, test_of
 from fedkd.errors import DataError
-from fedkd.names import nearest
+from fedkd.names import choices
 
 Decimal = Literal[".", ","]
 _LARGEST = float(np.finfo(np.float32).max)
@@ -49,7 +49,7 @@ class Table:
 
     def hint(self, column: str) -> str:
         """What the file has in place of a column."""
-        return nearest(column, self.header) + f"it has {', '.join(self.header)}"
+        return choices(column, self.header, lead="it has ")
 
     def column(self, name: str) -> list[str]:
         """The cells of a column that may have none without a value."""
@@ -61,26 +61,26 @@ class Table:
         return cells
 
     def numbers(self, columns: Sequence[str]) -> NDArray[np.float32]:
-        """Columns as float32 (N, F); those that `made` names are made of cells without a value."""
+        """Columns as float32 (N, F); `indicators` are 1 where a cell of theirs has no value."""
         if not columns:
             raise DataError(f"{self.path}: no column of features; it has {', '.join(self.header)}")
         x = np.empty((len(self.rows), len(columns)), np.float32)
-        made = self.made(columns)
+        indicators = self.indicators(columns)
         for f, column in enumerate(columns):
-            cells = self._cells(made.get(column, column))
+            cells = self._cells(indicators.get(column, column))
             missing = [cell.lower() in MISSING for cell in cells]
-            if column in made:
+            if column in indicators:
                 x[:, f] = missing
                 continue
             for n, cell in enumerate(cells):
-                absent = missing[n] and indicator(column) in made
+                absent = missing[n] and indicator(column) in indicators
                 value = 0.0 if absent else self.number(cell)
                 if value is None:
                     raise self.fault(n, self._no_number(column, cell, missing=missing[n]))
                 x[n, f] = value
         return x
 
-    def made(self, columns: Sequence[str]) -> dict[str, str]:
+    def indicators(self, columns: Sequence[str]) -> dict[str, str]:
         """The indicators among `columns` that the file itself lacks, and the column of each."""
         absent = [column for column in columns if column not in self.header]
         tests = {column: test_of(column) for column in absent}

@@ -15,7 +15,7 @@ from fedkd.data import fetch, heart, idx, npz
 from fedkd.data.sources import FASHION_CLASSES, FASHION_MNIST, MNIST, PublishedSet
 from fedkd.data.types import Dataset, Samples
 from fedkd.errors import DataError
-from fedkd.names import nearest
+from fedkd.names import choices
 
 SAMPLE = "fashion-mnist-sample"
 
@@ -97,18 +97,18 @@ def obtain(source: PublishedSet) -> Path:
 def _source(name: str) -> PublishedSet:
     if name not in _SOURCES:
         raise DataError(
-            f"data.name is {name!r}, which is no data set: {nearest(name, NAMES)}"
-            f"expected one of {', '.join(NAMES)}, or the path of an .npz or .csv file"
+            f"data.name is {name!r}, which is no data set: "
+            f"{choices(name, NAMES, lead='expected one of ')}, or the path of an .npz or .csv file"
         )
     return _SOURCES[name]
 
 
 def _folders(name: str) -> list[Path]:
     """Where `name` may lie: the user's folder, the system's, and last the cache."""
-    own = os.environ.get("FEDKD_DATA")
+    user = os.environ.get("FEDKD_DATA")
     system = platformdirs.site_data_dir("fedkd", multipath=True).split(os.pathsep)
     parents = [
-        *([own] if own else []),
+        *([user] if user else []),
         "/usr/share/datasets",
         "/usr/local/share/datasets",
         *system,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedkd.data.types import Dataset, Samples
 from fedkd.errors import DataError
-from fedkd.names import nearest
+from fedkd.names import choices
 
 Array = NDArray[Any]
 
@@ -101,10 +101,10 @@ def _wanted(file: np.lib.npyio.NpzFile, required: tuple[str, ...]) -> dict[str, 
             )
     for key in required:
         if key not in keys:
-            hint = nearest(key, [other for other in keys if other not in required])
-            raise _FaultError(
-                f"has no array {key!r}: {hint}it holds {', '.join(keys) or 'nothing'}"
-            )
+            others = [other for other in keys if other not in required]
+            held = list(keys) or ["nothing"]
+            hint = choices(key, others, lead="it holds ", listed=held)
+            raise _FaultError(f"has no array {key!r}: {hint}")
     return {key: file[key] for key in (*required, _GROUPS) if key in keys}
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from fedkd.data.columns import indicator
 from fedkd.data.types import Dataset, Limits, Samples
 from fedkd.errors import ConfigError
-from fedkd.names import nearest
+from fedkd.names import choices
 
 
 def names(features: Sequence[str], shape: tuple[int, ...]) -> tuple[str, ...]:
@@ -48,7 +48,7 @@ def scaled(dataset: Dataset, limits: Mapping[str, Limits], public: Tensor | None
         if column not in columns:
             raise ConfigError(
                 f"data.limits names {column!r}, which the data has not: "
-                f"{nearest(column, columns)}it has {', '.join(columns)}"
+                f"{choices(column, columns, lead='it has ')}"
             )
         least, most = torch.tensor([low, high]).tolist()  # as float32, which columns are
         if not least < most:
@@ -88,11 +88,11 @@ def apply(x: Tensor, columns: Sequence[str], scale: Mapping[str, Limits]) -> Ten
 
 def _of_public(x: Tensor, columns: Sequence[str]) -> dict[str, Limits]:
     """A standard deviation to each side of each column's mean; indicators stay what they are."""
-    made = {indicator(column) for column in columns}
+    indicators = {indicator(column) for column in columns}
     limits = {}
     for place, column in enumerate(columns):
         values = x[:, place][~_missing(x, columns, column)].double()
-        if column in made or not len(values):
+        if column in indicators or not len(values):
             continue
         mean, deviation = values.mean().item(), values.std(correction=0).item()
         deviation = deviation or 1.0  # a column that is constant there says nothing of its scale

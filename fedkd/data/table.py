@@ -107,11 +107,11 @@ def load_rows(
         DataError: names the file, the line and the column.
     """
     table = csv_file.read(path, label=label, decimal=decimal)
-    made = table.made(features)
+    indicators = table.indicators(features)
     for column in (label, *features):
-        if column not in table.header and column not in made:
+        if column not in table.header and column not in indicators:
             hint = table.hint(column)
-            if indicator(column) in made:
+            if indicator(column) in indicators:
                 hint += "; if it is not measured here, add it and leave its cells empty"
             raise DataError(f"{path}: no column {column!r}, which the parties agreed on: {hint}")
     x, codes = table.numbers(features), {name: c for c, name in enumerate(class_names)}

@@ -6,10 +6,8 @@ expected, never what was received.
 """
 
 import json
-import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +16,7 @@ from torch import Tensor
 
 from fedkd.errors import MessageError
 from fedkd.exchange.messages import Tensors
+from fedkd.specs import TensorSpec
 
 _HEADER_ALLOWANCE = 512
 """Bytes of safetensors header that one tensor may take: name, dtype, shape, offsets."""
@@ -31,40 +30,6 @@ DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """What a tensor must look like to be let in."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype = torch.float32
-    low: float = -math.inf
-    high: float = math.inf
-    """Every value lies in [low, high]; floating ones are finite in any case."""
-    fewer_rows: bool = False
-    """Whether the first axis may be shorter than `shape` says, as that of a low-rank update is."""
-
-    @classmethod
-    def of(cls, tensor: Tensor, *, low: float = -math.inf) -> "TensorSpec":
-        """The specification of a tensor like this one."""
-        return cls(tuple(tensor.shape), tensor.dtype, low=low)
-
-    def fits(self, shape: object) -> bool:
-        """Whether a tensor may have this shape, as a message's header has it."""
-        if not isinstance(shape, list) or len(shape) != len(self.shape):
-            return False
-        rows = shape[:1] if self.fewer_rows else []
-        short = [n for n in rows if type(n) is int and 0 <= n <= self.shape[0]]
-        return short == rows and shape[len(rows) :] == list(self.shape[len(rows) :])
-
-    @property
-    def nbytes(self) -> int:
-        """How many bytes such a tensor holds, at the most."""
-        count = 1
-        for length in self.shape:
-            count *= length
-        return count * self.dtype.itemsize
 
 
 Expected = Mapping[str, TensorSpec]

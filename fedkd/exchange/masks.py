@@ -22,8 +22,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from torch import Tensor
 
 from fedkd.errors import FederationError, MessageError
-from fedkd.exchange.codec import Expected, TensorSpec
+from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Tensors
+from fedkd.specs import TensorSpec
 
 Roster = Mapping[int, bytes]
 """The clients of a sum, and the public key that each made for it."""
@@ -170,8 +171,8 @@ def _agreed(secret: bytes, key: bytes) -> bytes:
 
 def _digest(roster: Roster) -> bytes:
     """SHA-256 of the roster: were one client told another than the rest, nothing would cancel."""
-    told = b"".join(struct.pack("<Q", client) + key for client, key in sorted(roster.items()))
-    return hashlib.sha256(told).digest()
+    content = b"".join(struct.pack("<Q", client) + key for client, key in sorted(roster.items()))
+    return hashlib.sha256(content).digest()
 
 
 def _context(experiment: str, round: int, pair: tuple[int, int]) -> bytes:

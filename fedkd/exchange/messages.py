@@ -80,8 +80,8 @@ class Broadcast:
 
     def to(self, model: str, client: int | None = None) -> dict[str, Tensor]:
         """What a client with this model receives; None stands for one that gets nothing alone."""
-        own = {} if client is None else self.by_client.get(client, {})
-        return {**self.common, **self.by_model.get(model, {}), **own}
+        for_client = {} if client is None else self.by_client.get(client, {})
+        return {**self.common, **self.by_model.get(model, {}), **for_client}
 
 
 def prefixed(prefix: str, tensors: Tensors) -> dict[str, Tensor]:

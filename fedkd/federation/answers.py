@@ -60,7 +60,7 @@ class Answers:
     """Those of the failures that a privacy budget or its ledger did not allow."""
     storage: str = ""
     """What a simulation's own disk refused, which ends it."""
-    standings: dict[int, LedgerHead] = field(default_factory=dict)
+    ledger_heads: dict[int, LedgerHead] = field(default_factory=dict)
     """Where each client's ledger stood when it last answered."""
     bytes_up: int = 0
     bytes_down: int = 0

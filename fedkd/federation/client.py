@@ -111,7 +111,7 @@ def _reply(
     except Exception as error:
         refused = isinstance(error, PolicyError | BudgetError)
         log.warning("round %s: %s", message.metadata.group_id, error, exc_info=not refused)
-        failure = wire.Failure.of(error, clock.current, _standing(spending))
+        failure = wire.Failure.of(error, clock.current, _ledger_head(spending))
         failure = failure.quoting(error, private=private) if simulated else failure
         return Message(wire.pack_failure(failure), reply_to=message)
 
@@ -126,8 +126,8 @@ def _make_key(
         # Whoever cannot pay says so while the others can still do without it.
         spending.require(call.round, group(RELEASED, party.state.load(before=call.round)))
     payload = encode(secure.make_key(party.state, call.round))
-    standing = None if spending is None else spending.standing()
-    return wire.Call(call.round, call.client, payload, standing)
+    ledger_head = None if spending is None else spending.ledger_head()
+    return wire.Call(call.round, call.client, payload, ledger_head)
 
 
 def _answer(
@@ -138,11 +138,11 @@ def _answer(
     torch.set_num_threads(1)
     received, masking = decode(call.payload), None
     if prepared.setting.securely:
-        received, roster = secure.apart(received)
+        received, roster = secure.split_roster(received)
         masking = secure.Masking.of(prepared.setting, state, call.client, call.round, roster)
     elif spending is not None and (sent := state.answer(round=call.round)) is not None:
         spending.send_again(sent)
-        return wire.Call(call.round, call.client, sent, spending.standing())
+        return wire.Call(call.round, call.client, sent, spending.ledger_head())
     kept = state.load(before=call.round)
     ctx = ClientContext(
         setting=prepared.setting,
@@ -170,7 +170,7 @@ def _answer(
     again = payload if masking is None else None
     state.save(ctx.state, receipts, round=call.round, answer=again)
     ctx.allowance.send()
-    return wire.Call(call.round, call.client, payload, spending.standing())
+    return wire.Call(call.round, call.client, payload, spending.ledger_head())
 
 
 def _check_size(what: str, payload: bytes, party: ClientParty) -> None:
@@ -181,10 +181,10 @@ def _check_size(what: str, payload: bytes, party: ClientParty) -> None:
         )
 
 
-def _standing(spending: Spending | None) -> wire.LedgerHead | None:
+def _ledger_head(spending: Spending | None) -> wire.LedgerHead | None:
     """Where the ledger stands after a failure; what is spent is spent."""
     try:
-        return None if spending is None else spending.standing()
+        return None if spending is None else spending.ledger_head()
     except FedkdError:  # the ledger itself is what failed
         return None
 

@@ -58,26 +58,28 @@ class Connected:
     prepared: PreparedExperiment
     nodes: list[int]
     """The node of each client."""
-    reach: Connections
+    connections: Connections
     observer: Observer
-    standings: dict[int, wire.LedgerHead]
+    ledger_heads: dict[int, wire.LedgerHead]
     """Where each ledger stood when its client last answered; brought up to date by every answer."""
 
 
-def wait_for_nodes(grid: Grid, clients: int, reach: Connections, *, quorum: int) -> list[int]:
+def wait_for_nodes(grid: Grid, clients: int, connections: Connections, *, quorum: int) -> list[int]:
     """The node of each client, once all are connected.
 
     Where the nodes are known beforehand a quorum of them is enough in the end: who comes later
     joins the rounds then.
 
     Raises:
-        FederationError: too few nodes after `reach.within` seconds.
+        FederationError: too few nodes after `connections.within` seconds.
     """
-    needed = clients if reach.nodes is None else quorum
-    end = time.monotonic() + reach.within
+    needed = clients if connections.nodes is None else quorum
+    end = time.monotonic() + connections.within
     while True:
         here = sorted(grid.get_node_ids())
-        connected = here if reach.nodes is None else [n for n in reach.nodes if n in here]
+        connected = (
+            here if connections.nodes is None else [n for n in connections.nodes if n in here]
+        )
         if len(connected) >= clients:
             break
         if time.monotonic() > end:
@@ -85,12 +87,12 @@ def wait_for_nodes(grid: Grid, clients: int, reach: Connections, *, quorum: int)
                 break
             least = f", or {needed} at least" if needed < clients else ""
             raise FederationError(
-                f"{len(connected)} nodes are connected after {reach.within:.0f} s: "
+                f"{len(connected)} nodes are connected after {connections.within:.0f} s: "
                 f"expected one for each of the {clients} clients{least}; start the missing sites "
                 "('fedkd deploy status' names them), then go on with --resume"
             )
-        time.sleep(reach.poll)
-    return connected[:clients] if reach.nodes is None else list(reach.nodes)
+        time.sleep(connections.poll)
+    return connected[:clients] if connections.nodes is None else list(connections.nodes)
 
 
 def ask(
@@ -111,20 +113,20 @@ def ask(
         StorageError: in a simulation, a client's state cannot be kept or read: that is this
             machine's failure, not the client's, and the round is lost.
     """
-    reach, grid, observer = clients.reach, clients.grid, clients.observer
-    answers = Answers(cohort, standings=clients.standings)
+    connections, grid, observer = clients.connections, clients.grid, clients.observer
+    answers = Answers(cohort, ledger_heads=clients.ledger_heads)
     deadline = clients.prepared.experiment.clients.deadline or _NO_DEADLINE
     end = time.monotonic() + deadline
     waiting = _push(clients, answers, broadcast, round, deadline, action)
     while waiting and time.monotonic() < end:
-        arrived = _one_by_one(grid, waiting) if reach.nodes else _together(grid, waiting)
+        arrived = _one_by_one(grid, waiting) if connections.nodes else _together(grid, waiting)
         for id, reply in arrived:
             client = waiting.pop(id)
-            _let_in(clients, client, round, reply, answers, action)
+            _take_answer(clients, client, round, reply, answers, action)
             if action == ACTION or client in answers.failures:
                 observer.client_ends(client, answers.failures.get(client))
         if not arrived:
-            time.sleep(reach.poll)
+            time.sleep(connections.poll)
     if answers.storage:  # now that nobody writes any more
         raise StorageError(answers.storage)
     for client in waiting.values():
@@ -194,7 +196,7 @@ def _push(
         key = (model, client if client in broadcast.by_client else None)
         if key not in payloads:
             payloads[key] = encode(broadcast.to(*key))
-        call = wire.Call(round, client, payloads[key], answers.standings.get(client))
+        call = wire.Call(round, client, payloads[key], answers.ledger_heads.get(client))
         answers.bytes_down += len(call.payload)
         messages.append(
             Message(
@@ -214,7 +216,7 @@ def _push(
     return {id: client for client, id in waiting.items() if id}
 
 
-def _let_in(
+def _take_answer(
     clients: Connected,
     client: int,
     round: int,
@@ -234,9 +236,9 @@ def _let_in(
     answers.bytes_up += wire.payload_bytes(reply.content)
     try:
         answer = wire.unpack(reply.content)
-        _note_standing(answer.standing, client, answers)
+        _note_ledger_head(answer.ledger_head, client, answers)
         if isinstance(answer, wire.Failure):
-            stranger = clients.reach.nodes is not None
+            stranger = clients.connections.nodes is not None
             answers.failures[client] = str(answer) if stranger else answer.quoted
             if answer.refused:
                 answers.refused.add(client)
@@ -245,7 +247,7 @@ def _let_in(
         elif (answer.round, answer.client) != (round, client):
             answers.failures[client] = "answer to another call"
         else:
-            if answer.standing is None and prepared.experiment.privacy.unit == "record":
+            if answer.ledger_head is None and prepared.experiment.privacy.unit == "record":
                 raise MessageError("answer does not say where its ledger stands")
             answers.uploads[client] = _checked(prepared, client, answer.payload, action)
     except MessageError as error:
@@ -262,18 +264,18 @@ def _checked(prepared: PreparedExperiment, client: int, payload: bytes, action: 
     return upload
 
 
-def _note_standing(standing: wire.LedgerHead | None, client: int, answers: Answers) -> None:
+def _note_ledger_head(ledger_head: wire.LedgerHead | None, client: int, answers: Answers) -> None:
     """Remember where a ledger stands; what an answer that is refused has cost is spent as well.
 
     Raises:
         MessageError: the ledger has forgotten something.
     """
-    if standing is None:
+    if ledger_head is None:
         return
-    last = answers.standings.get(client)
-    if last is not None and standing.sequence < last.sequence:
+    last = answers.ledger_heads.get(client)
+    if last is not None and ledger_head.sequence < last.sequence:
         raise MessageError("its ledger is older than when it last answered")
-    answers.standings[client] = standing
+    answers.ledger_heads[client] = ledger_head
 
 
 def _probe(prepared: PreparedExperiment, client: int, upload: Tensors) -> None:

@@ -16,11 +16,12 @@ from fedkd.errors import ConfigError
 from fedkd.federation import compat
 from fedkd.federation.answers import Observer
 from fedkd.federation.client import WATCHER, ClientParty, client_app
+from fedkd.federation.disk_state import DiskState
 from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.prepare import PreparedExperiment, prepare_json
 from fedkd.federation.rounds import Keeper, federate
 from fedkd.federation.spending import no_ledger
-from fedkd.federation.state import DiskState, MemoryState
+from fedkd.federation.state import MemoryState
 from fedkd.federation.wire import Call
 from fedkd.privacy import shared
 from fedkd.privacy.chain import beside

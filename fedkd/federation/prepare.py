@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedkd import config, data, methods
+from fedkd import config, data, methods, tasks
 from fedkd.config import Experiment
 from fedkd.data import columns
 from fedkd.data.types import FederatedData, Samples
@@ -49,11 +49,13 @@ class PreparedExperiment:
     def deal(self) -> str:
         """Which records each client holds, as one digest: see `privacy.ledger.Part`."""
         nobodys = bytes(32)
-        parts = (fingerprint(own.x, own.y) if len(own) else nobodys for own in self.data.clients)
+        parts = (
+            fingerprint(each.x, each.y) if len(each) else nobodys for each in self.data.clients
+        )
         return sha256(b"".join(parts)).hexdigest()
 
     @cached_property
-    def as_students(self) -> "PreparedExperiment":
+    def in_students_view(self) -> "PreparedExperiment":
         """The experiment in the student's view, by which it is measured and audited.
 
         Without privileged columns it is this one.
@@ -63,7 +65,7 @@ class PreparedExperiment:
             return self
         seen = replace(
             self.data,
-            clients=tuple(Samples(view(own.x), own.y) for own in self.data.clients),
+            clients=tuple(Samples(view(each.x), each.y) for each in self.data.clients),
             public=self.setting.student.public,
             test=Samples(view(self.data.test.x), self.data.test.y),
             features=tuple(self.data.features[column] for column in self.setting.seen),
@@ -109,9 +111,9 @@ def forecast(experiment: Experiment, *, spent: Sequence[Protected] = ()) -> Fore
         DataError: as `prepare`.
     """
     method, federated, setting = _assemble(experiment)
-    told = forecast_plan(method, setting, spent)
-    _warn(method, accounting.with_noise(setting, told.noise_multiplier), federated)
-    return told
+    planned = forecast_plan(method, setting, spent)
+    _warn(method, accounting.with_noise(setting, planned.noise_multiplier), federated)
+    return planned
 
 
 def _warn(method: Method, setting: Setting, federated: FederatedData) -> None:
@@ -135,17 +137,20 @@ def _assemble(
     experiment: Experiment, federated: FederatedData | None = None
 ) -> tuple[Method, FederatedData, Setting]:
     experiment = _settled(experiment)
-    methods.resolve(experiment)  # a wrong key is said before data is looked for
+    # A wrong key is said before data is looked for.
+    tasks.find(experiment.task.name)
+    method, _ = methods.resolve(experiment)
     if federated is None:
         federated = data.federate(
             experiment.data, clients=experiment.clients.count, seed=experiment.seed
         )
+    task = tasks.build(experiment.task, inputs=federated.shape, names=federated.class_names)
+    methods.check_task(method, experiment.method.name, task)
     public = federated.public
     method, experiment = methods.resolve(experiment, None if public is None else len(public))
     setting = Setting(
         experiment=experiment,
-        shape=federated.shape,
-        classes=federated.classes,
+        task=task,
         clients=len(federated.clients),
         public=public,
         examples=federated.test.x if public is None else public,

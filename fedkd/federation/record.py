@@ -15,8 +15,8 @@ from fedkd.methods.core.base import ServerContext
 def describe(
     prepared: PreparedExperiment, ctx: ServerContext, answers: Answers, server: LedgerHead | None
 ) -> Record:
-    """The round's record, but for its overall times; `server` is its own ledger's standing."""
-    test = prepared.as_students.data.test
+    """The round's record, but for its overall times; `server` is its own ledger's head."""
+    test = prepared.in_students_view.data.test
     correct = evaluate.correct_by_class(ctx.student, test, prepared.data.classes)
     student = _score(correct, prepared.test_totals)
     if ctx.curve:
@@ -30,7 +30,7 @@ def describe(
         "losses": dict(ctx.losses),
         "bytes": {"up": answers.bytes_up, "down": answers.bytes_down},
         "seconds": {"phases": _phases(answers, ctx.clock.seconds)},
-        "privacy": _privacy([server] if server else list(answers.standings.values())),
+        "privacy": _privacy([server] if server else list(answers.ledger_heads.values())),
         "participants": list(answers.uploads),
         "capped": [
             {"client": client, "claimed": claimed, "weighed": weighed}
@@ -52,11 +52,11 @@ def _score(correct: Tensor, totals: Tensor) -> dict[str, Any]:
     }
 
 
-def _privacy(standings: list[LedgerHead]) -> dict[str, Any] | None:
+def _privacy(ledger_heads: list[LedgerHead]) -> dict[str, Any] | None:
     """The largest epsilon so far over those who spend; null where nothing is protected."""
-    if not standings:
+    if not ledger_heads:
         return None
-    most = max(standings, key=lambda at: at.epsilon)
+    most = max(ledger_heads, key=lambda at: at.epsilon)
     return {"epsilon": most.epsilon, "accountant": most.accountant}
 
 

@@ -8,12 +8,13 @@ import torch
 
 from fedkd.data.types import Samples
 from fedkd.errors import MessageError
-from fedkd.exchange.codec import Expected, TensorSpec
+from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Release, Tensors, Value
 from fedkd.learning import evaluate
 from fedkd.methods.core.base import ClientContext, Setting
 from fedkd.methods.core.setting import PHASES
 from fedkd.privacy.events import Unprotected
+from fedkd.specs import TensorSpec
 
 _LONGEST = 1e7
 """Seconds, four months: more than a phase takes, and a sum of many stays finite."""

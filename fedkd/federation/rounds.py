@@ -45,9 +45,9 @@ class Checkpoint:
     student: Tensors
     state: Tensors
     broadcast: Broadcast
-    standings: Mapping[int, LedgerHead] = field(default_factory=dict)
+    ledger_heads: Mapping[int, LedgerHead] = field(default_factory=dict)
     """Where each client's ledger stood when it last answered."""
-    own: LedgerHead | None = None
+    server_head: LedgerHead | None = None
     """Where the server's own ledger stood, under a client unit."""
 
 
@@ -72,8 +72,8 @@ def federate(
     *,
     threads: int,
     ledger: Callable[[], Ledger] = no_ledger,
-    reach: Connections = LOCAL,
-    standings: Mapping[int, LedgerHead] | None = None,
+    connections: Connections = LOCAL,
+    ledger_heads: Mapping[int, LedgerHead] | None = None,
 ) -> nn.Module:
     """Run an experiment's rounds, going on after the last one that was kept.
 
@@ -84,8 +84,8 @@ def federate(
         observer: is told what happens.
         threads: for the server's work that can be split without changing its result.
         ledger: opens the server's own ledger; called only under a client unit.
-        reach: how clients are reached.
-        standings: where clients' ledgers stood when they last answered, in whatever run.
+        connections: how clients are reached.
+        ledger_heads: where clients' ledgers stood when they last answered, in whatever run.
 
     Returns:
         The student.
@@ -98,12 +98,12 @@ def federate(
     """
     method, experiment = prepared.method, prepared.experiment
     count = prepared.setting.clients
-    nodes = wait_for_nodes(grid, count, reach, quorum=prepared.setting.quorum(count))
+    nodes = wait_for_nodes(grid, count, connections, quorum=prepared.setting.quorum(count))
     student = prepared.setting.student.build(experiment.student.model, purpose="student")
     last = keeper.resume()
     state = {} if last is None else dict(last.state)
-    known = _latest(standings or {}, {} if last is None else last.standings)
-    clients = Connected(grid, prepared, nodes, reach, observer, known)
+    known = _latest(ledger_heads or {}, {} if last is None else last.ledger_heads)
+    clients = Connected(grid, prepared, nodes, connections, observer, known)
     spending = None
     if prepared.experiment.privacy.unit in ("client-votes", "client-logits"):
         spending = Spending.of_clients(prepared, ledger())
@@ -130,8 +130,8 @@ def federate(
         if ctx.allowance is not None:
             _release(ctx.allowance, student)
 
-        own = None if spending is None else spending.standing()
-        record = describe(prepared, ctx, answers, own)
+        server_head = None if spending is None else spending.ledger_head()
+        record = describe(prepared, ctx, answers, server_head)
         ended = time.perf_counter()
         record["seconds"] |= {
             "total": ended - started,
@@ -140,17 +140,17 @@ def federate(
         }
         keeper.keep(
             record,
-            Checkpoint(round, student.state_dict(), state, broadcast, known, own),
+            Checkpoint(round, student.state_dict(), state, broadcast, known, server_head),
             ctx.generated,
         )
         observer.round_ends(record)
     return student
 
 
-def _latest(*told: Mapping[int, LedgerHead]) -> dict[int, LedgerHead]:
+def _latest(*known: Mapping[int, LedgerHead]) -> dict[int, LedgerHead]:
     """Of each client, where its ledger stood last."""
     latest: dict[int, LedgerHead] = {}
-    for client, at in (pair for standings in told for pair in standings.items()):
+    for client, at in (pair for heads in known for pair in heads.items()):
         if client not in latest or latest[client].sequence < at.sequence:
             latest[client] = at
     return latest

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from fedkd.errors import FederationError, MessageError
 from fedkd.exchange import masks
-from fedkd.exchange.codec import Expected, TensorSpec, decode
+from fedkd.exchange.codec import Expected, decode
 from fedkd.exchange.masks import KEY_BYTES, Roster
 from fedkd.exchange.messages import Broadcast, Public, Tensors, Upload, Value, group, prefixed
 from fedkd.federation.state import ClientState
 from fedkd.methods.core.setting import Setting
+from fedkd.specs import TensorSpec
 
 ACTION = "keys"
 _NAME = "secure_aggregation"
@@ -48,21 +49,21 @@ def read_key(payload: bytes) -> Tensors:
 
 def with_roster(broadcast: Broadcast, answers: Mapping[int, Tensors]) -> Broadcast:
     """The broadcast, and beside it the keys that clients answered."""
-    told = {
+    roster = {
         "clients": torch.tensor(sorted(answers)),
         "keys": torch.stack([answers[client][_KEY] for client in sorted(answers)]),
     }
-    return replace(broadcast, common={**broadcast.common, **prefixed(_NAME, told)})
+    return replace(broadcast, common={**broadcast.common, **prefixed(_NAME, roster)})
 
 
-def apart(received: Tensors) -> tuple[dict[str, Tensor], Roster]:
+def split_roster(received: Tensors) -> tuple[dict[str, Tensor], Roster]:
     """What a client received as the method's broadcast and the roster.
 
     Raises:
         MessageError: there is no roster in it.
     """
-    told = group(_NAME, received)
-    clients, keys = told.get("clients"), told.get("keys")
+    keyed = group(_NAME, received)
+    clients, keys = keyed.get("clients"), keyed.get("keys")
     if clients is None or keys is None or keys.shape != (len(clients), KEY_BYTES):
         raise MessageError("the call has no roster, which secure aggregation needs")
     roster = {int(client): bytes(key.tolist()) for client, key in zip(clients, keys, strict=True)}

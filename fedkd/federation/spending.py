@@ -45,7 +45,7 @@ class Spending:
             BudgetError: the plan, on top of all that was spent before, is over the budget.
             LedgerError: the ledger was changed, or is older than the server has seen it.
         """
-        if (seen := call.standing) is not None:
+        if (seen := call.ledger_head) is not None:
             ledger.check_anchor(Anchor(seen.sequence, seen.head))
         if owner is None:
             return cls._planned(prepared, ledger, OWNERS, Part(prepared.deal, call.client))
@@ -93,10 +93,12 @@ class Spending:
         """Write down that an answer that was made before leaves, at no cost."""
         self.account.sent_again(sha256(payload).hexdigest())
 
-    def standing(self) -> wire.LedgerHead:
+    def ledger_head(self) -> wire.LedgerHead:
         """Where the ledger stands now."""
-        told, head = self.account.statement(), self.ledger.head
-        return wire.LedgerHead(head.sequence, head.digest, told.enforced or 0.0, told.enforced_by)
+        statement, head = self.account.statement(), self.ledger.head
+        return wire.LedgerHead(
+            head.sequence, head.digest, statement.enforced or 0.0, statement.enforced_by
+        )
 
 
 def no_ledger() -> Ledger:

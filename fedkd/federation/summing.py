@@ -23,8 +23,8 @@ def ask_for_sum(clients: Connected, cohort: list[int], broadcast: Broadcast, rou
     keyed = ask(clients, cohort, Broadcast(), round, action=secure.ACTION)
     require_quorum(prepared, round, keyed)
     roster = list(keyed.uploads)
-    told = secure.with_roster(broadcast, keyed.uploads)
-    answers = ask(clients, roster, told, round)
+    keyed_broadcast = secure.with_roster(broadcast, keyed.uploads)
+    answers = ask(clients, roster, keyed_broadcast, round)
     _require_all(prepared, round, answers)
     answers.cohort = cohort
     answers.failures |= keyed.failures

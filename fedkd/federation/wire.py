@@ -57,7 +57,7 @@ class Call:
     round: int
     client: int
     payload: bytes = b""
-    standing: LedgerHead | None = None
+    ledger_head: LedgerHead | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +67,19 @@ class Failure:
     kind: str
     phase: str = ""
     """One of `PHASES`; of a site that refuses, the line of its policy, one of `POLICY`."""
-    standing: LedgerHead | None = None
+    ledger_head: LedgerHead | None = None
     words: str = ""
     """What the exception said itself; in a simulation only, and no server of a deployment reads
     it."""
 
     @classmethod
-    def of(cls, error: BaseException, phase: str, standing: LedgerHead | None = None) -> "Failure":
+    def of(
+        cls, error: BaseException, phase: str, ledger_head: LedgerHead | None = None
+    ) -> "Failure":
         """What may be said of an exception: the nearest class of Python's or fedkd's own."""
         kinds = [base.__name__ for base in type(error).__mro__ if base.__name__ in _KINDS]
         where = error.key if isinstance(error, PolicyError) else phase
-        return cls(kinds[0] if kinds else "Exception", where, standing)
+        return cls(kinds[0] if kinds else "Exception", where, ledger_head)
 
     def quoting(self, error: BaseException, *, private: bool) -> "Failure":
         """The same with what the exception says: fedkd's own whole, others' type and first line.
@@ -88,8 +90,8 @@ class Failure:
         if isinstance(error, errors.FedkdError):
             return replace(self, words=str(error))
         name, first = type(error).__name__, str(error).strip().partition("\n")[0][:_LONGEST_LINE]
-        said = ("" if name == self.kind else name, "" if private else first)
-        return replace(self, words=": ".join(filter(None, said)))
+        parts = ("" if name == self.kind else name, "" if private else first)
+        return replace(self, words=": ".join(filter(None, parts)))
 
     @property
     def quoted(self) -> str:
@@ -145,20 +147,20 @@ def pack(call: Call) -> RecordDict:
             "knowledge": ArrayRecord({"payload": array}),
         }
     )
-    return _with_standing(content, call.standing)
+    return _with_ledger_head(content, call.ledger_head)
 
 
 def pack_failure(failure: Failure) -> RecordDict:
     """A failure as records."""
-    said = {"kind": failure.kind, "phase": failure.phase}
+    fields = {"kind": failure.kind, "phase": failure.phase}
     if failure.words:
-        said["words"] = failure.words
-    return _with_standing(RecordDict({"failure": ConfigRecord({**said})}), failure.standing)
+        fields["words"] = failure.words
+    return _with_ledger_head(RecordDict({"failure": ConfigRecord({**fields})}), failure.ledger_head)
 
 
-def _with_standing(content: RecordDict, standing: LedgerHead | None) -> RecordDict:
-    if standing is not None:
-        content["ledger"] = ConfigRecord(asdict(standing))
+def _with_ledger_head(content: RecordDict, ledger_head: LedgerHead | None) -> RecordDict:
+    if ledger_head is not None:
+        content["ledger"] = ConfigRecord(asdict(ledger_head))
     return content
 
 
@@ -168,11 +170,11 @@ def unpack(content: RecordDict) -> Call | Failure:
     Raises:
         MessageError: records of any other form.
     """
-    standing = _standing(content)
+    ledger_head = _ledger_head(content)
     if "failure" in content.config_records:
         record = content.config_records["failure"]
         kind, phase, words = (str(record.get(key, "")) for key in ("kind", "phase", "words"))
-        return Failure(kind, phase, standing, words)
+        return Failure(kind, phase, ledger_head, words)
     try:
         header = content.config_records["call"]
         array = content.array_records["knowledge"]["payload"]
@@ -181,16 +183,16 @@ def unpack(content: RecordDict) -> Call | Failure:
         raise MessageError("answer is not a fedkd message") from error
     if type(round) is not int or type(client) is not int or array.stype != _STYPE:
         raise MessageError("answer is not a fedkd message")
-    return Call(round, client, array.data, standing)
+    return Call(round, client, array.data, ledger_head)
 
 
-def _standing(content: RecordDict) -> LedgerHead | None:
+def _ledger_head(content: RecordDict) -> LedgerHead | None:
     if "ledger" not in content.config_records:
         return None
-    return read_standing(content.config_records["ledger"])
+    return read_ledger_head(content.config_records["ledger"])
 
 
-def read_standing(record: Mapping[str, Any]) -> LedgerHead:
+def read_ledger_head(record: Mapping[str, Any]) -> LedgerHead:
     """Where a ledger stands, from its fields by name; nothing of them is believed.
 
     Raises:

@@ -29,8 +29,8 @@ def plan(experiment: Experiment, names: Sequence[str], seeds: int) -> list[Exper
         raise ConfigError("no method to compare was named: expected such as fedavg,fedmd,dense")
     runs = []
     for name in dict.fromkeys(names):
-        own = name == experiment.method.name
-        choice = experiment.method if own else MethodChoice(name=name)
+        configured = name == experiment.method.name
+        choice = experiment.method if configured else MethodChoice(name=name)
         for seed in range(experiment.seed, experiment.seed + seeds):
             run = experiment.model_copy(update={"method": choice, "seed": seed})
             methods.resolve(run)

@@ -21,7 +21,7 @@ from fedkd.privacy.ledger import fingerprint
 from fedkd.reports import distil_report, shortfall
 from fedkd.rng import stream
 from fedkd.runs import spending as paying
-from fedkd.runs.common import alone, resumable
+from fedkd.runs.common import locked, resumable
 from fedkd.runs.model_size import measure
 from fedkd.runs.stages import StageFolder, StageRecorder
 from fedkd.runs.student import Inputs
@@ -52,30 +52,30 @@ def distil(
         FederationError: training diverged.
     """
     ready = prepare.prepare(distillation)
-    told, train = ready.distillation, ready.shares.whole.train
+    distillation, train = ready.distillation, ready.shares.whole.train
     sound.look_over(ready.shares.whole)
-    run = StageFolder(folder, told, ledger=paying.ledger(told, folder))
+    run = StageFolder(folder, distillation, ledger=paying.ledger(distillation, folder))
     # Who has the digest of protected records can test guesses of them.
-    data = fingerprint(train.x, train.y).hex() if told.privacy is None else "protected"
+    data = fingerprint(train.x, train.y).hex() if distillation.privacy is None else "protected"
     with resumable(folder):
         run.open({"data": data, "weights": list(ready.digests)}, resume=resume)
         # How work is split among threads changes its last bits.
-        with alone(folder), one_intra_op_thread():
+        with locked(folder), one_intra_op_thread():
             run.resume()
-            spending = paying.commit(told, folder)
+            spending = paying.commit(distillation, folder)
             run.name_files()
             teachers = _teachers(ready, run, notify)
-            stage = StageRecorder(run, ready.data.test, told.seed, notify)
+            stage = StageRecorder(run, ready.data.test, distillation.seed, notify)
             paid = None if spending is None else spending.private()
             fresh = partial(ready.student, teachers)
-            student_run = StudentRun(told, ready.shares, teachers, stage, fresh, paid)
-            plain = _plain(student_run) if told.plain else None
+            student_run = StudentRun(distillation, ready.shares, teachers, stage, fresh, paid)
+            plain = _plain(student_run) if distillation.plain else None
             student = ready.way.learn(student_run, ready.params)
             summary = _summarise(ready, student_run, student, plain, run.records())
-            summary["privacy"] = {"unit": "none"} if spending is None else spending.told()
+            summary["privacy"] = {"unit": "none"} if spending is None else spending.summary()
             run.finish(student, summary)
             distil_report.write(folder)
-            shortfall.of_distillation(summary, told)
+            shortfall.of_distillation(summary, distillation)
     return summary
 
 
@@ -135,27 +135,27 @@ def _summarise(
     """The figures that a run is compared by; accuracies are shares of 1."""
     distillation = ready.distillation
 
-    def told(model: nn.Module, data: Dataset) -> dict[str, Any]:
+    def figures(model: nn.Module, data: Dataset) -> dict[str, Any]:
         return {"accuracy": evaluate.accuracy(model, data.test), **measure(model, data.shape)}
 
-    about = told(student, ready.data)
-    alone = None if plain is None else evaluate.accuracy(plain, student_run.data.test)
+    student_figures = figures(student, ready.data)
+    plain_accuracy = None if plain is None else evaluate.accuracy(plain, student_run.data.test)
     return {
         "name": distillation.name,
         "way": distillation.way.name,
         "knowledge": [each.name for each in distillation.knowledge],
         "dataset": ready.data.name,
-        "inputs": Inputs.of_shares(ready.shares).model_dump(mode="json"),
+        "inputs": Inputs.of_splits(ready.shares).model_dump(mode="json"),
         "seed": distillation.seed,
-        "student": {"model": str(distillation.student.model), **about},
+        "student": {"model": str(distillation.student.model), **student_figures},
         "teachers": [
             {
                 "model": str(spec.model),
-                **told(student_run.teachers[number], ready.shares.teachers[number]),
+                **figures(student_run.teachers[number], ready.shares.teachers[number]),
             }
             for number, spec in enumerate(distillation.teachers)
         ],
-        "plain": alone,
-        "gain": None if alone is None else about["accuracy"] - alone,
+        "plain": plain_accuracy,
+        "gain": None if plain_accuracy is None else student_figures["accuracy"] - plain_accuracy,
         "seconds": sum(each["seconds"] for each in records),
     }

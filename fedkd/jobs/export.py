@@ -71,24 +71,24 @@ def export(run: Path, format: Format, out: Path | None = None) -> Exported:
             the values of a batch, which a file would take once for all.
         ExportError: the student cannot be exported, or the export does not agree with it.
     """
-    told = student.load(run)
+    finished = student.load(run)
     tests, untested = None, ""
     try:
-        tests = student.tests(run, told)
+        tests = student.tests(run, finished)
     except (ConfigError, DataError) as error:
         untested = str(error)
     try:
         with torch.no_grad():
-            x = probes.inputs(told.model, told.shape, tests, each=_OF_A_KIND)
+            x = probes.inputs(finished.model, finished.shape, tests, each=_OF_A_KIND)
     except Exception as error:  # whatever a user's own model raises
         raise ExportError(f"the student fails on its inputs: {_reason(error)}") from error
-    content, answer = (_onnx if format == "onnx" else _torchscript)(told.model, x)
-    difference = _difference(told.model, answer, x, format)
+    content, answer = (_onnx if format == "onnx" else _torchscript)(finished.model, x)
+    difference = _difference(finished.model, answer, x, format)
     path = out or run / f"student{FORMATS[format]}"
     make_folder(path.parent)
     write_atomically(path, content)
     asked = 0 if tests is None else min(_OF_A_KIND, len(tests))
-    return Exported(path, difference, len(x), asked, untested, len(told.scale))
+    return Exported(path, difference, len(x), asked, untested, len(finished.scale))
 
 
 @torch.no_grad()
@@ -139,7 +139,7 @@ def _onnx(model: nn.Module, x: Tensor) -> tuple[bytes, Answer]:
         cause = str(error.__cause__)
         if "data-dependent" in cause:
             place = re.findall(r'File "(.+)", line (\d+), in', cause)
-            raise _decides("onnx", *(place[-1] if place else ("", ""))) from error
+            raise _depends_on_data("onnx", *(place[-1] if place else ("", ""))) from error
         raise ExportError(f"the student cannot be written as onnx: {_reason(error)}") from error
     if program is None:
         raise ExportError("the student cannot be written as onnx: the exporter gave nothing")
@@ -153,7 +153,7 @@ def _torchscript(model: nn.Module, x: Tensor) -> tuple[bytes, Answer]:
     try:
         # torch makes no new features for TorchScript, and still writes and reads it.
         with _quiet("torch.jit"), _copying(model):
-            with warnings.catch_warnings(record=True) as told:
+            with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 # torch would trace again and compare graphs; what matters is what they answer.
                 traced = torch.jit.trace(  # type: ignore[no-untyped-call]
@@ -166,10 +166,12 @@ def _torchscript(model: nn.Module, x: Tensor) -> tuple[bytes, Answer]:
         raise ExportError(
             f"the student cannot be written as torchscript: {_reason(error)}"
         ) from error
-    for each in told:
+    for each in caught:
         # torch's own layers look at sizes, which is no harm.
         if issubclass(each.category, TracerWarning) and _TORCH not in Path(each.filename).parents:
-            raise _decides("torchscript", each.filename, str(each.lineno), str(each.message))
+            raise _depends_on_data(
+                "torchscript", each.filename, str(each.lineno), str(each.message)
+            )
     return content, loaded
 
 
@@ -183,9 +185,9 @@ def _copying(model: nn.Module) -> Iterator[None]:
         handle.remove()
 
 
-def _decides(format: Format, file: str, line: str, told: str = "") -> UsageError:
+def _depends_on_data(format: Format, file: str, line: str, warning: str = "") -> UsageError:
     where = f" ({Path(file).name}, line {line})" if file else ""
-    if "Using len" in told:
+    if "Using len" in warning:
         return UsageError(
             f"the student cannot be written as {format}: its forward pass{where} asks for len(x), "
             "which the file would keep of one batch for all: write x.shape[0]"
@@ -203,15 +205,15 @@ def _decides(format: Format, file: str, line: str, told: str = "") -> UsageError
 @contextmanager
 def _quiet(logger: str) -> Iterator[None]:
     """Without what torch says in passing of parts of it that are not ours to choose."""
-    own = logging.getLogger(logger)
-    before = own.level
-    own.setLevel(logging.ERROR)
+    log = logging.getLogger(logger)
+    before = log.level
+    log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        own.setLevel(before)
+        log.setLevel(before)
 
 
 def _reason(error: Exception) -> str:

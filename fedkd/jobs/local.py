@@ -13,7 +13,7 @@ import tomli_w
 
 from fedkd import data, methods
 from fedkd.config import Experiment
-from fedkd.data import parties
+from fedkd.data import shared_file
 from fedkd.data.types import Samples
 from fedkd.errors import FederationError, UsageError
 from fedkd.federation.answers import Observer
@@ -21,7 +21,7 @@ from fedkd.federation.deploy import keys, processes
 from fedkd.federation.deploy.superlink import READY, Server
 from fedkd.federation.prepare import PreparedExperiment, prepare
 from fedkd.jobs.submit import submit
-from fedkd.runs.common import alone, check_there
+from fedkd.runs.common import check_there, locked
 
 _START = 120.0
 _STOP = 10.0
@@ -62,7 +62,7 @@ def local(
         raise UsageError(
             f"folder {str(place)!r} is incomplete: remove it, and start without --resume"
         )
-    with alone(place), running(place) as server:
+    with locked(place), running(place) as server:
         shared, begun = place / "shared.safetensors", folder.exists()
         summary = submit(experiment, server, folder, observer, shared=shared, resume=begun)
     return summary or {}
@@ -74,10 +74,10 @@ def lay_out(experiment: Experiment, place: Path) -> None:
     names = [f"client-{i:04d}" for i in range(len(prepared.data.clients))]
     sites = processes.private_folder(place) / "sites"
     port = processes.free_port()
-    (place / "shared.safetensors").write_bytes(parties.to_bytes(prepared.data))
-    for name, own in zip(names, _unscaled(prepared), strict=True):
+    (place / "shared.safetensors").write_bytes(shared_file.to_bytes(prepared.data))
+    for name, samples in zip(names, _unscaled(prepared), strict=True):
         site = processes.private_folder(sites / name)
-        parties.write_own(site / "data.npz", own)
+        shared_file.write_own(site / "data.npz", samples)
         (site / "SITE.toml").write_text(_site(prepared.experiment, name, port), "utf-8")
     keys.make(place, servers=[_HOST], clients=names)
     (place / _PORT).write_text(str(port), "utf-8")  # last: whoever finds it finds the rest
@@ -87,9 +87,9 @@ def _unscaled(prepared: PreparedExperiment) -> tuple[Samples, ...]:
     """Each client's rows as its own file has them: a site scales them by the shared file."""
     if not prepared.data.scale:
         return prepared.data.clients
-    told = prepared.experiment.data.model_copy(update={"limits": {}, "scale": None})
+    config = prepared.experiment.data.model_copy(update={"limits": {}, "scale": None})
     count, seed = prepared.setting.clients, prepared.experiment.seed
-    return data.federate(told, clients=count, seed=seed).clients
+    return data.federate(config, clients=count, seed=seed).clients
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from fedkd import config
-from fedkd.data.parties import read_shared, seen_from
+from fedkd.data.shared_file import read_shared, seen_from
 from fedkd.errors import FederationError, FedkdError, StorageError
 from fedkd.federation.deploy.serving import Submission, server_app
 from fedkd.federation.prepare import prepare
@@ -28,7 +28,7 @@ def _main(submission: Submission, federate: Callable[..., nn.Module]) -> None:
             lock = hold(folder, "the server")
         experiment = config.load(folder / "config.toml")
         shared = read_shared(Path(submission.shared))
-        prepared = prepare(experiment, seen_from(shared, len(submission.nodes), own={}))
+        prepared = prepare(experiment, seen_from(shared, len(submission.nodes), samples={}))
         run.open(prepared.experiment, prepared.data, resume=True)
         student = federate(prepared, run, recorder)
         summary = summarise(prepared, student, run.records(), run.released())

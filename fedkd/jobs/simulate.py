@@ -9,7 +9,7 @@ from fedkd.federation.answers import Observer, Unwatched
 from fedkd.federation.prepare import PreparedExperiment, prepare
 from fedkd.privacy.ledger import Anchor, Ledger
 from fedkd.reports import report, shortfall
-from fedkd.runs.common import alone, resumable
+from fedkd.runs.common import locked, resumable
 from fedkd.runs.folder import RunFolder
 from fedkd.runs.manifest import check_ledger
 from fedkd.runs.summary import summarise
@@ -62,7 +62,7 @@ def simulate_world(
             Ledger(ledger)  # looks at every byte of it, before anything is written
     with resumable(folder):
         run.open(prepared.experiment, prepared.data, resume=resume)
-        with alone(folder):
+        with locked(folder):
             if resume:
                 _check_ledgers(prepared, run)
             student = engines.simulate(prepared, run, observer or Unwatched(), states=run.states)
@@ -83,16 +83,16 @@ def _check_ledgers(prepared: PreparedExperiment, run: RunFolder) -> None:
     seen: dict[Path, list[Anchor]] = {}
     for ledger in engines.client_ledgers(privacy, run.states):
         seen[ledger] = []
-    own = engines.server_ledger(privacy, run.states)
-    if own.exists():
-        seen[own] = []
+    server = engines.server_ledger(privacy, run.states)
+    if server.exists():
+        seen[server] = []
     if last is not None:
-        standings = [
+        ledger_heads = [
             (engines.client_ledger(privacy, run.states, client), at)
-            for client, at in last.standings.items()
+            for client, at in last.ledger_heads.items()
         ]
-        standings += [] if last.own is None else [(own, last.own)]
-        for ledger, at in standings:
+        ledger_heads += [] if last.server_head is None else [(server, last.server_head)]
+        for ledger, at in ledger_heads:
             seen.setdefault(ledger, []).append(Anchor(at.sequence, at.head))
     for ledger, heads in seen.items():
         check_ledger(run.path, ledger, heads)

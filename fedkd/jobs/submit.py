@@ -12,7 +12,7 @@ from typing import Any
 
 from fedkd import config, data
 from fedkd.config import Experiment
-from fedkd.data import parties
+from fedkd.data import shared_file
 from fedkd.errors import BudgetError, ConfigError, FederationError, FedkdError, UsageError
 from fedkd.federation.answers import Observer
 from fedkd.federation.deploy import bundle
@@ -22,7 +22,7 @@ from fedkd.federation.deploy.superlink import Server
 from fedkd.federation.prepare import PreparedExperiment, prepare
 from fedkd.files import write_atomically
 from fedkd.reports import shortfall
-from fedkd.runs.common import alone, read_json
+from fedkd.runs.common import locked, read_json
 from fedkd.runs.folder import DEPLOYMENT, RunFolder
 from fedkd.runs.manifest import cannot_resume
 from fedkd.runs.progress import FILE as PROGRESS
@@ -75,15 +75,15 @@ def share(experiment: Experiment, file: Path | None = None) -> bytes:
         UsageError: the data or the file will not do.
     """
     if file is not None:
-        scale, told = parties.read_shared(file).scale, experiment.data
-        other = any(scale.get(column) != limits for column, limits in told.limits.items())
-        if other or bool(scale) != bool(told.limits or told.scale):
+        scale, wanted = shared_file.read_shared(file).scale, experiment.data
+        other = any(scale.get(column) != limits for column, limits in wanted.limits.items())
+        if other or bool(scale) != bool(wanted.limits or wanted.scale):
             raise UsageError(
                 f"{file}: was made with other data.limits or data.scale than the experiment has, "
                 "by which sites scale their rows: make it again by 'fedkd deploy share'"
             )
         return file.read_bytes()
-    return parties.to_bytes(data.shared(experiment.data, seed=experiment.seed))
+    return shared_file.to_bytes(data.shared(experiment.data, seed=experiment.seed))
 
 
 def app(experiment: Experiment, shared: bytes, clients: int) -> tuple[str, str]:
@@ -134,7 +134,7 @@ def submit(
         inner = folder / "checkpoints"  # the server's app takes the run folder itself
         begun = resume and inner.is_dir()
         if begun:
-            held.enter_context(alone(inner))
+            held.enter_context(locked(inner))
         before = Deployment.read(folder) if resume else None
         nodes = _choose(control, list(before.clients) if before else clients)
         if before and (nodes != before.clients or not set(clients) <= set(nodes)):
@@ -149,7 +149,7 @@ def submit(
             run = RunFolder(folder)
             run.open(prepared.experiment, prepared.data, resume=resume)
             if not begun:
-                held.enter_context(alone(inner))
+                held.enter_context(locked(inner))
             deployment = _start(control, server, run, prepared, content, nodes, before)
         held.close()
         on_start(list(nodes))
@@ -184,7 +184,7 @@ def _choose(control: Control, clients: Sequence[str]) -> dict[str, int]:
 
 def _prepare(experiment: Experiment, content: bytes, clients: int) -> PreparedExperiment:
     """The experiment as the server sees it: complete, checked, without anybody's data."""
-    shared = parties.seen_from(parties.parse_shared(content), clients, own={})
+    shared = shared_file.seen_from(shared_file.parse_shared(content), clients, samples={})
     prepared = prepare(bundle.counted(experiment, clients), shared)
     if prepared.method.card.simulation_only:
         raise ConfigError(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedkd.config import Augmentation, Frozen, validate
 from fedkd.errors import ConfigError
-from fedkd.names import nearest
+from fedkd.names import unknown
 
 View = Callable[[Tensor, torch.Generator], Tensor]
 """Inputs (N, *shape) and the source of all draws to another view of them, of the same shape."""
@@ -201,10 +201,7 @@ def check(choices: Sequence[Augmentation], shape: tuple[int, ...], *, key: str) 
 def _change(choice: Augmentation, key: str) -> View:
     name = choice.name
     if name not in BUILT_IN:
-        raise ConfigError(
-            f"{key} is {name!r}, which is no change of inputs: {nearest(name, BUILT_IN)}valid "
-            f"here: {', '.join(BUILT_IN)}"
-        )
+        raise ConfigError(f"{key}: {unknown('change of inputs', name, BUILT_IN)}")
     change = BUILT_IN[name]
     params = validate(change.Params, choice.parameters, prefix=f"{key}.")
     return partial(change.apply, **params.model_dump())

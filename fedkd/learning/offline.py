@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedkd.config import Optimisation
@@ -14,9 +13,11 @@ from fedkd.learning.forms.terms import Layers, Term, Terms
 from fedkd.learning.loop import OnEpoch, fit
 from fedkd.models import call
 from fedkd.models.layers import LOGITS, forward_with
+from fedkd.tasks import Likelihood
+from fedkd.tasks.categorical import CATEGORICAL
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Student logits (N, C) and targets (N, C) to a scalar or a value per sample (N,)."""
+"""A student's answers (N, *A) and targets, row by row, to a scalar or values that are averaged."""
 
 _MEMORY = 2**30  # bytes of a teacher's answers that are kept
 _CHUNK = 256
@@ -33,12 +34,12 @@ def distil(
     optimiser: torch.optim.Optimizer | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
-    """Fit the student's logits on `x` to `targets`, row by row; the rest is as in `loop.fit`.
+    """Fit the student's answers on `x` to `targets`, row by row; the rest is as in `loop.fit`.
 
     Args:
         student: trained in place.
         x: inputs (N, *shape).
-        targets: (N, C): logits or probabilities, whatever `loss` compares logits with.
+        targets: (N, *A): logits, probabilities or numbers, whatever `loss` compares answers with.
         loss: such as `knowledge.label.mae`.
         optimisation: see `loop.fit`.
         generator: see `loop.fit`.
@@ -72,9 +73,10 @@ def teach(
     generator: torch.Generator,
     *,
     labels: float = 1.0,
+    likelihood: Likelihood = CATEGORICAL,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
-    """Minimise `labels` * cross-entropy + `terms`, with a teacher that stays as it is.
+    """Minimise `labels` * the negative log-likelihood + `terms`, with a teacher that stays as it is.
 
     Where inputs are changed (`optimisation.augment`), the teacher is asked about what the student
     sees (Beyer et al. 2022, arXiv:2106.05237).
@@ -83,10 +85,11 @@ def teach(
         student: trained in place.
         teacher: in evaluation mode.
         terms: what is passed on; what is learned with them is trained too.
-        samples: inputs and labels.
+        samples: inputs and targets.
         optimisation: see `loop.fit`.
         generator: see `loop.fit`.
-        labels: the weight of cross-entropy, at least 0.
+        labels: the weight of the negative log-likelihood, at least 0.
+        likelihood: of targets by answers; cross-entropy of classes unless given.
         on_epoch: see `loop.fit`.
 
     Returns:
@@ -102,7 +105,7 @@ def teach(
 
     def loss(model: nn.Module, x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
         seen = forward_with(model, x, terms.student)
-        return labels * F.cross_entropy(seen[LOGITS], y) + terms(seen, ask(x, rows), y)
+        return labels * likelihood.mean_nll(seen[LOGITS], y) + terms(seen, ask(x, rows), y)
 
     learned = [*student.parameters(), *terms.learned.parameters()]
     return fit(

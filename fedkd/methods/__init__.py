@@ -5,7 +5,8 @@ from fedkd.errors import ConfigError
 from fedkd.learning import augment
 from fedkd.methods.core.base import Method
 from fedkd.methods.core.pace import paced
-from fedkd.names import imported, nearest
+from fedkd.names import imported, unknown
+from fedkd.tasks import Task
 
 BUILT_IN = {
     "local": "fedkd.methods.local:Local",
@@ -38,10 +39,8 @@ def find(name: str) -> type[Method]:
     """
     path = BUILT_IN.get(name, name)
     if ":" not in path:
-        raise ConfigError(
-            f"unknown method {name!r}: {nearest(name, BUILT_IN)}valid here: {', '.join(BUILT_IN)}, "
-            "or your own, 'package.module:Class'"
-        )
+        also = ", or your own, 'package.module:Class'"
+        raise ConfigError(unknown("method", name, BUILT_IN, also=also))
     found = imported(path, what="method")
     if not (isinstance(found, type) and issubclass(found, Method) and hasattr(found, "card")):
         raise ConfigError(
@@ -82,6 +81,21 @@ def _check_augment(params: Frozen, experiment: Experiment) -> None:
                 f"method.{key}.augment changes inputs, and a method learns from answers to them as "
                 "they are: leave it out; [clients.training] may have it"
             )
+
+
+def check_task(method: Method, name: str, task: Task) -> None:
+    """Refuse a task that does not offer what a method asks.
+
+    Raises:
+        ConfigError: names what is missing, and the methods that fit.
+    """
+    missing = [ask for ask in method.card.asks if ask not in task.offers]
+    if missing:
+        fit = [each for each in BUILT_IN if task.offers.issuperset(find(each).card.asks)]
+        raise ConfigError(
+            f"method {name!r} asks for {', '.join(missing)}, which task {task.name!r} on inputs of "
+            f"shape {task.inputs} does not offer: choose one of {', '.join(fit)}"
+        )
 
 
 def _check_card(method: Method, experiment: Experiment) -> None:

@@ -30,6 +30,7 @@ class ADI(OneShot):
         sends="its model, once",
         needs="images; no data is shared",
         returns="nothing",
+        asks=("classes", "image"),
         one_shot=True,
     )
     Params = ADIParams

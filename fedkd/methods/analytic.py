@@ -7,7 +7,7 @@ from pydantic import Field
 
 from fedkd.config import Frozen
 from fedkd.errors import ConfigError
-from fedkd.exchange.codec import Expected, TensorSpec
+from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, Value
 from fedkd.knowledge.moments import (
     Moments,
@@ -20,6 +20,7 @@ from fedkd.knowledge.moments import (
 )
 from fedkd.learning.closed_form import Basis, check_last_layer, features_of, set_classifier
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.specs import TensorSpec
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -62,6 +63,7 @@ class Analytic(Method):
         sends="two sums over its records: of features by features, and of features by labels",
         needs="a student's model whose last layer is linear; all before it is fixed",
         returns="nothing",
+        asks=("classes",),
         one_shot=True,
         has_teachers=False,
         sums=("sums of features",),

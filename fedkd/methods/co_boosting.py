@@ -59,6 +59,7 @@ class CoBoosting(OneShot):
         sends="its model, once",
         needs="images; no data is shared",
         returns="nothing",
+        asks=("classes", "image"),
         one_shot=True,
     )
     Params = CoBoostingParams

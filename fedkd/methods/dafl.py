@@ -41,6 +41,7 @@ class DAFL(OneShot):
         sends="its model, once",
         needs="images; no data is shared",
         returns="nothing",
+        asks=("classes", "image"),
         one_shot=True,
     )
     Params = DAFLParams

@@ -52,6 +52,7 @@ class Dense(OneShot):
         sends="its model, once",
         needs="images; no data is shared",
         returns="nothing",
+        asks=("classes", "image"),
         one_shot=True,
     )
     Params = DenseParams

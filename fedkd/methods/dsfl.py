@@ -5,11 +5,12 @@ from pydantic import Field
 
 from fedkd.config import Frozen, Optimisation
 from fedkd.exchange.aggregation import entropy_reduction
-from fedkd.exchange.codec import Expected, TensorSpec, half
+from fedkd.exchange.codec import Expected, half
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, Value
 from fedkd.knowledge import label
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.methods.core.label_loss import LabelLoss, label_loss
+from fedkd.specs import TensorSpec
 
 
 class DSFLParams(Frozen):
@@ -39,6 +40,7 @@ class DSFL(Method):
         sends="class probabilities on the proxy set",
         needs="a proxy set",
         returns="the mean of all probabilities, sharpened (ERA)",
+        asks=("categorical",),
         needs_public=True,
         privileged=True,
         client_units=True,

@@ -67,6 +67,7 @@ class FedFTG(Method):
         sends="its model and its class counts",
         needs="equal models at all clients and the server; images",
         returns="the averaged model, fine-tuned",
+        asks=("classes", "image"),
         unlike_models=False,
         counts=("class counts",),
     )

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from fedkd.config import Frozen
 from fedkd.exchange import low_rank
 from fedkd.exchange.aggregation import average_models
-from fedkd.exchange.codec import Expected, TensorSpec
+from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import (
     Broadcast,
     PostProcessing,
@@ -23,6 +23,7 @@ from fedkd.learning.teacher_statistics import feature_width, with_features
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.privacy.events import Unprotected
 from fedkd.rng import torch_default
+from fedkd.specs import TensorSpec
 
 _LEAST_TASK_LOSS = 1e-6
 """In nats: two models that are both sure are divided by this instead of by nothing."""
@@ -92,7 +93,7 @@ class FedKD(Method):
         # On top of the first mentee, not the round's: what overflows does so on either.
         mentee = setting.student.build(setting.experiment.student.model, purpose="student")
         mentee.load_state_dict(_moved(mentee.state_dict(), upload))
-        return evaluate.logits(mentee, setting.students_view(x))
+        return evaluate.answers(mentee, setting.students_view(x))
 
     def begin(self, ctx: ServerContext) -> Broadcast:
         return Broadcast(common=prefixed("model", ctx.student.state_dict()))

@@ -5,11 +5,12 @@ from pydantic import Field
 
 from fedkd.config import Frozen, Optimisation
 from fedkd.exchange.aggregation import mean
-from fedkd.exchange.codec import Expected, TensorSpec, half
+from fedkd.exchange.codec import Expected, half
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, Value
 from fedkd.knowledge import label
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.methods.core.label_loss import LabelLoss, label_loss
+from fedkd.specs import TensorSpec
 
 
 class FedMDParams(Frozen):

@@ -64,6 +64,7 @@ class FedPair(OneShot):
         sends="its model and its class counts, once",
         needs="images; no data is shared",
         returns="nothing",
+        asks=("classes", "image"),
         one_shot=True,
         counts=("class counts",),
     )

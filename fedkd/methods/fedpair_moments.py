@@ -7,13 +7,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedkd.config import ModelSpec
-from fedkd.exchange.codec import Expected, TensorSpec
+from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Tensors, Upload, Value
 from fedkd.knowledge.moments import penalty_of, ridge, total, triangle, unpacked
 from fedkd.learning.closed_form import check_last_layer, set_classifier
 from fedkd.learning.consensus import average
 from fedkd.methods.core.base import Card, ClientContext, ServerContext, Setting, Uploads
 from fedkd.methods.fedpair import FedPair, FedPairParams
+from fedkd.specs import TensorSpec
 
 _INTERCEPT = 0.3
 
@@ -45,6 +46,7 @@ class FedPairMoments(FedPair):
         sends="its model, its class counts, and two sums over its records, once",
         needs="images; no data is shared",
         returns="nothing",
+        asks=("classes", "image"),
         one_shot=True,
         counts=("class counts",),
         sums=("sums of features",),

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from fedkd.config import Frozen, Optimisation
 from fedkd.errors import ConfigError
 from fedkd.exchange.aggregation import by_class_shares, mean_by_class
-from fedkd.exchange.codec import Expected, TensorSpec, half
+from fedkd.exchange.codec import Expected, half
 from fedkd.exchange.messages import Broadcast, PostProcessing, Release, Tensors, Upload, Value
 from fedkd.knowledge import label
 from fedkd.learning.evaluate import evaluating
 from fedkd.learning.teacher_statistics import feature_width, with_features
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.privacy.events import Unprotected
+from fedkd.specs import TensorSpec
 
 _LARGEST = 1e4
 """The most that an entry of a prototype may be."""
@@ -55,6 +56,7 @@ class FedProto(Method):
         "proxy set",
         needs="models whose last features are equally wide, and a proxy set",
         returns="the mean feature of each class over all clients",
+        asks=("classes",),
         needs_public=True,
         privileged=True,
         counts=("class counts",),

@@ -81,21 +81,21 @@ def attach(
     Args:
         network: a classifier; it is not copied.
         layers: dotted names of those after which there is to be an exit.
-        deepest: the layer whose features are the deepest; None: the last before the last linear.
+        deepest: the layer whose features are the deepest; None: the last before the head.
         shape: of one input.
         generator: determines the exits' initial weights.
 
     Raises:
         ConfigError: a layer does not exist (valid ones are named), or cannot be looked at.
     """
-    anatomy = inspect_layers(network, shape)
-    deepest = deepest or anatomy.features
+    inside = inspect_layers(network, shape)
+    deepest = deepest or inside.features
     if deepest is None:
         raise ConfigError("early exits need features before the last layer: the model has none")
-    (classes,) = anatomy.shapes[LOGITS]
+    (classes,) = inside.shapes[LOGITS]
     with torch_default(generator):
         exits = {
-            layer: Exit(anatomy.shape(layer), anatomy.shape(deepest), classes)
+            layer: Exit(inside.shape(layer), inside.shape(deepest), classes)
             for layer in dict.fromkeys(layers)
         }
     return Exits(network, exits, deepest)

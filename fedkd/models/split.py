@@ -5,7 +5,7 @@ from collections import OrderedDict
 from torch import nn
 
 from fedkd.errors import ConfigError
-from fedkd.names import nearest
+from fedkd.names import unknown
 
 
 def split(model: nn.Module, layer: str | None) -> tuple[nn.Sequential, nn.Sequential]:
@@ -29,7 +29,6 @@ def split(model: nn.Module, layer: str | None) -> tuple[nn.Sequential, nn.Sequen
     layers = list(model.named_children())
     valid = [name for name, _ in layers[:-1]]
     if layer not in valid:
-        near = "" if layer is None else nearest(layer, valid)
-        raise ConfigError(f"unknown layer {layer!r}: {near}valid here: {', '.join(valid)}")
+        raise ConfigError(unknown("layer", layer, valid))
     cut = valid.index(layer) + 1
     return nn.Sequential(OrderedDict(layers[:cut])), nn.Sequential(OrderedDict(layers[cut:]))

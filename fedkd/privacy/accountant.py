@@ -12,31 +12,25 @@ import logging
 import math
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, reduce
 from numbers import Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedkd.privacy import renyi
 from fedkd.privacy.budget import Budget
 from fedkd.privacy.events import Gaussian, Laplace, Protected
+from fedkd.privacy.renyi import Mechanism, Mechanisms
 
-_Mechanism = tuple[type[Protected], float, float]
-"""What was run, its noise multiplier, its sample rate."""
-_Mechanisms = tuple[tuple[_Mechanism, int], ...]
-"""Each mechanism once, in a fixed order, with all its steps."""
-
-_LEAST_NOISE = 1e-6  # less protects nothing, and its squares leave the floats: epsilon is infinite
 _MOST_NOISE = 1e6  # more is counted as this, which costs more
 _MOST_EPSILON = 1e4  # above, a tight figure is of no use and would fill the memory
 _INTERVAL = 1e-4  # of the privacy loss, up to epsilon 100; above, a millionth of epsilon
 _LARGEST_ORDER = 1 << 16
 _ROUNDING = 1e-12  # more than a double's rounding error in a step's Renyi divergence
 _FILTER_ORDERS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-_QUICK_ORDERS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 64, 128, 256)
 
 _one_at_a_time = threading.Lock()
 
@@ -91,7 +85,7 @@ def quick_epsilon(events: Iterable[Protected], budget: Budget) -> float:
     Raises:
         ValueError: as `filter_epsilon`.
     """
-    return _quick(_mechanisms(events, budget.delta, budget), budget.delta)
+    return renyi.quick(_mechanisms(events, budget.delta, budget), budget.delta)
 
 
 def filter_orders(budget: Budget) -> dict[int, float]:
@@ -137,7 +131,7 @@ def filter_epsilon(events: Iterable[Protected], budget: Budget) -> float:
     """
     mechanisms = _mechanisms(events, budget.delta, budget)
     orders = filter_orders(budget).items()
-    return min(_converted(mechanisms, [order], share) for order, share in orders)
+    return min(renyi.converted(mechanisms, [order], share) for order, share in orders)
 
 
 # Checks
@@ -145,7 +139,7 @@ def filter_epsilon(events: Iterable[Protected], budget: Budget) -> float:
 
 def _mechanisms(
     events: Iterable[Protected], delta: float, budget: Budget | None = None
-) -> _Mechanisms:
+) -> Mechanisms:
     """The events checked and grouped by mechanism; what they were for costs nothing."""
     if not 0 < delta < 1:
         raise ValueError(f"Expected 0 < delta={delta} < 1.")
@@ -157,7 +151,7 @@ def _mechanisms(
         found = sorted({getattr(each, name) for each in (*asked, *events)})
         if len(found) > 1:
             raise ValueError(f"Expected one {name} for all events and the budget, got {found}.")
-    steps: Counter[_Mechanism] = Counter()
+    steps: Counter[Mechanism] = Counter()
     for event in events:
         rate = event.sample_rate if isinstance(event, Gaussian) else 1.0
         noise = min(float(event.noise_multiplier), _MOST_NOISE)
@@ -198,8 +192,8 @@ def _is_real(value: object) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _pld(mechanisms: _Mechanisms, delta: float, interval: float) -> float:
-    bound = _quick(mechanisms, delta)
+def _pld(mechanisms: Mechanisms, delta: float, interval: float) -> float:
+    bound = renyi.quick(mechanisms, delta)
     if not mechanisms or bound > _MOST_EPSILON:
         return bound
     # A distribution as wide as a large epsilon is kept on a wider grid, or it takes minutes.
@@ -209,7 +203,7 @@ def _pld(mechanisms: _Mechanisms, delta: float, interval: float) -> float:
 
 
 @lru_cache(maxsize=64)  # a megabyte each; a search changes one and asks for the others again
-def _losses(mechanism: _Mechanism, steps: int, interval: float) -> Any:  # dp_accounting is untyped
+def _losses(mechanism: Mechanism, steps: int, interval: float) -> Any:  # dp_accounting is untyped
     """The privacy loss distribution of one mechanism after all its steps."""
     kind, noise, rate = mechanism
     if kind is Gaussian and rate == 1:  # the sum of Gaussians is one
@@ -218,7 +212,7 @@ def _losses(mechanism: _Mechanism, steps: int, interval: float) -> Any:  # dp_ac
 
 
 @lru_cache(maxsize=16)  # a step takes longer than to compose it, and each round asks for one more
-def _step(mechanism: _Mechanism, interval: float) -> Any:
+def _step(mechanism: Mechanism, interval: float) -> Any:
     """The privacy loss distribution of one step."""
     from dp_accounting.pld import privacy_loss_distribution as pld  # 1.6 s
 
@@ -234,11 +228,11 @@ def _step(mechanism: _Mechanism, interval: float) -> Any:
 
 
 @lru_cache(maxsize=4096)
-def _rdp(mechanisms: _Mechanisms, delta: float) -> float:
+def _rdp(mechanisms: Mechanisms, delta: float) -> float:
     from dp_accounting.rdp.rdp_privacy_accountant import RdpAccountant, compute_epsilon
 
-    if not mechanisms or math.isinf(_quick(mechanisms, delta)):
-        return _quick(mechanisms, delta)
+    if not mechanisms or math.isinf(renyi.quick(mechanisms, delta)):
+        return renyi.quick(mechanisms, delta)
     accountant = RdpAccountant()
     with _orders_left_out_in_silence():
         for mechanism, steps in mechanisms:
@@ -265,7 +259,7 @@ def _orders_left_out_in_silence() -> Iterator[None]:
         logger.removeFilter(other)
 
 
-def _dp_event(mechanism: _Mechanism) -> Any:
+def _dp_event(mechanism: Mechanism) -> Any:
     from dp_accounting import dp_event
 
     kind, noise, rate = mechanism
@@ -273,56 +267,3 @@ def _dp_event(mechanism: _Mechanism) -> Any:
         return dp_event.LaplaceDpEvent(noise)
     gaussian = dp_event.GaussianDpEvent(noise)
     return gaussian if rate == 1 else dp_event.PoissonSampledDpEvent(rate, gaussian)
-
-
-# Renyi DP at integer orders: fast, and exact to rounding however small
-
-
-def _quick(mechanisms: _Mechanisms, delta: float) -> float:
-    return _converted(mechanisms, _QUICK_ORDERS, delta)
-
-
-def _converted(mechanisms: _Mechanisms, orders: Sequence[int], delta: float) -> float:
-    """The least epsilon at `delta` that the divergences at `orders` prove."""
-    from dp_accounting.rdp.rdp_privacy_accountant import compute_epsilon
-
-    curve = [math.fsum(n * _renyi(each, order) for each, n in mechanisms) for order in orders]
-    return float(compute_epsilon(orders, curve, delta)[0])
-
-
-@lru_cache(maxsize=1 << 17)
-def _renyi(mechanism: _Mechanism, order: int) -> float:
-    """One step's Renyi divergence in nats, at least 0. Mironov 2017, arXiv:1702.07476, table II."""
-    kind, noise, rate = mechanism
-    if noise < _LEAST_NOISE:
-        return math.inf
-    if kind is Laplace:
-        shrunk = (order - 1) * math.expm1((1 - 2 * order) / noise) / (2 * order - 1)
-        return 1 / noise + math.log1p(shrunk) / (order - 1)
-    if rate == 1:
-        return order / (2 * noise**2)
-    return _renyi_sampled(noise, rate, order)
-
-
-def _renyi_sampled(noise: float, rate: float, order: int) -> float:
-    """Mironov et al. 2019, arXiv:1908.10530, section 3.3, less the 1 that the sum tends to.
-
-    sum_k P[k] e^x_k = 1 + sum_k P[k] (e^x_k - 1), with P[k] that of Binomial(order, rate) and
-    x_k = k (k - 1) / 2 noise^2. The right side keeps its digits where much noise makes it nearly 1.
-    """
-    k = np.arange(2, order + 1)
-    x = k * (k - 1.0) / (2 * noise**2)
-    terms = _log_binomial(rate, order) + x + np.log(-np.expm1(-x))
-    most = terms.max()
-    log_rest = most + np.log(np.exp(terms - most).sum())
-    return float(np.logaddexp(0, log_rest)) / (order - 1)
-
-
-@lru_cache(maxsize=256)
-def _log_binomial(rate: float, order: int) -> NDArray[np.float64]:
-    """Logarithms of P[Binomial(order, rate) = k] for k = 2 .. order."""
-    log_factorial = np.array([math.lgamma(k + 1) for k in range(order + 1)])
-    k = np.arange(order + 1)
-    log_choose = log_factorial[-1] - log_factorial - log_factorial[::-1]
-    logs: NDArray[np.float64] = log_choose + k * math.log(rate) + (order - k) * math.log1p(-rate)
-    return logs[2:]

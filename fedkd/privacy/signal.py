@@ -51,19 +51,20 @@ def of_steps(noise_multiplier: float, *, records: float, steps: float, numbers: 
     return Signal(ratio, _LEAST_LENGTH, "all records pulling one way over the noise on their sum")
 
 
-def hopeless(told: Signal, epsilon: float, allowed: Budget) -> ConfigError:
+def hopeless(signal: Signal, epsilon: float, allowed: Budget) -> ConfigError:
     """The complaint about a plan in which nothing can be learned.
 
     Args:
-        told: what falls short.
+        signal: what falls short.
         epsilon: the least with which it would not.
         allowed: the budget.
     """
     unit = 10.0 ** (math.floor(math.log10(epsilon)) - 1)
     enough = math.ceil(epsilon / unit) * unit  # to two digits, and enough
     return ConfigError(
-        f"privacy.epsilon = {allowed.epsilon:g} is hopeless here: {told.what} is {told.ratio:.2g}, "
-        f"expected at least {told.least:g}, which takes epsilon {enough:.2g} or more; raise it, "
+        f"privacy.epsilon = {allowed.epsilon:g} is hopeless here: {signal.what} is "
+        f"{signal.ratio:.2g}, expected at least {signal.least:g}, which takes epsilon "
+        f"{enough:.2g} or more; raise it, "
         + (
             "or have more records in a step (privacy.batch_size says how many), a smaller model or "
             "more clients"

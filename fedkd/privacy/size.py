@@ -34,8 +34,8 @@ def in_a_step(privacy: DPSGD, batch_size: int) -> float:
         privacy: of the experiment.
         batch_size: what a step's noisy sum is divided by.
     """
-    said = privacy.most_records or 0
-    return max(float(batch_size), privacy.sample_rate * said)
+    declared = privacy.most_records or 0
+    return max(float(batch_size), privacy.sample_rate * declared)
 
 
 def check_delta(privacy: DPSGD) -> None:

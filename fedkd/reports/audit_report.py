@@ -119,14 +119,14 @@ def _charts(attacks: Sequence[Attack]) -> list[Chart]:
     targets = dict.fromkeys(each.on for each in attacks)
     charts = []
     for number, target in enumerate(targets):
-        own = [each for each in attacks if each.on == target]
-        claims = [each.verdict.claim for each in own if each.verdict is not None]
-        charts.append(roc_chart(f"roc-{number}", own, claims[0] if claims else None))
+        on_target = [each for each in attacks if each.on == target]
+        claims = [each.verdict.claim for each in on_target if each.verdict is not None]
+        charts.append(roc_chart(f"roc-{number}", on_target, claims[0] if claims else None))
     return charts
 
 
 def _drawn(each: Inversion) -> Drawn:
-    better = sum(own < blind for own, blind in zip(each.own, each.blind, strict=True))
+    better = sum(near < blind for near, blind in zip(each.distances, each.blind, strict=True))
     names = (f"Drawn for client {each.client}", f"Client {each.client}’s nearest records")
     images = (each.drawn, each.originals)
     return Drawn(

@@ -95,7 +95,7 @@ def words(found: Audited) -> list[str]:
             f"{found.labels.blind:.2f} off"
         )
     for each in found.inversions:
-        better = sum(own < blind for own, blind in zip(each.own, each.blind, strict=True))
+        better = sum(near < blind for near, blind in zip(each.distances, each.blind, strict=True))
         lines.append(
             f"images of client {each.client}: {better} of {len(each.classes)} drawn classes are "
             "nearer to the client's mean record than the mean public image is; the nearest record "
@@ -176,7 +176,7 @@ def _attack(each: Attack) -> dict[str, Any]:
         "on": each.on,
         "threat": each.threat,
         "auc": asdict(each.roc.auc),
-        "tpr": {f"{rate:g}": told and asdict(told) for rate, told in each.roc.at.items()},
+        "tpr": {f"{rate:g}": tpr and asdict(tpr) for rate, tpr in each.roc.at.items()},
         "members": each.roc.members,
         "others": each.roc.others,
         "auc_by_client": {client: asdict(rate) for client, rate in each.by_client.items()},

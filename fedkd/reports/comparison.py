@@ -53,7 +53,7 @@ def compare(runs: Sequence[Run]) -> list[ComparisonRow]:
     folders = [run.path.resolve() for run in runs]
     if twice := next((f for f in folders if folders.count(f) > 1), None):
         raise RunFolderError(f"run folder {str(twice)!r} was given twice: a run is one seed")
-    rows = [_row(method, own) for method, own in by_method(runs).items()]
+    rows = [_row(method, method_runs) for method, method_runs in by_method(runs).items()]
     return sorted(rows, key=lambda row: (-row.student.mean, row.method))
 
 
@@ -98,8 +98,8 @@ def differences(runs: Sequence[Run]) -> list[str]:
     keys = _differing(
         [_settings(run, ("name", "seed", "engine", "output", "method")) for run in runs]
     )
-    for own in by_method(runs).values():
-        keys |= _differing([{"method": run.experiment.method.parameters} for run in own])
+    for method_runs in by_method(runs).values():
+        keys |= _differing([{"method": run.experiment.method.parameters} for run in method_runs])
     return sorted(keys)
 
 

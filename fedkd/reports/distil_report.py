@@ -9,28 +9,28 @@ from fedkd.reports.report import Tile, page
 from fedkd.runs.distil_schema import DistilRun, Model, read
 
 
-def write(run: Path) -> Path:
+def write(folder: Path) -> Path:
     """Write `report.html` into a finished run's folder, and return its path.
 
     Raises:
         RunFolderError: the folder is no finished distillation, or a file in it is corrupt.
     """
-    told = read(run)
-    models = [("Student", told.summary.student)]
-    models += [(f"Teacher {i}", each) for i, each in enumerate(told.summary.teachers, 1)]
+    run = read(folder)
+    models = [("Student", run.summary.student)]
+    models += [(f"Teacher {i}", each) for i, each in enumerate(run.summary.teachers, 1)]
     text = page(
         "distil.html",
-        run=told,
-        headline=_headline(told),
-        finding=_finding(told),
-        stamp=_stamp(told),
-        privacy=_privacy(told),
-        protected=told.summary.privacy.epsilon is not None,
-        tiles=_tiles(told),
+        run=run,
+        headline=_headline(run),
+        finding=_finding(run),
+        stamp=_stamp(run),
+        privacy=_privacy(run),
+        protected=run.summary.privacy.epsilon is not None,
+        tiles=_tiles(run),
         models=models,
-        charts=[c for c in (accuracy_by_epoch(told), loss_by_epoch(told)) if c is not None],
+        charts=[c for c in (accuracy_by_epoch(run), loss_by_epoch(run)) if c is not None],
     )
-    report = run / "report.html"
+    report = folder / "report.html"
     write_atomically(report, text)
     return report
 
@@ -92,15 +92,16 @@ def _stamp(run: DistilRun) -> str:
 
 
 def _privacy(run: DistilRun) -> str:
-    told = run.summary.privacy
-    if told.epsilon is None:
+    privacy = run.summary.privacy
+    if privacy.epsilon is None:
         return (
             "No differential privacy: whoever gets the student may learn about single training "
             "samples."
         )
     return (
         f"The student learnt by DP-SGD: it hides whether any one record was among the training "
-        f"data, at epsilon {told.epsilon:.4g} and delta {told.delta:g} ({told.adjacency}, by "
-        f"{told.accountant}), of a budget of {told.budget:g}. The teachers are given and declared "
-        "to have learnt from public data; if one saw these records, the figure does not hold."
+        f"data, at epsilon {privacy.epsilon:.4g} and delta {privacy.delta:g} "
+        f"({privacy.adjacency}, by {privacy.accountant}), of a budget of {privacy.budget:g}. The "
+        "teachers are given and declared to have learnt from public data; if one saw "
+        "these records, the figure does not hold."
     )

@@ -30,64 +30,62 @@ class Tile:
     note: str
 
 
-def write(run: Path) -> Path:
+def write(folder: Path) -> Path:
     """Write `report.html` into a finished run's folder, and return its path.
 
     Raises:
         RunFolderError: the folder is no finished run, or a file in it is missing or corrupt.
     """
-    told = read(run)
-    generated = read_generated(run)
-    first = told.rounds[0].student.by_class
+    run = read(folder)
+    generated = read_generated(folder)
+    first = run.rounds[0].student.by_class
     classes = (
-        told.partition.classes
-        if told.partition
+        run.partition.classes
+        if run.partition
         else tuple(f"class {label}" for label in range(len(first)))
     )
     text = page(
         "run.html",
-        run=told,
-        headline=wording.headline(told),
-        finding=wording.finding(told),
-        privacy=wording.privacy(told),
-        stamp=wording.stamp(told.summary.privacy),
-        protected=wording.protects(told.summary.privacy),
-        spending=spending(told.rounds, told.summary.privacy),
-        tiles=_tiles(told),
-        accuracy=_accuracy(told, classes),
-        costs=[costs.traffic(told.rounds), costs.time_by_phase(told.rounds)],
-        partition=heatmaps.partition(told.partition)
-        if told.partition and not told.deployed
-        else None,
+        run=run,
+        headline=wording.headline(run),
+        finding=wording.finding(run),
+        privacy=wording.privacy(run),
+        stamp=wording.stamp(run.summary.privacy),
+        protected=wording.protects(run.summary.privacy),
+        spending=spending(run.rounds, run.summary.privacy),
+        tiles=_tiles(run),
+        accuracy=_accuracy(run, classes),
+        costs=[costs.traffic(run.rounds), costs.time_by_phase(run.rounds)],
+        partition=heatmaps.partition(run.partition) if run.partition and not run.deployed else None,
         gallery=gallery(generated, classes) if generated else None,
-        failures=_failures(told.rounds),
-        capped=_capped(told.rounds),
-        losses=list(dict.fromkeys(name for each in told.rounds for name in each.losses)),
+        failures=_failures(run.rounds),
+        capped=_capped(run.rounds),
+        losses=list(dict.fromkeys(name for each in run.rounds for name in each.losses)),
     )
-    report = run / "report.html"
+    report = folder / "report.html"
     write_atomically(report, text)
     return report
 
 
-def write_comparison(runs: Sequence[Path], out: Path) -> Path:
+def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     """Write a page that compares runs, methods by seeds, to `out`, and return its path.
 
     Raises:
         RunFolderError: no run was given, or a folder is no finished run.
     """
-    told = [read(path) for path in runs]
-    rows = comparison.compare(told)
-    drawn = [methods.accuracy_by_method(rows, told)]
-    if any(len(run.rounds) > 1 for run in told):
-        drawn.append(methods.accuracy_by_method_and_round(rows, told))
+    runs = [read(path) for path in folders]
+    rows = comparison.compare(runs)
+    drawn = [methods.accuracy_by_method(rows, runs)]
+    if any(len(run.rounds) > 1 for run in runs):
+        drawn.append(methods.accuracy_by_method_and_round(rows, runs))
     text = page(
         "comparison.html",
-        headline=_comparison_headline(rows, told),
-        **_comparison_privacy(told),
+        headline=_comparison_headline(rows, runs),
+        **_comparison_privacy(runs),
         rows=rows,
-        runs=sorted(told, key=lambda run: (run.summary.method, run.summary.seed)),
+        runs=sorted(runs, key=lambda run: (run.summary.method, run.summary.seed)),
         charts=drawn,
-        differences=comparison.differences(told),
+        differences=comparison.differences(runs),
         link=lambda run: _link(run.path / "report.html", out.parent),
     )
     if out.is_dir():
@@ -141,8 +139,8 @@ def _capped(rounds: Sequence[Round]) -> list[str]:
     for cut in (cut for each in rounds for cut in each.capped):
         if cut.client not in largest or largest[cut.client].claimed < cut.claimed:
             largest[cut.client] = cut
-    said = [wording.capped(**cut.model_dump()) for _, cut in sorted(largest.items())]
-    return [f"{text[0].upper()}{text[1:]}." for text in said]
+    sentences = [wording.capped(**cut.model_dump()) for _, cut in sorted(largest.items())]
+    return [f"{text[0].upper()}{text[1:]}." for text in sentences]
 
 
 def _comparison_headline(rows: Sequence[comparison.ComparisonRow], runs: Sequence[Run]) -> str:
@@ -160,7 +158,7 @@ def _comparison_headline(rows: Sequence[comparison.ComparisonRow], runs: Sequenc
 def _comparison_privacy(runs: Sequence[Run]) -> dict[str, Any]:
     bare = sum(run.summary.privacy.epsilon is None for run in runs)
     if not bare:
-        most = max((run.summary.privacy for run in runs), key=lambda told: told.epsilon or 0)
+        most = max((run.summary.privacy for run in runs), key=lambda privacy: privacy.epsilon or 0)
         text = (
             f"The most that any of these runs spent: {wording.cost(most)}. Runs whose ledgers are "
             "their own and whose data is the same cost that data more than this together."

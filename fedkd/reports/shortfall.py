@@ -46,13 +46,13 @@ def of_distillation(summary: Mapping[str, Any], distillation: Distillation) -> N
     """Warn of a distillation's student; arguments as in `of_federation`."""
     if not summary["teachers"]:
         return
-    own = distillation.way.parameters.get("epochs")
+    epochs = distillation.way.parameters.get("epochs")
     if distillation.way.name == "privileged":
         remedy = _SEES_LESS
     elif distillation.privacy is not None:
         remedy = f"raise privacy.epsilon (now {distillation.privacy.epsilon:g})"
-    elif own is not None:
-        remedy = f"raise way.epochs (now {own})"
+    elif epochs is not None:
+        remedy = f"raise way.epochs (now {epochs})"
     else:
         remedy = f"raise student.training.epochs (now {distillation.student.training.epochs})"
     mean = sum(each["accuracy"] for each in summary["teachers"]) / len(summary["teachers"])

@@ -69,19 +69,19 @@ def _cause(run: dict[str, Any]) -> str:
     return "its teachers" if run["teachers"] else f"the way {run['way']!r}"
 
 
-def forecast(told: Forecast) -> Table:
+def forecast(planned: Forecast) -> Table:
     """What an experiment will cost in privacy: its terms, and all of them together."""
     table = Table(
-        title=f"epsilon {told.epsilon:.4g} of {told.budget:g} at delta {told.delta:g} "
-        f"({told.unit}, {told.adjacency})",
-        caption=_forecast_caption(told),
+        title=f"epsilon {planned.epsilon:.4g} of {planned.budget:g} at delta {planned.delta:g} "
+        f"({planned.unit}, {planned.adjacency})",
+        caption=_forecast_caption(planned),
         box=SIMPLE_HEAD,
         pad_edge=False,
     )
     table.add_column("term")
     for name in ("mechanism", "noise", "rate", "steps", "epsilon alone"):
         table.add_column(name, justify="right", no_wrap=True)
-    for term in told.terms:
+    for term in planned.terms:
         table.add_row(
             term.what,
             term.mechanism,
@@ -93,20 +93,20 @@ def forecast(told: Forecast) -> Table:
     return table
 
 
-def _forecast_caption(told: Forecast) -> str:
-    signal = told.signal
+def _forecast_caption(planned: Forecast) -> str:
+    signal = planned.signal
     return (
-        f"by {told.enforced_by}; by RDP at its best order {told.epsilon_rdp:.4g}\n"
-        f"the budget needs a noise multiplier of {told.noise_needed:.4g}\n"
+        f"by {planned.enforced_by}; by RDP at its best order {planned.epsilon_rdp:.4g}\n"
+        f"the budget needs a noise multiplier of {planned.noise_needed:.4g}\n"
         f"signal to noise at most {signal.ratio:.3g}, hopeless below {signal.least:g}: "
         f"{signal.what}"
     )
 
 
-def ledger(told: LedgerAccount) -> Group:
+def ledger(account: LedgerAccount) -> Group:
     """One account of a ledger: what was spent in all, and release by release."""
-    statement = told.statement
-    facts = Table(title=escape(str(told.path)), show_header=False)
+    statement = account.statement
+    facts = Table(title=escape(str(account.path)), show_header=False)
     for name, value in _account(statement):
         facts.add_row(name, escape(value))
     releases = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -119,17 +119,21 @@ def ledger(told: LedgerAccount) -> Group:
     return Group(facts, releases)
 
 
-def _account(told: Statement) -> list[tuple[str, str]]:
-    if told.epsilon is None or told.left is None or told.epsilon_rdp is None:
-        return [("chain", told.chain), ("spent", "cannot be read")]
+def _account(statement: Statement) -> list[tuple[str, str]]:
+    if statement.epsilon is None or statement.left is None or statement.epsilon_rdp is None:
+        return [("chain", statement.chain), ("spent", "cannot be read")]
     return [
-        ("chain", told.chain),
-        ("unit", f"{told.unit}, {told.adjacency}, delta {told.delta:g}"),
-        ("epsilon", f"{told.epsilon:.4g} by PLD, {told.epsilon_rdp:.4g} by RDP"),
-        ("budget", f"{told.budget:g}, of which {told.left:.4g} is left; allowed: {told.allowed:g}"),
-        ("plan", "committed" if told.committed else "not committed: chosen as it went"),
-        ("enforced by", told.enforced_by),
-        ("head", f"row {told.sequence}, {(told.head or '')[:16]}"),
+        ("chain", statement.chain),
+        ("unit", f"{statement.unit}, {statement.adjacency}, delta {statement.delta:g}"),
+        ("epsilon", f"{statement.epsilon:.4g} by PLD, {statement.epsilon_rdp:.4g} by RDP"),
+        (
+            "budget",
+            f"{statement.budget:g}, of which {statement.left:.4g} is left; "
+            f"allowed: {statement.allowed:g}",
+        ),
+        ("plan", "committed" if statement.committed else "not committed: chosen as it went"),
+        ("enforced by", statement.enforced_by),
+        ("head", f"row {statement.sequence}, {(statement.head or '')[:16]}"),
     ]
 
 

@@ -81,12 +81,12 @@ def capped(client: int, claimed: float, weighed: float) -> str:
 
     Louder where it outweighs all others together still, as the default bound lets it.
     """
-    said = (
+    text = (
         f"client {client} claimed {percent(claimed)} of the samples and weighed {percent(weighed)}"
     )
     if weighed <= 0.5:
-        return said
-    return f"{said}, more than all others together: set clients.max_weight to 0.5 or less"
+        return text
+    return f"{text}, more than all others together: set clients.max_weight to 0.5 or less"
 
 
 def shorten(text: str, limit: int) -> str:
@@ -146,14 +146,14 @@ def finding(run: Run) -> str:
 
 def privacy(run: Run) -> str:
     """What was protected and what was not, in words; the page sets `stamp` before it."""
-    told = run.summary.privacy
-    if told.unit != "none":
-        summed = told.unit == "record" and run.summary.teachers is None
-        how = _SECURELY if told.secure_aggregation else _SUMMED
-        return f"{how if summed else _PROTECTED[told.unit]} {_spent(told)}"
+    summary = run.summary.privacy
+    if summary.unit != "none":
+        summed = summary.unit == "record" and run.summary.teachers is None
+        how = _SECURELY if summary.secure_aggregation else _SUMMED
+        return f"{how if summed else _PROTECTED[summary.unit]} {_spent(summary)}"
     hidden = (
         " Secure aggregation hid each client’s own part from the server, which saw their sum."
-        if told.secure_aggregation
+        if summary.secure_aggregation
         else ""
     )
     return (
@@ -163,22 +163,26 @@ def privacy(run: Run) -> str:
     )
 
 
-def stamp(told: PrivacySummary) -> str:
+def stamp(summary: PrivacySummary) -> str:
     """Privacy in two or three words: `NO DP`, or `epsilon 7.98`."""
-    if told.unit == "none" or told.epsilon is None:
+    if summary.unit == "none" or summary.epsilon is None:
         return "NO DP"
-    return f"epsilon {told.epsilon:.4g}"
+    return f"epsilon {summary.epsilon:.4g}"
 
 
-def cost(told: PrivacySummary) -> str:
+def cost(summary: PrivacySummary) -> str:
     """What privacy cost, in one line for a table."""
-    if told.unit == "none" or told.epsilon is None:
+    if summary.unit == "none" or summary.epsilon is None:
         return "NO DP: nothing that left a client is protected"
-    together = ", of the clients’ sum" if told.secure_aggregation else ""
-    signal = "" if told.signal_to_noise is None else f", signal to noise {told.signal_to_noise:.3g}"
+    together = ", of the clients’ sum" if summary.secure_aggregation else ""
+    signal = (
+        ""
+        if summary.signal_to_noise is None
+        else f", signal to noise {summary.signal_to_noise:.3g}"
+    )
     return (
-        f"epsilon {told.epsilon:.4g} of {told.budget:g} at delta {told.delta:g} "
-        f"({told.unit}, {told.adjacency}, {told.accountant}{together}){signal}"
+        f"epsilon {summary.epsilon:.4g} of {summary.budget:g} at delta {summary.delta:g} "
+        f"({summary.unit}, {summary.adjacency}, {summary.accountant}{together}){signal}"
     )
 
 
@@ -212,14 +216,14 @@ _SECURELY = (
 )
 
 
-def _spent(told: PrivacySummary) -> str:
-    if told.epsilon is None:
+def _spent(summary: PrivacySummary) -> str:
+    if summary.epsilon is None:
         return "Nothing was spent."
     return (
-        f"Spent: epsilon {told.epsilon:.4g} at delta {told.delta:g} ({told.adjacency}, by "
-        f"{told.accountant}), the largest over all who spend, of a budget of {told.budget:g}: the "
-        f"odds of any conclusion change by a factor of at most {_factor(told.epsilon)}, but for a "
-        "chance of delta. It "
+        f"Spent: epsilon {summary.epsilon:.4g} at delta {summary.delta:g} ({summary.adjacency}, by "
+        f"{summary.accountant}), the largest over all who spend, of a budget of "
+        f"{summary.budget:g}: the odds of any conclusion change by a factor of at most "
+        f"{_factor(summary.epsilon)}, but for a chance of delta. It "
         "covers no other release of the same data: not the choice of settings by looking at the "
         "private data, nor what a client publishes elsewhere."
     )
@@ -232,6 +236,6 @@ def _factor(epsilon: float) -> str:
     return f"{math.exp(epsilon):,.0f}" if epsilon > math.log(10) else f"{math.exp(epsilon):.2g}"
 
 
-def protects(told: PrivacySummary) -> bool:
+def protects(summary: PrivacySummary) -> bool:
     """Whether a page may show a run as protected."""
-    return told.epsilon is not None and told.epsilon <= _MOST_PROTECTIVE
+    return summary.epsilon is not None and summary.epsilon <= _MOST_PROTECTIVE

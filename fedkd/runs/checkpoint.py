@@ -55,13 +55,13 @@ def write(kept: Kept) -> bytes:
         tensors |= prefixed(f"model-{index}", checkpoint.broadcast.by_model[model])
     for client, part in checkpoint.broadcast.by_client.items():
         tensors |= prefixed(f"client-{client}", part)
-    own = checkpoint.own
+    server = checkpoint.server_head
     metadata = {
         "round": str(checkpoint.round),
         "models": json.dumps(models),
         "clients": json.dumps(list(checkpoint.broadcast.by_client)),
-        "standings": json.dumps({c: asdict(at) for c, at in checkpoint.standings.items()}),
-        "own": json.dumps(None if own is None else asdict(own)),
+        "standings": json.dumps({c: asdict(at) for c, at in checkpoint.ledger_heads.items()}),
+        "own": json.dumps(None if server is None else asdict(server)),
         "experiment": "" if kept.experiment is None else kept.experiment.to_json(),
         "files": json.dumps(manifest.to_json(kept.files or {})),
     }
@@ -87,7 +87,7 @@ def read(file: Path, folder: Path) -> Kept:
 
 
 def _parse(content: bytes) -> Kept:
-    header, _ = _apart(content)
+    header, _ = _split_header(content)
     metadata = header["__metadata__"]
     old = not {_SEAL, "files"} & metadata.keys()
     if not old and metadata[_SEAL] != _seal(content):
@@ -96,17 +96,17 @@ def _parse(content: bytes) -> Kept:
     models = json.loads(metadata["models"])
     by_model = {model: group(f"model-{index}", tensors) for index, model in enumerate(models)}
     by_client = {c: group(f"client-{c}", tensors) for c in json.loads(metadata["clients"])}
-    own = json.loads(metadata.get("own", "null"))
+    server = json.loads(metadata.get("own", "null"))
     checkpoint = Checkpoint(
         round=int(metadata["round"]),
         student=group("student", tensors),
         state=group("state", tensors),
         broadcast=Broadcast(group("common", tensors), by_model, by_client),
-        standings={
+        ledger_heads={
             int(client): LedgerHead(**at)
             for client, at in json.loads(metadata["standings"]).items()
         },
-        own=None if own is None else LedgerHead(**own),
+        server_head=None if server is None else LedgerHead(**server),
     )
     if old:
         return Kept(checkpoint, None, None)
@@ -118,7 +118,7 @@ def _parse(content: bytes) -> Kept:
     )
 
 
-def _apart(content: bytes) -> tuple[dict[str, Any], memoryview]:
+def _split_header(content: bytes) -> tuple[dict[str, Any], memoryview]:
     """Safetensors bytes as their header and the tensors' bytes."""
     (length,) = struct.unpack_from("<Q", content)
     return json.loads(content[8 : 8 + length]), memoryview(content)[8 + length :]
@@ -126,7 +126,7 @@ def _apart(content: bytes) -> tuple[dict[str, Any], memoryview]:
 
 def _seal(content: bytes) -> str:
     """The SHA-256 of safetensors bytes, whatever their metadata says that it is."""
-    header, body = _apart(content)
+    header, body = _split_header(content)
     header["__metadata__"].pop(_SEAL, None)
     return hashlib.sha256(
         manifest.digest(header).encode() + hashlib.sha256(body).digest()
@@ -135,7 +135,7 @@ def _seal(content: bytes) -> str:
 
 def _sealed(content: bytes) -> bytes:
     """The same tensors and metadata with the seal among the metadata."""
-    header, body = _apart(content)
+    header, body = _split_header(content)
     header["__metadata__"][_SEAL] = _seal(content)
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # tensors are aligned

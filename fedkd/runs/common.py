@@ -46,7 +46,7 @@ def resumable(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Keep every other process out of a run folder until the block ends, or this process does.
 
     Raises:
@@ -61,12 +61,12 @@ def alone(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def check_free(path: Path, own: Collection[str], *, resume: bool) -> None:
+def check_free(path: Path, known: Collection[str], *, resume: bool) -> None:
     """Refuse a folder that another run, or something else, has; and to resume what is not there.
 
     Args:
         path: the run folder.
-        own: what a run puts there before its config.toml.
+        known: what a run puts there before its config.toml.
         resume: whether a run must be in it.
 
     Raises:
@@ -78,7 +78,7 @@ def check_free(path: Path, own: Collection[str], *, resume: bool) -> None:
         raise RunFolderError(
             f"run folder {str(path)!r} exists: go on with --resume, or name another with --out"
         )
-    if path.exists() and not (path / "config.toml").exists() and (name := _foreign(path, own)):
+    if path.exists() and not (path / "config.toml").exists() and (name := _foreign(path, known)):
         raise RunFolderError(
             f"folder {str(path)!r} is no run folder, it holds {name!r} and no config.toml: "
             "name another with --out"
@@ -113,28 +113,28 @@ def kept_config(path: Path, load: Callable[[Path], M]) -> M:
         raise cannot_resume(path, f"its config.toml does not hold ({error})") from error
 
 
-def check_same(path: Path, mine: BaseModel, kept: BaseModel, *, free: set[str]) -> None:
+def check_same(path: Path, asked: BaseModel, kept: BaseModel, *, free: set[str]) -> None:
     """Refuse to go on in a run folder that holds another experiment.
 
     Args:
         path: the run folder.
-        mine: the experiment, complete.
+        asked: the experiment, complete.
         kept: the folder's own.
         free: top-level keys that may change, since no result depends on them.
 
     Raises:
         RunFolderError: it is another one.
     """
-    if keys := differing(mine, kept, free=free):
+    if keys := differing(asked, kept, free=free):
         raise RunFolderError(
             f"run folder {str(path)!r} holds another experiment (it differs in {', '.join(keys)}): "
             "resume with its own config.toml, or name another with --out"
         )
 
 
-def differing(mine: BaseModel, kept: BaseModel, *, free: set[str]) -> list[str]:
+def differing(asked: BaseModel, kept: BaseModel, *, free: set[str]) -> list[str]:
     """The top-level keys, but for `free`, in which two experiments differ."""
-    ours, theirs = (e.model_dump(mode="json", exclude=free) for e in (mine, kept))
+    ours, theirs = (e.model_dump(mode="json", exclude=free) for e in (asked, kept))
     return [key for key in ours if ours[key] != theirs.get(key)]
 
 
@@ -161,9 +161,9 @@ def read_environment(path: Path) -> Environment:
     Raises:
         RunFolderError: it is missing or damaged.
     """
-    told = read_json(path, ENVIRONMENT)
+    content = read_json(path, ENVIRONMENT)
     try:
-        return Environment.model_validate(told)
+        return Environment.model_validate(content)
     except ValidationError as error:
         raise cannot_resume(path, f"its {ENVIRONMENT} is damaged") from error
 
@@ -203,9 +203,9 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_atomically(path, json.dumps(value, indent=2) + "\n")
 
 
-def _foreign(path: Path, own: Collection[str]) -> str | None:
+def _foreign(path: Path, known: Collection[str]) -> str | None:
     """Something in a folder that no run puts there before its config.toml."""
     if not path.is_dir():
         return path.name
     names = sorted(each.name for each in path.iterdir() if each.name != LOCK)
-    return next((n for n in names if n not in own and not n.endswith(".tmp")), None)
+    return next((n for n in names if n not in known and not n.endswith(".tmp")), None)

@@ -21,8 +21,8 @@ from fedkd.errors import RunFolderError
 from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Tensors
 from fedkd.federation.answers import Record
+from fedkd.federation.disk_state import DiskState
 from fedkd.federation.rounds import Checkpoint
-from fedkd.federation.state import DiskState
 from fedkd.federation.wire import LedgerHead
 from fedkd.files import storing, write_atomically
 from fedkd.methods import find
@@ -79,7 +79,7 @@ class RunFolder:
         """
         check_free(self.path, _OWN, resume=resume)
         # In a deployment nobody sees the others' data, so nobody knows how it is split.
-        counts = data.counts().tolist() if any(len(own) for own in data.clients) else []
+        counts = data.counts().tolist() if any(len(samples) for samples in data.clients) else []
         partition: dict[str, Any] = {"classes": list(data.class_names), "counts": counts}
         if data.scale:  # whoever uses the student scales alike
             partition["scale"] = {column: list(pair) for column, pair in data.scale.items()}
@@ -147,14 +147,14 @@ class RunFolder:
         kept = self._kept()
         return None if kept is None else kept.checkpoint
 
-    def standings(self) -> Mapping[int, LedgerHead]:
+    def ledger_heads(self) -> Mapping[int, LedgerHead]:
         """Where each client's ledger stood when the last kept round ended.
 
         Raises:
             RunFolderError: the checkpoint is damaged.
         """
         last = self.last()
-        return {} if last is None else last.standings
+        return {} if last is None else last.ledger_heads
 
     def keep(self, record: Record, checkpoint: Checkpoint, generated: Samples | None) -> None:
         """Keep a finished round: its line first, then the checkpoint, which names all the rest.
@@ -205,10 +205,10 @@ class RunFolder:
         if not file.exists():
             return None
         kept = checkpoints.read(file, self.path)
-        mine, its = self._experiment, kept.experiment
-        if mine is not None and its is not None:
-            more = mine.rounds > its.rounds == kept.checkpoint.round
-            keys = differing(mine, its, free=_FREE | ({"rounds"} if more else set()))
+        experiment, its = self._experiment, kept.experiment
+        if experiment is not None and its is not None:
+            more = experiment.rounds > its.rounds == kept.checkpoint.round
+            keys = differing(experiment, its, free=_FREE | ({"rounds"} if more else set()))
             if keys:
                 raise cannot_resume(
                     self.path,
@@ -261,15 +261,15 @@ class RunFolder:
 
     def _plan_more(self, kept: Kept) -> None:
         """Plan a finished run for more rounds, if it is asked for more than it had."""
-        mine = self._experiment
-        if mine is None or mine.rounds <= config.load(self.path / "config.toml").rounds:
+        experiment = self._experiment
+        if experiment is None or experiment.rounds <= config.load(self.path / "config.toml").rounds:
             return
         # In this order, so that killed in between it is asked for the same again.
-        write_atomically(self._checkpoint, checkpoints.write(replace(kept, experiment=mine)))
+        write_atomically(self._checkpoint, checkpoints.write(replace(kept, experiment=experiment)))
         with storing(self.path):
             for name in _FINISHED:
                 (self.path / name).unlink(missing_ok=True)
-        write_atomically(self.path / "config.toml", mine.to_toml())
+        write_atomically(self.path / "config.toml", experiment.to_toml())
 
     def _check_data(self, partition: Mapping[str, Any]) -> None:
         if read_json(self.path, _PARTITION) != partition:

@@ -43,18 +43,18 @@ def read(path: Path) -> list[LedgerAccount]:
     return [LedgerAccount(file, each) for file in files for each in read_statements(file)]
 
 
-def believed(path: Path) -> list[LedgerAccount]:
+def read_intact(path: Path) -> list[LedgerAccount]:
     """As `read`, of ledgers that are all intact.
 
     Raises:
         UsageError: as `read`.
         LedgerError: one was changed, cut or rolled back, or is missing.
     """
-    told = read(path)
-    for each in told:
+    accounts = read(path)
+    for each in accounts:
         if each.statement.chain != "intact":
             raise LedgerError(f"ledger {str(each.path)!r}: {each.statement.chain}")
-    return told
+    return accounts
 
 
 def allow(path: Path, epsilon: float) -> None:
@@ -69,11 +69,11 @@ def allow(path: Path, epsilon: float) -> None:
     Ledger(_required(path)).allow(epsilon)
 
 
-def as_dict(told: Sequence[LedgerAccount]) -> dict[str, Any]:
-    """The account with the most spent, or one that is broken; all of them under `accounts`."""
-    worst = max(told, key=lambda each: (each.statement.chain != "intact", _epsilon(each)))
-    accounts = [{"path": str(each.path), **asdict(each.statement)} for each in told]
-    return {**asdict(worst.statement), "accounts": accounts}
+def as_dict(accounts: Sequence[LedgerAccount]) -> dict[str, Any]:
+    """The account with the most spent, or one that is broken; all of them under `dicts`."""
+    worst = max(accounts, key=lambda each: (each.statement.chain != "intact", _epsilon(each)))
+    dicts = [{"path": str(each.path), **asdict(each.statement)} for each in accounts]
+    return {**asdict(worst.statement), "accounts": dicts}
 
 
 def _ledgers_in(folder: Path) -> Iterator[Path]:
@@ -98,10 +98,10 @@ def _of_run(path: Path) -> list[LedgerAccount]:
         )
     run, privacy = RunFolder(path), config.load(path / "config.toml").privacy
     # In this order, so that of a ledger that all clients share the newest head is kept.
-    standings = sorted(run.standings().items(), key=lambda each: each[1].sequence)
+    ledger_heads = sorted(run.ledger_heads().items(), key=lambda each: each[1].sequence)
     seen = {
         client_ledger(privacy, run.states, client): Anchor(at.sequence, at.head)
-        for client, at in standings
+        for client, at in ledger_heads
     }
     # Also those that no kept answer speaks of: a client may have spent and then failed.
     files = {*seen, *client_ledgers(privacy, run.states), server_ledger(privacy, run.states)}
@@ -135,5 +135,5 @@ def _anchored(path: Path, statement: Statement, anchor: Anchor | None) -> Statem
     return replace(statement, chain=fault)
 
 
-def _epsilon(told: LedgerAccount) -> float:
-    return told.statement.epsilon or 0.0
+def _epsilon(account: LedgerAccount) -> float:
+    return account.statement.epsilon or 0.0

@@ -143,13 +143,13 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
     return {name: asdict(named) for name, named in manifest.items()}
 
 
-def from_json(told: Mapping[str, Any]) -> dict[str, Named]:
+def from_json(content: Mapping[str, Any]) -> dict[str, Named]:
     """What `to_json` gave.
 
     Raises:
         TypeError, AttributeError: it gave something else.
     """
-    return {name: Named(**named) for name, named in told.items()}
+    return {name: Named(**named) for name, named in content.items()}
 
 
 def digest(value: Any) -> str:

@@ -38,7 +38,7 @@ class DistillationSpending:
         allowance.settle(encode(model.state_dict()))
         allowance.send()
 
-    def told(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """What was spent, for the summary."""
         statement, privacy = self.account.statement(), self.distillation.privacy
         return {
@@ -62,11 +62,11 @@ def ledger(distillation: Distillation, run: Path) -> Path | None:
     Raises:
         ConfigError: the place holds ledgers that would not count.
     """
-    if (told := distillation.privacy) is None:
+    if (privacy := distillation.privacy) is None:
         return None
-    if told.ledger is None:
+    if privacy.ledger is None:
         return run / "checkpoints" / "ledger.db"
-    folder = Path(told.ledger).expanduser()
+    folder = Path(privacy.ledger).expanduser()
     shared.check(folder)
     return folder / "ledger.db"
 
@@ -83,9 +83,9 @@ def commit(distillation: Distillation, run: Path) -> DistillationSpending | None
             budget.
         LedgerError: the ledger was changed.
     """
-    told, file = distillation.privacy, ledger(distillation, run)
-    if told is None or file is None:
+    privacy, file = distillation.privacy, ledger(distillation, run)
+    if privacy is None or file is None:
         return None
-    account = Ledger(file).account(OWNERS, plan.budget(told))
+    account = Ledger(file).account(OWNERS, plan.budget(privacy))
     account.commit(plan.plan(distillation, plan.noise(distillation).noise_multiplier))
     return DistillationSpending(distillation, account)

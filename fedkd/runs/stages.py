@@ -150,13 +150,13 @@ class StageFolder:
         files = [self.path / name for name in (ENVIRONMENT, _INPUTS, _ROUNDS)]
         files = [file for file in files if file.exists()]
         files += [self.weights(each) for each in self._finished]
-        told = {
+        content = {
             "stages": self._finished,
             "distillation": self._distillation.model_dump(mode="json", exclude_none=True),
             "files": manifest.to_json(self._name(files)),
             "ledger": None if head is None else [head.sequence, head.digest],
         }
-        write_json(self.path / _STAGES, told | {"sha256": manifest.digest(told)})
+        write_json(self.path / _STAGES, content | {"sha256": manifest.digest(content)})
 
     def take_up(self, stage: str, model: nn.Module) -> None:
         """Give a model the weights that a finished stage left.
@@ -182,14 +182,14 @@ class StageFolder:
 
         And where the ledger stood, if there was one.
         """
-        told = read_json(self.path, _STAGES)
+        content = read_json(self.path, _STAGES)
         try:
-            if told.pop("sha256") != manifest.digest(told):
+            if content.pop("sha256") != manifest.digest(content):
                 raise ValueError("Expected another SHA-256.")
-            its = validate(Distillation, told["distillation"])
-            files = manifest.from_json(told["files"])
-            head = None if told["ledger"] is None else Anchor(*told["ledger"])
-            self._finished = [str(stage) for stage in told["stages"]]
+            its = validate(Distillation, content["distillation"])
+            files = manifest.from_json(content["files"])
+            head = None if content["ledger"] is None else Anchor(*content["ledger"])
+            self._finished = [str(stage) for stage in content["stages"]]
             written = files[_ROUNDS].size if self._finished else 0
         except (AttributeError, ConfigError, KeyError, TypeError, ValueError) as error:
             raise cannot_resume(self.path, f"its {_STAGES} is damaged") from error

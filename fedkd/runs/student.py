@@ -62,10 +62,10 @@ class Inputs(RunPart):
         return cls(shape=seen.shape, classes=seen.class_names, features=seen.features, scale=scale)
 
     @classmethod
-    def of_shares(cls, shares: Splits) -> "Inputs":
+    def of_splits(cls, splits: Splits) -> "Inputs":
         """What a distillation's student and teachers see."""
-        teachers = tuple(each.shape for each in shares.teachers)
-        return cls.of(shares.student).model_copy(update={"teachers": teachers})
+        teachers = tuple(each.shape for each in splits.teachers)
+        return cls.of(splits.student).model_copy(update={"teachers": teachers})
 
 
 class _Kept(RunPart):
@@ -150,7 +150,7 @@ def _inputs(run: Path, experiment: Experiment | Distillation) -> Inputs:
     if kept.inputs is not None:
         return kept.inputs
     if isinstance(experiment, Distillation):
-        return Inputs.of_shares(prepare.shares(experiment))
+        return Inputs.of_splits(prepare.shares(experiment))
     return Inputs.of(_seen(experiment))
 
 

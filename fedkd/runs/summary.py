@@ -31,7 +31,7 @@ def summarise(
         "name": experiment.name,
         "method": experiment.method.name,
         "dataset": prepared.data.name,
-        "inputs": Inputs.of(prepared.as_students.data).model_dump(mode="json"),
+        "inputs": Inputs.of(prepared.in_students_view.data).model_dump(mode="json"),
         "seed": experiment.seed,
         "rounds": experiment.rounds,
         "clients": prepared.setting.clients,

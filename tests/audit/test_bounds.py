@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from fedkd.audit import bounds, fdp
-from fedkd.audit.bounds import one_run, one_run_ceiling, one_run_p_value
+from fedkd.audit import bounds, fdp, guessing
+from fedkd.audit.guessing import one_run, one_run_ceiling, one_run_p_value
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_the_bound_of_f_dp_is_below_the_truth_and_above_that_of_one_point(mu):
     found = fdp.one_run_of_scores(members, others)
     assert 0 < found < mu
     assert found < fdp.one_run_ceiling(2000)
-    of_a_point = bounds.one_run_of_scores(members, others, delta=1e-5)
+    of_a_point = guessing.one_run_of_scores(members, others, delta=1e-5)
     assert of_a_point < bounds.epsilon_of(found, 1e-5)
 
 
@@ -158,7 +158,7 @@ def test_bounds_of_scores_stay_below_their_ceilings(seed, members, others):
     assert bounds.from_rates(*scores, **at) <= bounds.from_rates_ceiling(members, others, **at)
     assert bounds.gaussian_dp(*scores) <= bounds.gaussian_dp_ceiling(members, others)
     total = members + others
-    assert bounds.one_run_of_scores(*scores, **at) <= one_run_ceiling(total, **at)
+    assert guessing.one_run_of_scores(*scores, **at) <= one_run_ceiling(total, **at)
 
 
 @pytest.mark.parametrize("mu", [0.5, 1.0, 3.0])
@@ -168,7 +168,7 @@ def test_bounds_are_below_the_truth_and_near_it(mu):
     assert 0.8 * mu < found <= mu
     truth = bounds.epsilon_of(mu, 1e-5)
     assert bounds.from_rates(members, others, delta=1e-5) < truth
-    assert 0 < bounds.one_run_of_scores(members, others, delta=1e-5) < truth
+    assert 0 < guessing.one_run_of_scores(members, others, delta=1e-5) < truth
 
 
 def test_scores_that_say_nothing_refute_nothing():
@@ -177,7 +177,7 @@ def test_scores_that_say_nothing_refute_nothing():
     wrong = dict.fromkeys(("one run", "f-DP", "rates", "gaussian"), 0)
     for _ in range(400):
         members, others = draw.normal(size=60), draw.normal(size=60)
-        wrong["one run"] += bounds.one_run_of_scores(members, others, delta=1e-5) > 0
+        wrong["one run"] += guessing.one_run_of_scores(members, others, delta=1e-5) > 0
         wrong["f-DP"] += fdp.one_run_of_scores(members, others) > 0
         wrong["rates"] += bounds.from_rates(members, others, delta=1e-5) > 0
         wrong["gaussian"] += bounds.gaussian_dp(members, others) > 0
@@ -198,7 +198,7 @@ def test_many_thresholds_are_paid_for():
 
 
 def test_equal_scores_tell_nothing_whatever_their_order():
-    assert bounds.one_run_of_scores(np.zeros(500), np.zeros(500), delta=1e-5) == 0
+    assert guessing.one_run_of_scores(np.zeros(500), np.zeros(500), delta=1e-5) == 0
     assert bounds.from_rates(np.zeros(500), np.zeros(500), delta=1e-5) == 0
     assert bounds.gaussian_dp(np.zeros(500), np.zeros(500)) == 0
 

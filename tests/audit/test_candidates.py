@@ -103,7 +103,7 @@ def test_images_that_answers_give_away_are_drawn():
     drawn_public = (told.drawn - prototypes).square().mean().sqrt()
     assert drawn_public < 0.1  # the decoder draws what the pair stands for
     assert told.nearer == 0.0  # and that is nobody's private record
-    assert all(own > 0.2 for own in told.own)
+    assert all(distance > 0.2 for distance in told.distances)
     nothing = inversion.invert(0, public, sure, vague, data(0), foreign, generator=draws)
     assert nothing is None
 

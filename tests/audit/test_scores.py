@@ -19,7 +19,7 @@ def test_log_odds_are_those_of_the_true_label():
     assert huge == pytest.approx([1000.0])
 
 
-class World:
+class Trainings:
     """Records of unlike difficulty, and models that learnt some of them by heart."""
 
     def __init__(self, seed=0, records=400, references=16):
@@ -38,7 +38,7 @@ class World:
 
 
 def test_reference_models_tell_an_easy_record_from_a_learnt_one():
-    w = World()
+    w = Trainings()
     given = (w.odds, w.references, w.reference_included)
     baseline = w.auc(scores.loss_threshold(w.odds))
     assert baseline < 0.7
@@ -52,7 +52,7 @@ def test_reference_models_tell_an_easy_record_from_a_learnt_one():
 
 
 def test_a_record_that_no_reference_learnt_is_still_scored():
-    w = World(references=4)
+    w = Trainings(references=4)
     w.reference_included[:, 0] = False
     w.reference_included[:, 1] = True
     told = scores.lira(w.odds, w.references, w.reference_included)

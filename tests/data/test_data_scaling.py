@@ -12,7 +12,7 @@ import tiny
 import torch
 
 from fedkd import config, data
-from fedkd.data import parties
+from fedkd.data import shared_file
 from fedkd.data.types import FederatedData
 from fedkd.errors import ConfigError, UsageError
 from fedkd.federation.prepare import prepare
@@ -98,15 +98,15 @@ def test_a_site_s_rows_are_scaled_as_the_shared_file_is(
     ages: Path, tmp_path: Path, warned: list[str]
 ) -> None:
     told = data.shared(section(ages, limits=LIMITS), seed=0)
-    back = parties.parse_shared(parties.to_bytes(told))
+    back = shared_file.parse_shared(shared_file.to_bytes(told))
     assert back.scale == told.scale
     assert torch.equal(back.test.x, told.test.x)
     site = tmp_path / "site.csv"
     site.write_text("label;income;age\n1;25000,0;90\n0;;20\n")
-    own = parties.read_own(site, "csv", label="label", shared=back, decimal=",")
+    own = shared_file.read_own(site, "csv", label="label", shared=back, decimal=",")
     assert own.x.tolist() == [[1, 0, -0.5, 0], [-1, 0, 0, 1]]
     assert warned == []
-    parties.read_own(site, "csv", label="label", shared=replace(back, scale={}), decimal=",")
+    shared_file.read_own(site, "csv", label="label", shared=replace(back, scale={}), decimal=",")
     assert "site.csv: column 'income' has values of about 2e+04" in "".join(warned)
 
 
@@ -116,10 +116,10 @@ def test_a_trial_s_sites_scale_their_own_rows_to_the_simulation_s_bits(
     changes = {"data.limits": LIMITS, "data.missing": "indicate", "data.public.size": 20}
     experiment = tiny.experiment(ages, {**changes, "clients.count": 2})
     local.lay_out(experiment, tmp_path / "place")
-    shared = parties.read_shared(tmp_path / "place" / "shared.safetensors")
+    shared = shared_file.read_shared(tmp_path / "place" / "shared.safetensors")
     for number, expected in enumerate(prepare(experiment).data.clients):
         site = tmp_path / "place" / "sites" / f"client-000{number}" / "data.npz"
-        own = parties.read_own(site, "npz", label="", shared=shared)
+        own = shared_file.read_own(site, "npz", label="", shared=shared)
         assert torch.equal(own.x, expected.x)
     file = tmp_path / "place" / "shared.safetensors"
     assert submit.share(experiment, file) == file.read_bytes()

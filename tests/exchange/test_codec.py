@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedkd.errors import MessageError
-from fedkd.exchange.codec import TensorSpec, decode, encode, half
+from fedkd.exchange.codec import decode, encode, half
+from fedkd.specs import TensorSpec
 
 FLOATS = [torch.float64, torch.float32, torch.float16]
 DTYPES = [*FLOATS, torch.int64, torch.int32, torch.uint8, torch.bool]

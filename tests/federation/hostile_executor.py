@@ -5,7 +5,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from fedkd.federation import compat
+from fedkd.federation.compat.tasks import run_client_task
 from fedkd.federation.deploy import executor
 
 
@@ -22,7 +22,7 @@ def answer(file, address, token, parent):
         faults = json.loads(context.run_config["experiment"])["method"].get("faults", {})
         return staged.StagedApp(honest, faults)(message, context)
 
-    compat.run_client_task(app, address=address, token=token, parent=parent)
+    run_client_task(app, address=address, token=token, parent=parent)
 
 
 if __name__ == "__main__":

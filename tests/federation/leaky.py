@@ -2,12 +2,12 @@
 
 import torch
 
-from fedkd.exchange.codec import TensorSpec
 from fedkd.exchange.messages import PostProcessing, Release, Value
 from fedkd.methods.core.base import Card
 from fedkd.methods.dsfl import DSFL
 from fedkd.methods.fedmd import FedMD, FedMDParams
 from fedkd.privacy.events import Gaussian, Unprotected
+from fedkd.specs import TensorSpec
 
 SEEN = []
 """The class counts that the server has received."""

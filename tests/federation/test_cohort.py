@@ -170,8 +170,8 @@ def test_a_message_that_cannot_be_rebuilt_is_its_senders_fault_alone(rows):
     app = client_app(lambda context, call: ClientParty(prepared, states[call.client]))
     keeper = Keeping()
     with Lying(app, nodes=4, threads=2) as grid:
-        reach = Connections(nodes=(2, 3, 4, 5))
-        federate(grid, prepared, keeper, tiny.Quiet(), threads=1, reach=reach)
+        connections = Connections(nodes=(2, 3, 4, 5))
+        federate(grid, prepared, keeper, tiny.Quiet(), threads=1, connections=connections)
     for record in keeper.records:
         assert record["participants"] == [2, 3]
         assert record["failures"] == [

@@ -7,6 +7,7 @@ from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supernode.nodestate import nodestate_factory
 
 from fedkd.federation import compat, wire
+from fedkd.federation.compat import supernode
 
 
 @pytest.fixture
@@ -14,7 +15,7 @@ def node(monkeypatch):
     """A SuperNode's state with one message in it, as `serve_supernode` has it."""
     # So that it is put back.
     monkeypatch.setattr(nodestate_factory, "InMemoryNodeState", nodestate_factory.InMemoryNodeState)
-    compat._always_answers()
+    supernode._always_answers()
     compat.identify_server(1)
     state = nodestate_factory.NodeStateFactory(ObjectStoreFactory()).state()
     state.set_node_id(5)
@@ -41,7 +42,7 @@ def node(monkeypatch):
 def test_a_nodes_memory_that_is_damaged_is_none(tmp_path, kept, node):
     if kept is not None:
         (tmp_path / "node").write_bytes(kept)
-    assert compat._remembered(tmp_path / "node") == node
+    assert supernode._remembered(tmp_path / "node") == node
 
 
 @pytest.mark.parametrize("kind", [TaskType.CLIENT_APP, TaskType.AGENT_APP])

@@ -15,10 +15,11 @@ from fedkd.errors import QuorumError
 from fedkd.federation import engines
 from fedkd.federation.client import ClientParty, client_app
 from fedkd.federation.cohort import LOCAL, Connections
+from fedkd.federation.disk_state import DiskState
 from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.prepare import prepare
 from fedkd.federation.rounds import federate
-from fedkd.federation.state import DiskState, MemoryState
+from fedkd.federation.state import MemoryState
 from fedkd.jobs.simulate import simulate
 from fedkd.reports import report
 from fedkd.runs.folder import RunFolder
@@ -217,12 +218,12 @@ def test_a_site_tells_its_exceptions_words_to_nobody_and_a_server_asks_for_none(
     )
     prepared = prepare(experiment)
     reasons = []
-    for simulated, reach in ((False, LOCAL), (True, Connections(nodes=(2, 3, 4, 5)))):
+    for simulated, connections in ((False, LOCAL), (True, Connections(nodes=(2, 3, 4, 5)))):
         states = [MemoryState() for _ in range(4)]
         find = partial(of_memory, prepared, states)
         keeper = Keeping()
         with InProcessGrid(client_app(find, simulated=simulated), nodes=4, threads=1) as grid:
-            federate(grid, prepared, keeper, tiny.Quiet(), threads=1, reach=reach)
+            federate(grid, prepared, keeper, tiny.Quiet(), threads=1, connections=connections)
         [failure] = keeper.records[0]["failures"]
         reasons.append(failure["reason"])
     assert reasons == ["RuntimeError while training"] * 2

@@ -8,7 +8,7 @@ import pytest
 import tiny
 import torch
 
-from fedkd.data import parties
+from fedkd.data import shared_file
 from fedkd.data.types import Samples
 from fedkd.errors import ConfigError
 from fedkd.federation.prepare import prepare
@@ -24,7 +24,7 @@ def shared(rows):
     from fedkd import data
 
     experiment = tiny.experiment(rows)
-    return parties.parse_shared(parties.to_bytes(data.shared(experiment.data, seed=0)))
+    return shared_file.parse_shared(shared_file.to_bytes(data.shared(experiment.data, seed=0)))
 
 
 def at_a_site(rows, shared, held, changes):
@@ -32,7 +32,8 @@ def at_a_site(rows, shared, held, changes):
     own = Samples(torch.zeros(held, 10), torch.zeros(held, dtype=torch.int64))
     try:
         prepare(
-            tiny.experiment(rows, {**DP, **changes}), parties.seen_from(shared, 4, own={0: own})
+            tiny.experiment(rows, {**DP, **changes}),
+            shared_file.seen_from(shared, 4, samples={0: own}),
         )
     except ConfigError as error:
         return str(error)

@@ -13,11 +13,12 @@ from fedkd.exchange.masks import RESOLUTION, floating, public_key
 from fedkd.exchange.messages import Broadcast, Public, Release, Upload, Value
 from fedkd.federation import engines, secure, wire
 from fedkd.federation.client import ClientParty, client_app
+from fedkd.federation.disk_state import DiskState
 from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.prepare import forecast, prepare
 from fedkd.federation.rounds import federate
 from fedkd.federation.secure import Masking
-from fedkd.federation.state import DiskState, MemoryState
+from fedkd.federation.state import MemoryState
 from fedkd.jobs.simulate import simulate
 from fedkd.learning.closed_form import summed as sums_of
 from fedkd.methods.core import accounting
@@ -253,7 +254,7 @@ def test_masks_that_do_not_cancel_end_the_run(runs):
             return reply
         upload = decode(call.payload)
         upload["secure_aggregation/members"] += 7
-        changed = wire.Call(call.round, call.client, encode(upload), call.standing)
+        changed = wire.Call(call.round, call.client, encode(upload), call.ledger_head)
         return type(message)(wire.pack(changed), reply_to=message)
 
     with pytest.raises(FederationError, match="masks of 4 clients do not cancel"):
@@ -292,7 +293,7 @@ class Client:
 
     def masking(self, keys):
         told = secure.with_roster(Broadcast({"x": torch.zeros(1)}), keys)
-        received, roster = secure.apart(decode(encode(told.to("any"))))
+        received, roster = secure.split_roster(decode(encode(told.to("any"))))
         assert received.keys() == {"x"}
         return Masking.of(self.prepared.setting, self.state, 0, 1, roster)
 
@@ -323,9 +324,9 @@ def test_a_roster_that_could_bare_a_client_is_refused(prepared, change, why):
 
 def test_a_call_without_a_roster_is_refused(prepared):
     with pytest.raises(FederationError, match="has no roster"):
-        secure.apart({"x": torch.zeros(1)})
+        secure.split_roster({"x": torch.zeros(1)})
     with pytest.raises(FederationError, match="has no roster"):
-        secure.apart({"secure_aggregation/clients": torch.zeros(2),
+        secure.split_roster({"secure_aggregation/clients": torch.zeros(2),
                       "secure_aggregation/keys": torch.zeros(2, 31)})  # fmt: skip
 
 

@@ -15,10 +15,10 @@ from fedkd.config import MethodChoice
 from fedkd.errors import BudgetError, ConfigError, FederationError
 from fedkd.federation import engines, wire
 from fedkd.federation.client import ClientParty, client_app
+from fedkd.federation.disk_state import DiskState
 from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.prepare import prepare
 from fedkd.federation.rounds import federate
-from fedkd.federation.state import DiskState
 from fedkd.jobs.simulate import simulate
 from fedkd.methods.core import accounting
 from fedkd.privacy import accountant
@@ -258,7 +258,7 @@ def test_a_ledger_that_forgets_is_noticed_by_the_server_too(rows, tmp_path):
 def test_a_standing_that_cannot_be_is_no_message(change):
     good = wire.LedgerHead(3, "a" * 64, 1.5, "PLD")
     content = wire.pack(wire.Call(1, 2, b"", good))
-    assert wire.unpack(content).standing == good
+    assert wire.unpack(content).ledger_head == good
     for key, value in change.items():
         content["ledger"][key] = value
     with pytest.raises(errors.MessageError, match="does not say where its ledger stands"):

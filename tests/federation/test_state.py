@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from fedkd.errors import StorageError
 from fedkd.exchange.gate import Receipt
-from fedkd.federation.state import DiskState, MemoryState
+from fedkd.federation.disk_state import DiskState
+from fedkd.federation.state import MemoryState
 
 
 @pytest.fixture(params=["memory", "disk"])

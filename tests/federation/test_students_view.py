@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from fedkd import config, data
-from fedkd.data import parties
+from fedkd.data import shared_file
 from fedkd.data.types import Samples
 from fedkd.errors import ConfigError
 from fedkd.federation.prepare import prepare
@@ -55,7 +55,7 @@ def test_teachers_see_all_and_what_is_measured_and_kept_is_the_students_view(cli
     prepared = prepare(hiding(clinic))
     names = ("age", "age?", "pressure", "pressure?")
     assert prepared.data.features == (*names, "scan", "scan?", "stress", "stress?")
-    assert (prepared.setting.seen, prepared.as_students.data.features) == ((0, 1, 2, 3), names)
+    assert (prepared.setting.seen, prepared.in_students_view.data.features) == ((0, 1, 2, 3), names)
     run = tmp_path / "run"
     summary = simulate(hiding(clinic), run, tiny.Quiet())
     weights = load_file(run / "student.safetensors")
@@ -64,7 +64,7 @@ def test_teachers_see_all_and_what_is_measured_and_kept_is_the_students_view(cli
     assert teacher["teacher/hidden1.weight"].shape == (16, 8)
     student = prepared.setting.student.build(prepared.experiment.student.model, purpose="student")
     student.load_state_dict(weights)
-    test = prepared.as_students.data.test
+    test = prepared.in_students_view.data.test
     assert summary["student"]["accuracy"] == evaluate.accuracy(student, test)
     told = student_of.load(run)  # as export does
     assert (told.features, told.shape) == (names, (4,))
@@ -119,11 +119,11 @@ def test_a_teacher_s_steps_are_protected_and_paid_for_as_without_hiding(
 
 def test_a_site_of_a_deployment_sees_the_same_world_from_its_own_file(clinic, tmp_path):
     experiment = hiding(clinic, **{"clients.count": 2})
-    shared = parties.parse_shared(parties.to_bytes(data.shared(experiment.data, seed=7)))
+    shared = shared_file.parse_shared(shared_file.to_bytes(data.shared(experiment.data, seed=7)))
     own = tmp_path / "own.csv"
     own.write_text("ill,stress,scan,pressure,age\n1,0.5,,0.2,1.5\n0,,,0.1,-0.5\n")  # no scan here
-    mine = parties.read_own(own, "csv", label="ill", shared=shared)
-    there = prepare(experiment, parties.seen_from(shared, 2, own={1: mine}))
+    mine = shared_file.read_own(own, "csv", label="ill", shared=shared)
+    there = prepare(experiment, shared_file.seen_from(shared, 2, samples={1: mine}))
     here = prepare(experiment)
     assert (there.setting.seen, there.expects(1)) == (here.setting.seen, here.expects(1))
     assert torch.equal(there.setting.student.proxy, here.setting.student.proxy)
@@ -181,4 +181,4 @@ def test_a_study_may_bring_its_own_folds(clinic):
     )
     folded = prepare(hiding(clinic), own)
     assert folded.setting.student.proxy.shape == (10, 4)
-    assert [len(each) for each in folded.as_students.data.clients] == [20, 20]
+    assert [len(each) for each in folded.in_students_view.data.clients] == [20, 20]

@@ -98,13 +98,13 @@ def test_every_training_writes_a_line_an_epoch_and_the_last_is_the_summarys(done
 def test_the_plain_student_is_the_student_that_learns_from_labels_alone(done, rows):
     folder, _ = done
     ready = prepare.prepare(small(rows))
-    lesson = StudentRun(ready.distillation, ready.shares, (), None, lambda: ready.student(()))
-    alone, twin = lesson.plain_student(), lesson.student()
+    student_run = StudentRun(ready.distillation, ready.shares, (), None, lambda: ready.student(()))
+    alone, twin = student_run.plain_student(), student_run.student()
     assert all(
         torch.equal(a, b) for a, b in zip(alone.parameters(), twin.parameters(), strict=True)
     )
-    batches = lesson.stream("student batches")
-    supervised.train(alone, ready.data.train, lesson.training, batches)
+    batches = student_run.stream("student batches")
+    supervised.train(alone, ready.data.train, student_run.training, batches)
     kept = load_file(folder / "checkpoints" / "plain-student.safetensors")
     assert all(torch.equal(each, kept[key]) for key, each in alone.state_dict().items())
 

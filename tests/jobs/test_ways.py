@@ -211,8 +211,8 @@ def learnt(name: str, files: dict[str, Path], kind: str) -> dict[str, torch.Tens
     inputs = [whole.train.x, whole.test.x]
     before = [each.clone() for each in inputs]
     fresh = partial(ready.student, ready.teachers)
-    lesson = StudentRun(ready.distillation, ready.shares, ready.teachers, stage, fresh)
-    student = ready.way.learn(lesson, ready.params)
+    student_run = StudentRun(ready.distillation, ready.shares, ready.teachers, stage, fresh)
+    student = ready.way.learn(student_run, ready.params)
     assert all(torch.equal(*pair) for pair in zip(inputs, before, strict=True))
     return student.state_dict()
 

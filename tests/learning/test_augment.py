@@ -134,7 +134,7 @@ def test_changes_are_made_in_their_order() -> None:
 @pytest.mark.parametrize(
     ("choices", "shape", "complaint"),
     [
-        (["flop"], (1, 8, 8), "augment\\[0\\] is 'flop', .*did you mean 'flip'"),
+        (["flop"], (1, 8, 8), "augment\\[0\\]: unknown .* 'flop': .*did you mean 'flip'"),
         (["noise", {"name": "crop", "pading": 2}], (1, 8, 8), "augment\\[1\\].pading"),
         ([{"name": "noise", "std": 0}], (3,), "augment\\[0\\].std' is 0: expected greater than 0"),
         (["noise", "crop"], (3,), "augment\\[1\\] is 'crop': .*choose among noise, brightness"),
@@ -233,7 +233,7 @@ DISTILLATION = {"name": "a", "student": {"training": {"augment": ["flip"]}}}
                 "method": {"name": "fedmd"},
                 "clients": {"count": 2, "training": {"augment": ["flop"]}},
             },
-            r"clients.training.augment\[0\] is 'flop'",
+            r"clients.training.augment\[0\]: unknown change of inputs 'flop'",
         ),
         (
             lambda table: ways.resolve(validate(Distillation, table)),

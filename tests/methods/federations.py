@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedkd import config, methods
+from fedkd import config, methods, tasks
 from fedkd.clock import Clock
 from fedkd.data.types import Samples
 from fedkd.exchange.codec import decode, encode
@@ -128,8 +128,7 @@ def federation(
     public = experiment.data.public
     setting = Setting(
         experiment=experiment,
-        shape=shape,
-        classes=CLASSES,
+        task=tasks.build(experiment.task, inputs=shape, names=[str(c) for c in range(CLASSES)]),
         clients=len(sizes),
         public=None if public is None else samples(public.size, shape, 50).x,
     )

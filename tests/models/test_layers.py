@@ -86,11 +86,11 @@ def test_a_layer_that_cannot_be_looked_at_says_why(layer, reason):
     model = Odd()
     with pytest.raises(ConfigError, match=rf"{layer}.*{reason}"):
         forward_with(model, torch.rand(2, *SHAPE), [layer])
-    anatomy = inspect_layers(model, SHAPE)
+    layers = inspect_layers(model, SHAPE)
     with pytest.raises(ConfigError, match=reason):
-        anatomy.shape(layer)
-    assert anatomy.shape("inplace") == (2, 10, 10)
-    assert anatomy.features == anatomy.maps == "inplace"
+        layers.shape(layer)
+    assert layers.shape("inplace") == (2, 10, 10)
+    assert layers.features == layers.maps == "inplace"
 
 
 @pytest.mark.parametrize(
@@ -106,9 +106,9 @@ def test_a_layer_that_cannot_be_looked_at_says_why(layer, reason):
 def test_by_default_the_last_layer_before_the_classifier_is_looked_at(name, features, maps):
     options = {"pool": 4} if name == "scattering" else {}
     model = build(name, **options).train()
-    anatomy = inspect_layers(model, SHAPE)
-    assert (anatomy.features, anatomy.maps) == (features, maps)
-    assert anatomy.shapes[LOGITS] == (3,)
-    assert anatomy.entered("classifier") == anatomy.shape(features)
+    layers = inspect_layers(model, SHAPE)
+    assert (layers.features, layers.maps) == (features, maps)
+    assert layers.shapes[LOGITS] == (3,)
+    assert layers.entered("classifier") == layers.shape(features)
     assert all(module.training for module in model.modules())
     assert hooks(model) == 0

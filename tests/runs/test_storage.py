@@ -20,7 +20,7 @@ from fedkd.jobs.simulate import simulate, simulate_world
 from fedkd.jobs.submit import Deployment
 from fedkd.reports import report
 from fedkd.runs import checkpoint
-from fedkd.runs.common import alone
+from fedkd.runs.common import locked
 from fedkd.runs.folder import DEPLOYMENT
 from fedkd.runs.progress import Follower
 
@@ -137,7 +137,7 @@ def test_one_process_at_a_time_has_a_run_folder(prepared, tmp_path, no_report):
     run = tmp_path / "run"
     simulate_world(prepared, run, tiny.Quiet())
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    with alone(run), pytest.raises(UsageError, match="run' is in use: another process runs"):
+    with locked(run), pytest.raises(UsageError, match="run' is in use: another process runs"):
         simulate_world(prepared, run, tiny.Quiet(), resume=True)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     simulate_world(prepared, run, tiny.Quiet(), resume=True)
@@ -253,7 +253,7 @@ def test_a_trial_that_runs_is_not_taken_down_by_another(rows, tmp_path):
     ready.parent.mkdir(parents=True)
     ready.touch()
     (place / "port").write_text("1")
-    with alone(place), pytest.raises(UsageError, match="run-federation' is in use"):
+    with locked(place), pytest.raises(UsageError, match="run-federation' is in use"):
         local(tiny.experiment(rows, CHANGES), tmp_path / "run", tiny.Quiet(), resume=True)
     assert ready.exists()
 
@@ -261,7 +261,7 @@ def test_a_trial_that_runs_is_not_taken_down_by_another(rows, tmp_path):
 def test_a_server_whose_run_folder_another_has_says_so(tmp_path):
     (tmp_path / "run").mkdir()
     submission = Submission(str(tmp_path / "run"), "shared.safetensors", {})
-    with alone(tmp_path / "run"), pytest.raises(UsageError, match="run' is in use"):
+    with locked(tmp_path / "run"), pytest.raises(UsageError, match="run' is in use"):
         serverapp._main(submission, None)
     follower = Follower(tmp_path / "run")
     follower.pass_on(tiny.Quiet())

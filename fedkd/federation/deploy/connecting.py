@@ -102,20 +102,20 @@ def _network(error: BaseException) -> str:
     """What one exception of a chain says of the network; empty where it says nothing."""
     match error:
         case socket.gaierror():
-            said = f"its name is not known here ({error.strerror})"
+            reason = f"its name is not known here ({error.strerror})"
         case ConnectionRefusedError():
-            said = "it refuses the connection, nothing listens there"
+            reason = "it refuses the connection, nothing listens there"
         case httpx.ProxyError():
-            said = f"it does not pass the call on ({error})"
+            reason = f"it does not pass the call on ({error})"
         case httpx.TimeoutException() | TimeoutError():
-            said = "no answer in time"
+            reason = "no answer in time"
         case ConnectionError() | httpx.RemoteProtocolError():
-            said = "the connection is cut"
+            reason = "the connection is cut"
         case OSError():
-            said = error.strerror or ""
+            reason = error.strerror or ""
         case _:
-            said = ""
-    return said
+            reason = ""
+    return reason
 
 
 def _tls(error: ssl.SSLError, host: str) -> str:

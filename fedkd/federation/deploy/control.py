@@ -7,7 +7,7 @@ from typing import Any, Self
 import httpx
 
 from fedkd.errors import FederationError
-from fedkd.federation import compat
+from fedkd.federation.compat import control as flower
 
 DONE = "finished:completed"
 """The status of a run that ended well."""
@@ -51,7 +51,7 @@ class Control:
 
     def __init__(self, address: str, ca: bytes) -> None:
         self._address = address
-        self._client = compat.control_client(address, ca)
+        self._client = flower.control_client(address, ca)
 
     def __enter__(self) -> Self:
         return self
@@ -61,7 +61,7 @@ class Control:
 
     def nodes(self) -> list[Node]:
         """The clients that are registered, in alphabetical order."""
-        answer = self._call(self._client.ListNodes, compat.ListNodesRequest())
+        answer = self._call(self._client.ListNodes, flower.ListNodesRequest())
         nodes = [
             Node(info.name, info.node_id, info.public_key, info.status == "online")
             for info in answer.nodes_info
@@ -71,21 +71,21 @@ class Control:
 
     def register(self, name: str, public_key: bytes) -> None:
         """Let a client in by its key, PEM."""
-        request = compat.RegisterNodeRequest(public_key=public_key, name=name)
+        request = flower.RegisterNodeRequest(public_key=public_key, name=name)
         self._call(self._client.RegisterNode, request)
 
     def unregister(self, node: Node) -> None:
         """Let a client in no more."""
-        self._call(self._client.UnregisterNode, compat.UnregisterNodeRequest(node_id=node.id))
+        self._call(self._client.UnregisterNode, flower.UnregisterNodeRequest(node_id=node.id))
 
     def start(self, files: Mapping[str, bytes], overrides: Mapping[str, str]) -> int:
         """Start a run of an app, given as its files; the run's id."""
-        answer = self._call(self._client.StartRun, compat.start_request(files, overrides))
+        answer = self._call(self._client.StartRun, flower.start_request(files, overrides))
         return int(answer.run_id)
 
     def runs(self) -> list[RunStatus]:
         """All runs, the latest first."""
-        answer = self._call(self._client.ListRuns, compat.ListRunsRequest())
+        answer = self._call(self._client.ListRuns, flower.ListRunsRequest())
         found = [
             RunStatus(
                 run.run_id,
@@ -105,7 +105,7 @@ class Control:
 
     def stop(self, id: int) -> None:
         """Stop a run."""
-        self._call(self._client.StopRun, compat.StopRunRequest(run_id=id))
+        self._call(self._client.StopRun, flower.StopRunRequest(run_id=id))
 
     def _call(self, method: Callable[[Any], Any], request: Any) -> Any:
         try:

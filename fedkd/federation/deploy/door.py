@@ -11,7 +11,7 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from fedkd.federation import compat
+from fedkd.federation.compat.superlink import signed_by
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Scope]]
@@ -69,7 +69,7 @@ class Door:
 
     async def _read_first(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand on a request whose body is there, whole and not too large."""
-        known = compat.signed_by(self._keys, scope["headers"])
+        known = signed_by(self._keys, scope["headers"])
         limits = self._clients if known else self._strangers
         try:
             async with asyncio.timeout(limits.seconds):
@@ -104,8 +104,8 @@ async def _body(scope: Scope, receive: Receive, most: int) -> bytes | None:
     Raises:
         ConnectionResetError: the caller went away before all was there.
     """
-    said = dict(scope["headers"]).get(b"content-length", b"0")
-    if int(said) > most:
+    declared = dict(scope["headers"]).get(b"content-length", b"0")
+    if int(declared) > most:
         return None
     body, more = bytearray(), True
     while more:

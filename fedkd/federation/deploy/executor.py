@@ -15,7 +15,7 @@ from multiprocessing.context import ForkServerProcess as Process
 from pathlib import Path
 
 from fedkd.errors import FedkdError
-from fedkd.federation import compat
+from fedkd.federation.compat.tasks import execute_tasks, run_client_task
 from fedkd.federation.deploy.processes import never_outlive_parent
 from fedkd.federation.deploy.site import Policy
 
@@ -68,12 +68,12 @@ def main(file: str, address: str, secret: str, ready: str, *preload: str) -> Non
                 process.kill()
 
     key = Path(secret).read_bytes()
-    compat.execute_tasks(start, look, address=address, secret=key, parent=os.getppid())
+    execute_tasks(start, look, address=address, secret=key, parent=os.getppid())
 
 
 def _check(file: str) -> None:
     """Look at what the site's file names, while somebody is there to read a complaint."""
-    from fedkd.data.parties import read_shared
+    from fedkd.data.shared_file import read_shared
     from fedkd.federation.deploy.siteapp import ledger, own_data
     from fedkd.privacy.ledger import Ledger
 
@@ -82,14 +82,14 @@ def _check(file: str) -> None:
         policy = Policy.load(Path(file))
         site = policy.site
         shared = read_shared(policy.path(site.shared))
-        own = own_data(policy, shared)
+        samples = own_data(policy, shared)
         if ledger(policy).exists():
             Ledger(ledger(policy))
     except FedkdError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_status)
     public = "no proxy set" if shared.public is None else f"a proxy set of {len(shared.public)}"
-    log.info("%s: %d samples of %s", site.name, len(own), site.data.path)
+    log.info("%s: %d samples of %s", site.name, len(samples), site.data.path)
     log.info("shared with all parties: %s, %d to test on", public, len(shared.test))
     log.info(
         "allows %s; %s; at most %d rounds, %g s and %d bytes a round",
@@ -112,7 +112,7 @@ def _answer(file: str, address: str, token: str, parent: int) -> None:
     if (score := Path("/proc/self/oom_score_adj")).exists():
         score.write_text("1000")  # whatever an experiment asks for, this is what memory runs out on
     app = client_app(partial(siteapp.party, Path(file)), partial(siteapp.within, Path(file)))
-    compat.run_client_task(app, address=address, token=token, parent=parent)
+    run_client_task(app, address=address, token=token, parent=parent)
 
 
 def _log_here() -> logging.Logger:

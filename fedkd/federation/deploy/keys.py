@@ -62,10 +62,10 @@ def make(folder: Path, *, servers: Sequence[str], clients: Sequence[str]) -> lis
             folder / SERVER: lambda: _crt(certificate),
         }
     for name in clients:
-        own = ec.generate_private_key(_CURVE())
-        files[folder / CLIENTS / name] = lambda own=own: _openssh(own)  # type: ignore[misc]
-        files[folder / CLIENTS / f"{name}.pub"] = lambda own=own, name=name: (  # type: ignore[misc]
-            _public(own, name)
+        client_key = ec.generate_private_key(_CURVE())
+        files[folder / CLIENTS / name] = lambda key=client_key: _openssh(key)  # type: ignore[misc]
+        files[folder / CLIENTS / f"{name}.pub"] = lambda key=client_key, name=name: (  # type: ignore[misc]
+            _public(key, name)
         )
     for path, content in files.items():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ from fedkd.federation.deploy.site import run_name
 from fedkd.federation.deploy.superlink import STATE
 from fedkd.federation.prepare import PreparedExperiment
 from fedkd.federation.rounds import Checkpoint, Keeper, federate
-from fedkd.federation.wire import LedgerHead, read_standing
+from fedkd.federation.wire import LedgerHead, read_ledger_head
 from fedkd.files import storing, write_atomically
 from fedkd.privacy.ledger import Ledger
 from fedkd.threads import cores, one_intra_op_thread, tune_allocator
@@ -117,7 +117,7 @@ def _federate(
 ) -> nn.Module:
     nodes = tuple(submission.nodes.values())
     file = state / "standings.json"
-    told = _read_standings(file)
+    heads = _read_heads(file)
     tune_allocator()
     with one_intra_op_thread():
         return federate(
@@ -127,8 +127,10 @@ def _federate(
             observer,
             threads=cores(),
             ledger=partial(Ledger, state / "ledger.db"),
-            reach=Connections(nodes=nodes, poll=_POLL),
-            standings={i: told[str(node)] for i, node in enumerate(nodes) if str(node) in told},
+            connections=Connections(nodes=nodes, poll=_POLL),
+            ledger_heads={
+                i: heads[str(node)] for i, node in enumerate(nodes) if str(node) in heads
+            },
         )
 
 
@@ -144,24 +146,24 @@ class _Remembering:
     def keep(self, record: dict[str, Any], checkpoint: Checkpoint, generated: Any) -> None:
         """See `Keeper.keep`."""
         with storing(self._file), FileLock(f"{self._file}.lock"):  # other runs remember too
-            told = _read_standings(self._file)
-            for client, at in checkpoint.standings.items():
+            heads = _read_heads(self._file)
+            for client, at in checkpoint.ledger_heads.items():
                 node = str(self._nodes[client])
-                if node not in told or told[node].sequence < at.sequence:
-                    told[node] = at
-            content = {node: asdict(at) for node, at in told.items()}
+                if node not in heads or heads[node].sequence < at.sequence:
+                    heads[node] = at
+            content = {node: asdict(at) for node, at in heads.items()}
             write_atomically(self._file, json.dumps(content))
         self._keep(record, checkpoint, generated)
 
 
-def _read_standings(file: Path) -> dict[str, LedgerHead]:
+def _read_heads(file: Path) -> dict[str, LedgerHead]:
     """Where all clients' ledgers stood, by node.
 
     Raises:
         StorageError: it is damaged, be it in what it says of others than this run's.
     """
     try:
-        return {node: read_standing(dict(at)) for node, at in _read(file).items()}
+        return {node: read_ledger_head(dict(at)) for node, at in _read(file).items()}
     except (MessageError, TypeError, ValueError) as error:
         raise StorageError(_DAMAGED.format(str(file))) from error
 
@@ -176,9 +178,9 @@ def _read(file: Path) -> dict[str, Any]:
         return {}
     try:
         with storing(file):
-            told = json.loads(file.read_text("utf-8"))
+            content = json.loads(file.read_text("utf-8"))
     except ValueError as error:
         raise StorageError(_DAMAGED.format(str(file))) from error
-    if not isinstance(told, dict):
+    if not isinstance(content, dict):
         raise StorageError(_DAMAGED.format(str(file)))
-    return told
+    return content

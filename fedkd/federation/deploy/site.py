@@ -178,10 +178,10 @@ class Policy:
         for model in (*experiment.clients.models, experiment.student.model):
             if model.name not in models:
                 self._refuse("allow.models", f"a model is {model.name!r}")
-        for word in _words(experiment.model_dump(mode="json")):
+        for value in _strings(experiment.model_dump(mode="json")):
             # A path to code, wherever a method may take one; what is allowed is said in full.
-            if ":" in word and word not in (*allow.methods, *models):
-                self._refuse("allow.models", f"the experiment names code, {word!r}")
+            if ":" in value and value not in (*allow.methods, *models):
+                self._refuse("allow.models", f"the experiment names code, {value!r}")
         self._check_paths(experiment)
         self._check_privacy(experiment)
         rounds = experiment.rounds + experiment.privacy.spare_rounds
@@ -204,10 +204,10 @@ class Policy:
     def _check_paths(self, experiment: Experiment) -> None:
         data, privacy = experiment.data, experiment.privacy
         public = data.public.source if data.public is not None else ""
-        for word in (data.name, data.test or "", public, privacy.ledger or ""):
-            if "/" in word or "\\" in word or word.startswith("~"):
+        for value in (data.name, data.test or "", public, privacy.ledger or ""):
+            if "/" in value or "\\" in value or value.startswith("~"):
                 self._refuse(
-                    "data.path", f"the experiment names the path {word!r}: only its own is read"
+                    "data.path", f"the experiment names the path {value!r}: only its own is read"
                 )
 
     def _check_privacy(self, experiment: Experiment) -> None:
@@ -240,16 +240,16 @@ class Policy:
 _SECONDS = "limits.seconds"
 
 
-def _words(value: Any) -> Iterator[str]:
+def _strings(value: Any) -> Iterator[str]:
     """Every string in a table."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for each in value.values():
-            yield from _words(each)
+            yield from _strings(each)
     elif isinstance(value, list):
         for each in value:
-            yield from _words(each)
+            yield from _strings(each)
 
 
 def run_name(text: str) -> str:

@@ -14,15 +14,15 @@ from typing import Any
 from flwr.app import Context
 
 from fedkd import __version__, config
-from fedkd.data.parties import read_own, read_shared, seen_from
+from fedkd.data.shared_file import read_own, read_shared, seen_from
 from fedkd.data.types import FederatedData, Samples
 from fedkd.errors import ConfigError, MessageError, PolicyError
 from fedkd.federation.client import ClientParty, client_app
 from fedkd.federation.deploy.bundle import EXPERIMENT, RUN, SHARED, VERSION, fingerprint
 from fedkd.federation.deploy.site import Policy, run_name
+from fedkd.federation.disk_state import DiskState
 from fedkd.federation.prepare import prepare
 from fedkd.federation.spending import Owner
-from fedkd.federation.state import DiskState
 from fedkd.federation.wire import Call
 from fedkd.privacy.ledger import Ledger
 from fedkd.privacy.size import warn_of_sizes
@@ -74,10 +74,11 @@ def party(file: Path, context: Context, call: Call) -> ClientParty:
     if not (1 <= call.round <= experiment.rounds and 0 <= call.client < clients):
         raise MessageError("the call is for a round or a client that the experiment has not")
     shared = read_shared(policy.path(site.shared), digest=str(context.run_config[SHARED]))
-    own = own_data(policy, shared)
-    prepared = prepare(experiment, seen_from(shared, clients, own={call.client: own}))
+    samples = own_data(policy, shared)
+    prepared = prepare(experiment, seen_from(shared, clients, samples={call.client: samples}))
     if experiment.privacy.unit == "record":
-        warn_of_sizes(experiment.privacy, [len(own)])  # into the site's own log, which stays here
+        # Into the site's own log, which stays here.
+        warn_of_sizes(experiment.privacy, [len(samples)])
     policy.check_size(sum(spec.nbytes for spec in prepared.expects(call.client).values()))
     state = policy.path(site.state)
     # By the experiment too: a teacher that one left unprotected is nothing for another to send.

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from fedkd import locks
 from fedkd.errors import FederationError, FedkdError, UsageError
-from fedkd.federation import compat
+from fedkd.federation.compat.superlink import serve_superlink
 from fedkd.federation.deploy import keys, processes
 from fedkd.federation.deploy.control import Control, Node
 from fedkd.federation.deploy.door import Connection, Door
@@ -72,16 +72,16 @@ class Server:
         Raises:
             FederationError: it does not end.
         """
-        end, told = time.monotonic() + _WITHIN, False
+        end, signalled = time.monotonic() + _WITHIN, False
         while locks.held(self.folder):
             if time.monotonic() > end:
                 raise FederationError(
                     f"the server, process {self.pid}, has not ended after {_WITHIN:.0f} s"
                 )
-            if not told:
+            if not signalled:
                 with suppress(ProcessLookupError):  # it has ended meanwhile
                     os.kill(self.pid, signal.SIGTERM)
-                told = True
+                signalled = True
             time.sleep(0.2)
 
 
@@ -111,15 +111,15 @@ def serve(folder: Path, key_folder: Path, *, host: str, port: int) -> None:
     processes.private_folder(folder)
     lock = locks.hold(folder, "a server")
     processes.quiet_flower(folder)
-    own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    if own not in keys.server_names(key_folder):
+    own_host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    if own_host not in keys.server_names(key_folder):
         raise UsageError(
-            f"{key_folder / keys.SERVER} does not name {own}, where this server would listen: move "
-            f"it and its key away and run 'fedkd deploy keys {key_folder} --server {own}' and its "
-            "other names, or take another --host"
+            f"{key_folder / keys.SERVER} does not name {own_host}, where this server would listen: "
+            f"move it and its key away and run 'fedkd deploy keys {key_folder} --server "
+            f"{own_host}' and its other names, or take another --host"
         )
     _require_free(host, port)
-    address = f"[{own}]:{port}" if ":" in own else f"{own}:{port}"
+    address = f"[{own_host}]:{port}" if ":" in own_host else f"{own_host}:{port}"
     server = Server(
         folder=folder.resolve(),
         address=address,
@@ -143,7 +143,7 @@ def serve(folder: Path, key_folder: Path, *, host: str, port: int) -> None:
         "--disable-runtime-dependency-installation",
     ]
     try:
-        compat.serve_superlink(arguments, partial(Door, keys=clients.values()), Connection)
+        serve_superlink(arguments, partial(Door, keys=clients.values()), Connection)
     finally:
         lock.release()
 

@@ -12,7 +12,7 @@ import threading
 
 from fedkd import locks
 from fedkd.errors import FederationError, UsageError
-from fedkd.federation import compat
+from fedkd.federation.compat.supernode import serve_supernode
 from fedkd.federation.deploy import processes
 from fedkd.federation.deploy.connecting import Voice
 from fedkd.federation.deploy.executor import APP, PRIVATE
@@ -51,7 +51,7 @@ def serve(policy: Policy) -> None:
         *("--isolation", "process", "--superexec-auth-secret-file", str(secret)),
     ]
     try:
-        compat.serve_supernode(arguments, state / "node", Voice(site.server))
+        serve_supernode(arguments, state / "node", Voice(site.server))
         # Flower's own threads run on, so that nothing less would end this process.
         sys.stderr.write("error: the connection to the server broke, see above; the site stops\n")
         executor.terminate()

@@ -62,8 +62,8 @@ def plant(experiment: Experiment, exposure: Canaries) -> CanaryRun:
     Raises:
         UsageError: as `prepare`, or a client holds too few records for any power.
     """
-    own = experiment.privacy.model_copy(update={"ledger": None})
-    experiment = experiment.model_copy(update={"engine": Engine(), "privacy": own})
+    privacy = experiment.privacy.model_copy(update={"ledger": None})
+    experiment = experiment.model_copy(update={"engine": Engine(), "privacy": privacy})
     prepared = prepare(experiment)
     clients, chosen = [], {}
     for client, data in enumerate(prepared.data.clients):
@@ -88,7 +88,7 @@ def plant(experiment: Experiment, exposure: Canaries) -> CanaryRun:
         public = torch.cat([public, *(each.samples.x for each in chosen.values())])
     federated = replace(prepared.data, clients=tuple(clients), public=public)
     # The noise anew: under the client units it depends on the size of the proxy set.
-    bare = prepared.experiment.model_copy(update={"privacy": own})
+    bare = prepared.experiment.model_copy(update={"privacy": privacy})
     setting = replace(prepared.setting, experiment=bare, public=public)
     setting = protection.resolve(prepared.method, setting)
     changed = replace(prepared, experiment=setting.experiment, data=federated, setting=setting)

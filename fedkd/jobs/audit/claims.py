@@ -28,10 +28,10 @@ def claimed(folder: Path, prepared: PreparedExperiment, *, by_clients: bool) -> 
     unit = prepared.experiment.privacy.unit
     if unit == "none" or (by_clients and unit != "record"):
         return None
-    told = ledgers.believed(folder)
+    accounts = ledgers.read_intact(folder)
     if unit == "record":
         _check_data(folder, prepared)
-    most = max((each.statement for each in told), key=lambda each: each.epsilon or 0.0)
+    most = max((each.statement for each in accounts), key=lambda each: each.epsilon or 0.0)
     return Claim.of([from_json(event) for event in most.events], prepared.experiment.privacy.delta)
 
 

@@ -55,29 +55,29 @@ def audit_exchange(
         UsageError: nothing was recorded there.
         LedgerError: a ledger cannot be believed.
     """
-    told, messages = load(folder), recording.read_messages(folder)
-    receipts = _receipts(folder, told.prepared, messages)
-    if unread := observed.unread(told.prepared):
-        return receipts + Audited(notes=(f"the exchange: not attacked, {unread}",))
+    run, messages = load(folder), recording.read_messages(folder)
+    receipts = _receipts(folder, run.prepared, messages)
+    if reason := observed.why_unreadable(run.prepared):
+        return receipts + Audited(notes=(f"the exchange: not attacked, {reason}",))
     models = observed.sends_models(messages)
     what = "models" if models else "answers"
     notes: tuple[str, ...] = ()
     drawn: tuple[Inversion, ...] = ()
     with one_intra_op_thread():
         attacks = membership.attack(
-            _parties(told, messages, count, notify),
+            _parties(run, messages, count, notify),
             f"the {what} of all rounds",
             _THREAT.format(what=what),
-            claim=claimed(folder, told.prepared, by_clients=True),
+            claim=claimed(folder, run.prepared, by_clients=True),
             confidence=confidence,
         )
-        if models or len(told.prepared.setting.shape) != 3:
+        if models or len(run.prepared.setting.shape) != 3:
             notes = ("inversion of paired logits: not tried, it needs images and logits on them",)
         else:
-            drawn = tuple(_inversions(told, messages, notify))
+            drawn = tuple(_inversions(run, messages, notify))
     return receipts + Audited(
         attacks=tuple(attacks),
-        labels=_labels(told, messages),
+        labels=_labels(run, messages),
         inversions=drawn,
         notes=notes,
     )
@@ -89,9 +89,9 @@ def check_readable(prepared: PreparedExperiment) -> None:
     Raises:
         UsageError: says what they send.
     """
-    if unread := observed.unread(prepared):
+    if reason := observed.why_unreadable(prepared):
         raise UsageError(
-            f"method {prepared.experiment.method.name!r}: {unread}; audit its noise and its "
+            f"method {prepared.experiment.method.name!r}: {reason}; audit its noise and its "
             "student with 'fedkd audit report'"
         )
 
@@ -118,18 +118,18 @@ def fit(
 
 
 def _parties(
-    told: CanaryRun, messages: recording.Messages, count: int, notify: Notify
+    run: CanaryRun, messages: recording.Messages, count: int, notify: Notify
 ) -> dict[int, AttackedAnswers]:
-    prepared, experiment, parties = told.prepared, told.prepared.experiment, {}
-    advance = counted(notify, "reference models", len(told.candidates) * count)
-    for client, candidates in told.candidates.items():
-        answers = observed.on_candidates(told, messages, client)
+    prepared, experiment, parties = run.prepared, run.prepared.experiment, {}
+    advance = counted(notify, "reference models", len(run.candidates) * count)
+    for client, candidates in run.candidates.items():
+        answers = observed.on_candidates(run, messages, client)
         heard = ~answers.isnan().any(dim=2).all(dim=0)
-        foreign, foreign_answers = observed.on_population(told, messages, client)
+        foreign, foreign_answers = observed.on_population(run, messages, client)
         asked = candidates.samples.subset(heard.nonzero().flatten())
         known = references.train(
             partial(fit, prepared, experiment.client_model(client), client, experiment.rounds),
-            prepared.data.clients[client].subset(told.base(client)),
+            prepared.data.clients[client].subset(run.base(client)),
             asked,
             foreign,
             count=count,
@@ -161,30 +161,30 @@ def mean_odds(answers: Tensor, y: Tensor) -> Scores:
     return mean
 
 
-def _labels(told: CanaryRun, messages: recording.Messages) -> LabelInference | None:
+def _labels(run: CanaryRun, messages: recording.Messages) -> LabelInference | None:
     """From the first round in which all answered: later the clients have heard of each other."""
-    clients = list(told.candidates)
+    clients = list(run.candidates)
     for number, uploads in messages.items():
         if set(clients) <= set(uploads):
             first = {number: uploads}
             if observed.sends_models(messages):
-                x = observed.test_records(told).x
-                answers = {c: observed.by_model(told, first, c, x)[0] for c in clients}
+                x = observed.test_records(run).x
+                answers = {c: observed.by_model(run, first, c, x)[0] for c in clients}
             else:
-                answers = {c: observed.on_proxy(told, first, c)[0].nan_to_num() for c in clients}
-            return labels.infer(answers, told.prepared.data.counts())
+                answers = {c: observed.on_proxy(run, first, c)[0].nan_to_num() for c in clients}
+            return labels.infer(answers, run.prepared.data.counts())
     return None
 
 
 def _inversions(
-    told: CanaryRun, messages: recording.Messages, notify: Notify
+    run: CanaryRun, messages: recording.Messages, notify: Notify
 ) -> Iterator[Inversion]:
-    prepared, public = told.prepared, told.public
-    together = observed.consensus(told, messages)[:public]
-    clients = list(told.candidates)[:_INVERTED]
+    prepared, public = run.prepared, run.public
+    together = observed.consensus(run, messages)[:public]
+    clients = list(run.candidates)[:_INVERTED]
     for done, client in enumerate(clients):
         notify("inversion", done, len(clients))
-        answers = observed.on_proxy(told, messages, client)[:, :public].nanmean(dim=0)
+        answers = observed.on_proxy(run, messages, client)[:, :public].nanmean(dim=0)
         drawn = inversion.invert(
             client,
             prepared.setting.proxy[:public],

@@ -23,7 +23,7 @@ def sends_models(messages: Messages) -> bool:
     return any(name.startswith("model/") for each in _uploads(messages) for name in each)
 
 
-def unread(prepared: PreparedExperiment) -> str:
+def why_unreadable(prepared: PreparedExperiment) -> str:
     """Why no attack here reads what clients send; nothing where one does."""
     if prepared.setting.securely:
         return "the server sees nothing but sums over clients"
@@ -33,45 +33,45 @@ def unread(prepared: PreparedExperiment) -> str:
     return "clients send neither models, logits nor probabilities, and no attack here reads more"
 
 
-def on_candidates(told: CanaryRun, messages: Messages, client: int) -> Tensor:
+def on_candidates(run: CanaryRun, messages: Messages, client: int) -> Tensor:
     """A client's logits on its own candidates, by round: (rounds, m, C), NaN where unanswered."""
     if sends_models(messages):
-        return by_model(told, messages, client, told.candidates[client].samples.x)
-    start = told.public + sum(len(told.candidates[c]) for c in told.candidates if c < client)
-    rows = on_proxy(told, messages, client)
-    return rows[:, start : start + len(told.candidates[client])]
+        return by_model(run, messages, client, run.candidates[client].samples.x)
+    start = run.public + sum(len(run.candidates[c]) for c in run.candidates if c < client)
+    rows = on_proxy(run, messages, client)
+    return rows[:, start : start + len(run.candidates[client])]
 
 
-def on_population(told: CanaryRun, messages: Messages, client: int) -> tuple[Samples, Tensor]:
+def on_population(run: CanaryRun, messages: Messages, client: int) -> tuple[Samples, Tensor]:
     """Records that nobody learnt, and a client's logits on them, (rounds, Z, C).
 
     On the proxy set their labels are what all clients say together; models answer the test set.
     """
     if sends_models(messages):
-        foreign = test_records(told)
-        return foreign, by_model(told, messages, client, foreign.x)
-    size = min(_POPULATION, told.public)
-    rows = on_proxy(told, messages, client)[:, :size]
-    said = consensus(told, messages)[:size].argmax(dim=1)
-    return Samples(told.prepared.setting.proxy[:size], said), rows
+        foreign = test_records(run)
+        return foreign, by_model(run, messages, client, foreign.x)
+    size = min(_POPULATION, run.public)
+    rows = on_proxy(run, messages, client)[:, :size]
+    labels = consensus(run, messages)[:size].argmax(dim=1)
+    return Samples(run.prepared.setting.proxy[:size], labels), rows
 
 
-def test_records(told: CanaryRun) -> Samples:
+def test_records(run: CanaryRun) -> Samples:
     """Test records that stand for those that nobody learnt."""
-    test = told.prepared.data.test
+    test = run.prepared.data.test
     return test.subset(torch.arange(min(_POPULATION, len(test))))
 
 
-def consensus(told: CanaryRun, messages: Messages) -> Tensor:
+def consensus(run: CanaryRun, messages: Messages) -> Tensor:
     """What all clients say of the proxy set in all rounds, logits (P, C); 0 where nobody spoke."""
-    every = [on_proxy(told, messages, client) for client in told.candidates]
+    every = [on_proxy(run, messages, client) for client in run.candidates]
     return torch.cat(every).nanmean(dim=0).nan_to_num()
 
 
-def on_proxy(told: CanaryRun, messages: Messages, client: int) -> Tensor:
+def on_proxy(run: CanaryRun, messages: Messages, client: int) -> Tensor:
     """A client's logits on the proxy set by round, (rounds, P, C), NaN where it did not answer."""
-    setting = told.prepared.setting
-    size = getattr(told.prepared.method.params, "public_per_round", None)
+    setting = run.prepared.setting
+    size = getattr(run.prepared.method.params, "public_per_round", None)
     empty = torch.full((len(setting.proxy), setting.classes), torch.nan)
     by_round = []
     for round, uploads in messages.items():
@@ -88,16 +88,16 @@ def _logits(upload: Tensors) -> Tensor:
     return upload["probabilities"].float().clamp(min=1e-6).log()
 
 
-def by_model(told: CanaryRun, messages: Messages, client: int, x: Tensor) -> Tensor:
+def by_model(run: CanaryRun, messages: Messages, client: int, x: Tensor) -> Tensor:
     """What the models that a client sent say of inputs (n, *shape), by round: (rounds, n, C)."""
-    setting = told.prepared.setting
-    spec = told.prepared.experiment.client_model(client)
+    setting = run.prepared.setting
+    spec = run.prepared.experiment.client_model(client)
     model = setting.build(spec, purpose="specification")
     by_round = []
     for uploads in messages.values():
         if client in uploads:
             model.load_state_dict(group("model", uploads[client]))
-            by_round.append(evaluate.logits(model, x))
+            by_round.append(evaluate.answers(model, x))
         else:
             by_round.append(torch.full((len(x), setting.classes), torch.nan))
     return torch.stack(by_round)

@@ -32,20 +32,20 @@ def forecast(experiment: Experiment, ledger: Path | None = None) -> Forecast:
     return prepare.forecast(experiment, spent=_spent(experiment, ledger) if ledger else ())
 
 
-def check(told: Forecast) -> None:
+def check(planned: Forecast) -> None:
     """Refuse a forecast that promises nothing but noise, or costs more than its budget.
 
     Raises:
         ConfigError: nothing can be learned.
         BudgetError: it is over the budget.
     """
-    if told.epsilon_needed is not None:
-        budget = Budget(told.budget, told.delta, told.unit, told.adjacency)
-        raise hopeless(told.signal, told.epsilon_needed, budget)
-    if told.epsilon > told.budget:
+    if planned.epsilon_needed is not None:
+        budget = Budget(planned.budget, planned.delta, planned.unit, planned.adjacency)
+        raise hopeless(planned.signal, planned.epsilon_needed, budget)
+    if planned.epsilon > planned.budget:
         raise BudgetError(
-            f"the plan costs epsilon {told.epsilon:.4g} of a budget of {told.budget:g}: raise the "
-            f"noise multiplier to {told.noise_needed:.4g}, or plan fewer rounds"
+            f"the plan costs epsilon {planned.epsilon:.4g} of a budget of {planned.budget:g}: "
+            f"raise the noise multiplier to {planned.noise_needed:.4g}, or plan fewer rounds"
         )
 
 
@@ -63,18 +63,18 @@ def _shared(privacy: Privacy) -> Path | None:
 
 def _spent(experiment: Experiment, ledger: Path) -> list[Protected]:
     allowed = accounting.budget(experiment.privacy)
-    told = [
+    accounts = [
         each
         for each in read(ledger)
         if allowed
         and (each.statement.unit, each.statement.adjacency) == (allowed.unit, allowed.adjacency)
     ]
-    for each in told:
+    for each in accounts:
         if each.statement.chain != "intact":
             raise LedgerError(f"ledger {str(each.path)!r}: {each.statement.chain}")
-    if not told:
+    if not accounts:
         return []
     return [
         from_json(event)
-        for event in max(told, key=lambda each: each.statement.epsilon or 0.0).statement.held
+        for event in max(accounts, key=lambda each: each.statement.epsilon or 0.0).statement.held
     ]

@@ -132,8 +132,8 @@ def _with_loud_records(prepared: PreparedExperiment) -> PreparedExperiment:
     Every second input is far too large; where the model takes no such inputs, as an embedding does
     not, the clip is as much lower in their place.
     """
-    own = next((client for client in prepared.data.clients if len(client)), prepared.data.test)
-    few = own.subset(torch.arange(min(_RECORDS, len(own))))
+    samples = next((client for client in prepared.data.clients if len(client)), prepared.data.test)
+    few = samples.subset(torch.arange(min(_RECORDS, len(samples))))
     factors = torch.ones(len(few)).double()
     factors[::2] = _LOUD
     x = few.x * factors.to(few.x.dtype).view(-1, *[1] * (few.x.dim() - 1))

@@ -98,35 +98,38 @@ class _Asked:
 
 def _asked(run: Path) -> _Asked:
     if has_canaries(run):
-        told = load(run)
-        view = told.prepared.as_students.data
-        rests = (data.subset(told.base(i)) for i, data in enumerate(view.clients))
-        every = told.candidates.values()
+        canary_run = load(run)
+        view = canary_run.prepared.in_students_view.data
+        rests = (data.subset(canary_run.base(i)) for i, data in enumerate(view.clients))
+        every = canary_run.candidates.values()
         records = joined(*(each.samples for each in every))
         return _Asked(
-            told.prepared,
+            canary_run.prepared,
             joined(*rests),
-            Samples(told.prepared.setting.students_view(records.x), records.y),
+            Samples(canary_run.prepared.setting.students_view(records.x), records.y),
             torch.cat([each.included for each in every]).numpy(),
             view.test,
         )
     prepared = prepare(config.load(run / "config.toml"))
     _check_partition(run, prepared)
-    view = prepared.as_students.data
+    view = prepared.in_students_view.data
     pooled, test = view.pooled(), view.test
     draws = rng.stream(prepared.experiment.seed, purpose="audit records")
-    mine, theirs = (torch.randperm(len(each), generator=draws) for each in (pooled, test))
-    foreign = test.subset(theirs[: len(test) // 4])
+    pool_order, test_order = (torch.randperm(len(each), generator=draws) for each in (pooled, test))
+    foreign = test.subset(test_order[: len(test) // 4])
     size = min(_MOST, len(pooled), len(test) - len(foreign))
-    others = test.subset(theirs[len(foreign) : len(foreign) + size])
-    asked = joined(pooled.subset(mine[:size]), others)
+    others = test.subset(test_order[len(foreign) : len(foreign) + size])
+    asked = joined(pooled.subset(pool_order[:size]), others)
     included = np.repeat([True, False], [size, len(others)])
-    return _Asked(prepared, pooled.subset(mine[size:]), asked, included, foreign)
+    return _Asked(prepared, pooled.subset(pool_order[size:]), asked, included, foreign)
 
 
 def _check_partition(run: Path, prepared: PreparedExperiment) -> None:
-    told = reading.read(run).partition
-    if told is not None and [list(row) for row in told.counts] != prepared.data.counts().tolist():
+    partition = reading.read(run).partition
+    if (
+        partition is not None
+        and [list(row) for row in partition.counts] != prepared.data.counts().tolist()
+    ):
         raise UsageError(
             f"run {str(run)!r} was made from other data than its config.toml finds here: its "
             "partition.json differs; restore the data"
@@ -134,7 +137,7 @@ def _check_partition(run: Path, prepared: PreparedExperiment) -> None:
 
 
 def _answers(asked: _Asked, student: nn.Module, count: int, notify: Notify) -> AttackedAnswers:
-    prepared, foreign = asked.prepared.as_students, asked.foreign
+    prepared, foreign = asked.prepared.in_students_view, asked.foreign
     known = references.train(
         partial(fit, prepared, prepared.experiment.student.model, None, 1),
         asked.base,
@@ -145,7 +148,7 @@ def _answers(asked: _Asked, student: nn.Module, count: int, notify: Notify) -> A
         advance=counted(notify, "reference students", count),
     )
     odds, others = (
-        log_odds(evaluate.logits(student, each.x), each.y) for each in (asked.records, foreign)
+        log_odds(evaluate.answers(student, each.x), each.y) for each in (asked.records, foreign)
     )
     return AttackedAnswers(odds, asked.included, others, known)
 
@@ -159,13 +162,13 @@ def _by_generator(
         return []
     images = torch.from_numpy(np.asarray(generated.x, dtype=np.float32)).flatten(1)
     nearest = torch.cdist(asked.records.x.flatten(1), images).min(dim=1).values
-    told = -nearest.double().numpy()
+    scores = -nearest.double().numpy()
     return [
         membership.one_attack(
             "nearest image",
             "the generator",
             _COLLECTOR,
-            told,
+            scores,
             asked.included,
             claim=claim,
             tossed=tossed,

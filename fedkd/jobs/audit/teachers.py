@@ -194,8 +194,7 @@ def audit_all(
         UsageError: nothing was recorded there.
         LedgerError: a ledger cannot be believed.
     """
-    told = load(folder)
-    prepared = told.prepared
+    prepared = load(folder).prepared
     experiment = prepared.experiment
     unit = experiment.privacy.unit
     found = audit_used(prepared, confidence=confidence)

@@ -31,7 +31,7 @@ def check_model(model: nn.Module, shape: tuple[int, ...], *, like: Tensor | None
     gradients. See `fedkd.models.probes` for the inputs.
 
     Args:
-        model: a classifier.
+        model: that learns.
         shape: of one input.
         like: public inputs (N, *shape) that look like the data; None: there are none.
 
@@ -139,17 +139,17 @@ def checked_loss(loss: Loss) -> Loss:
             )
         sound = y.reshape(len(y), -1).isfinite().all(dim=1)  # poison would look like coupling
         if not tried and sound.sum() > 1:
-            _check_rows(loss, y[sound], logits.shape[1])
+            _check_rows(loss, y[sound], tuple(logits.shape[1:]))
             tried = True
         return values
 
     return checked
 
 
-def _check_rows(loss: Loss, y: Tensor, classes: int) -> None:
+def _check_rows(loss: Loss, y: Tensor, answer: tuple[int, ...]) -> None:
     """Refuse a loss whose first value depends on other rows, by its gradient or by its value."""
     draws = torch.Generator().manual_seed(0)
-    logits = torch.randn(len(y), classes, generator=draws).requires_grad_()
+    logits = torch.randn(len(y), *answer, generator=draws).requires_grad_()
     together = loss(logits, y)[:1]
     (slope,) = torch.autograd.grad(together.sum(), logits)
     alone = loss(logits[:1], y[:1])

@@ -1,4 +1,4 @@
-"""Learning from labels with differential privacy: DP-SGD, Abadi et al. 2016, arXiv:1607.00133.
+"""Learning from targets with differential privacy: DP-SGD, Abadi et al. 2016, arXiv:1607.00133.
 
 Opacus gives the gradient of every sample; the step is ours. What is protected is the presence of
 one record, and the cost is that of `fedkd.privacy.events.Gaussian(noise_multiplier, sample_rate,
@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedkd.config import Optimisation
@@ -26,6 +25,7 @@ from fedkd.learning.loop import set_rate
 from fedkd.learning.supervised import require_anchor
 from fedkd.privacy.mechanisms import clipped_sum, gaussian
 from fedkd.privacy.source import NoiseSource
+from fedkd.tasks.categorical import CATEGORICAL
 
 SAMPLER = "Poisson"
 """How the records of a step are chosen: each on its own, with the probability `sample_rate`."""
@@ -81,7 +81,7 @@ def train(
     optimisation: Optimisation,
     noise: Noise,
     *,
-    loss: Loss | None = None,
+    loss: Loss = CATEGORICAL.nll,
     optimiser: torch.optim.Optimizer | None = None,
     anchor: Mapping[str, Tensor] | None = None,
     proximal: float = 0.0,
@@ -102,12 +102,12 @@ def train(
         optimisation: epochs, optimiser, learning rate and schedule, changes of inputs, whose draws
             are secret too. `batch_size` is not used.
         noise: how each step is protected.
-        loss: see `Loss`; None: cross-entropy. The first batch is also used to try it out.
+        loss: see `Loss`, such as a likelihood's `nll`; cross-entropy unless given. The first batch is also used to try it out.
         optimiser: goes on with this one; None: a fresh one over all parameters.
         anchor: the parameters to stay near, by name; a whole state dict will do.
         proximal: mu >= 0 of FedProx's mu/2 ||w - anchor||^2, arXiv:1812.06127. Its gradient
             touches no private data, so it is added after the noise, exactly.
-        offset: (C,), added to logits before the loss; no private data may be in it that was not
+        offset: (C,), added to the logits of classes before the loss; no private data may be in it that was not
             paid for. None: nothing.
         like: public inputs to try the model out on, see `check_model`.
         on_epoch: called with the number of each epoch, from 1, when it is over.
@@ -124,7 +124,7 @@ def train(
     check_model(model, tuple(samples.x.shape[1:]), like=like)
     optimiser = optimiser or optim.build(model.parameters(), optimisation)
     _check_optimiser(optimiser, model)
-    loss = checked_loss(_beside(loss or _cross_entropy, offset))
+    loss = checked_loss(_beside(loss, offset))
     source = NoiseSource()
     view = augment.build(optimisation.augment)
     # From the seed, which the server knows, a record more would move the draws of those after it.
@@ -167,10 +167,6 @@ def _protected(sums: Sequence[Tensor], noise: Noise, source: NoiseSource) -> lis
 
 def _beside(loss: Loss, offset: Tensor | None) -> Loss:
     return loss if offset is None else lambda logits, y: loss(logits + offset, y)
-
-
-def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    return F.cross_entropy(logits, y, reduction="none")
 
 
 def _clipped_sums(per_sample: PerSample, loss: Loss, samples: Samples, clip: float) -> list[Tensor]:

@@ -7,7 +7,7 @@ from fedkd.config import Knowledge, validate
 from fedkd.errors import ConfigError
 from fedkd.learning.forms import feature, label, relation
 from fedkd.learning.forms.base import Form, Weighted
-from fedkd.names import nearest
+from fedkd.names import unknown
 
 __all__ = ["BUILT_IN", "Form", "find", "parameters"]
 
@@ -21,10 +21,7 @@ def find(name: str) -> Form:
         ConfigError: there is none.
     """
     if name not in BUILT_IN:
-        raise ConfigError(
-            f"unknown form of knowledge {name!r}: {nearest(name, BUILT_IN)}valid here: "
-            f"{', '.join(BUILT_IN)}"
-        )
+        raise ConfigError(unknown("form of knowledge", name, BUILT_IN))
     return BUILT_IN[name]
 
 

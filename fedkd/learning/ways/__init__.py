@@ -30,7 +30,7 @@ from fedkd.learning.ways import (
 )
 from fedkd.learning.ways.base import Splits, StudentRun
 from fedkd.learning.ways.injection import Place, inject
-from fedkd.names import nearest
+from fedkd.names import unknown
 
 Remake = Callable[
     [nn.Module, tuple[nn.Module, ...], Any, tuple[int, ...], torch.Generator], nn.Module
@@ -205,10 +205,7 @@ def find(name: str) -> Way:
         ConfigError: there is none.
     """
     if name not in BUILT_IN:
-        raise ConfigError(
-            f"unknown way to learn {name!r}: {nearest(name, BUILT_IN)}valid here: "
-            f"{', '.join(BUILT_IN)}"
-        )
+        raise ConfigError(unknown("way to learn", name, BUILT_IN))
     return BUILT_IN[name]
 
 

@@ -16,6 +16,7 @@ from fedkd.learning import evaluate
 from fedkd.methods.core.client_context import ClientContext
 from fedkd.methods.core.server_context import ServerContext, Uploads
 from fedkd.methods.core.setting import Count, Setting, Sum
+from fedkd.tasks import Ask
 
 __all__ = ["Card", "ClientContext", "Method", "ServerContext", "Setting", "Uploads"]
 
@@ -28,6 +29,8 @@ class Card:
     sends: str
     needs: str
     returns: str
+    asks: tuple[Ask, ...] = ()
+    """What the task must offer; none of it for what works with any answer."""
     unlike_models: bool = True
     """Whether clients may have different architectures, and another one than the student's."""
     needs_public: bool = False
@@ -85,7 +88,7 @@ class Method:
             return None
         model = setting.build(setting.experiment.client_model(client), purpose="specification")
         model.load_state_dict(weights)
-        return evaluate.logits(model, x)
+        return evaluate.answers(model, x)
 
     def begin(self, ctx: ServerContext) -> Broadcast:
         """What clients receive in the first round."""

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from fedkd import models, rng
 from fedkd.config import Experiment, ModelSpec
 from fedkd.errors import ConfigError
-from fedkd.exchange.codec import DTYPES, Expected, TensorSpec
+from fedkd.exchange.codec import DTYPES, Expected
 from fedkd.exchange.messages import prefixed
 from fedkd.learning.dp import sgd
 from fedkd.learning.teacher_statistics import feature_width
 from fedkd.privacy.events import Gaussian, Laplace
+from fedkd.specs import TensorSpec
+from fedkd.tasks import Task
 
 Count = Literal["example count", "class counts"]
 """A fact about private data that no teacher covers, so that it is paid for as an event."""
@@ -34,8 +36,7 @@ class Setting:
     """What both sides of a federation know: the experiment and the shapes of its data."""
 
     experiment: Experiment
-    shape: tuple[int, ...]
-    classes: int
+    task: Task
     clients: int
     public: Tensor | None
     """The proxy set's inputs (N, *shape), unlabelled; None where there is none."""
@@ -44,6 +45,16 @@ class Setting:
     seen: tuple[int, ...] | None = None
     """The columns that the student sees, where `clients.privileged` hides others; None: all."""
     _specs: dict[str, Expected] = field(default_factory=dict, repr=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one record's inputs."""
+        return self.task.inputs
+
+    @property
+    def classes(self) -> int:
+        """The number C of classes, for methods that ask for classes."""
+        return self.task.classes
 
     def build(self, spec: ModelSpec, *, purpose: str, client: int | None = None) -> nn.Module:
         """A fresh model, initialised from the stream of (client, purpose)."""
@@ -68,7 +79,7 @@ class Setting:
         )
         return replace(
             self,
-            shape=(len(self.seen),),
+            task=replace(self.task, inputs=(len(self.seen),)),
             public=public,
             examples=examples,
             seen=None,

@@ -18,10 +18,10 @@ def accuracy_by_round(rounds: Sequence[Round]) -> Chart:
     def draw(axes: Axes, width: int) -> None:
         few = len(rounds) <= 20
         ends = []
-        told = [(r.round, r.teachers) for r in rounds if r.teachers is not None]
-        if told:
-            _band(axes, told)
-            ends.append(("Teachers", told[-1][1].mean_accuracy, TEACHERS))
+        with_teachers = [(r.round, r.teachers) for r in rounds if r.teachers is not None]
+        if with_teachers:
+            _band(axes, with_teachers)
+            ends.append(("Teachers", with_teachers[-1][1].mean_accuracy, TEACHERS))
         ensemble = {r.round: r.ensemble.accuracy for r in rounds if r.ensemble is not None}
         if ensemble:
             x, y = list(ensemble), list(ensemble.values())
@@ -37,13 +37,13 @@ def accuracy_by_round(rounds: Sequence[Round]) -> Chart:
     return chart("by-round", "Accuracy by round", _course(rounds), draw, heights=heights)
 
 
-def _band(axes: Axes, told: Sequence[tuple[int, Teachers]]) -> None:
+def _band(axes: Axes, by_round: Sequence[tuple[int, Teachers]]) -> None:
     """The teachers from worst to best, and their mean: (round, teachers)."""
-    x = [number for number, _ in told]
-    own = [[t.accuracy for t in teachers.by_client.values()] for _, teachers in told]
-    low, high = [min(each) for each in own], [max(each) for each in own]
+    x = [number for number, _ in by_round]
+    accuracies = [[t.accuracy for t in teachers.by_client.values()] for _, teachers in by_round]
+    low, high = [min(each) for each in accuracies], [max(each) for each in accuracies]
     axes.fill_between(x, low, high, color=TEACHERS, alpha=0.16, linewidth=0)
-    mean = [teachers.mean_accuracy for _, teachers in told]
+    mean = [teachers.mean_accuracy for _, teachers in by_round]
     axes.plot(x, mean, "--", color=TEACHERS, linewidth=1.5)
 
 
@@ -59,10 +59,10 @@ def _course(rounds: Sequence[Round]) -> str:
     )
     if last.teachers is None:
         return f"{text}."
-    own = [t.accuracy for t in last.teachers.by_client.values()]
+    accuracies = [t.accuracy for t in last.teachers.by_client.values()]
     if all(len(r.teachers.by_client) == 1 for r in rounds if r.teachers is not None):
-        return f"{text}; the teacher (dashed) ends at {_range(own)}."
-    return f"{text}; the teachers (band: worst to best, dashed: mean) end at {_range(own)}."
+        return f"{text}; the teacher (dashed) ends at {_range(accuracies)}."
+    return f"{text}; the teachers (band: worst to best, dashed: mean) end at {_range(accuracies)}."
 
 
 def _range(values: Sequence[float]) -> str:
@@ -76,8 +76,8 @@ def accuracy_once(last: Round) -> Chart | None:
     if last.ensemble is not None:
         rows.append(("Ensemble", [last.ensemble.accuracy], ENSEMBLE))
     if last.teachers is not None:
-        own = [t.accuracy for t in last.teachers.by_client.values()]
-        rows.append(("Teachers", own, TEACHERS))
+        accuracies = [t.accuracy for t in last.teachers.by_client.values()]
+        rows.append(("Teachers", accuracies, TEACHERS))
     if len(rows) == 1:
         return None
 

@@ -40,9 +40,9 @@ def gallery(generated: Generated, classes: Sequence[str]) -> Gallery:
     strips, spreads = [], {}
     for label in np.unique(generated.y).tolist():
         name = classes[label] if 0 <= label < len(classes) else f"class {label}"
-        own = pixels[generated.y == label]
-        spreads[name] = float(own.std(axis=0).mean())
-        strips.append(strip(name, own[:PER_CLASS]))
+        images = pixels[generated.y == label]
+        spreads[name] = float(images.std(axis=0).mean())
+        strips.append(strip(name, images[:PER_CLASS]))
     return Gallery(tuple(strips), _variety(len(pixels), spreads))
 
 

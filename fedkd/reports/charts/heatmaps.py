@@ -36,12 +36,14 @@ def accuracy_by_class(last: Round, classes: Sequence[str]) -> Chart:
     """
     teachers = last.teachers.by_client if last.teachers is not None else {}
     student = np.array([last.student.by_class], dtype=float)
-    own = np.array([t.by_class for t in teachers.values()], dtype=float).reshape(-1, len(classes))
-    names, rows = [f"client {client}" for client in teachers], own
+    by_teacher = np.array([t.by_class for t in teachers.values()], dtype=float).reshape(
+        -1, len(classes)
+    )
+    names, rows = [f"client {client}" for client in teachers], by_teacher
     title = "Accuracy by client and class" if teachers else "Accuracy of the student by class"
     if len(teachers) > LEGIBLE:
         title, names = "Accuracy by class, quantiles over clients", list(_QUANTILES)
-        rows = _quantiles(own)
+        rows = _quantiles(by_teacher)
     values = 100 * np.concatenate([student, rows])
     names = ["Student", *names]
 
@@ -51,20 +53,20 @@ def accuracy_by_class(last: Round, classes: Sequence[str]) -> Chart:
         if len(values) > 1:
             axes.axhline(0.5, color=INK, linewidth=1.5)
 
-    caption = _strengths(student[0], own, classes)
+    caption = _strengths(student[0], by_teacher, classes)
     title += ", % (light 0, dark 100)"
     return chart("by-class", title, caption, draw, heights=_heights(len(values), classes))
 
 
-def _quantiles(own: NDArray[np.float64]) -> NDArray[np.float64]:
+def _quantiles(by_teacher: NDArray[np.float64]) -> NDArray[np.float64]:
     """Over the clients, (clients, C) -> (5, C); a class without test samples stays NaN."""
-    known = np.where(np.isnan(own), -1.0, own)
+    known = np.where(np.isnan(by_teacher), -1.0, by_teacher)
     rows = np.quantile(known, list(_QUANTILES.values()), axis=0)
-    return np.where(np.isnan(own).any(axis=0), np.nan, rows)
+    return np.where(np.isnan(by_teacher).any(axis=0), np.nan, rows)
 
 
 def _strengths(
-    student: NDArray[np.float64], own: NDArray[np.float64], classes: Sequence[str]
+    student: NDArray[np.float64], by_teacher: NDArray[np.float64], classes: Sequence[str]
 ) -> str:
     if np.isnan(student).all():
         return "The test set has no sample of any class."
@@ -73,10 +75,10 @@ def _strengths(
         f"The student is best at {classes[best]} ({percent(student[best])}) and weakest at "
         f"{classes[worst]} ({percent(student[worst])})"
     )
-    known = int((~np.isnan(own)).sum())
+    known = int((~np.isnan(by_teacher)).sum())
     if not known:
         return f"{text}."
-    pairs = f"{int((own < 0.1).sum()):,} of {known:,} pairs of client and class"
+    pairs = f"{int((by_teacher < 0.1).sum()):,} of {known:,} pairs of client and class"
     return f"{text}; in {pairs} the teacher stays under 10%."
 
 

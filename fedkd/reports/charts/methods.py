@@ -81,8 +81,8 @@ def accuracy_by_method_and_round(rows: Sequence[ComparisonRow], runs: Sequence[R
 
 def _first(rows: Sequence[ComparisonRow], runs: Sequence[Run]) -> str:
     start = {
-        method: float(np.mean([run.rounds[0].student.accuracy for run in own]))
-        for method, own in by_method(runs).items()
+        method: float(np.mean([run.rounds[0].student.accuracy for run in method_runs]))
+        for method, method_runs in by_method(runs).items()
     }
     leader = max(start, key=start.__getitem__)
     text = f"After round 1 {leader} leads with {percent(start[leader])}"

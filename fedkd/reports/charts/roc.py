@@ -51,11 +51,11 @@ def roc_chart(name: str, attacks: Sequence[Attack], claim: Claim | None) -> Char
 
 
 def _curve(axes: Axes, each: Attack, colour: str, shift: float) -> None:
-    told = each.roc
-    seen = np.maximum(told.tpr, _LEAST / 2)
-    axes.step(np.maximum(told.fpr, _LEAST / 2), seen, where="post", color=colour, linewidth=1.8)
+    curve = each.roc
+    seen = np.maximum(curve.tpr, _LEAST / 2)
+    axes.step(np.maximum(curve.fpr, _LEAST / 2), seen, where="post", color=colour, linewidth=1.8)
     for rate in RATES:
-        at = told.at[rate]
+        at = curve.at[rate]
         if at is not None:
             below, above = at.value - max(at.low, _LEAST / 2), at.high - at.value
             place = min(1.0, max(_LEAST * 1.03, rate * shift))

@@ -10,12 +10,12 @@ from fedkd.reports.charts.drawing import INK, TEACHERS, WIDE, Chart, chart
 from fedkd.runs.schema import PrivacySummary, Round
 
 
-def spending(rounds: Sequence[Round], told: PrivacySummary) -> Chart | None:
+def spending(rounds: Sequence[Round], privacy: PrivacySummary) -> Chart | None:
     """Epsilon so far, round by round, and the budget; None where nothing was spent."""
     spent = [(each.round, each.privacy.epsilon) for each in rounds if each.privacy is not None]
-    if told.budget is None or not spent:
+    if privacy.budget is None or not spent:
         return None
-    budget, heights = told.budget, (280.0, 260.0)
+    budget, heights = privacy.budget, (280.0, 260.0)
     x, y = [number for number, _ in spent], [epsilon for _, epsilon in spent]
 
     def draw(axes: Axes, width: int) -> None:
@@ -30,7 +30,7 @@ def spending(rounds: Sequence[Round], told: PrivacySummary) -> Chart | None:
         axes.set_ylabel("epsilon")
 
     caption = (
-        f"After round {x[-1]} epsilon stands at {y[-1]:.4g} of {budget:g}, at delta {told.delta:g} "
-        f"({told.adjacency}); the largest over all who spend."
+        f"After round {x[-1]} epsilon stands at {y[-1]:.4g} of {budget:g}, at delta "
+        f"{privacy.delta:g} ({privacy.adjacency}); the largest over all who spend."
     )
     return chart("spending", "Epsilon by round", caption, draw, heights=heights)

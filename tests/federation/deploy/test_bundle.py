@@ -7,7 +7,7 @@ import tiny
 
 from fedkd import config
 from fedkd.errors import ConfigError
-from fedkd.federation import compat
+from fedkd.federation.compat import control as flower
 from fedkd.federation.deploy import bundle
 
 
@@ -35,7 +35,7 @@ def test_flower_takes_it_and_finds_both_apps(rows, tmp_path):
     read, warnings = load_and_validate(tmp_path / "pyproject.toml")
     assert warnings == []
     assert read["tool"]["flwr"]["app"]["config"]["experiment"] == text
-    request = compat.start_request({"pyproject.toml": project.encode()}, {"run": "x"})
+    request = flower.start_request({"pyproject.toml": project.encode()}, {"run": "x"})
     assert len(request.fab.content) < 20_000
     assert request.override_config["run"].string == "x"
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import fedkd
 from fedkd import data
-from fedkd.data import parties
+from fedkd.data import shared_file
 from fedkd.errors import ConfigError
 from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.messages import Broadcast
@@ -43,8 +43,8 @@ SITE = {
 def site(tmp_path, rows):
     """Writes a SITE.toml with changes by dotted key, beside the data of client 1 of 4."""
     federated = data.federate(tiny.experiment(rows).data, clients=4, seed=7)
-    parties.write_own(tmp_path / "own.npz", federated.clients[1])
-    (tmp_path / "shared.safetensors").write_bytes(parties.to_bytes(federated))
+    shared_file.write_own(tmp_path / "own.npz", federated.clients[1])
+    (tmp_path / "shared.safetensors").write_bytes(shared_file.to_bytes(federated))
 
     def write(changes=()):
         table = json.loads(json.dumps(SITE))
@@ -293,7 +293,7 @@ def test_a_record_more_is_no_new_budget(site, rows):
     assert isinstance(ask(file, travelling(rows, DP)), wire.Call)
     federated = data.federate(tiny.experiment(rows).data, clients=4, seed=7)
     fewer = federated.clients[1].subset(torch.arange(len(federated.clients[1]) - 1))
-    parties.write_own(file.parent / "own.npz", fewer)
+    shared_file.write_own(file.parent / "own.npz", fewer)
     answer = ask(file, travelling(rows, {**DP, "seed": 8}), run="f" * 32)
     assert answer.kind == "BudgetError"
     assert len(read_statements(file.parent / "state" / "ledger.db")) == 1

@@ -92,16 +92,16 @@ def parse_shared(content: bytes) -> FederatedData:
         raise ValueError(f"Expected {FORMAT!r}.") from error
 
 
-def seen_from(shared: FederatedData, clients: int, *, own: dict[int, Samples]) -> FederatedData:
-    """The federation's data as one party sees it: its `own` by client, and of all others nothing.
+def seen_from(shared: FederatedData, clients: int, *, samples: dict[int, Samples]) -> FederatedData:
+    """The federation's data as one party sees it: its `samples`, and of all others nothing.
 
     Args:
         shared: what all parties hold.
         clients: how many clients there are.
-        own: the party's data by its client's index; empty for the server.
+        samples: the party's data by its client's index; empty for the server.
     """
     nothing = Samples(shared.test.x[:0], shared.test.y[:0])
-    return replace(shared, clients=tuple(own.get(client, nothing) for client in range(clients)))
+    return replace(shared, clients=tuple(samples.get(client, nothing) for client in range(clients)))
 
 
 def read_own(
@@ -121,31 +121,31 @@ def read_own(
         ConfigError: a value cannot be put on the scale.
     """
     if format == "npz":
-        own = npz.load_rows(path, classes=shared.classes)
+        samples = npz.load_rows(path, classes=shared.classes)
     elif not shared.features:
         raise DataError(
             f"{path}: is a CSV file, and the parties agreed on samples of shape {shared.shape} "
             "without names of columns; give the data as .npz"
         )
     else:
-        own = table.load_rows(
+        samples = table.load_rows(
             path,
             label=label,
             features=shared.features,
             class_names=shared.class_names,
             decimal=decimal,
         )
-    if tuple(own.x.shape[1:]) != shared.shape:
+    if tuple(samples.x.shape[1:]) != shared.shape:
         raise DataError(
-            f"{path}: a sample has shape {tuple(own.x.shape[1:])}; expected {shared.shape}, "
+            f"{path}: a sample has shape {tuple(samples.x.shape[1:])}; expected {shared.shape}, "
             "as the parties agreed"
         )
     columns = scaling.names(shared.features, shared.shape)
-    sound.unscaled(path.name, own.x, shared.features, shared.scale)
-    return Samples(scaling.apply(own.x, columns, shared.scale), own.y)
+    sound.unscaled(path.name, samples.x, shared.features, shared.scale)
+    return Samples(scaling.apply(samples.x, columns, shared.scale), samples.y)
 
 
-def write_own(path: Path, own: Samples) -> None:
+def write_own(path: Path, samples: Samples) -> None:
     """Write one client's data as `read_own` reads it."""
     with path.open("wb") as file:
-        np.savez(file, x_train=own.x.numpy(), y_train=own.y.to(torch.int64).numpy())
+        np.savez(file, x_train=samples.x.numpy(), y_train=samples.y.to(torch.int64).numpy())

@@ -1,0 +1,81 @@
+"""`fedkd audit plan`, `ledger` and `allow`: what is claimed, planned and spent; no attack."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedkd.cli.common import AsJson, Config, Override, import_beside, out, say
+from fedkd.errors import LedgerError
+
+
+def audit_plan(
+    config: Config,
+    *,
+    override: Override = None,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(help="A ledger: what was spent before counts too.", metavar="FILE"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what an experiment will cost in privacy, term by term, before anything runs.
+
+    Prints epsilon by PLD and by RDP, and the noise that the budget needs. Exit status 4 if the plan
+    is over its budget, 2 if its noise lets nothing be learned.
+    """
+    from dataclasses import asdict
+
+    from fedkd.config import load
+    from fedkd.jobs.audit import plan
+    from fedkd.reports import tables
+
+    import_beside(config)
+    forecast = plan.forecast(load(config, override or ()), ledger)
+    if as_json:
+        typer.echo(json.dumps(asdict(forecast), indent=2))
+    else:
+        out.print(tables.forecast(forecast))
+    plan.check(forecast)
+
+
+def audit_ledger(
+    path: Annotated[
+        Path,
+        typer.Argument(help="A ledger, a folder of ledgers, or a run's folder.", metavar="PATH"),
+    ],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Say what ledgers hold: what was spent of each data set, for what, and what is left.
+
+    Exit status 4 if a ledger was changed, cut or rolled back.
+    """
+    from fedkd.reports import tables
+    from fedkd.runs import ledgers
+
+    accounts = ledgers.read(path)
+    if as_json:
+        typer.echo(json.dumps(ledgers.as_dict(accounts), indent=2))
+    else:
+        for each in accounts:
+            out.print(tables.ledger(each))
+    if broken := [each for each in accounts if each.statement.chain != "intact"]:
+        first = broken[0]
+        raise LedgerError(f"ledger {str(first.path)!r}: {first.statement.chain}")
+
+
+def audit_allow(
+    ledger: Annotated[Path, typer.Argument(help="The ledger's file.", exists=True, dir_okay=False)],
+    epsilon: Annotated[float, typer.Argument(help="The most that each account may spend.")],
+) -> None:
+    """Let a ledger's data sets spend more, or less. For the owner of the data alone.
+
+    Until then the budget that a data set was first used with is the most that its ledger allows,
+    whatever budget a later experiment names.
+    """
+    from fedkd.runs import ledgers
+
+    ledgers.allow(ledger, epsilon)
+    say(f"{ledger}: epsilon {epsilon:g} is allowed from now on")

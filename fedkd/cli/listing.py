@@ -1,0 +1,58 @@
+"""`fedkd methods` and `fedkd data`: what is known by name."""
+
+import json
+from typing import Any
+
+import typer
+from rich.markup import escape
+
+from fedkd.cli.common import AsJson, out, say
+
+
+def methods(*, as_json: AsJson = False) -> None:
+    """List the federated methods: what each sends, needs and returns."""
+    from dataclasses import asdict
+
+    from fedkd.methods import BUILT_IN, find
+
+    cards = {name: asdict(find(name).card) for name in BUILT_IN}
+    if as_json:
+        typer.echo(json.dumps(cards, indent=2))
+        return
+    for name, card in cards.items():
+        out.print(f"[bold]{name}[/bold]  [dim]{escape(card['paper'])}[/dim]")
+        for heading in ("sends", "needs", "returns"):
+            out.print(f"  {heading:<8}{escape(card[heading])}", highlight=False)
+        out.print(f"  models  {'may differ' if card['unlike_models'] else 'must be equal'}")
+        out.print(f"  privacy {escape(_units(card))}\n", highlight=False)
+
+
+def data(*, as_json: AsJson = False) -> None:
+    """List the data sets known by name, and where each was looked for: $FEDKD_DATA first."""
+    from fedkd.data import NAMES, fetched, locations
+
+    places = {name: locations(name) for name in NAMES}
+    if as_json:
+        found = {
+            name: [{"folder": folder, "complete": here} for folder, here in looked]
+            for name, looked in places.items()
+        }
+        typer.echo(json.dumps(found, indent=2))
+        return
+    for name, looked in places.items():
+        here = any(complete for _, complete in looked)
+        absent = "fetched on first use" if fetched(name) else "get it first, see docs/data.md"
+        out.print(f"[bold]{name}[/bold]  {'here' if here else f'not here: {absent}'}")
+        for folder, complete in looked:
+            mark = "[green]found[/green]" if complete else "[dim]no   [/dim]"
+            out.print(f"  {mark}  {escape(folder)}", highlight=False, soft_wrap=True)
+    say("\nYour own: data.name is the path of an .npz or a .csv file, see docs/data.md.")
+
+
+def _units(card: dict[str, Any]) -> str:
+    """The units of [privacy] that a method runs under."""
+    if card["no_dp"]:
+        return f"none: {card['no_dp']}"
+    units = ["record", *(["client-votes", "client-logits"] if card["client_units"] else [])]
+    paid = [*card["counts"], *card["sums"]]
+    return ", ".join(units) + ("; pays for its " + " and ".join(paid) if paid else "")

@@ -1,0 +1,66 @@
+"""What is asked of a model: tasks by name or import path; one task, one file."""
+
+from collections.abc import Sequence
+
+from fedkd.config import TaskChoice, validate
+from fedkd.errors import ConfigError
+from fedkd.names import choices, imported, unknown
+from fedkd.tasks.base import Ask, Likelihood, Score, Targets, Task
+from fedkd.tasks.kind import TaskKind
+from fedkd.tasks.metrics import own
+
+__all__ = ["Ask", "Likelihood", "Score", "Targets", "Task", "TaskKind", "build", "find"]
+
+BUILT_IN = {
+    "classification": "fedkd.tasks.classification:KIND",
+}
+
+
+def find(name: str) -> TaskKind:
+    """A kind of task: a built-in by name, or a user's own by import path.
+
+    Raises:
+        ConfigError: no such task, or what the path names is none.
+    """
+    path = BUILT_IN.get(name, name)
+    if ":" not in path:
+        also = ", or your own, 'package.module:KIND'"
+        raise ConfigError(unknown("task", name, BUILT_IN, also=also))
+    found = imported(path, what="task")
+    if not isinstance(found, TaskKind):
+        raise ConfigError(f"task {name!r} is no task: expected a fedkd.tasks.TaskKind")
+    return found
+
+
+def build(choice: TaskChoice, *, inputs: tuple[int, ...], names: Sequence[str]) -> Task:
+    """The task that a configuration asks of a data set.
+
+    Args:
+        choice: the section `[task]`.
+        inputs: the shape of one record's inputs.
+        names: of the classes, labels or numbers of its targets.
+
+    Raises:
+        ConfigError: an unknown task, key or score, or a score that does not suit.
+    """
+    kind = find(choice.name)
+    options = validate(kind.Options, choice.parameters, prefix="task.")
+    asked = choice.scores or kind.default
+    scores = [_score(kind, choice.name, score, len(names)) for score in asked]
+    if not scores[0].number:
+        raise ConfigError(
+            f"task.scores begins with {asked[0]!r}, which is no single number: name another first"
+        )
+    return kind.build(options, inputs, tuple(names), scores)
+
+
+def _score(kind: TaskKind, task: str, name: str, outputs: int) -> Score:
+    if ":" in name:
+        return own(name, kind.shown, outputs)
+    if name not in kind.scores:
+        raise ConfigError(
+            f"task.scores names {name!r}, which does not suit task {task!r}: "
+            f"{choices(name, kind.scores)}, or your own torchmetrics metric, "
+            "'package.module:Class'"
+        )
+    return kind.scores[name](outputs)

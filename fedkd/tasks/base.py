@@ -1,0 +1,126 @@
+"""What is asked of a model: a task is a value, and so is all that it is made of."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from fedkd.specs import TensorSpec
+
+Targets = Literal["classes", "binary", "numbers"]
+"""What a data set's targets are: one class a record, int64 (N,); yes or no for each of L labels,
+int64 (N, L); or D numbers, float32 (N, D)."""
+Ask = Literal["classes", "categorical", "image", "features"]
+"""What a method may ask of a task.
+
+`categorical`: an answer's last axis holds the logits of classes. `classes`: besides, there is one
+answer a record, (N, C), and one class, (N,). `image`: inputs are (C, H, W). `features`: inputs are
+(F,).
+"""
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How an answer (N, *A) speaks of a target (N, *T); classes are an answer's last axis.
+
+    Attributes:
+        nll: (answers, targets) -> (N,), the negative log-likelihood of each record in nats, up to a
+            constant: its mean over the places of a record that count.
+        mean_nll: the mean of `nll` over records, in one kernel where there is one.
+        divergence: (student, teacher, temperature=T) -> (N,), how far a student's answers are from
+            a teacher's, in nats times T^2; at least 0.
+        decide: (N, *A) -> (N, *T), an answer as a target.
+    """
+
+    nll: Callable[[Tensor, Tensor], Tensor]
+    mean_nll: Callable[[Tensor, Tensor], Tensor]
+    divergence: Callable[..., Tensor]
+    decide: Callable[[Tensor], Tensor]
+
+
+def _no_totals(_targets: Tensor) -> Tensor:
+    """Nothing bounds a tally."""
+    return torch.tensor(torch.inf, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good answers are, in two steps: counters that may be added, then figures.
+
+    Counters are all that crosses the wire. Adding those of parts gives that of the whole.
+
+    Attributes:
+        name: as `[task] scores` has it, such as `macro-f1`.
+        tally: (answers (N, *A), targets (N, *T)) -> counters, as `counts` says.
+        read: (counters, totals) -> figures by name, for a record and a report; `figure` is one of
+            them; others may be lists, such as one number a class.
+        counts: what counters look like, and the least and most of each.
+        totals: targets -> the most that counters can be, or what `read` needs beside them.
+        higher: whether more is better.
+        share: whether the figure is a share of 1, and so is shown as a percentage.
+        number: whether the figure is one number, and so may be the headline.
+    """
+
+    name: str
+    tally: Callable[[Tensor, Tensor], Tensor]
+    read: Callable[[Tensor, Tensor], Mapping[str, Any]]
+    counts: TensorSpec
+    totals: Callable[[Tensor], Tensor] = _no_totals
+    higher: bool = True
+    share: bool = True
+    number: bool = True
+
+    @property
+    def figure(self) -> str:
+        """The name of its number in a record: `name` as an identifier."""
+        return self.name.replace("-", "_")
+
+    def of(self, answers: Tensor, targets: Tensor) -> Mapping[str, Any]:
+        """The figures of these answers to these targets."""
+        return self.read(self.tally(answers, targets), self.totals(targets))
+
+
+@dataclass(frozen=True)
+class Task:
+    """What goes in, what comes out, what it is held against, and how good that is.
+
+    Attributes:
+        name: as `[task] name` has it.
+        inputs: the shape of one record's inputs.
+        answer: the shape of one record's answer.
+        targets: what a data set's targets are.
+        names: of the places of an answer's last axis: classes, labels or numbers.
+        likelihood: by which models learn.
+        scores: at least one; the first is the headline of tables and charts.
+        strata: targets (N, *T) -> int64 (N,), the groups by whose shares clients may differ; None:
+            only the iid and the natural partition suit.
+        offers: what methods may ask.
+    """
+
+    name: str
+    inputs: tuple[int, ...]
+    answer: tuple[int, ...]
+    targets: Targets
+    names: tuple[str, ...]
+    likelihood: Likelihood
+    scores: tuple[Score, ...]
+    strata: Callable[[Tensor], Tensor] | None = None
+    offers: frozenset[Ask] = field(default_factory=frozenset)
+
+    @property
+    def headline(self) -> Score:
+        """The score of tables and charts."""
+        return self.scores[0]
+
+    @property
+    def classes(self) -> int:
+        """How many classes, labels or numbers an answer's last axis has."""
+        return self.answer[-1]
+
+
+def kinds_of(inputs: tuple[int, ...]) -> frozenset[Ask]:
+    """What inputs of a shape offer: `image` for (C, H, W), `features` for (F,)."""
+    kinds: dict[int, Ask] = {3: "image", 1: "features"}
+    return frozenset({kinds[len(inputs)]} if len(inputs) in kinds else ())

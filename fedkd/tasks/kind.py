@@ -1,0 +1,32 @@
+"""A kind of task, of which a configuration and a data set make one."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from fedkd.config import Frozen
+from fedkd.tasks.base import Score, Targets, Task
+
+
+@dataclass(frozen=True)
+class TaskKind:
+    """What all tasks of one name have in common.
+
+    Attributes:
+        about: what it is for, in one line.
+        targets: what a data set's targets must be.
+        scores: by name, how many classes, labels or numbers there are -> the score.
+        default: the scores where `[task] scores` names none; the first is the headline.
+        build: (options, inputs' shape, names, scores) -> the task.
+        shown: what a metric of a library is shown of answers (N, *A): probabilities or numbers.
+        Options: the other keys of `[task]`.
+    """
+
+    about: str
+    targets: Targets
+    scores: Mapping[str, Callable[[int], Score]]
+    default: tuple[str, ...]
+    build: Callable[..., Task]
+    shown: Callable[[Tensor], Tensor]
+    Options: type[Frozen] = field(default=Frozen)
