@@ -30,24 +30,26 @@ from fedkd.config.experiment import (
     Shards,
     Student,
 )
-from fedkd.config.optimisation import OPTIMISERS, Augmentation, Optimisation
+from fedkd.config.models import RANDOM, ModelSpec, Weights, specs_in, with_specs
 from fedkd.config.parts import (
     DPSGD,
+    OPTIMISERS,
+    Augmentation,
     Choice,
     Format,
     Frozen,
-    ModelSpec,
+    Layout,
+    Optimisation,
     Output,
     Source,
     TaskChoice,
-    Weights,
-    with_specs,
 )
 from fedkd.config.read import load, load_distillation, parse, parse_json, read, validate
 
 __all__ = [
     "DPSGD",
     "OPTIMISERS",
+    "RANDOM",
     "Augmentation",
     "Choice",
     "Clients",
@@ -60,6 +62,7 @@ __all__ = [
     "Frozen",
     "Iid",
     "Knowledge",
+    "Layout",
     "MethodChoice",
     "ModelSpec",
     "Natural",
@@ -83,6 +86,7 @@ __all__ = [
     "parse",
     "parse_json",
     "read",
+    "specs_in",
     "validate",
     "with_specs",
 ]

@@ -9,14 +9,14 @@ from pydantic import (
     model_validator,
 )
 
-from fedkd.config.optimisation import Optimisation
+from fedkd.config.models import ModelSpec
 from fedkd.config.parts import (
     CLASSIFICATION,
     DPSGD,
     NAME,
     Choice,
     Frozen,
-    ModelSpec,
+    Optimisation,
     Output,
     Source,
     TaskChoice,

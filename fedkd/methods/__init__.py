@@ -72,17 +72,6 @@ def resolve(experiment: Experiment, rows: int | None = None) -> tuple[Method, Ex
     return method, experiment.model_copy(update={"method": choice})
 
 
-def _check_augment(params: Frozen, experiment: Experiment) -> None:
-    augment.build(experiment.clients.training.augment, key="clients.training.augment")
-    for key in type(params).model_fields:
-        value = getattr(params, key)
-        if isinstance(value, Optimisation) and value.augment:
-            raise ConfigError(
-                f"method.{key}.augment changes inputs, and a method learns from answers to them as "
-                "they are: leave it out; [clients.training] may have it"
-            )
-
-
 def check_task(method: Method, name: str, task: Task) -> None:
     """Refuse a task that does not offer what a method asks.
 
@@ -96,6 +85,17 @@ def check_task(method: Method, name: str, task: Task) -> None:
             f"method {name!r} asks for {', '.join(missing)}, which task {task.name!r} on inputs of "
             f"shape {task.inputs} does not offer: choose one of {', '.join(fit)}"
         )
+
+
+def _check_augment(params: Frozen, experiment: Experiment) -> None:
+    augment.build(experiment.clients.training.augment, key="clients.training.augment")
+    for key in type(params).model_fields:
+        value = getattr(params, key)
+        if isinstance(value, Optimisation) and value.augment:
+            raise ConfigError(
+                f"method.{key}.augment changes inputs, and a method learns from answers to them as "
+                "they are: leave it out; [clients.training] may have it"
+            )
 
 
 def _check_card(method: Method, experiment: Experiment) -> None:

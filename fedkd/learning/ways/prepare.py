@@ -2,18 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from torch import nn
 
-from fedkd import data, models, rng
-from fedkd.config import Distillation, Frozen
+from fedkd import data, models, rng, tasks
+from fedkd.config import Distillation, Frozen, with_specs
 from fedkd.data.types import Dataset
 from fedkd.learning import augment, ways
 from fedkd.learning.dp import plan
 from fedkd.learning.forms import terms
 from fedkd.learning.ways import Way, weights
-from fedkd.learning.ways.base import Splits
+from fedkd.learning.ways.base import Splits, task_of
 from fedkd.models.layers import inspect_layers
+from fedkd.models.weights import identified
+from fedkd.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,11 @@ class Prepared:
     params: Frozen
     teachers: tuple[nn.Module, ...]
     digests: tuple[str, ...] = ()
+
+    @cached_property
+    def task(self) -> Task:
+        """What is asked of the student."""
+        return task_of(self.distillation, self.data)
 
     @property
     def data(self) -> Dataset:
@@ -85,7 +93,8 @@ def shares(distillation: Distillation) -> Splits:
         DataError: it is missing, corrupt or does not fit.
     """
     way, params, distillation = ways.resolve(distillation)
-    dataset = data.load(distillation.data, seed=distillation.seed)
+    targets = tasks.find(distillation.task.name).targets
+    dataset = data.load(distillation.data, seed=distillation.seed, targets=targets)
     count = len(distillation.teachers)
     if way.share is None:
         return Splits(dataset, dataset, (dataset,) * count)
@@ -103,6 +112,7 @@ def prepare(distillation: Distillation) -> Prepared:
         DataError: a data set that is missing, corrupt or does not fit.
         BudgetError: the plan costs more than the budget that it names.
     """
+    distillation = with_specs(distillation, identified)
     way, params, distillation = ways.resolve(distillation)
     resolved = tuple(weights.resolve(each, n) for n, each in enumerate(distillation.teachers))
     distillation = distillation.model_copy(update={"teachers": resolved})
