@@ -166,7 +166,7 @@ def _assemble(
         seen=_seen(experiment, federated),
     )
     augments = experiment.clients.training.augment
-    augment.check(augments, setting.shape, key="clients.training.augment")
+    augment.check(augments, setting.shape, targets, key="clients.training.augment")
     for spec in {str(s): s for s in experiment.clients.models}.values():
         setting.model_specs(spec)
     setting.student.model_specs(experiment.student.model)
