@@ -143,10 +143,12 @@ def prepare(distillation: Distillation) -> Prepared:
 def _check_augment(
     distillation: Distillation, student: tuple[int, ...], teachers: Sequence[tuple[int, ...]]
 ) -> None:
-    augment.check(distillation.student.training.augment, student, key="student.training.augment")
+    targets = tasks.find(distillation.task.name).targets
+    own = distillation.student.training.augment
+    augment.check(own, student, targets, key="student.training.augment")
     for number, (each, shape) in enumerate(zip(distillation.teachers, teachers, strict=True)):
         key = f"teachers[{number}].training.augment"
-        augment.check(each.training.augment, shape, key=key)
+        augment.check(each.training.augment, shape, targets, key=key)
 
 
 def _teachers(
