@@ -30,24 +30,27 @@ from fedkd.config.experiment import (
     Shards,
     Student,
 )
+from fedkd.config.models import RANDOM, ModelSpec, Weights, specs_in, with_specs
 from fedkd.config.parts import (
     DPSGD,
+    OPTIMISERS,
+    Augmentation,
     Choice,
     Format,
     Frozen,
     Layout,
-    ModelSpec,
     Optimisation,
     Output,
     Source,
     TaskChoice,
-    Weights,
-    with_specs,
 )
 from fedkd.config.read import load, load_distillation, parse, parse_json, read, validate
 
 __all__ = [
     "DPSGD",
+    "OPTIMISERS",
+    "RANDOM",
+    "Augmentation",
     "Choice",
     "Clients",
     "Data",
@@ -83,6 +86,7 @@ __all__ = [
     "parse",
     "parse_json",
     "read",
+    "specs_in",
     "validate",
     "with_specs",
 ]

@@ -1,13 +1,12 @@
 """Everything that an experiment names, built and checked: data, models, method."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from fedkd import config, data, methods, tasks
@@ -17,10 +16,12 @@ from fedkd.data.types import FederatedData, Samples
 from fedkd.errors import ConfigError
 from fedkd.exchange.codec import Expected
 from fedkd.federation import report, secure
+from fedkd.learning import augment, evaluate
 from fedkd.methods.core import accounting, protection
 from fedkd.methods.core.base import Method, Setting
 from fedkd.methods.core.forecast import Forecast, forecast_plan
 from fedkd.methods.core.signal import of_records
+from fedkd.models.weights import identified
 from fedkd.privacy.events import Protected
 from fedkd.privacy.ledger import fingerprint
 from fedkd.privacy.size import warn_of_sizes
@@ -73,9 +74,9 @@ class PreparedExperiment:
         return replace(self, data=seen, setting=self.setting.student)
 
     @cached_property
-    def test_totals(self) -> Tensor:
-        """The test samples of each class (C,)."""
-        return torch.bincount(self.data.test.y, minlength=self.data.classes)
+    def test_totals(self) -> Mapping[str, Tensor]:
+        """What counters of all test samples can be, by the name of the score's figure."""
+        return evaluate.totals(self.data.test, self.setting.task.scores)
 
 
 def prepare(experiment: Experiment, federated: FederatedData | None = None) -> PreparedExperiment:
@@ -164,6 +165,8 @@ def _assemble(
         examples=federated.test.x if public is None else public,
         seen=_seen(experiment, federated),
     )
+    augments = experiment.clients.training.augment
+    augment.check(augments, setting.shape, key="clients.training.augment")
     for spec in {str(s): s for s in experiment.clients.models}.values():
         setting.model_specs(spec)
     setting.student.model_specs(experiment.student.model)
@@ -181,7 +184,8 @@ def _seen(experiment: Experiment, federated: FederatedData) -> tuple[int, ...] |
 
 
 def _settled(experiment: Experiment) -> Experiment:
-    """The experiment with its shared ledgers' folder as an absolute path, the same everywhere."""
+    """The experiment with absolute paths, the same everywhere, and each weights' SHA-256."""
+    experiment = config.with_specs(experiment, identified)
     if (folder := experiment.privacy.ledger) is None:
         return experiment
     absolute = str(Path(folder).expanduser().resolve())

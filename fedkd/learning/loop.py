@@ -9,11 +9,14 @@ from torch import Tensor, nn
 
 from fedkd.config import Optimisation
 from fedkd.errors import FederationError
-from fedkd.learning import optim
+from fedkd.learning import augment, optim
 from fedkd.rows import Rows
 
 OnEpoch = Callable[[int, float], None]
 """Called after each epoch with its number, from 1, and its mean loss."""
+
+_COLD = 0.01
+"""By what a rate is multiplied in the first step of a warm-up, as in torchvision's references."""
 
 Step = Callable[[float, Sequence[Any]], float]
 """Learns from one batch of each of the rows, a tensor unless they are tables, and returns the loss;
@@ -37,10 +40,11 @@ def fit(
     Args:
         model: trained in place.
         rows: of equal length N >= 1, such as inputs and labels; a batch at a time is read.
+            The first are the inputs, which `optimisation.augment` changes.
         loss: called with the model and a batch of each of the rows; a scalar or a value per row, of
             which the mean is minimised.
-        optimisation: epochs, batch size, learning rate and schedule.
-        generator: the source of the shuffles.
+        optimisation: epochs, batch size, learning rate and schedule, changes of inputs.
+        generator: the source of the shuffles, and of how inputs change.
         optimiser: goes on with this one; None: a fresh one over all parameters.
         on_epoch: see `OnEpoch`.
 
@@ -76,13 +80,16 @@ def epochs(
     """
     count = _count(rows)
     batches = _batches(count, optimisation.batch_size)
+    view = augment.build(optimisation.augment)
     losses = []
     for epoch in range(optimisation.epochs):
         order = torch.randperm(count, generator=generator)
         total = 0.0
         for number, batch in enumerate(batches):
             index = order[batch]
-            value = step(epoch + number / len(batches), [each[index] for each in rows])
+            inputs, *others = (each[index] for each in rows)
+            seen = view(inputs, generator)
+            value = step(epoch + number / len(batches), [seen, *others])
             total += value * len(index)
         losses.append(total / batches[-1].stop)
         if on_epoch is not None:
@@ -96,12 +103,12 @@ def descend(
     optimisation: Optimisation,
     position: float,
 ) -> float:
-    """Set the learning rate, compute the loss, step down; the loss comes back as a number.
+    """Set the learning rate, compute the loss, clip, step down; the loss comes back as a number.
 
     Args:
         optimiser: over what is to learn.
         loss: computes a scalar with a graph to the optimiser's parameters.
-        optimisation: learning rate and schedule.
+        optimisation: learning rate, schedule, warm-up and clipping.
         position: see `Step`.
 
     Raises:
@@ -112,6 +119,9 @@ def descend(
     number = _finite(value, int(position) + 1, optimisation)
     optimiser.zero_grad(set_to_none=True)
     value.backward()  # type: ignore[no-untyped-call]
+    if optimisation.clip_norm is not None:
+        held = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(held, optimisation.clip_norm)
     optimiser.step()
     return number
 
@@ -135,12 +145,14 @@ def set_rate(optimiser: torch.optim.Optimizer, optimisation: Optimisation, done:
 
     Args:
         optimiser: every group of it gets the rate.
-        optimisation: learning rate and schedule.
+        optimisation: learning rate, schedule and warm-up.
         done: in [0, 1).
     """
     rate = optimisation.learning_rate
     if optimisation.schedule == "cosine":
         rate *= (1 + math.cos(math.pi * done)) / 2
+    if (position := done * optimisation.epochs) < optimisation.warmup:
+        rate *= _COLD + (1 - _COLD) * position / optimisation.warmup
     for group in optimiser.param_groups:
         group["lr"] = rate
 

@@ -23,7 +23,7 @@ from fedkd.learning.teacher_statistics import feature_width, with_features
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.privacy.events import Unprotected
 from fedkd.rng import torch_default
-from fedkd.rows import Rows
+from fedkd.rows import Rows, whole
 from fedkd.specs import TensorSpec
 
 _LEAST_TASK_LOSS = 1e-6
@@ -130,13 +130,13 @@ class FedKD(Method):
     def _learn(self, ctx: ClientContext, mentee: nn.Module) -> None:
         mentor, match = ctx.teacher, _match(ctx, mentee)
 
-        def loss(_: nn.Module, mentors_x: Tensor, mentees_x: Tensor, y: Tensor) -> Tensor:
-            shown = with_features(mentor, mentors_x), with_features(mentee, mentees_x)
+        def loss(_: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+            mentees_x = whole(ctx.setting.students_view(x))
+            shown = with_features(mentor, x), with_features(mentee, mentees_x)
             return mutual(*shown, y, match, hidden=self.params.hidden)
 
         together = nn.ModuleList([mentor, mentee, match])
-        seen = ctx.setting.students_view(ctx.data.x)
-        ctx.fit(together, (ctx.data.x, seen, ctx.data.y), loss)
+        ctx.fit(together, (ctx.data.x, ctx.data.y), loss)
         ctx.keep("match", match.state_dict())
 
 

@@ -8,13 +8,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load as parse
 from torch import Tensor, nn
 
-from fedkd.config import ModelSpec, Weights
+from fedkd.config import RANDOM, ModelSpec, Weights
 from fedkd.errors import ConfigError
 from fedkd.models import heads, hub
 from fedkd.models.hub import huggingface
 
 _SUFFIX, _STUDENT, _CONFIG = ".safetensors", "student.safetensors", "config.json"
-_RANDOM = "random"
+_COUNT = ".num_batches_tracked"
 _PICKLES = (b"PK\x03\x04", b"\x80")
 """How a zip archive begins, which torch.save writes, and a pickle, which it wrote before 2020."""
 
@@ -29,7 +29,7 @@ def identified(spec: ModelSpec) -> ModelSpec:
         ConfigError: there are no such weights, or their SHA-256 is not the one that is named.
     """
     spec = hub.with_own_weights(spec)
-    if spec.weights is None or spec.weights.file == _RANDOM:
+    if spec.weights is None or spec.weights.file == RANDOM:
         return spec
     where = str(Path(spec.weights.file).expanduser().resolve())
     weights = spec.weights.model_copy(update={"file": where})
@@ -39,7 +39,7 @@ def identified(spec: ModelSpec) -> ModelSpec:
 
 def random(spec: ModelSpec) -> ModelSpec:
     """The same model with random weights, for whoever puts others into it."""
-    return spec.model_copy(update={"weights": Weights(file=_RANDOM)})
+    return spec.model_copy(update={"weights": Weights(file=RANDOM)})
 
 
 def load(spec: ModelSpec, model: nn.Module) -> None:
@@ -54,22 +54,37 @@ def load(spec: ModelSpec, model: nn.Module) -> None:
             model: the first name that differs is said, with both shapes.
     """
     weights = hub.with_own_weights(spec).weights
-    if weights is None or weights.file == _RANDOM:
+    if weights is None or weights.file == RANDOM:
         return
-    given, state = _given(spec, weights, model), model.state_dict()
-    kept = _unasked(model, given, new_head=weights.head == "new")
-    given = {**given, **{name: state[name] for name in kept}}
+    given, state, head = _given(spec, weights, model), model.state_dict(), _head_of(model)
+    if weights.head == "new":
+        given = _without_head(given, state, head)
+    # It counts batches, for averages that BatchNorm seldom takes; older files do not have it.
+    given |= {n: t for n, t in state.items() if n.endswith(_COUNT) and n not in given}
+    alone = head is not None and all(name.startswith(head) for name in _differing(given, state))
+    remedy = (
+        "; only its last layer differs, which weights = { file = "
+        f"{Path(weights.file).name!r}, head = 'new' }} lets start fresh"
+    )
+    what = f"weights {weights.file!r} do not fit model {spec.name!r}"
+    fit(given, model, what, remedy=remedy if alone else "")
+
+
+def fit(given: Mapping[str, Tensor], model: nn.Module, what: str, *, remedy: str = "") -> None:
+    """Put tensors into a model that has just these names and shapes.
+
+    Args:
+        given: by name.
+        model: changed in place.
+        what: is said of a misfit, before the first name that differs.
+        remedy: is said after it.
+
+    Raises:
+        ConfigError: they do not fit.
+    """
+    state = model.state_dict()
     if names := _differing(given, state):
-        head = _head_of(model)
-        alone = head is not None and all(name.startswith(head) for name in names)
-        remedy = (
-            "; only its last layer differs, which weights = { file = "
-            f"{Path(weights.file).name!r}, head = 'new' }} lets start fresh"
-        )
-        raise ConfigError(
-            f"weights {weights.file!r} do not fit model {spec.name!r}: "
-            f"{_difference(names[0], given, state)}{remedy if alone else ''}"
-        )
+        raise ConfigError(f"{what}: {_difference(names[0], given, state)}{remedy}")
     model.load_state_dict(given)
 
 
@@ -83,38 +98,34 @@ def _given(spec: ModelSpec, weights: Weights, model: nn.Module) -> dict[str, Ten
     given: dict[str, Tensor] = {}
     for file, content in contents.items():
         if file.endswith(_SUFFIX):
-            given |= tensors(content, f"weights of model {spec.name!r} are", file)
+            given |= tensors(content, f"weights of model {spec.name!r} are {file!r}")
     return given
 
 
-def _unasked(model: nn.Module, given: Mapping[str, Tensor], *, new_head: bool) -> set[str]:
-    """The names of a model's tensors that stay as they are, whatever the files say."""
-    state = model.state_dict()
-    # Counts batches for averages that BatchNorm seldom takes; older files do not have it.
-    kept = {name for name in state if name.endswith(".num_batches_tracked") and name not in given}
-    if not new_head:
-        return kept
-    head = _head_of(model)
+def _without_head(
+    given: Mapping[str, Tensor], state: Mapping[str, Tensor], head: str | None
+) -> dict[str, Tensor]:
+    """Weights with a model's own tensors in place of its head's."""
     if head is None:
         raise ConfigError(
-            f"model {type(model).__name__!r} has no last linear layer, so weights.head = 'new' "
-            "means nothing: leave it out"
+            "weights.head is 'new', and the model has no last linear layer: leave it out"
         )
-    # What else a block of this name holds is a part of the head where the weights do not have it.
-    block = f"{head.partition('.')[0]}."
-    own = {name for name in state if name.startswith(head)}
-    if block.rstrip(".") in heads.CALLED:
-        own |= {name for name in state if name.startswith(block) and name not in given}
-    return kept | own
+    rest = {name: value for name, value in given.items() if not name.startswith(head)}
+    rest |= {name: value for name, value in state.items() if name.startswith(head)}
+    # What else is in a block of such a name belongs to the head, where the weights do not have it.
+    block, dot, _ = head.partition(".")
+    if dot and block in heads.CALLED:
+        inside = {name for name in state if name.startswith(f"{block}.")}
+        rest |= {name: state[name] for name in inside - rest.keys()}
+    return rest
 
 
-def tensors(content: bytes, what: str, file: str) -> dict[str, Tensor]:
+def tensors(content: bytes, what: str) -> dict[str, Tensor]:
     """What a safetensors file holds.
 
     Args:
         content: of the file.
-        what: is to be said of it, such as `"teachers[0].weights is"`.
-        file: its path.
+        what: is to be said of it, such as `"teachers[0].weights is 'PATH'"`.
 
     Raises:
         ConfigError: it is something else; a pickle is not opened.
@@ -124,11 +135,11 @@ def tensors(content: bytes, what: str, file: str) -> dict[str, Tensor]:
     except SafetensorError as error:
         if content.startswith(_PICKLES):  # asked last: a safetensors file may begin so too
             raise ConfigError(
-                f"{what} {file!r}, a file of torch.save, which can run code when it is "
+                f"{what}, a file of torch.save, which can run code when it is "
                 "read: expected safetensors; write one from weights that you trust: safetensors."
                 "torch.save_file(torch.load('IN.pt', weights_only=True), 'OUT.safetensors')"
             ) from error
-        raise ConfigError(f"{what} {file!r}, no safetensors file: {error}") from error
+        raise ConfigError(f"{what}, no safetensors file: {error}") from error
 
 
 def _difference(name: str, given: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from fedkd.config import ModelSpec
+from fedkd.config import ModelSpec, Optimisation
 from fedkd.errors import ConfigError
 from fedkd.learning.dp import trial
 from fedkd.learning.dp.per_sample import Loss
@@ -54,6 +54,24 @@ def check_model(model: nn.Module, shape: tuple[int, ...], *, like: Rows | None =
         raise ConfigError("DP-SGD needs a model with a parameter that requires gradients")
     with torch_default(torch.Generator().manual_seed(0)), torch.enable_grad(), _one_line():
         trial.learning(copy.deepcopy(model), shape, like)
+
+
+def check_training(optimisation: Optimisation, key: str) -> None:
+    """Refuse what DP-SGD has no place for.
+
+    Args:
+        optimisation: how a protected model is to be trained.
+        key: where the configuration says it, such as `"clients.training"`.
+
+    Raises:
+        ConfigError: gradients are to be clipped a second time.
+    """
+    if optimisation.clip_norm is not None:
+        raise ConfigError(
+            f"{key}.clip_norm is {optimisation.clip_norm:g}: DP-SGD clips each record's gradient "
+            "to privacy.clip, and a clip of their noisy sum would bound the noise, not them; leave "
+            "it out"
+        )
 
 
 def check_features(model: nn.Module, shape: tuple[int, ...], *, like: Rows | None = None) -> None:

@@ -35,7 +35,7 @@ def build(name: str, shape: tuple[int, ...], classes: int, options: Mapping[str,
             f"model 'hf/{name}': expected a folder with a config.json, as save_pretrained writes "
             "it; nothing is downloaded"
         )
-    transformers = optional.load("transformers", extra="text")
+    transformers = _library()
     config = transformers.AutoConfig.from_pretrained(
         folder, local_files_only=True, num_labels=classes, **options
     )
@@ -54,6 +54,7 @@ def weights_of(folder: Path, model: nn.Module) -> dict[str, Tensor]:
     What fits in name but not in shape comes as a tensor of the folder's shape, without values.
     What belongs to another task's head is left out.
     """
+    _library()
     kind: Any = type(model)  # from_pretrained knows older names, and weights in several files
     loaded, report = kind.from_pretrained(
         folder,
@@ -68,6 +69,14 @@ def weights_of(folder: Path, model: nn.Module) -> dict[str, Tensor]:
     for name, theirs, _ in report["mismatched_keys"]:
         found[name] = torch.empty(tuple(theirs), device="meta")
     return found
+
+
+def _library() -> Any:
+    """transformers, which draws no bars and says nothing in passing: what matters is raised."""
+    transformers = optional.load("transformers", extra="text")
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    return transformers
 
 
 def _kind(transformers: Any, config: Any, name: str) -> str:
