@@ -30,26 +30,27 @@ from fedkd.config.experiment import (
     Shards,
     Student,
 )
+from fedkd.config.models import RANDOM, ModelSpec, Weights, specs_in, with_specs
 from fedkd.config.parts import (
     DPSGD,
-    RANDOM,
+    OPTIMISERS,
+    Augmentation,
     Choice,
     Format,
     Frozen,
-    ModelSpec,
+    Layout,
     Optimisation,
     Output,
     Source,
     TaskChoice,
-    Weights,
-    specs_in,
-    with_specs,
 )
 from fedkd.config.read import load, load_distillation, parse, parse_json, read, validate
 
 __all__ = [
     "DPSGD",
+    "OPTIMISERS",
     "RANDOM",
+    "Augmentation",
     "Choice",
     "Clients",
     "Data",
@@ -61,6 +62,7 @@ __all__ = [
     "Frozen",
     "Iid",
     "Knowledge",
+    "Layout",
     "MethodChoice",
     "ModelSpec",
     "Natural",

@@ -17,6 +17,7 @@ from fedkd.learning.consensus import Average
 from fedkd.learning.loop import OnEpoch
 from fedkd.learning.teacher_statistics import Observation, observe
 from fedkd.models import call
+from fedkd.rows import Rows, batches, one
 
 _MICRO_BATCH = 64  # small enough for a core's cache; fixed, as rounding may depend on it
 
@@ -31,7 +32,7 @@ class Ensemble:
         teachers: K of them, not necessarily alike.
         threads: how many work at a time.
         average: how the ensemble's answer comes of theirs: a name, see `consensus.average`, or a
-            function of logits (K, N, C), such as `consensus.by_class` with its counts bound.
+            function of answers (K, N, *A), such as `consensus.by_class` with its counts bound.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Ensemble:
         self.average: Callable[[Tensor], Tensor] = (
             partial(consensus.average, of=average) if isinstance(average, str) else average
         )
-        """Logits (K, N, C) to the ensemble's logits (N, C)."""
+        """Answers (K, N, *A) to the ensemble's answer (N, *A)."""
         # PyTorch gives a thread that it meets for the first time the number that another set last,
         # so it has to meet this one before the workers set theirs.
         torch.get_num_threads()
@@ -75,24 +76,26 @@ class Ensemble:
         """End the threads; the ensemble answers no more."""
         self._pool.shutdown()
 
-    def logits(self, x: Tensor) -> Tensor:
-        """Inputs (N, *shape) -> logits (K, N, C), without gradient."""
-        batches = torch.split(x.detach(), _MICRO_BATCH)
-        # One input says how many classes there are; a whole batch would hold up all the others.
-        one = self._pool.submit(_answer, self._teachers[0], x[:1].detach()).result()
+    def logits(self, x: Rows) -> Tensor:
+        """N inputs -> answers (K, N, *A), without gradient."""
+        if not isinstance(x, Tensor):  # a file is read a part at a time
+            return torch.cat([self.logits(one(batch)) for batch in batches(x)], dim=1)
+        parts = torch.split(x.detach(), _MICRO_BATCH)
+        # One input says what an answer looks like; a whole batch would hold up all the others.
+        alone = self._pool.submit(_answer, self._teachers[0], x[:1].detach()).result()
         # Thousands of small answers kept apart would pin the memory of the activations around them.
-        logits = one.new_empty(len(self), len(x), one.shape[1])
+        logits = alone.new_empty(len(self), len(x), *alone.shape[1:])
         jobs = [
             self._pool.submit(_answer_into, rows, teacher, batch)
             for teacher, own in zip(self._teachers, logits, strict=True)
-            for rows, batch in zip(torch.split(own, _MICRO_BATCH), batches, strict=True)
+            for rows, batch in zip(torch.split(own, _MICRO_BATCH), parts, strict=True)
         ]
         for job in jobs:
             job.result()
         return logits
 
-    def answer(self, x: Tensor) -> Tensor:
-        """Inputs (N, *shape) -> the ensemble's logits (N, C), without gradient."""
+    def answer(self, x: Rows) -> Tensor:
+        """N inputs -> the ensemble's answer (N, *A), without gradient."""
         return self.average(self.logits(x))
 
     def observe(self, x: Tensor) -> Observation:
@@ -173,7 +176,7 @@ def _frozen(teacher: nn.Module) -> nn.Module:
 def distil(
     student: nn.Module,
     ensemble: Ensemble,
-    x: Tensor,
+    x: Rows,
     loss: offline.Loss,
     optimisation: Optimisation,
     generator: torch.Generator,
@@ -181,7 +184,7 @@ def distil(
     optimiser: torch.optim.Optimizer | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
-    """Fit the student to the ensemble's logits on `x`, computed once.
+    """Fit the student to the ensemble's answers on `x`, computed once.
 
     Arguments, result and errors are those of `offline.distil`, with the ensemble for the targets.
     """

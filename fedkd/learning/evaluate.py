@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fedkd.data.types import Samples
 from fedkd.errors import DataError
 from fedkd.models import call
+from fedkd.rows import Rows, batches
 
 
 @contextmanager
@@ -23,13 +24,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def logits(model: nn.Module, x: Tensor, *, batch_size: int = 512) -> Tensor:
-    """The model's logits in evaluation mode, without gradient; its mode is left as it was.
+def answers(model: nn.Module, x: Rows, *, batch_size: int = 512) -> Tensor:
+    """What the model answers in evaluation mode, without gradient; its mode is left as it was.
 
-    Inputs (N, *shape) -> logits (N, C).
+    N inputs -> (N, *A), such as logits (N, C). Of large inputs fewer than `batch_size` are asked
+    about at once.
     """
     with evaluating(model), torch.no_grad():
-        return torch.cat([call.answer(model, batch) for batch in torch.split(x, batch_size)])
+        return torch.cat([call.answer(model, batch) for batch in batches(x, batch_size)])
 
 
 def correct_by_class(model: nn.Module | Tensor, samples: Samples, classes: int) -> Tensor:
@@ -43,8 +45,8 @@ def correct_by_class(model: nn.Module | Tensor, samples: Samples, classes: int) 
     Returns:
         int64 (C,).
     """
-    answers = logits(model, samples.x) if isinstance(model, nn.Module) else model
-    right = samples.y[answers.argmax(dim=1) == samples.y]
+    said = answers(model, samples.x) if isinstance(model, nn.Module) else model
+    right = samples.y[said.argmax(dim=-1) == samples.y]
     return torch.bincount(right, minlength=classes)
 
 
@@ -56,5 +58,5 @@ def accuracy(model: nn.Module | Tensor, samples: Samples) -> float:
     """
     if len(samples) == 0:
         raise DataError("accuracy of 0 samples is undefined: expected at least 1 to evaluate on")
-    answers = logits(model, samples.x) if isinstance(model, nn.Module) else model
-    return (answers.argmax(dim=1) == samples.y).sum().item() / len(samples)
+    said = answers(model, samples.x) if isinstance(model, nn.Module) else model
+    return (said.argmax(dim=-1) == samples.y).sum().item() / len(samples)

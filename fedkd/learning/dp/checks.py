@@ -13,17 +13,18 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from fedkd.config import ModelSpec
+from fedkd.config import ModelSpec, Optimisation
 from fedkd.errors import ConfigError
 from fedkd.learning.dp import trial
 from fedkd.learning.dp.per_sample import Loss
 from fedkd.models import factory
 from fedkd.rng import torch_default
+from fedkd.rows import Rows
 
 _WRITES = "write nothing in place: y = x + 1, not x += 1"
 
 
-def check_model(model: nn.Module, shape: tuple[int, ...], *, like: Tensor | None = None) -> None:
+def check_model(model: nn.Module, shape: tuple[int, ...], *, like: Rows | None = None) -> None:
     """Refuse a model whose step one record can move further than its clipped gradient.
 
     The model is tried out in training mode, in a copy; itself is left as it is. It is asked about
@@ -31,7 +32,7 @@ def check_model(model: nn.Module, shape: tuple[int, ...], *, like: Tensor | None
     gradients. See `fedkd.models.probes` for the inputs.
 
     Args:
-        model: a classifier.
+        model: that learns.
         shape: of one input.
         like: public inputs (N, *shape) that look like the data; None: there are none.
 
@@ -55,7 +56,25 @@ def check_model(model: nn.Module, shape: tuple[int, ...], *, like: Tensor | None
         trial.learning(copy.deepcopy(model), shape, like)
 
 
-def check_features(model: nn.Module, shape: tuple[int, ...], *, like: Tensor | None = None) -> None:
+def check_training(optimisation: Optimisation, key: str) -> None:
+    """Refuse what DP-SGD has no place for.
+
+    Args:
+        optimisation: how a protected model is to be trained.
+        key: where the configuration says it, such as `"clients.training"`.
+
+    Raises:
+        ConfigError: gradients are to be clipped a second time.
+    """
+    if optimisation.clip_norm is not None:
+        raise ConfigError(
+            f"{key}.clip_norm is {optimisation.clip_norm:g}: DP-SGD clips each record's gradient "
+            "to privacy.clip, and a clip of their noisy sum would bound the noise, not them; leave "
+            "it out"
+        )
+
+
+def check_features(model: nn.Module, shape: tuple[int, ...], *, like: Rows | None = None) -> None:
     """Refuse a model in whose evaluation mode one record can move another's features.
 
     Nothing is trained, so frozen statistics, such as a BatchNorm's that was fitted to public data,
@@ -121,17 +140,17 @@ def checked_loss(loss: Loss) -> Loss:
             )
         sound = y.reshape(len(y), -1).isfinite().all(dim=1)  # poison would look like coupling
         if not tried and sound.sum() > 1:
-            _check_rows(loss, y[sound], logits.shape[1])
+            _check_rows(loss, y[sound], tuple(logits.shape[1:]))
             tried = True
         return values
 
     return checked
 
 
-def _check_rows(loss: Loss, y: Tensor, classes: int) -> None:
+def _check_rows(loss: Loss, y: Tensor, answer: tuple[int, ...]) -> None:
     """Refuse a loss whose first value depends on other rows, by its gradient or by its value."""
     draws = torch.Generator().manual_seed(0)
-    logits = torch.randn(len(y), classes, generator=draws).requires_grad_()
+    logits = torch.randn(len(y), *answer, generator=draws).requires_grad_()
     together = loss(logits, y)[:1]
     (slope,) = torch.autograd.grad(together.sum(), logits)
     alone = loss(logits[:1], y[:1])

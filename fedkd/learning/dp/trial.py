@@ -12,6 +12,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from fedkd.errors import ConfigError
 from fedkd.learning.dp.per_sample import PerSample, at_once
 from fedkd.models import call, probes
+from fedkd.rows import Rows
 
 PLAIN = "build it from torch's plain layers, such as Linear, Conv2d, Embedding and LayerNorm"
 ALONE = "normalise each sample alone, such as by torch.nn.GroupNorm"
@@ -29,7 +30,7 @@ _INSTEAD = {
 """Layers without gradients per sample, and what to use in place of each."""
 
 
-def learning(model: nn.Module, shape: tuple[int, ...], like: Tensor | None) -> None:
+def learning(model: nn.Module, shape: tuple[int, ...], like: Rows | None) -> None:
     """Try a model in training mode; it is used up.
 
     Args:
@@ -49,10 +50,10 @@ def learning(model: nn.Module, shape: tuple[int, ...], like: Tensor | None) -> N
         _check_gradients(model, x, beside)
     if dropouts:  # Opacus may not be able to differentiate what is random
         with PerSample(model) as per_sample:
-            per_sample.gradients(x, x, lambda logits, _: logits.sum(dim=1))
+            per_sample.gradients(x, x, lambda said, _: said.flatten(1).sum(dim=1))
 
 
-def answering(model: nn.Module, shape: tuple[int, ...], like: Tensor | None) -> None:
+def answering(model: nn.Module, shape: tuple[int, ...], like: Rows | None) -> None:
     """Try a model in evaluation mode, in which nobody learns; the rest is as in `learning`."""
     x, beside = _probes(model, shape, like)
     _check_memory(model, x, beside)
@@ -75,7 +76,7 @@ def first_line(error: Exception) -> str:
 
 
 def _probes(
-    model: nn.Module, shape: tuple[int, ...], like: Tensor | None
+    model: nn.Module, shape: tuple[int, ...], like: Rows | None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Inputs, and extreme ones to put beside them; a copy is asked, since it may remember.
 
@@ -223,10 +224,10 @@ def _coupled(what: str, company: str) -> ConfigError:
 
 def _check_gradients(model: nn.Module, x: Tensor, beside: Mapping[str, Tensor]) -> None:
     """Compare Opacus's gradients per sample with one backward pass per sample."""
-    weights = torch.randn(call.answer(model, x).shape[1])
+    weights = torch.randn(call.answer(model, x).shape[1:])
 
-    def value(logits: Tensor, _: Tensor) -> Tensor:
-        return (logits * weights).sum(dim=1)
+    def value(said: Tensor, _: Tensor) -> Tensor:
+        return (said * weights).flatten(1).sum(dim=1)
 
     # Beside the two most extreme alone: gradients per sample take the most of the time.
     batches = _batches(x, dict(list(beside.items())[-2:]))

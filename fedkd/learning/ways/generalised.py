@@ -18,6 +18,7 @@ from fedkd.knowledge.label import soft_cross_entropy
 from fedkd.learning import evaluate
 from fedkd.learning.loop import OnEpoch, fit
 from fedkd.models import call
+from fedkd.rows import Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +27,8 @@ class SightedTeacher:
 
     teacher: nn.Module
     """Stays as it is."""
-    x: Tensor
-    """(N, *its own shape), no value missing; a teacher without privilege sees the student's x."""
+    x: Rows
+    """N of its own inputs, no value missing; a teacher without privilege sees the student's x."""
     seen: Tensor
     """bool (N,): of which samples it sees enough to have a say; see `seen_rows`."""
 
@@ -88,7 +89,7 @@ def teacher_targets(
             "and the same samples for all"
         )
     seen = torch.stack([each.seen for each in witnesses])
-    logits = [evaluate.logits(each.teacher, each.x) for each in witnesses]
+    logits = [evaluate.answers(each.teacher, each.x) for each in witnesses]
     said = torch.stack([torch.softmax(each / temperature, dim=1) for each in logits])
     said = torch.where(seen[:, :, None], said, 0.0).sum(dim=0)
     return said / seen.sum(dim=0).clamp(min=1)[:, None], seen.any(dim=0)

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from fedkd import data, models, rng
+from fedkd import data, models, rng, tasks
 from fedkd.config import Distillation, Frozen, with_specs
 from fedkd.data.types import Dataset
-from fedkd.learning import ways
+from fedkd.learning import augment, ways
 from fedkd.learning.dp import plan
 from fedkd.learning.forms import terms
 from fedkd.learning.ways import Way, weights
@@ -86,7 +86,8 @@ def shares(distillation: Distillation) -> Splits:
         DataError: it is missing, corrupt or does not fit.
     """
     way, params, distillation = ways.resolve(distillation)
-    dataset = data.load(distillation.data, seed=distillation.seed)
+    targets = tasks.find(distillation.task.name).targets
+    dataset = data.load(distillation.data, seed=distillation.seed, targets=targets)
     count = len(distillation.teachers)
     if way.share is None:
         return Splits(dataset, dataset, (dataset,) * count)
@@ -112,6 +113,7 @@ def prepare(distillation: Distillation) -> Prepared:
     if way.check is not None:
         way.check(dealt.student, params)
     shapes = [each.shape for each in dealt.teachers]
+    _check_augment(distillation, dealt.student.shape, shapes)
     teachers = _teachers(distillation, shapes, dealt.whole.classes)
     digests = tuple(
         weights.load_weights(each, model, number)
@@ -119,6 +121,15 @@ def prepare(distillation: Distillation) -> Prepared:
         if each.weights is not None
     )
     return _complete(Prepared(distillation, dealt, way, params, teachers, digests))
+
+
+def _check_augment(
+    distillation: Distillation, student: tuple[int, ...], teachers: Sequence[tuple[int, ...]]
+) -> None:
+    augment.check(distillation.student.training.augment, student, key="student.training.augment")
+    for number, (each, shape) in enumerate(zip(distillation.teachers, teachers, strict=True)):
+        key = f"teachers[{number}].training.augment"
+        augment.check(each.training.augment, shape, key=key)
 
 
 def _teachers(
