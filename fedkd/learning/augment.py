@@ -18,7 +18,10 @@ from torch import Tensor
 from fedkd.config import Augmentation, Frozen, validate
 from fedkd.errors import ConfigError
 from fedkd.names import nearest
+from fedkd.rows import Batch, one
 
+Views = Callable[[Batch, torch.Generator], Batch]
+"""Changes, one after the other, of a batch."""
 View = Callable[[Tensor, torch.Generator], Tensor]
 """Inputs (N, *shape) and the source of all draws to another view of them, of the same shape."""
 
@@ -51,7 +54,7 @@ class Erase(Frozen):
     probability: float = Field(default=1.0, ge=0, le=1)
 
 
-class Noise(Frozen):
+class AddedNoise(Frozen):
     """Parameters of `noisy`."""
 
     std: float = Field(default=0.1, gt=0)
@@ -151,13 +154,13 @@ BUILT_IN: dict[str, Change] = {
     "flip": Change(flipped, Flip),
     "rotate": Change(rotated, Rotate),
     "erase": Change(erased, Erase),
-    "noise": Change(noisy, Noise, images=False),
+    "noise": Change(noisy, AddedNoise, images=False),
     "brightness": Change(brightened, Strength, images=False),
     "contrast": Change(contrasted, Strength),
 }
 
 
-def build(choices: Sequence[Augmentation], *, key: str = "augment") -> View:
+def build(choices: Sequence[Augmentation], *, key: str = "augment") -> Views:
     """One view that makes all changes in their order; without any, inputs as they are.
 
     Args:
@@ -169,9 +172,9 @@ def build(choices: Sequence[Augmentation], *, key: str = "augment") -> View:
     """
     changes = [_change(choice, f"{key}[{number}]") for number, choice in enumerate(choices)]
 
-    def view(x: Tensor, generator: torch.Generator) -> Tensor:
+    def view(x: Batch, generator: torch.Generator) -> Batch:
         for change in changes:
-            x = change(x, generator)
+            x = change(one(x), generator)
         return x
 
     return view

@@ -20,6 +20,7 @@ from fedkd.methods.core.setting import Setting
 from fedkd.privacy import mechanisms
 from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.source import GENERATOR, NoiseSource
+from fedkd.rows import Rows
 
 Uploads = Mapping[int, Tensors]
 """What the server has let in, by client in ascending order; under secure aggregation the sum of
@@ -103,7 +104,7 @@ class ServerContext:
         headline = self.setting.task.headline
         self.curve.append(evaluate.score(self.student, seen, [headline])[headline.figure])
 
-    def measure_ensemble(self, answers: Callable[[Tensor], Tensor]) -> None:
+    def measure_ensemble(self, answers: Callable[[Rows], Tensor]) -> None:
         """Record the scores of the ensemble on the test set, given as inputs -> answers (N, *A)."""
         numbers = self.setting.task.numbers
         found = evaluate.score(answers(self.test.x), self.test, numbers)
@@ -111,7 +112,7 @@ class ServerContext:
 
     def distil(
         self,
-        inputs: Tensor,
+        inputs: Rows,
         targets: Tensor,
         loss: Loss,
         how: Optimisation,
