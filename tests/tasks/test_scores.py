@@ -88,14 +88,14 @@ def test_figures_of_confidence_are_those_of_scikit_learn(given_: tuple[Tensor, T
     precision = score("average-precision").of(answers, true)
     expected = over_classes(metrics.average_precision_score, answers, true)
     whole = [1.0 if bool((true == label).all()) else None for label in range(C)]
-    expected = [one if one is not None else other for one, other in zip(expected, whole, strict=True)]
+    expected = [
+        one if one is not None else other for one, other in zip(expected, whole, strict=True)
+    ]
     assert precision["average_precision_by_class"] == pytest.approx(expected, abs=0.05)
     shares = answers.double().softmax(1)
     confidence, right = shares.max(1).values, (answers.argmax(1) == true).double()
     places = (confidence * 15).ceil().clamp(1, 15) - 1
-    gap = sum(
-        abs(float((right - confidence)[places == place].sum())) for place in places.unique()
-    )
+    gap = sum(abs(float((right - confidence)[places == place].sum())) for place in places.unique())
     calibration = score("calibration-error").of(answers, true)
     assert calibration["calibration_error"] == pytest.approx(gap / len(true))
 
