@@ -76,7 +76,7 @@ def teach(
     likelihood: Likelihood = CATEGORICAL,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
-    """Minimise `labels` * the negative log-likelihood + `terms`, with a teacher that stays as it is.
+    """Minimise `labels` * the mean NLL of targets + `terms`, with a teacher that stays as it is.
 
     Args:
         student: trained in place.

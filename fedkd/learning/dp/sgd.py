@@ -101,13 +101,14 @@ def train(
         samples: N >= 0 inputs and targets; without any, the steps are noise.
         optimisation: epochs, optimiser, learning rate and schedule. `batch_size` is not used.
         noise: how each step is protected.
-        loss: see `Loss`, such as a likelihood's `nll`; cross-entropy unless given. The first batch is also used to try it out.
+        loss: see `Loss`, such as a likelihood's `nll`; cross-entropy unless given. The first
+            batch is also used to try it out.
         optimiser: goes on with this one; None: a fresh one over all parameters.
         anchor: the parameters to stay near, by name; a whole state dict will do.
         proximal: mu >= 0 of FedProx's mu/2 ||w - anchor||^2, arXiv:1812.06127. Its gradient
             touches no private data, so it is added after the noise, exactly.
-        offset: (C,), added to the logits of classes before the loss; no private data may be in it that was not
-            paid for. None: nothing.
+        offset: (C,), added to the logits of classes before the loss; no private data may be in it
+            that was not paid for. None: nothing.
         like: public inputs to try the model out on, see `check_model`.
         on_epoch: called with the number of each epoch, from 1, when it is over.
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import nn
 
-from fedkd import models, rng
+from fedkd import models, rng, tasks
 from fedkd.config import Distillation, ModelSpec, Optimisation
 from fedkd.data.types import Dataset
 from fedkd.learning.dp.sgd import Noise
@@ -15,6 +16,16 @@ from fedkd.learning.forms import terms
 from fedkd.learning.forms.terms import Terms
 from fedkd.learning.loop import OnEpoch
 from fedkd.models.layers import inspect_layers
+from fedkd.tasks import Task
+
+
+def task_of(distillation: Distillation, dataset: Dataset) -> Task:
+    """What a distillation asks of a model that sees a data set.
+
+    Raises:
+        ConfigError: see `tasks.build`.
+    """
+    return tasks.build(distillation.task, inputs=dataset.shape, names=dataset.class_names)
 
 
 class Stage(Protocol):
@@ -82,6 +93,11 @@ class StudentRun:
     private: Private | None = None
     """Not None under [privacy]: private data is then touched in `pay` alone."""
 
+    @cached_property
+    def task(self) -> Task:
+        """What is asked of the student."""
+        return task_of(self.distillation, self.data)
+
     @property
     def data(self) -> Dataset:
         """What the student has of the data set."""
@@ -121,4 +137,5 @@ class StudentRun:
             inspect_layers(student, shape),
             inspect_layers(teacher, shape),
             self.stream(f"{purpose} adapters"),
+            self.task.likelihood,
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from torch import nn
 
@@ -12,8 +13,9 @@ from fedkd.learning import ways
 from fedkd.learning.dp import plan
 from fedkd.learning.forms import terms
 from fedkd.learning.ways import Way, weights
-from fedkd.learning.ways.base import Splits
+from fedkd.learning.ways.base import Splits, task_of
 from fedkd.models.layers import inspect_layers
+from fedkd.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,11 @@ class Prepared:
     params: Frozen
     teachers: tuple[nn.Module, ...]
     digests: tuple[str, ...] = ()
+
+    @cached_property
+    def task(self) -> Task:
+        """What is asked of the student."""
+        return task_of(self.distillation, self.data)
 
     @property
     def data(self) -> Dataset:
@@ -156,6 +163,7 @@ def _student(
 def _complete(ready: Prepared) -> Prepared:
     """With every layer named, and the noise that the budget needs."""
     distillation, shape = ready.distillation, ready.data.shape
+    terms.check_task(distillation.knowledge, ready.task)
     student = ready.student(ready.teachers)
     if distillation.knowledge:
         anatomies = (inspect_layers(model, shape) for model in (student, ready.teachers[0]))
@@ -164,5 +172,5 @@ def _complete(ready: Prepared) -> Prepared:
     if distillation.privacy is not None:
         records = len(ready.data.train)
         distillation = plan.resolve(distillation, distillation.privacy, records)
-        plan.check_student(distillation, student, ready.teachers[0], ready.data)
+        plan.check_student(distillation, student, ready.teachers[0], ready.data, ready.task)
     return replace(ready, distillation=distillation)
