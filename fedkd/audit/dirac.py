@@ -21,6 +21,8 @@ from fedkd.data.types import Samples
 from fedkd.learning import optim
 from fedkd.learning.dp import sgd
 from fedkd.learning.dp.sgd import Noise
+from fedkd.models.call import answer
+from fedkd.rows import concat, shape_of, whole
 
 THREAT = "white box: sees every noisy gradient, and may insert records"
 _LOUD = 1000.0
@@ -48,7 +50,7 @@ class WithCanaries(nn.Module):
         """(N, D + m) -> (N, C + 1)."""
         marks = rows[:, -self.canary.in_features :]
         x = rows[:, : -self.canary.in_features].reshape(len(rows), *self._shape)
-        return torch.cat([self.model(x), self._loud * self.canary(marks)], dim=1)
+        return torch.cat([answer(self.model, x), self._loud * self.canary(marks)], dim=1)
 
 
 def loss(outputs: Tensor, y: Tensor) -> Tensor:
@@ -113,7 +115,7 @@ def observe(
         FederationError: training diverged.
     """
     included = torch.rand(canaries, generator=generator) < 0.5
-    shape = tuple(samples.x.shape[1:])
+    shape = shape_of(samples.x)
     audited = WithCanaries(model, shape, canaries, _LOUD * noise.clip)
     rows = _rows(samples, included)
     optimiser = optim.build(audited.parameters(), optimisation)
@@ -173,7 +175,7 @@ def _rows(samples: Samples, included: Tensor) -> Samples:
     count = len(included)
     chosen = included.nonzero().flatten()
     carriers = samples.subset(chosen % len(samples))
-    x = torch.cat([samples.x, carriers.x]).flatten(1)
+    x = whole(concat([samples.x, carriers.x])).flatten(1)
     marks = torch.zeros(len(x), count)
     marks[len(samples) + torch.arange(len(chosen)), chosen] = 1.0
     return Samples(torch.cat([x, marks], dim=1), torch.cat([samples.y, carriers.y]))

@@ -30,12 +30,15 @@ from fedkd.config.experiment import (
     Shards,
     Student,
 )
+from fedkd.config.models import RANDOM, ModelSpec, Weights, specs_in, with_specs
 from fedkd.config.parts import (
     DPSGD,
+    OPTIMISERS,
+    Augmentation,
     Choice,
     Format,
     Frozen,
-    ModelSpec,
+    Layout,
     Optimisation,
     Output,
     Source,
@@ -45,6 +48,9 @@ from fedkd.config.read import load, load_distillation, parse, parse_json, read, 
 
 __all__ = [
     "DPSGD",
+    "OPTIMISERS",
+    "RANDOM",
+    "Augmentation",
     "Choice",
     "Clients",
     "Data",
@@ -56,6 +62,7 @@ __all__ = [
     "Frozen",
     "Iid",
     "Knowledge",
+    "Layout",
     "MethodChoice",
     "ModelSpec",
     "Natural",
@@ -73,10 +80,13 @@ __all__ = [
     "Teacher",
     "Trained",
     "WayChoice",
+    "Weights",
     "load",
     "load_distillation",
     "parse",
     "parse_json",
     "read",
+    "specs_in",
     "validate",
+    "with_specs",
 ]

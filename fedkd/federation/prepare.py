@@ -14,12 +14,15 @@ from fedkd import config, data, methods, tasks
 from fedkd.config import Experiment
 from fedkd.data import columns
 from fedkd.data.types import FederatedData, Samples
+from fedkd.errors import ConfigError
 from fedkd.exchange.codec import Expected
 from fedkd.federation import report, secure
+from fedkd.learning import augment
 from fedkd.methods.core import accounting, protection
 from fedkd.methods.core.base import Method, Setting
 from fedkd.methods.core.forecast import Forecast, forecast_plan
 from fedkd.methods.core.signal import of_records
+from fedkd.models.weights import identified
 from fedkd.privacy.events import Protected
 from fedkd.privacy.ledger import fingerprint
 from fedkd.privacy.size import warn_of_sizes
@@ -137,11 +140,19 @@ def _assemble(
 ) -> tuple[Method, FederatedData, Setting]:
     experiment = _settled(experiment)
     # A wrong key is said before data is looked for.
-    tasks.find(experiment.task.name)
+    targets = tasks.find(experiment.task.name).targets
     method, _ = methods.resolve(experiment)
     if federated is None:
         federated = data.federate(
-            experiment.data, clients=experiment.clients.count, seed=experiment.seed
+            experiment.data,
+            clients=experiment.clients.count,
+            seed=experiment.seed,
+            targets=targets,
+        )
+    elif federated.targets != targets:
+        raise ConfigError(
+            f"the shared data's targets are {federated.targets}, and task {experiment.task.name!r} "
+            f"asks for {targets}: make the file again by 'fedkd deploy share'"
         )
     task = tasks.build(experiment.task, inputs=federated.shape, names=federated.class_names)
     methods.check_task(method, experiment.method.name, task)
@@ -155,6 +166,8 @@ def _assemble(
         examples=federated.test.x if public is None else public,
         seen=_seen(experiment, federated),
     )
+    augments = experiment.clients.training.augment
+    augment.check(augments, setting.shape, key="clients.training.augment")
     for spec in {str(s): s for s in experiment.clients.models}.values():
         setting.model_specs(spec)
     setting.student.model_specs(experiment.student.model)
@@ -172,7 +185,8 @@ def _seen(experiment: Experiment, federated: FederatedData) -> tuple[int, ...] |
 
 
 def _settled(experiment: Experiment) -> Experiment:
-    """The experiment with its shared ledgers' folder as an absolute path, the same everywhere."""
+    """The experiment with absolute paths, the same everywhere, and each weights' SHA-256."""
+    experiment = config.with_specs(experiment, identified)
     if (folder := experiment.privacy.ledger) is None:
         return experiment
     absolute = str(Path(folder).expanduser().resolve())

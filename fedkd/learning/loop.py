@@ -2,25 +2,30 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fedkd.config import Optimisation
 from fedkd.errors import FederationError
-from fedkd.learning import optim
+from fedkd.learning import augment, optim
+from fedkd.rows import Rows
 
 OnEpoch = Callable[[int, float], None]
 """Called after each epoch with its number, from 1, and its mean loss."""
 
-Step = Callable[[float, Sequence[Tensor]], float]
-"""Learns from one batch of each tensor and returns the loss; the number says how many epochs are
-done, such as 2.25."""
+_COLD = 0.01
+"""By what a rate is multiplied in the first step of a warm-up, as in torchvision's references."""
+
+Step = Callable[[float, Sequence[Any]], float]
+"""Learns from one batch of each of the rows, a tensor unless they are tables, and returns the loss;
+the number says how many epochs are done, such as 2.25."""
 
 
 def fit(
     model: nn.Module,
-    tensors: Sequence[Tensor],
+    rows: Sequence[Rows],
     loss: Callable[..., Tensor],
     optimisation: Optimisation,
     generator: torch.Generator,
@@ -28,17 +33,18 @@ def fit(
     optimiser: torch.optim.Optimizer | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
-    """Fit `model` to rows of `tensors` in shuffled mini-batches; it ends in evaluation mode.
+    """Fit `model` to `rows` in shuffled mini-batches; it ends in evaluation mode.
 
     A trailing batch of one row is left out unless it is all there is: BatchNorm cannot train on it.
 
     Args:
         model: trained in place.
-        tensors: row-aligned, each (N, ...), N >= 1.
-        loss: called with the model and a batch of each tensor; a scalar or a value per row, of
+        rows: of equal length N >= 1, such as inputs and labels; a batch at a time is read.
+            The first are the inputs, which `optimisation.augment` changes.
+        loss: called with the model and a batch of each of the rows; a scalar or a value per row, of
             which the mean is minimised.
-        optimisation: epochs, batch size, learning rate and schedule.
-        generator: the source of the shuffles.
+        optimisation: epochs, batch size, learning rate and schedule, changes of inputs.
+        generator: the source of the shuffles, and of how inputs change.
         optimiser: goes on with this one; None: a fresh one over all parameters.
         on_epoch: see `OnEpoch`.
 
@@ -46,41 +52,44 @@ def fit(
         The mean loss of each epoch.
 
     Raises:
-        ValueError: the tensors have no rows, or not equally many.
+        ValueError: there are no rows, or not equally many.
         FederationError: the loss is no longer finite.
     """
     optimiser = optimiser or optim.build(model.parameters(), optimisation)
 
-    def step(position: float, batch: Sequence[Tensor]) -> float:
+    def step(position: float, batch: Sequence[Any]) -> float:
         return descend(optimiser, lambda: loss(model, *batch).mean(), optimisation, position)
 
     model.train()
-    losses = epochs(tensors, step, optimisation, generator, on_epoch=on_epoch)
+    losses = epochs(rows, step, optimisation, generator, on_epoch=on_epoch)
     model.eval()
     return losses
 
 
 def epochs(
-    tensors: Sequence[Tensor],
+    rows: Sequence[Rows],
     step: Step,
     optimisation: Optimisation,
     generator: torch.Generator,
     *,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
-    """Take `step` on every shuffled mini-batch of `tensors`; what learns there is its affair.
+    """Take `step` on every shuffled mini-batch of `rows`; what learns there is its affair.
 
     Arguments, batches, result and errors are those of `fit`.
     """
-    rows = _rows(tensors)
-    batches = _batches(rows, optimisation.batch_size)
+    count = _count(rows)
+    batches = _batches(count, optimisation.batch_size)
+    view = augment.build(optimisation.augment)
     losses = []
     for epoch in range(optimisation.epochs):
-        order = torch.randperm(rows, generator=generator)
+        order = torch.randperm(count, generator=generator)
         total = 0.0
         for number, batch in enumerate(batches):
             index = order[batch]
-            value = step(epoch + number / len(batches), [tensor[index] for tensor in tensors])
+            inputs, *others = (each[index] for each in rows)
+            seen = view(inputs, generator)
+            value = step(epoch + number / len(batches), [seen, *others])
             total += value * len(index)
         losses.append(total / batches[-1].stop)
         if on_epoch is not None:
@@ -94,12 +103,12 @@ def descend(
     optimisation: Optimisation,
     position: float,
 ) -> float:
-    """Set the learning rate, compute the loss, step down; the loss comes back as a number.
+    """Set the learning rate, compute the loss, clip, step down; the loss comes back as a number.
 
     Args:
         optimiser: over what is to learn.
         loss: computes a scalar with a graph to the optimiser's parameters.
-        optimisation: learning rate and schedule.
+        optimisation: learning rate, schedule, warm-up and clipping.
         position: see `Step`.
 
     Raises:
@@ -110,22 +119,23 @@ def descend(
     number = _finite(value, int(position) + 1, optimisation)
     optimiser.zero_grad(set_to_none=True)
     value.backward()  # type: ignore[no-untyped-call]
+    if optimisation.clip_norm is not None:
+        held = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(held, optimisation.clip_norm)
     optimiser.step()
     return number
 
 
-def _rows(tensors: Sequence[Tensor]) -> int:
-    lengths = {len(tensor) for tensor in tensors}
+def _count(rows: Sequence[Rows]) -> int:
+    lengths = {len(each) for each in rows}
     if len(lengths) != 1 or 0 in lengths:
-        found = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
-        raise ValueError(
-            f"cannot train on tensors of shapes {found}: expected equally many rows, > 0"
-        )
+        found = ", ".join(str(len(each)) for each in rows)
+        raise ValueError(f"cannot train on [{found}] rows: expected equally many rows, > 0")
     return lengths.pop()
 
 
-def _batches(rows: int, size: int) -> list[slice]:
-    slices = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+def _batches(count: int, size: int) -> list[slice]:
+    slices = [slice(start, min(start + size, count)) for start in range(0, count, size)]
     alone = size > 1 and len(slices) > 1 and slices[-1].stop - slices[-1].start == 1
     return slices[:-1] if alone else slices
 
@@ -135,12 +145,14 @@ def set_rate(optimiser: torch.optim.Optimizer, optimisation: Optimisation, done:
 
     Args:
         optimiser: every group of it gets the rate.
-        optimisation: learning rate and schedule.
+        optimisation: learning rate, schedule and warm-up.
         done: in [0, 1).
     """
     rate = optimisation.learning_rate
     if optimisation.schedule == "cosine":
         rate *= (1 + math.cos(math.pi * done)) / 2
+    if (position := done * optimisation.epochs) < optimisation.warmup:
+        rate *= _COLD + (1 - _COLD) * position / optimisation.warmup
     for group in optimiser.param_groups:
         group["lr"] = rate
 

@@ -22,6 +22,7 @@ from fedkd.learning.teacher_statistics import feature_width, with_features
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.privacy.events import Unprotected
 from fedkd.rng import torch_default
+from fedkd.rows import Rows, whole
 from fedkd.specs import TensorSpec
 from fedkd.tasks import Likelihood
 from fedkd.tasks.categorical import CATEGORICAL
@@ -90,7 +91,7 @@ class FedKD(Method):
                 specs[f"whole/{name}"] = spec
         return specs
 
-    def probe(self, setting: Setting, client: int, upload: Tensors, x: Tensor) -> Tensor | None:
+    def probe(self, setting: Setting, client: int, upload: Tensors, x: Rows) -> Tensor | None:
         # On top of the first mentee, not the round's: what overflows does so on either.
         mentee = setting.student.build(setting.experiment.student.model, purpose="student")
         mentee.load_state_dict(_moved(mentee.state_dict(), upload))
@@ -131,13 +132,13 @@ class FedKD(Method):
         mentor, match = ctx.teacher, _match(ctx, mentee)
         likelihood = ctx.setting.task.likelihood
 
-        def loss(_: nn.Module, mentors_x: Tensor, mentees_x: Tensor, y: Tensor) -> Tensor:
-            shown = with_features(mentor, mentors_x), with_features(mentee, mentees_x)
+        def loss(_: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+            mentees_x = whole(ctx.setting.students_view(x))
+            shown = with_features(mentor, x), with_features(mentee, mentees_x)
             return mutual(*shown, y, match, hidden=self.params.hidden, likelihood=likelihood)
 
         together = nn.ModuleList([mentor, mentee, match])
-        seen = ctx.setting.students_view(ctx.data.x)
-        ctx.fit(together, (ctx.data.x, seen, ctx.data.y), loss)
+        ctx.fit(together, (ctx.data.x, ctx.data.y), loss)
         ctx.keep("match", match.state_dict())
 
 

@@ -13,17 +13,18 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from fedkd.config import ModelSpec
+from fedkd.config import ModelSpec, Optimisation
 from fedkd.errors import ConfigError
 from fedkd.learning.dp import trial
 from fedkd.learning.dp.per_sample import Loss
 from fedkd.models import factory
 from fedkd.rng import torch_default
+from fedkd.rows import Rows
 
 _WRITES = "write nothing in place: y = x + 1, not x += 1"
 
 
-def check_model(model: nn.Module, shape: tuple[int, ...], *, like: Tensor | None = None) -> None:
+def check_model(model: nn.Module, shape: tuple[int, ...], *, like: Rows | None = None) -> None:
     """Refuse a model whose step one record can move further than its clipped gradient.
 
     The model is tried out in training mode, in a copy; itself is left as it is. It is asked about
@@ -55,7 +56,25 @@ def check_model(model: nn.Module, shape: tuple[int, ...], *, like: Tensor | None
         trial.learning(copy.deepcopy(model), shape, like)
 
 
-def check_features(model: nn.Module, shape: tuple[int, ...], *, like: Tensor | None = None) -> None:
+def check_training(optimisation: Optimisation, key: str) -> None:
+    """Refuse what DP-SGD has no place for.
+
+    Args:
+        optimisation: how a protected model is to be trained.
+        key: where the configuration says it, such as `"clients.training"`.
+
+    Raises:
+        ConfigError: gradients are to be clipped a second time.
+    """
+    if optimisation.clip_norm is not None:
+        raise ConfigError(
+            f"{key}.clip_norm is {optimisation.clip_norm:g}: DP-SGD clips each record's gradient "
+            "to privacy.clip, and a clip of their noisy sum would bound the noise, not them; leave "
+            "it out"
+        )
+
+
+def check_features(model: nn.Module, shape: tuple[int, ...], *, like: Rows | None = None) -> None:
     """Refuse a model in whose evaluation mode one record can move another's features.
 
     Nothing is trained, so frozen statistics, such as a BatchNorm's that was fitted to public data,

@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
 from fedkd.errors import FederationError
-from fedkd.learning import optim
-from fedkd.learning.dp.checks import check_model, checked_loss
+from fedkd.learning import augment, optim
+from fedkd.learning.dp.checks import check_model, check_training, checked_loss
 from fedkd.learning.dp.per_sample import Loss, PerSample
 from fedkd.learning.loop import set_rate
 from fedkd.learning.supervised import require_anchor
 from fedkd.privacy.mechanisms import clipped_sum, gaussian
 from fedkd.privacy.source import NoiseSource
+from fedkd.rows import Rows, one, shape_of, whole
 from fedkd.tasks.categorical import CATEGORICAL
 
 SAMPLER = "Poisson"
@@ -86,7 +87,7 @@ def train(
     anchor: Mapping[str, Tensor] | None = None,
     proximal: float = 0.0,
     offset: Tensor | None = None,
-    like: Tensor | None = None,
+    like: Rows | None = None,
     on_epoch: Callable[[int], None] | None = None,
 ) -> None:
     """Minimise the mean of `loss` by noisy steps; the model ends in evaluation mode.
@@ -99,10 +100,11 @@ def train(
     Args:
         model: trained in place, but for parameters that do not require gradients.
         samples: N >= 0 inputs and targets; without any, the steps are noise.
-        optimisation: epochs, optimiser, learning rate and schedule. `batch_size` is not used.
+        optimisation: epochs, optimiser, learning rate and schedule, changes of inputs, whose draws
+            are secret too. `batch_size` is not used.
         noise: how each step is protected.
-        loss: see `Loss`, such as a likelihood's `nll`; cross-entropy unless given. The first
-            batch is also used to try it out.
+        loss: see `Loss`, such as a likelihood's `nll`; cross-entropy unless given. The first batch
+            is also used to try it out.
         optimiser: goes on with this one; None: a fresh one over all parameters.
         anchor: the parameters to stay near, by name; a whole state dict will do.
         proximal: mu >= 0 of FedProx's mu/2 ||w - anchor||^2, arXiv:1812.06127. Its gradient
@@ -113,25 +115,30 @@ def train(
         on_epoch: called with the number of each epoch, from 1, when it is over.
 
     Raises:
-        ConfigError: see `check_model`.
+        ConfigError: see `check_model` and `check_training`.
         ValueError: mu is negative, or positive without an anchor for every parameter; the optimiser
             has not the model's parameters; the loss is not one value per sample, or lets samples
             touch each other.
         FederationError: training diverged.
     """
     pulls = _pulls(model, anchor, proximal)
-    check_model(model, tuple(samples.x.shape[1:]), like=like)
+    check_training(optimisation, "training")
+    check_model(model, shape_of(samples.x), like=like)
     optimiser = optimiser or optim.build(model.parameters(), optimisation)
     _check_optimiser(optimiser, model)
     loss = checked_loss(_beside(loss, offset))
     source = NoiseSource()
+    view = augment.build(optimisation.augment)
+    # From the seed, which the server knows, a record more would move the draws of those after it.
+    draws = torch.Generator().manual_seed(int(source.words(1)[0]))
     total = steps(optimisation.epochs, noise.sample_rate)
     ends = {steps(epoch, noise.sample_rate): epoch for epoch in range(1, optimisation.epochs + 1)}
     with PerSample(model) as per_sample:
         for step in range(total):
             set_rate(optimiser, optimisation, step / total)
-            taken = source.sample(len(samples), noise.sample_rate)
-            sums = _clipped_sums(per_sample, loss, samples.subset(taken), noise.clip)
+            taken = samples.subset(source.sample(len(samples), noise.sample_rate))
+            seen = Samples(one(view(whole(taken.x), draws)), taken.y)
+            sums = _clipped_sums(per_sample, loss, seen, noise.clip)
             optimiser.zero_grad(set_to_none=True)
             gradients = _protected(sums, noise, source)
             for (name, parameter), gradient in zip(
@@ -168,8 +175,8 @@ def _clipped_sums(per_sample: PerSample, loss: Loss, samples: Samples, clip: flo
     """The clipped gradients' sum for every trainable parameter, in small batches; float64."""
     sums = [torch.zeros_like(each).double() for each in per_sample.parameters.values()]
     for start in range(0, len(samples), per_sample.rows):
-        rows = slice(start, start + per_sample.rows)
-        gradients = per_sample.gradients(samples.x[rows], samples.y[rows], loss)
+        rows = torch.arange(start, min(start + per_sample.rows, len(samples)))
+        gradients = per_sample.gradients(one(samples.x[rows]), samples.y[rows], loss)
         parts = clipped_sum(gradients, clip)
         sums = [total + part for total, part in zip(sums, parts, strict=True)]
     return sums
