@@ -166,13 +166,13 @@ def answers(method: dict[str, Any], given: FederatedData, seed: int, *, privileg
     """The trained student's score of each test patient, (N,): the higher, the more surely ill."""
     prepared: PreparedExperiment = prepare(experiment(method, seed, privileged=privileged), given)
     student = engines.simulate(prepared, Forgetful(), Forgetful(), states=None)
-    logits = evaluate.logits(student, prepared.as_students.data.test.x)
+    logits = evaluate.answers(student, prepared.in_students_view.data.test.x)
     return logits[:, 1] - logits[:, 0]
 
 
 def cheap(given: FederatedData) -> FederatedData:
     """The same patients with the cheap tests alone."""
-    return prepare(experiment(FEDMD, 0, privileged=True), given).as_students.data
+    return prepare(experiment(FEDMD, 0, privileged=True), given).in_students_view.data
 
 
 def alone(given: FederatedData, seed: int) -> Tensor:

@@ -14,7 +14,7 @@ from fedkd.data import NAMES
 from fedkd.federation.deploy.site import Allow, Cap, Limits, OwnData, Policy, Site
 from fedkd.federation.prepare import prepare
 from fedkd.jobs.simulate import simulate
-from fedkd.learning import forms, ways
+from fedkd.learning import augment, forms, ways
 from fedkd.learning.ways.prepare import prepare as prepare_distillation
 from fedkd.reports.display import Display
 
@@ -127,3 +127,14 @@ def test_every_deploy_command_in_documents_and_examples_exists():
     texts += [path.read_text("utf-8") for path in (ROOT / "examples/deploy").iterdir()]
     shown = set(re.findall(r"fedkd deploy ([a-z]+)", "\n".join(texts)))
     assert shown == {command.callback.__name__ for command in deploy.registered_commands}
+
+
+def test_every_key_of_a_training_and_every_change_of_inputs_is_documented():
+    documented = (ROOT / "docs" / "learning.md").read_text(encoding="utf-8")
+    names = [*config.Optimisation.model_fields, *config.OPTIMISERS]
+    assert [name for name in names if f"`{name}`" not in documented] == []
+    for name, change in augment.BUILT_IN.items():
+        [row] = re.findall(rf"^\| `{name}` \|(.*)\|$", documented, flags=re.MULTILINE)
+        told = re.findall(r"`(\w+)` \(([\d.]+)\)", row.split("|")[0])
+        assert told == [(key, f"{value:g}") for key, value in change.Params().model_dump().items()]
+        assert (row.split("|")[1].strip() == "images") == change.images

@@ -21,6 +21,7 @@ from fedkd.data.types import Samples
 from fedkd.learning import optim
 from fedkd.learning.dp import sgd
 from fedkd.learning.dp.sgd import Noise
+from fedkd.models.call import answer
 
 THREAT = "white box: sees every noisy gradient, and may insert records"
 _LOUD = 1000.0
@@ -48,7 +49,7 @@ class WithCanaries(nn.Module):
         """(N, D + m) -> (N, C + 1)."""
         marks = rows[:, -self.canary.in_features :]
         x = rows[:, : -self.canary.in_features].reshape(len(rows), *self._shape)
-        return torch.cat([self.model(x), self._loud * self.canary(marks)], dim=1)
+        return torch.cat([answer(self.model, x), self._loud * self.canary(marks)], dim=1)
 
 
 def loss(outputs: Tensor, y: Tensor) -> Tensor:

@@ -54,9 +54,9 @@ def train(
         for number, chosen in enumerate((half, ~half)):
             learnt = candidates.subset(chosen.nonzero().flatten())
             model = fit(joined(base, learnt), 2 * pair + number)
-            answers = evaluate.logits(model, candidates.x)
+            answers = evaluate.answers(model, candidates.x)
             odds.append(torch.from_numpy(log_odds(answers, candidates.y)))
-            others = evaluate.logits(model, population.x)
+            others = evaluate.answers(model, population.x)
             population_odds.append(torch.from_numpy(log_odds(others, population.y)))
             included.append(chosen)
             advance()

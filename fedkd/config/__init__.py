@@ -30,12 +30,14 @@ from fedkd.config.experiment import (
     Shards,
     Student,
 )
+from fedkd.config.models import RANDOM, ModelSpec, Weights, specs_in, with_specs
 from fedkd.config.parts import (
     DPSGD,
+    OPTIMISERS,
+    Augmentation,
     Choice,
     Format,
     Frozen,
-    ModelSpec,
     Optimisation,
     Output,
     Source,
@@ -45,6 +47,9 @@ from fedkd.config.read import load, load_distillation, parse, parse_json, read, 
 
 __all__ = [
     "DPSGD",
+    "OPTIMISERS",
+    "RANDOM",
+    "Augmentation",
     "Choice",
     "Clients",
     "Data",
@@ -73,10 +78,13 @@ __all__ = [
     "Teacher",
     "Trained",
     "WayChoice",
+    "Weights",
     "load",
     "load_distillation",
     "parse",
     "parse_json",
     "read",
+    "specs_in",
     "validate",
+    "with_specs",
 ]

@@ -9,13 +9,13 @@ from pydantic import (
     model_validator,
 )
 
+from fedkd.config.models import ModelSpec
 from fedkd.config.parts import (
     CLASSIFICATION,
     DPSGD,
     NAME,
     Choice,
     Frozen,
-    ModelSpec,
     Optimisation,
     Output,
     Source,

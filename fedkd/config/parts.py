@@ -1,8 +1,9 @@
 """What federations and distillations are both made of: models, training, data and noise."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -10,6 +11,7 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """What an experiment may be called: it names a folder."""
@@ -21,44 +23,9 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class ModelSpec(Frozen):
-    """A model by name, with its options: `"mlp"` or `{ name = "resnet8", norm = "group" }`.
-
-    The name is a built-in or an import path, `"package.module:Class"`.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-    name: str = Field(min_length=1)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_string(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-    @model_serializer(mode="wrap")
-    def _to_string(self, handler: SerializerFunctionWrapHandler) -> Any:
-        return handler(self) if self.options else self.name
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What is passed to the model's factory beside shape and classes."""
-        return dict(self.model_extra or {})
-
-    def __str__(self) -> str:
-        options = ", ".join(f"{key}={value}" for key, value in sorted(self.options.items()))
-        return f"{self.name}({options})" if options else self.name
-
-
-class Optimisation(Frozen):
-    """How one model is fitted: epochs, batches and optimiser."""
-
-    epochs: int = Field(default=5, ge=1)
-    batch_size: int = Field(default=64, ge=1)
-    optimiser: Literal["sgd", "adam"] = "sgd"
-    learning_rate: float = Field(default=0.01, gt=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0)
-    schedule: Literal["constant", "cosine"] = "constant"
+def absent(value: object) -> bool:
+    """Whether a key that came later says nothing, so that an experiment keeps its SHA-256."""
+    return not value
 
 
 class Choice(Frozen):
@@ -90,6 +57,85 @@ def is_classification(task: object) -> bool:
     return task == CLASSIFICATION
 
 
+class ShortChoice(Choice):
+    """A choice that may be said by its name alone: `"mlp"` for `{ name = "mlp" }`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_serializer(mode="wrap")
+    def _to_string(self, handler: SerializerFunctionWrapHandler) -> Any:
+        return handler(self) if self.parameters else self.name
+
+    def __str__(self) -> str:
+        parameters = ", ".join(f"{key}={value}" for key, value in sorted(self.parameters.items()))
+        return f"{self.name}({parameters})" if parameters else self.name
+
+
+class Augmentation(ShortChoice):
+    """A random change of training inputs: `"flip"` or `{ name = "crop", padding = 2 }`."""
+
+
+OPTIMISERS = {
+    "sgd": "SGD",
+    "adam": "Adam",
+    "adamw": "AdamW",
+    "rmsprop": "RMSprop",
+    "adagrad": "Adagrad",
+    "adadelta": "Adadelta",
+    "adamax": "Adamax",
+    "nadam": "NAdam",
+    "radam": "RAdam",
+}
+"""The optimisers by name, each with its class in `torch.optim`: all whose state is tensors that can
+be kept from round to round, and whose rate may change from step to step."""
+
+_UNFIT = {
+    "lbfgs": "LBFGS evaluates the loss several times in a step",
+    "sparseadam": "SparseAdam takes sparse gradients alone",
+    "rprop": "Rprop has step sizes of its own and needs all data in one batch",
+}
+
+
+def _optimiser(name: str) -> str:
+    if name not in OPTIMISERS:
+        *most, last = map(repr, OPTIMISERS)
+        reason = f"; {_UNFIT[name.lower()]}" if name.lower() in _UNFIT else ""
+        raise PydanticCustomError("optimiser", f"{', '.join(most)} or {last}{reason}")
+    return name
+
+
+class Optimisation(Frozen):
+    """How one model is fitted: epochs, batches, optimiser, and what is done to inputs."""
+
+    epochs: int = Field(default=5, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    optimiser: Annotated[str, AfterValidator(_optimiser)] = "sgd"
+    """One of `OPTIMISERS`."""
+    learning_rate: float = Field(default=0.01, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of `sgd`; the other optimisers have torch's defaults beside rate and decay."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: float = Field(default=0.0, ge=0, exclude_if=absent)
+    """The epochs, such as 0.5, in which the rate rises from a hundredth of the schedule's."""
+    clip_norm: float | None = Field(default=None, gt=0, exclude_if=absent)
+    """The largest L2 norm of a step's gradient, all parameters together; None: any."""
+    augment: tuple[Augmentation, ...] = Field(default=(), exclude_if=absent)
+    """What is done to each batch of inputs, in this order: see `fedkd.learning.augment`."""
+
+    @model_validator(mode="after")
+    def _warms_up_in_time(self) -> Self:
+        if self.warmup > self.epochs:
+            raise ValueError(
+                f"warmup is {self.warmup:g} epochs, and epochs is {self.epochs}: expected at most "
+                "as many"
+            )
+        return self
+
+
 class DPSGD(Frozen):
     """How noise is added to the training of a model, and where it is accounted for."""
 
@@ -116,11 +162,6 @@ class Output(Frozen):
     folder: str = "runs"
 
 
-def _absent(value: object) -> bool:
-    """Whether a key that came later says nothing, so that an experiment keeps its SHA-256."""
-    return not value
-
-
 def _is_point(value: object) -> bool:
     return value == "."
 
@@ -134,13 +175,13 @@ class Source(Frozen):
     """CSV: the column of labels."""
     client: str | None = None
     """CSV: the column that says whose row it is; left out of the features."""
-    ignore: tuple[str, ...] = Field(default=(), exclude_if=_absent)
+    ignore: tuple[str, ...] = Field(default=(), exclude_if=absent)
     """CSV: columns that are left out, such as dates and identifiers."""
     decimal: Literal[".", ","] = Field(default=".", exclude_if=_is_point)
     """CSV: what stands in front of a number's decimals."""
     missing: Literal["refuse", "indicate"] = "refuse"
     """CSV: of cells without a value; `indicate`: 0, and a column `X?` more for each column `X`."""
-    limits: dict[str, tuple[float, float]] = Field(default={}, exclude_if=_absent)
+    limits: dict[str, tuple[float, float]] = Field(default={}, exclude_if=absent)
     """Rows of features: what becomes -1 and 1 of a column, by its name; others stay as they are."""
     test_share: float = Field(default=0.2, gt=0, lt=1)
     """CSV and hospitals: the share of rows held out for testing, each by a hash of itself."""

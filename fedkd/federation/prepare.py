@@ -16,10 +16,12 @@ from fedkd.data import columns
 from fedkd.data.types import FederatedData, Samples
 from fedkd.exchange.codec import Expected
 from fedkd.federation import report, secure
+from fedkd.learning import augment
 from fedkd.methods.core import accounting, protection
 from fedkd.methods.core.base import Method, Setting
 from fedkd.methods.core.forecast import Forecast, forecast_plan
 from fedkd.methods.core.signal import of_records
+from fedkd.models.weights import identified
 from fedkd.privacy.events import Protected
 from fedkd.privacy.ledger import fingerprint
 from fedkd.privacy.size import warn_of_sizes
@@ -155,6 +157,8 @@ def _assemble(
         examples=federated.test.x if public is None else public,
         seen=_seen(experiment, federated),
     )
+    augments = experiment.clients.training.augment
+    augment.check(augments, setting.shape, key="clients.training.augment")
     for spec in {str(s): s for s in experiment.clients.models}.values():
         setting.model_specs(spec)
     setting.student.model_specs(experiment.student.model)
@@ -172,7 +176,8 @@ def _seen(experiment: Experiment, federated: FederatedData) -> tuple[int, ...] |
 
 
 def _settled(experiment: Experiment) -> Experiment:
-    """The experiment with its shared ledgers' folder as an absolute path, the same everywhere."""
+    """The experiment with absolute paths, the same everywhere, and each weights' SHA-256."""
+    experiment = config.with_specs(experiment, identified)
     if (folder := experiment.privacy.ledger) is None:
         return experiment
     absolute = str(Path(folder).expanduser().resolve())

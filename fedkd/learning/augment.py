@@ -1,12 +1,118 @@
-"""Views of a batch: the same inputs, disturbed so that their classes stay what they are."""
+"""Inputs changed on purpose: how each is seen is drawn anew whenever it is taken for a step.
 
-from collections.abc import Callable
+A change is for training alone, keeps labels what they are, and touches each input by itself, so
+that it may stand before a gradient that is clipped record by record. Draws are made on the CPU for
+a whole batch at once, so that they are the same on every device and with any number of threads.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
+import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
+
+from fedkd.config import Augmentation, Frozen, validate
+from fedkd.errors import ConfigError
+from fedkd.names import nearest
 
 View = Callable[[Tensor, torch.Generator], Tensor]
 """Inputs (N, *shape) and the source of all draws to another view of them, of the same shape."""
+
+
+class Crop(Frozen):
+    """Parameters of `cropped`."""
+
+    padding: int = Field(default=4, ge=1)
+    """The most pixels by which an image moves along each axis."""
+
+
+class Flip(Frozen):
+    """Parameters of `flipped`."""
+
+    probability: float = Field(default=0.5, ge=0, le=1)
+
+
+class Rotate(Frozen):
+    """Parameters of `rotated`."""
+
+    degrees: float = Field(default=15.0, gt=0, le=180)
+    """The largest angle, either way."""
+
+
+class Erase(Frozen):
+    """Parameters of `erased`."""
+
+    size: int = Field(default=8, ge=1)
+    """The square's side, in pixels."""
+    probability: float = Field(default=1.0, ge=0, le=1)
+
+
+class Noise(Frozen):
+    """Parameters of `noisy`."""
+
+    std: float = Field(default=0.1, gt=0)
+    """The standard deviation, in units of the inputs as the model gets them."""
+
+
+class Strength(Frozen):
+    """Parameters of `brightened` and `contrasted`."""
+
+    by: float = Field(default=0.2, gt=0, le=1)
+    """The most by which the factor differs from 1."""
+
+
+def cropped(x: Tensor, generator: torch.Generator, *, padding: int) -> Tensor:
+    """Move each image (C, H, W) by up to `padding` pixels along both axes; what comes in is 0."""
+    n, channels, height, width = x.shape
+    padded = F.pad(x, (padding,) * 4)
+    down, right = torch.randint(2 * padding + 1, (2, n, 1), generator=generator)
+    rows = (down + torch.arange(height))[:, None, :, None]
+    columns = (right + torch.arange(width))[:, None, None, :]
+    images = torch.arange(n)[:, None, None, None]
+    return padded[images, torch.arange(channels)[None, :, None, None], rows, columns]
+
+
+def flipped(x: Tensor, generator: torch.Generator, *, probability: float) -> Tensor:
+    """Mirror each image (C, H, W) left to right, with this probability."""
+    chosen = torch.rand(len(x), generator=generator) < probability
+    return torch.where(_beside(chosen, x), x.flip(-1), x)
+
+
+def rotated(x: Tensor, generator: torch.Generator, *, degrees: float) -> Tensor:
+    """Turn each image (C, H, W) about its centre by an angle drawn evenly from +-`degrees`.
+
+    Bilinear; what comes in is 0.
+    """
+    height, width = x.shape[2:]
+    angles = math.radians(degrees) * (2 * torch.rand(len(x), generator=generator) - 1)
+    cos, sin = angles.cos(), angles.sin()
+    zero = torch.zeros_like(cos)
+    # A grid counts both axes from -1 to 1, however long they are.
+    across = torch.stack([cos, -sin * height / width, zero], dim=1)
+    along = torch.stack([sin * width / height, cos, zero], dim=1)
+    maps = torch.stack([across, along], dim=1).to(x.dtype)
+    grid = F.affine_grid(maps, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, align_corners=False)
+
+
+def erased(x: Tensor, generator: torch.Generator, *, size: int, probability: float) -> Tensor:
+    """Set a square of each image (C, H, W) to 0, with this probability.
+
+    Cutout, DeVries & Taylor 2017, arXiv:1708.04552: the square's centre is any pixel, so that part
+    of it may lie outside.
+    """
+    height, width = x.shape[2:]
+    chosen = torch.rand(len(x), generator=generator) < probability
+    top = torch.randint(height, (len(x), 1), generator=generator) - size // 2
+    left = torch.randint(width, (len(x), 1), generator=generator) - size // 2
+    rows, columns = torch.arange(height), torch.arange(width)
+    down = (rows >= top) & (rows < top + size) & chosen[:, None]
+    right = (columns >= left) & (columns < left + size)
+    return x.masked_fill((down[:, :, None] & right[:, None, :])[:, None], 0.0)
 
 
 def noisy(x: Tensor, generator: torch.Generator, *, std: float) -> Tensor:
@@ -14,19 +120,100 @@ def noisy(x: Tensor, generator: torch.Generator, *, std: float) -> Tensor:
     return x + std * torch.randn(x.shape, generator=generator)
 
 
-def shifted(x: Tensor, generator: torch.Generator, *, pixels: int) -> Tensor:
-    """Move each image by up to `pixels` along both axes; what comes in is 0.
+def brightened(x: Tensor, generator: torch.Generator, *, by: float) -> Tensor:
+    """Multiply each input by a factor drawn evenly from 1 +- `by`; for inputs of any shape."""
+    return x * _beside(_factors(x, generator, by), x)
+
+
+def contrasted(x: Tensor, generator: torch.Generator, *, by: float) -> Tensor:
+    """As `brightened`, the distance of each image's pixels (C, H, W) from their mean."""
+    mean = x.mean(dim=(1, 2, 3), keepdim=True)
+    return mean + (x - mean) * _beside(_factors(x, generator, by), x)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change by name.
+
+    Attributes:
+        apply: inputs, a generator and the parameters as keywords to a view.
+        Params: its parameters.
+        images: whether inputs must be images (C, H, W).
+    """
+
+    apply: Callable[..., Tensor]
+    Params: type[Frozen]
+    images: bool = True
+
+
+BUILT_IN: dict[str, Change] = {
+    "crop": Change(cropped, Crop),
+    "flip": Change(flipped, Flip),
+    "rotate": Change(rotated, Rotate),
+    "erase": Change(erased, Erase),
+    "noise": Change(noisy, Noise, images=False),
+    "brightness": Change(brightened, Strength, images=False),
+    "contrast": Change(contrasted, Strength),
+}
+
+
+def build(choices: Sequence[Augmentation], *, key: str = "augment") -> View:
+    """One view that makes all changes in their order; without any, inputs as they are.
+
+    Args:
+        choices: by name, with their parameters.
+        key: where the configuration says them.
 
     Raises:
-        ValueError: the inputs are not images (N, C, H, W).
+        ConfigError: a change or a parameter is unknown, or wrong.
     """
-    if x.dim() != 4:
-        raise ValueError(f"inputs {tuple(x.shape)} cannot be shifted: expected images (N, C, H, W)")
-    n, _, height, width = x.shape
-    padded = torch.nn.functional.pad(x, (pixels,) * 4)
-    down, right = torch.randint(2 * pixels + 1, (2, n, 1), generator=generator)
-    rows = (down + torch.arange(height))[:, None, :, None]
-    columns = (right + torch.arange(width))[:, None, None, :]
-    images = torch.arange(n)[:, None, None, None]
-    channels = torch.arange(x.shape[1])[None, :, None, None]
-    return padded[images, channels, rows, columns]
+    changes = [_change(choice, f"{key}[{number}]") for number, choice in enumerate(choices)]
+
+    def view(x: Tensor, generator: torch.Generator) -> Tensor:
+        for change in changes:
+            x = change(x, generator)
+        return x
+
+    return view
+
+
+def check(choices: Sequence[Augmentation], shape: tuple[int, ...], *, key: str) -> None:
+    """Refuse changes that do not suit the inputs.
+
+    Args:
+        choices: see `build`.
+        shape: of one input.
+        key: see `build`.
+
+    Raises:
+        ConfigError: see `build`; or a change is for images, and these are none.
+    """
+    build(choices, key=key)
+    for number, choice in enumerate(choices):
+        if BUILT_IN[choice.name].images and len(shape) != 3:
+            fit = ", ".join(name for name, change in BUILT_IN.items() if not change.images)
+            raise ConfigError(
+                f"{key}[{number}] is {choice.name!r}: it is for images (C, H, W), and inputs have "
+                f"shape {shape}; choose among {fit}, or leave it out"
+            )
+
+
+def _change(choice: Augmentation, key: str) -> View:
+    name = choice.name
+    if name not in BUILT_IN:
+        raise ConfigError(
+            f"{key} is {name!r}, which is no change of inputs: {nearest(name, BUILT_IN)}valid "
+            f"here: {', '.join(BUILT_IN)}"
+        )
+    change = BUILT_IN[name]
+    params = validate(change.Params, choice.parameters, prefix=f"{key}.")
+    return partial(change.apply, **params.model_dump())
+
+
+def _factors(x: Tensor, generator: torch.Generator, by: float) -> Tensor:
+    return 1 + by * (2 * torch.rand(len(x), generator=generator) - 1)
+
+
+def _beside(each: Tensor, x: Tensor) -> Tensor:
+    """One value per input, (N,), shaped so that it goes with all of that input's numbers."""
+    return each.reshape(-1, *[1] * (x.dim() - 1))

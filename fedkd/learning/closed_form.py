@@ -10,8 +10,9 @@ from fedkd.data.types import Samples
 from fedkd.errors import ConfigError
 from fedkd.knowledge.moments import Moments, moments
 from fedkd.learning.evaluate import evaluating
-from fedkd.learning.teacher_statistics import feature_width, last_linear, with_features
+from fedkd.learning.teacher_statistics import feature_width, with_features
 from fedkd.models import probes
+from fedkd.models.heads import head, logits_of, sizes
 from fedkd.privacy import mechanisms
 
 _BATCH = 256
@@ -69,11 +70,11 @@ def check_last_layer(
     Raises:
         ConfigError: it has no such layer, or does something after it.
     """
-    layer = last_linear(model)
+    layer = head(model)
     with evaluating(model), torch.no_grad():
         logits, features = with_features(model, probes.inputs(model, shape, like))
-        fits = layer.out_features == classes and layer.bias is not None
-        if not (fits and torch.allclose(logits, layer(features))):
+        fits = sizes(layer)[1] == classes and layer.bias is not None
+        if not (fits and torch.allclose(logits, logits_of(layer, features))):
             raise ConfigError(
                 f"model {type(model).__name__!r} does not end in a linear layer with {classes} "
                 "outputs and a bias, and that layer alone is fitted in closed form"
@@ -81,7 +82,7 @@ def check_last_layer(
 
 
 def features_of(model: nn.Module, x: Tensor) -> Tensor:
-    """What enters the model's last linear layer in evaluation mode: (N, *shape) -> (N, F)."""
+    """What enters the model's head in evaluation mode: (N, *shape) -> (N, F)."""
     with evaluating(model), torch.no_grad():
         return torch.cat([_full(model, batch)[: len(batch)] for batch in torch.split(x, _BATCH)])
 
@@ -133,12 +134,14 @@ def summed(
 def set_classifier(
     model: nn.Module, weights: Tensor, *, basis: Basis | None = None, intercept: float = 1.0
 ) -> None:
-    """Give the model's last linear layer the fitted weights (K + 1, C), folded back to features."""
+    """Give the model's head the fitted weights (K + 1, C), folded back to features."""
     weight, bias = weights[:-1], intercept * weights[-1]
     if basis is not None:
         weight = basis.axes @ weight
         bias = bias - basis.mean @ weight
-    layer = last_linear(model)
+    layer = head(model)
+    if layer.bias is None:
+        raise ValueError("Expected a head with a bias.")
     with torch.no_grad():
-        layer.weight.copy_(weight.T)
+        layer.weight.flatten(1).copy_(weight.T)
         layer.bias.copy_(bias)

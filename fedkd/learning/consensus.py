@@ -1,4 +1,8 @@
-"""What several teachers say together: logits (K, N, C) of K teachers to logits (N, C)."""
+"""What several teachers say together: logits (K, N, *S, C) of K teachers to logits (N, *S, C).
+
+For one class a record there is no S; for one a pixel or a token there is. `average_logits` and
+`one_of` suit any answers, (K, N, *A) to (N, *A).
+"""
 
 import math
 from typing import Literal
@@ -23,31 +27,31 @@ def average(logits: Tensor, *, of: Average) -> Tensor:
 
 
 def average_logits(logits: Tensor) -> Tensor:
-    """(K, N, C) -> (N, C): the mean, in which a loud teacher outvotes a quiet one."""
+    """(K, N, *A) -> (N, *A): the mean, in which a loud teacher outvotes a quiet one."""
     return logits.mean(dim=0)
 
 
 def average_probabilities(logits: Tensor) -> Tensor:
-    """(K, N, C) -> (N, C): the logarithm of the teachers' mean probability."""
-    return torch.logsumexp(torch.log_softmax(logits, dim=2), dim=0) - math.log(len(logits))
+    """(K, N, *S, C) -> (N, *S, C): the logarithm of the teachers' mean probability."""
+    return torch.logsumexp(torch.log_softmax(logits, dim=-1), dim=0) - math.log(len(logits))
 
 
 def average_confidence(logits: Tensor) -> Tensor:
-    """(K, N, C) -> (N, C): the logarithm of a mean probability in which the sure weigh more.
+    """(K, N, *S, C) -> (N, *S, C): the logarithm of a mean probability in which the sure weigh more.
 
-    For each sample a teacher weighs exp(-H), H the entropy of its answer in nats: who hesitates
+    For each place a teacher weighs exp(-H), H the entropy of its answer in nats: who hesitates
     between two classes weighs half as much as who is certain. Teachers are weighed by entropy in
     Kwon et al. 2020, ICASSP; this weight is our own.
     """
-    log_p = torch.log_softmax(logits, dim=2)
-    entropy = -(log_p.exp() * log_p).sum(dim=2)
+    log_p = torch.log_softmax(logits, dim=-1)
+    entropy = -(log_p.exp() * log_p).sum(dim=-1)
     log_weights = torch.log_softmax(-entropy, dim=0)
-    return torch.logsumexp(log_weights[:, :, None] + log_p, dim=0)
+    return torch.logsumexp(log_weights[..., None] + log_p, dim=0)
 
 
 def weighted(logits: Tensor, weights: Tensor) -> Tensor:
-    """(K, N, C) -> (N, C): the mean of logits in which teachers weigh (K,), not all 0."""
-    return (weights[:, None, None] * logits).sum(dim=0) / weights.sum()
+    """(K, N, *A) -> (N, *A): the mean of logits in which teachers weigh (K,), not all 0."""
+    return (weights.reshape(-1, *[1] * (logits.dim() - 1)) * logits).sum(dim=0) / weights.sum()
 
 
 def class_weights(counts: Tensor) -> Tensor:
@@ -61,7 +65,7 @@ def class_weights(counts: Tensor) -> Tensor:
 
 
 def by_class(logits: Tensor, counts: Tensor) -> Tensor:
-    """(K, N, C) -> (N, C): a mean probability in which each class is left to who has seen it.
+    """(K, N, *S, C) -> (N, *S, C): a mean probability in which each class is left to who has seen it.
 
     p_c = sum_k w_k^c p_k^c, renormalised, with the `class_weights` w.
 
@@ -76,17 +80,18 @@ def by_class(logits: Tensor, counts: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes do not match, or a count is negative.
     """
-    has_shape((logits.shape[0], logits.shape[2]), counts=counts)
+    has_shape((logits.shape[0], logits.shape[-1]), counts=counts)
     if (counts < 0).any():
         raise ValueError(f"counts of {counts.min().item():g}: expected at least 0 samples")
     weights = class_weights(counts.to(logits.dtype))
-    log_p = torch.log_softmax(logits, dim=2)
+    log_p = torch.log_softmax(logits, dim=-1)
     # A class that a teacher has not seen weighs exp(-inf) = 0; log_softmax renormalises.
-    return torch.log_softmax(torch.logsumexp(log_p + weights.log()[:, None, :], dim=0), dim=1)
+    log_weights = weights.log().reshape(len(logits), *[1] * (logits.dim() - 2), -1)
+    return torch.log_softmax(torch.logsumexp(log_p + log_weights, dim=0), dim=-1)
 
 
 def one_of(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """(K, N, C) -> (N, C): the answers of one teacher, drawn anew at each call.
+    """(K, N, *A) -> (N, *A): the answers of one teacher, drawn anew at each call.
 
     Called once a batch this is Fukuda et al. 2017, Interspeech: the student sees every teacher's
     own opinion in turn, not their mean.

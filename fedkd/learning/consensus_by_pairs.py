@@ -51,9 +51,9 @@ def pair_weights(counts: Tensor, *, absolute: float = 0.01) -> Tensor:
 
 
 def by_pairs(logits: Tensor, counts: Tensor, *, absolute: float = 0.01) -> Tensor:
-    """(K, N, C) -> (N, C): the consensus of `pair_weights`.
+    """(K, N, *S, C) -> (N, *S, C): the consensus of `pair_weights`.
 
-    A class that nobody has seen gets the lowest logit of its row; where all are such, all get 0.
+    A class that nobody has seen gets the lowest logit of its place; where all are such, all get 0.
 
     Args:
         logits: of teachers trained with `supervised.balanced_offset`, so that no class prior is in
@@ -64,11 +64,11 @@ def by_pairs(logits: Tensor, counts: Tensor, *, absolute: float = 0.01) -> Tenso
     Raises:
         ValueError: the shapes do not match; and as `pair_weights`.
     """
-    has_shape((logits.shape[0], logits.shape[2]), counts=counts)
+    has_shape((logits.shape[0], logits.shape[-1]), counts=counts)
     weights = pair_weights(counts, absolute=absolute).to(logits.dtype)
-    together = torch.einsum("kcd,knd->nc", weights, logits)
+    together = torch.einsum("kcd,k...d->...c", weights, logits)
     unseen = counts.sum(dim=0) == 0
     if unseen.all():
         return together
-    lowest = together.masked_fill(unseen, float("inf")).amin(dim=1, keepdim=True)
+    lowest = together.masked_fill(unseen, float("inf")).amin(dim=-1, keepdim=True)
     return torch.where(unseen, lowest, together)

@@ -31,7 +31,7 @@ class Ensemble:
         teachers: K of them, not necessarily alike.
         threads: how many work at a time.
         average: how the ensemble's answer comes of theirs: a name, see `consensus.average`, or a
-            function of logits (K, N, C), such as `consensus.by_class` with its counts bound.
+            function of answers (K, N, *A), such as `consensus.by_class` with its counts bound.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Ensemble:
         self.average: Callable[[Tensor], Tensor] = (
             partial(consensus.average, of=average) if isinstance(average, str) else average
         )
-        """Logits (K, N, C) to the ensemble's logits (N, C)."""
+        """Answers (K, N, *A) to the ensemble's answer (N, *A)."""
         # PyTorch gives a thread that it meets for the first time the number that another set last,
         # so it has to meet this one before the workers set theirs.
         torch.get_num_threads()
@@ -76,12 +76,12 @@ class Ensemble:
         self._pool.shutdown()
 
     def logits(self, x: Tensor) -> Tensor:
-        """Inputs (N, *shape) -> logits (K, N, C), without gradient."""
+        """Inputs (N, *shape) -> answers (K, N, *A), without gradient."""
         batches = torch.split(x.detach(), _MICRO_BATCH)
-        # One input says how many classes there are; a whole batch would hold up all the others.
+        # One input says what an answer looks like; a whole batch would hold up all the others.
         one = self._pool.submit(_answer, self._teachers[0], x[:1].detach()).result()
         # Thousands of small answers kept apart would pin the memory of the activations around them.
-        logits = one.new_empty(len(self), len(x), one.shape[1])
+        logits = one.new_empty(len(self), len(x), *one.shape[1:])
         jobs = [
             self._pool.submit(_answer_into, rows, teacher, batch)
             for teacher, own in zip(self._teachers, logits, strict=True)
@@ -92,7 +92,7 @@ class Ensemble:
         return logits
 
     def answer(self, x: Tensor) -> Tensor:
-        """Inputs (N, *shape) -> the ensemble's logits (N, C), without gradient."""
+        """Inputs (N, *shape) -> the ensemble's answer (N, *A), without gradient."""
         return self.average(self.logits(x))
 
     def observe(self, x: Tensor) -> Observation:
@@ -181,7 +181,7 @@ def distil(
     optimiser: torch.optim.Optimizer | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
-    """Fit the student to the ensemble's logits on `x`, computed once.
+    """Fit the student to the ensemble's answers on `x`, computed once.
 
     Arguments, result and errors are those of `offline.distil`, with the ensemble for the targets.
     """

@@ -23,10 +23,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def logits(model: nn.Module, x: Tensor, *, batch_size: int = 512) -> Tensor:
-    """The model's logits in evaluation mode, without gradient; its mode is left as it was.
+def answers(model: nn.Module, x: Tensor, *, batch_size: int = 512) -> Tensor:
+    """What the model answers in evaluation mode, without gradient; its mode is left as it was.
 
-    Inputs (N, *shape) -> logits (N, C).
+    Inputs (N, *shape) -> (N, *A), such as logits (N, C).
     """
     with evaluating(model), torch.no_grad():
         return torch.cat([call.answer(model, batch) for batch in torch.split(x, batch_size)])
@@ -43,8 +43,8 @@ def correct_by_class(model: nn.Module | Tensor, samples: Samples, classes: int) 
     Returns:
         int64 (C,).
     """
-    answers = logits(model, samples.x) if isinstance(model, nn.Module) else model
-    right = samples.y[answers.argmax(dim=1) == samples.y]
+    said = answers(model, samples.x) if isinstance(model, nn.Module) else model
+    right = samples.y[said.argmax(dim=-1) == samples.y]
     return torch.bincount(right, minlength=classes)
 
 
@@ -56,5 +56,5 @@ def accuracy(model: nn.Module | Tensor, samples: Samples) -> float:
     """
     if len(samples) == 0:
         raise DataError("accuracy of 0 samples is undefined: expected at least 1 to evaluate on")
-    answers = logits(model, samples.x) if isinstance(model, nn.Module) else model
-    return (answers.argmax(dim=1) == samples.y).sum().item() / len(samples)
+    said = answers(model, samples.x) if isinstance(model, nn.Module) else model
+    return (said.argmax(dim=-1) == samples.y).sum().item() / len(samples)

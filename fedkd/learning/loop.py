@@ -8,10 +8,13 @@ from torch import Tensor, nn
 
 from fedkd.config import Optimisation
 from fedkd.errors import FederationError
-from fedkd.learning import optim
+from fedkd.learning import augment, optim
 
 OnEpoch = Callable[[int, float], None]
 """Called after each epoch with its number, from 1, and its mean loss."""
+
+_COLD = 0.01
+"""By what a rate is multiplied in the first step of a warm-up, as in torchvision's references."""
 
 Step = Callable[[float, Sequence[Tensor]], float]
 """Learns from one batch of each tensor and returns the loss; the number says how many epochs are
@@ -34,11 +37,12 @@ def fit(
 
     Args:
         model: trained in place.
-        tensors: row-aligned, each (N, ...), N >= 1.
+        tensors: row-aligned, each (N, ...), N >= 1; the first are the inputs, which
+            `optimisation.augment` changes.
         loss: called with the model and a batch of each tensor; a scalar or a value per row, of
             which the mean is minimised.
-        optimisation: epochs, batch size, learning rate and schedule.
-        generator: the source of the shuffles.
+        optimisation: epochs, batch size, learning rate and schedule, changes of inputs.
+        generator: the source of the shuffles, and of how inputs change.
         optimiser: goes on with this one; None: a fresh one over all parameters.
         on_epoch: see `OnEpoch`.
 
@@ -74,13 +78,16 @@ def epochs(
     """
     rows = _rows(tensors)
     batches = _batches(rows, optimisation.batch_size)
+    view = augment.build(optimisation.augment)
     losses = []
     for epoch in range(optimisation.epochs):
         order = torch.randperm(rows, generator=generator)
         total = 0.0
         for number, batch in enumerate(batches):
             index = order[batch]
-            value = step(epoch + number / len(batches), [tensor[index] for tensor in tensors])
+            inputs, *others = (tensor[index] for tensor in tensors)
+            seen = view(inputs, generator)
+            value = step(epoch + number / len(batches), [seen, *others])
             total += value * len(index)
         losses.append(total / batches[-1].stop)
         if on_epoch is not None:
@@ -94,12 +101,12 @@ def descend(
     optimisation: Optimisation,
     position: float,
 ) -> float:
-    """Set the learning rate, compute the loss, step down; the loss comes back as a number.
+    """Set the learning rate, compute the loss, clip, step down; the loss comes back as a number.
 
     Args:
         optimiser: over what is to learn.
         loss: computes a scalar with a graph to the optimiser's parameters.
-        optimisation: learning rate and schedule.
+        optimisation: learning rate, schedule, warm-up and clipping.
         position: see `Step`.
 
     Raises:
@@ -110,6 +117,9 @@ def descend(
     number = _finite(value, int(position) + 1, optimisation)
     optimiser.zero_grad(set_to_none=True)
     value.backward()  # type: ignore[no-untyped-call]
+    if optimisation.clip_norm is not None:
+        held = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(held, optimisation.clip_norm)
     optimiser.step()
     return number
 
@@ -135,12 +145,14 @@ def set_rate(optimiser: torch.optim.Optimizer, optimisation: Optimisation, done:
 
     Args:
         optimiser: every group of it gets the rate.
-        optimisation: learning rate and schedule.
+        optimisation: learning rate, schedule and warm-up.
         done: in [0, 1).
     """
     rate = optimisation.learning_rate
     if optimisation.schedule == "cosine":
         rate *= (1 + math.cos(math.pi * done)) / 2
+    if (position := done * optimisation.epochs) < optimisation.warmup:
+        rate *= _COLD + (1 - _COLD) * position / optimisation.warmup
     for group in optimiser.param_groups:
         group["lr"] = rate
 

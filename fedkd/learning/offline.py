@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedkd.config import Optimisation
@@ -14,9 +13,11 @@ from fedkd.learning.forms.terms import Layers, Term, Terms
 from fedkd.learning.loop import OnEpoch, fit
 from fedkd.models import call
 from fedkd.models.layers import LOGITS, forward_with
+from fedkd.tasks import Likelihood
+from fedkd.tasks.categorical import CATEGORICAL
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Student logits (N, C) and targets (N, C) to a scalar or a value per sample (N,)."""
+"""A student's answers (N, *A) and targets, row by row, to a scalar or values that are averaged."""
 
 _MEMORY = 2**30  # bytes of a teacher's answers that are kept
 _CHUNK = 256
@@ -33,12 +34,12 @@ def distil(
     optimiser: torch.optim.Optimizer | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
-    """Fit the student's logits on `x` to `targets`, row by row; the rest is as in `loop.fit`.
+    """Fit the student's answers on `x` to `targets`, row by row; the rest is as in `loop.fit`.
 
     Args:
         student: trained in place.
         x: inputs (N, *shape).
-        targets: (N, C): logits or probabilities, whatever `loss` compares logits with.
+        targets: (N, *A): logits, probabilities or numbers, whatever `loss` compares answers with.
         loss: such as `knowledge.label.mae`.
         optimisation: see `loop.fit`.
         generator: see `loop.fit`.
@@ -72,18 +73,23 @@ def teach(
     generator: torch.Generator,
     *,
     labels: float = 1.0,
+    likelihood: Likelihood = CATEGORICAL,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
-    """Minimise `labels` * cross-entropy + `terms`, with a teacher that stays as it is.
+    """Minimise `labels` * the negative log-likelihood + `terms`, with a teacher that stays as it is.
+
+    Where inputs are changed (`optimisation.augment`), the teacher is asked about what the student
+    sees (Beyer et al. 2022, arXiv:2106.05237).
 
     Args:
         student: trained in place.
         teacher: in evaluation mode.
         terms: what is passed on; what is learned with them is trained too.
-        samples: inputs and labels.
+        samples: inputs and targets.
         optimisation: see `loop.fit`.
         generator: see `loop.fit`.
-        labels: the weight of cross-entropy, at least 0.
+        labels: the weight of the negative log-likelihood, at least 0.
+        likelihood: of targets by answers; cross-entropy of classes unless given.
         on_epoch: see `loop.fit`.
 
     Returns:
@@ -92,14 +98,14 @@ def teach(
     Raises:
         FederationError: training diverged.
     """
-    ask = asking(teacher, samples.x, terms.teacher)
+    ask = _of_what_is_seen(teacher, samples.x, terms.teacher, optimisation)
     for term in terms.all:
         if (first := term.compared.first) is not None:
             _before(term, first, student, ask, samples.x, optimisation, generator)
 
     def loss(model: nn.Module, x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
         seen = forward_with(model, x, terms.student)
-        return labels * F.cross_entropy(seen[LOGITS], y) + terms(seen, ask(rows), y)
+        return labels * likelihood.mean_nll(seen[LOGITS], y) + terms(seen, ask(x, rows), y)
 
     learned = [*student.parameters(), *terms.learned.parameters()]
     return fit(
@@ -137,11 +143,26 @@ def asking(teacher: nn.Module, x: Tensor, layers: Sequence[str]) -> Callable[[Te
     return lambda rows: {name: each[rows] for name, each in told.items()}
 
 
+def _of_what_is_seen(
+    teacher: nn.Module, x: Tensor, layers: Sequence[str], optimisation: Optimisation
+) -> Callable[[Tensor, Tensor], Layers]:
+    """As `asking`, of inputs as they are seen (N, *shape) and the numbers of their rows (N,)."""
+    if not optimisation.augment:
+        ask = asking(teacher, x, layers)
+        return lambda _seen, rows: ask(rows)
+
+    @torch.no_grad()
+    def anew(seen: Tensor, _rows: Tensor) -> Layers:
+        return forward_with(teacher, seen, layers)
+
+    return anew
+
+
 def _before(
     term: Term,
     first: First,
     student: nn.Module,
-    ask: Callable[[Tensor], Layers],
+    ask: Callable[[Tensor, Tensor], Layers],
     x: Tensor,
     optimisation: Optimisation,
     generator: torch.Generator,
@@ -151,7 +172,7 @@ def _before(
     learner = nn.ModuleList([student, term.compared.student]) if alone is None else alone
 
     def loss(_: nn.Module, x: Tensor, rows: Tensor) -> Tensor:
-        told = ask(rows)
+        told = ask(x, rows)
         seen = forward_with(student, x, term.student) if alone is None else {}
         ours = [seen[name] for name in term.student if name in seen]
         return first.loss(ours, [told[name] for name in term.teacher])

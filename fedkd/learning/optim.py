@@ -5,22 +5,24 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from fedkd.config import Optimisation
+from fedkd.config import OPTIMISERS, Optimisation
 
 
 def build(parameters: Iterable[nn.Parameter], optimisation: Optimisation) -> torch.optim.Optimizer:
-    """SGD with momentum, or Adam (arXiv:1412.6980), which ignores `momentum`."""
-    rate, decay = optimisation.learning_rate, optimisation.weight_decay
-    if optimisation.optimiser == "adam":
-        return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
-    momentum = optimisation.momentum
-    return torch.optim.SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay)
+    """The optimiser of that name in `torch.optim`; `momentum` is for SGD alone."""
+    kind = getattr(torch.optim, OPTIMISERS[optimisation.optimiser])
+    own = {"momentum": optimisation.momentum} if kind is torch.optim.SGD else {}
+    optimiser: torch.optim.Optimizer = kind(
+        parameters, lr=optimisation.learning_rate, weight_decay=optimisation.weight_decay, **own
+    )
+    return optimiser
 
 
 def pack(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Copies of the optimiser's state: `"<parameter's number>.<name>"` to tensor.
 
-    Empty before the first step. Hyper-parameters are left out; they are the configuration's.
+    Empty before the first step, but for Adagrad's. Hyper-parameters are left out; they are the
+    configuration's.
     """
     return {
         f"{number}.{name}": value.detach().clone()

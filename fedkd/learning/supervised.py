@@ -1,15 +1,16 @@
-"""Learning from labels."""
+"""Learning from targets."""
 
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
 from fedkd.learning.loop import OnEpoch, fit
 from fedkd.models import call
+from fedkd.tasks import Likelihood
+from fedkd.tasks.categorical import CATEGORICAL
 
 _NEVER = -30.0
 """A logarithm of no probability to speak of."""
@@ -21,40 +22,45 @@ def train(
     optimisation: Optimisation,
     generator: torch.Generator,
     *,
+    likelihood: Likelihood = CATEGORICAL,
     optimiser: torch.optim.Optimizer | None = None,
     anchor: Mapping[str, Tensor] | None = None,
     proximal: float = 0.0,
     offset: Tensor | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
-    """Minimise cross-entropy, near `anchor` if `proximal` > 0; the rest is as in `loop.fit`.
+    """Minimise the negative log-likelihood, near `anchor` if `proximal` > 0; the rest is as in `loop.fit`.
 
     The proximal term is mu/2 ||w - anchor||^2 over the parameters, FedProx, Li et al. 2018,
     arXiv:1812.06127.
 
     Args:
         model: trained in place.
-        samples: inputs and labels.
+        samples: inputs and targets.
         optimisation: see `loop.fit`.
         generator: see `loop.fit`.
+        likelihood: of targets by answers; cross-entropy of classes unless given.
         optimiser: see `loop.fit`.
         anchor: the parameters to stay near, by name; a whole state dict will do.
         proximal: mu >= 0.
-        offset: (C,), added to logits while training, such as `balanced_offset`; None: nothing.
+        offset: (C,), added to the logits of classes while training, such as `balanced_offset`;
+            None: nothing.
         on_epoch: see `loop.fit`.
 
     Returns:
         The mean loss of each epoch, in nats, the proximal term included.
 
     Raises:
-        ValueError: mu is negative, or positive without an anchor for every parameter.
+        ValueError: mu is negative, or positive without an anchor for every parameter; or there is
+            an offset of classes, and the likelihood is not of classes.
         FederationError: training diverged.
     """
     require_anchor(model, anchor, proximal)
+    require_classes(offset, likelihood)
 
     def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        logits = call.answer(model, x)
-        value = F.cross_entropy(logits if offset is None else logits + offset, y)
+        said = call.answer(model, x)
+        value = likelihood.mean_nll(said if offset is None else said + offset, y)
         if anchor is None or proximal == 0:
             return value
         distances = [
@@ -83,6 +89,19 @@ def balanced_offset(counts: Tensor) -> Tensor:
     """
     share = counts.double() / counts.sum().clamp(min=1)
     return torch.where(counts > 0, share.log(), _NEVER).float()
+
+
+def require_classes(offset: Tensor | None, likelihood: Likelihood) -> None:
+    """Refuse an offset of what is no logits of classes.
+
+    Raises:
+        ValueError: there is an offset, and the likelihood is not `CATEGORICAL`.
+    """
+    if offset is not None and likelihood is not CATEGORICAL:
+        raise ValueError(
+            f"offset {tuple(offset.shape)} is added to logits of classes: expected None under "
+            "another likelihood than the categorical one"
+        )
 
 
 def require_anchor(model: nn.Module, anchor: Mapping[str, Tensor] | None, proximal: float) -> None:

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fedkd.errors import ConfigError
 from fedkd.knowledge import synthetic
 from fedkd.models import call
+from fedkd.models.heads import features_in, find_head, head, sizes
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -22,7 +22,7 @@ class Observation(NamedTuple):
     bn: Tensor
     """Scalar, `synthetic.bn_statistics` over all BatchNorm layers; 0 where there is none."""
     activation: Tensor
-    """(N,), `synthetic.activation` of what enters the last linear layer; 0 where there is none."""
+    """(N,), `synthetic.activation` of what enters the head; 0 where there is none."""
 
 
 def observe(teacher: nn.Module, x: Tensor) -> Observation:
@@ -35,52 +35,37 @@ def observe(teacher: nn.Module, x: Tensor) -> Observation:
         for module in teacher.modules()
         if isinstance(module, _BATCH_NORMS) and module.running_mean is not None
     ]
-    linears = [module for module in teacher.modules() if isinstance(module, nn.Linear)][-1:]
-    with _inputs([*norms, *linears]) as entered:
+    last = find_head(teacher)
+    with _inputs([*norms, *([] if last is None else [last])]) as entered:
         logits = call.answer(teacher, x)
     # A layer that this forward pass did not reach has nothing to compare.
     reached = [module for module in norms if module in entered]
     bn, activation = logits.new_zeros(()), logits.new_zeros(len(x))
     if reached:
         bn = _bn_statistics(reached, [entered[module] for module in reached])
-    if linears and linears[0] in entered:
-        activation = synthetic.activation(entered[linears[0]])
+    if last is not None and last in entered:
+        activation = synthetic.activation(features_in(entered[last]))
     return Observation(logits, bn, activation)
 
 
 def with_features(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Inputs (N, *shape) -> logits (N, C), and what enters the last linear layer, (N, F).
+    """Inputs (N, *shape) -> logits (N, C), and what enters the head, (N, F).
 
     Both are differentiable, in whatever mode the model is. Only one thread at a time may ask.
     """
-    last = last_linear(model)
+    last = head(model)
     with _inputs([last]) as entered:
         logits = call.answer(model, x)
-    return logits, entered[last]
+    return logits, features_in(entered[last])
 
 
 def feature_width(model: nn.Module) -> int:
     """F of `with_features`.
 
     Raises:
-        ConfigError: the model has no linear layer.
+        ConfigError: the model has no head.
     """
-    return last_linear(model).in_features
-
-
-def last_linear(model: nn.Module) -> nn.Linear:
-    """The model's last linear layer: features in, and in a classifier logits out.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    if not linears:
-        raise ConfigError(
-            f"model {type(model).__name__!r} has no linear layer: features are what enters the "
-            "last one, so expected a torch.nn.Linear"
-        )
-    return linears[-1]
+    return sizes(head(model))[0]
 
 
 @contextmanager

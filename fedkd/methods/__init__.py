@@ -1,7 +1,8 @@
 """Federated methods, by name or import path; one method, one file."""
 
-from fedkd.config import Experiment, MethodChoice, validate
+from fedkd.config import Experiment, Frozen, MethodChoice, Optimisation, validate
 from fedkd.errors import ConfigError
+from fedkd.learning import augment
 from fedkd.methods.core.base import Method
 from fedkd.methods.core.pace import paced
 from fedkd.names import imported, unknown
@@ -65,6 +66,7 @@ def resolve(experiment: Experiment, rows: int | None = None) -> tuple[Method, Ex
         params = paced(params, experiment.method.parameters, rows)
     method = kind(params)
     _check_card(method, experiment)
+    _check_augment(params, experiment)
     complete = params.model_dump(mode="json", exclude_none=True)
     choice = MethodChoice.model_validate({"name": experiment.method.name, **complete})
     return method, experiment.model_copy(update={"method": choice})
@@ -83,6 +85,17 @@ def check_task(method: Method, name: str, task: Task) -> None:
             f"method {name!r} asks for {', '.join(missing)}, which task {task.name!r} on inputs of "
             f"shape {task.inputs} does not offer: choose one of {', '.join(fit)}"
         )
+
+
+def _check_augment(params: Frozen, experiment: Experiment) -> None:
+    augment.build(experiment.clients.training.augment, key="clients.training.augment")
+    for key in type(params).model_fields:
+        value = getattr(params, key)
+        if isinstance(value, Optimisation) and value.augment:
+            raise ConfigError(
+                f"method.{key}.augment changes inputs, and a method learns from answers to them as "
+                "they are: leave it out; [clients.training] may have it"
+            )
 
 
 def _check_card(method: Method, experiment: Experiment) -> None:

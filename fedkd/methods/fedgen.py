@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedkd.config import Frozen, Optimisation
 from fedkd.errors import ConfigError
@@ -16,10 +16,11 @@ from fedkd.learning.consensus import class_weights
 from fedkd.learning.data_free.generated_features import client_loss, generator_loss
 from fedkd.learning.data_free.synthesis import draw_labels
 from fedkd.learning.loop import descend
-from fedkd.learning.teacher_statistics import last_linear
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.methods.core.recipes import average_into_student, hand_out, receive, train_received
+from fedkd.models import Head, head
 from fedkd.models.generators import FeatureGenerator, build_feature_generator
+from fedkd.models.heads import sizes
 
 
 class FedGenParams(Frozen):
@@ -73,11 +74,11 @@ class FedGen(Method):
 
     def check(self, setting: Setting) -> None:
         spec = setting.experiment.student.model
-        layer = last_linear(setting.build(spec, purpose="specification"))
-        if layer.out_features != setting.classes:
+        _, outputs = sizes(head(setting.build(spec, purpose="specification")))
+        if outputs != setting.classes:
             raise ConfigError(
                 f"student.model is {str(spec)!r}, whose last linear layer has "
-                f"{layer.out_features} outputs: method 'fedgen' feeds features to the layer that "
+                f"{outputs} outputs: method 'fedgen' feeds features to the layer that "
                 f"makes the logits, so expected {setting.classes}"
             )
 
@@ -108,7 +109,7 @@ class FedGen(Method):
         counts = ctx.counts(uploads, "counts")
         average_into_student(ctx, uploads, counts.sum(dim=1))
         generator = self._generator(ctx, group("generator", ctx.state))
-        heads = [last_linear(model) for model in ctx.load_teachers(uploads).values()]
+        heads = [head(model) for model in ctx.load_teachers(uploads).values()]
         self._improve(ctx, generator, heads, counts)
         state = prefixed("generator", generator.state_dict())
         ctx.state.update(state)
@@ -133,7 +134,7 @@ class FedGen(Method):
         self,
         ctx: ServerContext,
         generator: FeatureGenerator,
-        heads: Sequence[nn.Linear],
+        heads: Sequence[Head],
         counts: Tensor,
     ) -> None:
         params, rng = self.params, ctx.rng("features")

@@ -104,7 +104,7 @@ class FedGKT(Method):
     def probe(self, setting: Setting, client: int, upload: Tensors, x: Tensor) -> Tensor | None:
         front, _ = self._parts(setting)
         front.load_state_dict(group("front", upload))
-        return evaluate.logits(front, x)
+        return evaluate.answers(front, x)
 
     def begin(self, ctx: ServerContext) -> Broadcast:
         front, _ = split(ctx.student, self.params.layer)
@@ -118,8 +118,8 @@ class FedGKT(Method):
         ctx.keep("head", head.state_dict())
         chosen = ctx.data.subset(self._records(ctx, ctx.round))
         with ctx.clock.phase("answer"):
-            features = evaluate.logits(front, chosen.x)
-            logits = evaluate.logits(head, features)
+            features = evaluate.answers(front, chosen.x)
+            logits = evaluate.answers(head, features)
         origin = Release(_RECORDS)
         return Upload(
             {
@@ -150,7 +150,7 @@ class FedGKT(Method):
                 on_epoch=lambda *_: advance(),
             )
         ctx.losses["train"] = losses[-1]
-        answers = half(evaluate.logits(back, features.float()))
+        answers = half(evaluate.answers(back, features.float()))
         own = torch.split(answers, self.params.records)
         by_client = {c: {"answers": mine} for c, mine in zip(uploads, own, strict=True)}
         return Broadcast(common=prefixed("front", front.state_dict()), by_client=by_client)
@@ -185,7 +185,7 @@ class FedGKT(Method):
 
 
 def _feature_shape(front: nn.Module, setting: Setting) -> tuple[int, ...]:
-    return tuple(evaluate.logits(front, torch.zeros(1, *setting.shape)).shape[1:])
+    return tuple(evaluate.answers(front, torch.zeros(1, *setting.shape)).shape[1:])
 
 
 def _head(ctx: ClientContext, shape: tuple[int, ...]) -> nn.Module:

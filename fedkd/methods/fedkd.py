@@ -93,7 +93,7 @@ class FedKD(Method):
         # On top of the first mentee, not the round's: what overflows does so on either.
         mentee = setting.student.build(setting.experiment.student.model, purpose="student")
         mentee.load_state_dict(_moved(mentee.state_dict(), upload))
-        return evaluate.logits(mentee, setting.students_view(x))
+        return evaluate.answers(mentee, setting.students_view(x))
 
     def begin(self, ctx: ServerContext) -> Broadcast:
         return Broadcast(common=prefixed("model", ctx.student.state_dict()))
@@ -129,13 +129,13 @@ class FedKD(Method):
     def _learn(self, ctx: ClientContext, mentee: nn.Module) -> None:
         mentor, match = ctx.teacher, _match(ctx, mentee)
 
-        def loss(_: nn.Module, mentors_x: Tensor, mentees_x: Tensor, y: Tensor) -> Tensor:
-            shown = with_features(mentor, mentors_x), with_features(mentee, mentees_x)
+        def loss(_: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+            mentees_x = ctx.setting.students_view(x)
+            shown = with_features(mentor, x), with_features(mentee, mentees_x)
             return mutual(*shown, y, match, hidden=self.params.hidden)
 
         together = nn.ModuleList([mentor, mentee, match])
-        seen = ctx.setting.students_view(ctx.data.x)
-        ctx.fit(together, (ctx.data.x, seen, ctx.data.y), loss)
+        ctx.fit(together, (ctx.data.x, ctx.data.y), loss)
         ctx.keep("match", match.state_dict())
 
 

@@ -1,6 +1,12 @@
 """The one place where fedkd calls a model on inputs that somebody else goes on using."""
 
+from collections.abc import Mapping
+from typing import Any
+
+import torch
 from torch import Tensor, nn
+
+from fedkd.errors import ConfigError
 
 
 def answer(model: nn.Module, x: Tensor) -> Tensor:
@@ -17,7 +23,35 @@ def answer(model: nn.Module, x: Tensor) -> Tensor:
         x: inputs (N, *shape); gradients reach them, and nothing is written into them.
 
     Returns:
-        The model's answer, (N, ...).
+        The model's answer, (N, ...): see `unwrapped`.
+
+    Raises:
+        ConfigError: there is no tensor in what the model gives.
     """
-    said: Tensor = model(x.clone())
-    return said
+    return unwrapped(model, model(x.clone()))
+
+
+def unwrapped(model: nn.Module, output: Any) -> Tensor:
+    """The one tensor in what a model gives, with an axis of classes.
+
+    That is its `.logits` (a Hugging Face output) or `["logits"]`, or the first of several (a tuple
+    whose others are an auxiliary loss's). One number z for an input is the log odds of the second
+    of two classes: logits (0, z), whose softmax is (1 - sigmoid(z), sigmoid(z)).
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = output
+    if isinstance(found, Mapping):
+        found = found.get("logits")
+    elif hasattr(found, "logits"):
+        found = found.logits
+    elif isinstance(found, tuple | list) and found:
+        found = found[0]
+    if not isinstance(found, Tensor):
+        keys = f" with {', '.join(map(str, output))}" if isinstance(output, Mapping) else ""
+        raise ConfigError(
+            f"model {type(model).__name__!r} answers {type(output).__name__!r}{keys}: expected a "
+            "tensor, a tuple that begins with one, or something with 'logits'"
+        )
+    return torch.stack([torch.zeros_like(found), found], dim=1) if found.dim() == 1 else found

@@ -81,7 +81,7 @@ def attach(
     Args:
         network: a classifier; it is not copied.
         layers: dotted names of those after which there is to be an exit.
-        deepest: the layer whose features are the deepest; None: the last before the last linear.
+        deepest: the layer whose features are the deepest; None: the last before the head.
         shape: of one input.
         generator: determines the exits' initial weights.
 

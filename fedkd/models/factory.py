@@ -1,17 +1,19 @@
 """Building a model from its specification."""
 
-from collections.abc import Callable
-from typing import Any, cast
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
+from fedkd import optional
 from fedkd.config import Frozen, ModelSpec, validate
 from fedkd.errors import ConfigError
-from fedkd.models import classifiers
+from fedkd.models import call, classifiers, hub, weights
 from fedkd.models.random_filters import RandomFiltersOptions, random_filters
 from fedkd.models.scattering import ScatteringOptions, scattering
-from fedkd.names import imported, unknown
+from fedkd.names import choices, imported
 from fedkd.rng import torch_default
 
 # Any: each function takes its own options class, the one that stands beside it.
@@ -27,7 +29,7 @@ _MODELS: dict[str, tuple[type[Frozen], _Build]] = {
 }
 
 NAMES = tuple(_MODELS)
-"""The built-in classifiers."""
+"""The built-in classifiers, which need nothing beside fedkd."""
 
 
 def build(
@@ -36,18 +38,30 @@ def build(
     """Build and initialise a classifier, in training mode.
 
     Args:
-        spec: a built-in name, or an import path `"package.module:Class"` of something that returns
-            an `nn.Module` when called with keywords `shape`, `classes` and the options.
+        spec: a built-in name, one of a hub (`fedkd.models.hub`), or an import path
+            `"package.module:Class"` of something that returns an `nn.Module` when called with the
+            options and what else its signature names: see `_offered`.
         shape: of one input: (channels, height, width), or (features,) for rows.
         classes: how many logits come out.
-        generator: determines the initial weights.
+        generator: determines the initial weights, unless the specification names some.
 
     Raises:
-        ConfigError: the name or an option is unknown, the shape does not fit, or what the import
-            path leads to does not turn (N, *shape) into (N, classes).
+        ConfigError: the name or an option is unknown, the shape does not fit, what the import path
+            leads to does not turn (N, *shape) into (N, classes), or weights do not fit the model.
     """
     with torch_default(generator):
-        model = _own(spec, shape, classes) if ":" in spec.name else _named(spec, shape, classes)
+        model: object
+        if hub.family(spec.name):
+            model = hub.build(spec, shape, classes)
+        elif ":" in spec.name:
+            model = _own(spec, _offered(shape, classes))
+        else:
+            model = _named(spec, shape, classes)
+        if not isinstance(model, nn.Module):
+            raise ConfigError(
+                f"model {spec.name!r} returned {type(model).__name__!r}: expected a torch.nn.Module"
+            )
+        weights.load(spec, model)
         _try_out(model, spec, shape, classes)
     return model
 
@@ -66,8 +80,12 @@ def with_group_norm(spec: ModelSpec) -> str | None:
 
 def _named(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
     if spec.name not in _MODELS:
-        also = ", or your own, 'package.module:Class'"
-        raise ConfigError(unknown("model", spec.name, NAMES, also=also))
+        rest = spec.name.partition("/")[2]
+        near = [*NAMES, *(f"{family}/{rest}" for family in hub.FAMILIES if rest)]
+        raise ConfigError(
+            f"unknown model {spec.name!r}: {choices(spec.name, near, listed=NAMES)}, "
+            "torchvision/NAME, timm/NAME, hf/FOLDER, or your own, 'package.module:Class'"
+        )
     options, function = _MODELS[spec.name]
     chosen = validate(options, spec.options, prefix=f"{spec.name}.")
     try:
@@ -76,40 +94,66 @@ def _named(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
         raise ConfigError(f"model {str(spec)!r} cannot be built: {error}") from error
 
 
-def _own(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
-    """The model that the user's import path leads to."""
+def _offered(shape: tuple[int, ...], classes: int) -> dict[str, object]:
+    """What a user's factory may ask for, by the names of its parameters."""
+    return {"shape": shape, "classes": classes, "num_classes": classes}
+
+
+def _own(spec: ModelSpec, offered: Mapping[str, object]) -> object:
+    """What the user's import path leads to makes."""
+    library = spec.name.partition(":")[0].partition(".")[0]
+    if library in hub.EXTRAS:
+        optional.load(library, extra=hub.EXTRAS[library])
     factory = imported(spec.name, what="model")
     if not callable(factory):
         raise ConfigError(
             f"model {spec.name!r} is {type(factory).__name__!r}: expected a class or a function"
         )
-    arguments = {"shape": shape, "classes": classes, **spec.options}
+    arguments = {**_asked(factory, offered, library), **spec.options}
     try:
-        return cast("nn.Module", factory(**arguments))
+        made: object = factory(**arguments)
     except Exception as error:
         raise ConfigError(
             f"model {spec.name!r} cannot be built from the keywords {', '.join(arguments)}: "
             f"{type(error).__name__}: {error}"
         ) from error
+    return made
 
 
-def _try_out(model: object, spec: ModelSpec, shape: tuple[int, ...], classes: int) -> None:
+def _asked(
+    factory: Callable[..., Any], offered: Mapping[str, object], library: str
+) -> dict[str, object]:
+    """What a factory asks for of what is offered.
+
+    One that takes any keyword gets `shape` and `classes`; in torchvision and timm, whose functions
+    hand keywords on to a class of theirs, `num_classes`.
+    """
+    any_keyword = {"num_classes"} if library in hub.EXTRAS else {"shape", "classes"}
+    try:
+        parameters = inspect.signature(factory).parameters
+    except ValueError:  # written in C, and says nothing
+        return {name: offered[name] for name in any_keyword}
+    names = {name for name in offered if name in parameters}
+    if not names and any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+        names = any_keyword
+    return {name: value for name, value in offered.items() if name in names}
+
+
+def _try_out(model: nn.Module, spec: ModelSpec, shape: tuple[int, ...], classes: int) -> None:
     """Push two empty inputs through, so that a misfit shows before the first round."""
-    if not isinstance(model, nn.Module):
-        raise ConfigError(
-            f"model {spec.name!r} returned {type(model).__name__!r}: expected a torch.nn.Module"
-        )
     model.eval()
     try:
         with torch.no_grad():
-            output = model(torch.zeros(2, *shape))
+            output = call.answer(model, torch.zeros(2, *shape))
+    except ConfigError:
+        raise
     except Exception as error:
         raise ConfigError(
             f"model {spec.name!r} cannot take inputs of shape {shape}: {error}"
         ) from error
     model.train()
-    found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-    if found != (2, classes):
+    if tuple(output.shape) != (2, classes):
         raise ConfigError(
-            f"model {spec.name!r} turns 2 inputs into {found}: expected logits {(2, classes)}"
+            f"model {spec.name!r} turns 2 inputs into {tuple(output.shape)}: expected logits "
+            f"{(2, classes)}"
         )

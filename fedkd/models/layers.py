@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fedkd.errors import ConfigError
 from fedkd.models.call import answer
+from fedkd.models.heads import find_head
 from fedkd.names import unknown
 
 LOGITS = ""
@@ -55,7 +56,7 @@ class LayerShapes:
             the layers inside it.
         inputs: likewise of what enters each layer, where that is one tensor.
         unfit: why other layers cannot be looked at, by name.
-        features: the last layer before the last linear one; None where there is no layer before.
+        features: the last layer before the head; None where there is no layer before.
         maps: the last of these that gives maps of more than one place; None where none does.
     """
 
@@ -98,7 +99,7 @@ def inspect_layers(model: nn.Module, shape: tuple[int, ...]) -> LayerShapes:
     model.eval()
     try:
         with _watching(model, names) as looks:
-            logits = model(torch.zeros(2, *shape))
+            logits = answer(model, torch.zeros(2, *shape))
     finally:
         for module in training:
             module.training = True
@@ -109,7 +110,7 @@ def inspect_layers(model: nn.Module, shape: tuple[int, ...]) -> LayerShapes:
             shapes[name] = tuple(_output(name, looks.get(name, [])).shape[1:])
         except ConfigError as error:
             unfit[name] = str(error)
-    before = _before_last_linear(model, list(shapes))
+    before = _before_head(model, list(shapes))
     maps = [name for name in before if len(shapes[name]) == 3 and shapes[name][1:] != (1, 1)]
     return LayerShapes(
         inputs={name: looks[name][0].entered for name in shapes if looks[name][0].entered},
@@ -120,9 +121,10 @@ def inspect_layers(model: nn.Module, shape: tuple[int, ...]) -> LayerShapes:
     )
 
 
-def _before_last_linear(model: nn.Module, order: list[str]) -> list[str]:
-    linear = [name for name in order if isinstance(model.get_submodule(name), nn.Linear)]
-    return order[: order.index(linear[-1])] if linear else order
+def _before_head(model: nn.Module, order: list[str]) -> list[str]:
+    head = find_head(model)
+    names = [name for name in order if model.get_submodule(name) is head]
+    return order[: order.index(names[0])] if names else order
 
 
 def _unknown(name: str, valid: Iterable[str]) -> ConfigError:

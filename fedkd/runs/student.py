@@ -15,6 +15,7 @@ from fedkd.errors import ConfigError, DataError, MessageError, RunFolderError
 from fedkd.exchange.codec import decode
 from fedkd.learning.ways import prepare
 from fedkd.learning.ways.base import Splits
+from fedkd.models.weights import random
 from fedkd.runs import reading
 from fedkd.runs.schema import RunPart
 
@@ -170,6 +171,8 @@ def _seen(experiment: Experiment | Distillation) -> Dataset:
 
 
 def _model(experiment: Experiment | Distillation, inputs: Inputs) -> nn.Module:
+    """A model of the student's architecture; what it once started from need not be there."""
+    experiment = config.with_specs(experiment, random)
     classes = len(inputs.classes)
     if isinstance(experiment, Distillation):
         return prepare.student(experiment, inputs.shape, inputs.teachers, classes)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fedkd.config import Frozen
+from fedkd.optional import ready_torchvision
 from fedkd.specs import TensorSpec
 from fedkd.tasks.base import Ask, Score, Task, kinds_of
 from fedkd.tasks.categorical import CATEGORICAL, decide
@@ -69,6 +70,7 @@ def _library(
     """A metric of torchmetrics.classification, which is imported where it is asked for."""
 
     def score(classes: int) -> Score:
+        ready_torchvision()  # which torchmetrics imports where it is installed
         from torchmetrics import classification
 
         make = getattr(classification, metric)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedkd.errors import ConfigError
 from fedkd.names import imported
+from fedkd.optional import ready_torchvision
 from fedkd.specs import TensorSpec
 from fedkd.tasks.base import Score
 
@@ -95,6 +96,7 @@ def own(path: str, shown: Callable[[Tensor], Tensor], outputs: int) -> Score:
     Raises:
         ConfigError: it cannot be imported or made, or is none.
     """
+    ready_torchvision()  # which torchmetrics imports where it is installed
     from torchmetrics import Metric
 
     factory = imported(path, what="score")

@@ -349,6 +349,7 @@ def test_fedpair_runs_under_record_and_pays_for_class_counts_and_training(square
         ({"method.name": "fedgen", "clients.models": ["mlp"], "student.model": "mlp"}, "DP-SGD"),
         ({"method.name": "centralised"}, "pools the clients' private data"),
         ({"clients.models": ["dense-cnn"]}, "group"),
+        ({"clients.training": {"clip_norm": 1.0}}, "clients.training.clip_norm is 1: DP-SGD clips"),
         ({"method.name": "fedmd", "privacy.unit": "client-votes"}, "use 'dsfl'"),
         ({"method.name": "dsfl", "privacy.unit": "client-votes"}, "hopeless"),
         ({"method.name": "dsfl", "privacy.unit": "client-logits"}, "hopeless"),

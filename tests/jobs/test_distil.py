@@ -178,7 +178,7 @@ def test_a_runs_student_teaches_the_next_one_and_is_not_trained(done, rows, tmp_
             r"teachers\[0\].weights is 'nowhere.*No such file",
         ),
         ({"weights": "RUN/student.safetensors", "model": "mlp"}, "are no weights of 'mlp'"),
-        ({"weights": "RUN/config.toml", "model": "mlp"}, "are no weights of 'mlp'"),
+        ({"weights": "RUN/config.toml", "model": "mlp"}, "config.toml', no safetensors file"),
         ({"weights": "RUN", "model": "mlp"}, "'mlp', and the student of .* leave the model out"),
         ({"weights": "RUN", "training": {"epochs": 9}}, "training would not be used"),
         ({"weights": "."}, r"teachers\[0\].weights is '.', no run folder that can be read"),

@@ -61,7 +61,7 @@ def test_the_file_says_what_the_student_says_for_any_number_of_inputs(run, tmp_p
     for rows in (1, 7, 120):
         x = x_test[:rows]
         found = answers(done.path, x)
-        assert np.allclose(found, evaluate.logits(told.model, x).numpy(), atol=1e-4)
+        assert np.allclose(found, evaluate.answers(told.model, x).numpy(), atol=1e-4)
 
 
 def test_a_file_that_does_not_agree_is_not_written(run, tmp_path, monkeypatch):

@@ -102,7 +102,7 @@ def test_logits_are_each_teacher_s_own() -> None:
     assert found.shape == (5, 130, 4)
     assert not found.requires_grad
     for mine, teacher in zip(found, teachers(), strict=True):
-        torch.testing.assert_close(mine, evaluate.logits(teacher, x), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(mine, evaluate.answers(teacher, x), rtol=1e-4, atol=1e-5)
 
 
 def test_bn_distance_is_that_of_the_definition() -> None:
@@ -202,7 +202,7 @@ def test_the_student_approaches_the_mean_of_the_teachers() -> None:
         kd = partial(label.kd, temperature=2.0)
         losses = multi_teacher.distil(student, ensemble, x, kd, how, generator())
     assert losses[-1] < losses[0] / 5
-    assert (evaluate.logits(student, x) - target).softmax(1).sub(0.25).abs().max() < 0.2
+    assert (evaluate.answers(student, x) - target).softmax(1).sub(0.25).abs().max() < 0.2
 
 
 @pytest.mark.parametrize(("count", "threads"), [(0, 1), (1, 0)])

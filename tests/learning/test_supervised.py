@@ -45,7 +45,7 @@ def test_it_learns_what_can_be_learned() -> None:
 def test_a_student_learns_from_answers_alone() -> None:
     teacher, student, x = mlp(), mlp(1), blobs(seed=2).x
     supervised.train(teacher, blobs(), HOW, generator())
-    answers = evaluate.logits(teacher, x)
+    answers = evaluate.answers(teacher, x)
     offline.distil(student, x, answers, label.mae, HOW, generator())
     assert evaluate.accuracy(student, blobs(seed=1)) > 0.97
     # A permuted teacher must be followed into its error: targets are matched row by row.
@@ -156,7 +156,7 @@ def test_logits_do_not_depend_on_batches_and_leave_every_mode(rows: int, batch_s
     model[1].eval()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     x = torch.randn(rows, 3, generator=generator())
-    found = evaluate.logits(model, x, batch_size=batch_size)
+    found = evaluate.answers(model, x, batch_size=batch_size)
     assert [module.training for module in model.modules()] == [True, True, False, True]
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     torch.testing.assert_close(found, model.eval()(x))

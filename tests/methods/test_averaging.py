@@ -134,17 +134,17 @@ def test_the_student_comes_to_agree_with_the_ensemble_in_or_outside_the_groups(
     uploads = {c: fed.wire(c, fed.ask(c, 1, broadcast)) for c in range(3)}
     x = samples(100, fed.setting.shape, 77).x
     ctx = fed.server_context()
-    answers = [evaluate.logits(teacher, x) for teacher in ctx.load_teachers(uploads).values()]
+    answers = [evaluate.answers(teacher, x) for teacher in ctx.load_teachers(uploads).values()]
     target = torch.stack(answers).mean(dim=0).softmax(dim=1)
 
     def gap() -> float:
-        mine = evaluate.logits(fed.student, x).log_softmax(dim=1)
+        mine = evaluate.answers(fed.student, x).log_softmax(dim=1)
         return float((target * (target.log() - mine)).sum(dim=1).mean())
 
     before = gap()
     fed.method.server(ctx, uploads)
     assert gap() < 0.2 * before
-    test = [evaluate.logits(t, fed.test.x) for t in ctx.load_teachers(uploads).values()]
+    test = [evaluate.answers(t, fed.test.x) for t in ctx.load_teachers(uploads).values()]
     right = torch.stack(test).mean(dim=0).argmax(dim=1) == fed.test.y
     assert ctx.ensemble_accuracy == pytest.approx(right.double().mean().item())
 

@@ -39,11 +39,11 @@ def test_the_student_learns_what_the_teachers_know_from_made_up_images() -> None
     models = uploads(fed)
     ctx = fed.server_context()
     teachers = ctx.load_teachers(models).values()
-    ensemble = torch.stack([evaluate.logits(t, fed.test.x) for t in teachers]).mean(dim=0)
+    ensemble = torch.stack([evaluate.answers(t, fed.test.x) for t in teachers]).mean(dim=0)
     answers = ensemble.argmax(dim=1)
 
     def agreement() -> float:
-        mine = evaluate.logits(fed.student, fed.test.x).argmax(dim=1)
+        mine = evaluate.answers(fed.student, fed.test.x).argmax(dim=1)
         return float((mine == answers).double().mean())
 
     before = agreement()

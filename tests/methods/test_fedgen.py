@@ -8,10 +8,11 @@ import torch
 from federations import CLASSES, IMAGES, STILL, Federation, equal, federation, snapshot, tensors
 from torch import Tensor, nn
 
+from fedkd import models
 from fedkd.errors import ConfigError
 from fedkd.exchange.messages import group
 from fedkd.learning.data_free.generated_features import client_loss, generator_loss
-from fedkd.learning.teacher_statistics import last_linear, with_features
+from fedkd.learning.teacher_statistics import with_features
 from fedkd.methods import fedgen
 from fedkd.models.generators import FeatureGenerator, build_feature_generator
 
@@ -84,7 +85,7 @@ def test_a_client_s_loss_is_the_formula_and_what_it_says_of_features_of_its_labe
     draws = generator(9)
     drawn = fedgen.draw_labels(counts, 6, draws)
     z = torch.randn(12, 4, generator=draws)
-    head = last_linear(model)
+    head = models.head(model)
     own, others = net(z[:6], data.y).detach(), net(z[6:], drawn).detach()
     logits, _ = with_features(model, data.x)
     want = 0.0
@@ -177,7 +178,7 @@ def test_the_generator_comes_to_give_features_of_its_labels() -> None:
     net.load_state_dict(group("generator", broadcast.common))
     y = torch.arange(60) % CLASSES
     with torch.no_grad():
-        said = last_linear(fed.student)(net.eval()(torch.randn(60, 4, generator=generator(4)), y))
+        said = models.head(fed.student)(net.eval()(torch.randn(60, 4, generator=generator(4)), y))
     assert float((said.argmax(dim=1) == y).float().mean()) > 0.9
 
 
@@ -186,7 +187,7 @@ def test_a_model_whose_last_linear_layer_makes_no_logits_is_refused(
 ) -> None:
     fed = built()
     fed.method.check(fed.setting)
-    monkeypatch.setattr(fedgen, "last_linear", lambda _model: nn.Linear(4, 7))
+    monkeypatch.setattr(fedgen, "head", lambda _model: nn.Linear(4, 7))
     with pytest.raises(ConfigError, match=r"last linear layer has 7 outputs.* expected 3$"):
         fed.method.check(fed.setting)
 

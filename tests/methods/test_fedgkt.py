@@ -28,7 +28,7 @@ def rows_sent(fed: Federation, client: int, sent: dict[str, Tensor]) -> list[int
     """Which of its records a client sent, found by their features."""
     front, _ = split(fed.setting.build(fed.setting.experiment.student.model, purpose="x"), LAYER)
     front.load_state_dict(group("front", sent))
-    mine = evaluate.logits(front, fed.data[client].x)
+    mine = evaluate.answers(front, fed.data[client].x)
     return [int((mine - row).abs().sum(dim=1).argmin()) for row in sent["features"].float()]
 
 
@@ -78,7 +78,7 @@ def test_each_client_gets_the_backs_logits_on_its_own_records() -> None:
     returned = fed.method.server(fed.server_context(), uploads)
     _, back = split(fed.student, LAYER)
     for client, upload in uploads.items():
-        expected = evaluate.logits(back, upload["features"].float())
+        expected = evaluate.answers(back, upload["features"].float())
         found = returned.to("any", client)["answers"]
         torch.testing.assert_close(found.float(), expected, rtol=2e-3, atol=2e-3)
     assert "answers" not in returned.to("any", 1)
@@ -99,7 +99,7 @@ def test_the_back_learns_from_labels_and_from_the_clients_logits() -> None:
         }
         fed.method.server(fed.server_context(), {0: upload})
         _, back = split(fed.student, LAYER)
-        assert torch.equal(evaluate.logits(back, features).argmax(dim=1), aim)
+        assert torch.equal(evaluate.answers(back, features).argmax(dim=1), aim)
 
 
 def test_a_client_learns_from_the_answers_on_the_records_of_the_round_before() -> None:

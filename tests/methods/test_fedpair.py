@@ -132,7 +132,7 @@ def test_clients_train_with_balanced_softmax_or_without(balanced: bool) -> None:
 def answer(fed: Federation, sent: dict[int, dict[str, Tensor]], x: Tensor) -> Tensor:
     """What the ensemble says, by the consensus that is looked up by name."""
     teachers = fed.server_context().load_teachers(sent).values()
-    each = torch.stack([evaluate.logits(teacher, x) for teacher in teachers])
+    each = torch.stack([evaluate.answers(teacher, x) for teacher in teachers])
     counts = torch.stack([upload["counts"] for upload in sent.values()])
     params = fed.method.params
     assert isinstance(params, FedPair.Params)
@@ -198,7 +198,7 @@ def test_the_student_follows_the_ensemble_on_data_that_it_never_saw() -> None:
     fed = built(images=1500, epochs=8, common_start=False, training=training)
     sent, before = uploads(fed), fed.accuracy()
     fed.method.server(fed.server_context(), sent)
-    mine = evaluate.logits(fed.student, fed.test.x).argmax(dim=1)
+    mine = evaluate.answers(fed.student, fed.test.x).argmax(dim=1)
     agreed = float((mine == answer(fed, sent, fed.test.x).argmax(dim=1)).double().mean())
     assert agreed > 0.85 > before
 

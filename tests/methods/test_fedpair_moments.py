@@ -102,7 +102,7 @@ def test_the_anchor_is_the_closed_form_on_all_records_whoever_holds_them(
     owner = torch.randint(parties, (70,), generator=torch.Generator().manual_seed(seed))
     owner[:parties] = torch.arange(parties)
     fed = built(owner)
-    found = evaluate.logits(anchor_of(fed, uploads(fed)), fed.test.x).double()
+    found = evaluate.answers(anchor_of(fed, uploads(fed)), fed.test.x).double()
     torch.testing.assert_close(found, closed_form(fed, fed.test.x), rtol=1e-3, atol=2e-3)
 
 
@@ -131,7 +131,7 @@ def test_with_one_class_a_client_the_ensemble_knows_all_classes() -> None:
     assert fed.method.server(ctx, sent) == Broadcast()
     assert ctx.ensemble_accuracy is not None
     assert ctx.ensemble_accuracy > 0.9
-    each = [evaluate.logits(t, fed.test.x) for t in method_of(fed).teachers(ctx, sent)]
+    each = [evaluate.answers(t, fed.test.x) for t in method_of(fed).teachers(ctx, sent)]
     counts = torch.stack([upload["counts"] for upload in sent.values()])
     scores = by_pairs(torch.stack(each[:-1]), counts) + 10 * each[-1]
     right = scores.argmax(dim=1) == fed.test.y
@@ -144,7 +144,7 @@ def test_without_records_behind_the_sums_the_anchor_is_silent() -> None:
     for upload in sent.values():
         upload["features"].zero_()
         upload["labels"].zero_()
-    assert not evaluate.logits(anchor_of(fed, sent), fed.test.x).any()
+    assert not evaluate.answers(anchor_of(fed, sent), fed.test.x).any()
 
 
 def test_differential_privacy_is_refused_with_its_reason() -> None:

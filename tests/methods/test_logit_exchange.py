@@ -25,7 +25,7 @@ def built(name: str, digest: dict[str, Any] = STAY, **parameters: Any) -> Federa
 
 def answers(fed: Federation, name: str, client: int, x: Tensor) -> Tensor:
     """What the client's teacher, as it is now, says of `x`."""
-    logits = evaluate.logits(fed.client_context(client).teacher, x)
+    logits = evaluate.answers(fed.client_context(client).teacher, x)
     return logits if name == "fedmd" else logits.softmax(dim=1)
 
 
@@ -90,9 +90,9 @@ def test_the_student_is_distilled_on_the_subset_of_the_round(name: str) -> None:
     planted = codes(name)
     fed.method.server(fed.server_context(round=2), {0: {ANSWER[name]: planted}})
     labels = planted.argmax(dim=1)
-    found = evaluate.logits(fed.student, fed.setting.proxy_inputs(SUBSET, 2)).argmax(dim=1)
+    found = evaluate.answers(fed.student, fed.setting.proxy_inputs(SUBSET, 2)).argmax(dim=1)
     assert torch.equal(found, labels)
-    other = evaluate.logits(fed.student, fed.setting.proxy_inputs(SUBSET, 1)).argmax(dim=1)
+    other = evaluate.answers(fed.student, fed.setting.proxy_inputs(SUBSET, 1)).argmax(dim=1)
     assert not torch.equal(other, labels)
 
 

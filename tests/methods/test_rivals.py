@@ -128,7 +128,7 @@ def test_co_boosting_ends_with_the_ensemble_as_it_weighs_it(
     assert (how.schedule, how.weight_decay, how.batch_size) == ("cosine", 1e-4, 128)
     assert given["perturbation"] == pytest.approx(8 / 255)
     assert given["weights"].tolist() != pytest.approx([1 / 3] * 3)
-    each = [evaluate.logits(t, fed.test.x) for t in ctx.load_teachers(sent).values()]
+    each = [evaluate.answers(t, fed.test.x) for t in ctx.load_teachers(sent).values()]
     right = consensus.weighted(torch.stack(each), given["weights"]).argmax(dim=1) == fed.test.y
     assert ctx.ensemble_accuracy == pytest.approx(float(right.double().mean()))
 

@@ -31,6 +31,29 @@ def narrow(shape: tuple[int, ...], classes: int) -> nn.Module:
     return Linear((1,), classes)
 
 
+class Counting(nn.Module):
+    """As most people write one."""
+
+    def __init__(self, num_classes: int = 1000) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+
+def by_shape(shape: tuple[int, ...]) -> nn.Module:
+    return Linear(shape, 3)
+
+
+def fixed() -> nn.Module:
+    return Linear((4,), 3)
+
+
+def by_keywords(**asked: Any) -> nn.Module:
+    return Linear(**asked)
+
+
 def no_module(shape: tuple[int, ...], classes: int) -> int:
     return shape[0] * classes
 
@@ -38,7 +61,8 @@ def no_module(shape: tuple[int, ...], classes: int) -> int:
 @pytest.fixture
 def mine() -> Iterator[str]:
     module = ModuleType("my_models")
-    for item in (Linear, too_wide, narrow, no_module):
+    made = (Linear, too_wide, narrow, no_module, Counting, by_shape, fixed, by_keywords)
+    for item in made:
         setattr(module, item.__name__, item)
     module.number = 3  # type: ignore[attr-defined]
     sys.modules["my_models"] = module
@@ -57,6 +81,11 @@ def test_a_model_by_import_path_gets_shape_classes_and_options(mine: str) -> Non
     assert model.scale == 2.5
     assert model.training
     assert torch.equal(model.layer.weight, again.get_parameter("layer.weight"))
+
+
+@pytest.mark.parametrize("name", ["Counting", "by_shape", "fixed", "by_keywords"])
+def test_a_factory_gets_what_it_asks_for_and_no_more(mine: str, name: str) -> None:
+    assert built(f"{mine}:{name}")(torch.zeros(2, 4)).shape == (2, 3)
 
 
 @pytest.mark.parametrize(

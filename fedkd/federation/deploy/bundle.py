@@ -4,12 +4,14 @@ Its parts point at the installed library and the whole experiment is one JSON st
 reads what it takes part in, and pins it by one hash.
 """
 
+from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 
 import tomli_w
 
-from fedkd.config import Engine, Experiment, Output
+from fedkd.config import RANDOM, Engine, Experiment, ModelSpec, Output, with_specs
 from fedkd.errors import ConfigError
 
 SERVER_APP, CLIENT_APP = "fedkd.jobs.serverapp:app", "fedkd.federation.deploy.siteapp:app"
@@ -43,7 +45,7 @@ def for_wire(experiment: Experiment, clients: int) -> str:
     Raises:
         ConfigError: it names another number of clients.
     """
-    experiment = counted(experiment, clients)
+    experiment = with_specs(counted(experiment, clients), partial(moved, where=_last))
     data, public = experiment.data, experiment.data.public
     if public is not None:
         public = public.model_copy(update={"source": _last(public.source)})
@@ -55,6 +57,15 @@ def for_wire(experiment: Experiment, clients: int) -> str:
             "output": Output(),
         }
     ).to_json()
+
+
+def moved(spec: ModelSpec, where: Callable[[str], str]) -> ModelSpec:
+    """A model whose files lie elsewhere: its weights, and the folder of family `hf`."""
+    family, _, folder = spec.name.partition("/")
+    update: dict[str, object] = {"name": f"hf/{where(folder)}"} if family == "hf" else {}
+    if spec.weights is not None and spec.weights.file != RANDOM:
+        update["weights"] = spec.weights.model_copy(update={"file": where(spec.weights.file)})
+    return spec.model_copy(update=update)
 
 
 def fingerprint(experiment: str) -> str:

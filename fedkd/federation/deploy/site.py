@@ -6,7 +6,7 @@ it is held against the site's policy; the first line that does not allow it refu
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedkd.config import Experiment, Format, Frozen, validate
+from fedkd.config import Experiment, Format, Frozen, specs_in, validate
 from fedkd.errors import ConfigError, PolicyError
 from fedkd.federation.deploy.bundle import fingerprint
 from fedkd.privacy.budget import Budget
@@ -41,8 +41,8 @@ class Allow(Frozen):
     methods: tuple[str, ...] = Field(min_length=1)
     """By name, or by import path for a method that is installed here."""
     models: tuple[str, ...] | None = None
-    """By name, or by import path for a model that is installed here; all built-in ones unless
-    given."""
+    """By name, or by import path for a model that is installed here; `torchvision/*` is all of a
+    family, likewise `timm/*` and `hf/*`. All built-in ones unless given."""
     experiments: tuple[str, ...] = ()
     """The SHA-256 of each experiment that may run, as 'fedkd deploy app' prints it; empty: any."""
 
@@ -91,6 +91,9 @@ class Site(Frozen):
     """The site's private key."""
     shared: str = "shared.safetensors"
     """What all parties hold: proxy set and test set, as the coordinator gave it out."""
+    weights: str = "weights"
+    """The folder of what models may start from: weights, each by its file's name, and Hugging Face
+    folders."""
     state: str = "state"
     """The folder of teachers and of the ledger."""
     data: OwnData
@@ -130,6 +133,10 @@ class Policy:
         """A path that the site names, from where its file stands."""
         return self.file.parent / Path(name).expanduser()
 
+    def weights(self, name: str) -> str:
+        """Where weights lie that an experiment names."""
+        return str(self.path(self.site.weights) / name)
+
     @cached_property
     def format(self) -> Format:
         """What the data is.
@@ -167,7 +174,7 @@ class Policy:
         Raises:
             PolicyError: names the line of the site's file and what the experiment asks for.
         """
-        from fedkd.models import NAMES  # a SuperNode, which carries messages, needs no torch
+        from fedkd.models import NAMES, hub  # a SuperNode, which carries messages, needs no torch
 
         allow, limits = self.site.allow, self.site.limits
         models = NAMES if allow.models is None else allow.models
@@ -176,12 +183,14 @@ class Policy:
         if experiment.method.name not in allow.methods:
             self._refuse("allow.methods", f"the method is {experiment.method.name!r}")
         for model in (*experiment.clients.models, experiment.student.model):
-            if model.name not in models:
+            if not _is_among(models, model.name):
                 self._refuse("allow.models", f"a model is {model.name!r}")
         for value in _strings(experiment.model_dump(mode="json")):
             # A path to code, wherever a method may take one; what is allowed is said in full.
             if ":" in value and value not in (*allow.methods, *models):
                 self._refuse("allow.models", f"the experiment names code, {value!r}")
+            if hub.family(value) and not _is_among(models, value):
+                self._refuse("allow.models", f"the experiment names the model {value!r}")
         self._check_paths(experiment)
         self._check_privacy(experiment)
         rounds = experiment.rounds + experiment.privacy.spare_rounds
@@ -205,10 +214,15 @@ class Policy:
         data, privacy = experiment.data, experiment.privacy
         public = data.public.source if data.public is not None else ""
         for value in (data.name, data.test or "", public, privacy.ledger or ""):
-            if "/" in value or "\\" in value or value.startswith("~"):
+            if _is_path(value):
                 self._refuse(
                     "data.path", f"the experiment names the path {value!r}: only its own is read"
                 )
+        given = [spec.weights.file for spec in specs_in(experiment) if spec.weights is not None]
+        names = _strings(experiment.model_dump(mode="json"))
+        for value in (*given, *(name[3:] for name in names if name.startswith("hf/"))):
+            if _is_path(value) or value in (".", ".."):
+                self._refuse("weights", f"the experiment names the path {value!r}: only names do")
 
     def _check_privacy(self, experiment: Experiment) -> None:
         privacy, cap = experiment.privacy, self.cap
@@ -238,6 +252,15 @@ class Policy:
 
 
 _SECONDS = "limits.seconds"
+
+
+def _is_path(value: str) -> bool:
+    return "/" in value or "\\" in value or value.startswith("~")
+
+
+def _is_among(models: Collection[str], name: str) -> bool:
+    """Whether a model is named, or its whole family is."""
+    return name in models or f"{name.partition('/')[0]}/*" in models
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -18,7 +18,7 @@ from fedkd.data.shared_file import read_own, read_shared, seen_from
 from fedkd.data.types import FederatedData, Samples
 from fedkd.errors import ConfigError, MessageError, PolicyError
 from fedkd.federation.client import ClientParty, client_app
-from fedkd.federation.deploy.bundle import EXPERIMENT, RUN, SHARED, VERSION, fingerprint
+from fedkd.federation.deploy.bundle import EXPERIMENT, RUN, SHARED, VERSION, fingerprint, moved
 from fedkd.federation.deploy.site import Policy, run_name
 from fedkd.federation.disk_state import DiskState
 from fedkd.federation.prepare import prepare
@@ -70,6 +70,7 @@ def party(file: Path, context: Context, call: Call) -> ClientParty:
     text = str(context.run_config[EXPERIMENT])
     experiment = config.parse_json(text)
     policy.check(text, experiment)
+    experiment = config.with_specs(experiment, partial(moved, where=policy.weights))
     clients = experiment.clients.count or 0
     if not (1 <= call.round <= experiment.rounds and 0 <= call.client < clients):
         raise MessageError("the call is for a round or a client that the experiment has not")

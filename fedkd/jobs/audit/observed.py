@@ -97,7 +97,7 @@ def by_model(run: CanaryRun, messages: Messages, client: int, x: Tensor) -> Tens
     for uploads in messages.values():
         if client in uploads:
             model.load_state_dict(group("model", uploads[client]))
-            by_round.append(evaluate.logits(model, x))
+            by_round.append(evaluate.answers(model, x))
         else:
             by_round.append(torch.full((len(x), setting.classes), torch.nan))
     return torch.stack(by_round)

@@ -148,7 +148,7 @@ def _answers(asked: _Asked, student: nn.Module, count: int, notify: Notify) -> A
         advance=counted(notify, "reference students", count),
     )
     odds, others = (
-        log_odds(evaluate.logits(student, each.x), each.y) for each in (asked.records, foreign)
+        log_odds(evaluate.answers(student, each.x), each.y) for each in (asked.records, foreign)
     )
     return AttackedAnswers(odds, asked.included, others, known)
 

@@ -11,14 +11,15 @@ from torch import Tensor, nn
 
 from fedkd.knowledge import label, synthetic
 from fedkd.learning.data_free.synthesis import draw_labels
-from fedkd.learning.teacher_statistics import last_linear
-from fedkd.models import call
+from fedkd.models import Head, call
+from fedkd.models import head as head_of
 from fedkd.models.generators import FeatureGenerator
+from fedkd.models.heads import logits_of
 
 
 def generator_loss(
     generator: FeatureGenerator,
-    heads: Sequence[nn.Linear],
+    heads: Sequence[Head],
     z: Tensor,
     y: Tensor,
     weights: Tensor,
@@ -28,14 +29,14 @@ def generator_loss(
 
     Args:
         generator: makes features (N, F).
-        heads: the last layers of K clients.
+        heads: those of K clients' models.
         z: noise (N, L).
         y: labels (N,).
         weights: what each client's word weighs for each of them, (K, N).
         diversity: the weight of `synthetic.diversity`.
     """
     features = generator(z, y)
-    each = [F.cross_entropy(head(features), y, reduction="none") for head in heads]
+    each = [F.cross_entropy(logits_of(head, features), y, reduction="none") for head in heads]
     right = (weights * torch.stack(each)).sum(dim=0).mean()
     return right + diversity * synthetic.diversity(z, features)
 
@@ -67,14 +68,14 @@ def client_loss(
     Returns:
         A scalar, in nats.
     """
-    head, logits = last_linear(model), call.answer(model, x)
+    head, logits = head_of(model), call.answer(model, x)
     drawn = draw_labels(counts, len(y), rng)
     z = torch.randn(2 * len(y), generator.latent, generator=rng)
     with torch.no_grad():
         same, others = generator(z, torch.cat([y, drawn])).split(len(y))
-        told = head(same)
+        told = logits_of(head, same)
     return (
         F.cross_entropy(logits, y)
-        + classification * F.cross_entropy(head(others), drawn)
+        + classification * F.cross_entropy(logits_of(head, others), drawn)
         + distillation * label.kd(logits, told, temperature=1.0).mean()
     )

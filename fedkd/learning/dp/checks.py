@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from fedkd.config import ModelSpec
+from fedkd.config import ModelSpec, Optimisation
 from fedkd.errors import ConfigError
 from fedkd.learning.dp import trial
 from fedkd.learning.dp.per_sample import Loss
@@ -31,7 +31,7 @@ def check_model(model: nn.Module, shape: tuple[int, ...], *, like: Tensor | None
     gradients. See `fedkd.models.probes` for the inputs.
 
     Args:
-        model: a classifier.
+        model: that learns.
         shape: of one input.
         like: public inputs (N, *shape) that look like the data; None: there are none.
 
@@ -53,6 +53,24 @@ def check_model(model: nn.Module, shape: tuple[int, ...], *, like: Tensor | None
         raise ConfigError("DP-SGD needs a model with a parameter that requires gradients")
     with torch_default(torch.Generator().manual_seed(0)), torch.enable_grad(), _one_line():
         trial.learning(copy.deepcopy(model), shape, like)
+
+
+def check_training(optimisation: Optimisation, key: str) -> None:
+    """Refuse what DP-SGD has no place for.
+
+    Args:
+        optimisation: how a protected model is to be trained.
+        key: where the configuration says it, such as `"clients.training"`.
+
+    Raises:
+        ConfigError: gradients are to be clipped a second time.
+    """
+    if optimisation.clip_norm is not None:
+        raise ConfigError(
+            f"{key}.clip_norm is {optimisation.clip_norm:g}: DP-SGD clips each record's gradient "
+            "to privacy.clip, and a clip of their noisy sum would bound the noise, not them; leave "
+            "it out"
+        )
 
 
 def check_features(model: nn.Module, shape: tuple[int, ...], *, like: Tensor | None = None) -> None:
@@ -121,17 +139,17 @@ def checked_loss(loss: Loss) -> Loss:
             )
         sound = y.reshape(len(y), -1).isfinite().all(dim=1)  # poison would look like coupling
         if not tried and sound.sum() > 1:
-            _check_rows(loss, y[sound], logits.shape[1])
+            _check_rows(loss, y[sound], tuple(logits.shape[1:]))
             tried = True
         return values
 
     return checked
 
 
-def _check_rows(loss: Loss, y: Tensor, classes: int) -> None:
+def _check_rows(loss: Loss, y: Tensor, answer: tuple[int, ...]) -> None:
     """Refuse a loss whose first value depends on other rows, by its gradient or by its value."""
     draws = torch.Generator().manual_seed(0)
-    logits = torch.randn(len(y), classes, generator=draws).requires_grad_()
+    logits = torch.randn(len(y), *answer, generator=draws).requires_grad_()
     together = loss(logits, y)[:1]
     (slope,) = torch.autograd.grad(together.sum(), logits)
     alone = loss(logits[:1], y[:1])

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedkd.config import Optimisation
@@ -23,6 +22,8 @@ from fedkd.learning.forms.terms import Layers, Terms
 from fedkd.learning.loop import OnEpoch
 from fedkd.learning.offline import asking
 from fedkd.models.layers import LOGITS
+from fedkd.tasks import Likelihood
+from fedkd.tasks.categorical import CATEGORICAL
 
 
 class Tap(nn.Module):
@@ -50,12 +51,15 @@ class FlatAnswers(nn.Module):
         self.adapters = nn.ModuleList(term.compared.student for term in terms.all)
         self._places = {name: self._find(tap) for name, tap in taps.items()}
         self._names = [term.student for term in terms.all]
+        self.answer: tuple[int, ...] = ()
+        """The shape of one record's answer, as of the last call."""
         self.shapes: list[list[tuple[int, ...]]] = []
         """Of each term's adapted layers, as of the last call."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, then each term's adapted layers, flattened."""
+        """The answer, then each term's adapted layers, flattened."""
         layers = {LOGITS: self.student(x)}
+        self.answer = tuple(layers[LOGITS].shape[1:])
         for name, place in self._places.items():
             layers[name] = self.get_submodule(place).seen
         adapted = [
@@ -63,7 +67,8 @@ class FlatAnswers(nn.Module):
             for adapters, names in zip(self.adapters, self._names, strict=True)
         ]
         self.shapes = [[tuple(each.shape[1:]) for each in term] for term in adapted]
-        return torch.cat([layers[LOGITS], *(each.flatten(1) for t in adapted for each in t)], dim=1)
+        shown = [layers[LOGITS], *(each for term in adapted for each in term)]
+        return torch.cat([each.flatten(1) for each in shown], dim=1)
 
     def _find(self, tap: nn.Module) -> str:
         """By name, so that a copy of this module looks at its own taps."""
@@ -96,6 +101,7 @@ def teach(
     noise: Noise,
     *,
     labels: float = 1.0,
+    likelihood: Likelihood = CATEGORICAL,
     like: Tensor | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> None:
@@ -117,7 +123,12 @@ def teach(
             optimisation,
             noise,
             loss=record_loss(
-                model, terms, asking(teacher, samples.x, terms.teacher), samples.y, labels
+                model,
+                terms,
+                asking(teacher, samples.x, terms.teacher),
+                samples.y,
+                labels,
+                likelihood=likelihood,
             ),
             like=like,
             on_epoch=None if on_epoch is None else lambda epoch: on_epoch(epoch, math.nan),
@@ -125,7 +136,13 @@ def teach(
 
 
 def record_loss(
-    model: FlatAnswers, terms: Terms, ask: Callable[[Tensor], Layers], y: Tensor, labels: float
+    model: FlatAnswers,
+    terms: Terms,
+    ask: Callable[[Tensor], Layers],
+    y: Tensor,
+    labels: float,
+    *,
+    likelihood: Likelihood = CATEGORICAL,
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """The loss of each record: what `model` says of it, (N, width), and its number, (N,), to (N,).
 
@@ -133,16 +150,17 @@ def record_loss(
         model: has been called on these records.
         terms: none that couples samples.
         ask: what the teacher says, by the records' numbers.
-        y: all labels.
-        labels: the weight of cross-entropy.
+        y: all targets.
+        labels: the weight of the negative log-likelihood.
+        likelihood: of targets by answers.
     """
 
     def loss(said: Tensor, rows: Tensor) -> Tensor:
         sizes = [math.prod(shape) for term in model.shapes for shape in term]
-        logits, *flat = torch.split(said, [said.shape[1] - sum(sizes), *sizes], dim=1)
+        answer, *flat = torch.split(said, [said.shape[1] - sum(sizes), *sizes], dim=1)
         parts = iter(flat)
         told, own = ask(rows), y[rows]
-        total = labels * F.cross_entropy(logits, own, reduction="none")
+        total = labels * likelihood.nll(answer.reshape(-1, *model.answer), own)
         for term, shapes in zip(terms.all, model.shapes, strict=True):
             ours = [next(parts).reshape(-1, *shape) for shape in shapes]
             total = total + term.weight * term.compare(ours, told, own)

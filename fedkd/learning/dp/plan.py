@@ -7,7 +7,7 @@ from fedkd.config import Distillation, RecordPrivacy
 from fedkd.data.types import Dataset
 from fedkd.errors import BudgetError, ConfigError
 from fedkd.learning.dp import distil, sgd
-from fedkd.learning.dp.checks import blaming, check_model
+from fedkd.learning.dp.checks import blaming, check_model, check_training
 from fedkd.learning.forms import terms
 from fedkd.models.layers import inspect_layers
 from fedkd.privacy import accountant
@@ -53,7 +53,8 @@ def resolve(distillation: Distillation, privacy: RecordPrivacy, records: int) ->
         records: how many training samples there are.
 
     Raises:
-        ConfigError: a teacher may have seen the records, or a form or delta will not do.
+        ConfigError: a teacher may have seen the records, or a form, the training or delta will not
+            do.
         BudgetError: the plan costs more than the budget.
     """
     for number, teacher in enumerate(distillation.teachers):
@@ -63,6 +64,7 @@ def resolve(distillation: Distillation, privacy: RecordPrivacy, records: int) ->
                 "and the student would pass on what it knows: give weights that were learned from "
                 "public data and say data = 'public', or leave out [privacy]"
             )
+    check_training(distillation.student.training, "student.training")
     distil.check_forms([each.name for each in distillation.knowledge])
     check_delta(privacy)
     warn_of_sizes(privacy, [records])

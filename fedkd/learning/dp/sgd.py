@@ -1,4 +1,4 @@
-"""Learning from labels with differential privacy: DP-SGD, Abadi et al. 2016, arXiv:1607.00133.
+"""Learning from targets with differential privacy: DP-SGD, Abadi et al. 2016, arXiv:1607.00133.
 
 Opacus gives the gradient of every sample; the step is ours. What is protected is the presence of
 one record, and the cost is that of `fedkd.privacy.events.Gaussian(noise_multiplier, sample_rate,
@@ -13,19 +13,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
 from fedkd.errors import FederationError
-from fedkd.learning import optim
-from fedkd.learning.dp.checks import check_model, checked_loss
+from fedkd.learning import augment, optim
+from fedkd.learning.dp.checks import check_model, check_training, checked_loss
 from fedkd.learning.dp.per_sample import Loss, PerSample
 from fedkd.learning.loop import set_rate
 from fedkd.learning.supervised import require_anchor
 from fedkd.privacy.mechanisms import clipped_sum, gaussian
 from fedkd.privacy.source import NoiseSource
+from fedkd.tasks.categorical import CATEGORICAL
 
 SAMPLER = "Poisson"
 """How the records of a step are chosen: each on its own, with the probability `sample_rate`."""
@@ -81,7 +81,7 @@ def train(
     optimisation: Optimisation,
     noise: Noise,
     *,
-    loss: Loss | None = None,
+    loss: Loss = CATEGORICAL.nll,
     optimiser: torch.optim.Optimizer | None = None,
     anchor: Mapping[str, Tensor] | None = None,
     proximal: float = 0.0,
@@ -99,38 +99,44 @@ def train(
     Args:
         model: trained in place, but for parameters that do not require gradients.
         samples: N >= 0 inputs and targets; without any, the steps are noise.
-        optimisation: epochs, optimiser, learning rate and schedule. `batch_size` is not used.
+        optimisation: epochs, optimiser, learning rate and schedule, changes of inputs, whose draws
+            are secret too. `batch_size` is not used.
         noise: how each step is protected.
-        loss: see `Loss`; None: cross-entropy. The first batch is also used to try it out.
+        loss: see `Loss`, such as a likelihood's `nll`; cross-entropy unless given. The first batch is also used to try it out.
         optimiser: goes on with this one; None: a fresh one over all parameters.
         anchor: the parameters to stay near, by name; a whole state dict will do.
         proximal: mu >= 0 of FedProx's mu/2 ||w - anchor||^2, arXiv:1812.06127. Its gradient
             touches no private data, so it is added after the noise, exactly.
-        offset: (C,), added to logits before the loss; no private data may be in it that was not
+        offset: (C,), added to the logits of classes before the loss; no private data may be in it that was not
             paid for. None: nothing.
         like: public inputs to try the model out on, see `check_model`.
         on_epoch: called with the number of each epoch, from 1, when it is over.
 
     Raises:
-        ConfigError: see `check_model`.
+        ConfigError: see `check_model` and `check_training`.
         ValueError: mu is negative, or positive without an anchor for every parameter; the optimiser
             has not the model's parameters; the loss is not one value per sample, or lets samples
             touch each other.
         FederationError: training diverged.
     """
     pulls = _pulls(model, anchor, proximal)
+    check_training(optimisation, "training")
     check_model(model, tuple(samples.x.shape[1:]), like=like)
     optimiser = optimiser or optim.build(model.parameters(), optimisation)
     _check_optimiser(optimiser, model)
-    loss = checked_loss(_beside(loss or _cross_entropy, offset))
+    loss = checked_loss(_beside(loss, offset))
     source = NoiseSource()
+    view = augment.build(optimisation.augment)
+    # From the seed, which the server knows, a record more would move the draws of those after it.
+    draws = torch.Generator().manual_seed(int(source.words(1)[0]))
     total = steps(optimisation.epochs, noise.sample_rate)
     ends = {steps(epoch, noise.sample_rate): epoch for epoch in range(1, optimisation.epochs + 1)}
     with PerSample(model) as per_sample:
         for step in range(total):
             set_rate(optimiser, optimisation, step / total)
-            taken = source.sample(len(samples), noise.sample_rate)
-            sums = _clipped_sums(per_sample, loss, samples.subset(taken), noise.clip)
+            taken = samples.subset(source.sample(len(samples), noise.sample_rate))
+            seen = Samples(view(taken.x, draws), taken.y)
+            sums = _clipped_sums(per_sample, loss, seen, noise.clip)
             optimiser.zero_grad(set_to_none=True)
             gradients = _protected(sums, noise, source)
             for (name, parameter), gradient in zip(
@@ -161,10 +167,6 @@ def _protected(sums: Sequence[Tensor], noise: Noise, source: NoiseSource) -> lis
 
 def _beside(loss: Loss, offset: Tensor | None) -> Loss:
     return loss if offset is None else lambda logits, y: loss(logits + offset, y)
-
-
-def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    return F.cross_entropy(logits, y, reduction="none")
 
 
 def _clipped_sums(per_sample: PerSample, loss: Loss, samples: Samples, clip: float) -> list[Tensor]:

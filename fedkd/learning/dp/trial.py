@@ -49,7 +49,7 @@ def learning(model: nn.Module, shape: tuple[int, ...], like: Tensor | None) -> N
         _check_gradients(model, x, beside)
     if dropouts:  # Opacus may not be able to differentiate what is random
         with PerSample(model) as per_sample:
-            per_sample.gradients(x, x, lambda logits, _: logits.sum(dim=1))
+            per_sample.gradients(x, x, lambda said, _: said.flatten(1).sum(dim=1))
 
 
 def answering(model: nn.Module, shape: tuple[int, ...], like: Tensor | None) -> None:
@@ -223,10 +223,10 @@ def _coupled(what: str, company: str) -> ConfigError:
 
 def _check_gradients(model: nn.Module, x: Tensor, beside: Mapping[str, Tensor]) -> None:
     """Compare Opacus's gradients per sample with one backward pass per sample."""
-    weights = torch.randn(call.answer(model, x).shape[1])
+    weights = torch.randn(call.answer(model, x).shape[1:])
 
-    def value(logits: Tensor, _: Tensor) -> Tensor:
-        return (logits * weights).sum(dim=1)
+    def value(said: Tensor, _: Tensor) -> Tensor:
+        return (said * weights).flatten(1).sum(dim=1)
 
     # Beside the two most extreme alone: gradients per sample take the most of the time.
     batches = _batches(x, dict(list(beside.items())[-2:]))

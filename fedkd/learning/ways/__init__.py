@@ -57,6 +57,8 @@ class Way:
         check: refuses, by `ConfigError` and before anything runs, data that the way cannot learn
             from: what the student has, and the way's parameters.
         private: whether it can learn under [privacy], by `run.private`.
+        augments: whether its inputs may change from step to step: nothing was computed of them
+            before, and it makes neither them nor views of its own.
     """
 
     paper: str
@@ -68,6 +70,7 @@ class Way:
     share: Share | None = None
     check: Callable[[Dataset, Any], None] | None = None
     private: bool = False
+    augments: bool = False
 
 
 class FromLabels(Frozen):
@@ -128,6 +131,7 @@ BUILT_IN: dict[str, Way] = {
         teachers=(1, 1),
         forms="must",
         private=True,
+        augments=True,
     ),
     "injection": Way(
         "compare Xu et al. 2020, arXiv:2002.02925",
@@ -137,9 +141,14 @@ BUILT_IN: dict[str, Way] = {
         forms="may",
         remake=_injected,
         private=True,
+        augments=True,
     ),
     "mutual": Way(
-        "Zhang et al. 2018, arXiv:1706.00384", mutual.learn, mutual.Mutual, check=mutual.check
+        "Zhang et al. 2018, arXiv:1706.00384",
+        mutual.learn,
+        mutual.Mutual,
+        check=mutual.check,
+        augments=True,
     ),
     "born-again": Way(
         "Furlanello et al. 2018, arXiv:1805.04770", born_again.learn, born_again.BornAgain
@@ -149,6 +158,7 @@ BUILT_IN: dict[str, Way] = {
         early_exits.learn,
         early_exits.EarlyExits,
         remake=early_exits.remake,
+        augments=True,
     ),
     "multi-teacher": Way(
         "compare You et al. 2017, KDD",
@@ -233,4 +243,20 @@ def _check(way: Way, name: str, distillation: Distillation) -> None:
         raise ConfigError(
             f"way {name!r} cannot run under [privacy]: it does not learn by DP-SGD; choose among "
             f"{fit}, or leave out [privacy]"
+        )
+    if distillation.student.training.augment:
+        _check_augment(way, name, distillation)
+
+
+def _check_augment(way: Way, name: str, distillation: Distillation) -> None:
+    if not way.augments:
+        fit = ", ".join(name for name, each in BUILT_IN.items() if each.augments)
+        raise ConfigError(
+            f"student.training.augment changes inputs, and way {name!r} learns from answers to "
+            f"them as they are, or makes its own; choose among {fit}, or leave it out"
+        )
+    if distillation.privacy is not None:
+        raise ConfigError(
+            "student.training.augment changes inputs, and under [privacy] the teacher answers to "
+            "them as they are: leave one of the two out"
         )

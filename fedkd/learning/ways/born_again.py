@@ -69,7 +69,7 @@ def next_generation(
     """
     if not parents:
         raise ValueError("0 parents: expected at least 1 for a generation to learn from")
-    told = average_probabilities(torch.stack([evaluate.logits(p, samples.x) for p in parents]))
+    told = average_probabilities(torch.stack([evaluate.answers(p, samples.x) for p in parents]))
 
     def loss(model: nn.Module, x: Tensor, y: Tensor, told: Tensor) -> Tensor:
         answer = call.answer(model, x)

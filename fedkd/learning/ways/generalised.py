@@ -88,7 +88,7 @@ def teacher_targets(
             "and the same samples for all"
         )
     seen = torch.stack([each.seen for each in witnesses])
-    logits = [evaluate.logits(each.teacher, each.x) for each in witnesses]
+    logits = [evaluate.answers(each.teacher, each.x) for each in witnesses]
     said = torch.stack([torch.softmax(each / temperature, dim=1) for each in logits])
     said = torch.where(seen[:, :, None], said, 0.0).sum(dim=0)
     return said / seen.sum(dim=0).clamp(min=1)[:, None], seen.any(dim=0)

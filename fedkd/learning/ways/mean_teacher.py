@@ -161,7 +161,7 @@ def learn(run: StudentRun, params: MeanTeacher) -> nn.Module:
     student, teacher = run.student(), run.student()
 
     def view(x: Tensor, generator: torch.Generator) -> Tensor:
-        moved = augment.shifted(x, generator, pixels=params.shift) if params.shift else x
+        moved = augment.cropped(x, generator, padding=params.shift) if params.shift else x
         return augment.noisy(moved, generator, std=params.noise)
 
     run.stage(

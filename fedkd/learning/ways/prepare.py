@@ -6,14 +6,15 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from fedkd import data, models, rng
-from fedkd.config import Distillation, Frozen
+from fedkd.config import Distillation, Frozen, with_specs
 from fedkd.data.types import Dataset
-from fedkd.learning import ways
+from fedkd.learning import augment, ways
 from fedkd.learning.dp import plan
 from fedkd.learning.forms import terms
 from fedkd.learning.ways import Way, weights
 from fedkd.learning.ways.base import Splits
 from fedkd.models.layers import inspect_layers
+from fedkd.models.weights import identified
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def prepare(distillation: Distillation) -> Prepared:
         DataError: a data set that is missing, corrupt or does not fit.
         BudgetError: the plan costs more than the budget that it names.
     """
+    distillation = with_specs(distillation, identified)
     way, params, distillation = ways.resolve(distillation)
     resolved = tuple(weights.resolve(each, n) for n, each in enumerate(distillation.teachers))
     distillation = distillation.model_copy(update={"teachers": resolved})
@@ -110,6 +112,7 @@ def prepare(distillation: Distillation) -> Prepared:
     if way.check is not None:
         way.check(dealt.student, params)
     shapes = [each.shape for each in dealt.teachers]
+    _check_augment(distillation, dealt.student.shape, shapes)
     teachers = _teachers(distillation, shapes, dealt.whole.classes)
     digests = tuple(
         weights.load_weights(each, model, number)
@@ -117,6 +120,15 @@ def prepare(distillation: Distillation) -> Prepared:
         if each.weights is not None
     )
     return _complete(Prepared(distillation, dealt, way, params, teachers, digests))
+
+
+def _check_augment(
+    distillation: Distillation, student: tuple[int, ...], teachers: Sequence[tuple[int, ...]]
+) -> None:
+    augment.check(distillation.student.training.augment, student, key="student.training.augment")
+    for number, (each, shape) in enumerate(zip(distillation.teachers, teachers, strict=True)):
+        key = f"teachers[{number}].training.augment"
+        augment.check(each.training.augment, shape, key=key)
 
 
 def _teachers(

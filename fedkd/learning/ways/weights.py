@@ -3,17 +3,13 @@
 import hashlib
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import nn
 
 from fedkd import config
 from fedkd.config import ModelSpec, Optimisation, Teacher, validate
 from fedkd.errors import ConfigError
 from fedkd.learning import ways
-
-_PICKLES = (b"PK\x03\x04", b"\x80")
-"""How a zip archive begins, which torch.save writes, and a pickle, which it wrote before 2020."""
+from fedkd.models.weights import fit, tensors
 
 
 def resolve(teacher: Teacher, number: int) -> Teacher:
@@ -82,22 +78,12 @@ def load_weights(teacher: Teacher, model: nn.Module, number: int) -> str:
     where = f"teachers[{number}].weights"
     try:
         content = file.read_bytes()
-        model.load_state_dict(load(content))
     except OSError as error:
         raise ConfigError(
             f"{where} is {str(file)!r}: {error.strerror}; expected a run folder or a .safetensors "
             "file"
         ) from error
-    except (SafetensorError, RuntimeError) as error:
-        if content.startswith(_PICKLES):  # asked last: a safetensors file may begin so too
-            raise ConfigError(
-                f"{where} is {str(file)!r}, a file of torch.save, which can run code when it is "
-                "read: expected safetensors; write one from weights that you trust: safetensors."
-                "torch.save_file(torch.load('IN.pt', weights_only=True), 'OUT.safetensors')"
-            ) from error
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(
-            f"{where} is {str(file)!r}, which are no weights of {str(teacher.model)!r}: {reason}"
-        ) from error
+    given = tensors(content, f"{where} is {str(file)!r}")
+    fit(given, model, f"{where} is {str(file)!r}, which are no weights of {str(teacher.model)!r}")
     model.requires_grad_(requires_grad=False).eval()
     return hashlib.sha256(content).hexdigest()

@@ -88,7 +88,7 @@ class Method:
             return None
         model = setting.build(setting.experiment.client_model(client), purpose="specification")
         model.load_state_dict(weights)
-        return evaluate.logits(model, x)
+        return evaluate.answers(model, x)
 
     def begin(self, ctx: ServerContext) -> Broadcast:
         """What clients receive in the first round."""

@@ -253,7 +253,7 @@ class ClientContext:
     def answer(self, inputs: Tensor) -> Tensor:
         """The teacher's logits on `inputs`, (N, *shape) -> (N, C) float32."""
         with self.clock.phase("answer"):
-            return evaluate.logits(self.teacher, inputs)
+            return evaluate.answers(self.teacher, inputs)
 
 
 def _fitting(exact: Moments, setting: Setting) -> Moments:

@@ -4,7 +4,7 @@ import math
 
 from fedkd.errors import BudgetError, ConfigError
 from fedkd.exchange.masks import RESOLUTION, most
-from fedkd.learning.dp.checks import blaming, check_features, check_model
+from fedkd.learning.dp.checks import blaming, check_features, check_model, check_training
 from fedkd.methods import BUILT_IN, find
 from fedkd.methods.core import accounting
 from fedkd.methods.core.base import Method
@@ -154,6 +154,7 @@ def _check_models(method: Method, setting: Setting) -> None:
             check_features(setting.build(spec, purpose="specification"), shape, like=like)
     if not method.card.has_teachers:
         return
+    check_training(experiment.clients.training, "clients.training")
     models = experiment.clients.models[: setting.clients]
     for number, spec in enumerate(models):
         if spec in models[:number]:

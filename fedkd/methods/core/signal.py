@@ -4,9 +4,9 @@ import math
 
 from torch import nn
 
-from fedkd.learning.teacher_statistics import last_linear
 from fedkd.methods.core.base import Method
 from fedkd.methods.core.setting import Setting
+from fedkd.models.heads import head, sizes
 from fedkd.privacy.signal import Signal, of_steps
 from fedkd.privacy.size import in_a_step, most_records
 
@@ -55,7 +55,7 @@ def _of_training(setting: Setting, records: float | None) -> Signal:
 def _of_sums(setting: Setting, records: float | None) -> Signal:
     """Of the sum with labels: the last layer's numbers, once for each client, or for all."""
     model = setting.build(setting.experiment.student.model, purpose="specification")
-    last = last_linear(model)
+    features, outputs = sizes(head(model))
     event = setting.summing("sums of features")
     # Under secure aggregation one noise is on the sum of all, which is as many times as long.
     together = setting.cohort_size**2 if setting.securely else setting.cohort_size
@@ -63,7 +63,7 @@ def _of_sums(setting: Setting, records: float | None) -> Signal:
         event.noise_multiplier,
         records=most_records(setting.experiment.privacy) if records is None else records,
         steps=together,
-        numbers=last.in_features * last.out_features,
+        numbers=features * outputs,
     )
 
 

@@ -100,7 +100,7 @@ def test_teachers_see_the_labels_that_were_aimed_at(
 
 def test_dafl_makes_teachers_sure_of_every_class(teachers: list[nn.Module]) -> None:
     batch = run(teachers, classifier(5), objectives.dafl)
-    answers = torch.stack([evaluate.logits(teacher, batch.x) for teacher in teachers]).mean(0)
+    answers = torch.stack([evaluate.answers(teacher, batch.x) for teacher in teachers]).mean(0)
     assert batch.losses[-1] < batch.losses[0]
     assert answers.softmax(1).amax(1).mean() > 0.8
     assert answers.softmax(1).mean(0).min() > 0.1
@@ -179,7 +179,7 @@ def test_the_student_s_disagreement_pulls_samples_across_its_boundary(
     def disagreeing(adversarial: float) -> float:
         weighted = partial(objectives.dense, adversarial=adversarial)
         batch = run(teachers, student, weighted)
-        truth = torch.stack([evaluate.logits(t, batch.x) for t in teachers]).mean(0).argmax(1)
+        truth = torch.stack([evaluate.answers(t, batch.x) for t in teachers]).mean(0).argmax(1)
         return 1 - evaluate.accuracy(student, Samples(batch.x, truth))
 
     assert disagreeing(10.0) > disagreeing(0.0) + 0.1

@@ -439,7 +439,7 @@ def test_the_model_bears_no_trace(build: Callable[[], nn.Module], loss: sgd.Loss
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not any(module.training for module in model.modules())
     assert list(copy.deepcopy(model).state_dict()) == names
-    evaluate.logits(model, vectors().x)
+    evaluate.answers(model, vectors().x)
 
 
 def test_a_layer_that_works_twice_and_one_that_idles() -> None:

@@ -87,7 +87,7 @@ def test_partners_pull_answers_together() -> None:
     def gap(weight: float) -> float:
         peers, overlapping = [net(1), net(2, 5)], rows(spread=4.0)
         mutual.train(peers, overlapping, HOW, generator(), weight=weight)
-        first, second = (evaluate.logits(peer, overlapping.x).softmax(dim=1) for peer in peers)
+        first, second = (evaluate.answers(peer, overlapping.x).softmax(dim=1) for peer in peers)
         return (first - second).abs().mean().item()
 
     assert gap(3.0) < 0.7 * gap(0.0)

@@ -54,7 +54,7 @@ def test_a_sample_is_told_of_by_those_who_saw_it() -> None:
     pair = [witness(1, some), witness(2, few)]
     said, seen = generalised.teacher_targets(pair, temperature=4.0)
     assert torch.equal(seen, some | few)
-    first, second = ((evaluate.logits(w.teacher, w.x) / 4).softmax(dim=1) for w in pair)
+    first, second = ((evaluate.answers(w.teacher, w.x) / 4).softmax(dim=1) for w in pair)
     torch.testing.assert_close(said[some & few], ((first + second) / 2)[some & few])
     torch.testing.assert_close(said[some & ~few], first[some & ~few])
     torch.testing.assert_close(said[~some & few], second[~some & few])
