@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fedkd.data.types import Samples
+from fedkd.rows import concat, shape_of
 
 Kind = Literal["records", "mislabelled", "out-of-distribution"]
 """A client's own records; such with a wrong label; noise with a label. The odder, the louder."""
@@ -49,7 +50,7 @@ def draw(
         The data that stays, and the candidates, of which the client also learns `learnt`.
     """
     if kind == "out-of-distribution":
-        x = torch.rand(count, *data.x.shape[1:], generator=generator)
+        x = torch.rand(count, *shape_of(data.x), generator=generator)
         y = torch.randint(classes, (count,), generator=generator)
         return data, Candidates(Samples(x, y), _coins(count, generator))
     count = min(count, len(data) // 2)
@@ -63,7 +64,7 @@ def draw(
 
 def joined(*parts: Samples) -> Samples:
     """Samples one after the other."""
-    return Samples(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
+    return Samples(concat([p.x for p in parts]), torch.cat([p.y for p in parts]))
 
 
 def _coins(count: int, generator: torch.Generator) -> Tensor:

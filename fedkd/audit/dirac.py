@@ -22,6 +22,7 @@ from fedkd.learning import optim
 from fedkd.learning.dp import sgd
 from fedkd.learning.dp.sgd import Noise
 from fedkd.models.call import answer
+from fedkd.rows import concat, shape_of, whole
 
 THREAT = "white box: sees every noisy gradient, and may insert records"
 _LOUD = 1000.0
@@ -114,7 +115,7 @@ def observe(
         FederationError: training diverged.
     """
     included = torch.rand(canaries, generator=generator) < 0.5
-    shape = tuple(samples.x.shape[1:])
+    shape = shape_of(samples.x)
     audited = WithCanaries(model, shape, canaries, _LOUD * noise.clip)
     rows = _rows(samples, included)
     optimiser = optim.build(audited.parameters(), optimisation)
@@ -174,7 +175,7 @@ def _rows(samples: Samples, included: Tensor) -> Samples:
     count = len(included)
     chosen = included.nonzero().flatten()
     carriers = samples.subset(chosen % len(samples))
-    x = torch.cat([samples.x, carriers.x]).flatten(1)
+    x = whole(concat([samples.x, carriers.x])).flatten(1)
     marks = torch.zeros(len(x), count)
     marks[len(samples) + torch.arange(len(chosen)), chosen] = 1.0
     return Samples(torch.cat([x, marks], dim=1), torch.cat([samples.y, carriers.y]))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fedkd.data.types import Samples
 from fedkd.rng import torch_default
+from fedkd.rows import whole
 
 _STEPS, _BATCH, _HIDDEN, _RATE = 600, 128, 256, 2e-3
 _SUREST = 5
@@ -74,7 +75,7 @@ def invert(
     gap = answers.softmax(dim=1) - consensus.softmax(dim=1)
     drawings = []
     for label in range(answers.shape[1]):
-        images, foreign = records.x[records.y == label], others.x[others.y == label]
+        images, foreign = (whole(each.x)[each.y == label] for each in (records, others))
         asked = (says == label).nonzero().flatten()
         prior = public[all_say == label]
         if min(len(images), len(foreign), len(asked), len(prior)) < 2:

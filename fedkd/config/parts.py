@@ -166,13 +166,19 @@ def _is_point(value: object) -> bool:
     return value == "."
 
 
+Layout = Literal["as-stored", "channels-last"]
+"""How arrays are laid out where their shape does not say: a record is what was stored, channels
+first if it has any, or its channels are the last axis."""
+
+
 class Source(Frozen):
     """Where data comes from, and what is held out for testing."""
 
     name: str = "fashion-mnist-sample"
-    """A known name, such as `fashion-mnist-sample`, or the path of an .npz or .csv file."""
-    label: str = "label"
-    """CSV: the column of labels."""
+    """A known name, such as `fashion-mnist-sample`, or the path of an .npz or .csv file, or of a
+    folder of .npy files."""
+    label: str | tuple[str, ...] = "label"
+    """CSV: the column of labels; several where a row has several labels or numbers."""
     client: str | None = None
     """CSV: the column that says whose row it is; left out of the features."""
     ignore: tuple[str, ...] = Field(default=(), exclude_if=absent)
@@ -183,6 +189,12 @@ class Source(Frozen):
     """CSV: of cells without a value; `indicate`: 0, and a column `X?` more for each column `X`."""
     limits: dict[str, tuple[float, float]] = Field(default={}, exclude_if=absent)
     """Rows of features: what becomes -1 and 1 of a column, by its name; others stay as they are."""
+    range: tuple[float, float] | None = Field(default=None, exclude_if=absent)
+    """Arrays: what becomes 0 and 1 of their values, such as [-1024, 3071]; all are within. It is
+    public, and learned from no party's data. Unless given, uint8 is 0..255, and all others but rows
+    must be in [0, 1]."""
+    layout: Layout | None = Field(default=None, exclude_if=absent)
+    """Arrays: how records are laid out; unless given, images are told by their shape."""
     test_share: float = Field(default=0.2, gt=0, lt=1)
     """CSV and hospitals: the share of rows held out for testing, each by a hash of itself."""
     test: str | None = Field(default=None, min_length=1)
@@ -190,12 +202,31 @@ class Source(Frozen):
 
     @model_validator(mode="after")
     def _needed_is_not_ignored(self) -> Self:
-        for key, column in (("label", self.label), ("client", self.client)):
+        if not self.labels or len(set(self.labels)) < len(self.labels):
+            raise ValueError(f"data.label is {self.label!r}: expected columns, each once")
+        columns = [("label", column) for column in self.labels]
+        for key, column in (*columns, ("client", self.client)):
             if column in self.ignore:
                 raise ValueError(
                     f"data.ignore names {column!r}, which is data.{key}: leave it out there"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _range_ascends(self) -> Self:
+        if self.range is not None and not self.range[0] < self.range[1]:
+            low, high = self.range
+            raise ValueError(
+                f"data.range is [{low:g}, {high:g}]: expected the lower bound first, then another"
+            )
+        if self.range is not None and self.limits:
+            raise ValueError("data.range and data.limits both scale inputs: leave out one of them")
+        return self
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The columns of labels."""
+        return (self.label,) if isinstance(self.label, str) else self.label
 
 
 Format = Literal["npz", "csv"]

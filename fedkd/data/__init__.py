@@ -12,6 +12,8 @@ from fedkd.data.holdout import hashes
 from fedkd.data.named import NAMES, fetched, locations
 from fedkd.data.types import Dataset, FederatedData, Samples
 from fedkd.errors import ConfigError, DataError
+from fedkd.rows import Rows, shapes_of, take
+from fedkd.tasks import Targets
 
 __all__ = [
     "NAMES",
@@ -26,13 +28,14 @@ __all__ = [
 ]
 
 
-def load(data: config.Source, *, seed: int) -> Dataset:
-    """The data set that `data.name` says: a known name, or the path of an .npz or .csv file.
+def load(data: config.Source, *, seed: int, targets: Targets = "classes") -> Dataset:
+    """The data set that `data.name` says: a known name, or the path of a file or a folder.
 
     Args:
         data: the experiment's section `[data]`.
         seed: the experiment's seed; keys the hashes that hold rows of a CSV file and patients of
             the hospitals out.
+        targets: what the data's targets must be; known names have classes.
 
     Returns:
         The data set, scaled as the section says.
@@ -41,10 +44,17 @@ def load(data: config.Source, *, seed: int) -> Dataset:
         DataError: it is missing, corrupt or not in the expected form.
         ConfigError: it cannot be scaled as asked.
     """
-    return _ready(data, seed)[0]
+    return _ready(data, seed, targets)[0]
 
 
-def federate(data: config.Data, *, clients: int | None, seed: int) -> FederatedData:
+def federate(
+    data: config.Data,
+    *,
+    clients: int | None,
+    seed: int,
+    targets: Targets = "classes",
+    scaled: bool = True,
+) -> FederatedData:
     """Load the data, take the public set, and split the rest among the clients.
 
     It warns of what is likely to be wrong with the data (`sound`).
@@ -53,16 +63,19 @@ def federate(data: config.Data, *, clients: int | None, seed: int) -> FederatedD
         data: the experiment's section `[data]`.
         clients: how many; None for the natural split, which knows.
         seed: the experiment's seed; the same seed gives the same split.
+        targets: see `load`.
+        scaled: whether inputs are scaled by `data.limits` and the proxy set.
 
     Raises:
         DataError: the data is missing, corrupt, or does not fit.
         ConfigError: it cannot be split as asked.
     """
-    dataset, public, private = _ready(data, seed)
+    dataset, public, private = _ready(data, seed, targets, scaled=scaled)
     sound.look_over(dataset)
     parts = partition.split(
         data.partition,
-        labels=dataset.train.y[private],
+        count=len(private),
+        labels=dataset.train.y[private] if targets == "classes" else None,
         groups=None if dataset.groups is None else dataset.groups[private],
         clients=clients,
         generator=rng.stream(seed, purpose="partition"),
@@ -70,7 +83,7 @@ def federate(data: config.Data, *, clients: int | None, seed: int) -> FederatedD
     return _federated(dataset, public, tuple(dataset.train.subset(private[part]) for part in parts))
 
 
-def shared(data: config.Data, *, seed: int) -> FederatedData:
+def shared(data: config.Data, *, seed: int, targets: Targets = "classes") -> FederatedData:
     """What all parties hold: the public set and the test set, without any client's data.
 
     It warns as `federate`.
@@ -79,13 +92,13 @@ def shared(data: config.Data, *, seed: int) -> FederatedData:
         DataError: as `federate`.
         ConfigError: the public set is larger than its source.
     """
-    dataset, public, _ = _ready(data, seed)
+    dataset, public, _ = _ready(data, seed, targets)
     sound.look_over(dataset)
     return _federated(dataset, public, ())
 
 
 def _federated(
-    dataset: Dataset, public: Tensor | None, clients: tuple[Samples, ...]
+    dataset: Dataset, public: Rows | None, clients: tuple[Samples, ...]
 ) -> FederatedData:
     return FederatedData(
         name=dataset.name,
@@ -96,39 +109,55 @@ def _federated(
         test=dataset.test,
         features=dataset.features,
         scale=dataset.scale,
+        targets=dataset.targets,
     )
 
 
-def _ready(data: config.Source, seed: int) -> tuple[Dataset, Tensor | None, Tensor]:
+def _ready(
+    data: config.Source, seed: int, targets: Targets, *, scaled: bool = True
+) -> tuple[Dataset, Rows | None, Tensor]:
     """The data set, the public inputs, and the indices of the training samples that stay private.
 
     Rows are drawn as they were read, and scaled after that.
     """
-    dataset, public = _read(data, seed), None
+    dataset = _read(data, seed, targets)
+    public: Rows | None = None
     private, scale = torch.arange(len(dataset.train)), False
     if isinstance(data, config.Data) and data.public is not None:
         public, private = _public(data, data.public, dataset, seed)
         scale = data.scale == "public"
-    dataset = scaling.scaled(dataset, data.limits, public if scale else None)
-    if public is not None:
-        public = scaling.apply(
-            public, scaling.names(dataset.features, dataset.shape), dataset.scale
-        )
+    if scaled:
+        dataset = scaling.scaled(dataset, data.limits, public if scale else None)
+    if public is not None and dataset.scale:
+        columns = scaling.names(dataset.features, dataset.shape)
+        public = scaling.apply(public, columns, dataset.scale)
     return dataset, public, private
 
 
-def _read(data: config.Source, seed: int) -> Dataset:
+def _read(data: config.Source, seed: int, targets: Targets) -> Dataset:
     path, csv = Path(data.name).expanduser(), _is_csv(data.name)
+    stored = path.suffix.lower() == ".npz" or (data.name not in NAMES and path.is_dir())
     if (data.test or data.ignore) and not csv:
         key = "test" if data.test else "ignore"
         raise ConfigError(
             f"data.{key} is {getattr(data, key)!r}, and data.name is {data.name!r}: leave it out, "
             "it is for .csv files"
         )
+    if (data.range or data.layout) and not stored:
+        key = "range" if data.range else "layout"
+        raise ConfigError(
+            f"data.{key} is {getattr(data, key)!r}, and data.name is {data.name!r}: leave it out, "
+            "it is for .npz files and folders of .npy files"
+        )
     if csv:
-        return table.load(path, data, seed=seed)
-    if path.suffix.lower() == ".npz":
-        return npz.load(path)
+        return table.load(path, data, seed=seed, targets=targets)
+    if stored:
+        return npz.load(path, form=npz.ArrayForm.of(data), kind=targets)
+    if data.name in NAMES and targets != "classes":
+        raise ConfigError(
+            f"data.name is {data.name!r}, whose records have one class each, and the task asks for "
+            f"{targets}: name a file of your own, or choose task 'classification'"
+        )
     return named.load(data.name, test_share=data.test_share, seed=seed)
 
 
@@ -138,7 +167,7 @@ def _is_csv(name: str) -> bool:
 
 def _public(
     data: config.Data, asked: config.PublicData, dataset: Dataset, seed: int
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Rows, Tensor]:
     """The public inputs, and the indices of the training samples that stay private."""
     held_out = asked.source == "held-out"
     if held_out:
@@ -147,11 +176,14 @@ def _public(
         changes: dict[str, Any] = {"name": asked.source, "test": None}
         if not _is_csv(asked.source):
             changes["ignore"] = ()  # of a .csv file's columns alone
-        source = _read(data.model_copy(update=changes), seed)
-        if source.shape != dataset.shape:
+        if asked.source in NAMES:
+            changes |= {"range": None, "layout": None}  # of arrays alone
+        source = _read(data.model_copy(update=changes), seed, dataset.targets)
+        found, expected = (shapes_of(each.train.x) for each in (source, dataset))
+        if found != expected:
             raise DataError(
-                f"data.public.source = {asked.source!r} has samples of shape {source.shape}; "
-                f"expected {dataset.shape} as in {dataset.name!r}"
+                f"data.public.source = {asked.source!r} has samples of shape {found}; "
+                f"expected {expected} as in {dataset.name!r}"
             )
         if source.features != dataset.features:
             raise DataError(
@@ -169,9 +201,9 @@ def _public(
     order = _hashed(source, seed) if natural else _drawn(source, seed)
     chosen, rest = order[: asked.size].sort().values, order[asked.size :].sort().values
     if not held_out:
-        return source.train.x[chosen], torch.arange(len(dataset.train))
+        return take(source.train.x, chosen), torch.arange(len(dataset.train))
     _nobody_vanished(dataset, data, rest)
-    return source.train.x[chosen], rest
+    return take(source.train.x, chosen), rest
 
 
 def _drawn(source: Dataset, seed: int) -> Tensor:
@@ -184,7 +216,8 @@ def _hashed(source: Dataset, seed: int) -> Tensor:
     Where clients are natural, that is: their data is where it is. Every other partition deals all
     records anew anyway.
     """
-    names = [source.class_names[label] for label in source.train.y.tolist()]
+    y = source.train.y.tolist()
+    names = [source.class_names[n] if source.targets == "classes" else repr(n) for n in y]
     return torch.from_numpy(
         hashes(source.train.x, names, seed=seed, purpose="public").argsort(kind="stable")
     )

@@ -21,7 +21,7 @@ _COMMA = re.compile(r"[+-]?[0-9.]*,[0-9]+([eE][+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True)
-class Table:
+class Cells:
     """The stripped cells of a CSV file.
 
     Attributes:
@@ -126,13 +126,13 @@ def number(cell: str) -> float | None:
     return value if abs(value) <= _LARGEST else None
 
 
-def read(path: Path, *, label: str, decimal: Decimal = ".") -> Table:
+def read(path: Path, *, label: str, decimal: Decimal = ".") -> Cells:
     """Read a CSV file whose header is sound and whose rows are all as long.
 
     Args:
         path: UTF-8, with commas, semicolons or tabs between cells: what makes `label` a column.
         label: a column that it should have.
-        decimal: see `Table`.
+        decimal: see `Cells`.
 
     Raises:
         DataError: names the file and the line.
@@ -155,7 +155,7 @@ def read(path: Path, *, label: str, decimal: Decimal = ".") -> Table:
         raise DataError(f"{path}: no CSV in UTF-8 after line {last} ({error})") from error
     if len(rows) < 2:
         raise DataError(f"{path}: {len(rows)} lines; expected a header and at least one row")
-    table = Table(path, rows[0], rows[1:], lines[1:], decimal)
+    table = Cells(path, rows[0], rows[1:], lines[1:], decimal)
     _check_header(table, label)
     for n, row in enumerate(table.rows):
         if len(row) != len(table.header):
@@ -165,7 +165,7 @@ def read(path: Path, *, label: str, decimal: Decimal = ".") -> Table:
     return table
 
 
-def _check_header(table: Table, label: str) -> None:
+def _check_header(table: Cells, label: str) -> None:
     if len(table.header) == 1 and label not in table.header:
         raise DataError(
             f"{table.path}: one column only, {table.header[0][:80]!r}; expected commas, semicolons "

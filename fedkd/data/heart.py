@@ -16,6 +16,7 @@ from fedkd.data.columns import MISSING, indicator
 from fedkd.data.holdout import held_out
 from fedkd.data.types import Dataset, Samples
 from fedkd.errors import DataError
+from fedkd.rows import concat
 
 NAME, FOLDER = "heart-disease", "heart_disease"
 HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
@@ -90,7 +91,7 @@ def load(folder: Path, *, test_share: float, seed: int) -> Dataset:
         DataError: a file is missing or not as UCI wrote it, or nobody is left of a hospital.
     """
     hospitals = [read(folder / file) for file in FILES]
-    everything = Samples(torch.cat([h.x for h in hospitals]), torch.cat([h.y for h in hospitals]))
+    everything = Samples(concat([h.x for h in hospitals]), torch.cat([h.y for h in hospitals]))
     groups = torch.cat([torch.full((len(h),), number) for number, h in enumerate(hospitals)])
     whose = [
         f"{HOSPITALS[group]} {CLASS_NAMES[label]}"

@@ -98,7 +98,8 @@ def _source(name: str) -> PublishedSet:
     if name not in _SOURCES:
         raise DataError(
             f"data.name is {name!r}, which is no data set: "
-            f"{choices(name, NAMES, lead='expected one of ')}, or the path of an .npz or .csv file"
+            f"{choices(name, NAMES, lead='expected one of ')}, or the path of an .npz or .csv "
+            "file, or of a folder of .npy files"
         )
     return _SOURCES[name]
 

@@ -21,7 +21,8 @@ _DIRICHLET = {
 def split(
     partition: config.Iid | config.Shards | config.Natural | config.Dirichlet,
     *,
-    labels: Tensor,
+    count: int,
+    labels: Tensor | None,
     groups: Tensor | None,
     clients: int | None,
     generator: Generator,
@@ -30,7 +31,8 @@ def split(
 
     Args:
         partition: the scheme and its parameters.
-        labels: int64 (N,), from 0.
+        count: N, how many samples there are.
+        labels: int64 (N,), from 0; None where samples have no class.
         groups: int64 (N,), the natural client of each sample; None if the data brings none.
         clients: how many; may be None for the natural split alone, which knows.
         generator: of every draw.
@@ -42,9 +44,14 @@ def split(
         return natural(groups, clients)
     if clients is None:
         raise ConfigError("clients.count is missing: how many clients share the data?")
+    if isinstance(partition, config.Iid):
+        return iid(count, clients, generator)
+    if labels is None:
+        raise ConfigError(
+            f"data.partition.scheme is {partition.scheme!r}, which deals by class, and the task's "
+            "records have none: expected 'iid' or 'natural'"
+        )
     match partition:
-        case config.Iid():
-            return iid(len(labels), clients, generator)
         case config.Shards(per_client=per_client):
             return shards(labels, clients, per_client=per_client, generator=generator)
         case config.Dirichlet(scheme=scheme, alpha=alpha, min_size=size):

@@ -2,10 +2,12 @@
 
 A column's limits `low` and `high` become -1 and 1. A cell without a value stays 0: it is 0 and
 has a 1 in its indicator. A column of one's own that is called like one marks no other value.
+Records that are no rows of columns have one mean and one standard deviation for all their values.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,35 +16,41 @@ from fedkd.data.columns import indicator
 from fedkd.data.types import Dataset, Limits, Samples
 from fedkd.errors import ConfigError
 from fedkd.names import choices
+from fedkd.rows import Rows, batches, converted, one, shapes_of, whole
+
+ALL = "*"
+"""What all values of records that are no rows of columns are called in a scale."""
 
 
 def names(features: Sequence[str], shape: tuple[int, ...]) -> tuple[str, ...]:
-    """The columns' names; those of an .npz file are numbers from 0. Images have none."""
+    """The columns' names; those of an .npz file are numbers from 0. Other shapes have none."""
     return tuple(features) or (tuple(map(str, range(shape[0]))) if len(shape) == 1 else ())
 
 
-def scaled(dataset: Dataset, limits: Mapping[str, Limits], public: Tensor | None) -> Dataset:
+def scaled(dataset: Dataset, limits: Mapping[str, Limits], public: Rows | None) -> Dataset:
     """The data set with some or all of its columns on one scale.
 
     Args:
         dataset: as it was read.
         limits: of columns by name, `low` below `high`.
-        public: unscaled inputs (M, F) by which all other columns are scaled, so that their mean
-            becomes 0 and their standard deviation 1; None leaves those as they are.
+        public: unscaled inputs by which all other columns are scaled, so that their mean becomes 0
+            and their standard deviation 1; None leaves those as they are.
 
     Returns:
         The data set, with all limits in `Dataset.scale`.
 
     Raises:
-        ConfigError: samples are no rows, a column is unknown, or limits are none.
+        ConfigError: limits are given and samples are no rows, samples are tables, a column is
+            unknown, or limits are none.
     """
     if not limits and public is None:
         return dataset
-    columns = names(dataset.features, dataset.shape)
-    if not columns:
+    shape = shapes_of(dataset.train.x)
+    columns = names(dataset.features, shape) if isinstance(shape, tuple) else ()
+    if not columns and (limits or isinstance(shape, dict)):
         raise ConfigError(
             f"data.limits and data.scale are for rows of features, and a sample of "
-            f"{dataset.name!r} has shape {dataset.shape}: leave them out, images are in [0, 1]"
+            f"{dataset.name!r} has shape {shape}: leave them out, images are in [0, 1]"
         )
     for column, (low, high) in limits.items():
         if column not in columns:
@@ -64,14 +72,22 @@ def scaled(dataset: Dataset, limits: Mapping[str, Limits], public: Tensor | None
     return replace(dataset, train=train, test=test, scale=scale)
 
 
-def apply(x: Tensor, columns: Sequence[str], scale: Mapping[str, Limits]) -> Tensor:
-    """Rows (N, F) on the scale of `Dataset.scale`; columns without limits as they are.
+def apply(x: Rows, columns: Sequence[str], scale: Mapping[str, Limits]) -> Rows:
+    """Records on the scale of `Dataset.scale`; columns without limits as they are.
 
     Raises:
-        ConfigError: limits are so close to each other that a value is no float32 on their scale.
+        ConfigError: limits are so close to each other that a value is no float32 on their scale; of
+            a file, as it is read.
     """
     if not scale:
         return x
+    return converted(x, partial(_applied, columns=columns, scale=scale))
+
+
+def _applied(x: Tensor, columns: Sequence[str], scale: Mapping[str, Limits]) -> Tensor:
+    if not columns:
+        low, high = scale[ALL]
+        return ((x.double() - (low + high) / 2) / ((high - low) / 2)).float()
     scaled = x.clone()
     for place, column in enumerate(columns):
         if column in scale:
@@ -86,8 +102,11 @@ def apply(x: Tensor, columns: Sequence[str], scale: Mapping[str, Limits]) -> Ten
     return scaled
 
 
-def _of_public(x: Tensor, columns: Sequence[str]) -> dict[str, Limits]:
+def _of_public(rows: Rows, columns: Sequence[str]) -> dict[str, Limits]:
     """A standard deviation to each side of each column's mean; indicators stay what they are."""
+    if not columns:
+        return {ALL: _around(*_moments(rows))}
+    x = whole(rows)
     indicators = {indicator(column) for column in columns}
     limits = {}
     for place, column in enumerate(columns):
@@ -95,9 +114,27 @@ def _of_public(x: Tensor, columns: Sequence[str]) -> dict[str, Limits]:
         if column in indicators or not len(values):
             continue
         mean, deviation = values.mean().item(), values.std(correction=0).item()
-        deviation = deviation or 1.0  # a column that is constant there says nothing of its scale
-        limits[column] = (mean - deviation, mean + deviation)
+        limits[column] = _around(mean, deviation)
     return limits
+
+
+def _around(mean: float, deviation: float) -> Limits:
+    deviation = deviation or 1.0  # a column that is constant there says nothing of its scale
+    return mean - deviation, mean + deviation
+
+
+def _moments(rows: Rows) -> tuple[float, float]:
+    """The mean and the standard deviation of all values."""
+    # From near the mean, so that squares lose no digits.
+    shift = one(rows[torch.tensor([0])]).double().mean()
+    count, total, squares = 0, 0.0, 0.0
+    for batch in batches(rows):
+        values = one(batch).double() - shift
+        count += values.numel()
+        total += values.sum().item()
+        squares += values.square().sum().item()
+    mean = total / count
+    return shift.item() + mean, max(squares / count - mean**2, 0.0) ** 0.5
 
 
 def _missing(x: Tensor, columns: Sequence[str], column: str) -> Tensor:

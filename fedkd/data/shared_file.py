@@ -1,39 +1,62 @@
 """Data where parties are apart: what all of them hold in one file, and each one's own.
 
 The shared file is safetensors: the test set, the public set if there is one, and the names of
-classes and features. The same data gives the same bytes, so its SHA-256 says which it is.
+classes and features. Of a table each column is a tensor of its own, `test/x.NAME`. The same data
+gives the same bytes, so its SHA-256 says which it is.
 """
 
 import json
 import struct
+from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
 
-from fedkd.config import Format
+from fedkd.config import Format, Layout
 from fedkd.data import npz, scaling, sound, table
 from fedkd.data.csv_file import Decimal
-from fedkd.data.types import FederatedData, Samples
+from fedkd.data.types import FederatedData, Limits, Samples
 from fedkd.errors import DataError
+from fedkd.rows import Rows, Table, shapes_of, whole
+from fedkd.tasks import Targets
 
 FORMAT = "fedkd shared data 1"
 
 
 def to_bytes(shared: FederatedData) -> bytes:
     """What all parties hold, without any client's data, as the bytes of a file."""
-    tensors = {"test/x": shared.test.x, "test/y": shared.test.y}
+    tensors = {**_tensors("test/x", shared.test.x), "test/y": shared.test.y}
     if shared.public is not None:
-        tensors["public"] = shared.public
+        tensors |= _tensors("public", shared.public)
     about = {"name": shared.name, "classes": shared.class_names, "features": shared.features}
     scale = {"scale": shared.scale} if shared.scale else {}
+    targets = {"targets": shared.targets} if shared.targets != "classes" else {}
     # One key: safetensors writes several in any order.
-    named = {FORMAT: json.dumps(about | scale)}
+    named = {FORMAT: json.dumps(about | scale | targets)}
     return save({name: tensor.contiguous() for name, tensor in tensors.items()}, named)
+
+
+def _tensors(name: str, rows: Rows) -> dict[str, Tensor]:
+    """Records as tensors in memory, by name."""
+    if not isinstance(rows, Table):
+        return {name: whole(rows)}
+    return {f"{name}.{column}": whole(each) for column, each in rows.columns.items()}
+
+
+def _rows(name: str, tensors: Mapping[str, Tensor]) -> Rows | None:
+    """What `_tensors` made, back again; None if nothing is there."""
+    if name in tensors:
+        return tensors[name]
+    mark = f"{name}."
+    columns = {key.removeprefix(mark): x for key, x in tensors.items() if key.startswith(mark)}
+    return Table(dict(sorted(columns.items()))) if columns else None
 
 
 def read_shared(path: Path, *, digest: str | None = None) -> FederatedData:
@@ -78,15 +101,19 @@ def parse_shared(content: bytes) -> FederatedData:
         (length,) = struct.unpack_from("<Q", content)
         about = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][FORMAT])
         class_names = tuple(about["classes"])
+        test = _rows("test/x", tensors)
+        if test is None:
+            raise KeyError("test/x")
         return FederatedData(
             name=about["name"],
             classes=len(class_names),
             class_names=class_names,
             clients=(),
-            public=tensors.get("public"),
-            test=Samples(tensors["test/x"], tensors["test/y"]),
+            public=_rows("public", tensors),
+            test=Samples(test, tensors["test/y"]),
             features=tuple(about["features"]),
             scale={c: (low, high) for c, (low, high) in about.get("scale", {}).items()},
+            targets=_targets(about.get("targets", "classes")),
         )
     except (SafetensorError, AttributeError, KeyError, TypeError, struct.error) as error:
         raise ValueError(f"Expected {FORMAT!r}.") from error
@@ -100,28 +127,44 @@ def seen_from(shared: FederatedData, clients: int, *, samples: dict[int, Samples
         clients: how many clients there are.
         samples: the party's data by its client's index; empty for the server.
     """
-    nothing = Samples(shared.test.x[:0], shared.test.y[:0])
+    nothing = shared.test.subset(torch.arange(0))
     return replace(shared, clients=tuple(samples.get(client, nothing) for client in range(clients)))
 
 
+def _targets(name: str) -> Targets:
+    found: dict[str, Targets] = {kind: kind for kind in get_args(Targets)}
+    return found[name]
+
+
 def read_own(
-    path: Path, format: Format, *, label: str, shared: FederatedData, decimal: Decimal = "."
+    path: Path,
+    format: Format,
+    *,
+    label: str,
+    shared: FederatedData,
+    decimal: Decimal = ".",
+    layout: Layout | None = None,
+    range: Limits | None = None,
 ) -> Samples:
     """A party's own data, scaled as the shared data is.
 
     Args:
-        path: an .npz file with `x_train` and `y_train`, or a CSV file, all of whose rows count.
+        path: an .npz file or a folder with `x_train` and `y_train`, or a CSV file, all of whose
+            rows count.
         format: which of the two it is.
-        label: CSV: the column of labels.
+        label: CSV: the column of classes; other targets are found by name.
         shared: what it must fit: shape, classes, the columns by name, and their scale.
         decimal: CSV: what stands in front of a number's decimals.
+        layout: arrays: see `config.Source`.
+        range: arrays: see `config.Source`.
 
     Raises:
         DataError: it is missing, corrupt, empty or does not fit.
         ConfigError: a value cannot be put on the scale.
     """
     if format == "npz":
-        samples = npz.load_rows(path, classes=shared.classes)
+        form = npz.ArrayForm(layout, range, unbounded=scaling.ALL in shared.scale)
+        samples = npz.load_rows(path, classes=shared.classes, form=form, kind=shared.targets)
     elif not shared.features:
         raise DataError(
             f"{path}: is a CSV file, and the parties agreed on samples of shape {shared.shape} "
@@ -134,18 +177,21 @@ def read_own(
             features=shared.features,
             class_names=shared.class_names,
             decimal=decimal,
+            targets=shared.targets,
         )
-    if tuple(samples.x.shape[1:]) != shared.shape:
+    found, expected = shapes_of(samples.x), shapes_of(shared.test.x)
+    if found != expected:
         raise DataError(
-            f"{path}: a sample has shape {tuple(samples.x.shape[1:])}; expected {shared.shape}, "
-            "as the parties agreed"
+            f"{path}: a sample has shape {found}; expected {expected}, as the parties agreed"
         )
-    columns = scaling.names(shared.features, shared.shape)
+    columns = scaling.names(shared.features, found) if isinstance(found, tuple) else ()
     sound.unscaled(path.name, samples.x, shared.features, shared.scale)
     return Samples(scaling.apply(samples.x, columns, shared.scale), samples.y)
 
 
 def write_own(path: Path, samples: Samples) -> None:
-    """Write one client's data as `read_own` reads it."""
+    """Write one client's data as `read_own` reads it where its layout is `as-stored`."""
     with path.open("wb") as file:
-        np.savez(file, x_train=samples.x.numpy(), y_train=samples.y.to(torch.int64).numpy())
+        tensors = {**_tensors("x_train", samples.x), "y_train": samples.y}
+        arrays: dict[str, Any] = {name: each.numpy() for name, each in tensors.items()}
+        np.savez(file, **arrays)

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from fedkd.data import scaling
 from fedkd.data.types import Dataset, Limits
+from fedkd.rows import Rows, batches, one, shapes_of
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +19,12 @@ _SHOWN = 5
 
 def look_over(dataset: Dataset) -> None:
     """Warn of classes that are in one part only, and of columns that are not scaled."""
+    unscaled(dataset.name, dataset.train.x, dataset.features, dataset.scale)
+    if dataset.targets == "classes":
+        _unknown_classes(dataset)
+
+
+def _unknown_classes(dataset: Dataset) -> None:
     csv = Path(dataset.name).suffix.lower() == ".csv"
     ways = (",", ", or name a test file by data.test") if csv else (" or", "")
     for samples, part, then in (
@@ -32,13 +38,14 @@ def look_over(dataset: Dataset) -> None:
                 "%s: no sample for %s of %s: %s; give more of them%s drop them%s",
                 *(dataset.name, part, _some(some), then, *ways),
             )
-    unscaled(dataset.name, dataset.train.x, dataset.features, dataset.scale)
 
 
-def unscaled(name: str, x: Tensor, features: Sequence[str], scale: Mapping[str, Limits]) -> None:
+def unscaled(name: str, x: Rows, features: Sequence[str], scale: Mapping[str, Limits]) -> None:
     """Warn of columns with large values, which drown all others in a model."""
-    columns = scaling.names(features, tuple(x.shape[1:]))
-    sizes = x.double().square().mean(dim=0).sqrt().flatten().tolist() if columns else []
+    shapes = shapes_of(x)
+    columns = scaling.names(features, shapes) if isinstance(shapes, tuple) else ()
+    sums = [one(batch).double().square().sum(dim=0) for batch in batches(x)] if columns else []
+    sizes = (sum(sums, torch.zeros(len(columns))) / len(x)).sqrt().tolist()
     large = {
         column: size
         for column, size in zip(columns, sizes, strict=True)

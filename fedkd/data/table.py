@@ -11,10 +11,11 @@ from torch import Tensor
 from fedkd import config
 from fedkd.data import csv_file
 from fedkd.data.columns import indicator
-from fedkd.data.csv_file import Decimal, Table
+from fedkd.data.csv_file import Cells, Decimal
 from fedkd.data.holdout import held_out
 from fedkd.data.types import Dataset, Samples
-from fedkd.errors import DataError
+from fedkd.errors import ConfigError, DataError
+from fedkd.tasks import Targets
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ _FEW_ROWS = 20
 """With fewer, a label for each row is no sign of anything."""
 
 
-def load(path: Path, source: config.Source, *, seed: int) -> Dataset:
+def load(path: Path, source: config.Source, *, seed: int, targets: Targets = "classes") -> Dataset:
     """Read a CSV file and hold some of its rows out for testing, or take them from `source.test`.
 
     A row's side follows from the row and the seed alone (`holdout`), so that with one row more or
@@ -35,6 +36,8 @@ def load(path: Path, source: config.Source, *, seed: int) -> Dataset:
             sorted order. With `missing = "indicate"` each column `X` is followed by a column `X?`,
             1 where it is missing, and `X` is 0 there; otherwise a missing cell is refused.
         seed: the experiment's.
+        targets: what the columns of labels hold: one column of classes, or one or more of numbers,
+            or of 0 and 1.
 
     Returns:
         Rows of features, (N, F), from all other columns in the file's order, unscaled.
@@ -42,18 +45,32 @@ def load(path: Path, source: config.Source, *, seed: int) -> Dataset:
 
     Raises:
         DataError: names the file, the line and the column.
+        ConfigError: there are several columns of classes.
     """
-    table = csv_file.read(path, label=source.label, decimal=source.decimal)
-    table.require(source.label, "data.label")
+    label, *others = source.labels
+    if others and targets == "classes":
+        raise ConfigError(
+            f"data.label names {len(others) + 1} columns, and a row has one class: name one of "
+            f"{', '.join(source.labels)}, or choose a task of several labels or numbers"
+        )
+    table = csv_file.read(path, label=label, decimal=source.decimal)
+    for column in source.labels:
+        table.require(column, "data.label")
     if source.client is not None:
         table.require(source.client, "data.client")
     for column in source.ignore:
         table.require(column, "data.ignore")
     features = _features(table, source)
     x = torch.from_numpy(table.numbers(features))
-    cells = table.column(source.label)
-    y, class_names = _encode(cells)
-    _check_classes(table, source.label, cells, class_names)
+    if targets == "classes":
+        cells = table.column(label)
+        y, class_names = _encode(cells)
+        _check_classes(table, label, cells, class_names)
+        # By the label's own text: its code would depend on which others there are.
+        cells = [_plain(cell) for cell in cells]
+    else:
+        y, class_names = _values(table, source.labels, targets), source.labels
+        cells = [repr(row) for row in y.tolist()]
     everything = Samples(x, y)
     if source.test is None:
         held = _held_out(table, everything, cells, source.test_share, seed)
@@ -68,10 +85,11 @@ def load(path: Path, source: config.Source, *, seed: int) -> Dataset:
             )
         test = load_rows(
             other,
-            label=source.label,
+            label=label,
             features=features,
             class_names=class_names,
             decimal=source.decimal,
+            targets=targets,
         )
     train = everything.subset(torch.nonzero(~held)[:, 0])
     return Dataset(
@@ -82,6 +100,7 @@ def load(path: Path, source: config.Source, *, seed: int) -> Dataset:
         class_names=class_names,
         groups=None if source.client is None else _clients(table, source.client, ~held),
         features=tuple(features),
+        targets=targets,
     )
 
 
@@ -92,40 +111,46 @@ def load_rows(
     features: Sequence[str],
     class_names: Sequence[str],
     decimal: Decimal = ".",
+    targets: Targets = "classes",
 ) -> Samples:
     """Read all rows of a party's own CSV file, its columns found by name.
 
     Args:
         path: as for `load`; columns that were not agreed on are left out.
-        label: the column of labels.
+        label: the column of classes; other targets stand in the columns `class_names`.
         features: the columns that the parties agreed on, in their order; `X?`, where the file has
             only `X`, says where `X` is missing.
         class_names: C names; a row's label is one of them.
         decimal: what stands in front of a number's decimals.
+        targets: what the targets are.
 
     Raises:
         DataError: names the file, the line and the column.
     """
-    table = csv_file.read(path, label=label, decimal=decimal)
+    labels = (label,) if targets == "classes" else tuple(class_names)
+    table = csv_file.read(path, label=labels[0], decimal=decimal)
     indicators = table.indicators(features)
-    for column in (label, *features):
+    for column in (*labels, *features):
         if column not in table.header and column not in indicators:
             hint = table.hint(column)
             if indicator(column) in indicators:
                 hint += "; if it is not measured here, add it and leave its cells empty"
             raise DataError(f"{path}: no column {column!r}, which the parties agreed on: {hint}")
-    x, codes = table.numbers(features), {name: c for c, name in enumerate(class_names)}
+    x = torch.from_numpy(table.numbers(features))
+    if targets != "classes":
+        return Samples(x, _values(table, labels, targets))
+    codes = {name: c for c, name in enumerate(class_names)}
     cells = [_plain(cell) for cell in table.column(label)]
     for n, cell in enumerate(cells):
         if cell not in codes:
             raise table.fault(
                 n, f", column {label!r}: {cell!r} is no class; expected {', '.join(class_names)}"
             )
-    return Samples(torch.from_numpy(x), torch.tensor([codes[cell] for cell in cells]))
+    return Samples(x, torch.tensor([codes[cell] for cell in cells]))
 
 
-def _features(table: Table, source: config.Source) -> list[str]:
-    taken = (source.label, source.client, *source.ignore)
+def _features(table: Cells, source: config.Source) -> list[str]:
+    taken = (*source.labels, source.client, *source.ignore)
     features = [column for column in table.header if column not in taken]
     if source.missing == "refuse":
         return features
@@ -136,6 +161,18 @@ def _features(table: Table, source: config.Source) -> list[str]:
             "'indicate' makes; rename it"
         )
     return features
+
+
+def _values(table: Cells, columns: Sequence[str], targets: Targets) -> Tensor:
+    """Numbers, float32 (N, D), or 0 and 1, int64 (N, L)."""
+    y = torch.from_numpy(table.numbers(columns))
+    if targets == "numbers":
+        return y
+    for row, place in ((y != 0) & (y != 1)).nonzero()[:1].tolist():
+        raise table.fault(
+            row, f", column {columns[place]!r}: {y[row, place]:g} is no label; expected 0 or 1"
+        )
+    return y.long()
 
 
 def _encode(cells: list[str]) -> tuple[Tensor, tuple[str, ...]]:
@@ -153,7 +190,7 @@ def _plain(cell: str) -> str:
     return str(int(cell)) if _INTEGER.fullmatch(cell) else cell
 
 
-def _check_classes(table: Table, label: str, cells: list[str], names: Sequence[str]) -> None:
+def _check_classes(table: Cells, label: str, cells: list[str], names: Sequence[str]) -> None:
     """Refuse labels that hardly ever repeat; warn of numbers with fractions."""
     where = f"{table.path}: column {label!r} (data.label)"
     if len(cells) >= _FEW_ROWS and 2 * len(names) > len(cells):
@@ -170,7 +207,7 @@ def _check_classes(table: Table, label: str, cells: list[str], names: Sequence[s
         )
 
 
-def _clients(table: Table, column: str, train: Tensor) -> Tensor:
+def _clients(table: Cells, column: str, train: Tensor) -> Tensor:
     """Whose each training row is, int64 (N_train,)."""
     codes, names = _encode(table.column(column))
     for code, name in enumerate(names):
@@ -182,11 +219,9 @@ def _clients(table: Table, column: str, train: Tensor) -> Tensor:
     return codes[train]
 
 
-def _held_out(table: Table, rows: Samples, cells: list[str], share: float, seed: int) -> Tensor:
+def _held_out(table: Cells, rows: Samples, cells: list[str], share: float, seed: int) -> Tensor:
     """Which rows are for testing: bool (N,), `share` of them in expectation."""
-    # By the label's own text: its code would depend on which others there are.
-    names = [_plain(cell) for cell in cells]
-    held = held_out(rows.x, names, share, seed=seed, purpose="csv-test-split")
+    held = held_out(rows.x, cells, share, seed=seed, purpose="csv-test-split")
     for side, what, remedy in ((held, "testing", "raise"), (~held, "training", "lower")):
         if not side.any():
             raise DataError(

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from fedkd.rows import Rows, columns_of, concat, shape_of, take
+from fedkd.tasks import Targets
+
 Limits = tuple[float, float]
 """What becomes -1 and what becomes 1 of a column (`scaling`)."""
 
@@ -15,11 +18,13 @@ class Samples:
     """Labelled inputs.
 
     Attributes:
-        x: float32 (N, *shape); images are (N, C, H, W) in [0, 1], rows of features (N, F).
-        y: int64 (N,), labels from 0.
+        x: N records, float32 (N, *shape) in memory or in a file: images (N, C, H, W) in [0, 1],
+            rows of features (N, F); or a table of named columns.
+        y: their targets, as `fedkd.tasks.Targets` says: classes from 0, int64 (N,); 0 or 1 by
+            label, int64 (N, L); or numbers, float32 (N, D).
     """
 
-    x: Tensor
+    x: Rows
     y: Tensor
 
     def __len__(self) -> int:
@@ -27,7 +32,7 @@ class Samples:
 
     def subset(self, indices: Tensor) -> "Samples":
         """The samples at `indices`, int64 (M,), in that order."""
-        return Samples(self.x[indices], self.y[indices])
+        return Samples(take(self.x, indices), self.y[indices])
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +43,14 @@ class Dataset:
         name: as the run's summary shows it.
         train: what clients will share out.
         test: held out for evaluation.
-        classes: the number of classes C; labels are 0..C-1.
+        classes: the number of classes C; labels are 0..C-1. Of other targets, how many labels or
+            numbers a sample has.
         class_names: C names, by label.
         groups: int64 (N_train,), the natural client of each training sample, 0..G-1; None without.
         features: F names, where samples are rows with named columns; else none.
-        scale: the limits by which columns were scaled, by name; an .npz's are numbers from 0.
+        scale: the limits by which columns were scaled, by name; an .npz's are numbers from 0, and
+            of records that are no rows all values are one column, `scaling.ALL`.
+        targets: what targets are.
     """
 
     name: str
@@ -53,16 +61,17 @@ class Dataset:
     groups: Tensor | None = None
     features: tuple[str, ...] = ()
     scale: Mapping[str, Limits] = field(default_factory=dict)
+    targets: Targets = "classes"
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one sample: (C, H, W) or (F,)."""
-        return tuple(self.train.x.shape[1:])
+        return shape_of(self.train.x)
 
     def with_columns(self, columns: Sequence[int]) -> "Dataset":
         """The data set with some of its columns, by place, where samples are rows."""
         train, test = (
-            Samples(part.x[:, list(columns)], part.y) for part in (self.train, self.test)
+            Samples(columns_of(part.x, columns), part.y) for part in (self.train, self.test)
         )
         features = tuple(self.features[column] for column in columns)
         return replace(self, train=train, test=test, features=features)
@@ -74,28 +83,30 @@ class FederatedData:
 
     Attributes:
         name: as the run's summary shows it.
-        classes: the number of classes C.
+        classes: as in `Dataset`.
         class_names: C names, by label.
         clients: each client's private training data, by client index.
-        public: float32 (M, *shape), unlabelled inputs that every party holds; None without.
+        public: M unlabelled records that every party holds; None without.
         test: held out for evaluation.
         features: F names, where samples are rows with named columns; else none.
         scale: as in `Dataset`.
+        targets: as in `Dataset`.
     """
 
     name: str
     classes: int
     class_names: tuple[str, ...]
     clients: tuple[Samples, ...]
-    public: Tensor | None
+    public: Rows | None
     test: Samples
     features: tuple[str, ...] = ()
     scale: Mapping[str, Limits] = field(default_factory=dict)
+    targets: Targets = "classes"
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one sample: (C, H, W) or (F,)."""
-        return tuple(self.test.x.shape[1:])
+        return shape_of(self.test.x)
 
     def counts(self) -> Tensor:
         """How many samples of each class each client holds: int64 (clients, C)."""
@@ -104,6 +115,6 @@ class FederatedData:
     def pooled(self) -> Samples:
         """All clients' training data in one place, client after client."""
         return Samples(
-            torch.cat([client.x for client in self.clients]),
+            concat([client.x for client in self.clients]),
             torch.cat([client.y for client in self.clients]),
         )

@@ -24,6 +24,7 @@ from fedkd.federation import compat, report, secure, wire
 from fedkd.federation.answers import Answers, Observer
 from fedkd.federation.client import ACTION
 from fedkd.federation.prepare import PreparedExperiment
+from fedkd.rows import first
 
 log = logging.getLogger(__name__)
 
@@ -285,7 +286,7 @@ def _probe(prepared: PreparedExperiment, client: int, upload: Tensors) -> None:
         MessageError: its answers are not finite.
     """
     answers = prepared.method.probe(
-        prepared.setting, client, upload, prepared.data.test.x[:_PROBES]
+        prepared.setting, client, upload, first(prepared.data.test.x, _PROBES)
     )
     if answers is not None and not bool(torch.isfinite(answers).all()):
         raise MessageError("field 'model': its answers are NaN or infinity")

@@ -14,6 +14,7 @@ from fedkd import config, data, methods, tasks
 from fedkd.config import Experiment
 from fedkd.data import columns
 from fedkd.data.types import FederatedData, Samples
+from fedkd.errors import ConfigError
 from fedkd.exchange.codec import Expected
 from fedkd.federation import report, secure
 from fedkd.learning import augment
@@ -139,11 +140,19 @@ def _assemble(
 ) -> tuple[Method, FederatedData, Setting]:
     experiment = _settled(experiment)
     # A wrong key is said before data is looked for.
-    tasks.find(experiment.task.name)
+    targets = tasks.find(experiment.task.name).targets
     method, _ = methods.resolve(experiment)
     if federated is None:
         federated = data.federate(
-            experiment.data, clients=experiment.clients.count, seed=experiment.seed
+            experiment.data,
+            clients=experiment.clients.count,
+            seed=experiment.seed,
+            targets=targets,
+        )
+    elif federated.targets != targets:
+        raise ConfigError(
+            f"the shared data's targets are {federated.targets}, and task {experiment.task.name!r} "
+            f"asks for {targets}: make the file again by 'fedkd deploy share'"
         )
     task = tasks.build(experiment.task, inputs=federated.shape, names=federated.class_names)
     methods.check_task(method, experiment.method.name, task)

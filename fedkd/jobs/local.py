@@ -87,9 +87,14 @@ def _unscaled(prepared: PreparedExperiment) -> tuple[Samples, ...]:
     """Each client's rows as its own file has them: a site scales them by the shared file."""
     if not prepared.data.scale:
         return prepared.data.clients
-    config = prepared.experiment.data.model_copy(update={"limits": {}, "scale": None})
     count, seed = prepared.setting.clients, prepared.experiment.seed
-    return data.federate(config, clients=count, seed=seed).clients
+    return data.federate(
+        prepared.experiment.data,
+        clients=count,
+        seed=seed,
+        targets=prepared.data.targets,
+        scaled=False,
+    ).clients
 
 
 @contextmanager
@@ -137,7 +142,7 @@ def _site(experiment: Experiment, name: str, port: int) -> str:
         "key": f"../../{keys.CLIENTS}/{name}",
         "shared": "../../shared.safetensors",
         "state": "state",
-        "data": {"path": "data.npz"},
+        "data": {"path": "data.npz", "layout": "as-stored"},
         "allow": {"methods": [experiment.method.name], "models": sorted(models)},
         "privacy": cap if privacy.unit == "record" else {"unit": "none"},
         "limits": {"rounds": max(100, experiment.rounds)},

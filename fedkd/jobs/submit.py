@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from fedkd import config, data
+from fedkd import config, data, tasks
 from fedkd.config import Experiment
 from fedkd.data import shared_file
 from fedkd.errors import BudgetError, ConfigError, FederationError, FedkdError, UsageError
@@ -83,7 +83,8 @@ def share(experiment: Experiment, file: Path | None = None) -> bytes:
                 "by which sites scale their rows: make it again by 'fedkd deploy share'"
             )
         return file.read_bytes()
-    return shared_file.to_bytes(data.shared(experiment.data, seed=experiment.seed))
+    targets = tasks.find(experiment.task.name).targets
+    return shared_file.to_bytes(data.shared(experiment.data, seed=experiment.seed, targets=targets))
 
 
 def app(experiment: Experiment, shared: bytes, clients: int) -> tuple[str, str]:

@@ -18,7 +18,10 @@ from torch import Tensor
 from fedkd.config import Augmentation, Frozen, validate
 from fedkd.errors import ConfigError
 from fedkd.names import nearest
+from fedkd.rows import Batch, one
 
+Views = Callable[[Batch, torch.Generator], Batch]
+"""Changes, one after the other, of a batch."""
 View = Callable[[Tensor, torch.Generator], Tensor]
 """Inputs (N, *shape) and the source of all draws to another view of them, of the same shape."""
 
@@ -157,7 +160,7 @@ BUILT_IN: dict[str, Change] = {
 }
 
 
-def build(choices: Sequence[Augmentation], *, key: str = "augment") -> View:
+def build(choices: Sequence[Augmentation], *, key: str = "augment") -> Views:
     """One view that makes all changes in their order; without any, inputs as they are.
 
     Args:
@@ -169,9 +172,9 @@ def build(choices: Sequence[Augmentation], *, key: str = "augment") -> View:
     """
     changes = [_change(choice, f"{key}[{number}]") for number, choice in enumerate(choices)]
 
-    def view(x: Tensor, generator: torch.Generator) -> Tensor:
+    def view(x: Batch, generator: torch.Generator) -> Batch:
         for change in changes:
-            x = change(x, generator)
+            x = change(one(x), generator)
         return x
 
     return view

@@ -14,6 +14,7 @@ from fedkd.learning.teacher_statistics import feature_width, with_features
 from fedkd.models import probes
 from fedkd.models.heads import head, logits_of, sizes
 from fedkd.privacy import mechanisms
+from fedkd.rows import Rows, batches, one
 
 _BATCH = 256
 _LEAST = 1e-6
@@ -57,7 +58,7 @@ class Basis:
 
 
 def check_last_layer(
-    model: nn.Module, shape: tuple[int, ...], classes: int, like: Tensor | None = None
+    model: nn.Module, shape: tuple[int, ...], classes: int, like: Rows | None = None
 ) -> None:
     """Refuse a model whose logits are not one linear layer of its features.
 
@@ -81,10 +82,11 @@ def check_last_layer(
             )
 
 
-def features_of(model: nn.Module, x: Tensor) -> Tensor:
-    """What enters the model's head in evaluation mode: (N, *shape) -> (N, F)."""
+def features_of(model: nn.Module, x: Rows) -> Tensor:
+    """What enters the model's head in evaluation mode: N inputs -> (N, F)."""
     with evaluating(model), torch.no_grad():
-        return torch.cat([_full(model, batch)[: len(batch)] for batch in torch.split(x, _BATCH)])
+        parts = map(one, batches(x, _BATCH))
+        return torch.cat([_full(model, batch)[: len(batch)] for batch in parts])
 
 
 def _full(model: nn.Module, batch: Tensor) -> Tensor:
@@ -118,8 +120,10 @@ def summed(
     """
     width = 1 + (feature_width(model) if basis is None else basis.axes.shape[1])
     found = Moments(torch.zeros(width, width).double(), torch.zeros(width, classes).double())
-    batches = torch.split(samples.x, _BATCH), torch.split(samples.y, _BATCH)
-    for x, y in zip(*batches, strict=True):
+    start = 0
+    for x in map(one, batches(samples.x, _BATCH)):
+        y = samples.y[start : start + len(x)]
+        start += len(x)
         phi = features_of(model, x).double()
         if basis is not None:
             phi = (phi - basis.mean) @ basis.axes

@@ -37,7 +37,7 @@ def average_probabilities(logits: Tensor) -> Tensor:
 
 
 def average_confidence(logits: Tensor) -> Tensor:
-    """(K, N, *S, C) -> (N, *S, C): the logarithm of a mean probability in which the sure weigh more.
+    """(K, N, *S, C) -> (N, *S, C): log of a mean probability in which the sure weigh more.
 
     For each place a teacher weighs exp(-H), H the entropy of its answer in nats: who hesitates
     between two classes weighs half as much as who is certain. Teachers are weighed by entropy in
@@ -65,7 +65,7 @@ def class_weights(counts: Tensor) -> Tensor:
 
 
 def by_class(logits: Tensor, counts: Tensor) -> Tensor:
-    """(K, N, *S, C) -> (N, *S, C): a mean probability in which each class is left to who has seen it.
+    """(K, N, *S, C) -> (N, *S, C): a mean probability, each class left to who has seen it.
 
     p_c = sum_k w_k^c p_k^c, renormalised, with the `class_weights` w.
 

@@ -17,6 +17,7 @@ from fedkd.learning.consensus import Average
 from fedkd.learning.loop import OnEpoch
 from fedkd.learning.teacher_statistics import Observation, observe
 from fedkd.models import call
+from fedkd.rows import Rows, batches, one
 
 _MICRO_BATCH = 64  # small enough for a core's cache; fixed, as rounding may depend on it
 
@@ -75,24 +76,26 @@ class Ensemble:
         """End the threads; the ensemble answers no more."""
         self._pool.shutdown()
 
-    def logits(self, x: Tensor) -> Tensor:
-        """Inputs (N, *shape) -> answers (K, N, *A), without gradient."""
-        batches = torch.split(x.detach(), _MICRO_BATCH)
+    def logits(self, x: Rows) -> Tensor:
+        """N inputs -> answers (K, N, *A), without gradient."""
+        if not isinstance(x, Tensor):  # a file is read a part at a time
+            return torch.cat([self.logits(one(batch)) for batch in batches(x)], dim=1)
+        parts = torch.split(x.detach(), _MICRO_BATCH)
         # One input says what an answer looks like; a whole batch would hold up all the others.
-        one = self._pool.submit(_answer, self._teachers[0], x[:1].detach()).result()
+        alone = self._pool.submit(_answer, self._teachers[0], x[:1].detach()).result()
         # Thousands of small answers kept apart would pin the memory of the activations around them.
-        logits = one.new_empty(len(self), len(x), *one.shape[1:])
+        logits = alone.new_empty(len(self), len(x), *alone.shape[1:])
         jobs = [
             self._pool.submit(_answer_into, rows, teacher, batch)
             for teacher, own in zip(self._teachers, logits, strict=True)
-            for rows, batch in zip(torch.split(own, _MICRO_BATCH), batches, strict=True)
+            for rows, batch in zip(torch.split(own, _MICRO_BATCH), parts, strict=True)
         ]
         for job in jobs:
             job.result()
         return logits
 
-    def answer(self, x: Tensor) -> Tensor:
-        """Inputs (N, *shape) -> the ensemble's answer (N, *A), without gradient."""
+    def answer(self, x: Rows) -> Tensor:
+        """N inputs -> the ensemble's answer (N, *A), without gradient."""
         return self.average(self.logits(x))
 
     def observe(self, x: Tensor) -> Observation:
@@ -173,7 +176,7 @@ def _frozen(teacher: nn.Module) -> nn.Module:
 def distil(
     student: nn.Module,
     ensemble: Ensemble,
-    x: Tensor,
+    x: Rows,
     loss: offline.Loss,
     optimisation: Optimisation,
     generator: torch.Generator,

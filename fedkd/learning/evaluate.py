@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fedkd.data.types import Samples
 from fedkd.errors import DataError
 from fedkd.models import call
+from fedkd.rows import Rows, batches
 
 
 @contextmanager
@@ -23,13 +24,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def answers(model: nn.Module, x: Tensor, *, batch_size: int = 512) -> Tensor:
+def answers(model: nn.Module, x: Rows, *, batch_size: int = 512) -> Tensor:
     """What the model answers in evaluation mode, without gradient; its mode is left as it was.
 
-    Inputs (N, *shape) -> (N, *A), such as logits (N, C).
+    N inputs -> (N, *A), such as logits (N, C). Of large inputs fewer than `batch_size` are asked
+    about at once.
     """
     with evaluating(model), torch.no_grad():
-        return torch.cat([call.answer(model, batch) for batch in torch.split(x, batch_size)])
+        return torch.cat([call.answer(model, batch) for batch in batches(x, batch_size)])
 
 
 def correct_by_class(model: nn.Module | Tensor, samples: Samples, classes: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from fedkd.config import Optimisation
 from fedkd.errors import FederationError
 from fedkd.learning import augment, optim
+from fedkd.rows import Rows
 
 OnEpoch = Callable[[int, float], None]
 """Called after each epoch with its number, from 1, and its mean loss."""
@@ -16,14 +18,14 @@ OnEpoch = Callable[[int, float], None]
 _COLD = 0.01
 """By what a rate is multiplied in the first step of a warm-up, as in torchvision's references."""
 
-Step = Callable[[float, Sequence[Tensor]], float]
-"""Learns from one batch of each tensor and returns the loss; the number says how many epochs are
-done, such as 2.25."""
+Step = Callable[[float, Sequence[Any]], float]
+"""Learns from one batch of each of the rows, a tensor unless they are tables, and returns the loss;
+the number says how many epochs are done, such as 2.25."""
 
 
 def fit(
     model: nn.Module,
-    tensors: Sequence[Tensor],
+    rows: Sequence[Rows],
     loss: Callable[..., Tensor],
     optimisation: Optimisation,
     generator: torch.Generator,
@@ -31,15 +33,15 @@ def fit(
     optimiser: torch.optim.Optimizer | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
-    """Fit `model` to rows of `tensors` in shuffled mini-batches; it ends in evaluation mode.
+    """Fit `model` to `rows` in shuffled mini-batches; it ends in evaluation mode.
 
     A trailing batch of one row is left out unless it is all there is: BatchNorm cannot train on it.
 
     Args:
         model: trained in place.
-        tensors: row-aligned, each (N, ...), N >= 1; the first are the inputs, which
-            `optimisation.augment` changes.
-        loss: called with the model and a batch of each tensor; a scalar or a value per row, of
+        rows: of equal length N >= 1, such as inputs and labels; a batch at a time is read.
+            The first are the inputs, which `optimisation.augment` changes.
+        loss: called with the model and a batch of each of the rows; a scalar or a value per row, of
             which the mean is minimised.
         optimisation: epochs, batch size, learning rate and schedule, changes of inputs.
         generator: the source of the shuffles, and of how inputs change.
@@ -50,42 +52,42 @@ def fit(
         The mean loss of each epoch.
 
     Raises:
-        ValueError: the tensors have no rows, or not equally many.
+        ValueError: there are no rows, or not equally many.
         FederationError: the loss is no longer finite.
     """
     optimiser = optimiser or optim.build(model.parameters(), optimisation)
 
-    def step(position: float, batch: Sequence[Tensor]) -> float:
+    def step(position: float, batch: Sequence[Any]) -> float:
         return descend(optimiser, lambda: loss(model, *batch).mean(), optimisation, position)
 
     model.train()
-    losses = epochs(tensors, step, optimisation, generator, on_epoch=on_epoch)
+    losses = epochs(rows, step, optimisation, generator, on_epoch=on_epoch)
     model.eval()
     return losses
 
 
 def epochs(
-    tensors: Sequence[Tensor],
+    rows: Sequence[Rows],
     step: Step,
     optimisation: Optimisation,
     generator: torch.Generator,
     *,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
-    """Take `step` on every shuffled mini-batch of `tensors`; what learns there is its affair.
+    """Take `step` on every shuffled mini-batch of `rows`; what learns there is its affair.
 
     Arguments, batches, result and errors are those of `fit`.
     """
-    rows = _rows(tensors)
-    batches = _batches(rows, optimisation.batch_size)
+    count = _count(rows)
+    batches = _batches(count, optimisation.batch_size)
     view = augment.build(optimisation.augment)
     losses = []
     for epoch in range(optimisation.epochs):
-        order = torch.randperm(rows, generator=generator)
+        order = torch.randperm(count, generator=generator)
         total = 0.0
         for number, batch in enumerate(batches):
             index = order[batch]
-            inputs, *others = (tensor[index] for tensor in tensors)
+            inputs, *others = (each[index] for each in rows)
             seen = view(inputs, generator)
             value = step(epoch + number / len(batches), [seen, *others])
             total += value * len(index)
@@ -124,18 +126,16 @@ def descend(
     return number
 
 
-def _rows(tensors: Sequence[Tensor]) -> int:
-    lengths = {len(tensor) for tensor in tensors}
+def _count(rows: Sequence[Rows]) -> int:
+    lengths = {len(each) for each in rows}
     if len(lengths) != 1 or 0 in lengths:
-        found = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
-        raise ValueError(
-            f"cannot train on tensors of shapes {found}: expected equally many rows, > 0"
-        )
+        found = ", ".join(str(len(each)) for each in rows)
+        raise ValueError(f"cannot train on [{found}] rows: expected equally many rows, > 0")
     return lengths.pop()
 
 
-def _batches(rows: int, size: int) -> list[slice]:
-    slices = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+def _batches(count: int, size: int) -> list[slice]:
+    slices = [slice(start, min(start + size, count)) for start in range(0, count, size)]
     alone = size > 1 and len(slices) > 1 and slices[-1].stop - slices[-1].start == 1
     return slices[:-1] if alone else slices
 

@@ -13,6 +13,7 @@ from fedkd.learning.forms.terms import Layers, Term, Terms
 from fedkd.learning.loop import OnEpoch, fit
 from fedkd.models import call
 from fedkd.models.layers import LOGITS, forward_with
+from fedkd.rows import Rows, one
 from fedkd.tasks import Likelihood
 from fedkd.tasks.categorical import CATEGORICAL
 
@@ -25,7 +26,7 @@ _CHUNK = 256
 
 def distil(
     student: nn.Module,
-    x: Tensor,
+    x: Rows,
     targets: Tensor,
     loss: Loss,
     optimisation: Optimisation,
@@ -38,7 +39,7 @@ def distil(
 
     Args:
         student: trained in place.
-        x: inputs (N, *shape).
+        x: N inputs.
         targets: (N, *A): logits, probabilities or numbers, whatever `loss` compares answers with.
         loss: such as `knowledge.label.mae`.
         optimisation: see `loop.fit`.
@@ -76,7 +77,7 @@ def teach(
     likelihood: Likelihood = CATEGORICAL,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
-    """Minimise `labels` * the negative log-likelihood + `terms`, with a teacher that stays as it is.
+    """Minimise `labels` * the negative log-likelihood + `terms`; the teacher stays as it is.
 
     Where inputs are changed (`optimisation.augment`), the teacher is asked about what the student
     sees (Beyer et al. 2022, arXiv:2106.05237).
@@ -119,7 +120,7 @@ def teach(
     )
 
 
-def asking(teacher: nn.Module, x: Tensor, layers: Sequence[str]) -> Callable[[Tensor], Layers]:
+def asking(teacher: nn.Module, x: Rows, layers: Sequence[str]) -> Callable[[Tensor], Layers]:
     """A function from numbers of rows (N,) to what the teacher shows of them.
 
     Without augmentation a teacher says the same in every epoch, so all is computed once where it
@@ -133,7 +134,7 @@ def asking(teacher: nn.Module, x: Tensor, layers: Sequence[str]) -> Callable[[Te
 
     @torch.no_grad()
     def ask(rows: Tensor) -> dict[str, Tensor]:
-        return forward_with(teacher, x[rows], layers)
+        return forward_with(teacher, one(x[rows]), layers)
 
     size = sum(each.nbytes for each in ask(torch.arange(1)).values()) * len(x)
     if size > _MEMORY:
@@ -144,7 +145,7 @@ def asking(teacher: nn.Module, x: Tensor, layers: Sequence[str]) -> Callable[[Te
 
 
 def _of_what_is_seen(
-    teacher: nn.Module, x: Tensor, layers: Sequence[str], optimisation: Optimisation
+    teacher: nn.Module, x: Rows, layers: Sequence[str], optimisation: Optimisation
 ) -> Callable[[Tensor, Tensor], Layers]:
     """As `asking`, of inputs as they are seen (N, *shape) and the numbers of their rows (N,)."""
     if not optimisation.augment:
@@ -163,7 +164,7 @@ def _before(
     first: First,
     student: nn.Module,
     ask: Callable[[Tensor, Tensor], Layers],
-    x: Tensor,
+    x: Rows,
     optimisation: Optimisation,
     generator: torch.Generator,
 ) -> None:

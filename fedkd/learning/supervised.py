@@ -29,7 +29,7 @@ def train(
     offset: Tensor | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
-    """Minimise the negative log-likelihood, near `anchor` if `proximal` > 0; the rest is as in `loop.fit`.
+    """Minimise the negative log-likelihood, near `anchor` if `proximal` > 0, as `loop.fit` does.
 
     The proximal term is mu/2 ||w - anchor||^2 over the parameters, FedProx, Li et al. 2018,
     arXiv:1812.06127.

@@ -17,6 +17,7 @@ from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, 
 from fedkd.methods.core.label_loss import LabelLoss, label_loss
 from fedkd.methods.core.one_shot import Synthesis, check_images, check_statistics, synthesised
 from fedkd.methods.core.recipes import train_received
+from fedkd.rows import Rows, concat
 
 
 class Generator(Synthesis):
@@ -111,7 +112,7 @@ class FedDF(Method):
             ctx.distil(inputs, targets, loss, self.params.student)
         return _to_groups(ctx)
 
-    def _inputs(self, ctx: ServerContext, ensemble: Ensemble) -> Tensor:
+    def _inputs(self, ctx: ServerContext, ensemble: Ensemble) -> Rows:
         """The proxy set; without one, images that the ensemble knows and the student does not."""
         if ctx.setting.public is not None:
             return ctx.setting.proxy
@@ -122,9 +123,8 @@ class FedDF(Method):
             for number in range(1, how.batches + 1):
                 made.append(synthesised(ctx, ensemble, objective, how, number))
                 advance()
-        x, y = (torch.cat(parts) for parts in zip(*((m.x, m.y) for m in made), strict=True))
-        ctx.generated = Samples(x, y)
-        return x
+        ctx.generated = Samples(concat([m.x for m in made]), torch.cat([m.y for m in made]))
+        return ctx.generated.x
 
 
 def _groups(setting: Setting) -> list[ModelSpec]:

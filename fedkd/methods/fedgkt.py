@@ -29,6 +29,7 @@ from fedkd.models import call
 from fedkd.models.split import split
 from fedkd.privacy.events import Unprotected
 from fedkd.rng import torch_default
+from fedkd.rows import Rows
 from fedkd.specs import TensorSpec
 
 _LARGEST = 1e3
@@ -101,7 +102,7 @@ class FedGKT(Method):
             "count": setting.example_count,
         }
 
-    def probe(self, setting: Setting, client: int, upload: Tensors, x: Tensor) -> Tensor | None:
+    def probe(self, setting: Setting, client: int, upload: Tensors, x: Rows) -> Tensor | None:
         front, _ = self._parts(setting)
         front.load_state_dict(group("front", upload))
         return evaluate.answers(front, x)

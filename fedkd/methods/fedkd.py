@@ -23,6 +23,7 @@ from fedkd.learning.teacher_statistics import feature_width, with_features
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.privacy.events import Unprotected
 from fedkd.rng import torch_default
+from fedkd.rows import Rows, whole
 from fedkd.specs import TensorSpec
 
 _LEAST_TASK_LOSS = 1e-6
@@ -89,7 +90,7 @@ class FedKD(Method):
                 specs[f"whole/{name}"] = spec
         return specs
 
-    def probe(self, setting: Setting, client: int, upload: Tensors, x: Tensor) -> Tensor | None:
+    def probe(self, setting: Setting, client: int, upload: Tensors, x: Rows) -> Tensor | None:
         # On top of the first mentee, not the round's: what overflows does so on either.
         mentee = setting.student.build(setting.experiment.student.model, purpose="student")
         mentee.load_state_dict(_moved(mentee.state_dict(), upload))
@@ -130,7 +131,7 @@ class FedKD(Method):
         mentor, match = ctx.teacher, _match(ctx, mentee)
 
         def loss(_: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-            mentees_x = ctx.setting.students_view(x)
+            mentees_x = whole(ctx.setting.students_view(x))
             shown = with_features(mentor, x), with_features(mentee, mentees_x)
             return mutual(*shown, y, match, hidden=self.params.hidden)
 

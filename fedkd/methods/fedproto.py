@@ -17,6 +17,7 @@ from fedkd.learning.evaluate import evaluating
 from fedkd.learning.teacher_statistics import feature_width, with_features
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.privacy.events import Unprotected
+from fedkd.rows import Rows, batches, one
 from fedkd.specs import TensorSpec
 
 _LARGEST = 1e4
@@ -182,6 +183,7 @@ def distance_logits(features: Tensor, prototypes: Tensor, known: Tensor) -> Tens
     return -torch.where(known, squared, farthest)
 
 
-def _features(ctx: ClientContext, x: Tensor) -> Tensor:
+def _features(ctx: ClientContext, x: Rows) -> Tensor:
     with ctx.clock.phase("answer"), evaluating(ctx.teacher), torch.no_grad():
-        return torch.cat([with_features(ctx.teacher, batch)[1] for batch in torch.split(x, 512)])
+        parts = map(one, batches(x, 512))
+        return torch.cat([with_features(ctx.teacher, batch)[1] for batch in parts])

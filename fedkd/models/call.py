@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.errors import ConfigError
+from fedkd.rows import Batch
 
 
-def answer(model: nn.Module, x: Tensor) -> Tensor:
+def answer(model: nn.Module, x: Batch) -> Tensor:
     """What a model says of inputs, of which it gets a copy.
 
     A model may write into what it is given: `nn.ReLU(inplace=True)` as a first layer, `x.sub_(0.5)`
@@ -20,7 +21,8 @@ def answer(model: nn.Module, x: Tensor) -> Tensor:
 
     Args:
         model: any module, in whatever mode it is.
-        x: inputs (N, *shape); gradients reach them, and nothing is written into them.
+        x: inputs (N, *shape), or named columns of inputs, by which keywords the model is called;
+            gradients reach them, and nothing is written into them.
 
     Returns:
         The model's answer, (N, ...): see `unwrapped`.
@@ -28,7 +30,12 @@ def answer(model: nn.Module, x: Tensor) -> Tensor:
     Raises:
         ConfigError: there is no tensor in what the model gives.
     """
-    return unwrapped(model, model(x.clone()))
+    output = (
+        model(x.clone())
+        if isinstance(x, Tensor)
+        else model(**{name: column.clone() for name, column in x.items()})
+    )
+    return unwrapped(model, output)
 
 
 def unwrapped(model: nn.Module, output: Any) -> Tensor:

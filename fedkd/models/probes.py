@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.models import call
+from fedkd.rows import Rows, one
 
 _LARGE = 1e6
 _EXTREMES = {
@@ -21,7 +22,7 @@ _EXTREMES = {
 
 
 def inputs(
-    model: nn.Module, shape: tuple[int, ...], like: Tensor | None = None, *, each: int = 2
+    model: nn.Module, shape: tuple[int, ...], like: Rows | None = None, *, each: int = 2
 ) -> Tensor:
     """A few inputs of each kind that the model takes: like the data, of both signs, numbers 0 or 1.
 
@@ -46,7 +47,7 @@ def inputs(
     ]
     taken: list[Tensor] = []
     if like is not None and len(like):
-        taken.append(like[torch.linspace(0, len(like) - 1, min(each, len(like))).long()])
+        taken.append(one(like[torch.linspace(0, len(like) - 1, min(each, len(like))).long()]))
         call.answer(model, taken[0])
     failures = [_failure(model, kind) for kind in kinds]
     taken += [kind for kind, failure in zip(kinds, failures, strict=True) if failure is None]

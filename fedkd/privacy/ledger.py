@@ -36,6 +36,7 @@ from fedkd.privacy.budget import Budget
 from fedkd.privacy.chain import Anchor
 from fedkd.privacy.chain_file import ChainFile
 from fedkd.privacy.statement import WHOLE, Part, Statement, histories, read_statements
+from fedkd.rows import Rows, batches, length
 
 __all__ = [
     "OWNERS",
@@ -52,30 +53,36 @@ __all__ = [
 
 OWNERS = b"site"
 """What all data of a ledger's owner goes by."""
-_ROWS_AT_ONCE = 4096
 
 
-def fingerprint(x: Tensor, y: Tensor) -> bytes:
+def fingerprint(x: Rows, y: Tensor) -> bytes:
     """SHA-256 of the records as a multiset, so that a data set stays itself when shuffled.
 
-    Neither the numeric type nor the shape of a record counts, only its values in order.
+    Neither the numeric type nor the shape of a record counts, only its values in order; nor whether
+    it stands in memory or in a file, of which a part at a time is read. Of a table it is the values
+    of one column after another, by the columns' names.
 
     Args:
-        x: features, any shape (N, ...), N >= 1.
+        x: N >= 1 records, of any shape.
         y: labels, (N, ...).
 
     Raises:
         ValueError: x and y differ in their number of records, or there are none.
     """
-    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y) or len(x) == 0:
-        raise ValueError(f"Expected as many labels as records, >= 1: {x.shape=}, {y.shape=}.")
-    records = []
-    for start in range(0, len(x), _ROWS_AT_ONCE):
-        parts = [_plain(tensor[start : start + _ROWS_AT_ONCE]) for tensor in (x, y)]
-        records += [
-            hashlib.sha256(a.tobytes() + b.tobytes()).digest() for a, b in zip(*parts, strict=True)
+    scalar = y.ndim == 0 or (isinstance(x, Tensor) and x.ndim == 0)
+    if scalar or len(x) != len(y) or len(x) == 0:
+        raise ValueError(f"Expected as many labels as records, >= 1, and {y.shape=}.")
+    digests, start = [], 0
+    for batch in batches(x):
+        columns = [batch] if isinstance(batch, Tensor) else [batch[name] for name in sorted(batch)]
+        rows = length(batch)
+        parts = [_plain(each) for each in (*columns, y[start : start + rows])]
+        start += rows
+        digests += [
+            hashlib.sha256(b"".join(part.tobytes() for part in record)).digest()
+            for record in zip(*parts, strict=True)
         ]
-    return hashlib.sha256(b"".join(sorted(records))).digest()
+    return hashlib.sha256(b"".join(sorted(digests))).digest()
 
 
 class Ledger:

@@ -26,6 +26,7 @@ from fedkd.federation.rounds import Checkpoint
 from fedkd.federation.wire import LedgerHead
 from fedkd.files import storing, write_atomically
 from fedkd.methods import find
+from fedkd.rows import whole
 from fedkd.runs import checkpoint as checkpoints
 from fedkd.runs import manifest
 from fedkd.runs.checkpoint import Kept
@@ -289,4 +290,4 @@ def _some_of_each(generated: Samples) -> dict[str, torch.Tensor]:
         for label in sorted(set(generated.y.tolist()))
     ]
     some = generated.subset(torch.cat(chosen))
-    return {"x": some.x, "y": some.y}
+    return {"x": whole(some.x), "y": some.y}

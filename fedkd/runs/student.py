@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
-from fedkd import config, data, models, rng
+from fedkd import config, data, models, rng, tasks
 from fedkd.config import Distillation, Experiment
 from fedkd.data import columns, scaling
 from fedkd.data.types import Dataset, FederatedData, Limits
@@ -16,6 +16,7 @@ from fedkd.exchange.codec import decode
 from fedkd.learning.ways import prepare
 from fedkd.learning.ways.base import Splits
 from fedkd.models.weights import random
+from fedkd.rows import Rows
 from fedkd.runs import reading
 from fedkd.runs.schema import RunPart
 
@@ -114,8 +115,8 @@ def load(run: Path) -> FinishedStudent:
     )
 
 
-def tests(run: Path, student: FinishedStudent) -> Tensor:
-    """The inputs of a run's test set, (N, *shape), as the student sees them.
+def tests(run: Path, student: FinishedStudent) -> Rows:
+    """The inputs of a run's test set, as the student sees them.
 
     Raises:
         DataError: the data set is not here (it is not fetched), or is another one by now.
@@ -164,7 +165,9 @@ def _seen(experiment: Experiment | Distillation) -> Dataset:
     """
     if isinstance(experiment, Distillation):
         return prepare.shares(experiment).student
-    dataset = data.load(experiment.data, seed=experiment.seed)
+    dataset = data.load(
+        experiment.data, seed=experiment.seed, targets=tasks.find(experiment.task.name).targets
+    )
     if (hidden := experiment.clients.privileged) is None:
         return dataset
     return dataset.with_columns(columns.without(dataset.features, hidden.columns))

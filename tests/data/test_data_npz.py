@@ -82,7 +82,10 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         r"x_train has shape \(6, 3, 3, 3\): axes 1 and 3 could both .*\(N, H, W\)",
     ),
     "no channels": ({"x_train": np.zeros((6, 5, 5, 5))}, "neither axis 1 nor axis 3 can"),
-    "five axes": ({"x_train": np.zeros((6, 1, 2, 5, 4))}, r"x_train has shape .*expected images"),
+    "six axes": (
+        {"x_train": np.zeros((6, 1, 1, 2, 5, 4))},
+        r"x_train has shape .*expected images.*data.layout",
+    ),
     "empty": ({"x_train": np.zeros((0, 5, 4))}, r"x_train has shape \(0, 5, 4\)"),
     "not a number": ({"x_train": NAN}, r"x_train is nan at index \(2, 1, 3\)"),
     "too large for float32": ({"x_train": np.full((6, 2), 1e300)}, r"x_train is 1e\+300 at index"),

@@ -24,6 +24,7 @@ def split(
 ) -> list[Tensor]:
     return partition.split(
         scheme(name, **parameters),
+        count=len(labels),
         labels=labels,
         groups=None,
         clients=clients,
@@ -215,5 +216,10 @@ def test_natural_needs_groups_and_their_number() -> None:
 def test_a_drawn_split_needs_the_number_of_clients() -> None:
     with pytest.raises(ConfigError, match=r"clients.count is missing"):
         partition.split(
-            scheme("iid"), labels=balanced(2, 2), groups=None, clients=None, generator=generator()
+            scheme("iid"),
+            count=4,
+            labels=balanced(2, 2),
+            groups=None,
+            clients=None,
+            generator=generator(),
         )

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedkd.config import Experiment, Format, Frozen, specs_in, validate
+from fedkd.config import Experiment, Format, Frozen, Layout, specs_in, validate
 from fedkd.errors import ConfigError, PolicyError
 from fedkd.federation.deploy.bundle import fingerprint
 from fedkd.privacy.budget import Budget
@@ -26,13 +26,17 @@ class OwnData(Frozen):
     """The site's data."""
 
     path: str
-    """An .npz file with `x_train` and `y_train`, or a CSV file."""
+    """An .npz file or a folder of .npy files with `x_train` and `y_train`, or a CSV file."""
     format: Format | None = None
     """By the file's name unless given."""
     label: str = "label"
     """CSV: the column of labels."""
     decimal: Literal[".", ","] = "."
     """CSV: what stands in front of a number's decimals."""
+    layout: Layout | None = None
+    """Arrays: how records are laid out, as `data.layout` of an experiment."""
+    range: tuple[float, float] | None = None
+    """Arrays: what becomes 0 and 1, as `data.range` of the experiment."""
 
 
 class Allow(Frozen):
@@ -146,6 +150,8 @@ class Policy:
         """
         if self.site.data.format is not None:
             return self.site.data.format
+        if self.path(self.site.data.path).is_dir():
+            return "npz"
         match Path(self.site.data.path).suffix.lower():
             case ".npz":
                 return "npz"

@@ -44,6 +44,8 @@ def own_data(policy: Policy, shared: FederatedData) -> Samples:
         label=data.label,
         shared=shared,
         decimal=data.decimal,
+        layout=data.layout,
+        range=data.range,
     )
 
 

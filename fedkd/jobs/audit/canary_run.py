@@ -20,6 +20,7 @@ from fedkd.files import write_atomically
 from fedkd.jobs.audit.recording import MESSAGES, RecordingMethod, nothing_recorded
 from fedkd.jobs.simulate import simulate_world
 from fedkd.methods.core import protection
+from fedkd.rows import concat
 
 _EXPOSURE = Path("audit") / "exposure.json"
 
@@ -85,7 +86,7 @@ def plant(experiment: Experiment, exposure: Canaries) -> CanaryRun:
     public = prepared.data.public
     size = 0 if public is None else len(public)
     if public is not None:
-        public = torch.cat([public, *(each.samples.x for each in chosen.values())])
+        public = concat([public, *(each.samples.x for each in chosen.values())])
     federated = replace(prepared.data, clients=tuple(clients), public=public)
     # The noise anew: under the client units it depends on the size of the proxy set.
     bare = prepared.experiment.model_copy(update={"privacy": privacy})

@@ -26,6 +26,7 @@ from fedkd.jobs.audit.canary_run import CanaryRun, load
 from fedkd.jobs.audit.claims import claimed
 from fedkd.learning import supervised
 from fedkd.learning.dp import sgd
+from fedkd.rows import first, whole
 from fedkd.runs.folder import RunFolder
 from fedkd.threads import one_intra_op_thread
 
@@ -187,7 +188,7 @@ def _inversions(
         answers = observed.on_proxy(run, messages, client)[:, :public].nanmean(dim=0)
         drawn = inversion.invert(
             client,
-            prepared.setting.proxy[:public],
+            whole(first(prepared.setting.proxy, public)),
             answers.nan_to_num(),
             together,
             prepared.data.clients[client],

@@ -11,6 +11,7 @@ from fedkd.federation.prepare import PreparedExperiment
 from fedkd.jobs.audit.canary_run import CanaryRun
 from fedkd.jobs.audit.recording import Messages
 from fedkd.learning import evaluate
+from fedkd.rows import Rows, first
 
 _ON_PROXY = ("logits", "probabilities")
 """Fields that answer the proxy set."""
@@ -53,7 +54,7 @@ def on_population(run: CanaryRun, messages: Messages, client: int) -> tuple[Samp
     size = min(_POPULATION, run.public)
     rows = on_proxy(run, messages, client)[:, :size]
     labels = consensus(run, messages)[:size].argmax(dim=1)
-    return Samples(run.prepared.setting.proxy[:size], labels), rows
+    return Samples(first(run.prepared.setting.proxy, size), labels), rows
 
 
 def test_records(run: CanaryRun) -> Samples:
@@ -88,8 +89,8 @@ def _logits(upload: Tensors) -> Tensor:
     return upload["probabilities"].float().clamp(min=1e-6).log()
 
 
-def by_model(run: CanaryRun, messages: Messages, client: int, x: Tensor) -> Tensor:
-    """What the models that a client sent say of inputs (n, *shape), by round: (rounds, n, C)."""
+def by_model(run: CanaryRun, messages: Messages, client: int, x: Rows) -> Tensor:
+    """What the models that a client sent say of n inputs, by round: (rounds, n, C)."""
     setting = run.prepared.setting
     spec = run.prepared.experiment.client_model(client)
     model = setting.build(spec, purpose="specification")

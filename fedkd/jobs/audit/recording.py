@@ -14,6 +14,7 @@ from fedkd.exchange.codec import Expected, decode, encode
 from fedkd.exchange.messages import Broadcast, Tensors, Upload
 from fedkd.files import write_atomically
 from fedkd.methods.core.base import ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.rows import Rows
 
 Messages = Mapping[int, Mapping[int, Tensors]]
 """Uploads by round, then by client."""
@@ -38,7 +39,7 @@ class RecordingMethod(Method):
         """See `Method`."""
         return self._method.expects(setting, client)
 
-    def probe(self, setting: Setting, client: int, upload: Tensors, x: Tensor) -> Tensor | None:
+    def probe(self, setting: Setting, client: int, upload: Tensors, x: Rows) -> Tensor | None:
         """See `Method`."""
         return self._method.probe(setting, client, upload, x)
 

@@ -22,6 +22,7 @@ from fedkd.methods.core.setting import Count, Setting
 from fedkd.models import probes
 from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.events import Protected
+from fedkd.rows import whole
 
 _TIMES = 500
 """How often a count is released."""
@@ -136,7 +137,8 @@ def _with_loud_records(prepared: PreparedExperiment) -> PreparedExperiment:
     few = samples.subset(torch.arange(min(_RECORDS, len(samples))))
     factors = torch.ones(len(few)).double()
     factors[::2] = _LOUD
-    x = few.x * factors.to(few.x.dtype).view(-1, *[1] * (few.x.dim() - 1))
+    inputs = whole(few.x)
+    x = inputs * factors.to(inputs.dtype).view(-1, *[1] * (inputs.dim() - 1))
     model = prepared.setting.build(prepared.experiment.student.model, purpose="specification")
     if probes.takes(model, x):
         return replace(prepared, data=replace(prepared.data, clients=(Samples(x, few.y),)))

@@ -25,6 +25,7 @@ from fedkd.jobs.audit.canary_run import has_canaries, load
 from fedkd.jobs.audit.claims import claimed
 from fedkd.jobs.audit.messages import counted, fit
 from fedkd.learning import evaluate
+from fedkd.rows import whole
 from fedkd.runs import reading
 from fedkd.threads import one_intra_op_thread
 
@@ -161,7 +162,7 @@ def _by_generator(
     if generated is None:
         return []
     images = torch.from_numpy(np.asarray(generated.x, dtype=np.float32)).flatten(1)
-    nearest = torch.cdist(asked.records.x.flatten(1), images).min(dim=1).values
+    nearest = torch.cdist(whole(asked.records.x).flatten(1), images).min(dim=1).values
     scores = -nearest.double().numpy()
     return [
         membership.one_attack(

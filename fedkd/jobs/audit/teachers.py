@@ -24,6 +24,7 @@ from fedkd.methods.core import accounting
 from fedkd.privacy.events import Gaussian, Laplace, Protected
 from fedkd.reports import audit_report
 from fedkd.reports.wording import plural
+from fedkd.rows import first, whole
 from fedkd.threads import one_intra_op_thread
 
 _HIDING = 200
@@ -150,7 +151,7 @@ def _teacher(
 def _examples(prepared: PreparedExperiment) -> Tensor:
     """A few inputs that all parties hold and that models take."""
     examples = prepared.setting.examples
-    return (prepared.data.test.x if examples is None else examples)[:_HIDING]
+    return whole(first(prepared.data.test.x if examples is None else examples, _HIDING))
 
 
 def _one_of_each(prepared: PreparedExperiment) -> Iterator[int]:

@@ -19,11 +19,12 @@ from fedkd.learning.dp import trial
 from fedkd.learning.dp.per_sample import Loss
 from fedkd.models import factory
 from fedkd.rng import torch_default
+from fedkd.rows import Rows
 
 _WRITES = "write nothing in place: y = x + 1, not x += 1"
 
 
-def check_model(model: nn.Module, shape: tuple[int, ...], *, like: Tensor | None = None) -> None:
+def check_model(model: nn.Module, shape: tuple[int, ...], *, like: Rows | None = None) -> None:
     """Refuse a model whose step one record can move further than its clipped gradient.
 
     The model is tried out in training mode, in a copy; itself is left as it is. It is asked about
@@ -73,7 +74,7 @@ def check_training(optimisation: Optimisation, key: str) -> None:
         )
 
 
-def check_features(model: nn.Module, shape: tuple[int, ...], *, like: Tensor | None = None) -> None:
+def check_features(model: nn.Module, shape: tuple[int, ...], *, like: Rows | None = None) -> None:
     """Refuse a model in whose evaluation mode one record can move another's features.
 
     Nothing is trained, so frozen statistics, such as a BatchNorm's that was fitted to public data,

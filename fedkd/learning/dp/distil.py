@@ -22,6 +22,7 @@ from fedkd.learning.forms.terms import Layers, Terms
 from fedkd.learning.loop import OnEpoch
 from fedkd.learning.offline import asking
 from fedkd.models.layers import LOGITS
+from fedkd.rows import Rows
 from fedkd.tasks import Likelihood
 from fedkd.tasks.categorical import CATEGORICAL
 
@@ -102,7 +103,7 @@ def teach(
     *,
     labels: float = 1.0,
     likelihood: Likelihood = CATEGORICAL,
-    like: Tensor | None = None,
+    like: Rows | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> None:
     """As `offline.teach`, by `private.train`: what one record adds to a step is clipped and hidden.

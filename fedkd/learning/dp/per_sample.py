@@ -11,7 +11,7 @@ from fedkd.learning.dp.restored import restored
 from fedkd.models import call
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Answers (N, *A) and targets (N, ...) to one value per sample (N,), each from its own row alone."""
+"""Answers (N, *A) and targets (N, ...) to a value per sample (N,), each of its own row alone."""
 
 _CACHE = 2**21  # floats: per-sample gradients that stay in a core's cache are made twice as fast
 

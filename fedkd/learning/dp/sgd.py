@@ -25,6 +25,7 @@ from fedkd.learning.loop import set_rate
 from fedkd.learning.supervised import require_anchor
 from fedkd.privacy.mechanisms import clipped_sum, gaussian
 from fedkd.privacy.source import NoiseSource
+from fedkd.rows import Rows, one, shape_of, whole
 from fedkd.tasks.categorical import CATEGORICAL
 
 SAMPLER = "Poisson"
@@ -86,7 +87,7 @@ def train(
     anchor: Mapping[str, Tensor] | None = None,
     proximal: float = 0.0,
     offset: Tensor | None = None,
-    like: Tensor | None = None,
+    like: Rows | None = None,
     on_epoch: Callable[[int], None] | None = None,
 ) -> None:
     """Minimise the mean of `loss` by noisy steps; the model ends in evaluation mode.
@@ -102,13 +103,14 @@ def train(
         optimisation: epochs, optimiser, learning rate and schedule, changes of inputs, whose draws
             are secret too. `batch_size` is not used.
         noise: how each step is protected.
-        loss: see `Loss`, such as a likelihood's `nll`; cross-entropy unless given. The first batch is also used to try it out.
+        loss: see `Loss`, such as a likelihood's `nll`; cross-entropy unless given. The first batch
+            is also used to try it out.
         optimiser: goes on with this one; None: a fresh one over all parameters.
         anchor: the parameters to stay near, by name; a whole state dict will do.
         proximal: mu >= 0 of FedProx's mu/2 ||w - anchor||^2, arXiv:1812.06127. Its gradient
             touches no private data, so it is added after the noise, exactly.
-        offset: (C,), added to the logits of classes before the loss; no private data may be in it that was not
-            paid for. None: nothing.
+        offset: (C,), added to the logits of classes before the loss; no private data may be in it
+            that was not paid for. None: nothing.
         like: public inputs to try the model out on, see `check_model`.
         on_epoch: called with the number of each epoch, from 1, when it is over.
 
@@ -121,7 +123,7 @@ def train(
     """
     pulls = _pulls(model, anchor, proximal)
     check_training(optimisation, "training")
-    check_model(model, tuple(samples.x.shape[1:]), like=like)
+    check_model(model, shape_of(samples.x), like=like)
     optimiser = optimiser or optim.build(model.parameters(), optimisation)
     _check_optimiser(optimiser, model)
     loss = checked_loss(_beside(loss, offset))
@@ -135,7 +137,7 @@ def train(
         for step in range(total):
             set_rate(optimiser, optimisation, step / total)
             taken = samples.subset(source.sample(len(samples), noise.sample_rate))
-            seen = Samples(view(taken.x, draws), taken.y)
+            seen = Samples(one(view(whole(taken.x), draws)), taken.y)
             sums = _clipped_sums(per_sample, loss, seen, noise.clip)
             optimiser.zero_grad(set_to_none=True)
             gradients = _protected(sums, noise, source)
@@ -173,8 +175,8 @@ def _clipped_sums(per_sample: PerSample, loss: Loss, samples: Samples, clip: flo
     """The clipped gradients' sum for every trainable parameter, in small batches; float64."""
     sums = [torch.zeros_like(each).double() for each in per_sample.parameters.values()]
     for start in range(0, len(samples), per_sample.rows):
-        rows = slice(start, start + per_sample.rows)
-        gradients = per_sample.gradients(samples.x[rows], samples.y[rows], loss)
+        rows = torch.arange(start, min(start + per_sample.rows, len(samples)))
+        gradients = per_sample.gradients(one(samples.x[rows]), samples.y[rows], loss)
         parts = clipped_sum(gradients, clip)
         sums = [total + part for total, part in zip(sums, parts, strict=True)]
     return sums

@@ -12,6 +12,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from fedkd.errors import ConfigError
 from fedkd.learning.dp.per_sample import PerSample, at_once
 from fedkd.models import call, probes
+from fedkd.rows import Rows
 
 PLAIN = "build it from torch's plain layers, such as Linear, Conv2d, Embedding and LayerNorm"
 ALONE = "normalise each sample alone, such as by torch.nn.GroupNorm"
@@ -29,7 +30,7 @@ _INSTEAD = {
 """Layers without gradients per sample, and what to use in place of each."""
 
 
-def learning(model: nn.Module, shape: tuple[int, ...], like: Tensor | None) -> None:
+def learning(model: nn.Module, shape: tuple[int, ...], like: Rows | None) -> None:
     """Try a model in training mode; it is used up.
 
     Args:
@@ -52,7 +53,7 @@ def learning(model: nn.Module, shape: tuple[int, ...], like: Tensor | None) -> N
             per_sample.gradients(x, x, lambda said, _: said.flatten(1).sum(dim=1))
 
 
-def answering(model: nn.Module, shape: tuple[int, ...], like: Tensor | None) -> None:
+def answering(model: nn.Module, shape: tuple[int, ...], like: Rows | None) -> None:
     """Try a model in evaluation mode, in which nobody learns; the rest is as in `learning`."""
     x, beside = _probes(model, shape, like)
     _check_memory(model, x, beside)
@@ -75,7 +76,7 @@ def first_line(error: Exception) -> str:
 
 
 def _probes(
-    model: nn.Module, shape: tuple[int, ...], like: Tensor | None
+    model: nn.Module, shape: tuple[int, ...], like: Rows | None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Inputs, and extreme ones to put beside them; a copy is asked, since it may remember.
 

@@ -18,6 +18,7 @@ from fedkd.knowledge.label import soft_cross_entropy
 from fedkd.learning import evaluate
 from fedkd.learning.loop import OnEpoch, fit
 from fedkd.models import call
+from fedkd.rows import Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +27,8 @@ class SightedTeacher:
 
     teacher: nn.Module
     """Stays as it is."""
-    x: Tensor
-    """(N, *its own shape), no value missing; a teacher without privilege sees the student's x."""
+    x: Rows
+    """N of its own inputs, no value missing; a teacher without privilege sees the student's x."""
     seen: Tensor
     """bool (N,): of which samples it sees enough to have a say; see `seen_rows`."""
 

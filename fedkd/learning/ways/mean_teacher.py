@@ -23,6 +23,7 @@ from fedkd.learning.augment import View
 from fedkd.learning.loop import OnEpoch, descend, epochs
 from fedkd.learning.ways.base import Splits, StudentRun
 from fedkd.models import call
+from fedkd.rows import Rows, one
 
 
 class MeanTeacher(Frozen):
@@ -49,7 +50,7 @@ def train(
     optimisation: Optimisation,
     generator: torch.Generator,
     *,
-    unlabelled: Tensor | None = None,
+    unlabelled: Rows | None = None,
     view: View,
     weight: Callable[[float], float],
     decay: float,
@@ -121,10 +122,11 @@ def rising(position: float, *, weight: float, epochs: float) -> float:
     return weight * math.exp(-5 * left**2)
 
 
-def _endless(x: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
-    """Inputs (M, *shape) one by one (1, *shape), for ever, each pass in a new order."""
+def _endless(x: Rows, generator: torch.Generator) -> Iterator[Tensor]:
+    """M inputs one by one (1, *shape), for ever, each pass in a new order."""
     while True:
-        yield from torch.split(x[torch.randperm(len(x), generator=generator)], 1)
+        for row in torch.split(torch.randperm(len(x), generator=generator), 1):
+            yield one(x[row])
 
 
 def share(

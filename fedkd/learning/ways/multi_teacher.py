@@ -91,6 +91,7 @@ def share(
         return Splits(whole, whole, (whole,) * teachers)
     parts = partition.split(
         Dirichlet(scheme="dirichlet", alpha=params.skew),
+        count=len(whole.train),
         labels=whole.train.y,
         groups=None,
         clients=teachers,

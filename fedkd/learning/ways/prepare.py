@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from fedkd import data, models, rng
+from fedkd import data, models, rng, tasks
 from fedkd.config import Distillation, Frozen, with_specs
 from fedkd.data.types import Dataset
 from fedkd.learning import augment, ways
@@ -86,7 +86,8 @@ def shares(distillation: Distillation) -> Splits:
         DataError: it is missing, corrupt or does not fit.
     """
     way, params, distillation = ways.resolve(distillation)
-    dataset = data.load(distillation.data, seed=distillation.seed)
+    targets = tasks.find(distillation.task.name).targets
+    dataset = data.load(distillation.data, seed=distillation.seed, targets=targets)
     count = len(distillation.teachers)
     if way.share is None:
         return Splits(dataset, dataset, (dataset,) * count)

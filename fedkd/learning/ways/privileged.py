@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from fedkd import rows
 from fedkd.config import Frozen
 from fedkd.data import columns
 from fedkd.data.types import Dataset, Samples
@@ -67,15 +69,13 @@ def _part(whole: Dataset, params: PrivilegedTeachers) -> Dataset:
                 f"way.side is {side}: expected images of at least so many pixels a side, the data "
                 f"has inputs of shape {whole.shape}"
             )
-        train, test = (Samples(scaled(each.x, side), each.y) for each in (whole.train, whole.test))
+        train, test = (
+            Samples(rows.converted(each.x, partial(scaled, side=side)), each.y)
+            for each in (whole.train, whole.test)
+        )
         return replace(whole, train=train, test=test)
-    places = list(columns.without(whole.features, params.columns, key="way.columns"))
-    return replace(
-        whole,
-        train=Samples(whole.train.x[:, places], whole.train.y),
-        test=Samples(whole.test.x[:, places], whole.test.y),
-        features=tuple(whole.features[place] for place in places),
-    )
+    places = columns.without(whole.features, params.columns, key="way.columns")
+    return whole.with_columns(places)
 
 
 def was_measured(x: Tensor, features: Sequence[str], hidden: Sequence[str]) -> Tensor:
@@ -98,7 +98,9 @@ def was_measured(x: Tensor, features: Sequence[str], hidden: Sequence[str]) -> T
 def learn(run: StudentRun, params: PrivilegedTeachers) -> nn.Module:
     """The way `privileged`."""
     student, whole = run.student(), run.shares.whole
-    made = was_measured(whole.train.x, whole.features, params.columns) if params.columns else None
+    made = None
+    if params.columns:
+        made = was_measured(rows.whole(whole.train.x), whole.features, params.columns)
     everyone = torch.ones(len(whole.train), dtype=torch.bool)
     witnesses = [
         SightedTeacher(

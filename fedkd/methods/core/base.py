@@ -16,6 +16,7 @@ from fedkd.learning import evaluate
 from fedkd.methods.core.client_context import ClientContext
 from fedkd.methods.core.server_context import ServerContext, Uploads
 from fedkd.methods.core.setting import Count, Setting, Sum
+from fedkd.rows import Rows
 from fedkd.tasks import Ask
 
 __all__ = ["Card", "ClientContext", "Method", "ServerContext", "Setting", "Uploads"]
@@ -77,8 +78,8 @@ class Method:
         """What this client's upload must hold, exactly."""
         raise NotImplementedError
 
-    def probe(self, setting: Setting, client: int, upload: Tensors, x: Tensor) -> Tensor | None:
-        """What the model in an upload answers a few inputs (n, *shape); None if there is none.
+    def probe(self, setting: Setting, client: int, upload: Tensors, x: Rows) -> Tensor | None:
+        """What the model in an upload answers a few inputs; None if there is none.
 
         An upload whose answers are not finite is refused: averaged or distilled, such a model would
         end the run for all. As it stands, it tries what `ClientContext.model` sends.

@@ -34,6 +34,7 @@ from fedkd.privacy import mechanisms
 from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.events import Unprotected
 from fedkd.privacy.source import GENERATOR, NoiseSource
+from fedkd.rows import Rows
 
 RELEASED = "released"
 """Where a client's state keeps what it paid for once and may send again."""
@@ -134,7 +135,7 @@ class ClientContext:
             self.keep("optimiser", optim.pack(optimiser))
 
     def fit(
-        self, model: nn.Module, tensors: Sequence[Tensor], loss: Callable[..., Tensor]
+        self, model: nn.Module, rows: Sequence[Rows], loss: Callable[..., Tensor]
     ) -> list[float]:
         """Fit `model` by a loss of the method's own, as in `loop.fit`, as teachers are trained.
 
@@ -144,14 +145,14 @@ class ClientContext:
         with self.clock.phase("train", self.training.epochs) as advance:
             return loop.fit(
                 model,
-                tensors,
+                rows,
                 loss,
                 self.training,
                 self.rng("batches"),
                 on_epoch=lambda *_: advance(),
             )
 
-    def distil(self, inputs: Tensor, targets: Tensor, loss: Loss, how: Optimisation) -> None:
+    def distil(self, inputs: Rows, targets: Tensor, loss: Loss, how: Optimisation) -> None:
         """Fit the teacher to `targets`, row by row the server's word on `inputs`."""
         with self.clock.phase("distil", how.epochs) as advance:
             offline.distil(
@@ -250,8 +251,8 @@ class ClientContext:
         """The teacher itself, and how many samples of each class taught it."""
         return self.model().with_values({"counts": self.class_counts()})
 
-    def answer(self, inputs: Tensor) -> Tensor:
-        """The teacher's logits on `inputs`, (N, *shape) -> (N, C) float32."""
+    def answer(self, inputs: Rows) -> Tensor:
+        """The teacher's logits on N `inputs`, (N, C) float32."""
         with self.clock.phase("answer"):
             return evaluate.answers(self.teacher, inputs)
 

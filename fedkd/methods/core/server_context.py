@@ -20,6 +20,7 @@ from fedkd.methods.core.setting import Setting
 from fedkd.privacy import mechanisms
 from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.source import GENERATOR, NoiseSource
+from fedkd.rows import Rows
 
 Uploads = Mapping[int, Tensors]
 """What the server has let in, by client in ascending order; under secure aggregation the sum of
@@ -102,14 +103,14 @@ class ServerContext:
         seen = Samples(self.setting.students_view(self.test.x), self.test.y)
         self.curve.append(evaluate.accuracy(self.student, seen))
 
-    def measure_ensemble(self, logits: Callable[[Tensor], Tensor]) -> None:
+    def measure_ensemble(self, logits: Callable[[Rows], Tensor]) -> None:
         """Record the test accuracy of the ensemble, given as inputs -> logits (N, C)."""
         right = logits(self.test.x).argmax(dim=1) == self.test.y
         self.ensemble_accuracy = float(right.double().mean())
 
     def distil(
         self,
-        inputs: Tensor,
+        inputs: Rows,
         targets: Tensor,
         loss: Loss,
         how: Optimisation,

@@ -16,6 +16,7 @@ from fedkd.exchange.messages import prefixed
 from fedkd.learning.dp import sgd
 from fedkd.learning.teacher_statistics import feature_width
 from fedkd.privacy.events import Gaussian, Laplace
+from fedkd.rows import Rows, columns_of, take
 from fedkd.specs import TensorSpec
 from fedkd.tasks import Task
 
@@ -38,10 +39,10 @@ class Setting:
     experiment: Experiment
     task: Task
     clients: int
-    public: Tensor | None
-    """The proxy set's inputs (N, *shape), unlabelled; None where there is none."""
-    examples: Tensor | None = None
-    """Inputs (M, *shape) that all parties hold and that look like the data, to try out models."""
+    public: Rows | None
+    """The proxy set's N inputs, unlabelled; None where there is none."""
+    examples: Rows | None = None
+    """M inputs that all parties hold and that look like the data, to try out models."""
     seen: tuple[int, ...] | None = None
     """The columns that the student sees, where `clients.privileged` hides others; None: all."""
     _specs: dict[str, Expected] = field(default_factory=dict, repr=False)
@@ -61,9 +62,9 @@ class Setting:
         generator = rng.stream(self.experiment.seed, purpose=purpose, client=client)
         return models.build(spec, shape=self.shape, classes=self.classes, generator=generator)
 
-    def students_view(self, x: Tensor) -> Tensor:
-        """What the student sees of inputs: (N, *shape) -> (N, *student.shape)."""
-        return x if self.seen is None else x[:, list(self.seen)]
+    def students_view(self, x: Rows) -> Rows:
+        """What the student sees of inputs: of rows of features, its own columns."""
+        return x if self.seen is None else columns_of(x, self.seen)
 
     @cached_property
     def student(self) -> "Setting":
@@ -87,7 +88,7 @@ class Setting:
         )
 
     @property
-    def proxy(self) -> Tensor:
+    def proxy(self) -> Rows:
         """The proxy set of a method that cannot do without."""
         if self.public is None:
             raise ValueError("Expected a public set; the method's card must say that it needs one.")
@@ -213,9 +214,9 @@ class Setting:
         generator = rng.stream(self.experiment.seed, purpose="proxy-subset", round=round)
         return torch.randperm(total, generator=generator)[:size].sort().values
 
-    def proxy_inputs(self, size: int | None, round: int) -> Tensor:
+    def proxy_inputs(self, size: int | None, round: int) -> Rows:
         """The proxy inputs of `proxy_subset`."""
-        return self.proxy[self.proxy_subset(size, round)]
+        return take(self.proxy, self.proxy_subset(size, round))
 
     def model_specs(self, spec: ModelSpec) -> Expected:
         """What a state dict of this model must look like, under `model/`."""
