@@ -259,7 +259,7 @@ def _checked(prepared: PreparedExperiment, client: int, payload: bytes, action: 
     if action == secure.ACTION:
         return secure.read_key(payload)
     upload = decode(payload, prepared.expects(client))
-    report.check(upload, prepared.test_totals)
+    report.check(upload, prepared.setting.task.scores, prepared.test_totals)
     if not prepared.setting.securely:  # under masks nothing can be tried
         _probe(prepared, client, upload)
     return upload

@@ -1,13 +1,12 @@
 """Everything that an experiment names, built and checked: data, models, method."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from fedkd import config, data, methods, tasks
@@ -17,7 +16,7 @@ from fedkd.data.types import FederatedData, Samples
 from fedkd.errors import ConfigError
 from fedkd.exchange.codec import Expected
 from fedkd.federation import report, secure
-from fedkd.learning import augment
+from fedkd.learning import augment, evaluate
 from fedkd.methods.core import accounting, protection
 from fedkd.methods.core.base import Method, Setting
 from fedkd.methods.core.forecast import Forecast, forecast_plan
@@ -75,9 +74,9 @@ class PreparedExperiment:
         return replace(self, data=seen, setting=self.setting.student)
 
     @cached_property
-    def test_totals(self) -> Tensor:
-        """The test samples of each class (C,)."""
-        return torch.bincount(self.data.test.y, minlength=self.data.classes)
+    def test_totals(self) -> Mapping[str, Tensor]:
+        """What counters of all test samples can be, by the name of the score's figure."""
+        return evaluate.totals(self.data.test, self.setting.task.scores)
 
 
 def prepare(experiment: Experiment, federated: FederatedData | None = None) -> PreparedExperiment:

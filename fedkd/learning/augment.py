@@ -54,7 +54,7 @@ class Erase(Frozen):
     probability: float = Field(default=1.0, ge=0, le=1)
 
 
-class Noise(Frozen):
+class AddedNoise(Frozen):
     """Parameters of `noisy`."""
 
     std: float = Field(default=0.1, gt=0)
@@ -154,7 +154,7 @@ BUILT_IN: dict[str, Change] = {
     "flip": Change(flipped, Flip),
     "rotate": Change(rotated, Rotate),
     "erase": Change(erased, Erase),
-    "noise": Change(noisy, Noise, images=False),
+    "noise": Change(noisy, AddedNoise, images=False),
     "brightness": Change(brightened, Strength, images=False),
     "contrast": Change(contrasted, Strength),
 }

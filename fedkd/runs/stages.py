@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from fedkd.runs.common import (
     write_json,
 )
 from fedkd.runs.manifest import Namer, cannot_resume, check_ledger
+from fedkd.tasks import Score
 
 log = logging.getLogger(__name__)
 
@@ -224,8 +225,16 @@ class StageFolder:
 class StageRecorder:
     """Runs the stages of a run; see `fedkd.learning.ways.base.Stage`."""
 
-    def __init__(self, folder: StageFolder, test: Samples, seed: int, notify: Notify) -> None:
+    def __init__(
+        self,
+        folder: StageFolder,
+        test: Samples,
+        scores: Sequence[Score],
+        seed: int,
+        notify: Notify,
+    ) -> None:
         self._folder, self._test, self._seed, self._notify = folder, test, seed, notify
+        self._scores = scores
 
     def __call__(
         self,
@@ -248,10 +257,11 @@ class StageRecorder:
         def on_epoch(epoch: int, loss: float) -> None:
             nonlocal started
             seconds = time.perf_counter() - started
-            accuracy = evaluate.accuracy(scored or model, self._test)
+            found = evaluate.score(scored or model, self._test, self._scores)
             known = None if math.isnan(loss) else loss  # a protected training tells no loss
-            record = {"stage": name, "epoch": epoch, "loss": known, "accuracy": accuracy}
-            self._folder.keep({**record, "seconds": seconds})
+            record = {"stage": name, "epoch": epoch, "loss": known}
+            numbers = {score.figure: found[score.figure] for score in self._scores}
+            self._folder.keep({**record, **numbers, "seconds": seconds})
             self._notify(name, epoch, epochs)
             started = time.perf_counter()
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from fedkd import models, rng
+from fedkd import models, rng, tasks
 from fedkd.config import Distillation, ModelSpec, Optimisation
 from fedkd.data.types import Dataset
 from fedkd.learning.dp.sgd import Noise
@@ -15,6 +15,16 @@ from fedkd.learning.forms import terms
 from fedkd.learning.forms.terms import Terms
 from fedkd.learning.loop import OnEpoch
 from fedkd.models.layers import inspect_layers
+from fedkd.tasks import Task
+
+
+def task_of(distillation: Distillation, dataset: Dataset) -> Task:
+    """What a distillation asks of a model that sees a data set.
+
+    Raises:
+        ConfigError: see `tasks.build`.
+    """
+    return tasks.build(distillation.task, inputs=dataset.shape, names=dataset.class_names)
 
 
 class Stage(Protocol):

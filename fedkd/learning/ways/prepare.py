@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from torch import nn
 
@@ -12,9 +13,10 @@ from fedkd.learning import augment, ways
 from fedkd.learning.dp import plan
 from fedkd.learning.forms import terms
 from fedkd.learning.ways import Way, weights
-from fedkd.learning.ways.base import Splits
+from fedkd.learning.ways.base import Splits, task_of
 from fedkd.models.layers import inspect_layers
 from fedkd.models.weights import identified
+from fedkd.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class Prepared:
     params: Frozen
     teachers: tuple[nn.Module, ...]
     digests: tuple[str, ...] = ()
+
+    @cached_property
+    def task(self) -> Task:
+        """What is asked of the student."""
+        return task_of(self.distillation, self.data)
 
     @property
     def data(self) -> Dataset:

@@ -54,10 +54,10 @@ class ServerContext:
     what they claimed, and what they got."""
     losses: dict[str, float] = field(default_factory=dict)
     """Mean losses worth a line in the round's record."""
-    curve: list[float] = field(default_factory=list)
-    """The student's test accuracy within the round, where a method measures it."""
-    ensemble_accuracy: float | None = None
-    """Of the teachers' ensemble on the test set, where the server holds the teachers."""
+    curve: list[float | None] = field(default_factory=list)
+    """The student's headline score on the test set within the round, where a method measures it."""
+    ensemble: dict[str, float | None] | None = None
+    """Scores of the teachers' ensemble on the test set, where the server holds the teachers."""
     generated: Samples | None = None
     """Set by data-free methods: synthetic images and the classes that they were made for."""
 
@@ -99,14 +99,16 @@ class ServerContext:
         return counts
 
     def measure(self) -> None:
-        """Add the student's test accuracy, as it is now, to the curve."""
+        """Add the student's headline score on the test set, as it is now, to the curve."""
         seen = Samples(self.setting.students_view(self.test.x), self.test.y)
-        self.curve.append(evaluate.accuracy(self.student, seen))
+        headline = self.setting.task.headline
+        self.curve.append(evaluate.score(self.student, seen, [headline])[headline.figure])
 
-    def measure_ensemble(self, logits: Callable[[Rows], Tensor]) -> None:
-        """Record the test accuracy of the ensemble, given as inputs -> logits (N, C)."""
-        right = logits(self.test.x).argmax(dim=1) == self.test.y
-        self.ensemble_accuracy = float(right.double().mean())
+    def measure_ensemble(self, answers: Callable[[Rows], Tensor]) -> None:
+        """Record the scores of the ensemble on the test set, given as inputs -> answers (N, *A)."""
+        numbers = self.setting.task.numbers
+        found = evaluate.score(answers(self.test.x), self.test, numbers)
+        self.ensemble = {score.figure: found[score.figure] for score in numbers}
 
     def distil(
         self,
