@@ -139,19 +139,19 @@ def _assemble(
 ) -> tuple[Method, FederatedData, Setting]:
     experiment = _settled(experiment)
     # A wrong key is said before data is looked for.
-    targets = tasks.find(experiment.task.name).targets
+    kind = tasks.find(experiment.task.name)
     method, _ = methods.resolve(experiment)
     if federated is None:
         federated = data.federate(
             experiment.data,
             clients=experiment.clients.count,
             seed=experiment.seed,
-            targets=targets,
+            task=kind,
         )
-    elif federated.targets != targets:
+    elif federated.targets != kind.targets:
         raise ConfigError(
             f"the shared data's targets are {federated.targets}, and task {experiment.task.name!r} "
-            f"asks for {targets}: make the file again by 'fedkd deploy share'"
+            f"asks for {kind.targets}: make the file again by 'fedkd deploy share'"
         )
     task = tasks.build(experiment.task, inputs=federated.shape, names=federated.class_names)
     methods.check_task(method, experiment.method.name, task)
