@@ -156,7 +156,7 @@ def _assemble(
     task = tasks.build(experiment.task, inputs=federated.shape, names=federated.class_names)
     methods.check_task(method, experiment.method.name, task)
     public = federated.public
-    method, experiment = methods.resolve(experiment, None if public is None else len(public))
+    method, experiment = methods.resolve(experiment, None if public is None else len(public), task)
     setting = Setting(
         experiment=experiment,
         task=task,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -92,6 +93,11 @@ class StudentRun:
     private: Private | None = None
     """Not None under [privacy]: private data is then touched in `pay` alone."""
 
+    @cached_property
+    def task(self) -> Task:
+        """What is asked of the student."""
+        return task_of(self.distillation, self.data)
+
     @property
     def data(self) -> Dataset:
         """What the student has of the data set."""
@@ -131,4 +137,5 @@ class StudentRun:
             inspect_layers(student, shape),
             inspect_layers(teacher, shape),
             self.stream(f"{purpose} adapters"),
+            self.task.likelihood,
         )
