@@ -13,10 +13,11 @@ from torch import Tensor
 from fedkd import config, data, devices, methods, tasks
 from fedkd.config import Experiment
 from fedkd.data import columns
+from fedkd.data.personal import keep_out
 from fedkd.data.types import FederatedData, Samples
 from fedkd.errors import ConfigError
 from fedkd.exchange.codec import Expected
-from fedkd.federation import report, secure
+from fedkd.federation import personal, report, secure
 from fedkd.learning import augment, evaluate
 from fedkd.methods.core import accounting, protection
 from fedkd.methods.core.base import Method, Setting
@@ -45,7 +46,12 @@ class PreparedExperiment:
         return {
             **(secure.expected(plain) if self.setting.securely else plain),
             **report.expected(self.setting, teacher=self.method.card.has_teachers),
+            **(personal.expected(self.setting) if self._says_personal else {}),
         }
+
+    @property
+    def _says_personal(self) -> bool:
+        return self.method.card.has_teachers and personal.are_sent(self.experiment)
 
     @cached_property
     def deal(self) -> str:
@@ -68,6 +74,7 @@ class PreparedExperiment:
         seen = replace(
             self.data,
             clients=tuple(Samples(view(each.x), each.y) for each in self.data.clients),
+            held_out=tuple(Samples(view(each.x), each.y) for each in self.data.held_out),
             public=self.setting.student.public,
             test=Samples(view(self.data.test.x), self.data.test.y),
             features=tuple(self.data.features[column] for column in self.setting.seen),
@@ -124,7 +131,16 @@ def forecast(experiment: Experiment, *, spent: Sequence[Protected] = ()) -> Fore
 
 def _warn(method: Method, setting: Setting, federated: FederatedData) -> None:
     """Warn who holds all clients' data of what no party of a deployment may be told of."""
-    privacy = setting.experiment.privacy
+    privacy, clients = setting.experiment.privacy, setting.experiment.clients
+    if clients.test_share is not None and not personal.are_sent(setting.experiment):
+        hidden = (
+            "secure aggregation" if privacy.unit == "none" else f"privacy.unit = {privacy.unit!r}"
+        )
+        _log.warning(
+            "clients.test_share = %g holds records out, and their scores are withheld under %s: "
+            "they are facts about private records; leave it out to train on all",
+            clients.test_share, hidden,
+        )  # fmt: skip
     if privacy.unit != "record":
         return
     sizes = [len(client) for client in federated.clients]
@@ -144,7 +160,7 @@ def _assemble(
 ) -> tuple[Method, FederatedData, Setting]:
     experiment = _settled(experiment)
     # A wrong key is said before data is looked for.
-    targets = tasks.find(experiment.task.name).targets
+    kind = tasks.find(experiment.task.name)
     method, _ = methods.resolve(experiment)
     found = _devices(experiment, device)
     if federated is None:
@@ -152,17 +168,20 @@ def _assemble(
             experiment.data,
             clients=experiment.clients.count,
             seed=experiment.seed,
-            targets=targets,
+            task=kind,
         )
-    elif federated.targets != targets:
+    elif federated.targets != kind.targets:
         raise ConfigError(
             f"the shared data's targets are {federated.targets}, and task {experiment.task.name!r} "
-            f"asks for {targets}: make the file again by 'fedkd deploy share'"
+            f"asks for {kind.targets}: make the file again by 'fedkd deploy share'"
         )
+    share = experiment.clients.test_share
+    if share is not None and not federated.held_out:
+        federated = keep_out(federated, share, seed=experiment.seed)
     task = tasks.build(experiment.task, inputs=federated.shape, names=federated.class_names)
     methods.check_task(method, experiment.method.name, task)
     public = federated.public
-    method, experiment = methods.resolve(experiment, None if public is None else len(public))
+    method, experiment = methods.resolve(experiment, None if public is None else len(public), task)
     setting = Setting(
         experiment=experiment,
         task=task,
@@ -173,7 +192,7 @@ def _assemble(
         devices=found,
     )
     augments = experiment.clients.training.augment
-    augment.check(augments, setting.shape, key="clients.training.augment")
+    augment.check(augments, setting.shape, kind.targets, key="clients.training.augment")
     for spec in {str(s): s for s in experiment.clients.models}.values():
         setting.model_specs(spec)
     setting.student.model_specs(experiment.student.model)

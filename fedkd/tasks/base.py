@@ -75,6 +75,11 @@ class Figures:
         return f"mean_{self.figure}"
 
     @property
+    def weighted(self) -> str:
+        """The name of a mean of its numbers by rows in a record."""
+        return f"weighted_mean_{self.figure}"
+
+    @property
     def at_best(self) -> str:
         """The name of the best of its numbers in a record."""
         return f"best_{self.figure}"
@@ -146,8 +151,6 @@ class Task:
         names: of the places of an answer's last axis: classes, labels or numbers.
         likelihood: by which models learn.
         scores: at least one; the first is the headline of tables and charts.
-        strata: targets (N, *T) -> int64 (N,), the groups by whose shares clients may differ; None:
-            only the iid and the natural partition suit.
         offers: what methods may ask.
     """
 
@@ -158,7 +161,6 @@ class Task:
     names: tuple[str, ...]
     likelihood: Likelihood
     scores: tuple[Score, ...]
-    strata: Callable[[Tensor], Tensor] | None = None
     offers: frozenset[Ask] = field(default_factory=frozenset)
 
     @property

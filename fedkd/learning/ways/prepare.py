@@ -143,10 +143,12 @@ def prepare(distillation: Distillation) -> Prepared:
 def _check_augment(
     distillation: Distillation, student: tuple[int, ...], teachers: Sequence[tuple[int, ...]]
 ) -> None:
-    augment.check(distillation.student.training.augment, student, key="student.training.augment")
+    targets = tasks.find(distillation.task.name).targets
+    own = distillation.student.training.augment
+    augment.check(own, student, targets, key="student.training.augment")
     for number, (each, shape) in enumerate(zip(distillation.teachers, teachers, strict=True)):
         key = f"teachers[{number}].training.augment"
-        augment.check(each.training.augment, shape, key=key)
+        augment.check(each.training.augment, shape, targets, key=key)
 
 
 def _teachers(
@@ -186,6 +188,7 @@ def _student(
 def _complete(ready: Prepared) -> Prepared:
     """With every layer named, and the noise that the budget needs."""
     distillation, shape = ready.distillation, ready.data.shape
+    terms.check_task(distillation.knowledge, ready.task)
     student = ready.student(ready.teachers)
     if distillation.knowledge:
         anatomies = (inspect_layers(model, shape) for model in (student, ready.teachers[0]))
@@ -194,5 +197,5 @@ def _complete(ready: Prepared) -> Prepared:
     if distillation.privacy is not None:
         records = len(ready.data.train)
         distillation = plan.resolve(distillation, distillation.privacy, records)
-        plan.check_student(distillation, student, ready.teachers[0], ready.data)
+        plan.check_student(distillation, student, ready.teachers[0], ready.data, ready.task)
     return replace(ready, distillation=distillation)
