@@ -16,7 +16,8 @@ def describe(
 ) -> Record:
     """The round's record, but for its overall times; `server` is its own ledger's head."""
     test = prepared.in_students_view.data.test
-    student = evaluate.score(ctx.student, test, prepared.setting.task.scores)
+    with ctx.on_device(ctx.student):
+        student = evaluate.score(ctx.student, test, prepared.setting.task.scores)
     if ctx.curve:
         student["curve"] = ctx.curve
     return {
