@@ -13,6 +13,7 @@ from fedkd import config, data, rows
 from fedkd.data import Dataset, arrays, shared_file
 from fedkd.errors import ConfigError, DataError
 from fedkd.jobs.simulate import simulate
+from fedkd.runs import student
 
 DRAW = np.random.default_rng(1)
 Y, Y_TEST = np.array([0, 1, 0, 1, 0, 1]), np.array([1, 0, 1])
@@ -361,6 +362,8 @@ def test_a_federation_learns_from_tables(tmp_path: Path, method: str) -> None:
     few = {name: column[:3] for name, column in COLUMNS.items()}
     name = save(tmp_path / "mine", contents(COLUMNS, few))
     assert run(tmp_path / "run", name, "own_models:ByColumn", method)
+    with pytest.raises(DataError, match="has a student of named columns"):
+        student.load(tmp_path / "run")
 
 
 def test_what_takes_one_tensor_refuses_a_table_in_one_line(tmp_path: Path) -> None:
