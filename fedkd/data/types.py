@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from fedkd.rows import Rows, columns_of, concat, shape_of, take
+from fedkd.rows import Rows, columns_of, concat, shape_of, shapes_of, take
 from fedkd.tasks import Targets
 
 Limits = tuple[float, float]
@@ -107,8 +107,9 @@ class FederatedData:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of one sample: (C, H, W) or (F,)."""
-        return shape_of(self.test.x)
+        """The shape of one sample: (C, H, W) or (F,); () of a table, whose columns have shapes."""
+        found = shapes_of(self.test.x)
+        return found if isinstance(found, tuple) else ()
 
     def counts(self) -> Tensor:
         """How many samples of each class each client holds: int64 (clients, C)."""
