@@ -15,6 +15,7 @@ from fedkd.models.random_filters import RandomFiltersOptions, random_filters
 from fedkd.models.scattering import ScatteringOptions, scattering
 from fedkd.names import choices, imported
 from fedkd.rng import torch_default
+from fedkd.tasks import Task
 
 # Any: each function takes its own options class, the one that stands beside it.
 _Build = Callable[[tuple[int, ...], int, Any], nn.Module]
@@ -33,7 +34,12 @@ NAMES = tuple(_MODELS)
 
 
 def build(
-    spec: ModelSpec, *, shape: tuple[int, ...], classes: int, generator: torch.Generator
+    spec: ModelSpec,
+    *,
+    shape: tuple[int, ...],
+    classes: int,
+    generator: torch.Generator,
+    task: Task | None = None,
 ) -> nn.Module:
     """Build and initialise a classifier, in training mode.
 
@@ -44,6 +50,7 @@ def build(
         shape: of one input: (channels, height, width), or (features,) for rows.
         classes: how many logits come out.
         generator: determines the initial weights, unless the specification names some.
+        task: what is asked of the model, for a factory that asks for it; its inputs are `shape`.
 
     Raises:
         ConfigError: the name or an option is unknown, the shape does not fit, what the import path
@@ -54,7 +61,7 @@ def build(
         if hub.family(spec.name):
             model = hub.build(spec, shape, classes)
         elif ":" in spec.name:
-            model = _own(spec, _offered(shape, classes))
+            model = _own(spec, _offered(shape, classes, task))
         else:
             model = _named(spec, shape, classes)
         if not isinstance(model, nn.Module):
@@ -94,9 +101,10 @@ def _named(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
         raise ConfigError(f"model {str(spec)!r} cannot be built: {error}") from error
 
 
-def _offered(shape: tuple[int, ...], classes: int) -> dict[str, object]:
+def _offered(shape: tuple[int, ...], classes: int, task: Task | None) -> dict[str, object]:
     """What a user's factory may ask for, by the names of its parameters."""
-    return {"shape": shape, "classes": classes, "num_classes": classes}
+    known = {} if task is None else {"task": task}
+    return {"shape": shape, "classes": classes, "num_classes": classes, **known}
 
 
 def _own(spec: ModelSpec, offered: Mapping[str, object]) -> object:

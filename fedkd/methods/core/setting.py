@@ -67,7 +67,9 @@ class Setting:
     def build(self, spec: ModelSpec, *, purpose: str, client: int | None = None) -> nn.Module:
         """A fresh model on the CPU, initialised from the stream of (client, purpose)."""
         generator = rng.stream(self.experiment.seed, purpose=purpose, client=client)
-        return models.build(spec, shape=self.shape, classes=self.classes, generator=generator)
+        return models.build(
+            spec, shape=self.shape, classes=self.classes, generator=generator, task=self.task
+        )
 
     def students_view(self, x: Rows) -> Rows:
         """What the student sees of inputs: of rows of features, its own columns."""
