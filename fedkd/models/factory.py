@@ -16,6 +16,7 @@ from fedkd.models.scattering import ScatteringOptions, scattering
 from fedkd.names import choices, imported
 from fedkd.rng import torch_default
 from fedkd.rows import Batch
+from fedkd.tasks import Task
 
 # Any: each function takes its own options class, the one that stands beside it.
 _Build = Callable[[tuple[int, ...], int, Any], nn.Module]
@@ -40,6 +41,7 @@ def build(
     classes: int,
     generator: torch.Generator,
     columns: Mapping[str, Tensor] | None = None,
+    task: Task | None = None,
 ) -> nn.Module:
     """Build and initialise a classifier, in training mode.
 
@@ -52,6 +54,7 @@ def build(
         generator: determines the initial weights, unless the specification names some.
         columns: two empty records, where records are tables: the model is called with these
             keywords, and asks for `shape` by name.
+        task: what is asked of the model, for a factory that asks for it; its inputs are `shape`.
 
     Raises:
         ConfigError: the name or an option is unknown, the shape does not fit, what the import path
@@ -63,7 +66,7 @@ def build(
         if hub.family(spec.name):
             model = hub.build(spec, shape, classes)
         elif ":" in spec.name:
-            model = _own(spec, _offered(_shapes(x), classes))
+            model = _own(spec, _offered(_shapes(x), classes, task))
         elif columns is not None:
             raise ConfigError(
                 f"model {spec.name!r} takes records of one tensor, and the data has the columns "
@@ -117,10 +120,11 @@ def _shapes(x: Batch) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
 
 
 def _offered(
-    shape: tuple[int, ...] | dict[str, tuple[int, ...]], classes: int
+    shape: tuple[int, ...] | dict[str, tuple[int, ...]], classes: int, task: Task | None
 ) -> dict[str, object]:
     """What a user's factory may ask for, by the names of its parameters."""
-    return {"shape": shape, "classes": classes, "num_classes": classes}
+    known = {} if task is None else {"task": task}
+    return {"shape": shape, "classes": classes, "num_classes": classes, **known}
 
 
 def _own(spec: ModelSpec, offered: Mapping[str, object]) -> object:

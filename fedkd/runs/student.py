@@ -186,7 +186,9 @@ def _model(experiment: Experiment | Distillation, inputs: Inputs) -> nn.Module:
         return prepare.student(experiment, inputs.shape, inputs.teachers, classes)
     draws = rng.stream(experiment.seed, purpose="student")
     spec = experiment.student.model
-    return models.build(spec, shape=inputs.shape, classes=classes, generator=draws)
+    asked = experiment.task.model_copy(update={"scores": ()})  # which no architecture depends on
+    task = tasks.build(asked, inputs=inputs.shape, names=inputs.classes)
+    return models.build(spec, shape=inputs.shape, classes=classes, generator=draws, task=task)
 
 
 def _damaged(run: Path, error: Exception) -> RunFolderError:

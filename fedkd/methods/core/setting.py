@@ -73,6 +73,7 @@ class Setting:
             classes=self.classes,
             generator=generator,
             columns=self._columns,
+            task=self.task,
         )
 
     @cached_property
