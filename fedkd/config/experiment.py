@@ -16,6 +16,7 @@ from fedkd.config.parts import (
     NAME,
     Choice,
     Frozen,
+    Hardware,
     Optimisation,
     Output,
     Source,
@@ -182,7 +183,7 @@ class Privacy(DPSGD):
         return self
 
 
-class Engine(Frozen):
+class Engine(Hardware):
     """Where clients run in a simulation."""
 
     kind: Literal["in-process", "ray"] = "in-process"

@@ -7,9 +7,10 @@ from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from fedkd import config, data, methods, tasks
+from fedkd import config, data, devices, methods, tasks
 from fedkd.config import Experiment
 from fedkd.data import columns
 from fedkd.data.personal import keep_out
@@ -86,21 +87,25 @@ class PreparedExperiment:
         return evaluate.totals(self.data.test, self.setting.task.scores)
 
 
-def prepare(experiment: Experiment, federated: FederatedData | None = None) -> PreparedExperiment:
+def prepare(
+    experiment: Experiment, federated: FederatedData | None = None, *, device: str | None = None
+) -> PreparedExperiment:
     """Build and check all that the experiment names, before anything runs or is written.
 
     Args:
         experiment: what will run.
         federated: the data as one party of a deployment sees it; None loads and splits what
             `[data]` names.
+        device: where a site's models learn, by its own word; None: where `[engine]` says.
 
     Raises:
-        ConfigError: an unknown method, model or parameter, or parts that do not fit each other.
+        ConfigError: an unknown method, model or parameter, parts that do not fit each other, or a
+            device that is not here.
         DataError: a data set that is missing, corrupt or does not fit.
         BudgetError: the experiment as planned costs more than the budget that it names.
     """
     simulated = federated is None
-    method, federated, setting = _assemble(experiment, federated)
+    method, federated, setting = _assemble(experiment, federated, device)
     setting = protection.resolve(method, setting)
     if simulated:
         _warn(method, setting, federated)
@@ -151,12 +156,13 @@ def _warn(method: Method, setting: Setting, federated: FederatedData) -> None:
 
 
 def _assemble(
-    experiment: Experiment, federated: FederatedData | None = None
+    experiment: Experiment, federated: FederatedData | None = None, device: str | None = None
 ) -> tuple[Method, FederatedData, Setting]:
     experiment = _settled(experiment)
     # A wrong key is said before data is looked for.
     targets = tasks.find(experiment.task.name).targets
     method, _ = methods.resolve(experiment)
+    found = _devices(experiment, device)
     if federated is None:
         federated = data.federate(
             experiment.data,
@@ -183,9 +189,10 @@ def _assemble(
         public=public,
         examples=federated.test.x if public is None else public,
         seen=_seen(experiment, federated),
+        devices=found,
     )
     augments = experiment.clients.training.augment
-    augment.check(augments, setting.shape, key="clients.training.augment")
+    augment.check(augments, setting.shape, targets, key="clients.training.augment")
     for spec in {str(s): s for s in experiment.clients.models}.values():
         setting.model_specs(spec)
     setting.student.model_specs(experiment.student.model)
@@ -194,6 +201,19 @@ def _assemble(
     for client in range(setting.clients):
         method.expects(setting, client)
     return method, federated, setting
+
+
+def _devices(experiment: Experiment, own: str | None) -> tuple[torch.device, ...]:
+    """Where models learn on this machine; a site is one client, and has one device.
+
+    Raises:
+        ConfigError: it is not here, or cannot protect records.
+    """
+    key = "engine.device" if own is None else "device"
+    found = devices.resolve(experiment.engine.device if own is None else own, key=key)
+    if experiment.privacy.unit == "record":
+        devices.check_exact(found, key=key)
+    return found if own is None else found[:1]
 
 
 def _seen(experiment: Experiment, federated: FederatedData) -> tuple[int, ...] | None:

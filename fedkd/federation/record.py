@@ -16,10 +16,11 @@ def describe(
 ) -> Record:
     """The round's record, but for its overall times; `server` is its own ledger's head."""
     data, task = prepared.in_students_view.data, prepared.setting.task
-    student = evaluate.score(ctx.student, data.test, task.scores)
+    with ctx.on_device(ctx.student):
+        student = evaluate.score(ctx.student, data.test, task.scores)
+        own = personal.describe(answers.uploads, task.numbers, ctx.student, data.held_out)
     if ctx.curve:
         student["curve"] = ctx.curve
-    own = personal.describe(answers.uploads, task.numbers, ctx.student, data.held_out)
     return {
         "round": ctx.round,
         "student": student,

@@ -272,6 +272,8 @@ class Environment(RunPart):
 
     model_config = ConfigDict(frozen=True, extra="allow")
     started: str
+    device: str = "cpu"
+    """Where models learnt, several apart by commas; older runs knew the CPU alone."""
     layout: int = 1
     """How the run folder is laid out; those that do not say are the first."""
 
