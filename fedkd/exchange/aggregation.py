@@ -74,7 +74,7 @@ def average_models(models: Sequence[Tensors], counts: Sequence[float]) -> dict[s
 
 
 def mean(knowledge: Tensor) -> Tensor:
-    """The plain mean over clients, (K, N, C) -> (N, C). FedMD: Li & Wang 2019, arXiv:1910.03581."""
+    """The mean over clients, (K, N, *A) -> (N, *A). FedMD: Li & Wang 2019, arXiv:1910.03581."""
     return knowledge.float().mean(dim=0)
 
 
@@ -124,15 +124,15 @@ def entropy_reduction(probabilities: Tensor, *, temperature: float) -> Tensor:
     """ERA, softmax(mean p / T): sharper, the lower T. Itahara et al. 2021, arXiv:2008.06180.
 
     Args:
-        probabilities: (K, N, C), rows summing to 1.
+        probabilities: (K, N, *S, C), summing to 1 over classes.
         temperature: T > 0; the paper's 0.1.
 
     Returns:
-        (N, C), rows summing to 1.
+        (N, *S, C), summing to 1 over classes.
 
     Raises:
         ValueError: temperature is not positive.
     """
     if temperature <= 0:
         raise ValueError(f"Expected temperature={temperature} > 0.")
-    return torch.softmax(mean(probabilities) / temperature, dim=1)
+    return torch.softmax(mean(probabilities) / temperature, dim=-1)

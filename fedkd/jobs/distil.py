@@ -95,7 +95,10 @@ def _teachers(ready: Prepared, run: StageFolder, notify: Notify) -> tuple[nn.Mod
             seed, training = ready.distillation.seed, ready.distillation.teachers[number].training
             batches = stream(seed, purpose="teacher batches", client=number)
             data = ready.shares.teachers[number].train
-            supervised.train(model, data, training, batches, on_epoch=on_epoch)
+            likelihood = ready.task.likelihood
+            supervised.train(
+                model, data, training, batches, likelihood=likelihood, on_epoch=on_epoch
+            )
 
         stage = StageRecorder(
             run,
@@ -113,11 +116,12 @@ def _plain(student_run: StudentRun) -> nn.Module:
     """The student without a teacher: the same start, batches and budget."""
     student = student_run.plain_student()
     name, train, how = "plain student", student_run.data.train, student_run.training
+    likelihood = student_run.task.likelihood
 
     def learn(on_epoch: OnEpoch) -> None:
         if (paid := student_run.private) is None:
             batches = student_run.stream("student batches")
-            supervised.train(student, train, how, batches, on_epoch=on_epoch)
+            supervised.train(student, train, how, batches, likelihood=likelihood, on_epoch=on_epoch)
             return
 
         noisy = partial(
@@ -126,6 +130,7 @@ def _plain(student_run: StudentRun) -> nn.Module:
             train,
             how,
             paid.noise,
+            loss=likelihood.nll,
             like=student_run.data.test.x,
             on_epoch=lambda epoch: on_epoch(epoch, math.nan),
         )

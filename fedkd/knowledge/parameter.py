@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedkd.knowledge.checks import has_shape, same_shape
+from fedkd.knowledge.checks import has_shape
+from fedkd.knowledge.places import counted
 
 
 def ema(
@@ -57,17 +58,17 @@ def early_decay(step: int, *, decay: float) -> float:
 
 
 def consistency(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of probabilities over classes, per sample.
+    """Mean squared difference of probabilities over classes, per place.
 
     Args:
-        student: logits (N, C).
-        teacher: logits (N, C), of the averaged model on another view of the same input.
+        student: logits (..., C).
+        teacher: logits (..., C), of the averaged model on another view of the same input.
 
     Returns:
-        (N,) in [0, 2 / C]; blind to a shift of either side's logits; 0 where distributions agree.
+        (...) in [0, 2 / C]; blind to a shift of either side's logits; 0 where distributions agree.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes do not fit.
     """
-    same_shape(student=student, teacher=teacher)
+    student, teacher = counted(None, student=student, teacher=teacher)
     return (F.softmax(student, dim=-1) - F.softmax(teacher, dim=-1)).square().mean(dim=-1)

@@ -4,6 +4,7 @@ from fedkd.config import Experiment, Frozen, MethodChoice, Optimisation, validat
 from fedkd.errors import ConfigError
 from fedkd.learning import augment
 from fedkd.methods.core.base import Method
+from fedkd.methods.core.label_loss import suited
 from fedkd.methods.core.pace import paced
 from fedkd.names import imported, unknown
 from fedkd.tasks import Task
@@ -50,12 +51,15 @@ def find(name: str) -> type[Method]:
     return found
 
 
-def resolve(experiment: Experiment, rows: int | None = None) -> tuple[Method, Experiment]:
+def resolve(
+    experiment: Experiment, rows: int | None = None, task: Task | None = None
+) -> tuple[Method, Experiment]:
     """The experiment's method, and the experiment with the method's parameters complete.
 
     Args:
         experiment: what will run.
         rows: of its proxy set, where they are known: on few, defaults have more epochs.
+        task: where it is known: without classes, a default loss is the task's own divergence.
 
     Raises:
         ConfigError: an unknown method or parameter, or an experiment that the method cannot run.
@@ -64,6 +68,8 @@ def resolve(experiment: Experiment, rows: int | None = None) -> tuple[Method, Ex
     params = validate(kind.Params, experiment.method.parameters, prefix="method.")
     if rows is not None:
         params = paced(params, experiment.method.parameters, rows)
+    if task is not None:
+        params = suited(params, experiment.method.parameters, task)
     method = kind(params)
     _check_card(method, experiment)
     _check_augment(params, experiment)

@@ -36,6 +36,7 @@ class Centralised(Method):
                 ctx.pooled(),
                 training,
                 ctx.rng("batches"),
+                likelihood=ctx.setting.task.likelihood,
                 on_epoch=lambda _epoch, _loss: advance(),
             )
         ctx.losses["train"] = losses[-1]

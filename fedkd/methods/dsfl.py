@@ -50,7 +50,7 @@ class DSFL(Method):
 
     def expects(self, setting: Setting, client: int) -> Expected:
         size = len(setting.proxy_subset(self.params.public_per_round, round=1))
-        shape = (size, setting.classes)
+        shape = (size, *setting.task.answer)
         return {"probabilities": TensorSpec(shape, torch.float16, low=0, high=1)}
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
@@ -60,7 +60,7 @@ class DSFL(Method):
             ctx.distil(inputs, targets, label.soft_cross_entropy, self.params.digest)
         ctx.train()
         logits = ctx.answer(ctx.setting.proxy_inputs(self.params.public_per_round, ctx.round))
-        probabilities = half(torch.softmax(logits, dim=1))
+        probabilities = half(torch.softmax(logits, dim=-1))
         return Upload({"probabilities": Value(probabilities, ctx.from_teacher)})
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:

@@ -14,7 +14,7 @@ from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
 from fedkd.learning.data_free import objectives
 from fedkd.learning.ensemble import Ensemble
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
-from fedkd.methods.core.label_loss import LabelLoss, label_loss
+from fedkd.methods.core.label_loss import LabelLoss, check_loss, label_loss
 from fedkd.methods.core.one_shot import Synthesis, check_images, check_statistics, synthesised
 from fedkd.methods.core.recipes import train_received
 from fedkd.rows import Rows, concat
@@ -41,7 +41,8 @@ class FedDFParams(Frozen):
     temperature: float = Field(default=1.0, gt=0)
     """The distillation temperature."""
     loss: LabelLoss = "kd"
-    """By which form of knowledge fused models learn: see docs/knowledge.md."""
+    """By which form of knowledge fused models learn: see docs/knowledge.md. For a task without
+    classes it is `divergence` unless given."""
     generator: Generator = Generator()
     """What makes up inputs without a `[data.public]`; with one it is not used."""
 
@@ -71,6 +72,7 @@ class FedDF(Method):
     params: FedDFParams
 
     def check(self, setting: Setting) -> None:
+        check_loss(self.params.loss, setting.task)
         if setting.public is None:
             check_images(setting)
             check_statistics(setting, "method.generator.bn", self.params.generator.bn)
@@ -104,7 +106,11 @@ class FedDF(Method):
             with ctx.clock.phase("ask the ensemble"):
                 targets = ensemble.answer(inputs)
             ctx.measure_ensemble(ensemble.answer)
-        loss = label_loss(self.params.loss, temperature=self.params.temperature)
+        loss = label_loss(
+            self.params.loss,
+            temperature=self.params.temperature,
+            likelihood=ctx.setting.task.likelihood,
+        )
         for spec, model in fused:
             ctx.distil(inputs, targets, loss, self.params.student, model=model)
             ctx.state.update(prefixed(f"group/{spec}", model.state_dict()))

@@ -1,6 +1,5 @@
 """A private mentor and a small shared mentee, and updates of low rank."""
 
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -17,7 +16,7 @@ from fedkd.exchange.messages import (
     group,
     prefixed,
 )
-from fedkd.knowledge import feature, label
+from fedkd.knowledge import feature
 from fedkd.learning import evaluate
 from fedkd.learning.teacher_statistics import feature_width, with_features
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
@@ -25,6 +24,8 @@ from fedkd.privacy.events import Unprotected
 from fedkd.rng import torch_default
 from fedkd.rows import Rows, whole
 from fedkd.specs import TensorSpec
+from fedkd.tasks import Likelihood
+from fedkd.tasks.categorical import CATEGORICAL
 
 _LEAST_TASK_LOSS = 1e-6
 """In nats: two models that are both sure are divided by this instead of by nothing."""
@@ -129,11 +130,12 @@ class FedKD(Method):
 
     def _learn(self, ctx: ClientContext, mentee: nn.Module) -> None:
         mentor, match = ctx.teacher, _match(ctx, mentee)
+        likelihood = ctx.setting.task.likelihood
 
         def loss(_: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             mentees_x = whole(ctx.setting.students_view(x))
             shown = with_features(mentor, x), with_features(mentee, mentees_x)
-            return mutual(*shown, y, match, hidden=self.params.hidden)
+            return mutual(*shown, y, match, hidden=self.params.hidden, likelihood=likelihood)
 
         together = nn.ModuleList([mentor, mentee, match])
         ctx.fit(together, (ctx.data.x, ctx.data.y), loss)
@@ -141,31 +143,39 @@ class FedKD(Method):
 
 
 Shown = tuple[Tensor, Tensor]
-"""Logits (N, C) and features (N, F)."""
+"""Answers (N, *A) and features (N, F)."""
 
 
 def mutual(
-    mentor: Shown, mentee: Shown, y: Tensor, match: nn.Module, *, hidden: float = 1.0
+    mentor: Shown,
+    mentee: Shown,
+    y: Tensor,
+    match: nn.Module,
+    *,
+    hidden: float = 1.0,
+    likelihood: Likelihood = CATEGORICAL,
 ) -> Tensor:
     """The sum of what mentor and mentee minimise; a scalar, in nats.
 
-    Each has its cross-entropy and KL(partner || own); both share the mean squared distance between
-    the mentor's features and the matched ones of the mentee. All but cross-entropy is divided by
-    the sum of both cross-entropies, so that they teach each other the more, the better they are.
-    No gradient reaches the partner in a KL, or anybody through the divisor.
+    Each has its negative log-likelihood and its divergence from the partner, for classes
+    cross-entropy and KL(partner || own); both share the mean squared distance between the mentor's
+    features and the matched ones of the mentee. All but the likelihoods is divided by the sum of
+    both, so that they teach each other the more, the better they are. No gradient reaches the
+    partner in a divergence, or anybody through the divisor.
 
     Args:
         mentor: what it shows of N inputs.
         mentee: what it shows of them.
-        y: labels (N,).
+        y: targets (N, *T).
         match: maps the mentee's features to the mentor's width.
         hidden: the weight of the distance between features.
+        likelihood: of targets by answers.
     """
-    task = F.cross_entropy(mentor[0], y) + F.cross_entropy(mentee[0], y)
-    taught = label.kd(mentor[0], mentee[0].detach(), temperature=1.0).mean()
-    taught = taught + label.kd(mentee[0], mentor[0].detach(), temperature=1.0).mean()
+    task = likelihood.mean_nll(mentor[0], y) + likelihood.mean_nll(mentee[0], y)
+    taught = likelihood.divergence(mentor[0], mentee[0].detach(), temperature=1.0).mean()
+    own = likelihood.divergence(mentee[0], mentor[0].detach(), temperature=1.0).mean()
     matched = feature.hint(mentee[1], mentor[1], regressor=match).mean()
-    return task + (taught + hidden * matched) / task.detach().clamp_min(_LEAST_TASK_LOSS)
+    return task + (taught + own + hidden * matched) / task.detach().clamp_min(_LEAST_TASK_LOSS)
 
 
 def _match(ctx: ClientContext, mentee: nn.Module) -> nn.Module:

@@ -2,6 +2,7 @@
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from fedkd.config import Frozen, Optimisation
 from fedkd.exchange.aggregation import mean
@@ -9,8 +10,11 @@ from fedkd.exchange.codec import Expected, half
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, Value
 from fedkd.knowledge import label
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
-from fedkd.methods.core.label_loss import LabelLoss, label_loss
+from fedkd.methods.core.label_loss import LabelLoss, check_loss, label_loss
 from fedkd.specs import TensorSpec
+
+_LARGEST = 1e15
+"""Of a number that is no logit: its square, and a sum of them, are finite in float32."""
 
 
 class FedMDParams(Frozen):
@@ -25,45 +29,64 @@ class FedMDParams(Frozen):
     temperature: float = Field(default=1.0, gt=0)
     """The student's distillation temperature."""
     loss: LabelLoss = "kd"
-    """By which form of knowledge the student learns: see docs/knowledge.md."""
+    """By which form of knowledge the student learns: see docs/knowledge.md. For a task without
+    classes it is `divergence` unless given."""
 
 
 class FedMD(Method):
-    """Clients send logits on the proxy set and learn from their mean.
+    """Clients send their answers on the proxy set, such as logits, and learn from their mean.
 
     Li & Wang 2019, arXiv:1910.03581.
 
     The paper ends with the clients' models; the global student, distilled from the consensus by the
-    server, is ours, as is sending logits in float16. The paper's first training on labelled public
+    server, is ours, as is sending logits in float16; numbers, which may be of any size, stay in
+    float32. The paper's first training on labelled public
     data is left out: the proxy set here has no labels.
     """
 
     card = Card(
         paper="Li & Wang 2019, arXiv:1910.03581",
-        sends="logits on the proxy set",
+        sends="logits, or numbers, on the proxy set",
         needs="a proxy set",
-        returns="the mean of all logits",
+        returns="the mean of all answers",
         needs_public=True,
         privileged=True,
     )
     Params = FedMDParams
     params: FedMDParams
 
+    def check(self, setting: Setting) -> None:
+        check_loss(self.params.loss, setting.task)
+
     def expects(self, setting: Setting, client: int) -> Expected:
         size = len(setting.proxy_subset(self.params.public_per_round, round=1))
-        return {"logits": TensorSpec((size, setting.classes), torch.float16)}
+        shape = (size, *setting.task.answer)
+        if "categorical" in setting.task.offers:
+            return {"logits": TensorSpec(shape, torch.float16)}
+        return {"logits": TensorSpec(shape, low=-_LARGEST, high=_LARGEST)}
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
         if "consensus" in broadcast:  # the last round's, so it stands on the last round's subset
             inputs = ctx.setting.proxy_inputs(self.params.public_per_round, ctx.round - 1)
             ctx.distil(inputs, broadcast["consensus"].float(), label.mae, self.params.digest)
         ctx.train()
-        logits = ctx.answer(ctx.setting.proxy_inputs(self.params.public_per_round, ctx.round))
-        return Upload({"logits": Value(half(logits), ctx.from_teacher)})
+        answers = ctx.answer(ctx.setting.proxy_inputs(self.params.public_per_round, ctx.round))
+        return Upload({"logits": Value(_sent(answers, ctx.setting), ctx.from_teacher)})
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         consensus = mean(torch.stack([upload["logits"] for upload in uploads.values()]))
         inputs = ctx.setting.proxy_inputs(self.params.public_per_round, ctx.round)
-        loss = label_loss(self.params.loss, temperature=self.params.temperature)
+        loss = label_loss(
+            self.params.loss,
+            temperature=self.params.temperature,
+            likelihood=ctx.setting.task.likelihood,
+        )
         ctx.distil(inputs, consensus, loss, self.params.student)
-        return Broadcast(common={"consensus": half(consensus)})
+        return Broadcast(common={"consensus": _sent(consensus, ctx.setting)})
+
+
+def _sent(answers: Tensor, setting: Setting) -> Tensor:
+    """Answers as they cross the wire, no larger than the wire lets in."""
+    if "categorical" in setting.task.offers:
+        return half(answers)
+    return answers.clamp(-_LARGEST, _LARGEST)

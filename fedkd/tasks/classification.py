@@ -128,7 +128,6 @@ def _task(
         names=names,
         likelihood=CATEGORICAL,
         scores=tuple(scores),
-        strata=lambda targets: targets,
         offers=kinds_of(inputs).union(_OFFERS),
     )
 
@@ -148,4 +147,5 @@ KIND = TaskKind(
     default=(ACCURACY,),
     build=_task,
     shown=_probabilities,
+    strata=lambda targets: targets,
 )

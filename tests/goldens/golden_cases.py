@@ -175,6 +175,7 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {
     "adi": ("squares", {"way": {"steps": 5, "batch_size": 16}, "teachers": [CNN], **FREE}),
 }
 FORMS: dict[str, dict[str, Any]] = {
+    "divergence": {},
     **{name: {} for name in ("kd", "dkd", "dist", "jsd", "soft-labels", "mae")},
     **{name: {} for name in ("fitnets", "at", "nst", "vid")},
     "ab": {"student": ["conv1"], "teacher": ["conv1"]},

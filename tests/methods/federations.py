@@ -1,6 +1,7 @@
 """A federation without a network: hand-made contexts, tiny samples, small models."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -45,6 +46,7 @@ def table(method: dict[str, Any] | str, **changes: Any) -> dict[str, Any]:
         "name": "tiny",
         "seed": changes.pop("seed", 1),
         "rounds": changes.pop("rounds", 1),
+        "task": changes.pop("task", {"name": "classification"}),
         "data": {"public": changes.pop("public", {"size": 30})},
         "student": {"model": changes.pop("student", SMALL)},
         "method": {"name": method} if isinstance(method, str) else method,
@@ -121,20 +123,26 @@ def federation(
     method: dict[str, Any] | str,
     shape: tuple[int, ...] = ROWS,
     sizes: tuple[int, ...] = (24, 16, 8),
+    *,
+    draw: Callable[[int, tuple[int, ...], int], Samples] = samples,
+    outputs: int = CLASSES,
     **changes: Any,
 ) -> Federation:
-    """A federation whose client i holds sizes[i] samples."""
-    chosen, experiment = methods.resolve(config.parse(table(method, **changes)))
+    """A federation whose client i holds sizes[i] samples, as `draw` makes them."""
+    experiment = config.parse(table(method, **changes))
+    names = [str(number) for number in range(outputs)]
+    task = tasks.build(experiment.task, inputs=shape, names=names)
+    chosen, experiment = methods.resolve(experiment, task=task)
     public = experiment.data.public
     setting = Setting(
         experiment=experiment,
-        task=tasks.build(experiment.task, inputs=shape, names=[str(c) for c in range(CLASSES)]),
+        task=task,
         clients=len(sizes),
-        public=None if public is None else samples(public.size, shape, 50).x,
+        public=None if public is None else draw(public.size, shape, 50).x,
     )
-    data = [samples(size, shape, seed) for seed, size in enumerate(sizes)]
+    data = [draw(size, shape, seed) for seed, size in enumerate(sizes)]
     student = setting.build(experiment.student.model, purpose="student")
-    return Federation(chosen, setting, data, samples(60, shape, 99), student)
+    return Federation(chosen, setting, data, draw(60, shape, 99), student)
 
 
 def protected(setting: Setting) -> Setting:

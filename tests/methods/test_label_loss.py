@@ -21,6 +21,7 @@ ORACLES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "dkd": lambda s, t: label.dkd(s, t, t.argmax(dim=1), alpha=1.0, beta=8.0, temperature=T),
     "jsd": lambda s, t: label.jsd(s, t, temperature=T),
     "mae": label.mae,
+    "divergence": lambda s, t: label.kd(s, t, temperature=T),
     "soft-labels": lambda s, t: label.soft_cross_entropy(s, (t / T).softmax(dim=1)),
     "dist": lambda s, t: (
         dist.inter_class(s, t, temperature=T).mean() + dist.intra_class(s, t, temperature=T).mean()

@@ -107,16 +107,23 @@ def fit(
 ) -> nn.Module:
     """A reference model: trained as a teacher in so many rounds, without the exchange."""
     experiment, purpose = prepared.experiment, f"reference {number}"
-    training = experiment.clients.training
+    training, likelihood = experiment.clients.training, prepared.setting.task.likelihood
     longer = training.model_copy(update={"epochs": training.epochs * rounds})
     model = prepared.setting.build(spec, purpose=purpose, client=client)
     setting = prepared.setting
     with devices.visiting(setting.device(client), model):
         if experiment.privacy.unit == "record":
-            sgd.train(model, samples, longer, setting.noise, like=setting.examples)
+            sgd.train(
+                model,
+                samples,
+                longer,
+                setting.noise,
+                loss=likelihood.nll,
+                like=setting.examples,
+            )
         else:
             draws = rng.stream(experiment.seed, purpose=purpose, client=client)
-            supervised.train(model, samples, longer, draws)
+            supervised.train(model, samples, longer, draws, likelihood=likelihood)
     return model
 
 

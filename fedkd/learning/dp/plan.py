@@ -16,6 +16,7 @@ from fedkd.privacy.calibration import noise_for
 from fedkd.privacy.events import Gaussian, Protected
 from fedkd.privacy.signal import hopeless, of_steps
 from fedkd.privacy.size import check_delta, in_a_step, warn_of_sizes
+from fedkd.tasks import Task
 
 
 def budget(privacy: RecordPrivacy) -> Budget:
@@ -84,7 +85,11 @@ def resolve(distillation: Distillation, privacy: RecordPrivacy, records: int) ->
 
 
 def check_student(
-    distillation: Distillation, student: nn.Module, teacher: nn.Module, dataset: Dataset
+    distillation: Distillation,
+    student: nn.Module,
+    teacher: nn.Module,
+    dataset: Dataset,
+    task: Task,
 ) -> None:
     """Refuse a student that DP-SGD cannot protect, with all that its terms look at.
 
@@ -93,13 +98,14 @@ def check_student(
         student: fresh; left as it is.
         teacher: of the right architecture.
         dataset: says the shape of an input, and has a test set, which nothing protects.
+        task: what the student learns.
 
     Raises:
         ConfigError: see `protectable.check_model`; or nothing can be learned through the noise.
     """
     ours, theirs = (inspect_layers(model, dataset.shape) for model in (student, teacher))
     draws = rng.stream(distillation.seed, purpose="trial")
-    built = terms.build(distillation.knowledge, ours, theirs, draws)
+    built = terms.build(distillation.knowledge, ours, theirs, draws, task.likelihood)
     with (
         blaming("student.model", distillation.student.model),
         distil.flat_answers(student, built) as model,

@@ -3,13 +3,16 @@
 The weight of a form is the published one unless given; docs/distil.md has them all.
 """
 
+from collections.abc import Iterable
+
 from fedkd.config import Knowledge, validate
 from fedkd.errors import ConfigError
 from fedkd.learning.forms import feature, label, relation
 from fedkd.learning.forms.base import Form, Weighted
 from fedkd.names import unknown
+from fedkd.tasks import Task
 
-__all__ = ["BUILT_IN", "Form", "find", "parameters"]
+__all__ = ["BUILT_IN", "Form", "find", "fitting", "parameters"]
 
 BUILT_IN: dict[str, Form] = {**label.FORMS, **feature.FORMS, **relation.FORMS}
 
@@ -23,6 +26,11 @@ def find(name: str) -> Form:
     if name not in BUILT_IN:
         raise ConfigError(unknown("form of knowledge", name, BUILT_IN))
     return BUILT_IN[name]
+
+
+def fitting(task: Task, names: Iterable[str] = BUILT_IN) -> list[str]:
+    """Those of these forms that suit a task."""
+    return [name for name in names if task.offers.issuperset(BUILT_IN[name].asks)]
 
 
 def parameters(knowledge: Knowledge, number: int) -> Weighted:

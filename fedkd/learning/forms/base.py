@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from fedkd.config import Frozen
 from fedkd.learning.forms.adapters import Shape
+from fedkd.tasks import Ask, Likelihood
 
 Compare = Callable[[Sequence[Tensor], Sequence[Tensor], Tensor], Tensor]
-"""A loss of the student's layers and the teacher's, adapted, and of labels (N,); not reduced."""
+"""A loss of the student's layers and the teacher's, adapted, and of targets; not reduced."""
 
 
 class Weighted(Frozen):
@@ -55,8 +56,9 @@ class Compared:
     first: First | None = None
 
 
-Build = Callable[[Any, Sequence[Shape], Sequence[Shape], torch.Generator], Compared]
-"""Parameters, shapes of the student's layers and of the teacher's, and a generator for weights."""
+Build = Callable[..., Compared]
+"""Parameters, shapes of the student's layers and of the teacher's, a generator for weights; what is
+`of_task` gets the task's likelihood besides, by keyword."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ class Form:
         least: the fewest layers of each model, where layers are looked at.
         couples: whether the loss of a sample depends on others of its batch.
         first: whether something is learned before the student's own training.
+        asks: what the task must offer.
+        of_task: whether it compares as the task's likelihood does.
     """
 
     paper: str
@@ -80,6 +84,20 @@ class Form:
     least: int = 1
     couples: bool = False
     first: bool = False
+    asks: tuple[Ask, ...] = ()
+    of_task: bool = False
+
+    def compared(
+        self,
+        params: Weighted,
+        student: Sequence[Shape],
+        teacher: Sequence[Shape],
+        generator: torch.Generator,
+        likelihood: Likelihood,
+    ) -> Compared:
+        """How it compares these layers: see `Build`."""
+        own = {"likelihood": likelihood} if self.of_task else {}
+        return self.build(params, student, teacher, generator, **own)
 
 
 def logits(loss: Compare) -> Compared:

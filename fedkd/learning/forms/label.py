@@ -1,12 +1,18 @@
 """Forms of knowledge in labels: what the teacher answers."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from pydantic import Field
+from torch import Tensor
 
 from fedkd.knowledge import dist as losses
 from fedkd.knowledge import label
+from fedkd.knowledge.places import mean_of_counted
 from fedkd.learning.forms.base import Compared, Form, Weighted, logits
+from fedkd.tasks import Ask, Likelihood
+from fedkd.tasks.categorical import IGNORED
 
 
 class Tempered(Weighted):
@@ -49,47 +55,99 @@ class SoftLabels(Weighted):
     """What the teacher's logits are divided by; the student's are not."""
 
 
+class Divergence(Weighted):
+    """Parameters of `divergence`."""
+
+    temperature: float = Field(default=1.0, gt=0)
+    """By which the task's likelihood softens answers, if it does."""
+
+
+def _counting(answers: Tensor, y: Tensor) -> Tensor | None:
+    """Which places of answers (N, *S, C) count, bool (N, *S); None where a record has but one."""
+    return None if answers.dim() == 2 else y != IGNORED
+
+
+def _by_record(loss: Callable[..., Tensor]) -> Compared:
+    """A form by a loss per place, of answers, targets and `where`: of each record the mean."""
+
+    def compare(ours: Sequence[Tensor], theirs: Sequence[Tensor], y: Tensor) -> Tensor:
+        where = _counting(ours[0], y)
+        values = loss(ours[0], theirs[0], y, where=where)
+        return values if where is None else mean_of_counted(values, where)
+
+    return logits(compare)
+
+
+def _unlabelled(loss: Callable[..., Tensor]) -> Compared:
+    return _by_record(lambda ours, theirs, _y, where: loss(ours, theirs, where=where))
+
+
 def _kd(params: KD, *_: Any) -> Compared:
-    t = params.temperature
-    return logits(lambda ours, theirs, _y: label.kd(ours[0], theirs[0], temperature=t))
+    return _unlabelled(partial(label.kd, temperature=params.temperature))
 
 
 def _dkd(params: DKD, *_: Any) -> Compared:
-    chosen = params.model_dump(exclude={"weight"})
-    return logits(lambda ours, theirs, y: label.dkd(ours[0], theirs[0], y, **chosen))
+    return _by_record(partial(label.dkd, **params.model_dump(exclude={"weight"})))
 
 
 def _dist(params: DIST, *_: Any) -> Compared:
-    t = params.temperature
-    return logits(
-        lambda ours, theirs, _y: (
-            params.beta * losses.inter_class(ours[0], theirs[0], temperature=t).mean()
-            + params.gamma * losses.intra_class(ours[0], theirs[0], temperature=t).mean()
-        )
-    )
+    def compare(ours: Sequence[Tensor], theirs: Sequence[Tensor], y: Tensor) -> Tensor:
+        where = _counting(ours[0], y)
+        about: dict[str, Any] = {"temperature": params.temperature, "where": where}
+        inter = losses.inter_class(ours[0], theirs[0], **about)
+        mean = inter.mean() if where is None else inter.sum() / where.sum().clamp(min=1)
+        intra = losses.intra_class(ours[0], theirs[0], **about)
+        return params.beta * mean + params.gamma * intra.mean()
+
+    return logits(compare)
 
 
 def _jsd(params: Tempered, *_: Any) -> Compared:
-    t = params.temperature
-    return logits(lambda ours, theirs, _y: label.jsd(ours[0], theirs[0], temperature=t))
+    return _unlabelled(partial(label.jsd, temperature=params.temperature))
 
 
 def _soft_labels(params: SoftLabels, *_: Any) -> Compared:
-    t = params.temperature
-    return logits(
-        lambda ours, theirs, _y: label.soft_cross_entropy(ours[0], (theirs[0] / t).softmax(dim=1))
-    )
+    def loss(ours: Tensor, theirs: Tensor, *, where: Tensor | None) -> Tensor:
+        target = (theirs / params.temperature).softmax(dim=-1)
+        return label.soft_cross_entropy(ours, target, where=where)
+
+    return _unlabelled(loss)
 
 
 def _mae(_params: Weighted, *_: Any) -> Compared:
-    return logits(lambda ours, theirs, _y: label.mae(ours[0], theirs[0]))
+    return _unlabelled(label.mae)
 
+
+def _divergence(params: Divergence, *_: Any, likelihood: Likelihood) -> Compared:
+    t = params.temperature
+    return logits(lambda ours, theirs, _y: likelihood.divergence(ours[0], theirs[0], temperature=t))
+
+
+_OF_CLASSES: tuple[Ask, ...] = ("categorical",)
 
 FORMS = {
-    "kd": Form("Hinton et al. 2015, arXiv:1503.02531", "logits", _kd, KD),
-    "dkd": Form("Zhao et al. 2022, arXiv:2203.08679", "logits", _dkd, DKD),
-    "dist": Form("Huang et al. 2022, arXiv:2205.10536", "logits", _dist, DIST, couples=True),
-    "jsd": Form("Lin 1991, IEEE Trans. Inf. Theory 37(1)", "logits", _jsd, Tempered),
-    "soft-labels": Form("Hinton et al. 2015, arXiv:1503.02531", "logits", _soft_labels, SoftLabels),
+    "kd": Form("Hinton et al. 2015, arXiv:1503.02531", "logits", _kd, KD, asks=_OF_CLASSES),
+    "dkd": Form("Zhao et al. 2022, arXiv:2203.08679", "logits", _dkd, DKD, asks=_OF_CLASSES),
+    "dist": Form(
+        "Huang et al. 2022, arXiv:2205.10536",
+        "logits",
+        _dist,
+        DIST,
+        couples=True,
+        asks=_OF_CLASSES,
+    ),
+    "jsd": Form(
+        "Lin 1991, IEEE Trans. Inf. Theory 37(1)", "logits", _jsd, Tempered, asks=_OF_CLASSES
+    ),
+    "soft-labels": Form(
+        "Hinton et al. 2015, arXiv:1503.02531",
+        "logits",
+        _soft_labels,
+        SoftLabels,
+        asks=_OF_CLASSES,
+    ),
     "mae": Form("Li & Wang 2019, arXiv:1910.03581", "logits", _mae),
+    "divergence": Form(
+        "the task's likelihood, fedkd.tasks", "logits", _divergence, Divergence, of_task=True
+    ),
 }

@@ -12,6 +12,8 @@ from fedkd.errors import ConfigError
 from fedkd.learning import forms
 from fedkd.learning.forms.base import Compared, Form
 from fedkd.models.layers import LOGITS, LayerShapes
+from fedkd.tasks import Likelihood, Task
+from fedkd.tasks.categorical import CATEGORICAL
 
 Layers = Mapping[str, Tensor]
 """What a model shows of a batch, as `models.layers.forward_with` gives it."""
@@ -96,11 +98,26 @@ def resolve(
     return tuple(_resolved(each, number, student, teacher) for number, each in enumerate(knowledge))
 
 
+def check_task(knowledge: Sequence[Knowledge], task: Task) -> None:
+    """Refuse forms of knowledge that the task's answers do not have.
+
+    Raises:
+        ConfigError: names the forms that fit.
+    """
+    for number, each in enumerate(knowledge):
+        if not task.offers.issuperset(forms.find(each.name).asks):
+            raise ConfigError(
+                f"knowledge[{number}] ({each.name}) compares classes, and task {task.name!r} has "
+                f"none: choose one of {', '.join(forms.fitting(task))}"
+            )
+
+
 def build(
     knowledge: Sequence[Knowledge],
     student: LayerShapes,
     teacher: LayerShapes,
     generator: torch.Generator,
+    likelihood: Likelihood = CATEGORICAL,
 ) -> Terms:
     """The terms of forms that are resolved.
 
@@ -109,6 +126,7 @@ def build(
         student: of the model that learns.
         teacher: of the model that knows.
         generator: determines the initial weights of what is learned.
+        likelihood: the task's.
     """
     terms = []
     for number, each in enumerate(knowledge):
@@ -118,7 +136,7 @@ def build(
             [anatomy.shapes[name] for name in layers]
             for anatomy, layers in zip((student, teacher), names, strict=True)
         )
-        compared = form.build(params, ours, theirs, generator)
+        compared = form.compared(params, ours, theirs, generator, likelihood)
         terms.append(Term(params.weight, *names, compared))
     return Terms(terms)
 

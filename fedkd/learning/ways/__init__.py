@@ -77,7 +77,7 @@ class FromLabels(Frozen):
     """Parameters of a way that learns from labels too."""
 
     labels: float = Field(default=1.0, ge=0)
-    """The weight of cross-entropy with the labels."""
+    """The weight of the loss on the labels: cross-entropy for classes."""
 
 
 class Injection(FromLabels):
@@ -110,7 +110,11 @@ def _taught(run: StudentRun, params: FromLabels) -> nn.Module:
     def train(on_epoch: OnEpoch) -> None:
         terms = run.terms(student, teacher)
         data, how = run.data.train, run.training
-        ends: dict[str, Any] = {"labels": params.labels, "on_epoch": on_epoch}
+        ends: dict[str, Any] = {
+            "labels": params.labels,
+            "likelihood": run.task.likelihood,
+            "on_epoch": on_epoch,
+        }
         if (paid := run.private) is None:
             batches = run.stream("student batches")
             offline.teach(student, teacher, terms, data, how, batches, **ends)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -94,6 +95,11 @@ class StudentRun:
     device: torch.device = devices.CPU
     """Where its models are, teachers and all."""
 
+    @cached_property
+    def task(self) -> Task:
+        """What is asked of the student."""
+        return task_of(self.distillation, self.data)
+
     @property
     def data(self) -> Dataset:
         """What the student has of the data set."""
@@ -134,5 +140,6 @@ class StudentRun:
             inspect_layers(student, shape),
             inspect_layers(teacher, shape),
             self.stream(f"{purpose} adapters"),
+            self.task.likelihood,
         )
         return built.to(self.device)

@@ -188,6 +188,7 @@ def _student(
 def _complete(ready: Prepared) -> Prepared:
     """With every layer named, and the noise that the budget needs."""
     distillation, shape = ready.distillation, ready.data.shape
+    terms.check_task(distillation.knowledge, ready.task)
     student = ready.student(ready.teachers)
     if distillation.knowledge:
         anatomies = (inspect_layers(model, shape) for model in (student, ready.teachers[0]))
@@ -196,5 +197,5 @@ def _complete(ready: Prepared) -> Prepared:
     if distillation.privacy is not None:
         records = len(ready.data.train)
         distillation = plan.resolve(distillation, distillation.privacy, records)
-        plan.check_student(distillation, student, ready.teachers[0], ready.data)
+        plan.check_student(distillation, student, ready.teachers[0], ready.data, ready.task)
     return replace(ready, distillation=distillation)

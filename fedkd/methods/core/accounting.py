@@ -5,6 +5,7 @@ each. Under `client-votes` and `client-logits` the server adds noise to what it 
 method may send unpaid is nothing: see `fedkd.exchange.gate`.
 """
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -107,6 +108,6 @@ def least_epsilon(
 
 
 def _rows(method: Method, setting: Setting) -> int:
-    """How many rows the server combines in a round: those of the one tensor that clients send."""
+    """How many rows the server combines in a round: those over classes of the one tensor sent."""
     [answers] = method.expects(setting, client=0).values()
-    return answers.shape[0]
+    return math.prod(answers.shape[:-1])

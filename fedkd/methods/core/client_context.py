@@ -121,9 +121,13 @@ class ClientContext:
         """Train the teacher on the private data, keeping the optimiser from round to round.
 
         With an `anchor` the teacher starts each round from the server's model, so the optimiser
-        starts afresh as well. An `offset` (C,) is added to logits while training; under DP it must
-        come of what was paid for, such as `class_counts`.
+        starts afresh as well. An `offset` (C,) is added to the logits of classes while training;
+        under DP it must come of what was paid for, such as `class_counts`.
+
+        Raises:
+            ValueError: there is an offset, and the task is not one of classes.
         """
+        supervised.require_classes(offset, self.setting.task.likelihood)
         with (
             self.on_device(self.teacher),
             self.clock.phase("train", self.training.epochs) as advance,
@@ -132,9 +136,13 @@ class ClientContext:
             if anchor is None and (saved := group("optimiser", self.state)):
                 optim.unpack(optimiser, saved)
             learn = (
-                partial(supervised.train, generator=self.rng("batches"), offset=offset)
+                partial(
+                    supervised.train,
+                    generator=self.rng("batches"),
+                    likelihood=self.setting.task.likelihood,
+                )
                 if self.allowance is None
-                else self._privately(self.allowance, offset)
+                else self._privately(self.allowance)
             )
             learn(
                 self.teacher,
@@ -143,6 +151,7 @@ class ClientContext:
                 optimiser=optimiser,
                 anchor=anchor,
                 proximal=proximal,
+                offset=offset,
                 on_epoch=lambda *_: advance(),
             )
         if anchor is None:
@@ -253,11 +262,12 @@ class ClientContext:
             self.keep(RELEASED, {event.what: torch.cat(released, dim=1)})
         return released, Release(event)
 
-    def _privately(self, allowance: Allowance, offset: Tensor | None) -> Callable[..., object]:
+    def _privately(self, allowance: Allowance) -> Callable[..., object]:
         """DP-SGD, written down before the first gradient."""
         setting = self.setting
         allowance.spend(setting.training, sampler=sgd.SAMPLER, generator=GENERATOR)
-        return partial(sgd.train, noise=setting.noise, offset=offset, like=setting.examples)
+        loss = setting.task.likelihood.nll
+        return partial(sgd.train, noise=setting.noise, loss=loss, like=setting.examples)
 
     def model(self) -> Upload:
         """The teacher itself."""
@@ -272,7 +282,7 @@ class ClientContext:
         return self.model().with_values({"counts": self.class_counts()})
 
     def answer(self, inputs: Rows) -> Tensor:
-        """The teacher's logits on N `inputs`, (N, C) float32."""
+        """The teacher's answers on N `inputs`, (N, *A) float32."""
         with self.on_device(self.teacher), self.clock.phase("answer"):
             return evaluate.answers(self.teacher, inputs)
 

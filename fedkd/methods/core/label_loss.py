@@ -1,14 +1,19 @@
 """The loss by which a student learns from answers, by the name of its form of knowledge."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import torch
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 
+from fedkd.config import Frozen
+from fedkd.errors import ConfigError
 from fedkd.learning import forms
 from fedkd.learning.offline import Loss
+from fedkd.tasks import Likelihood, Task
+from fedkd.tasks.categorical import CATEGORICAL
 
 LABEL_FORMS = tuple(name for name, form in forms.BUILT_IN.items() if form.looks_at == "logits")
 """Forms of knowledge that look at answers alone."""
@@ -25,21 +30,45 @@ LabelLoss = Annotated[str, AfterValidator(_known)]
 """The name of one of `LABEL_FORMS`."""
 
 
-def label_loss(name: str, *, temperature: float) -> Loss:
-    """Student logits (N, C) and the teachers' (N, C) to a scalar or a value per sample (N,).
+def suited(params: Frozen, given: Mapping[str, Any], task: Task) -> Frozen:
+    """Parameters in which a `loss` that nobody named is one that the task has.
+
+    Those of classes are the defaults; where there are none, the task's own divergence.
+    """
+    default = "loss" not in given and getattr(params, "loss", None) in LABEL_FORMS
+    if not default or "categorical" in task.offers:
+        return params
+    return params.model_copy(update={"loss": "divergence"})
+
+
+def check_loss(name: str, task: Task) -> None:
+    """Refuse a form of knowledge that the task's answers do not have.
+
+    Raises:
+        ConfigError: names the forms that fit.
+    """
+    if not task.offers.issuperset(forms.find(name).asks):
+        raise ConfigError(
+            f"method.loss is {name!r}, which compares classes, and task {task.name!r} has none: "
+            f"choose one of {', '.join(forms.fitting(task, LABEL_FORMS))}"
+        )
+
+
+def label_loss(name: str, *, temperature: float, likelihood: Likelihood = CATEGORICAL) -> Loss:
+    """A student's answers (N, *A) and the teachers' (N, *A) to a scalar or values per sample (N,).
 
     Its own parameters are the form's defaults, and its weight is 1: no cross-entropy stands beside
-    it. `mae` has no temperature. A proxy set has no labels, so the target class of `dkd` is the one
-    that the teachers name.
+    it. `mae` has no temperature. A proxy set has no labels, so the target of `dkd` is the one that
+    the teachers name.
     """
     form = forms.find(name)
     tempered = "temperature" in form.Params.model_fields
     params = form.Params.model_validate({"temperature": temperature} if tempered else {})
-    compare = form.build(params, (), (), torch.Generator()).loss
+    compare = form.compared(params, (), (), torch.Generator(), likelihood).loss
     if compare is None:
         raise ValueError(f"Expected a form with a loss of its own, got {name!r}.")
 
     def loss(student: Tensor, teachers: Tensor) -> Tensor:
-        return compare([student], [teachers], teachers.argmax(dim=1))
+        return compare([student], [teachers], likelihood.decide(teachers))
 
     return loss

@@ -151,7 +151,7 @@ class ServerContext:
             self.losses["distil"] = losses[-1]
 
     def protect(self, answers: Tensor) -> Tensor:
-        """What may be made of the clients' probabilities, (K, N, C) -> (K or 1, N, C).
+        """What may be made of the clients' probabilities, (K, N, *S, C) -> (K or 1, N, *S, C).
 
         Under the client units one noisy answer for all: one-hot rows of the noisy plurality of
         votes (GNMax, Papernot et al. 2018, arXiv:1802.08908), or the noisy mean, its rows made
@@ -160,16 +160,18 @@ class ServerContext:
         """
         if self.allowance is None:
             return answers
-        clients, rows, classes = answers.shape
+        shape, clients, classes = answers.shape[1:], len(answers), answers.shape[-1]
+        answers = answers.reshape(clients, -1, classes)
+        rows = answers.shape[1]
         event = self.setting.combining(rows)
         self.allowance.spend(event, generator=GENERATOR)
         source = NoiseSource()
         if event.what == "votes":
-            votes = F.one_hot(answers.argmax(dim=2), classes).sum(dim=0)
+            votes = F.one_hot(answers.argmax(dim=-1), classes).sum(dim=0)
             # One client's changed vote moves two counts by one.
             noise = event.noise_multiplier * math.sqrt(2)
             winners = mechanisms.noisy_votes(votes, noise=noise, source=source)
-            return F.one_hot(winners, classes).float()[None]
+            return F.one_hot(winners, classes).float().reshape(1, *shape)
         bounded = answers.float().clamp(min=0).flatten(0, 1)
         clipped = mechanisms.clip(bounded, 1.0).view_as(answers)
         noisy = mechanisms.gaussian(
@@ -178,7 +180,7 @@ class ServerContext:
             noise_multiplier=event.noise_multiplier,
             source=source,
         )
-        return (noisy / clients).float()[None]
+        return (noisy / clients).float().reshape(1, *shape)
 
     def load_teachers(self, uploads: Uploads) -> dict[int, nn.Module]:
         """The uploaded models as modules on the server's device, by client."""
