@@ -336,8 +336,10 @@ def markdown(name: str, runs: Mapping[str, Sequence[Run]]) -> str:
     rows = [HEADS, ("---",) * len(HEADS)]
     rows += [(*_row(row, own), published.get(row, "")) for row, own in runs.items()]
     if answers := [run.summary.ensemble for run in runs.get(ENSEMBLE, ()) if run.summary.ensemble]:
-        bound = ("*ensemble*, mean of logits", spread([each.accuracy for each in answers]))
-        rows.append((*bound, *[""] * 6, published.get("ensemble", "")))
+        reached = spread([each.number("accuracy") for each in answers])
+        rows.append(
+            ("*ensemble*, mean of logits", reached, *[""] * 6, published.get("ensemble", ""))
+        )
     lines = [f"| {' | '.join(row)} |" for row in rows]
     beside = ["", f"Published beside: {set_up.beside}."] if set_up.beside else []
     return "\n".join([f"### {name}", "", *lines, *beside])
@@ -345,13 +347,13 @@ def markdown(name: str, runs: Mapping[str, Sequence[Run]]) -> str:
 
 def _row(row: str, runs: Sequence[Run]) -> tuple[str, ...]:
     every = [run.summary for run in runs]
-    known = [each.ensemble.accuracy for each in every if each.ensemble is not None]
+    known = [each.ensemble.number("accuracy") for each in every if each.ensemble is not None]
     trained = [at for run in runs if (at := run.path / "training.json").exists()]
     seconds = [json.loads(at.read_text("utf-8"))["cpu_seconds"] for at in trained]
     return (
         f"`{row}`",
-        spread([each.student.accuracy for each in every]),
-        spread([each.student.best_accuracy for each in every]),
+        spread([each.student.number("accuracy") for each in every]),
+        spread([each.student.number("best_accuracy") for each in every]),
         spread(known) if len(known) == len(runs) else "",
         wording.size(statistics.mean(each.bytes.up / each.clients for each in every)),
         f"{statistics.mean(seconds):.0f}" if len(seconds) == len(runs) else "",

@@ -63,9 +63,11 @@ class Warnings(logging.Handler):
 def watch(experiment: "Experiment", console: Console = out) -> "Iterator[Observer]":
     """A display of the experiment's rounds."""
     from fedkd.reports.display import Display
+    from fedkd.tasks import headline
 
     title = f"{experiment.name}: {experiment.method.name}, seed {experiment.seed}"
-    with Display(console, title=title, rounds=experiment.rounds) as display:
+    score = headline(experiment.task)
+    with Display(console, title=title, rounds=experiment.rounds, score=score) as display:
         yield display
 
 

@@ -2,31 +2,31 @@
 
 from typing import Any
 
-from torch import Tensor
-
-from fedkd.federation import report
+from fedkd.federation import personal, report
 from fedkd.federation.answers import Answers, Record
 from fedkd.federation.prepare import PreparedExperiment
 from fedkd.federation.wire import LedgerHead
 from fedkd.learning import evaluate
 from fedkd.methods.core.base import ServerContext
+from fedkd.tasks import mean_of
 
 
 def describe(
     prepared: PreparedExperiment, ctx: ServerContext, answers: Answers, server: LedgerHead | None
 ) -> Record:
     """The round's record, but for its overall times; `server` is its own ledger's head."""
-    test = prepared.in_students_view.data.test
-    correct = evaluate.correct_by_class(ctx.student, test, prepared.data.classes)
-    student = _score(correct, prepared.test_totals)
+    data, task = prepared.in_students_view.data, prepared.setting.task
+    with ctx.on_device(ctx.student):
+        student = evaluate.score(ctx.student, data.test, task.scores)
+        own = personal.describe(answers.uploads, task.numbers, ctx.student, data.held_out)
     if ctx.curve:
         student["curve"] = ctx.curve
-    ensemble = ctx.ensemble_accuracy
     return {
         "round": ctx.round,
         "student": student,
         "teachers": _teachers(prepared, answers),
-        "ensemble": None if ensemble is None else {"accuracy": ensemble},
+        "ensemble": ctx.ensemble,
+        **({} if own is None else {"personal": own}),
         "losses": dict(ctx.losses),
         "bytes": {"up": answers.bytes_up, "down": answers.bytes_down},
         "seconds": {"phases": _phases(answers, ctx.clock.seconds)},
@@ -43,15 +43,6 @@ def describe(
     }
 
 
-def _score(correct: Tensor, totals: Tensor) -> dict[str, Any]:
-    """Accuracy, over all samples and by class; null for a class without test samples."""
-    pairs = zip(correct.tolist(), totals.tolist(), strict=True)
-    return {
-        "accuracy": int(correct.sum()) / int(totals.sum()),
-        "by_class": [right / total if total else None for right, total in pairs],
-    }
-
-
 def _privacy(ledger_heads: list[LedgerHead]) -> dict[str, Any] | None:
     """The largest epsilon so far over those who spend; null where nothing is protected."""
     if not ledger_heads:
@@ -61,16 +52,19 @@ def _privacy(ledger_heads: list[LedgerHead]) -> dict[str, Any] | None:
 
 
 def _teachers(prepared: PreparedExperiment, answers: Answers) -> dict[str, Any] | None:
-    by_client = {}
+    task, by_client = prepared.setting.task, {}
     for client, upload in answers.uploads.items():
-        correct = report.correct(upload)
-        if correct is not None:
+        if (counted := report.tallies(upload, task.scores)) is not None:
             model = str(prepared.experiment.client_model(client))
-            by_client[str(client)] = {"model": model, **_score(correct, prepared.test_totals)}
+            figures = evaluate.figures(counted, prepared.test_totals, task.scores)
+            by_client[str(client)] = {"model": model, **figures}
     if not by_client:
         return None
-    scores = [teacher["accuracy"] for teacher in by_client.values()]
-    return {"mean_accuracy": sum(scores) / len(scores), "by_client": by_client}
+    means = {
+        score.mean: mean_of([each[score.figure] for each in by_client.values()])
+        for score in task.numbers
+    }
+    return {**means, "by_client": by_client}
 
 
 def _phases(answers: Answers, server: dict[str, float]) -> dict[str, float]:

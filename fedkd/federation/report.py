@@ -4,7 +4,10 @@ The test set is not a client's private data, so its teacher's score on it is pos
 teacher.
 """
 
+from collections.abc import Mapping, Sequence
+
 import torch
+from torch import Tensor
 
 from fedkd.data.types import Samples
 from fedkd.errors import MessageError
@@ -15,16 +18,21 @@ from fedkd.methods.core.base import ClientContext, Setting
 from fedkd.methods.core.setting import PHASES
 from fedkd.privacy.events import Unprotected
 from fedkd.specs import TensorSpec
+from fedkd.tasks import ACCURACY, Score
 
 _LONGEST = 1e7
 """Seconds, four months: more than a phase takes, and a sum of many stays finite."""
-_CORRECT, _SECONDS = "report/correct", "report/seconds"
+_SECONDS = "report/seconds"
 _SCORED = ("none", "record")
 """The units under which a teacher's score may leave."""
 
 
+def _field(score: Score) -> str:
+    return "report/correct" if score.name == ACCURACY else f"report/{score.figure}"
+
+
 def values(ctx: ClientContext, test: Samples) -> dict[str, Value]:
-    """The teacher's correct answers by class, where there is a teacher, and seconds by phase.
+    """The tallies of the teacher's scores, where there is a teacher, and seconds by phase.
 
     Under `record` no seconds: how long a training takes tells how much data there is. Under the
     client units nothing: only what the server protects may show.
@@ -32,9 +40,11 @@ def values(ctx: ClientContext, test: Samples) -> dict[str, Value]:
     unit = ctx.setting.experiment.privacy.unit
     reported: dict[str, Value] = {}
     if ctx.has_teacher and unit in _SCORED:
-        with ctx.clock.phase("evaluate"):
-            correct = evaluate.correct_by_class(ctx.teacher, test, ctx.setting.classes)
-        reported[_CORRECT] = Value(correct, ctx.from_teacher)
+        scores = ctx.setting.task.scores
+        with ctx.clock.phase("evaluate"), ctx.on_device(ctx.teacher):
+            counted = evaluate.tallies(ctx.teacher, test, scores)
+        for score in scores:
+            reported[_field(score)] = Value(counted[score.figure], ctx.from_teacher)
     if unit != "none":
         return reported
     seconds = [ctx.clock.seconds.get(phase, 0.0) for phase in PHASES]
@@ -47,30 +57,42 @@ def expected(setting: Setting, *, teacher: bool) -> Expected:
     unit = setting.experiment.privacy.unit
     specs: dict[str, TensorSpec] = {}
     if teacher and unit in _SCORED:
-        specs[_CORRECT] = TensorSpec((setting.classes,), torch.int64, low=0)
+        specs |= {_field(score): score.counts for score in setting.task.scores}
     if unit == "none":
         specs[_SECONDS] = TensorSpec((len(PHASES),), torch.float64, low=0, high=_LONGEST)
     return specs
 
 
-def check(upload: Tensors, totals: torch.Tensor) -> None:
-    """Refuse a score that no teacher can have.
+def check(upload: Tensors, scores: Sequence[Score], totals: Mapping[str, Tensor]) -> None:
+    """Refuse scores that no teacher can have.
 
     Args:
         upload: one client's tensors, as `expected`.
-        totals: the test samples of each class (C,).
+        scores: the task's.
+        totals: what counters of all test samples can be, by the name of the score's figure.
 
     Raises:
-        MessageError: more correct answers than samples.
+        MessageError: more of something than there are test samples, such as right answers of a
+            class, or a share that is not in [0, 1].
     """
-    right = correct(upload)
-    if right is not None and bool((right > totals).any()):
-        raise MessageError(f"field {_CORRECT!r} counts more than the test samples of a class")
+    for score in scores:
+        if (tally := upload.get(_field(score))) is None:
+            continue
+        most = totals[score.figure]
+        if bool((tally > most).any()):
+            raise MessageError(f"field {_field(score)!r} counts more than the test samples")
+        try:
+            figure = score.read(tally, most)[score.figure]
+        except Exception as error:  # a library's, of counters that it would not have made
+            raise MessageError(f"field {_field(score)!r} holds no score") from error
+        if score.number and score.share and figure is not None and not 0 <= figure <= 1:
+            raise MessageError(f"field {_field(score)!r} holds a share that is not in [0, 1]")
 
 
-def correct(upload: Tensors) -> torch.Tensor | None:
-    """The teacher's correct answers by class (C,); None where there is no teacher."""
-    return upload.get(_CORRECT)
+def tallies(upload: Tensors, scores: Sequence[Score]) -> dict[str, Tensor] | None:
+    """The tallies of the teacher's scores, by figure; None where there is no teacher."""
+    found = {s.figure: upload[_field(s)] for s in scores if _field(s) in upload}
+    return found or None
 
 
 def seconds(upload: Tensors) -> dict[str, float]:

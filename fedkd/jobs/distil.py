@@ -25,6 +25,7 @@ from fedkd.runs.common import locked, resumable
 from fedkd.runs.model_size import measure
 from fedkd.runs.stages import StageFolder, StageRecorder
 from fedkd.runs.student import Inputs
+from fedkd.runs.summary import shown_scores
 from fedkd.threads import one_intra_op_thread
 
 
@@ -54,7 +55,8 @@ def distil(
     ready = prepare.prepare(distillation)
     distillation, train = ready.distillation, ready.shares.whole.train
     sound.look_over(ready.shares.whole)
-    run = StageFolder(folder, distillation, ledger=paying.ledger(distillation, folder))
+    ledger = paying.ledger(distillation, folder)
+    run = StageFolder(folder, distillation, ledger=ledger, device=ready.device)
     # Who has the digest of protected records can test guesses of them.
     data = fingerprint(train.x, train.y).hex() if distillation.privacy is None else "protected"
     with resumable(folder):
@@ -65,10 +67,14 @@ def distil(
             spending = paying.commit(distillation, folder)
             run.name_files()
             teachers = _teachers(ready, run, notify)
-            stage = StageRecorder(run, ready.data.test, distillation.seed, notify)
+            stage = StageRecorder(
+                run, ready.data.test, ready.task.numbers, distillation.seed, notify
+            )
             paid = None if spending is None else spending.private()
             fresh = partial(ready.student, teachers)
-            student_run = StudentRun(distillation, ready.shares, teachers, stage, fresh, paid)
+            student_run = StudentRun(
+                distillation, ready.shares, teachers, stage, fresh, paid, ready.device
+            )
             plain = _plain(student_run) if distillation.plain else None
             student = ready.way.learn(student_run, ready.params)
             summary = _summarise(ready, student_run, student, plain, run.records())
@@ -95,7 +101,11 @@ def _teachers(ready: Prepared, run: StageFolder, notify: Notify) -> tuple[nn.Mod
             )
 
         stage = StageRecorder(
-            run, ready.shares.teachers[number].test, ready.distillation.seed, notify
+            run,
+            ready.shares.teachers[number].test,
+            ready.task.numbers,
+            ready.distillation.seed,
+            notify,
         )
         stage(f"teacher {number}", model, train, epochs=training.epochs)
         model.requires_grad_(requires_grad=False)
@@ -137,16 +147,24 @@ def _summarise(
     plain: nn.Module | None,
     records: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """The figures that a run is compared by; accuracies are shares of 1."""
-    distillation = ready.distillation
+    """The figures that a run is compared by; shares are of 1."""
+    distillation, task = ready.distillation, ready.task
 
     def figures(model: nn.Module, data: Dataset) -> dict[str, Any]:
-        return {"accuracy": evaluate.accuracy(model, data.test), **measure(model, data.shape)}
+        found = evaluate.score(model, data.test, task.scores)
+        scores = {score.figure: found[score.figure] for score in task.scores}
+        return {**scores, **measure(model, data.shape)}
 
     student_figures = figures(student, ready.data)
-    plain_accuracy = None if plain is None else evaluate.accuracy(plain, student_run.data.test)
+    headline = task.headline
+    plain_score = (
+        None
+        if plain is None
+        else evaluate.score(plain, student_run.data.test, [headline])[headline.figure]
+    )
     return {
         "name": distillation.name,
+        **shown_scores(task),
         "way": distillation.way.name,
         "knowledge": [each.name for each in distillation.knowledge],
         "dataset": ready.data.name,
@@ -160,7 +178,7 @@ def _summarise(
             }
             for number, spec in enumerate(distillation.teachers)
         ],
-        "plain": plain_accuracy,
-        "gain": None if plain_accuracy is None else student_figures["accuracy"] - plain_accuracy,
+        "plain": plain_score,
+        "gain": headline.gain(student_figures[headline.figure], plain_score),
         "seconds": sum(each["seconds"] for each in records),
     }

@@ -1,7 +1,8 @@
-"""What a model answers, and how often it is right."""
+"""What a model answers, and how good that is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 from fedkd.data.types import Samples
 from fedkd.errors import DataError
 from fedkd.models import call
-from fedkd.rows import Rows, batches
+from fedkd.rows import Rows, batches, device_of
+from fedkd.tasks import Score
 
 
 @contextmanager
@@ -27,36 +29,73 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def answers(model: nn.Module, x: Rows, *, batch_size: int = 512) -> Tensor:
     """What the model answers in evaluation mode, without gradient; its mode is left as it was.
 
-    N inputs -> (N, *A), such as logits (N, C). Of large inputs fewer than `batch_size` are asked
-    about at once.
+    N inputs -> (N, *A), such as logits (N, C), where the inputs are. Of large inputs fewer than
+    `batch_size` are asked about at once.
     """
     with evaluating(model), torch.no_grad():
-        return torch.cat([call.answer(model, batch) for batch in batches(x, batch_size)])
+        asked = batches(x, batch_size)
+        return torch.cat([call.answer(model, batch).to(device_of(x)) for batch in asked])
 
 
-def correct_by_class(model: nn.Module | Tensor, samples: Samples, classes: int) -> Tensor:
-    """How many samples of each class are predicted right.
+def tallies(
+    model: nn.Module | Tensor, samples: Samples, scores: Sequence[Score], *, batch_size: int = 512
+) -> dict[str, Tensor]:
+    """What scores count of a model's answers, by the name of their figure.
 
     Args:
-        model: a model, or logits (N, C) that were computed before.
-        samples: N samples with their true labels.
-        classes: C.
-
-    Returns:
-        int64 (C,).
+        model: a model, or answers (N, *A) that were computed before.
+        samples: N samples with their true targets, at least 1.
+        scores: what counts.
+        batch_size: of how many samples answers are held at a time, since counters add up.
     """
-    said = answers(model, samples.x) if isinstance(model, nn.Module) else model
-    right = samples.y[said.argmax(dim=-1) == samples.y]
-    return torch.bincount(right, minlength=classes)
+    counted: dict[str, Tensor] = {}
+    for rows in torch.split(torch.arange(len(samples)), batch_size):
+        batch = samples.subset(rows)
+        given = answers(model, batch.x) if isinstance(model, nn.Module) else model[rows]
+        for score in scores:
+            tally = score.tally(given, batch.y)
+            before = counted.get(score.figure)
+            counted[score.figure] = tally if before is None else before + tally
+    return counted
 
 
-def accuracy(model: nn.Module | Tensor, samples: Samples) -> float:
-    """The share of samples that are predicted right, in [0, 1]; arguments as `correct_by_class`.
+def totals(samples: Samples, scores: Sequence[Score]) -> dict[str, Tensor]:
+    """What scores read beside their counters, of all samples, by the name of their figure."""
+    return {score.figure: score.totals(samples.y) for score in scores}
+
+
+def figures(
+    counted: Mapping[str, Tensor], most: Mapping[str, Tensor], scores: Sequence[Score]
+) -> dict[str, Any]:
+    """The figures of all scores, from what `tallies` and `totals` give."""
+    return {
+        name: value
+        for score in scores
+        for name, value in score.read(counted[score.figure], most[score.figure]).items()
+    }
+
+
+def score(model: nn.Module | Tensor, samples: Samples, scores: Sequence[Score]) -> dict[str, Any]:
+    """The figures of a model's answers; arguments as `tallies`.
 
     Raises:
         DataError: there is no sample.
     """
+    _require(samples)
+    return figures(tallies(model, samples, scores), totals(samples, scores), scores)
+
+
+def accuracy(model: nn.Module | Tensor, samples: Samples) -> float:
+    """The share of samples that are predicted right, in [0, 1]; arguments as `tallies`.
+
+    Raises:
+        DataError: there is no sample.
+    """
+    _require(samples)
+    given = answers(model, samples.x) if isinstance(model, nn.Module) else model
+    return (given.argmax(dim=-1) == samples.y).sum().item() / len(samples)
+
+
+def _require(samples: Samples) -> None:
     if len(samples) == 0:
-        raise DataError("accuracy of 0 samples is undefined: expected at least 1 to evaluate on")
-    said = answers(model, samples.x) if isinstance(model, nn.Module) else model
-    return (said.argmax(dim=-1) == samples.y).sum().item() / len(samples)
+        raise DataError("a score of 0 samples is undefined: expected at least 1 to evaluate on")

@@ -8,7 +8,7 @@ from typing import Any
 
 from fedkd.errors import RunFolderError
 from fedkd.runs.reading import read
-from fedkd.runs.schema import Run
+from fedkd.runs.schema import ACCURACY_ALONE, Run, ShownScore
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """A method over its seeds; accuracies in [0, 1], of the last round but for `student_best`."""
+    """A method over its seeds; the headline score of the last round but for `student_best`."""
 
     method: str
     seeds: tuple[int, ...]
@@ -32,6 +32,8 @@ class ComparisonRow:
     bytes_up: Spread
     bytes_down: Spread
     seconds: Spread
+    score: ShownScore = ACCURACY_ALONE[0]
+    """What the runs are compared by."""
 
 
 def comparison_table(runs: Sequence[Path]) -> list[ComparisonRow]:
@@ -53,8 +55,26 @@ def compare(runs: Sequence[Run]) -> list[ComparisonRow]:
     folders = [run.path.resolve() for run in runs]
     if twice := next((f for f in folders if folders.count(f) > 1), None):
         raise RunFolderError(f"run folder {str(twice)!r} was given twice: a run is one seed")
-    rows = [_row(method, method_runs) for method, method_runs in by_method(runs).items()]
-    return sorted(rows, key=lambda row: (-row.student.mean, row.method))
+    score = headline(runs)
+    rows = [_row(method, method_runs, score) for method, method_runs in by_method(runs).items()]
+    sign = -1 if score.higher else 1
+    return sorted(rows, key=lambda row: (sign * row.student.mean, row.method))
+
+
+def headline(runs: Sequence[Run]) -> ShownScore:
+    """The score that runs are compared by.
+
+    Raises:
+        RunFolderError: they have different ones.
+    """
+    first, *others = runs
+    score = first.summary.headline
+    if other := next((run for run in others if run.summary.headline != score), None):
+        raise RunFolderError(
+            f"run folder {str(first.path)!r} is scored by {score.name}, {str(other.path)!r} by "
+            f"{other.summary.headline.name}: name the same score first in task.scores"
+        )
+    return score
 
 
 def by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -67,21 +87,22 @@ def by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return groups
 
 
-def _row(method: str, runs: Sequence[Run]) -> ComparisonRow:
+def _row(method: str, runs: Sequence[Run], score: ShownScore) -> ComparisonRow:
     every = [run.summary for run in runs]
-    teachers = [s.teachers.mean_accuracy for s in every if s.teachers is not None]
-    ensemble = [s.ensemble.accuracy for s in every if s.ensemble is not None]
+    teachers = [s.teachers.number(score.mean) for s in every if s.teachers is not None]
+    ensemble = [s.ensemble.number(score.figure) for s in every if s.ensemble is not None]
     return ComparisonRow(
         method=method,
         seeds=tuple(s.seed for s in every),
-        student=_spread([s.student.accuracy for s in every]),
-        student_best=_spread([s.student.best_accuracy for s in every]),
+        student=_spread([s.student.number(score.figure) for s in every]),
+        student_best=_spread([s.student.number(score.at_best) for s in every]),
         # A mean over some of the seeds would stand beside means over all of them.
         teachers=_spread(teachers) if len(teachers) == len(every) else None,
         ensemble=_spread(ensemble) if len(ensemble) == len(every) else None,
         bytes_up=_spread([s.bytes.up for s in every]),
         bytes_down=_spread([s.bytes.down for s in every]),
         seconds=_spread([s.seconds for s in every]),
+        score=score,
     )
 
 

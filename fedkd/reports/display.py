@@ -14,7 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fedkd.federation.answers import Record
-from fedkd.reports import wording
+from fedkd.reports import figures, wording
+from fedkd.runs.schema import ACCURACY_ALONE
+from fedkd.tasks import Figures
 
 _SHOWN = 16
 """Clients at work that are listed; a federation may have thousands."""
@@ -23,7 +25,10 @@ _SHOWN = 16
 class Display:
     """An observer that draws. Use it as a context manager."""
 
-    def __init__(self, console: Console, *, title: str, rounds: int) -> None:
+    def __init__(
+        self, console: Console, *, title: str, rounds: int, score: Figures = ACCURACY_ALONE[0]
+    ) -> None:
+        self._score = score
         self._console = console
         self._lock = threading.Lock()
         self._working: dict[int, str] = {}
@@ -80,7 +85,7 @@ class Display:
     def round_ends(self, record: Record) -> None:
         """See `Observer`."""
         self._server = ""
-        line = round_in_words(record)
+        line = round_in_words(record, self._score)
         self._progress.update(self._task, completed=record["round"], note="")
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -103,20 +108,20 @@ class Display:
         return Group(self._progress, rows)
 
 
-def round_in_words(record: Record) -> str:
+def round_in_words(record: Record, score: Figures = ACCURACY_ALONE[0]) -> str:
     """A round in one line, for a terminal or a log."""
-    parts = [f"round {record['round']:>3}", f"student {_accuracy(record['student'])}"]
+    student = figures.named(score, record["student"][score.figure])
+    parts = [f"round {record['round']:>3}", f"student {student}"]
     if record["teachers"] is not None:
-        best = max(t["accuracy"] for t in record["teachers"]["by_client"].values())
-        mean = record["teachers"]["mean_accuracy"]
-        parts.append(f"teachers {wording.percent(mean)} (best {wording.percent(best)})")
+        reached = [t[score.figure] for t in record["teachers"]["by_client"].values()]
+        mean, best = (
+            figures.figure(score, value)
+            for value in (record["teachers"][score.mean], score.best(reached))
+        )
+        parts.append(f"teachers {mean} (best {best})")
     if record["ensemble"] is not None:
-        parts.append(f"ensemble {_accuracy(record['ensemble'])}")
+        parts.append(f"ensemble {figures.figure(score, record['ensemble'][score.figure])}")
     parts.append(wording.duration(record["seconds"]["total"]))
     parts += [f"client {f['client']} left out: {f['reason']}" for f in record["failures"]]
     parts += [wording.capped(**each) for each in record["capped"]]
     return "  ".join(parts)
-
-
-def _accuracy(score: dict[str, float]) -> str:
-    return wording.percent(score["accuracy"])

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from fedkd.files import write_atomically
-from fedkd.reports import wording
-from fedkd.reports.charts.distil import accuracy_by_epoch, loss_by_epoch
+from fedkd.reports import figures, wording
+from fedkd.reports.charts.distil import loss_by_epoch, score_by_epoch
 from fedkd.reports.report import Tile, page
 from fedkd.runs.distil_schema import DistilRun, Model, read
 
@@ -21,6 +21,7 @@ def write(folder: Path) -> Path:
     text = page(
         "distil.html",
         run=run,
+        score=run.summary.headline,
         headline=_headline(run),
         finding=_finding(run),
         stamp=_stamp(run),
@@ -28,7 +29,7 @@ def write(folder: Path) -> Path:
         protected=run.summary.privacy.epsilon is not None,
         tiles=_tiles(run),
         models=models,
-        charts=[c for c in (accuracy_by_epoch(run), loss_by_epoch(run)) if c is not None],
+        charts=[c for c in (score_by_epoch(run), loss_by_epoch(run)) if c is not None],
     )
     report = folder / "report.html"
     write_atomically(report, text)
@@ -48,26 +49,30 @@ def _headline(run: DistilRun) -> str:
 
 
 def _finding(run: DistilRun) -> str:
-    summary = run.summary
-    student = summary.student.accuracy
-    text = f"It ends at {wording.percent(student)} on the test set"
-    if summary.gain is None:
+    summary, score = run.summary, run.summary.headline
+    student = summary.student.number(score.figure)
+    text = f"It ends at {figures.named(score, student)} on the test set"
+    if summary.gain is None or summary.plain is None:
         return f"{text}."
     kind = "gain" if round(summary.gain, 3) > 0 else "loss" if round(summary.gain, 3) < 0 else ""
-    than = f"{wording.above(summary.gain)} the same student on labels alone"
+    than = f"{figures.above(score, student - summary.plain)} the same student on labels alone"
     return f"{text}, {than}{f': a {kind}' if kind else ''}."
 
 
 def _tiles(run: DistilRun) -> list[Tile]:
-    summary, student = run.summary, run.summary.student
-    tiles = [Tile("Student accuracy", wording.percent(student.accuracy), "on the test set")]
-    if summary.plain is not None and summary.gain is not None:
-        note = f"at {wording.percent(summary.plain)}"
-        tiles.append(Tile("vs student alone", wording.points(summary.gain), note))
+    summary, student, score = run.summary, run.summary.student, run.summary.headline
+    at = student.number(score.figure)
+    label = f"Student {figures.name(score)}"
+    tiles = [Tile(label, figures.figure(score, at), f"on the test set{figures.better(score)}")]
+    if summary.plain is not None:
+        note = f"at {figures.figure(score, summary.plain)}"
+        tiles.append(Tile("vs student alone", figures.difference(score, at - summary.plain), note))
     if summary.teachers:
-        best = max(summary.teachers, key=lambda each: each.accuracy)
-        gap = wording.points(student.accuracy - best.accuracy)
-        tiles.append(Tile("vs best teacher", gap, f"at {wording.percent(best.accuracy)}"))
+        reached = {n: each.number(score.figure) for n, each in enumerate(summary.teachers)}
+        number = score.ranked(reached)[0]
+        best, high = summary.teachers[number], reached[number]
+        gap = figures.difference(score, at - high)
+        tiles.append(Tile("vs best teacher", gap, f"at {figures.figure(score, high)}"))
         tiles.append(
             Tile("Size", wording.size(student.bytes), f"teacher {wording.size(best.bytes)}")
         )

@@ -11,14 +11,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fedkd.errors import RunFolderError
 from fedkd.files import make_folder, write_atomically
-from fedkd.reports import comparison, wording
+from fedkd.reports import comparison, figures, wording
 from fedkd.reports.charts import costs, curves, heatmaps, methods
-from fedkd.reports.charts.clients import accuracy_by_client
+from fedkd.reports.charts.clients import score_by_client
 from fedkd.reports.charts.drawing import Chart
 from fedkd.reports.charts.gallery import gallery
 from fedkd.reports.charts.spending import spending
 from fedkd.runs.reading import read, read_generated
-from fedkd.runs.schema import Capped, Round, Run
+from fedkd.runs.schema import Capped, Round, Run, Scores, ShownScore
 
 
 @dataclass(frozen=True)
@@ -38,23 +38,27 @@ def write(folder: Path) -> Path:
     """
     run = read(folder)
     generated = read_generated(folder)
-    first = run.rounds[0].student.by_class
+    score = run.summary.headline
     classes = (
         run.partition.classes
         if run.partition
-        else tuple(f"class {label}" for label in range(len(first)))
+        else tuple(f"class {label}" for label in range(run.rounds[0].student.classes))
     )
     text = page(
         "run.html",
         run=run,
         headline=wording.headline(run),
-        finding=wording.finding(run),
+        score=score,
+        finding=figures.finding(run),
         privacy=wording.privacy(run),
         stamp=wording.stamp(run.summary.privacy),
         protected=wording.protects(run.summary.privacy),
         spending=spending(run.rounds, run.summary.privacy),
         tiles=_tiles(run),
-        accuracy=_accuracy(run, classes),
+        numbers=run.summary.numbers,
+        models=_models(run.rounds[-1]),
+        personal=run.summary.personal,
+        learnt=_learnt(run, classes),
         costs=[costs.traffic(run.rounds), costs.time_by_phase(run.rounds)],
         partition=heatmaps.partition(run.partition) if run.partition and not run.deployed else None,
         gallery=gallery(generated, classes) if generated else None,
@@ -75,12 +79,14 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     """
     runs = [read(path) for path in folders]
     rows = comparison.compare(runs)
-    drawn = [methods.accuracy_by_method(rows, runs)]
+    score = comparison.headline(runs)
+    drawn = [methods.score_by_method(rows, runs, score)]
     if any(len(run.rounds) > 1 for run in runs):
-        drawn.append(methods.accuracy_by_method_and_round(rows, runs))
+        drawn.append(methods.score_by_method_and_round(rows, runs, score))
     text = page(
         "comparison.html",
-        headline=_comparison_headline(rows, runs),
+        headline=_comparison_headline(rows, runs, score),
+        score=score,
         **_comparison_privacy(runs),
         rows=rows,
         runs=sorted(runs, key=lambda run: (run.summary.method, run.summary.seed)),
@@ -96,19 +102,20 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
 
 
 def _tiles(run: Run) -> list[Tile]:
-    summary = run.summary
-    student, teachers, ensemble = summary.student, summary.teachers, summary.ensemble
-    best = f"{wording.percent(student.best_accuracy)} at its best"
-    tiles = [Tile("Student accuracy", wording.percent(student.accuracy), best)]
+    summary, score = run.summary, run.summary.headline
+    teachers, ensemble = summary.teachers, summary.ensemble
+    student = summary.student.number(score.figure)
+    best = f"{figures.figure(score, summary.student.number(score.at_best))} at its best"
+    tiles = [Tile(f"Student {figures.name(score)}", figures.figure(score, student), best)]
     others = {}
     if teachers is not None:
-        others["vs best teacher"] = teachers.best_accuracy
-        others["vs teachers’ mean"] = teachers.mean_accuracy
+        others["vs best teacher"] = teachers.number(score.at_best)
+        others["vs teachers’ mean"] = teachers.number(score.mean)
     if ensemble is not None:
-        others["vs ensemble"] = ensemble.accuracy
+        others["vs ensemble"] = ensemble.number(score.figure)
     for label, other in others.items():
-        gain = wording.points(student.accuracy - other)
-        tiles.append(Tile(label, gain, f"at {wording.percent(other)}"))
+        gain = figures.difference(score, student - other)
+        tiles.append(Tile(label, gain, f"at {figures.figure(score, other)}"))
     received = f"received {wording.size(summary.bytes.down)}"
     tiles.append(Tile("Sent by the clients", wording.size(summary.bytes.up), received))
     each = f"{wording.duration(summary.seconds / max(1, summary.rounds))} a round"
@@ -116,17 +123,30 @@ def _tiles(run: Run) -> list[Tile]:
     return tiles
 
 
-def _accuracy(run: Run, classes: Sequence[str]) -> list[Chart]:
-    last = run.rounds[-1]
+def _learnt(run: Run, classes: Sequence[str]) -> list[Chart]:
+    last, score = run.rounds[-1], run.summary.headline
     several = len(run.rounds) > 1
     if several:
-        drawn: list[Chart | None] = [curves.accuracy_by_round(run.rounds)]
+        drawn: list[Chart | None] = [curves.score_by_round(run.rounds, score)]
     else:
-        drawn = [curves.accuracy_once(last), curves.accuracy_by_epoch(last)]
+        drawn = [curves.score_once(last, score), curves.score_by_epoch(last, score)]
     if last.teachers is not None:
-        drawn.append(accuracy_by_client(last, last.teachers.by_client))
-    drawn.append(heatmaps.accuracy_by_class(last, classes))
+        drawn.append(score_by_client(last, last.teachers.by_client, score))
+    drawn.append(heatmaps.score_by_class(last, classes, score))
+    tables = (last.student.table(each.figure) for each in run.summary.scores)
+    drawn += [heatmaps.confusion(each, classes) for each in tables if each is not None]
     return [chart for chart in drawn if chart is not None]
+
+
+def _models(last: Round) -> list[tuple[str, Scores]]:
+    """Who is scored in the last round, by name."""
+    models: list[tuple[str, Scores]] = [("Student", last.student)]
+    if last.ensemble is not None:
+        models.append(("Ensemble", last.ensemble))
+    if last.teachers is not None:
+        each = last.teachers.by_client.items()
+        models += [(f"Client {client}, {teacher.model}", teacher) for client, teacher in each]
+    return models
 
 
 def _failures(rounds: Sequence[Round]) -> list[tuple[int, int, str]]:
@@ -143,14 +163,16 @@ def _capped(rounds: Sequence[Round]) -> list[str]:
     return [f"{text[0].upper()}{text[1:]}." for text in sentences]
 
 
-def _comparison_headline(rows: Sequence[comparison.ComparisonRow], runs: Sequence[Run]) -> str:
+def _comparison_headline(
+    rows: Sequence[comparison.ComparisonRow], runs: Sequence[Run], score: ShownScore
+) -> str:
     datasets = sorted({wording.dataset(run.summary.dataset) for run in runs})
     best = rows[0]
-    spread = "" if best.student.std is None else f" ± {100 * best.student.std:.1f}"
+    spread = "" if best.student.std is None else f" ± {figures.deviation(score, best.student.std)}"
     sentence = (
         f"{wording.plural(len(rows), 'method')} on {wording.listing(datasets)}, "
         f"{wording.plural(len(runs), 'run')}: the best student comes from {best.method}, with "
-        f"{wording.percent(best.student.mean)}{spread} on the test set."
+        f"{figures.named(score, best.student.mean)}{spread} on the test set."
     )
     return sentence[0].upper() + sentence[1:]
 
@@ -189,7 +211,11 @@ def page(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "percent": wording.percent,
+        "figure": lambda value, score: figures.figure(score, value),
+        "deviation": lambda value, score: figures.deviation(score, value),
+        "named": figures.name,
+        "titled": figures.title,
+        "better": figures.better,
         "size": wording.size,
         "duration": wording.duration,
         "dataset": wording.dataset,

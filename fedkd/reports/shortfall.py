@@ -6,12 +6,15 @@ from typing import Any
 
 from fedkd.config import Distillation, Experiment
 from fedkd.methods import find
-from fedkd.reports.wording import percent
+from fedkd.reports.figures import figure, named
+from fedkd.runs.schema import shown_headline
+from fedkd.tasks import mean_of
 
 _log = logging.getLogger(__name__)
 
 _FAR = 0.1
-"""The share of test samples by which a student may fall short of its teachers' mean."""
+"""By how much a student may fall short of its teachers' mean: in a score that is a share, such as
+accuracy, of 1; in any other, of that mean."""
 _SEES_LESS = "it sees less than they do, so let it see more"
 _LARGER = "take a larger student.model"
 
@@ -39,7 +42,7 @@ def of_federation(summary: Mapping[str, Any], experiment: Experiment) -> None:
         remedies = [f"raise rounds (now {experiment.rounds})"]
     if card.unlike_models:
         remedies.append(_LARGER)
-    _warn(summary, teachers["mean_accuracy"], remedies)
+    _warn(summary, teachers[shown_headline(summary).mean], remedies)
 
 
 def of_distillation(summary: Mapping[str, Any], distillation: Distillation) -> None:
@@ -55,14 +58,20 @@ def of_distillation(summary: Mapping[str, Any], distillation: Distillation) -> N
         remedy = f"raise way.epochs (now {epochs})"
     else:
         remedy = f"raise student.training.epochs (now {distillation.student.training.epochs})"
-    mean = sum(each["accuracy"] for each in summary["teachers"]) / len(summary["teachers"])
+    key = shown_headline(summary).figure
+    mean = mean_of([each[key] for each in summary["teachers"]])
     _warn(summary, mean, [remedy, _LARGER])
 
 
-def _warn(summary: Mapping[str, Any], teachers: float, remedies: Sequence[str]) -> None:
-    student = summary["student"]["accuracy"]
-    if student < teachers - _FAR:
+def _warn(summary: Mapping[str, Any], teachers: float | None, remedies: Sequence[str]) -> None:
+    score = shown_headline(summary)
+    student = summary["student"][score.figure]
+    gap = score.gain(teachers, student)
+    if gap is None or teachers is None:
+        return
+    if gap > (_FAR if score.share else _FAR * abs(teachers)):
         _log.warning(
-            "the student ends at %s, far below its teachers' mean of %s%s%s",
-            percent(student), percent(teachers), ": " if remedies else "", ", or ".join(remedies),
+            "the student ends at %s, far %s its teachers' mean of %s%s%s",
+            named(score, student), "below" if score.higher else "above", figure(score, teachers),
+            ": " if remedies else "", ", or ".join(remedies),
         )  # fmt: skip

@@ -1,5 +1,6 @@
 """Tables for a terminal: one run, or several side by side."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,26 +11,40 @@ from rich.table import Table
 
 from fedkd.methods.core.forecast import Forecast
 from fedkd.privacy.statement import Statement
-from fedkd.reports import wording
+from fedkd.reports import figures, wording
 from fedkd.reports.comparison import ComparisonRow, Spread
 from fedkd.runs.ledgers import LedgerAccount
-from fedkd.runs.schema import PrivacySummary
+from fedkd.runs.schema import PrivacySummary, ShownScore, shown_headline
 
 
 def summary(run: dict[str, Any]) -> Table:
     """One run's `summary.json` as a table of two columns."""
     student, teachers, ensemble = run["student"], run["teachers"], run["ensemble"]
+    score = shown_headline(run)
+    reached = student[score.figure]
     title = escape(f"{run['name']}: {run['method']} on {run['dataset']}")
     table = Table(title=title, show_header=False)
-    table.add_row(
-        "student", f"{wording.percent(student['accuracy'])}  ({escape(student['model'])})"
-    )
+    named = figures.named(score, reached)
+    table.add_row("student", f"{named}{figures.better(score)}  ({escape(student['model'])})")
+    for other in run.get("scores", ())[1:]:
+        if (one := ShownScore.model_validate(other)).number:
+            text = f"{figures.figure(one, student[one.figure])}{figures.better(one)}"
+            table.add_row(f"  {figures.name(one)}", text)
     if teachers is not None:
-        for name, key in (("best teacher", "best_accuracy"), ("teachers' mean", "mean_accuracy")):
-            gain = wording.points(student["accuracy"] - teachers[key])
-            table.add_row(name, f"{wording.percent(teachers[key])}  (student {gain})")
+        for name, key in (("best teacher", score.at_best), ("teachers' mean", score.mean)):
+            gain = figures.difference(score, _minus(reached, teachers[key]))
+            table.add_row(name, f"{figures.figure(score, teachers[key])}  (student {gain})")
     if ensemble is not None:
-        table.add_row("ensemble", wording.percent(ensemble["accuracy"]))
+        table.add_row("ensemble", figures.figure(score, ensemble[score.figure]))
+    if (personal := run.get("personal")) is not None:
+        for name, each in (("own models", personal), ("student", personal["student"])):
+            if each is not None:
+                mean, weighted = (
+                    figures.figure(score, each[k]) for k in (score.mean, score.weighted)
+                )
+                table.add_row(
+                    f"{name} on own records", f"mean {mean}, weighted by records {weighted}"
+                )
     up, down = (wording.size(run["bytes"][way]) for way in ("up", "down"))
     table.add_row("sent", f"{up} up, {down} down")
     table.add_row("time", wording.duration(run["seconds"]))
@@ -42,25 +57,27 @@ def summary(run: dict[str, Any]) -> Table:
 
 def distilled(run: dict[str, Any]) -> Table:
     """A distillation's `summary.json` as a table: a row for each model."""
-    gain = (
-        "" if run["gain"] is None else f"; student {wording.points(run['gain'])} by {_cause(run)}"
-    )
+    score = shown_headline(run)
+    gain = ""
+    if run["gain"] is not None:
+        change = figures.difference(score, run["student"][score.figure] - run["plain"])
+        gain = f"; student {change} by {_cause(run)}"
     table = Table(
         title=escape(f"{run['name']}: {run['way']} on {run['dataset']}{gain}"), box=SIMPLE_HEAD
     )
     table.add_column("")
-    for name in ("accuracy", "parameters", "bytes", "1 input", "100 inputs"):
+    for name in (figures.name(score), "parameters", "bytes", "1 input", "100 inputs"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, each in [("student", run["student"]), *(("teacher", t) for t in run["teachers"])]:
         table.add_row(
             f"{name} ({escape(each['model'])})",
-            wording.percent(each["accuracy"]),
+            figures.figure(score, each[score.figure]),
             f"{each['parameters']:,}",
             wording.size(each["bytes"]),
             *(f"{each['latency'][rows]:.2f} ms" for rows in ("1", "100")),
         )
     if run["plain"] is not None:
-        table.add_row("student on labels alone", wording.percent(run["plain"]))
+        table.add_row("student on labels alone", figures.figure(score, run["plain"]))
     return table
 
 
@@ -139,8 +156,11 @@ def _account(statement: Statement) -> list[tuple[str, str]]:
 
 def comparison(rows: Sequence[ComparisonRow]) -> Table:
     """Methods side by side: mean and standard deviation over seeds, the best student first."""
+    score = rows[0].score
+    unit = " in %" if score.share else figures.better(score)
     table = Table(
-        title="Test accuracy in % after the last round, mean ± standard deviation over seeds",
+        title=f"Test {figures.name(score)}{unit} after the last round, mean ± standard deviation "
+        "over seeds",
         caption="best: of all rounds and epochs, chosen on the test set as papers do",
         box=SIMPLE_HEAD,
         pad_edge=False,
@@ -153,18 +173,20 @@ def comparison(rows: Sequence[ComparisonRow]) -> Table:
         table.add_row(
             escape(row.method),
             str(len(row.seeds)),
-            _share(row.student),
-            _share(row.student_best),
-            _share(row.teachers),
-            _share(row.ensemble),
+            _spread(score, row.student),
+            _spread(score, row.student_best),
+            _spread(score, row.teachers),
+            _spread(score, row.ensemble),
             wording.size(row.bytes_up.mean),
             f"{row.seconds.mean:.0f} s",
         )
     return table
 
 
-def _share(spread: Spread | None) -> str:
-    if spread is None:
-        return "-"
-    mean = f"{100 * spread.mean:.1f}"
-    return mean if spread.std is None else f"{mean} ± {100 * spread.std:.1f}"
+def _spread(score: ShownScore, spread: Spread | None) -> str:
+    return "-" if spread is None else figures.spread(score, spread.mean, spread.std)
+
+
+def _minus(figure: float | None, other: float | None) -> float:
+    """A difference; NaN where one is not defined."""
+    return math.nan if figure is None or other is None else figure - other

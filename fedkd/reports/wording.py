@@ -38,14 +38,6 @@ def points(difference: float) -> str:
     return f"{sign}{abs(value):.1f} {'point' if abs(value) == 1 else 'points'}"
 
 
-def above(difference: float) -> str:
-    """A difference of two shares as `5.2 points above`, `1 point below` or `level with`."""
-    value = round(100 * difference, 1)
-    if value == 0:
-        return "level with"
-    return f"{points(abs(difference))[1:]} {'above' if value > 0 else 'below'}"
-
-
 def size(count: float) -> str:
     """Bytes in decimal units: `512 B`, `40.1 kB`, `1.20 GB`."""
     if count < 1000:
@@ -133,15 +125,6 @@ def _privileged(experiment: Experiment) -> str:
     if privileged is None:
         return ""
     return f" The teachers alone saw {', '.join(privileged.columns)}; the student never did."
-
-
-def finding(run: Run) -> str:
-    """What came out, in one sentence."""
-    student, teachers = run.summary.student.accuracy, run.summary.teachers
-    sentence = f"The student ends at {percent(student)} on the test set"
-    if teachers is None:
-        return f"{sentence}."
-    return f"{sentence}, {above(student - teachers.best_accuracy)} its best teacher."
 
 
 def privacy(run: Run) -> str:

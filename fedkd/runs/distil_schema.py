@@ -3,27 +3,34 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from pydantic import Field
+
 from fedkd.config import Distillation, load_distillation
 from fedkd.errors import ConfigError, RunFolderError
 from fedkd.runs.reading import parse, text
-from fedkd.runs.schema import Environment, PrivacySummary, RunPart
+from fedkd.runs.schema import (
+    ACCURACY_ALONE,
+    Environment,
+    PrivacySummary,
+    RunPart,
+    Scores,
+    ShownScore,
+)
 
 
-class Epoch(RunPart):
-    """A line of `rounds.jsonl`."""
+class Epoch(Scores):
+    """A line of `rounds.jsonl`; figures are on the test set."""
 
     stage: str
     epoch: int
     loss: float | None
-    accuracy: float
     seconds: float
 
 
-class Model(RunPart):
-    """A model as it ended: accuracy on the test set, size, and milliseconds by rows of a batch."""
+class Model(Scores):
+    """A model as it ended: figures on the test set, size, and milliseconds by rows of a batch."""
 
     model: str
-    accuracy: float
     parameters: int
     bytes: int
     latency: Mapping[int, float]
@@ -33,6 +40,7 @@ class DistilSummary(RunPart):
     """`summary.json` of a distillation."""
 
     name: str
+    scores: tuple[ShownScore, ...] = Field(default=ACCURACY_ALONE, min_length=1)
     way: str
     knowledge: tuple[str, ...]
     dataset: str
@@ -40,9 +48,16 @@ class DistilSummary(RunPart):
     student: Model
     teachers: tuple[Model, ...]
     plain: float | None
+    """The headline score of the student that learned alone."""
     gain: float | None
+    """By how much the student is better than that; below 0, worse."""
     seconds: float
     privacy: PrivacySummary
+
+    @property
+    def headline(self) -> ShownScore:
+        """The score of tables and charts."""
+        return self.scores[0]
 
 
 class DistilRun(RunPart):

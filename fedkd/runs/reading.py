@@ -39,12 +39,13 @@ def read(path: Path) -> Run:
     if not rounds:
         raise RunFolderError(f"{str(path / 'rounds.jsonl')!r} holds no round; run it again")
     partition = _optional(Partition, path / "partition.json")
-    _check_classes(path, rounds, partition)
+    summary = _file(Summary, path / "summary.json")
+    _check_figures(path, rounds, summary, partition)
     return Run(
         path=path,
         experiment=experiment,
         environment=_file(Environment, path / "environment.json"),
-        summary=_file(Summary, path / "summary.json"),
+        summary=summary,
         rounds=rounds,
         partition=partition,
     )
@@ -69,18 +70,28 @@ def read_generated(path: Path) -> Generated | None:
     return generated
 
 
-def _check_classes(path: Path, rounds: Sequence[Round], partition: Partition | None) -> None:
-    """Every list by class has as many entries as there are classes."""
-    classes = len(rounds[0].student.by_class if partition is None else partition.classes)
+def _check_figures(
+    path: Path, rounds: Sequence[Round], summary: Summary, partition: Partition | None
+) -> None:
+    """Every model has the headline score, and lists by class have as many entries as classes."""
+    headline, lists = summary.headline, [score.by_class for score in summary.scores]
+    classes = rounds[0].student.classes if partition is None else len(partition.classes)
     for row in partition.counts if partition is not None else ():
         if len(row) != classes:
             raise _corrupt(path / "partition.json", f"{classes} counts a client, not {len(row)}")
+    if headline.figure not in summary.student.figures:
+        raise _corrupt(path / "summary.json", f"student.{headline.figure}: Field required")
     for each in rounds:
         teachers = each.teachers.by_client.values() if each.teachers is not None else ()
         for scores in (each.student, *teachers):
-            if len(scores.by_class) != classes:
-                found = f"round {each.round}: {classes} accuracies by class, not"
-                raise _corrupt(path / "rounds.jsonl", f"{found} {len(scores.by_class)}")
+            if headline.figure not in scores.figures:
+                needed = f"round {each.round}: {headline.figure} of every model"
+                raise _corrupt(path / "rounds.jsonl", needed)
+            for name in lists:
+                found = scores.by_class(name)
+                if found is not None and len(found) != classes:
+                    needed = f"round {each.round}: {classes} figures by class, not {len(found)}"
+                    raise _corrupt(path / "rounds.jsonl", needed)
 
 
 def _file(model: type[R], file: Path) -> R:

@@ -1,13 +1,16 @@
 """What a run folder says, as typed values: the run's summary, its rounds, its surroundings."""
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fedkd.config import Experiment
+from fedkd.tasks import ACCURACY, Figures
 
 
 class RunPart(BaseModel):
@@ -16,12 +19,66 @@ class RunPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Scores(RunPart):
-    """How one model does on the test set; accuracies in [0, 1]."""
+Numbers = tuple[float | None, ...]
+"""One a class or label; None where it is not defined, as of a class without test samples."""
 
-    accuracy: float
-    by_class: tuple[float | None, ...]
-    """(C,); None for a class of which the test set has no sample."""
+
+class ShownScore(Figures, RunPart):
+    """How a score's figures are shown; see `fedkd.tasks.Score`."""
+
+    name: str
+    higher: bool = True
+    share: bool = True
+    number: bool = True
+
+
+ACCURACY_ALONE = (ShownScore(name=ACCURACY),)
+"""The scores of runs that name none."""
+
+
+def shown_headline(summary: Mapping[str, Any]) -> ShownScore:
+    """The score of tables and charts, by `summary.json` as a mapping."""
+    first = summary.get("scores", ACCURACY_ALONE)[0]
+    return ShownScore.model_validate(first)
+
+
+class Scores(RunPart):
+    """How one model does on the test set: figures by name, shares in [0, 1]."""
+
+    figures: dict[str, float | Numbers | tuple[Numbers, ...] | None]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gathered(cls, value: Any) -> Any:
+        """In files figures stand beside all else."""
+        if not isinstance(value, Mapping) or "figures" in value:
+            return value
+        known = {key: each for key, each in value.items() if key in cls.model_fields}
+        return {**known, "figures": {k: each for k, each in value.items() if k not in known}}
+
+    def number(self, name: str) -> float:
+        """A figure that is one number; NaN where it is not defined."""
+        figure = self.figures.get(name)
+        return figure if isinstance(figure, float) else math.nan
+
+    def by_class(self, name: str) -> Numbers | None:
+        """A figure that is a list by class or label; None where there is none."""
+        figure = self.figures.get(name)
+        if not isinstance(figure, tuple):
+            return None
+        return tuple(each for each in figure if not isinstance(each, tuple))
+
+    @property
+    def classes(self) -> int:
+        """How many classes or labels figures tell apart, 0 where none does."""
+        return max((len(f) for f in self.figures.values() if isinstance(f, tuple)), default=0)
+
+    def table(self, name: str) -> tuple[Numbers, ...] | None:
+        """A figure that is a table, such as a confusion matrix; None where there is none."""
+        figure = self.figures.get(name)
+        if not isinstance(figure, tuple):
+            return None
+        return tuple(each for each in figure if isinstance(each, tuple)) or None
 
 
 class TeacherScores(Scores):
@@ -30,17 +87,28 @@ class TeacherScores(Scores):
     model: str
 
 
-class Teachers(RunPart):
-    """The clients' models of a round, by client."""
+class Teachers(Scores):
+    """The clients' models of a round, by client; figures are means, `mean_accuracy`."""
 
-    mean_accuracy: float
     by_client: dict[int, TeacherScores] = Field(min_length=1)
 
 
-class EnsembleScore(RunPart):
+class EnsembleScore(Scores):
     """The teachers taken together."""
 
-    accuracy: float
+
+class PersonalScores(Scores):
+    """A client's own model on `rows` of its own that never trained, and the student on the same."""
+
+    rows: int
+    student: Scores | None
+
+
+class Personal(Scores):
+    """Personal scores by client; figures are `mean_...` of clients, `weighted_mean_...` of rows."""
+
+    student: Scores | None
+    by_client: dict[int, PersonalScores] = Field(min_length=1)
 
 
 class Traffic(RunPart):
@@ -80,8 +148,8 @@ class Capped(RunPart):
 class StudentScores(Scores):
     """The student's scores after a round, and on the way there."""
 
-    curve: tuple[float, ...] = ()
-    """Accuracy after each epoch of the server's work, where a method measures it."""
+    curve: Numbers = ()
+    """The headline score after each epoch of the server's work, where a method measures it."""
 
 
 class Spent(RunPart):
@@ -98,6 +166,7 @@ class Round(RunPart):
     student: StudentScores
     teachers: Teachers | None
     ensemble: EnsembleScore | None
+    personal: Personal | None = None
     losses: dict[str, float | None]
     bytes: Traffic
     seconds: Seconds
@@ -118,20 +187,15 @@ class Round(RunPart):
         return self.asked - len({failure.client for failure in self.failures})
 
 
-class StudentSummary(RunPart):
-    """The student after the last round."""
+class StudentSummary(Scores):
+    """The student after the last round; figures such as `accuracy` and `best_accuracy`."""
 
-    accuracy: float
-    best_accuracy: float
     model: str
     parameters: int
 
 
-class TeachersSummary(RunPart):
-    """The clients' teachers, each as its own last round left it."""
-
-    mean_accuracy: float
-    best_accuracy: float
+class TeachersSummary(Scores):
+    """The clients' teachers, each as its own last round left it: `mean_accuracy` and such."""
 
 
 class PrivacySummary(RunPart):
@@ -165,6 +229,7 @@ class Summary(RunPart):
     """`summary.json`: the run in a few figures."""
 
     name: str
+    scores: tuple[ShownScore, ...] = Field(default=ACCURACY_ALONE, min_length=1)
     method: str
     dataset: str
     seed: int
@@ -173,12 +238,23 @@ class Summary(RunPart):
     student: StudentSummary
     teachers: TeachersSummary | None
     ensemble: EnsembleScore | None
+    personal: Personal | None = None
     bytes: Traffic
     seconds: float
     failures: int
     released: tuple[Released, ...] = ()
     """Empty where the receipts stayed with the clients, as in a deployment."""
     privacy: PrivacySummary
+
+    @property
+    def headline(self) -> ShownScore:
+        """The score of tables and charts."""
+        return self.scores[0]
+
+    @property
+    def numbers(self) -> tuple[ShownScore, ...]:
+        """The scores that are one number each."""
+        return tuple(score for score in self.scores if score.number)
 
 
 class Partition(RunPart):
@@ -196,6 +272,8 @@ class Environment(RunPart):
 
     model_config = ConfigDict(frozen=True, extra="allow")
     started: str
+    device: str = "cpu"
+    """Where models learnt, several apart by commas; older runs knew the CPU alone."""
     layout: int = 1
     """How the run folder is laid out; those that do not say are the first."""
 

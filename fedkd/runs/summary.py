@@ -6,9 +6,11 @@ from typing import Any
 from torch import nn
 
 from fedkd.federation.answers import Record
+from fedkd.federation.personal import averaged
 from fedkd.federation.prepare import PreparedExperiment
 from fedkd.methods.core import accounting
 from fedkd.runs.student import Inputs
+from fedkd.tasks import ACCURACY, Task, mean_of
 
 
 def summarise(
@@ -17,7 +19,7 @@ def summarise(
     records: Sequence[Record],
     released: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
-    """The figures that a run is compared by; accuracies are shares of 1.
+    """The figures that a run is compared by; shares are of 1.
 
     Args:
         prepared: the experiment, prepared.
@@ -25,10 +27,12 @@ def summarise(
         records: every round's record.
         released: what left the clients, by field.
     """
-    last, experiment = records[-1], prepared.experiment
-    reached = [[*r["student"].get("curve", []), r["student"]["accuracy"]] for r in records]
+    last, experiment, task = records[-1], prepared.experiment, prepared.setting.task
+    headline = task.headline
+    reached = [[*r["student"].get("curve", []), r["student"][headline.figure]] for r in records]
     return {
         "name": experiment.name,
+        **shown_scores(task),
         "method": experiment.method.name,
         "dataset": prepared.data.name,
         "inputs": Inputs.of(prepared.in_students_view.data).model_dump(mode="json"),
@@ -36,19 +40,32 @@ def summarise(
         "rounds": experiment.rounds,
         "clients": prepared.setting.clients,
         "student": {
-            "accuracy": last["student"]["accuracy"],
-            "best_accuracy": max(accuracy for values in reached for accuracy in values),
+            headline.figure: last["student"][headline.figure],
+            headline.at_best: headline.best(v for values in reached for v in values),
+            **{score.figure: last["student"][score.figure] for score in task.numbers[1:]},
             "model": str(experiment.student.model),
             "parameters": sum(p.numel() for p in student.parameters()),
         },
-        "teachers": _teachers(records),
+        "teachers": _teachers(task, records),
         "ensemble": last["ensemble"],
+        **_personal(task, records),
         "bytes": {way: sum(r["bytes"][way] for r in records) for way in ("up", "down")},
         "seconds": sum(r["seconds"]["total"] for r in records),
         "failures": sum(len(r["failures"]) for r in records),
         "released": list(released),
         "privacy": _privacy(prepared, records),
     }
+
+
+def shown_scores(task: Task) -> dict[str, Any]:
+    """How the figures of scores are shown, under `scores`; nothing where accuracy is the only one.
+
+    So whoever reads a run needs neither its task nor a user's own metric.
+    """
+    if [score.name for score in task.scores] == [ACCURACY]:
+        return {}
+    kept = ("name", "higher", "share", "number")
+    return {"scores": [{key: getattr(score, key) for key in kept} for score in task.scores]}
 
 
 def _privacy(prepared: PreparedExperiment, records: Sequence[Record]) -> dict[str, Any]:
@@ -75,14 +92,26 @@ def _privacy(prepared: PreparedExperiment, records: Sequence[Record]) -> dict[st
     }
 
 
-def _teachers(records: Sequence[Record]) -> dict[str, float] | None:
+def _personal(task: Task, records: Sequence[Record]) -> dict[str, Any]:
+    """Each client's latest personal scores, under `personal`; nothing where there are none."""
+    latest: dict[str, dict[str, Any]] = {}
+    for record in records:
+        latest |= record.get("personal", {}).get("by_client", {})
+    return {"personal": averaged(task.numbers, latest)} if latest else {}
+
+
+def _teachers(task: Task, records: Sequence[Record]) -> dict[str, float | None] | None:
     """Each client's latest teacher: with partial participation the last round has not all."""
-    latest: dict[str, float] = {}
+    latest: dict[str, dict[str, Any]] = {}
     for record in records:
         if record["teachers"] is not None:
-            by_client = record["teachers"]["by_client"].items()
-            latest |= {client: teacher["accuracy"] for client, teacher in by_client}
+            latest |= record["teachers"]["by_client"]
     if not latest:
         return None
-    scores = list(latest.values())
-    return {"mean_accuracy": sum(scores) / len(scores), "best_accuracy": max(scores)}
+    headline, *others = task.numbers
+    figures = {s.figure: [each[s.figure] for each in latest.values()] for s in task.numbers}
+    return {
+        headline.mean: mean_of(figures[headline.figure]),
+        headline.at_best: headline.best(figures[headline.figure]),
+        **{score.mean: mean_of(figures[score.figure]) for score in others},
+    }

@@ -5,11 +5,27 @@ from collections.abc import Sequence
 from fedkd.config import TaskChoice, validate
 from fedkd.errors import ConfigError
 from fedkd.names import choices, imported, unknown
-from fedkd.tasks.base import Ask, Likelihood, Score, Targets, Task
+from fedkd.tasks.base import ACCURACY, Ask, Figures, Likelihood, Score, Targets, Task, mean_of
 from fedkd.tasks.kind import TaskKind
 from fedkd.tasks.metrics import own
 
-__all__ = ["Ask", "Likelihood", "Score", "Targets", "Task", "TaskKind", "build", "find"]
+__all__ = [
+    "ACCURACY",
+    "Ask",
+    "Figures",
+    "Likelihood",
+    "Score",
+    "Targets",
+    "Task",
+    "TaskKind",
+    "build",
+    "find",
+    "headline",
+    "mean_of",
+]
+
+_RECORD_KEYS = ("by_class", "curve", "model", "parameters", "bytes", "latency", "scores")
+"""What stands beside figures in a record or summary."""
 
 BUILT_IN = {
     "classification": "fedkd.tasks.classification:KIND",
@@ -47,11 +63,34 @@ def build(choice: TaskChoice, *, inputs: tuple[int, ...], names: Sequence[str]) 
     options = validate(kind.Options, choice.parameters, prefix="task.")
     asked = choice.scores or kind.default
     scores = [_score(kind, choice.name, score, len(names)) for score in asked]
+    _check_distinct(scores)
     if not scores[0].number:
         raise ConfigError(
             f"task.scores begins with {asked[0]!r}, which is no single number: name another first"
         )
     return kind.build(options, inputs, tuple(names), scores)
+
+
+def headline(choice: TaskChoice) -> Figures:
+    """The name of a configuration's first score, and how it is read, before there is data.
+
+    Raises:
+        ConfigError: as `build`.
+    """
+    kind = find(choice.name)
+    return _score(kind, choice.name, (choice.scores or kind.default)[0], outputs=2)
+
+
+def _check_distinct(scores: Sequence[Score]) -> None:
+    """Refuse scores that would write into one place of a record."""
+    taken = dict.fromkeys(_RECORD_KEYS, "which a record has already")
+    for score in scores:
+        if score.figure in taken:
+            raise ConfigError(
+                f"task.scores names {score.name!r}, {taken[score.figure]}: leave it out, or give "
+                "the metric another name"
+            )
+        taken[score.figure] = taken[score.by_class] = "which it names before"
 
 
 def _score(kind: TaskKind, task: str, name: str, outputs: int) -> Score:

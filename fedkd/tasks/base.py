@@ -1,8 +1,9 @@
 """What is asked of a model: a task is a value, and so is all that it is made of."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -40,13 +41,73 @@ class Likelihood:
     decide: Callable[[Tensor], Tensor]
 
 
+K = TypeVar("K")
+ACCURACY = "accuracy"
+"""The score whose figures and counters have kept the names of when there was no other."""
+
+
+def mean_of(values: Sequence[float | None]) -> float | None:
+    """The mean of those that are defined; None where none is."""
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if defined else None
+
+
 def _no_totals(_targets: Tensor) -> Tensor:
     """Nothing bounds a tally."""
     return torch.tensor(torch.inf, dtype=torch.float64)
 
 
+class Figures:
+    """What a score's figures are called, and which is better."""
+
+    name: str
+    higher: bool
+    share: bool
+
+    @property
+    def figure(self) -> str:
+        """The name of its number in a record: `name` as an identifier."""
+        return self.name.replace("-", "_")
+
+    @property
+    def mean(self) -> str:
+        """The name of a mean of its numbers in a record."""
+        return f"mean_{self.figure}"
+
+    @property
+    def weighted(self) -> str:
+        """The name of a mean of its numbers by rows in a record."""
+        return f"weighted_mean_{self.figure}"
+
+    @property
+    def at_best(self) -> str:
+        """The name of the best of its numbers in a record."""
+        return f"best_{self.figure}"
+
+    @property
+    def by_class(self) -> str:
+        """The name of the list of its figures by class or label, where `read` gives one."""
+        return "by_class" if self.name == ACCURACY else f"{self.figure}_by_class"
+
+    def gain(self, figure: float | None, before: float | None) -> float | None:
+        """By how much one figure is better than another; None where either is not known."""
+        if figure is None or before is None:
+            return None
+        return figure - before if self.higher else before - figure
+
+    def ranked(self, figures: Mapping[K, float]) -> list[K]:
+        """The names of figures, the best first, those that are NaN last; ties stay in order."""
+        sign = -1 if self.higher else 1
+        return sorted(figures, key=lambda name: (math.isnan(figures[name]), sign * figures[name]))
+
+    def best(self, figures: Iterable[float | None]) -> float | None:
+        """The best of figures; None where none is defined."""
+        defined = [figure for figure in figures if figure is not None]
+        return (max if self.higher else min)(defined, default=None)
+
+
 @dataclass(frozen=True)
-class Score:
+class Score(Figures):
     """How good answers are, in two steps: counters that may be added, then figures.
 
     Counters are all that crosses the wire. Adding those of parts gives that of the whole.
@@ -56,8 +117,9 @@ class Score:
         tally: (answers (N, *A), targets (N, *T)) -> counters, as `counts` says.
         read: (counters, totals) -> figures by name, for a record and a report; `figure` is one of
             them; others may be lists, such as one number a class.
-        counts: what counters look like, and the least and most of each.
-        totals: targets -> the most that counters can be, or what `read` needs beside them.
+        counts: what counters look like, and the least of each.
+        totals: targets -> the most that each counter can be, of a shape that broadcasts; `read` is
+            given it too.
         higher: whether more is better.
         share: whether the figure is a share of 1, and so is shown as a percentage.
         number: whether the figure is one number, and so may be the headline.
@@ -71,11 +133,6 @@ class Score:
     higher: bool = True
     share: bool = True
     number: bool = True
-
-    @property
-    def figure(self) -> str:
-        """The name of its number in a record: `name` as an identifier."""
-        return self.name.replace("-", "_")
 
     def of(self, answers: Tensor, targets: Tensor) -> Mapping[str, Any]:
         """The figures of these answers to these targets."""
@@ -113,6 +170,11 @@ class Task:
     def headline(self) -> Score:
         """The score of tables and charts."""
         return self.scores[0]
+
+    @property
+    def numbers(self) -> tuple[Score, ...]:
+        """The scores that are one number each; the headline is the first."""
+        return tuple(score for score in self.scores if score.number)
 
     @property
     def classes(self) -> int:

@@ -1,6 +1,7 @@
 """Classification: one class a record."""
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -8,10 +9,11 @@ from torch import Tensor
 from fedkd.config import Frozen
 from fedkd.optional import ready_torchvision
 from fedkd.specs import TensorSpec
-from fedkd.tasks.base import Ask, Score, Task, kinds_of
+from fedkd.tasks.base import ACCURACY, Ask, Score, Task, kinds_of, mean_of
 from fedkd.tasks.categorical import CATEGORICAL, decide
+from fedkd.tasks.curves import area_under_roc, average_precision, ranking
 from fedkd.tasks.kind import TaskKind
-from fedkd.tasks.metrics import THRESHOLDS, calibration_error, measured
+from fedkd.tasks.metrics import calibration_error, measured
 
 _OFFERS: tuple[Ask, ...] = ("classes", "categorical")
 
@@ -41,7 +43,7 @@ def accuracy(classes: int) -> Score:
     It is null for a class without records.
     """
     return _by_class(
-        "accuracy",
+        ACCURACY,
         classes,
         lambda right, totals: {
             "accuracy": int(right.sum()) / int(totals.sum()),
@@ -54,8 +56,7 @@ def balanced_accuracy(classes: int) -> Score:
     """The mean over classes of the share of their records that are right."""
 
     def read(right: Tensor, totals: Tensor) -> dict[str, object]:
-        shares = [share for share in _shares(right, totals) if share is not None]
-        return {"balanced_accuracy": sum(shares) / len(shares)}
+        return {"balanced_accuracy": mean_of(_shares(right, totals))}
 
     return _by_class("balanced-accuracy", classes, read)
 
@@ -64,21 +65,51 @@ def _probabilities(answers: Tensor) -> Tensor:
     return answers.softmax(dim=-1)
 
 
-def _library(
-    name: str, metric: str, *, number: bool = True, **options: object
-) -> Callable[[int], Score]:
-    """A metric of torchmetrics.classification, which is imported where it is asked for."""
+def _log_odds(answers: Tensor) -> Tensor:
+    """Of each class, from logits (N, C): infinite where it is certain."""
+    log_p = answers.double().log_softmax(dim=-1)
+    return log_p - torch.log1p(-log_p.exp())
+
+
+def _ranking(name: str, curve: Callable[[Tensor, Tensor], Tensor]) -> Callable[[int], Score]:
+    """One class against all others; its figure is the mean over classes."""
 
     def score(classes: int) -> Score:
-        ready_torchvision()  # which torchmetrics imports where it is installed
-        from torchmetrics import classification
-
-        make = getattr(classification, metric)
-        return measured(
-            name, lambda: make(num_classes=classes, **options), _probabilities, number=number
+        return ranking(
+            name,
+            classes,
+            log_odds=_log_odds,
+            positive=lambda targets: targets.unsqueeze(-1) == torch.arange(classes),
+            curve=curve,
         )
 
     return score
+
+
+def macro_f1(classes: int) -> Score:
+    """The mean of F1 over classes that are true or predicted, and F1 by class."""
+    ready_torchvision()  # which torchmetrics imports where it is installed
+    from torchmetrics.classification import MulticlassF1Score
+
+    def metric(average: Literal["macro", "none"]) -> MulticlassF1Score:
+        return MulticlassF1Score(num_classes=classes, average=average)
+
+    return measured(
+        "macro-f1", lambda: metric("macro"), _probabilities, by_class=lambda: metric("none")
+    )
+
+
+def confusion(classes: int) -> Score:
+    """How many records of each class, by row, are predicted to be of each, by column."""
+    ready_torchvision()
+    from torchmetrics.classification import MulticlassConfusionMatrix
+
+    return measured(
+        "confusion",
+        lambda: MulticlassConfusionMatrix(num_classes=classes),
+        _probabilities,
+        number=False,
+    )
 
 
 def _task(
@@ -101,20 +132,15 @@ KIND = TaskKind(
     about="one class a record",
     targets="classes",
     scores={
-        "accuracy": accuracy,
+        ACCURACY: accuracy,
         "balanced-accuracy": balanced_accuracy,
-        "macro-f1": _library("macro-f1", "MulticlassF1Score", average="macro"),
-        "auroc": _library("auroc", "MulticlassAUROC", average="macro", thresholds=THRESHOLDS),
-        "average-precision": _library(
-            "average-precision",
-            "MulticlassAveragePrecision",
-            average="macro",
-            thresholds=THRESHOLDS,
-        ),
+        "macro-f1": macro_f1,
+        "auroc": _ranking("auroc", area_under_roc),
+        "average-precision": _ranking("average-precision", average_precision),
         "calibration-error": calibration_error,
-        "confusion": _library("confusion", "MulticlassConfusionMatrix", number=False),
+        "confusion": confusion,
     },
-    default=("accuracy",),
+    default=(ACCURACY,),
     build=_task,
     shown=_probabilities,
 )

@@ -18,9 +18,6 @@ from fedkd.tasks.base import Score
 if TYPE_CHECKING:  # it takes seconds to import, and the default score needs none of it
     from torchmetrics import Metric
 
-THRESHOLDS = 401
-"""Where curves are read, evenly from 0 to 1: their counters then add up and have one size."""
-
 
 def measured(
     name: str,
@@ -30,8 +27,11 @@ def measured(
     higher: bool = True,
     share: bool = True,
     number: bool = True,
+    by_class: "Callable[[], Metric] | None" = None,
 ) -> Score:
     """A torchmetrics metric as a score: its states, one after the other, are the counters.
+
+    They are int64 where all that the metric does is count, else float64.
 
     Args:
         name: of the score.
@@ -40,6 +40,7 @@ def measured(
         higher: see `Score`.
         share: see `Score`.
         number: see `Score`.
+        by_class: makes a metric that reads the same states class by class.
 
     Raises:
         ConfigError: a state of the metric is no tensor that parties may add.
@@ -57,32 +58,42 @@ def measured(
         states[state] = value
     sizes = [value.numel() for value in states.values()]
     counting = all(not value.is_floating_point() for value in states.values())
+    dtype = torch.int64 if counting else torch.float64
 
     def tally(answers: Tensor, targets: Tensor) -> Tensor:
         one = metric()
         one.update(shown(answers), targets)
-        return torch.cat([getattr(one, state).double().flatten() for state in states])
+        return torch.cat([getattr(one, state).to(dtype).flatten() for state in states])
 
-    def read(counters: Tensor, _totals: Tensor) -> dict[str, Any]:
-        one = metric()
+    def most(targets: Tensor) -> Tensor:
+        return torch.tensor(targets.numel() if counting else math.inf)
+
+    def computed(one: "Metric", counters: Tensor, *, number: bool) -> Any:
         pieces = torch.split(counters, sizes)
         for (state, like), piece in zip(states.items(), pieces, strict=True):
             setattr(one, state, piece.to(like.dtype).reshape(like.shape))
         one._update_count = 1  # or it warns that nothing was counted
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of classes without records, which are left out
-            return {name.replace("-", "_"): _plain(one, number=number)}
+        return _plain(one, number=number)
 
-    spec = TensorSpec((sum(sizes),), torch.float64, low=0 if counting else -math.inf)
-    return Score(name, tally, read, spec, higher=higher, share=share, number=number)
+    def read(counters: Tensor, _totals: Tensor) -> dict[str, Any]:
+        figures = {score.figure: computed(metric(), counters, number=number)}
+        if by_class is not None:
+            figures[score.by_class] = computed(by_class(), counters, number=False)
+        return figures
+
+    spec = TensorSpec((sum(sizes),), dtype, low=0 if counting else -math.inf)
+    score = Score(name, tally, read, spec, most, higher=higher, share=share, number=number)
+    return score
 
 
 def _plain(metric: "Metric", *, number: bool) -> Any:
     """What a metric computes as plain numbers; None where it is not defined."""
-    try:
-        value = metric.compute()
-    except ValueError:  # R2 of a single record, for one
-        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes without records, which are left out
+        try:
+            value = metric.compute()
+        except ValueError:  # R2 of a single record, for one
+            return None
     if not number:
         return value.tolist()
     return float(value) if bool(torch.isfinite(value)) else None
@@ -122,8 +133,34 @@ def own(path: str, shown: Callable[[Tensor], Tensor], outputs: int) -> Score:
         raise ConfigError(
             f"score {path!r} made {type(fresh).__name__!r}: expected a torchmetrics.Metric"
         )
-    name = path.partition(":")[2]
-    return measured(name, metric, shown, higher=fresh.higher_is_better is not False, share=False)
+    return measured(
+        path.partition(":")[2],
+        metric,
+        shown,
+        higher=fresh.higher_is_better is not False,
+        share=False,
+        number=_is_number(path, fresh),
+    )
+
+
+def _is_number(path: str, fresh: "Metric") -> bool:
+    """Whether a user's metric computes one number, and not one a class.
+
+    Raises:
+        ConfigError: it computes no tensor.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it has counted nothing
+        try:
+            value = fresh.compute()
+        except Exception:  # noqa: BLE001 - of nothing counted, which is no fault
+            return True
+    if not isinstance(value, Tensor):
+        raise ConfigError(
+            f"score {path!r} computes {type(value).__name__!r}: expected a tensor, of one number "
+            "or of one a class"
+        )
+    return value.numel() == 1
 
 
 BINS = 15
@@ -136,6 +173,9 @@ def calibration_error(_classes: int) -> Score:
     Guo et al. 2017, arXiv:1706.04599. torchmetrics keeps every confidence; these counters add up:
     records, right ones and summed confidence by bin, float64 (3, BINS).
     """
+
+    def most(targets: Tensor) -> Tensor:
+        return torch.tensor(float(targets.numel()))
 
     def tally(answers: Tensor, targets: Tensor) -> Tensor:
         confidence, decided = answers.double().softmax(dim=-1).max(dim=-1)
@@ -150,4 +190,4 @@ def calibration_error(_classes: int) -> Score:
         return {"calibration_error": gap / total if total else None}
 
     spec = TensorSpec((3, BINS), torch.float64, low=0)
-    return Score("calibration-error", tally, read, spec, higher=False)
+    return Score("calibration-error", tally, read, spec, most, higher=False)

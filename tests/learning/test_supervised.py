@@ -13,6 +13,7 @@ from fedkd.data.types import Samples
 from fedkd.errors import DataError
 from fedkd.knowledge import label
 from fedkd.learning import evaluate, loop, offline, supervised
+from fedkd.tasks.classification import accuracy
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -172,10 +173,14 @@ def test_counts_and_accuracy_are_a_count(pairs: list[tuple[int, int]]) -> None:
     samples = Samples(x, torch.tensor(true))
     expected = [sum(p == t == label for p, t in pairs) for label in range(5)]
     for model in (x, nn.Identity()):
-        assert evaluate.correct_by_class(model, samples, 5).tolist() == expected
-        assert evaluate.accuracy(model, samples) == pytest.approx(sum(expected) / len(pairs))
+        scores = [accuracy(5)]
+        counted = evaluate.tallies(model, samples, scores, batch_size=3)
+        assert counted["accuracy"].tolist() == expected
+        found = evaluate.score(model, samples, scores)
+        assert found["accuracy"] == sum(expected) / len(pairs)
+        assert evaluate.accuracy(model, samples) == found["accuracy"]
 
 
 def test_the_accuracy_of_nothing_is_refused() -> None:
-    with pytest.raises(DataError, match="accuracy of 0 samples"):
+    with pytest.raises(DataError, match="score of 0 samples"):
         evaluate.accuracy(mlp(), Samples(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)))

@@ -146,7 +146,7 @@ def test_the_student_comes_to_agree_with_the_ensemble_in_or_outside_the_groups(
     assert gap() < 0.2 * before
     test = [evaluate.answers(t, fed.test.x) for t in ctx.load_teachers(uploads).values()]
     right = torch.stack(test).mean(dim=0).argmax(dim=1) == fed.test.y
-    assert ctx.ensemble_accuracy == pytest.approx(right.double().mean().item())
+    assert ctx.ensemble["accuracy"] == pytest.approx(right.double().mean().item())
 
 
 def test_in_feddf_a_claim_is_held_against_the_group_that_it_would_rule() -> None:

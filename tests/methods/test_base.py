@@ -84,7 +84,7 @@ def test_the_ensemble_and_the_student_are_measured_on_the_test_set() -> None:
     ctx = fed.server_context()
     y = fed.test.y
     ctx.measure_ensemble(lambda x: torch.eye(3)[y] if x is fed.test.x else torch.zeros(len(x), 3))
-    assert ctx.ensemble_accuracy == 1.0
+    assert ctx.ensemble["accuracy"] == 1.0
     ctx.measure()
     ctx.test = Samples(fed.test.x, fed.student.eval()(fed.test.x).argmax(dim=1))
     ctx.measure()

@@ -49,7 +49,7 @@ def test_the_student_learns_what_the_teachers_know_from_made_up_images() -> None
     before = agreement()
     fed.method.server(ctx, models)
     assert agreement() > max(0.75, before + 0.2)
-    assert ctx.ensemble_accuracy == pytest.approx(
+    assert ctx.ensemble["accuracy"] == pytest.approx(
         float((answers == fed.test.y).double().mean()), abs=1e-9
     )
     assert ctx.curve[-1] == fed.accuracy()

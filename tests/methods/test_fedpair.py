@@ -175,7 +175,7 @@ def test_images_are_answered_by_the_consensus_and_taught_row_by_row(
     assert fed.method.server(ctx, sent) == Broadcast()
     torch.testing.assert_close(told["answers"], answer(fed, sent, told["x"]), rtol=1e-4, atol=1e-5)
     right = answer(fed, sent, fed.test.x).argmax(dim=1) == fed.test.y
-    assert ctx.ensemble_accuracy == pytest.approx(float(right.double().mean()))
+    assert ctx.ensemble["accuracy"] == pytest.approx(float(right.double().mean()))
     assert told["how"] == Optimisation(
         epochs=2, batch_size=128, learning_rate=0.05, schedule="cosine"
     )

@@ -129,13 +129,13 @@ def test_with_one_class_a_client_the_ensemble_knows_all_classes() -> None:
     sent = uploads(fed)
     assert [upload["counts"].count_nonzero().item() for upload in sent.values()] == [1] * CLASSES
     assert fed.method.server(ctx, sent) == Broadcast()
-    assert ctx.ensemble_accuracy is not None
-    assert ctx.ensemble_accuracy > 0.9
+    assert ctx.ensemble is not None
+    assert ctx.ensemble["accuracy"] > 0.9
     each = [evaluate.answers(t, fed.test.x) for t in method_of(fed).teachers(ctx, sent)]
     counts = torch.stack([upload["counts"] for upload in sent.values()])
     scores = by_pairs(torch.stack(each[:-1]), counts) + 10 * each[-1]
     right = scores.argmax(dim=1) == fed.test.y
-    assert ctx.ensemble_accuracy == pytest.approx(float(right.double().mean()))
+    assert ctx.ensemble["accuracy"] == pytest.approx(float(right.double().mean()))
 
 
 def test_without_records_behind_the_sums_the_anchor_is_silent() -> None:
@@ -188,7 +188,7 @@ def test_features_come_of_one_s_own_model_by_import_path(mine: str) -> None:
     assert sent[0]["labels"].shape == (5, CLASSES)
     ctx = fed.server_context()
     fed.method.server(ctx, sent)
-    assert ctx.ensemble_accuracy is not None
+    assert ctx.ensemble is not None
     refused = built(features=f"{mine}:Squashed")
     with pytest.raises(ConfigError, match="'Squashed' does not end in a linear layer"):
         refused.method.check(refused.setting)

@@ -49,7 +49,7 @@ def test_the_record_has_a_point_an_epoch_and_pictures(name: str) -> None:
     assert fed.method.server(ctx, uploads(fed)) == Broadcast()
     assert len(ctx.curve) == TINY[name]["epochs"]
     assert ctx.curve[-1] == fed.accuracy()
-    assert ctx.ensemble_accuracy is not None
+    assert ctx.ensemble is not None
     assert ctx.generated is not None
     assert ctx.generated.x.shape[1:] == IMAGES
     assert 0 <= float(ctx.generated.x.min()) < float(ctx.generated.x.max()) <= 1
@@ -130,7 +130,7 @@ def test_co_boosting_ends_with_the_ensemble_as_it_weighs_it(
     assert given["weights"].tolist() != pytest.approx([1 / 3] * 3)
     each = [evaluate.answers(t, fed.test.x) for t in ctx.load_teachers(sent).values()]
     right = consensus.weighted(torch.stack(each), given["weights"]).argmax(dim=1) == fed.test.y
-    assert ctx.ensemble_accuracy == pytest.approx(float(right.double().mean()))
+    assert ctx.ensemble["accuracy"] == pytest.approx(float(right.double().mean()))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from fedkd.config import Data
 from fedkd.errors import RunFolderError
-from fedkd.reports import wording
+from fedkd.reports import figures, wording
 from fedkd.reports.charts.axes import spread
 from fedkd.reports.report import write, write_comparison
+from fedkd.runs.schema import ACCURACY_ALONE
 
 
 class Page(HTMLParser):
@@ -224,7 +225,7 @@ def test_generated_images_keep_their_pixels(tmp_path):
         ("environment.json", b"\xff", "UTF-8"),
         ("rounds.jsonl", b"", "no round"),
         ("rounds.jsonl", b'{"round": 1', "line 1"),
-        ("partition.json", b'{"classes": ["a"], "counts": [[1]]}', "1 accuracies by class, not 10"),
+        ("partition.json", b'{"classes": ["a"], "counts": [[1]]}', "1 figures by class, not 10"),
         ("partition.json", b'{"classes": ["a", "b"], "counts": [[1]]}', "2 counts a client, not 1"),
         ("generated.safetensors", b"no tensors", "generated.safetensors"),
     ],
@@ -280,8 +281,8 @@ def test_spread_labels_keep_their_order_and_their_distance(positions, gap):
         (wording.points(0.01), "+1.0 point"),
         (wording.points(-0.0004), "±0.0 points"),
         (wording.points(-0.052), "−5.2 points"),
-        (wording.above(0.0), "level with"),
-        (wording.above(-0.01), "1.0 point below"),
+        (figures.above(ACCURACY_ALONE[0], 0.0), "level with"),
+        (figures.above(ACCURACY_ALONE[0], -0.01), "1.0 point below"),
         (wording.plural(1, "class"), "one class"),
         (wording.plural(13, "class"), "13 classes"),
         (wording.listing("ab"), "a and b"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from fedkd import rng
+from fedkd import devices, rng
 from fedkd.audit import inversion, labels, membership, references, structure
 from fedkd.audit.findings import Audited
 from fedkd.audit.inversion import Inversion
@@ -114,18 +114,14 @@ def fit(
     training, likelihood = experiment.clients.training, prepared.setting.task.likelihood
     longer = training.model_copy(update={"epochs": training.epochs * rounds})
     model = prepared.setting.build(spec, purpose=purpose, client=client)
-    if experiment.privacy.unit == "record":
-        sgd.train(
-            model,
-            samples,
-            longer,
-            prepared.setting.noise,
-            loss=likelihood.nll,
-            like=prepared.setting.examples,
-        )
-    else:
-        draws = rng.stream(experiment.seed, purpose=purpose, client=client)
-        supervised.train(model, samples, longer, draws, likelihood=likelihood)
+    setting = prepared.setting
+    with devices.visiting(setting.device(client), model):
+        if experiment.privacy.unit == "record":
+            noise, like = setting.noise, setting.examples
+            sgd.train(model, samples, longer, noise, loss=likelihood.nll, like=like)
+        else:
+            draws = rng.stream(experiment.seed, purpose=purpose, client=client)
+            supervised.train(model, samples, longer, draws, likelihood=likelihood)
     return model
 
 
@@ -208,6 +204,7 @@ def _inversions(
             generator=rng.stream(
                 prepared.experiment.seed, purpose="audit inversion", client=client
             ),
+            device=prepared.setting.device(),
         )
         if drawn is not None:
             yield drawn

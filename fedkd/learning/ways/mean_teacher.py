@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from fedkd import devices
 from fedkd.config import Frozen, Optimisation
 from fedkd.data.types import Dataset, Samples
 from fedkd.errors import ConfigError
@@ -100,11 +101,11 @@ def train(
         if likelihood is CATEGORICAL
         else partial(likelihood.divergence, temperature=1.0)
     )
-    steps = 0
+    steps, device = 0, devices.of(student)
 
     def step(position: float, batch: Sequence[Tensor]) -> float:
         nonlocal steps
-        x, y = batch
+        x, y = batch[0], batch[1].to(device)
         if beside is not None:
             x = torch.cat([x, *(next(beside) for _ in y)])
         told = call.answer(teacher, view(x, generator))

@@ -1,19 +1,22 @@
 """Axes of the charts: frames, and names where lines end."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from fedkd.reports.wording import percent
+from fedkd.tasks import Figures
 
 
-def frame_accuracy(axes: Axes) -> None:
-    """Percentages on y, framed to the nearest ten around what is drawn; whole rounds on x."""
+def frame_score(axes: Axes, score: Figures) -> None:
+    """The score on y, shares framed to the nearest ten per cent around them; whole rounds on x."""
     low, high = axes.dataLim.intervaly
-    axes.set_ylim(max(0, np.floor(low * 10) / 10), min(1, np.ceil(high * 10) / 10) + 0.005)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    if score.share:
+        low, high = (low, high) if low <= high else (0.0, 1.0)  # nothing is drawn
+        axes.set_ylim(max(0, np.floor(low * 10) / 10), min(1, np.ceil(high * 10) / 10) + 0.005)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.locator_params(axis="y", nbins=6)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axes.margins(x=0.02)
@@ -25,7 +28,7 @@ def label_ends(
     ends: Sequence[tuple[str, float, str]],
     *,
     height: float,
-    form: Callable[[float], str] = percent,
+    form: Callable[[float], str],
 ) -> None:
     """Name each line where it ends, at the right: (name, value, colour).
 
@@ -33,6 +36,7 @@ def label_ends(
     words.
     """
     low, high = axes.get_ylim()
+    ends = [end for end in ends if not math.isnan(end[1])]
     places = spread([value for _, value, _ in ends], 18 * (high - low) / (height - 60))
     for (name, value, colour), place in zip(ends, places, strict=True):
         axes.annotate(
@@ -46,13 +50,16 @@ def label_ends(
         )
 
 
-def share_axis(axes: Axes) -> None:
-    """Percentages from 0 to 100 on x."""
+def score_axis(axes: Axes, score: Figures) -> None:
+    """The score on x: shares as percentages from 0 to 100."""
+    axes.grid(visible=False, axis="y")
+    axes.spines["bottom"].set_visible(False)
+    if not score.share:
+        axes.locator_params(axis="x", nbins=5)
+        return
     axes.set_xlim(0, 1.0)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
-    axes.grid(visible=False, axis="y")
-    axes.spines["bottom"].set_visible(False)
 
 
 def spread(positions: Sequence[float], gap: float) -> list[float]:

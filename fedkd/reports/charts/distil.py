@@ -1,13 +1,15 @@
 """A distillation drawn: how its models learned, epoch by epoch."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from fedkd.reports.charts.axes import frame_accuracy, label_ends
+from fedkd.reports.charts.axes import frame_score, label_ends
 from fedkd.reports.charts.drawing import MUTED, SERIES, STUDENT, TEACHERS, WIDE, Chart, chart
-from fedkd.reports.wording import above, percent, shorten
+from fedkd.reports.figures import above, better, figure, named, title
+from fedkd.reports.wording import shorten
 from fedkd.runs.distil_schema import PLAIN, DistilRun, Epoch
 
 _HEIGHTS = (340.0, 300.0)
@@ -21,29 +23,32 @@ def _lines(run: DistilRun) -> list[tuple[str, str, Sequence[Epoch]]]:
     return [*named, ("Student", STUDENT, run.stage(last))]
 
 
-def accuracy_by_epoch(run: DistilRun) -> Chart:
+def score_by_epoch(run: DistilRun) -> Chart:
     """The student beside itself without a teacher, and where the teachers stand."""
-    lines = _lines(run)
+    lines, score = _lines(run), run.summary.headline
     if alone := run.stage(PLAIN):
         lines.insert(0, ("Alone", MUTED, alone))
 
     def draw(axes: Axes, width: int) -> None:
         ends = []
         for name, colour, epochs in lines:
-            x, y = [each.epoch for each in epochs], [each.accuracy for each in epochs]
+            x, y = [each.epoch for each in epochs], [each.number(score.figure) for each in epochs]
             style, thick = ("--", 1.5) if name == "Alone" else ("-", 2.6)
             marker = "o" if len(x) == 1 or (len(x) <= 20 and name == "Student") else None
             axes.plot(x, y, style, marker=marker, color=colour, linewidth=thick)
             ends.append((name, y[-1], colour))
         if run.summary.teachers:
-            best = max(each.accuracy for each in run.summary.teachers)
+            reached = {n: t.number(score.figure) for n, t in enumerate(run.summary.teachers)}
+            best = reached[score.ranked(reached)[0]]
             axes.axhline(best, color=TEACHERS, linewidth=1.5, linestyle=":")
             ends.append(("Teacher" if len(run.summary.teachers) == 1 else "Best", best, TEACHERS))
-        frame_accuracy(axes)
-        label_ends(axes, ends, height=_HEIGHTS[width < WIDE])
+        frame_score(axes, score)
+        label_ends(axes, ends, height=_HEIGHTS[width < WIDE], form=partial(figure, score))
         axes.set_xlabel("epoch")
 
-    return chart("by-epoch", "Accuracy by epoch", _course(run), draw, heights=_HEIGHTS)
+    return chart(
+        "by-epoch", f"{title(score)} by epoch{better(score)}", _course(run), draw, heights=_HEIGHTS
+    )
 
 
 def loss_by_epoch(run: DistilRun) -> Chart | None:
@@ -73,11 +78,12 @@ def loss_by_epoch(run: DistilRun) -> Chart | None:
 
 
 def _course(run: DistilRun) -> str:
-    student = run.summary.student.accuracy
-    text = f"The student ends at {percent(student)}"
+    score = run.summary.headline
+    student = run.summary.student.number(score.figure)
+    text = f"The student ends at {named(score, student)}"
     if run.summary.plain is not None:
         text += (
-            f", {above(student - run.summary.plain)} itself on labels alone "
-            f"({percent(run.summary.plain)}; the same start, batches and epochs)"
+            f", {above(score, student - run.summary.plain)} itself on labels alone "
+            f"({figure(score, run.summary.plain)}; the same start, batches and epochs)"
         )
     return f"{text}. All on the test set."

@@ -17,8 +17,9 @@ from fedkd.reports.charts.drawing import (
     Chart,
     chart,
 )
+from fedkd.reports.figures import title
 from fedkd.reports.wording import percent, plural, shorten
-from fedkd.runs.schema import Partition, Round
+from fedkd.runs.schema import Partition, Round, ShownScore
 
 _QUANTILES = {
     "best": 1.0,
@@ -29,20 +30,23 @@ _QUANTILES = {
 }
 
 
-def accuracy_by_class(last: Round, classes: Sequence[str]) -> Chart:
-    """Accuracy of the student and of each teacher in each class, in per cent.
+def score_by_class(last: Round, classes: Sequence[str], score: ShownScore) -> Chart | None:
+    """The score of the student and of each teacher in each class; None where it has no classes.
 
     Beyond `LEGIBLE` clients the rows are quantiles over the teachers instead of the teachers.
     """
+    if (of_student := last.student.by_class(score.by_class)) is None or not score.share:
+        return None
     teachers = last.teachers.by_client if last.teachers is not None else {}
-    student = np.array([last.student.by_class], dtype=float)
-    by_teacher = np.array([t.by_class for t in teachers.values()], dtype=float).reshape(
-        -1, len(classes)
-    )
+    student = np.array([of_student], dtype=float)
+    by_teacher = np.array(
+        [t.by_class(score.by_class) for t in teachers.values()], dtype=float
+    ).reshape(-1, len(classes))
     names, rows = [f"client {client}" for client in teachers], by_teacher
-    title = "Accuracy by client and class" if teachers else "Accuracy of the student by class"
+    name = title(score)
+    heading = f"{name} by client and class" if teachers else f"{name} of the student by class"
     if len(teachers) > LEGIBLE:
-        title, names = "Accuracy by class, quantiles over clients", list(_QUANTILES)
+        heading, names = f"{name} by class, quantiles over clients", list(_QUANTILES)
         rows = _quantiles(by_teacher)
     values = 100 * np.concatenate([student, rows])
     names = ["Student", *names]
@@ -54,8 +58,33 @@ def accuracy_by_class(last: Round, classes: Sequence[str]) -> Chart:
             axes.axhline(0.5, color=INK, linewidth=1.5)
 
     caption = _strengths(student[0], by_teacher, classes)
-    title += ", % (light 0, dark 100)"
-    return chart("by-class", title, caption, draw, heights=_heights(len(values), classes))
+    heading += ", % (light 0, dark 100)"
+    return chart("by-class", heading, caption, draw, heights=_heights(len(values), classes))
+
+
+def confusion(table: Sequence[Sequence[float | None]], classes: Sequence[str]) -> Chart:
+    """What the student takes each class for: true classes by row, predicted ones by column."""
+    counts = np.array(table, dtype=float)
+    names = [f"is {shorten(name, 16)}" for name in classes]
+
+    def draw(axes: Axes, width: int) -> None:
+        form = _exact if width == WIDE else _brief
+        top = max(1.0, counts.max())
+        _cells(axes, counts, names=names, classes=classes, width=width, top=top, form=form)
+        axes.set_xlabel("taken for")
+
+    wrong = counts - np.diag(counts.diagonal())
+    row, column = divmod(int(wrong.argmax()), len(wrong))
+    caption = "The student takes no record for another class than its own."
+    if most := int(wrong[row, column]):
+        caption = (
+            f"Of {wrong.sum():,.0f} records that the student takes for another class, most are "
+            f"{classes[row]} taken for {classes[column]} ({most:,})."
+        )
+    heading = (
+        f"Test records by class and what they are taken for (light 0, dark {counts.max():,.0f})"
+    )
+    return chart("confusion", heading, caption, draw, heights=_heights(len(counts), classes))
 
 
 def _quantiles(by_teacher: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -94,9 +123,9 @@ def partition(parts: Partition) -> Chart:
         if len(counts) <= LEGIBLE:
             _totals(axes, counts.sum(axis=1))
 
-    title = f"Training samples by client and class (light 0, dark {top:,.0f})"
+    heading = f"Training samples by client and class (light 0, dark {top:,.0f})"
     heights = _heights(len(counts), parts.classes)
-    return chart("partition", title, _skew(counts), draw, heights=heights)
+    return chart("partition", heading, _skew(counts), draw, heights=heights)
 
 
 def _totals(axes: Axes, totals: NDArray[np.float64]) -> None:

@@ -1,59 +1,71 @@
-"""Methods side by side, drawn: the student's accuracy over seeds, and by round."""
+"""Methods side by side, drawn: the student's score over seeds, and by round."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from fedkd.reports.charts.axes import frame_accuracy, label_ends
+from fedkd.reports.charts.axes import frame_score, label_ends
 from fedkd.reports.charts.drawing import INK, SERIES, WIDE, Chart, chart
 from fedkd.reports.comparison import ComparisonRow, by_method
-from fedkd.reports.wording import above, percent, plural, shorten
-from fedkd.runs.schema import Run
+from fedkd.reports.figures import above, better, figure, name
+from fedkd.reports.wording import plural, shorten
+from fedkd.runs.schema import Run, ShownScore
 
 
-def accuracy_by_method(rows: Sequence[ComparisonRow], runs: Sequence[Run]) -> Chart:
-    """The student's last accuracy: a dot for each seed, a tick at the mean."""
+def score_by_method(rows: Sequence[ComparisonRow], runs: Sequence[Run], score: ShownScore) -> Chart:
+    """The student's last score: a dot for each seed, a tick at the mean."""
     groups = by_method(runs)
 
     def draw(axes: Axes, width: int) -> None:
         for place, row in enumerate(rows):
-            values = [run.summary.student.accuracy for run in groups[row.method]]
+            values = [run.summary.student.number(score.figure) for run in groups[row.method]]
             colour = SERIES[place % len(SERIES)]
             axes.scatter(values, [place] * len(values), s=80, color=colour, alpha=0.5, linewidth=0)
             axes.vlines(row.student.mean, place - 0.2, place + 0.2, color=colour, linewidth=3)
             axes.annotate(
-                percent(row.student.mean), (row.student.mean, place), (0, -13), color=colour,
+                figure(score, row.student.mean), (row.student.mean, place), (0, -13), color=colour,
                 textcoords="offset points", ha="center", va="top",
             )  # fmt: skip
         axes.set_yticks(range(len(rows)), [shorten(r.method, 16) for r in rows], color=INK)
         axes.set_ylim(len(rows) - 0.35, -0.5)
         axes.margins(x=0.12)
-        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        if score.share:
+            axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
         axes.locator_params(axis="x", nbins=8 if width == WIDE else 4)
         axes.grid(visible=False, axis="y")
 
     height = 44.0 + 54 * len(rows)
-    caption = _lead(rows)
-    return chart("by-method", "Student accuracy by method", caption, draw, heights=(height, height))
+    caption = _lead(rows, score)
+    return chart(
+        "by-method",
+        f"Student {name(score)} by method{better(score)}",
+        caption,
+        draw,
+        heights=(height, height),
+    )
 
 
-def _lead(rows: Sequence[ComparisonRow]) -> str:
+def _lead(rows: Sequence[ComparisonRow], score: ShownScore) -> str:
     first = rows[0]
     if len(rows) == 1:
-        return f"{first.method} reaches {percent(first.student.mean)} on average; a dot is a seed."
+        reached = figure(score, first.student.mean)
+        return f"{first.method} reaches {reached} on average; a dot is a seed."
     gap = first.student.mean - rows[1].student.mean
     spreads = [row.student.std for row in rows[:2] if row.student.std is not None]
-    text = f"{first.method} is {above(gap)} {rows[1].method}, the next"
+    text = f"{first.method} is {above(score, gap)} {rows[1].method}, the next"
     if not spreads:
         return f"{text}; with one seed each, chance is not ruled out."
-    relation = "more" if gap > max(spreads) else "no more"
+    relation = "more" if abs(gap) > max(spreads) else "no more"
     return f"{text}: {relation} than the larger of their standard deviations over seeds."
 
 
-def accuracy_by_method_and_round(rows: Sequence[ComparisonRow], runs: Sequence[Run]) -> Chart:
-    """The student's accuracy by round: the mean over seeds, banded from worst to best."""
+def score_by_method_and_round(
+    rows: Sequence[ComparisonRow], runs: Sequence[Run], score: ShownScore
+) -> Chart:
+    """The student's score by round: the mean over seeds, banded from worst to best."""
     groups = by_method(runs)
     heights = (340.0, 300.0)
 
@@ -62,7 +74,9 @@ def accuracy_by_method_and_round(rows: Sequence[ComparisonRow], runs: Sequence[R
         for place, row in enumerate(rows):
             # Runs of one method may differ in length; the mean goes as far as all of them.
             rounds = list(zip(*(run.rounds for run in groups[row.method]), strict=False))
-            values = np.array([[each.student.accuracy for each in step] for step in rounds])
+            values = np.array(
+                [[each.student.number(score.figure) for each in step] for step in rounds]
+            )
             x, colour = [step[0].round for step in rounds], SERIES[place % len(SERIES)]
             axes.fill_between(x, values.min(axis=1), values.max(axis=1), color=colour, alpha=0.14,
                               linewidth=0)  # fmt: skip
@@ -71,24 +85,26 @@ def accuracy_by_method_and_round(rows: Sequence[ComparisonRow], runs: Sequence[R
             axes.plot(x, mean, color=colour, linewidth=2, linestyle=dashes,
                       marker="o" if len(x) <= 20 else "", markersize=4)  # fmt: skip
             ends.append((shorten(row.method, 12), float(mean[-1]), colour))
-        frame_accuracy(axes)
-        label_ends(axes, ends, height=heights[width < WIDE])
+        frame_score(axes, score)
+        label_ends(axes, ends, height=heights[width < WIDE], form=partial(figure, score))
         axes.set_xlabel("round")
 
-    return chart("by-method-and-round", "Student accuracy by round", _first(rows, runs), draw,
-                 heights=heights)  # fmt: skip
+    heading = f"Student {name(score)} by round{better(score)}"
+    caption = _first(rows, runs, score)
+    return chart("by-method-and-round", heading, caption, draw, heights=heights)
 
 
-def _first(rows: Sequence[ComparisonRow], runs: Sequence[Run]) -> str:
+def _first(rows: Sequence[ComparisonRow], runs: Sequence[Run], score: ShownScore) -> str:
     start = {
-        method: float(np.mean([run.rounds[0].student.accuracy for run in method_runs]))
+        method: float(np.mean([run.rounds[0].student.number(score.figure) for run in method_runs]))
         for method, method_runs in by_method(runs).items()
     }
-    leader = max(start, key=start.__getitem__)
-    text = f"After round 1 {leader} leads with {percent(start[leader])}"
+    leader = score.ranked(start)[0]
+    begun = figure(score, start[leader])
+    text = f"After round 1 {leader} leads with {begun}"
     if len(rows) == 1:
-        return f"{leader} goes from {percent(start[leader])} to {percent(rows[0].student.mean)}."
+        return f"{leader} goes from {begun} to {figure(score, rows[0].student.mean)}."
     last = rows[0]
     verb = f"{last.method} {'still ' if last.method == leader else ''}leads"
     seeds = plural(len(last.seeds), "seed")
-    return f"{text}; at the end {verb} with {percent(last.student.mean)} (mean over {seeds})."
+    return f"{text}; at the end {verb} with {figure(score, last.student.mean)} (mean over {seeds})."
