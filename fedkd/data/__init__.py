@@ -13,7 +13,8 @@ from fedkd.data.named import NAMES, fetched, locations
 from fedkd.data.types import Dataset, FederatedData, Samples
 from fedkd.errors import ConfigError, DataError
 from fedkd.rows import Rows, shapes_of, take
-from fedkd.tasks import Targets
+from fedkd.tasks import Targets, TaskKind
+from fedkd.tasks.classification import KIND as CLASSIFICATION
 
 __all__ = [
     "NAMES",
@@ -52,7 +53,7 @@ def federate(
     *,
     clients: int | None,
     seed: int,
-    targets: Targets = "classes",
+    task: TaskKind = CLASSIFICATION,
     scaled: bool = True,
 ) -> FederatedData:
     """Load the data, take the public set, and split the rest among the clients.
@@ -63,19 +64,19 @@ def federate(
         data: the experiment's section `[data]`.
         clients: how many; None for the natural split, which knows.
         seed: the experiment's seed; the same seed gives the same split.
-        targets: see `load`.
+        task: says what targets are, and by which groups of them a partition may deal.
         scaled: whether inputs are scaled by `data.limits` and the proxy set.
 
     Raises:
         DataError: the data is missing, corrupt, or does not fit.
         ConfigError: it cannot be split as asked.
     """
-    dataset, public, private = _ready(data, seed, targets, scaled=scaled)
+    dataset, public, private = _ready(data, seed, task.targets, scaled=scaled)
     sound.look_over(dataset)
     parts = partition.split(
         data.partition,
         count=len(private),
-        labels=dataset.train.y[private] if targets == "classes" else None,
+        strata=None if task.strata is None else task.strata(dataset.train.y[private]),
         groups=None if dataset.groups is None else dataset.groups[private],
         clients=clients,
         generator=rng.stream(seed, purpose="partition"),

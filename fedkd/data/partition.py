@@ -22,7 +22,7 @@ def split(
     partition: config.Iid | config.Shards | config.Natural | config.Dirichlet,
     *,
     count: int,
-    labels: Tensor | None,
+    strata: Tensor | None,
     groups: Tensor | None,
     clients: int | None,
     generator: Generator,
@@ -32,7 +32,7 @@ def split(
     Args:
         partition: the scheme and its parameters.
         count: N, how many samples there are.
-        labels: int64 (N,), from 0; None where samples have no class.
+        strata: int64 (N,), from 0, such as classes; None where the task has none.
         groups: int64 (N,), the natural client of each sample; None if the data brings none.
         clients: how many; may be None for the natural split alone, which knows.
         generator: of every draw.
@@ -46,17 +46,17 @@ def split(
         raise ConfigError("clients.count is missing: how many clients share the data?")
     if isinstance(partition, config.Iid):
         return iid(count, clients, generator)
-    if labels is None:
+    if strata is None:
         raise ConfigError(
             f"data.partition.scheme is {partition.scheme!r}, which deals by class, and the task's "
             "records have none: expected 'iid' or 'natural'"
         )
     match partition:
         case config.Shards(per_client=per_client):
-            return shards(labels, clients, per_client=per_client, generator=generator)
+            return shards(strata, clients, per_client=per_client, generator=generator)
         case config.Dirichlet(scheme=scheme, alpha=alpha, min_size=size):
             draw = _DIRICHLET[scheme]
-            return draw(labels, clients, alpha=alpha, min_size=size, generator=generator)
+            return draw(strata, clients, alpha=alpha, min_size=size, generator=generator)
 
 
 def iid(count: int, clients: int, generator: Generator) -> list[Tensor]:

@@ -160,7 +160,7 @@ def _assemble(
 ) -> tuple[Method, FederatedData, Setting]:
     experiment = _settled(experiment)
     # A wrong key is said before data is looked for.
-    targets = tasks.find(experiment.task.name).targets
+    kind = tasks.find(experiment.task.name)
     method, _ = methods.resolve(experiment)
     found = _devices(experiment, device)
     if federated is None:
@@ -168,12 +168,12 @@ def _assemble(
             experiment.data,
             clients=experiment.clients.count,
             seed=experiment.seed,
-            targets=targets,
+            task=kind,
         )
-    elif federated.targets != targets:
+    elif federated.targets != kind.targets:
         raise ConfigError(
             f"the shared data's targets are {federated.targets}, and task {experiment.task.name!r} "
-            f"asks for {targets}: make the file again by 'fedkd deploy share'"
+            f"asks for {kind.targets}: make the file again by 'fedkd deploy share'"
         )
     share = experiment.clients.test_share
     if share is not None and not federated.held_out:
@@ -192,7 +192,7 @@ def _assemble(
         devices=found,
     )
     augments = experiment.clients.training.augment
-    augment.check(augments, setting.shape, targets, key="clients.training.augment")
+    augment.check(augments, setting.shape, task.targets, key="clients.training.augment")
     for spec in {str(s): s for s in experiment.clients.models}.values():
         setting.model_specs(spec)
     setting.student.model_specs(experiment.student.model)

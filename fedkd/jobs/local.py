@@ -11,7 +11,7 @@ from typing import Any
 
 import tomli_w
 
-from fedkd import data, methods
+from fedkd import data, methods, tasks
 from fedkd.config import Experiment
 from fedkd.data import shared_file
 from fedkd.data.types import Samples
@@ -92,7 +92,7 @@ def _unscaled(prepared: PreparedExperiment) -> tuple[Samples, ...]:
         prepared.experiment.data,
         clients=count,
         seed=seed,
-        targets=prepared.data.targets,
+        task=tasks.find(prepared.experiment.task.name),
         scaled=False,
     ).clients
 

@@ -151,8 +151,6 @@ class Task:
         names: of the places of an answer's last axis: classes, labels or numbers.
         likelihood: by which models learn.
         scores: at least one; the first is the headline of tables and charts.
-        strata: targets (N, *T) -> int64 (N,), the groups by whose shares clients may differ; None:
-            only the iid and the natural partition suit.
         offers: what methods may ask.
     """
 
@@ -163,7 +161,6 @@ class Task:
     names: tuple[str, ...]
     likelihood: Likelihood
     scores: tuple[Score, ...]
-    strata: Callable[[Tensor], Tensor] | None = None
     offers: frozenset[Ask] = field(default_factory=frozenset)
 
     @property

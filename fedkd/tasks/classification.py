@@ -123,7 +123,6 @@ def _task(
         names=names,
         likelihood=CATEGORICAL,
         scores=tuple(scores),
-        strata=lambda targets: targets,
         offers=kinds_of(inputs).union(_OFFERS),
     )
 
@@ -143,4 +142,5 @@ KIND = TaskKind(
     default=(ACCURACY,),
     build=_task,
     shown=_probabilities,
+    strata=lambda targets: targets,
 )

@@ -20,6 +20,8 @@ class TaskKind:
         default: the scores where `[task] scores` names none; the first is the headline.
         build: (options, inputs' shape, names, scores) -> the task.
         shown: what a metric of a library is shown of answers (N, *A): probabilities or numbers.
+        strata: targets (N, *T) -> int64 (N,) from 0, the groups by whose shares clients may differ;
+            None: only the iid and the natural partition suit.
         Options: the other keys of `[task]`.
     """
 
@@ -29,4 +31,5 @@ class TaskKind:
     default: tuple[str, ...]
     build: Callable[..., Task]
     shown: Callable[[Tensor], Tensor]
+    strata: Callable[[Tensor], Tensor] | None = None
     Options: type[Frozen] = field(default=Frozen)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import torch
 from fedkd import config, data
 from fedkd.data import FederatedData, Samples
 from fedkd.errors import ConfigError, DataError
+from fedkd.tasks import TaskKind
+from fedkd.tasks.classification import KIND
 
 # Rows that hold their own number are on no scale.
 
@@ -49,6 +52,25 @@ def test_clients_share_out_the_training_set(numbered: str) -> None:
     assert sorted(n for client in split.clients for n in numbers(client.x)) == list(range(20))
     for client in split.clients:
         assert [n % 2 for n in numbers(client.x)] == client.y.tolist()
+
+
+def by_strata(name: str, task: TaskKind) -> FederatedData:
+    table = {"name": name, "partition": {"scheme": "shards", "per_client": 1}}
+    return data.federate(config.validate(config.Data, table), clients=2, seed=0, task=task)
+
+
+def test_a_partition_by_class_deals_by_the_strata_of_the_task(numbered: str) -> None:
+    mirrored = replace(KIND, strata=lambda y: 1 - y)
+    plain, other = (by_strata(numbered, task) for task in (KIND, mirrored))
+    assert [sorted(set(client.y.tolist())) for client in plain.clients] in ([[0], [1]], [[1], [0]])
+    # The other half comes first, so that the same draw deals it to the other client.
+    assert other.clients[0].y.unique() == plain.clients[1].y.unique()
+
+
+def test_a_task_without_strata_is_dealt_evenly_or_as_it_came(numbered: str) -> None:
+    expected = r"data\.partition\.scheme is 'shards', which deals by class.*'iid' or 'natural'"
+    with pytest.raises(ConfigError, match=expected):
+        by_strata(numbered, replace(KIND, strata=None))
 
 
 def test_counts_and_pool_agree_with_the_clients(numbered: str) -> None:

@@ -25,7 +25,7 @@ def split(
     return partition.split(
         scheme(name, **parameters),
         count=len(labels),
-        labels=labels,
+        strata=labels,
         groups=None,
         clients=clients,
         generator=generator(seed),
@@ -218,7 +218,7 @@ def test_a_drawn_split_needs_the_number_of_clients() -> None:
         partition.split(
             scheme("iid"),
             count=4,
-            labels=balanced(2, 2),
+            strata=balanced(2, 2),
             groups=None,
             clients=None,
             generator=generator(),

@@ -233,7 +233,8 @@ def test_one_class_gives_each_client_one_class(study):
     labels = torch.arange(600)[torch.randperm(600, generator=rng.stream(0, purpose="y"))] % 10
     parts = partition.split(
         wanted.data.partition,
-        labels=labels,
+        count=len(labels),
+        strata=labels,
         groups=None,
         clients=wanted.clients.count,
         generator=rng.stream(0, purpose="partition"),

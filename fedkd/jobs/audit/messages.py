@@ -117,8 +117,14 @@ def fit(
     setting = prepared.setting
     with devices.visiting(setting.device(client), model):
         if experiment.privacy.unit == "record":
-            noise, like = setting.noise, setting.examples
-            sgd.train(model, samples, longer, noise, loss=likelihood.nll, like=like)
+            sgd.train(
+                model,
+                samples,
+                longer,
+                setting.noise,
+                loss=likelihood.nll,
+                like=setting.examples,
+            )
         else:
             draws = rng.stream(experiment.seed, purpose=purpose, client=client)
             supervised.train(model, samples, longer, draws, likelihood=likelihood)

@@ -108,7 +108,7 @@ def share(
     parts = partition.split(
         Dirichlet(scheme="dirichlet", alpha=params.skew),
         count=len(whole.train),
-        labels=whole.train.y,
+        strata=whole.train.y,
         groups=None,
         clients=teachers,
         generator=generator,
