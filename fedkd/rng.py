@@ -12,6 +12,8 @@ from contextlib import contextmanager
 
 import torch
 
+from fedkd.devices import CPU
+
 _GLOBAL = threading.RLock()  # a user's factory may build models of its own
 
 
@@ -38,12 +40,27 @@ def stream(
 
 
 @contextmanager
-def torch_default(generator: torch.Generator) -> Iterator[None]:
+def torch_default(generator: torch.Generator, device: torch.device = CPU) -> Iterator[None]:
     """Let torch's global generator follow `generator` for a moment, then put it back.
 
     Layers initialise themselves from the global generator and take no other, so it is borrowed
-    under a lock; nothing outside sees a change.
+    under a lock; nothing outside sees a change. Of a `device` with a generator of its own, by
+    which dropout there is drawn, the same holds for that one.
     """
-    with _GLOBAL, torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+    seed = int(torch.randint(2**62, (), generator=generator))
+    with _GLOBAL, torch.random.fork_rng(devices=[]), _of_device(device, seed):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _of_device(device: torch.device, seed: int) -> Iterator[None]:
+    """Let the global generator of a device start from a seed; the CPU has its own way."""
+    if device.type == "cpu":
+        yield
+        return
+    index, module = device.index or 0, torch.get_device_module(device)
+    with torch.random.fork_rng(devices=[index], device_type=device.type):
+        with torch.accelerator.device_index(index):
+            module.manual_seed(seed)
         yield

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedkd.devices import CPU
 from fedkd.errors import DataError
 
 Batch = Tensor | Mapping[str, Tensor]
@@ -217,6 +218,18 @@ def shape_of(rows: Rows) -> tuple[int, ...]:
         DataError: records are more than one tensor.
     """
     return tuple(one(rows[torch.arange(0)]).shape[1:])
+
+
+def moved(batch: Batch, device: torch.device) -> Batch:
+    """A batch on a device; itself, not a copy, where it is there."""
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    return {name: column.to(device) for name, column in batch.items()}
+
+
+def device_of(rows: Rows) -> torch.device:
+    """Where rows are; all but tensors are on the CPU."""
+    return rows.device if isinstance(rows, Tensor) else CPU
 
 
 def one(batch: Batch) -> Tensor:

@@ -6,9 +6,10 @@ from itertools import chain
 from pathlib import Path
 from typing import get_args
 
+import torch
 from rich.console import Console
 
-from fedkd import config, methods
+from fedkd import config, methods, models
 from fedkd.cli.deploy import deploy
 from fedkd.data import NAMES
 from fedkd.federation.deploy.site import Allow, Cap, Limits, OwnData, Policy, Site
@@ -120,6 +121,19 @@ def test_the_sites_file_in_the_documents_is_one_and_shows_every_line(tmp_path):
     sections = [Site, OwnData, Allow, Cap, Limits]
     keys = {key for section in sections for key in section.model_fields} - {"format"}
     assert [key for key in keys if not re.search(rf"\b{key}\b(?: =|\])", shown)] == []
+
+
+def test_the_models_in_the_documents_are_models():
+    [shown] = blocks("docs/models.md", "toml")
+    mine = config.parse({"name": "docs", "method": {"name": "fedmd"}, **tomllib.loads(shown)})
+    resnet = mine.clients.models[2]
+    assert (resnet.name, resnet.weights.head) == ("torchvision/resnet18", "new")
+    names = [*models.NAMES, *(f"{family}/" for family in models.hub.FAMILIES)]
+    documented = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    assert [name for name in names if f"`{name}" not in documented] == []
+    own = {}
+    exec(blocks("docs/models.md", "python")[1], own)
+    assert own["Net"](num_classes=4)(torch.zeros(2, 3, 9, 9)).shape == (2, 4)
 
 
 def test_every_deploy_command_in_documents_and_examples_exists():

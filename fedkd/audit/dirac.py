@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedkd import devices
 from fedkd.audit.verdicts import Shortfall, shortfall
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
@@ -116,7 +117,7 @@ def observe(
     """
     included = torch.rand(canaries, generator=generator) < 0.5
     shape = shape_of(samples.x)
-    audited = WithCanaries(model, shape, canaries, _LOUD * noise.clip)
+    audited = WithCanaries(model, shape, canaries, _LOUD * noise.clip).to(devices.of(model))
     rows = _rows(samples, included)
     optimiser = optim.build(audited.parameters(), optimisation)
     seen = _Seen(audited.canary, noise)
@@ -165,7 +166,7 @@ class _Seen:
         if gradient is None:
             return
         noise = self._noise
-        released = gradient[0].double() * noise.batch_size / noise.clip
+        released = gradient[0].cpu().double() * noise.batch_size / noise.clip
         self.ratios += _ratio(released, noise)
         self.steps += 1
 

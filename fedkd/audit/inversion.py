@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedkd.data.types import Samples
+from fedkd.devices import CPU
 from fedkd.rng import torch_default
 from fedkd.rows import whole
 
@@ -54,6 +55,7 @@ def invert(
     others: Samples,
     *,
     generator: torch.Generator,
+    device: torch.device = CPU,
 ) -> Inversion | None:
     """Try to draw a client's records, class by class.
 
@@ -65,11 +67,12 @@ def invert(
         records: the client's records, to compare with.
         others: records that nobody learnt, to compare with.
         generator: of the decoder and its batches.
+        device: where the decoder learns.
 
     Returns:
         None where no class has a record of the client's, one of nobody's and a public image.
     """
-    decoder = _decoder(public, answers, consensus, generator)
+    decoder = _decoder(public, answers, consensus, generator, device)
     pair = _pairs(answers, consensus)
     says, all_say = answers.argmax(dim=1), consensus.argmax(dim=1)
     gap = answers.softmax(dim=1) - consensus.softmax(dim=1)
@@ -82,7 +85,8 @@ def invert(
             continue
         surest = asked[gap[asked, label].topk(min(_SUREST, len(asked))).indices]
         with torch.no_grad():
-            drawn = decoder(pair[surest].mean(dim=0, keepdim=True)).reshape(public.shape[1:])
+            asking = pair[surest].mean(dim=0, keepdim=True).to(device)
+            drawn = decoder(asking).cpu().reshape(public.shape[1:])
         drawings.append((label, drawn, images, foreign, prior))
     if not drawings:
         return None
@@ -100,7 +104,11 @@ def invert(
 
 
 def _decoder(
-    public: Tensor, answers: Tensor, consensus: Tensor, generator: torch.Generator
+    public: Tensor,
+    answers: Tensor,
+    consensus: Tensor,
+    generator: torch.Generator,
+    device: torch.device,
 ) -> nn.Module:
     """A network from pairs of answers to images, fitted to the public ones."""
     pairs, flat = _pairs(answers, consensus), public.flatten(1)
@@ -112,11 +120,11 @@ def _decoder(
             nn.ReLU(),
             nn.Linear(_HIDDEN, flat.shape[1]),
             nn.Sigmoid(),
-        )
+        ).to(device)
     optimiser = torch.optim.Adam(decoder.parameters(), lr=_RATE)
     for _ in range(_STEPS):
         rows = torch.randint(len(flat), (_BATCH,), generator=generator)
-        loss = F.mse_loss(decoder(pairs[rows]), flat[rows])
+        loss = F.mse_loss(decoder(pairs[rows].to(device)), flat[rows].to(device))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()

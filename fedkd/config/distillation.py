@@ -16,6 +16,7 @@ from fedkd.config.parts import (
     NAME,
     Choice,
     Frozen,
+    Hardware,
     Optimisation,
     Output,
     Source,
@@ -85,6 +86,7 @@ class Distillation(Frozen):
     way: WayChoice = WayChoice(name="offline")
     knowledge: tuple[Knowledge, ...] = ()
     privacy: RecordPrivacy | None = None
+    engine: Hardware = Field(default=Hardware(), exclude_if=lambda value: value == Hardware())
     output: Output = Output()
 
     def to_toml(self) -> str:

@@ -16,6 +16,7 @@ from fedkd.config.parts import (
     NAME,
     Choice,
     Frozen,
+    Hardware,
     Optimisation,
     Output,
     Source,
@@ -115,6 +116,10 @@ class Clients(Frozen):
     """The largest share of all samples that one client is believed to hold, whatever it claims; of
     n clients (1 + 1/n) / 2 unless given, which is most of them. 1 takes every claim as it comes.
     Of a single class a client may hold more, and methods without counts have no such bound."""
+    test_share: float | None = Field(default=None, gt=0, lt=1)
+    """The share of its own records that each client keeps from training, to score its own model and
+    the student on, each by a hash of itself; None: none. Scores on private records are facts about
+    them, so they are withheld under a privacy unit and under secure aggregation."""
     deadline: float | None = Field(default=None, gt=0)
     """Seconds after which a round goes on without those who have not answered."""
 
@@ -178,7 +183,7 @@ class Privacy(DPSGD):
         return self
 
 
-class Engine(Frozen):
+class Engine(Hardware):
     """Where clients run in a simulation."""
 
     kind: Literal["in-process", "ray"] = "in-process"

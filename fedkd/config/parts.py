@@ -166,6 +166,18 @@ def _is_point(value: object) -> bool:
     return value == "."
 
 
+def _is_cpu(value: object) -> bool:
+    return value == "cpu"
+
+
+class Hardware(Frozen):
+    """On what models learn and answer."""
+
+    device: str = Field(default="cpu", min_length=1, exclude_if=_is_cpu)
+    """`"cpu"`; `"auto"`, the first accelerator that is there; `"cuda"`, `"cuda:1"`, `"mps"`; or
+    several of a kind, `"cuda:0,cuda:1"`, among which clients are shared out."""
+
+
 Layout = Literal["as-stored", "channels-last"]
 """How arrays are laid out where their shape does not say: a record is what was stored, channels
 first if it has any, or its channels are the last axis."""

@@ -88,10 +88,11 @@ def _wanted(keys: list[str], required: tuple[str, ...]) -> list[str]:
     wanted = []
     for base in (*required, GROUPS):
         found = names(keys, base) if base.startswith("x_") else [k for k in keys if k == base]
-        if base in found and len(found) > 1:
+        columns = [key for key in found if key != base]
+        if base in found and columns:
             raise FaultError(
-                f"has {base!r} and {found[-1]!r}: expected one array, or columns alone, in their "
-                f"place; call the array {base}.NAME too, or drop one"
+                f"has {base!r} and {columns[0]!r}: expected one array or columns alone; drop one, "
+                f"or call it {base}.NAME as well"
             )
         if base in required and not found:
             others = [other for other in keys if other not in required]

@@ -91,6 +91,7 @@ class FederatedData:
         features: F names, where samples are rows with named columns; else none.
         scale: as in `Dataset`.
         targets: as in `Dataset`.
+        held_out: what each client keeps from training, by client index; none where nobody does.
     """
 
     name: str
@@ -102,6 +103,7 @@ class FederatedData:
     features: tuple[str, ...] = ()
     scale: Mapping[str, Limits] = field(default_factory=dict)
     targets: Targets = "classes"
+    held_out: tuple[Samples, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:

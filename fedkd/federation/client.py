@@ -22,7 +22,7 @@ from fedkd.errors import BudgetError, FedkdError, MessageError, PolicyError
 from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.gate import release
 from fedkd.exchange.messages import group
-from fedkd.federation import report, secure, wire
+from fedkd.federation import personal, report, secure, wire
 from fedkd.federation.prepare import PreparedExperiment
 from fedkd.federation.spending import Owner, Spending, no_ledger
 from fedkd.federation.state import ClientState
@@ -157,6 +157,8 @@ def _answer(
     if masking is not None:
         upload = masking(upload)
     upload = upload.with_values(report.values(ctx, prepared.data.test))
+    if ctx.has_teacher and personal.are_sent(prepared.experiment):
+        upload = upload.with_values(personal.values(ctx, prepared.data.held_out[call.client]))
     receipts = release(upload, None if ctx.allowance is None else ctx.allowance.paid)
     payload = encode({name: value.data for name, value in upload.values.items()})
     _check_size("the answer", payload, party)

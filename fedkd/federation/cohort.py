@@ -20,7 +20,7 @@ from fedkd.errors import (
 )
 from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.messages import Broadcast, Tensors
-from fedkd.federation import compat, report, secure, wire
+from fedkd.federation import compat, personal, report, secure, wire
 from fedkd.federation.answers import Answers, Observer
 from fedkd.federation.client import ACTION
 from fedkd.federation.prepare import PreparedExperiment
@@ -260,6 +260,7 @@ def _checked(prepared: PreparedExperiment, client: int, payload: bytes, action: 
         return secure.read_key(payload)
     upload = decode(payload, prepared.expects(client))
     report.check(upload, prepared.setting.task.scores, prepared.test_totals)
+    personal.check(upload, prepared.setting.task.numbers)
     if not prepared.setting.securely:  # under masks nothing can be tried
         _probe(prepared, client, upload)
     return upload

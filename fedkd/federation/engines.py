@@ -12,6 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 from torch import nn
 
 from fedkd.config import Privacy
+from fedkd.devices import CPU
 from fedkd.errors import ConfigError
 from fedkd.federation import compat
 from fedkd.federation.answers import Observer
@@ -32,13 +33,19 @@ _LEDGER = "ledger.db"
 
 
 def check(prepared: PreparedExperiment) -> None:
-    """Refuse an engine that is not installed, and a folder that cannot hold all ledgers.
+    """Refuse an engine that is not installed or has no devices, and a folder that holds no ledger.
 
     Raises:
         ConfigError: with the remedy.
     """
     if prepared.experiment.engine.kind == "ray" and importlib.util.find_spec("ray") is None:
         raise ConfigError("engine.kind is 'ray', which is not installed: pip install 'fedkd[ray]'")
+    if prepared.experiment.engine.kind == "ray" and prepared.setting.devices != (CPU,):
+        raise ConfigError(
+            f"engine.device is {prepared.experiment.engine.device!r} and engine.kind is 'ray', "
+            "which hides devices from its workers: leave out engine.kind, since clients in this "
+            "process share devices anyway"
+        )
     if (folder := prepared.experiment.privacy.ledger) is not None:
         shared.check(Path(folder))
         _check_writable(Path(folder))

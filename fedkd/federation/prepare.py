@@ -7,15 +7,17 @@ from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from fedkd import config, data, methods, tasks
+from fedkd import config, data, devices, methods, tasks
 from fedkd.config import Experiment
 from fedkd.data import columns
+from fedkd.data.personal import keep_out
 from fedkd.data.types import FederatedData, Samples
 from fedkd.errors import ConfigError
 from fedkd.exchange.codec import Expected
-from fedkd.federation import report, secure
+from fedkd.federation import personal, report, secure
 from fedkd.learning import augment, evaluate
 from fedkd.methods.core import accounting, protection
 from fedkd.methods.core.base import Method, Setting
@@ -44,7 +46,12 @@ class PreparedExperiment:
         return {
             **(secure.expected(plain) if self.setting.securely else plain),
             **report.expected(self.setting, teacher=self.method.card.has_teachers),
+            **(personal.expected(self.setting) if self._says_personal else {}),
         }
+
+    @property
+    def _says_personal(self) -> bool:
+        return self.method.card.has_teachers and personal.are_sent(self.experiment)
 
     @cached_property
     def deal(self) -> str:
@@ -67,6 +74,7 @@ class PreparedExperiment:
         seen = replace(
             self.data,
             clients=tuple(Samples(view(each.x), each.y) for each in self.data.clients),
+            held_out=tuple(Samples(view(each.x), each.y) for each in self.data.held_out),
             public=self.setting.student.public,
             test=Samples(view(self.data.test.x), self.data.test.y),
             features=tuple(self.data.features[column] for column in self.setting.seen),
@@ -79,21 +87,25 @@ class PreparedExperiment:
         return evaluate.totals(self.data.test, self.setting.task.scores)
 
 
-def prepare(experiment: Experiment, federated: FederatedData | None = None) -> PreparedExperiment:
+def prepare(
+    experiment: Experiment, federated: FederatedData | None = None, *, device: str | None = None
+) -> PreparedExperiment:
     """Build and check all that the experiment names, before anything runs or is written.
 
     Args:
         experiment: what will run.
         federated: the data as one party of a deployment sees it; None loads and splits what
             `[data]` names.
+        device: where a site's models learn, by its own word; None: where `[engine]` says.
 
     Raises:
-        ConfigError: an unknown method, model or parameter, or parts that do not fit each other.
+        ConfigError: an unknown method, model or parameter, parts that do not fit each other, or a
+            device that is not here.
         DataError: a data set that is missing, corrupt or does not fit.
         BudgetError: the experiment as planned costs more than the budget that it names.
     """
     simulated = federated is None
-    method, federated, setting = _assemble(experiment, federated)
+    method, federated, setting = _assemble(experiment, federated, device)
     setting = protection.resolve(method, setting)
     if simulated:
         _warn(method, setting, federated)
@@ -119,7 +131,16 @@ def forecast(experiment: Experiment, *, spent: Sequence[Protected] = ()) -> Fore
 
 def _warn(method: Method, setting: Setting, federated: FederatedData) -> None:
     """Warn who holds all clients' data of what no party of a deployment may be told of."""
-    privacy = setting.experiment.privacy
+    privacy, clients = setting.experiment.privacy, setting.experiment.clients
+    if clients.test_share is not None and not personal.are_sent(setting.experiment):
+        hidden = (
+            "secure aggregation" if privacy.unit == "none" else f"privacy.unit = {privacy.unit!r}"
+        )
+        _log.warning(
+            "clients.test_share = %g holds records out, and their scores are withheld under %s: "
+            "they are facts about private records; leave it out to train on all",
+            clients.test_share, hidden,
+        )  # fmt: skip
     if privacy.unit != "record":
         return
     sizes = [len(client) for client in federated.clients]
@@ -135,12 +156,13 @@ def _warn(method: Method, setting: Setting, federated: FederatedData) -> None:
 
 
 def _assemble(
-    experiment: Experiment, federated: FederatedData | None = None
+    experiment: Experiment, federated: FederatedData | None = None, device: str | None = None
 ) -> tuple[Method, FederatedData, Setting]:
     experiment = _settled(experiment)
     # A wrong key is said before data is looked for.
     kind = tasks.find(experiment.task.name)
     method, _ = methods.resolve(experiment)
+    found = _devices(experiment, device)
     if federated is None:
         federated = data.federate(
             experiment.data,
@@ -153,6 +175,9 @@ def _assemble(
             f"the shared data's targets are {federated.targets}, and task {experiment.task.name!r} "
             f"asks for {kind.targets}: make the file again by 'fedkd deploy share'"
         )
+    share = experiment.clients.test_share
+    if share is not None and not federated.held_out:
+        federated = keep_out(federated, share, seed=experiment.seed)
     task = tasks.build(experiment.task, inputs=federated.shape, names=federated.class_names)
     methods.check_task(method, experiment.method.name, task)
     public = federated.public
@@ -164,9 +189,10 @@ def _assemble(
         public=public,
         examples=federated.test.x if public is None else public,
         seen=_seen(experiment, federated),
+        devices=found,
     )
     augments = experiment.clients.training.augment
-    augment.check(augments, setting.shape, key="clients.training.augment")
+    augment.check(augments, setting.shape, targets, key="clients.training.augment")
     for spec in {str(s): s for s in experiment.clients.models}.values():
         setting.model_specs(spec)
     setting.student.model_specs(experiment.student.model)
@@ -175,6 +201,19 @@ def _assemble(
     for client in range(setting.clients):
         method.expects(setting, client)
     return method, federated, setting
+
+
+def _devices(experiment: Experiment, own: str | None) -> tuple[torch.device, ...]:
+    """Where models learn on this machine; a site is one client, and has one device.
+
+    Raises:
+        ConfigError: it is not here, or cannot protect records.
+    """
+    key = "engine.device" if own is None else "device"
+    found = devices.resolve(experiment.engine.device if own is None else own, key=key)
+    if experiment.privacy.unit == "record":
+        devices.check_exact(found, key=key)
+    return found if own is None else found[:1]
 
 
 def _seen(experiment: Experiment, federated: FederatedData) -> tuple[int, ...] | None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fedkd.federation import report
+from fedkd.federation import personal, report
 from fedkd.federation.answers import Answers, Record
 from fedkd.federation.prepare import PreparedExperiment
 from fedkd.federation.wire import LedgerHead
@@ -15,8 +15,10 @@ def describe(
     prepared: PreparedExperiment, ctx: ServerContext, answers: Answers, server: LedgerHead | None
 ) -> Record:
     """The round's record, but for its overall times; `server` is its own ledger's head."""
-    test = prepared.in_students_view.data.test
-    student = evaluate.score(ctx.student, test, prepared.setting.task.scores)
+    data, task = prepared.in_students_view.data, prepared.setting.task
+    with ctx.on_device(ctx.student):
+        student = evaluate.score(ctx.student, data.test, task.scores)
+        own = personal.describe(answers.uploads, task.numbers, ctx.student, data.held_out)
     if ctx.curve:
         student["curve"] = ctx.curve
     return {
@@ -24,6 +26,7 @@ def describe(
         "student": student,
         "teachers": _teachers(prepared, answers),
         "ensemble": ctx.ensemble,
+        **({} if own is None else {"personal": own}),
         "losses": dict(ctx.losses),
         "bytes": {"up": answers.bytes_up, "down": answers.bytes_down},
         "seconds": {"phases": _phases(answers, ctx.clock.seconds)},

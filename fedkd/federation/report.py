@@ -41,7 +41,7 @@ def values(ctx: ClientContext, test: Samples) -> dict[str, Value]:
     reported: dict[str, Value] = {}
     if ctx.has_teacher and unit in _SCORED:
         scores = ctx.setting.task.scores
-        with ctx.clock.phase("evaluate"):
+        with ctx.clock.phase("evaluate"), ctx.on_device(ctx.teacher):
             counted = evaluate.tallies(ctx.teacher, test, scores)
         for score in scores:
             reported[_field(score)] = Value(counted[score.figure], ctx.from_teacher)

@@ -55,7 +55,8 @@ def distil(
     ready = prepare.prepare(distillation)
     distillation, train = ready.distillation, ready.shares.whole.train
     sound.look_over(ready.shares.whole)
-    run = StageFolder(folder, distillation, ledger=paying.ledger(distillation, folder))
+    ledger = paying.ledger(distillation, folder)
+    run = StageFolder(folder, distillation, ledger=ledger, device=ready.device)
     # Who has the digest of protected records can test guesses of them.
     data = fingerprint(train.x, train.y).hex() if distillation.privacy is None else "protected"
     with resumable(folder):
@@ -71,7 +72,9 @@ def distil(
             )
             paid = None if spending is None else spending.private()
             fresh = partial(ready.student, teachers)
-            student_run = StudentRun(distillation, ready.shares, teachers, stage, fresh, paid)
+            student_run = StudentRun(
+                distillation, ready.shares, teachers, stage, fresh, paid, ready.device
+            )
             plain = _plain(student_run) if distillation.plain else None
             student = ready.way.learn(student_run, ready.params)
             summary = _summarise(ready, student_run, student, plain, run.records())

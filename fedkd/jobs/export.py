@@ -82,13 +82,25 @@ def export(run: Path, format: Format, out: Path | None = None) -> Exported:
             x = probes.inputs(finished.model, finished.shape, tests, each=_OF_A_KIND)
     except Exception as error:  # whatever a user's own model raises
         raise ExportError(f"the student fails on its inputs: {_reason(error)}") from error
-    content, answer = (_onnx if format == "onnx" else _torchscript)(finished.model, x)
+    write = _onnx if format == "onnx" else _torchscript
+    content, answer = write(_Answering(finished.model).eval(), x)
     difference = _difference(finished.model, answer, x, format)
     path = out or run / f"student{FORMATS[format]}"
     make_folder(path.parent)
     write_atomically(path, content)
     asked = 0 if tests is None else min(_OF_A_KIND, len(tests))
     return Exported(path, difference, len(x), asked, untested, len(finished.scale))
+
+
+class _Answering(nn.Module):
+    """A model as fedkd asks it: it gets a copy of its inputs, and its logits are unwrapped."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return call.answer(self.model, x)
 
 
 @torch.no_grad()
@@ -152,7 +164,7 @@ def _torchscript(model: nn.Module, x: Tensor) -> tuple[bytes, Answer]:
     file = io.BytesIO()
     try:
         # torch makes no new features for TorchScript, and still writes and reads it.
-        with _quiet("torch.jit"), _copying(model):
+        with _quiet("torch.jit"):
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 # torch would trace again and compare graphs; what matters is what they answer.
@@ -173,16 +185,6 @@ def _torchscript(model: nn.Module, x: Tensor) -> tuple[bytes, Answer]:
                 "torchscript", each.filename, str(each.lineno), str(each.message)
             )
     return content, loaded
-
-
-@contextmanager
-def _copying(model: nn.Module) -> Iterator[None]:
-    """A copy of the inputs is a part of what is traced, for a model that writes into them."""
-    handle = model.register_forward_pre_hook(lambda _, inputs: (inputs[0].clone(),))
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def _depends_on_data(format: Format, file: str, line: str, warning: str = "") -> UsageError:

@@ -75,10 +75,10 @@ def lay_out(experiment: Experiment, place: Path) -> None:
     sites = processes.private_folder(place) / "sites"
     port = processes.free_port()
     (place / "shared.safetensors").write_bytes(shared_file.to_bytes(prepared.data))
-    for name, samples in zip(names, _unscaled(prepared), strict=True):
+    for client, (name, samples) in enumerate(zip(names, _unscaled(prepared), strict=True)):
         site = processes.private_folder(sites / name)
         shared_file.write_own(site / "data.npz", samples)
-        (site / "SITE.toml").write_text(_site(prepared.experiment, name, port), "utf-8")
+        (site / "SITE.toml").write_text(_site(prepared, client, name, port), "utf-8")
     keys.make(place, servers=[_HOST], clients=names)
     (place / _PORT).write_text(str(port), "utf-8")  # last: whoever finds it finds the rest
 
@@ -128,8 +128,9 @@ def running(place: Path) -> Iterator[Server]:
         _stop(list(started.values()))
 
 
-def _site(experiment: Experiment, name: str, port: int) -> str:
+def _site(prepared: PreparedExperiment, client: int, name: str, port: int) -> str:
     """A site's file for a trial: it allows this experiment, and what that costs."""
+    experiment, device = prepared.experiment, prepared.setting.device(client)
     _, complete = methods.resolve(experiment)
     privacy = experiment.privacy
     cap = {"unit": "record", "epsilon": privacy.epsilon, "delta": privacy.delta}
@@ -142,6 +143,7 @@ def _site(experiment: Experiment, name: str, port: int) -> str:
         "key": f"../../{keys.CLIENTS}/{name}",
         "shared": "../../shared.safetensors",
         "state": "state",
+        "device": str(device),
         "data": {"path": "data.npz", "layout": "as-stored"},
         "allow": {"methods": [experiment.method.name], "models": sorted(models)},
         "privacy": cap if privacy.unit == "record" else {"unit": "none"},

@@ -29,7 +29,7 @@ def _main(submission: Submission, federate: Callable[..., nn.Module]) -> None:
         experiment = config.load(folder / "config.toml")
         shared = read_shared(Path(submission.shared))
         prepared = prepare(experiment, seen_from(shared, len(submission.nodes), samples={}))
-        run.open(prepared.experiment, prepared.data, resume=True)
+        run.open(prepared.experiment, prepared.data, resume=True, devices=prepared.setting.devices)
         student = federate(prepared, run, recorder)
         summary = summarise(prepared, student, run.records(), run.released())
         run.finish(student.state_dict(), summary)

@@ -61,7 +61,9 @@ def simulate_world(
         for ledger in engines.client_ledgers(prepared.experiment.privacy, run.states):
             Ledger(ledger)  # looks at every byte of it, before anything is written
     with resumable(folder):
-        run.open(prepared.experiment, prepared.data, resume=resume)
+        run.open(
+            prepared.experiment, prepared.data, resume=resume, devices=prepared.setting.devices
+        )
         with locked(folder):
             if resume:
                 _check_ledgers(prepared, run)

@@ -148,7 +148,8 @@ def submit(
         else:
             prepared = _prepare(experiment, content, len(nodes))
             run = RunFolder(folder)
-            run.open(prepared.experiment, prepared.data, resume=resume)
+            found = prepared.setting.devices
+            run.open(prepared.experiment, prepared.data, resume=resume, devices=found)
             if not begun:
                 held.enter_context(locked(inner))
             deployment = _start(control, server, run, prepared, content, nodes, before)

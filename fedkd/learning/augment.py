@@ -17,8 +17,9 @@ from torch import Tensor
 
 from fedkd.config import Augmentation, Frozen, validate
 from fedkd.errors import ConfigError
-from fedkd.names import nearest
+from fedkd.names import unknown
 from fedkd.rows import Batch, one
+from fedkd.tasks import Targets
 
 Views = Callable[[Batch, torch.Generator], Batch]
 """Changes, one after the other, of a batch."""
@@ -142,18 +143,20 @@ class Change:
         apply: inputs, a generator and the parameters as keywords to a view.
         Params: its parameters.
         images: whether inputs must be images (C, H, W).
+        moves: whether what is in an image comes to stand in another place, or may be lost.
     """
 
     apply: Callable[..., Tensor]
     Params: type[Frozen]
     images: bool = True
+    moves: bool = False
 
 
 BUILT_IN: dict[str, Change] = {
-    "crop": Change(cropped, Crop),
-    "flip": Change(flipped, Flip),
-    "rotate": Change(rotated, Rotate),
-    "erase": Change(erased, Erase),
+    "crop": Change(cropped, Crop, moves=True),
+    "flip": Change(flipped, Flip, moves=True),
+    "rotate": Change(rotated, Rotate, moves=True),
+    "erase": Change(erased, Erase, moves=True),
     "noise": Change(noisy, AddedNoise, images=False),
     "brightness": Change(brightened, Strength, images=False),
     "contrast": Change(contrasted, Strength),
@@ -180,34 +183,44 @@ def build(choices: Sequence[Augmentation], *, key: str = "augment") -> Views:
     return view
 
 
-def check(choices: Sequence[Augmentation], shape: tuple[int, ...], *, key: str) -> None:
-    """Refuse changes that do not suit the inputs.
+def check(
+    choices: Sequence[Augmentation], shape: tuple[int, ...], targets: Targets, *, key: str
+) -> None:
+    """Refuse changes that do not suit the records.
 
     Args:
         choices: see `build`.
         shape: of one input.
+        targets: of the task; numbers may be places in an image, which would have to move with it.
         key: see `build`.
 
     Raises:
-        ConfigError: see `build`; or a change is for images, and these are none.
+        ConfigError: see `build`; or a change does not suit.
     """
     build(choices, key=key)
+    fit = [
+        name
+        for name, change in BUILT_IN.items()
+        if len(shape) == 3 or not change.images
+        if targets in ("classes", "binary") or not change.moves
+    ]
     for number, choice in enumerate(choices):
-        if BUILT_IN[choice.name].images and len(shape) != 3:
-            fit = ", ".join(name for name, change in BUILT_IN.items() if not change.images)
+        if choice.name not in fit:
+            reason = (
+                f"is for images (C, H, W), and inputs have shape {shape}"
+                if len(shape) != 3
+                else f"moves what is in an image, and targets ({targets}) would have to move too"
+            )
             raise ConfigError(
-                f"{key}[{number}] is {choice.name!r}: it is for images (C, H, W), and inputs have "
-                f"shape {shape}; choose among {fit}, or leave it out"
+                f"{key}[{number}] is {choice.name!r}: it {reason}; choose among {', '.join(fit)}, "
+                "or leave it out"
             )
 
 
 def _change(choice: Augmentation, key: str) -> View:
     name = choice.name
     if name not in BUILT_IN:
-        raise ConfigError(
-            f"{key} is {name!r}, which is no change of inputs: {nearest(name, BUILT_IN)}valid "
-            f"here: {', '.join(BUILT_IN)}"
-        )
+        raise ConfigError(f"{key}: {unknown('change of inputs', name, BUILT_IN)}")
     change = BUILT_IN[name]
     params = validate(change.Params, choice.parameters, prefix=f"{key}.")
     return partial(change.apply, **params.model_dump())

@@ -14,7 +14,7 @@ from fedkd.learning.teacher_statistics import feature_width, with_features
 from fedkd.models import probes
 from fedkd.models.heads import head, logits_of, sizes
 from fedkd.privacy import mechanisms
-from fedkd.rows import Rows, batches, one
+from fedkd.rows import Rows, batches, device_of, one
 
 _BATCH = 256
 _LEAST = 1e-6
@@ -83,10 +83,10 @@ def check_last_layer(
 
 
 def features_of(model: nn.Module, x: Rows) -> Tensor:
-    """What enters the model's head in evaluation mode: N inputs -> (N, F)."""
+    """What enters the model's head in evaluation mode: N inputs -> (N, F), where they are."""
     with evaluating(model), torch.no_grad():
         parts = map(one, batches(x, _BATCH))
-        return torch.cat([_full(model, batch)[: len(batch)] for batch in parts])
+        return torch.cat([_full(model, batch)[: len(batch)].to(device_of(x)) for batch in parts])
 
 
 def _full(model: nn.Module, batch: Tensor) -> Tensor:

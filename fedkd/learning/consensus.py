@@ -51,6 +51,7 @@ def average_confidence(logits: Tensor) -> Tensor:
 
 def weighted(logits: Tensor, weights: Tensor) -> Tensor:
     """(K, N, *A) -> (N, *A): the mean of logits in which teachers weigh (K,), not all 0."""
+    weights = weights.to(logits.device)
     return (weights.reshape(-1, *[1] * (logits.dim() - 1)) * logits).sum(dim=0) / weights.sum()
 
 
@@ -83,7 +84,7 @@ def by_class(logits: Tensor, counts: Tensor) -> Tensor:
     has_shape((logits.shape[0], logits.shape[-1]), counts=counts)
     if (counts < 0).any():
         raise ValueError(f"counts of {counts.min().item():g}: expected at least 0 samples")
-    weights = class_weights(counts.to(logits.dtype))
+    weights = class_weights(counts.to(logits))
     log_p = torch.log_softmax(logits, dim=-1)
     # A class that a teacher has not seen weighs exp(-inf) = 0; log_softmax renormalises.
     log_weights = weights.log().reshape(len(logits), *[1] * (logits.dim() - 2), -1)

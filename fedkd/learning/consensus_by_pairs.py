@@ -65,9 +65,9 @@ def by_pairs(logits: Tensor, counts: Tensor, *, absolute: float = 0.01) -> Tenso
         ValueError: the shapes do not match; and as `pair_weights`.
     """
     has_shape((logits.shape[0], logits.shape[-1]), counts=counts)
-    weights = pair_weights(counts, absolute=absolute).to(logits.dtype)
+    weights = pair_weights(counts, absolute=absolute).to(logits)
     together = torch.einsum("kcd,k...d->...c", weights, logits)
-    unseen = counts.sum(dim=0) == 0
+    unseen = (counts.sum(dim=0) == 0).to(logits.device)
     if unseen.all():
         return together
     lowest = together.masked_fill(unseen, float("inf")).amin(dim=-1, keepdim=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from fedkd import devices
 from fedkd.config import Optimisation
 from fedkd.learning import consensus, offline
 from fedkd.learning.consensus import Average
@@ -20,13 +21,15 @@ from fedkd.models import call
 from fedkd.rows import Rows, batches, one
 
 _MICRO_BATCH = 64  # small enough for a core's cache; fixed, as rounding may depend on it
+_MICRO_BATCH_ELSEWHERE = 1024  # an accelerator has no such cache, and small work leaves it idle
 
 
 class Ensemble:
     """K frozen copies of teachers in evaluation mode, worked by a pool of threads.
 
     Each thread computes on one core, and results do not depend on their number, bit for bit. The
-    teachers given are left as they are. Use it as a context manager, or `close` it.
+    teachers given are left as they are, and their copies are on the same device. Use it as a
+    context manager, or `close` it.
 
     Args:
         teachers: K of them, not necessarily alike.
@@ -77,31 +80,34 @@ class Ensemble:
         self._pool.shutdown()
 
     def logits(self, x: Rows) -> Tensor:
-        """N inputs -> answers (K, N, *A), without gradient."""
+        """N inputs -> answers (K, N, *A), without gradient, where the inputs are."""
         if not isinstance(x, Tensor):  # a file is read a part at a time
             return torch.cat([self.logits(one(batch)) for batch in batches(x)], dim=1)
-        parts = torch.split(x.detach(), _MICRO_BATCH)
+        on_cpu = devices.of(self._teachers[0]) == devices.CPU
+        size = _MICRO_BATCH if on_cpu else _MICRO_BATCH_ELSEWHERE
+        parts = torch.split(x.detach(), size)
         # One input says what an answer looks like; a whole batch would hold up all the others.
         alone = self._pool.submit(_answer, self._teachers[0], x[:1].detach()).result()
         # Thousands of small answers kept apart would pin the memory of the activations around them.
-        logits = alone.new_empty(len(self), len(x), *alone.shape[1:])
+        logits = alone.new_empty(len(self), len(x), *alone.shape[1:], device=x.device)
         jobs = [
             self._pool.submit(_answer_into, rows, teacher, batch)
             for teacher, own in zip(self._teachers, logits, strict=True)
-            for rows, batch in zip(torch.split(own, _MICRO_BATCH), parts, strict=True)
+            for rows, batch in zip(torch.split(own, size), parts, strict=True)
         ]
         for job in jobs:
             job.result()
         return logits
 
     def answer(self, x: Rows) -> Tensor:
-        """N inputs -> the ensemble's answer (N, *A), without gradient."""
+        """N inputs -> the ensemble's answer (N, *A), without gradient, where the inputs are."""
         return self.average(self.logits(x))
 
     def observe(self, x: Tensor) -> Observation:
         """What each teacher shows of one batch, with gradients to the inputs.
 
-        Inputs (N, *shape) -> logits (K, N, C), BatchNorm distances (K,), activations (K, N).
+        Inputs (N, *shape) -> logits (K, N, C), BatchNorm distances (K,), activations (K, N). The
+        inputs and all teachers are on one device.
         """
         shown = _Observe.apply(x, self._teachers, self._pool)  # type: ignore[no-untyped-call]
         return Observation(*shown)

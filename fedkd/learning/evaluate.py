@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fedkd.data.types import Samples
 from fedkd.errors import DataError
 from fedkd.models import call
-from fedkd.rows import Rows, batches
+from fedkd.rows import Rows, batches, device_of
 from fedkd.tasks import Score
 
 
@@ -29,11 +29,12 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def answers(model: nn.Module, x: Rows, *, batch_size: int = 512) -> Tensor:
     """What the model answers in evaluation mode, without gradient; its mode is left as it was.
 
-    N inputs -> (N, *A), such as logits (N, C). Of large inputs fewer than `batch_size` are asked
-    about at once.
+    N inputs -> (N, *A), such as logits (N, C), where the inputs are. Of large inputs fewer than
+    `batch_size` are asked about at once.
     """
     with evaluating(model), torch.no_grad():
-        return torch.cat([call.answer(model, batch) for batch in batches(x, batch_size)])
+        asked = batches(x, batch_size)
+        return torch.cat([call.answer(model, batch).to(device_of(x)) for batch in asked])
 
 
 def tallies(

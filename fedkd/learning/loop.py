@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fedkd import devices
 from fedkd.config import Optimisation
 from fedkd.errors import FederationError
 from fedkd.learning import augment, optim
-from fedkd.rows import Rows
+from fedkd.rows import Rows, moved
 
 OnEpoch = Callable[[int, float], None]
 """Called after each epoch with its number, from 1, and its mean loss."""
@@ -34,6 +35,8 @@ def fit(
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
     """Fit `model` to `rows` in shuffled mini-batches; it ends in evaluation mode.
+
+    The rows are on the CPU, and each batch goes to the device where the model is.
 
     A trailing batch of one row is left out unless it is all there is: BatchNorm cannot train on it.
 
@@ -61,7 +64,8 @@ def fit(
         return descend(optimiser, lambda: loss(model, *batch).mean(), optimisation, position)
 
     model.train()
-    losses = epochs(rows, step, optimisation, generator, on_epoch=on_epoch)
+    device = devices.of(model)
+    losses = epochs(rows, step, optimisation, generator, device=device, on_epoch=on_epoch)
     model.eval()
     return losses
 
@@ -72,11 +76,12 @@ def epochs(
     optimisation: Optimisation,
     generator: torch.Generator,
     *,
+    device: torch.device = devices.CPU,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
     """Take `step` on every shuffled mini-batch of `rows`; what learns there is its affair.
 
-    Arguments, batches, result and errors are those of `fit`.
+    Arguments, batches, result and errors are those of `fit`; `device` is where batches go.
     """
     count = _count(rows)
     batches = _batches(count, optimisation.batch_size)
@@ -89,7 +94,8 @@ def epochs(
             index = order[batch]
             inputs, *others = (each[index] for each in rows)
             seen = view(inputs, generator)
-            value = step(epoch + number / len(batches), [seen, *others])
+            there = [moved(each, device) for each in (seen, *others)]
+            value = step(epoch + number / len(batches), there)
             total += value * len(index)
         losses.append(total / batches[-1].stop)
         if on_epoch is not None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from fedkd import devices
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
 from fedkd.learning import optim
@@ -84,7 +85,7 @@ def teach(
 
     Args:
         student: trained in place.
-        teacher: in evaluation mode.
+        teacher: in evaluation mode, on the student's device.
         terms: what is passed on; what is learned with them is trained too.
         samples: inputs and targets.
         optimisation: see `loop.fit`.
@@ -121,7 +122,7 @@ def teach(
 
 
 def asking(teacher: nn.Module, x: Rows, layers: Sequence[str]) -> Callable[[Tensor], Layers]:
-    """A function from numbers of rows (N,) to what the teacher shows of them.
+    """A function from numbers of rows (N,) to what the teacher shows of them, where it is.
 
     Without augmentation a teacher says the same in every epoch, so all is computed once where it
     takes at most a gigabyte; else for each batch anew.
@@ -134,14 +135,15 @@ def asking(teacher: nn.Module, x: Rows, layers: Sequence[str]) -> Callable[[Tens
 
     @torch.no_grad()
     def ask(rows: Tensor) -> dict[str, Tensor]:
-        return forward_with(teacher, one(x[rows]), layers)
+        return forward_with(teacher, one(x[rows.cpu()]), layers)
 
     size = sum(each.nbytes for each in ask(torch.arange(1)).values()) * len(x)
     if size > _MEMORY:
         return ask
     parts = [ask(rows) for rows in torch.split(torch.arange(len(x)), _CHUNK)]
     told = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    return lambda rows: {name: each[rows] for name, each in told.items()}
+    device = devices.of(teacher)
+    return lambda rows: {name: each[rows.to(device)] for name, each in told.items()}
 
 
 def _of_what_is_seen(

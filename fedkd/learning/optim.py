@@ -19,13 +19,13 @@ def build(parameters: Iterable[nn.Parameter], optimisation: Optimisation) -> tor
 
 
 def pack(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Copies of the optimiser's state: `"<parameter's number>.<name>"` to tensor.
+    """Copies of the optimiser's state on the CPU: `"<parameter's number>.<name>"` to tensor.
 
     Empty before the first step, but for Adagrad's. Hyper-parameters are left out; they are the
     configuration's.
     """
     return {
-        f"{number}.{name}": value.detach().clone()
+        f"{number}.{name}": value.detach().to("cpu", copy=True)
         for number, parameter in enumerate(_parameters(optimiser))
         for name, value in optimiser.state.get(parameter, {}).items()
         if isinstance(value, Tensor)
@@ -52,7 +52,9 @@ def unpack(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> N
                 f"optimiser state {key!r} has shape {tuple(value.shape)}: expected "
                 f"{tuple(parameter.shape)}; was it saved for another model?"
             )
-        optimiser.state[parameter][name] = value.clone()
+        # Adam counts its steps on the CPU, wherever the parameters are.
+        device = value.device if name == "step" else parameter.device
+        optimiser.state[parameter][name] = value.to(device, copy=True)
 
 
 def _parameters(optimiser: torch.optim.Optimizer) -> list[Tensor]:

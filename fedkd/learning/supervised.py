@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from fedkd import devices
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
 from fedkd.learning.loop import OnEpoch, fit
@@ -58,14 +59,17 @@ def train(
     require_anchor(model, anchor, proximal)
     require_classes(offset, likelihood)
 
+    device = devices.of(model)
+    near = {} if anchor is None or proximal == 0 else {n: t.to(device) for n, t in anchor.items()}
+    offset = None if offset is None else offset.to(device)
+
     def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         said = call.answer(model, x)
         value = likelihood.mean_nll(said if offset is None else said + offset, y)
-        if anchor is None or proximal == 0:
+        if not near:
             return value
         distances = [
-            (parameter - anchor[name]).square().sum()
-            for name, parameter in model.named_parameters()
+            (parameter - near[name]).square().sum() for name, parameter in model.named_parameters()
         ]
         return value + proximal / 2 * torch.stack(distances).sum()
 

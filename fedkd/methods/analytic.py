@@ -101,8 +101,10 @@ class Analytic(Method):
         if self.params.components is None:
             return Broadcast()
         # Sent, not computed by each: another machine's eigenvectors may have other signs.
+        with ctx.on_device(ctx.student):
+            features = features_of(ctx.student, ctx.setting.proxy)
         basis = Basis.of(
-            features_of(ctx.student, ctx.setting.proxy),
+            features,
             components=self.params.components,
             whitening=self.params.whitening,
         )

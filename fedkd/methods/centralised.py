@@ -27,7 +27,10 @@ class Centralised(Method):
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         training = ctx.setting.experiment.clients.training
-        with ctx.clock.phase("train on pooled data", training.epochs) as advance:
+        with (
+            ctx.on_device(ctx.student),
+            ctx.clock.phase("train on pooled data", training.epochs) as advance,
+        ):
             losses = supervised.train(
                 ctx.student,
                 ctx.pooled(),

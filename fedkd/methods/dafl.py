@@ -54,7 +54,7 @@ class DAFL(OneShot):
             latent=params.latent,
             width=params.width,
             generator=ctx.rng("generator"),
-        )
+        ).to(ctx.device)
         dafl.train(
             ctx.student,
             ensemble,
@@ -74,6 +74,7 @@ class DAFL(OneShot):
             on_epoch=on_epoch,
         )
         with torch.no_grad():
-            x = generator(torch.randn(_SHOWN, params.latent, generator=ctx.rng("shown")))
+            z = torch.randn(_SHOWN, params.latent, generator=ctx.rng("shown"))
+            x = generator(z.to(ctx.device)).contiguous().cpu()
         # An unconditional generator aims at no class: the ensemble says what it sees.
-        return Samples(x.contiguous(), ensemble.answer(x).argmax(dim=1))
+        return Samples(x, ensemble.answer(x).argmax(dim=1))

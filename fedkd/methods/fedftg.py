@@ -100,24 +100,28 @@ class FedFTG(Method):
         weights, total = class_weights(counts.float()), counts.sum(dim=0)
         making = self._rate(ctx, params.learning_rate, "adam")
         learning = self._rate(ctx, params.student_learning_rate, "sgd")
-        maker = optim.build(generator.parameters(), making)
-        learner = optim.build(ctx.student.parameters(), learning)
-        with ctx.clock.phase("synthesise and distil", params.iterations) as advance:
+        with (
+            ctx.on_device(ctx.student, generator),
+            ctx.clock.phase("synthesise and distil", params.iterations) as advance,
+        ):
+            maker = optim.build(generator.parameters(), making)
+            learner = optim.build(ctx.student.parameters(), learning)
             for _ in range(params.iterations):
-                y = draw_labels(total, params.batch_size, rng)
-                z = torch.randn(params.batch_size, params.latent, generator=rng)
-                loss = partial(self._aim, generator, ensemble, ctx.student, z, y, weights[:, y])
+                drawn = draw_labels(total, params.batch_size, rng)
+                y, shares = drawn.to(ctx.device), weights[:, drawn].to(ctx.device)
+                z = torch.randn(params.batch_size, params.latent, generator=rng).to(ctx.device)
+                loss = partial(self._aim, generator, ensemble, ctx.student, z, y, shares)
                 for _ in range(params.generator_steps):
                     descend(maker, loss, making, 0.0)
                 with evaluating(generator), torch.no_grad():
                     x = generator(z, y).contiguous()
-                loss = partial(_lesson, ctx.student, x, ensemble.logits(x), weights[:, y])
+                loss = partial(_lesson, ctx.student, x, ensemble.logits(x), shares)
                 ctx.student.train()
                 for _ in range(params.student_steps):
                     ctx.losses["distil"] = descend(learner, loss, learning, 0.0)
                 ctx.student.eval()
                 advance()
-        ctx.generated = Samples(x, y)
+        ctx.generated = Samples(x.cpu(), drawn)
         ctx.state.update(prefixed("generator", generator.state_dict()))
 
     def _generator(self, ctx: ServerContext) -> nn.Module:

@@ -91,16 +91,18 @@ class FedGen(Method):
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
         if known := group("generator", broadcast):
             decay = self.params.decay ** (ctx.round - 1)
+            generator = self._generator(ctx, known).eval()
             loss = partial(
                 client_loss,
-                generator=self._generator(ctx, known).eval(),
+                generator=generator,
                 counts=broadcast["counts"],
                 classification=decay * self.params.classification,
                 distillation=decay * self.params.distillation,
                 rng=ctx.rng("features"),
             )
             receive(ctx, broadcast)
-            ctx.fit(ctx.teacher, (ctx.data.x, ctx.data.y), loss)
+            with ctx.on_device(generator):
+                ctx.fit(ctx.teacher, (ctx.data.x, ctx.data.y), loss)
         else:
             train_received(ctx, broadcast)
         return ctx.model_and_class_counts()
@@ -144,16 +146,18 @@ class FedGen(Method):
             learning_rate=params.learning_rate * params.decay ** (ctx.round - 1),
             weight_decay=params.weight_decay,
         )
-        optimiser = optim.build(generator.parameters(), how)
-        optim.unpack(optimiser, group("optimiser", ctx.state))
         generator.train()
-        with ctx.clock.phase("train the generator", params.steps) as advance:
+        with (
+            ctx.on_device(generator),
+            ctx.clock.phase("train the generator", params.steps) as advance,
+        ):
+            optimiser = optim.build(generator.parameters(), how)
+            optim.unpack(optimiser, group("optimiser", ctx.state))
             for _ in range(params.steps):
-                y = draw_labels(total, params.batch_size, rng)
-                z = torch.randn(params.batch_size, params.latent, generator=rng)
-                loss = partial(
-                    generator_loss, generator, heads, z, y, weights[:, y], params.diversity
-                )
+                drawn = draw_labels(total, params.batch_size, rng)
+                y, shares = drawn.to(ctx.device), weights[:, drawn].to(ctx.device)
+                z = torch.randn(params.batch_size, params.latent, generator=rng).to(ctx.device)
+                loss = partial(generator_loss, generator, heads, z, y, shares, params.diversity)
                 ctx.losses["generator"] = descend(optimiser, loss, how, 0.0)
                 advance()
         generator.eval()

@@ -118,7 +118,7 @@ class FedGKT(Method):
         self._learn(ctx, nn.Sequential(front, head), broadcast.get("answers"))
         ctx.keep("head", head.state_dict())
         chosen = ctx.data.subset(self._records(ctx, ctx.round))
-        with ctx.clock.phase("answer"):
+        with ctx.clock.phase("answer"), ctx.on_device(front, head):
             features = evaluate.answers(front, chosen.x)
             logits = evaluate.answers(head, features)
         origin = Release(_RECORDS)
@@ -141,7 +141,7 @@ class FedGKT(Method):
             for name in ("features", "record_logits", "labels")
         )
         how, ones = self.params.back, torch.ones(len(labels))
-        with ctx.clock.phase("train the back", how.epochs) as advance:
+        with ctx.on_device(back), ctx.clock.phase("train the back", how.epochs) as advance:
             losses = loop.fit(
                 back,
                 (features.float(), labels, logits.float(), ones),
@@ -150,8 +150,8 @@ class FedGKT(Method):
                 ctx.rng("back"),
                 on_epoch=lambda *_: advance(),
             )
+            answers = half(evaluate.answers(back, features.float()))
         ctx.losses["train"] = losses[-1]
-        answers = half(evaluate.answers(back, features.float()))
         own = torch.split(answers, self.params.records)
         by_client = {c: {"answers": mine} for c, mine in zip(uploads, own, strict=True)}
         return Broadcast(common=prefixed("front", front.state_dict()), by_client=by_client)

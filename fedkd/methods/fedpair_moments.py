@@ -86,7 +86,7 @@ class FedPairMoments(FedPair):
         anchor = self._features(ctx.setting)
         weights = ridge(sums, penalty_of(sums, self.params.ridge))
         set_classifier(anchor, weights, intercept=_INTERCEPT)
-        return [*super().teachers(ctx, uploads), anchor]
+        return [*super().teachers(ctx, uploads), anchor.to(ctx.device)]
 
     def consensus(self, ctx: ServerContext, uploads: Uploads) -> Callable[[Tensor], Tensor]:
         own = super().consensus(ctx, uploads)

@@ -17,7 +17,7 @@ from fedkd.learning.evaluate import evaluating
 from fedkd.learning.teacher_statistics import feature_width, with_features
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.privacy.events import Unprotected
-from fedkd.rows import Rows, batches, one
+from fedkd.rows import Rows, batches, device_of, one
 from fedkd.specs import TensorSpec
 
 _LARGEST = 1e4
@@ -142,8 +142,9 @@ def prototype_loss(
         (N,), in nats.
     """
     logits, features = with_features(model, x)
-    distances = (features - prototypes[y]).square().mean(dim=1)
-    return F.cross_entropy(logits, y, reduction="none") + weight * known[y] * distances
+    aims, judged = (each.to(y.device)[y] for each in (prototypes, known))
+    distances = (features - aims).square().mean(dim=1)
+    return F.cross_entropy(logits, y, reduction="none") + weight * judged * distances
 
 
 def shortened(means: Tensor, held: Tensor) -> Tensor:
@@ -184,6 +185,6 @@ def distance_logits(features: Tensor, prototypes: Tensor, known: Tensor) -> Tens
 
 
 def _features(ctx: ClientContext, x: Rows) -> Tensor:
-    with ctx.clock.phase("answer"), evaluating(ctx.teacher), torch.no_grad():
-        parts = map(one, batches(x, 512))
-        return torch.cat([with_features(ctx.teacher, batch)[1] for batch in parts])
+    teacher, parts = ctx.teacher, map(one, batches(x, 512))
+    with ctx.clock.phase("answer"), ctx.on_device(teacher), evaluating(teacher), torch.no_grad():
+        return torch.cat([with_features(teacher, batch)[1].to(device_of(x)) for batch in parts])

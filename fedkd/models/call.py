@@ -6,12 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fedkd import devices
 from fedkd.errors import ConfigError
 from fedkd.rows import Batch
 
 
 def answer(model: nn.Module, x: Batch) -> Tensor:
-    """What a model says of inputs, of which it gets a copy.
+    """What a model says of inputs, of which it gets a copy on the device where it is.
 
     A model may write into what it is given: `nn.ReLU(inplace=True)` as a first layer, `x.sub_(0.5)`
     in a user's own. Inputs are rows of a test set, a proxy set or a batch that others are asked
@@ -25,15 +26,16 @@ def answer(model: nn.Module, x: Batch) -> Tensor:
             gradients reach them, and nothing is written into them.
 
     Returns:
-        The model's answer, (N, ...): see `unwrapped`.
+        The model's answer, (N, ...), where the model is: see `unwrapped`.
 
     Raises:
         ConfigError: there is no tensor in what the model gives.
     """
+    device = devices.of(model)
     output = (
-        model(x.clone())
+        model(x.to(device, copy=True))
         if isinstance(x, Tensor)
-        else model(**{name: column.clone() for name, column in x.items()})
+        else model(**{name: column.to(device, copy=True) for name, column in x.items()})
     )
     return unwrapped(model, output)
 

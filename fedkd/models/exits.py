@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fedkd import devices
 from fedkd.errors import ConfigError
 from fedkd.models.layers import LOGITS, forward_with, inspect_layers
 from fedkd.rng import torch_default
@@ -98,4 +99,4 @@ def attach(
             layer: Exit(inside.shape(layer), inside.shape(deepest), classes)
             for layer in dict.fromkeys(layers)
         }
-    return Exits(network, exits, deepest)
+    return Exits(network, exits, deepest).to(devices.of(network))

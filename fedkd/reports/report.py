@@ -18,7 +18,7 @@ from fedkd.reports.charts.drawing import Chart
 from fedkd.reports.charts.gallery import gallery
 from fedkd.reports.charts.spending import spending
 from fedkd.runs.reading import read, read_generated
-from fedkd.runs.schema import Capped, Round, Run, ShownScore
+from fedkd.runs.schema import Capped, Round, Run, Scores, ShownScore
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,10 @@ def write(folder: Path) -> Path:
     run = read(folder)
     generated = read_generated(folder)
     score = run.summary.headline
-    first = run.rounds[0].student.by_class(score.by_class) or ()
     classes = (
         run.partition.classes
         if run.partition
-        else tuple(f"class {label}" for label in range(len(first)))
+        else tuple(f"class {label}" for label in range(run.rounds[0].student.classes))
     )
     text = page(
         "run.html",
@@ -56,6 +55,9 @@ def write(folder: Path) -> Path:
         protected=wording.protects(run.summary.privacy),
         spending=spending(run.rounds, run.summary.privacy),
         tiles=_tiles(run),
+        numbers=run.summary.numbers,
+        models=_models(run.rounds[-1]),
+        personal=run.summary.personal,
         learnt=_learnt(run, classes),
         costs=[costs.traffic(run.rounds), costs.time_by_phase(run.rounds)],
         partition=heatmaps.partition(run.partition) if run.partition and not run.deployed else None,
@@ -131,7 +133,20 @@ def _learnt(run: Run, classes: Sequence[str]) -> list[Chart]:
     if last.teachers is not None:
         drawn.append(score_by_client(last, last.teachers.by_client, score))
     drawn.append(heatmaps.score_by_class(last, classes, score))
+    tables = (last.student.table(each.figure) for each in run.summary.scores)
+    drawn += [heatmaps.confusion(each, classes) for each in tables if each is not None]
     return [chart for chart in drawn if chart is not None]
+
+
+def _models(last: Round) -> list[tuple[str, Scores]]:
+    """Who is scored in the last round, by name."""
+    models: list[tuple[str, Scores]] = [("Student", last.student)]
+    if last.ensemble is not None:
+        models.append(("Ensemble", last.ensemble))
+    if last.teachers is not None:
+        each = last.teachers.by_client.items()
+        models += [(f"Client {client}, {teacher.model}", teacher) for client, teacher in each]
+    return models
 
 
 def _failures(rounds: Sequence[Round]) -> list[tuple[int, int, str]]:

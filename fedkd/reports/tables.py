@@ -28,13 +28,23 @@ def summary(run: dict[str, Any]) -> Table:
     table.add_row("student", f"{named}{figures.better(score)}  ({escape(student['model'])})")
     for other in run.get("scores", ())[1:]:
         if (one := ShownScore.model_validate(other)).number:
-            table.add_row("", figures.named(one, student[one.figure]))
+            text = f"{figures.figure(one, student[one.figure])}{figures.better(one)}"
+            table.add_row(f"  {figures.name(one)}", text)
     if teachers is not None:
         for name, key in (("best teacher", score.at_best), ("teachers' mean", score.mean)):
             gain = figures.difference(score, _minus(reached, teachers[key]))
             table.add_row(name, f"{figures.figure(score, teachers[key])}  (student {gain})")
     if ensemble is not None:
         table.add_row("ensemble", figures.figure(score, ensemble[score.figure]))
+    if (personal := run.get("personal")) is not None:
+        for name, each in (("own models", personal), ("student", personal["student"])):
+            if each is not None:
+                mean, weighted = (
+                    figures.figure(score, each[k]) for k in (score.mean, score.weighted)
+                )
+                table.add_row(
+                    f"{name} on own records", f"mean {mean}, weighted by records {weighted}"
+                )
     up, down = (wording.size(run["bytes"][way]) for way in ("up", "down"))
     table.add_row("sent", f"{up} up, {down} down")
     table.add_row("time", wording.duration(run["seconds"]))

@@ -1,9 +1,10 @@
 """What every run's folder has in common: made once, gone on with by the same experiment only."""
 
 import json
+import logging
 import os
 import platform
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -22,6 +23,8 @@ from fedkd.runs.manifest import cannot_resume
 from fedkd.runs.schema import Environment
 
 M = TypeVar("M", bound=BaseModel)
+
+log = logging.getLogger(__name__)
 
 ENVIRONMENT = "environment.json"
 _LAYOUT = 2
@@ -168,7 +171,23 @@ def read_environment(path: Path) -> Environment:
         raise cannot_resume(path, f"its {ENVIRONMENT} is damaged") from error
 
 
-def begin(path: Path, inner: Path) -> None:
+def warn_of_device(path: Path, devices: Sequence[torch.device]) -> None:
+    """Say where a run that is resumed was begun on another kind of device than this one.
+
+    Raises:
+        RunFolderError: what the folder says of it is missing or damaged.
+    """
+    then, now = read_environment(path).device, _named(devices)
+    kinds = ({name.partition(":")[0] for name in each.split(", ")} for each in (then, now))
+    if len(set.union(*kinds)) > 1:
+        log.warning(
+            "run folder %s was begun on %s and goes on on %s: its results agree with those of "
+            "one device to rounding, and no longer bit for bit",
+            path, then, now,
+        )  # fmt: skip
+
+
+def begin(path: Path, inner: Path, devices: Sequence[torch.device]) -> None:
     """Make a run folder, a folder inside it, and `environment.json`.
 
     Raises:
@@ -176,11 +195,15 @@ def begin(path: Path, inner: Path) -> None:
     """
     make_folder(path)
     make_folder(inner)
-    write_json(path / ENVIRONMENT, environment())
+    write_json(path / ENVIRONMENT, environment(devices))
 
 
-def environment() -> dict[str, Any]:
-    """Where and when a run is made."""
+def _named(devices: Sequence[torch.device]) -> str:
+    return ", ".join(str(device) for device in devices)
+
+
+def environment(devices: Sequence[torch.device]) -> dict[str, Any]:
+    """Where and when a run is made, on which devices."""
     return {
         "fedkd": fedkd.__version__,
         "layout": _LAYOUT,
@@ -189,6 +212,7 @@ def environment() -> dict[str, Any]:
         "flwr": version("flwr"),
         "platform": platform.platform(),
         "cores": os.cpu_count(),
+        "device": _named(devices),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -7,7 +7,7 @@ bits.
 
 import json
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from fedkd import config
 from fedkd.config import Experiment
 from fedkd.data.types import FederatedData, Samples
+from fedkd.devices import CPU
 from fedkd.errors import RunFolderError
 from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Tensors
@@ -38,8 +39,8 @@ from fedkd.runs.common import (
     check_same,
     differing,
     kept_config,
-    read_environment,
     read_json,
+    warn_of_device,
     write_json,
 )
 from fedkd.runs.manifest import Namer, cannot_resume
@@ -69,7 +70,14 @@ class RunFolder:
         """Where the clients of a simulation keep their states."""
         return self.path / "checkpoints" / "clients"
 
-    def open(self, experiment: Experiment, data: FederatedData, *, resume: bool) -> None:
+    def open(
+        self,
+        experiment: Experiment,
+        data: FederatedData,
+        *,
+        resume: bool,
+        devices: Sequence[torch.device] = (CPU,),
+    ) -> None:
         """Make the folder, or with `resume` go on in one that holds the same experiment.
 
         A finished run may go on for more rounds, where the rounds so far would have been the same.
@@ -96,10 +104,10 @@ class RunFolder:
             self._experiment = experiment
             self._kept()
             self._check_data(partition)
-            read_environment(self.path)
+            warn_of_device(self.path, devices)
             return
         self._experiment = experiment
-        begin(self.path, self.states)
+        begin(self.path, self.states, devices)
         write_json(self.path / _PARTITION, partition)
         write_atomically(self.path / "config.toml", experiment.to_toml())
 

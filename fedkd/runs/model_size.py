@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fedkd import devices
 from fedkd.models import call
 
 _REPEATS = 30
@@ -14,7 +15,7 @@ _SECONDS = 1.0
 
 
 def measure(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Parameters, bytes of weights and buffers, and latency on one thread.
+    """Parameters, bytes of weights and buffers, and latency on one thread of the CPU.
 
     Args:
         model: in evaluation mode.
@@ -23,10 +24,12 @@ def measure(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Any]:
     Returns:
         `parameters`, `bytes`, and `latency`: the median milliseconds for a batch of 1 and of 100.
     """
+    with devices.visiting(devices.CPU, model):
+        latency = {str(rows): _latency(model, rows, shape) for rows in (1, 100)}
     return {
         "parameters": sum(each.numel() for each in model.parameters()),
         "bytes": sum(each.nbytes for each in model.state_dict().values()),
-        "latency": {str(rows): _latency(model, rows, shape) for rows in (1, 100)},
+        "latency": latency,
     }
 
 

@@ -75,8 +75,7 @@ def _check_figures(
 ) -> None:
     """Every model has the headline score, and lists by class have as many entries as classes."""
     headline, lists = summary.headline, [score.by_class for score in summary.scores]
-    first = next(filter(None, map(rounds[0].student.by_class, lists)), ())
-    classes = len(first if partition is None else partition.classes)
+    classes = rounds[0].student.classes if partition is None else len(partition.classes)
     for row in partition.counts if partition is not None else ():
         if len(row) != classes:
             raise _corrupt(path / "partition.json", f"{classes} counts a client, not {len(row)}")

@@ -68,6 +68,18 @@ class Scores(RunPart):
             return None
         return tuple(each for each in figure if not isinstance(each, tuple))
 
+    @property
+    def classes(self) -> int:
+        """How many classes or labels figures tell apart, 0 where none does."""
+        return max((len(f) for f in self.figures.values() if isinstance(f, tuple)), default=0)
+
+    def table(self, name: str) -> tuple[Numbers, ...] | None:
+        """A figure that is a table, such as a confusion matrix; None where there is none."""
+        figure = self.figures.get(name)
+        if not isinstance(figure, tuple):
+            return None
+        return tuple(each for each in figure if isinstance(each, tuple)) or None
+
 
 class TeacherScores(Scores):
     """A client's own model."""
@@ -83,6 +95,20 @@ class Teachers(Scores):
 
 class EnsembleScore(Scores):
     """The teachers taken together."""
+
+
+class PersonalScores(Scores):
+    """A client's own model on `rows` of its own that never trained, and the student on the same."""
+
+    rows: int
+    student: Scores | None
+
+
+class Personal(Scores):
+    """Personal scores by client; figures are `mean_...` of clients, `weighted_mean_...` of rows."""
+
+    student: Scores | None
+    by_client: dict[int, PersonalScores] = Field(min_length=1)
 
 
 class Traffic(RunPart):
@@ -140,6 +166,7 @@ class Round(RunPart):
     student: StudentScores
     teachers: Teachers | None
     ensemble: EnsembleScore | None
+    personal: Personal | None = None
     losses: dict[str, float | None]
     bytes: Traffic
     seconds: Seconds
@@ -211,6 +238,7 @@ class Summary(RunPart):
     student: StudentSummary
     teachers: TeachersSummary | None
     ensemble: EnsembleScore | None
+    personal: Personal | None = None
     bytes: Traffic
     seconds: float
     failures: int
@@ -222,6 +250,11 @@ class Summary(RunPart):
     def headline(self) -> ShownScore:
         """The score of tables and charts."""
         return self.scores[0]
+
+    @property
+    def numbers(self) -> tuple[ShownScore, ...]:
+        """The scores that are one number each."""
+        return tuple(score for score in self.scores if score.number)
 
 
 class Partition(RunPart):
@@ -241,6 +274,8 @@ class Environment(RunPart):
 
     model_config = ConfigDict(frozen=True, extra="allow")
     started: str
+    device: str = "cpu"
+    """Where models learnt, several apart by commas; older runs knew the CPU alone."""
     layout: int = 1
     """How the run folder is laid out; those that do not say are the first."""
 

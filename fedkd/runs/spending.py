@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from fedkd import devices
 from fedkd.config import Distillation
 from fedkd.exchange.codec import encode
 from fedkd.learning.dp import plan
@@ -35,7 +36,7 @@ class DistillationSpending:
         allowance = Allowance(self.account, f"{self.distillation.name}, {stage}", [event])
         allowance.spend(event, sampler=private.SAMPLER, generator=GENERATOR)
         train()
-        allowance.settle(encode(model.state_dict()))
+        allowance.settle(encode(devices.state_dict(model)))
         allowance.send()
 
     def summary(self) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from fedkd import rng
+from fedkd import devices, rng
 from fedkd.clock import Notify
 from fedkd.config import Distillation, load_distillation, validate
 from fedkd.data.types import Samples
@@ -37,6 +38,7 @@ from fedkd.runs.common import (
     kept_config,
     read_environment,
     read_json,
+    warn_of_device,
     write_json,
 )
 from fedkd.runs.manifest import Namer, cannot_resume, check_ledger
@@ -47,6 +49,8 @@ log = logging.getLogger(__name__)
 _INPUTS, _ROUNDS = "inputs.json", "rounds.jsonl"
 _STAGES = "checkpoints/stages.json"
 _OWN = ("checkpoints", ENVIRONMENT, _INPUTS)
+_FREE = {"engine", "output"}
+"""Where a run runs and is kept may change on resume."""
 
 
 class StageFolder:
@@ -56,14 +60,21 @@ class StageFolder:
         path: the run folder.
         distillation: complete.
         ledger: of what is spent; None where nothing is protected.
+        device: where its models learn.
     """
 
     def __init__(
-        self, path: Path, distillation: Distillation, *, ledger: Path | None = None
+        self,
+        path: Path,
+        distillation: Distillation,
+        *,
+        ledger: Path | None = None,
+        device: torch.device = devices.CPU,
     ) -> None:
         self.path = path
         self._distillation = distillation
         self._ledger = ledger
+        self._device = device
         self._finished: list[str] = []
         self._name = Namer(path)
 
@@ -81,15 +92,15 @@ class StageFolder:
         check_free(self.path, _OWN, resume=resume)
         if (self.path / "config.toml").exists():
             kept = kept_config(self.path, load_distillation)
-            check_same(self.path, self._distillation, kept, free={"output"})
+            check_same(self.path, self._distillation, kept, free=_FREE)
             if read_json(self.path, _INPUTS) != inputs:
                 raise RunFolderError(
                     f"run folder {str(self.path)!r} was begun on other data or weights: its "
                     f"{_INPUTS} differs; restore them, or start again with another --out"
                 )
-            read_environment(self.path)
+            warn_of_device(self.path, (self._device,))
             return
-        begin(self.path, self.path / "checkpoints")
+        begin(self.path, self.path / "checkpoints", (self._device,))
         write_json(self.path / _INPUTS, inputs)
         self._name_files(None)
         write_atomically(self.path / "config.toml", self._distillation.to_toml())
@@ -134,7 +145,7 @@ class StageFolder:
 
     def finish_stage(self, stage: str, model: nn.Module) -> None:
         """Keep a finished stage: its weights first, then its name."""
-        write_atomically(self.weights(stage), encode(model.state_dict()))
+        write_atomically(self.weights(stage), encode(devices.state_dict(model)))
         self._finished.append(stage)
         self.name_files()
 
@@ -175,7 +186,7 @@ class StageFolder:
 
     def finish(self, student: nn.Module, summary: Mapping[str, Any]) -> None:
         """Write what a run ends with."""
-        write_atomically(self.path / "student.safetensors", encode(student.state_dict()))
+        write_atomically(self.path / "student.safetensors", encode(devices.state_dict(student)))
         write_json(self.path / "summary.json", summary)
 
     def _check_stages(self) -> tuple[int, Anchor | None]:
@@ -194,7 +205,7 @@ class StageFolder:
             written = files[_ROUNDS].size if self._finished else 0
         except (AttributeError, ConfigError, KeyError, TypeError, ValueError) as error:
             raise cannot_resume(self.path, f"its {_STAGES} is damaged") from error
-        if keys := differing(self._distillation, its, free={"output"}):
+        if keys := differing(self._distillation, its, free=_FREE):
             raise cannot_resume(
                 self.path,
                 f"its {_STAGES} is of another distillation than config.toml (it differs in "
@@ -266,7 +277,8 @@ class StageRecorder:
             started = time.perf_counter()
 
         # What draws from torch's own generator, such as dropout, repeats as well.
-        with rng.torch_default(rng.stream(self._seed, purpose=f"{name} global")):
+        draws = rng.stream(self._seed, purpose=f"{name} global")
+        with rng.torch_default(draws, devices.of(model)):
             train(on_epoch)
         model.eval()
         self._folder.finish_stage(name, model)

@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from fedkd.federation.answers import Record
+from fedkd.federation.personal import averaged
 from fedkd.federation.prepare import PreparedExperiment
 from fedkd.methods.core import accounting
 from fedkd.runs.student import Inputs
@@ -47,6 +48,7 @@ def summarise(
         },
         "teachers": _teachers(task, records),
         "ensemble": last["ensemble"],
+        **_personal(task, records),
         "bytes": {way: sum(r["bytes"][way] for r in records) for way in ("up", "down")},
         "seconds": sum(r["seconds"]["total"] for r in records),
         "failures": sum(len(r["failures"]) for r in records),
@@ -88,6 +90,14 @@ def _privacy(prepared: PreparedExperiment, records: Sequence[Record]) -> dict[st
         else accounting.signal(prepared.method, prepared.setting).ratio,
         **securely,
     }
+
+
+def _personal(task: Task, records: Sequence[Record]) -> dict[str, Any]:
+    """Each client's latest personal scores, under `personal`; nothing where there are none."""
+    latest: dict[str, dict[str, Any]] = {}
+    for record in records:
+        latest |= record.get("personal", {}).get("by_client", {})
+    return {"personal": averaged(task.numbers, latest)} if latest else {}
 
 
 def _teachers(task: Task, records: Sequence[Record]) -> dict[str, float | None] | None:

@@ -75,6 +75,11 @@ class Figures:
         return f"mean_{self.figure}"
 
     @property
+    def weighted(self) -> str:
+        """The name of a mean of its numbers by rows in a record."""
+        return f"weighted_mean_{self.figure}"
+
+    @property
     def at_best(self) -> str:
         """The name of the best of its numbers in a record."""
         return f"best_{self.figure}"

@@ -132,18 +132,36 @@ def test_changes_are_made_in_their_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("choices", "shape", "complaint"),
+    ("choices", "shape", "targets", "complaint"),
     [
-        (["flop"], (1, 8, 8), "augment\\[0\\] is 'flop', .*did you mean 'flip'"),
-        (["noise", {"name": "crop", "pading": 2}], (1, 8, 8), "augment\\[1\\].pading"),
-        ([{"name": "noise", "std": 0}], (3,), "augment\\[0\\].std' is 0: expected greater than 0"),
-        (["noise", "crop"], (3,), "augment\\[1\\] is 'crop': .*choose among noise, brightness"),
+        (
+            ["flop"],
+            (1, 8, 8),
+            "classes",
+            "augment\\[0\\]: unknown .* 'flop': .*did you mean 'flip'",
+        ),
+        (["noise", {"name": "crop", "pading": 2}], (1, 8, 8), "classes", "augment\\[1\\].pading"),
+        (
+            [{"name": "noise", "std": 0}],
+            (3,),
+            "classes",
+            "augment\\[0\\].std' is 0: expected greater",
+        ),
+        (["contrast", "crop"], (1, 8, 8), "numbers", "augment\\[1\\] is 'crop': it moves .*noise"),
+        (
+            ["noise", "crop"],
+            (3,),
+            "classes",
+            "augment\\[1\\] is 'crop': .*choose among noise, brightness",
+        ),
     ],
 )
-def test_what_does_not_suit_is_refused(choices: Any, shape: Any, complaint: str) -> None:
+def test_what_does_not_suit_is_refused(
+    choices: Any, shape: Any, targets: Any, complaint: str
+) -> None:
     training = validate(Optimisation, {"augment": choices})
     with pytest.raises(ConfigError, match=complaint):
-        augment.check(training.augment, shape, key="clients.training.augment")
+        augment.check(training.augment, shape, targets, key="clients.training.augment")
 
 
 def how(**changes: Any) -> Optimisation:
@@ -233,7 +251,7 @@ DISTILLATION = {"name": "a", "student": {"training": {"augment": ["flip"]}}}
                 "method": {"name": "fedmd"},
                 "clients": {"count": 2, "training": {"augment": ["flop"]}},
             },
-            r"clients.training.augment\[0\] is 'flop'",
+            r"clients.training.augment\[0\]: unknown change of inputs 'flop'",
         ),
         (
             lambda table: ways.resolve(validate(Distillation, table)),

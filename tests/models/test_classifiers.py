@@ -38,6 +38,10 @@ def parameters(model: torch.nn.Module) -> int:
         ("mlp", (1, 28, 28), 785 * 200 + 201 * 200 + 201 * 10),
         # He et al.: stem 3*16*9, blocks of 2 * 9 * c^2 and projections, 2 per norm channel, head.
         ("resnet8", (3, 32, 32), 78_042),
+        # At the size of ImageNet's photographs, docs/models.md.
+        ("resnet8", (3, 224, 224), 78_042),
+        ("lenet5", (3, 224, 224), 456 + 2416 + (16 * 53 * 53 + 1) * 120 + 121 * 84 + 85 * 10),
+        ("dense-cnn", (3, 224, 224), 1216 + 12_832 + 2 * (16 + 32) + (32 * 56 * 56 + 1) * 10),
     ],
 )
 def test_parameter_counts_are_the_published_ones(

@@ -100,6 +100,9 @@ class Site(Frozen):
     folders."""
     state: str = "state"
     """The folder of teachers and of the ledger."""
+    device: str = Field(default="cpu", min_length=1)
+    """Where the site's models learn: its machine is its own affair, whatever an experiment's
+    `[engine]` says of the server's. `auto` takes an accelerator where there is one."""
     data: OwnData
     allow: Allow
     privacy: Cap

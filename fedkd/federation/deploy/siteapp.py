@@ -78,7 +78,8 @@ def party(file: Path, context: Context, call: Call) -> ClientParty:
         raise MessageError("the call is for a round or a client that the experiment has not")
     shared = read_shared(policy.path(site.shared), digest=str(context.run_config[SHARED]))
     samples = own_data(policy, shared)
-    prepared = prepare(experiment, seen_from(shared, clients, samples={call.client: samples}))
+    seen = seen_from(shared, clients, samples={call.client: samples})
+    prepared = prepare(experiment, seen, device=site.device)
     if experiment.privacy.unit == "record":
         # Into the site's own log, which stays here.
         warn_of_sizes(experiment.privacy, [len(samples)])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
-from fedkd import rng
+from fedkd import devices, rng
 from fedkd.audit import inversion, labels, membership, references, structure
 from fedkd.audit.findings import Audited
 from fedkd.audit.inversion import Inversion
@@ -110,18 +110,20 @@ def fit(
     training, likelihood = experiment.clients.training, prepared.setting.task.likelihood
     longer = training.model_copy(update={"epochs": training.epochs * rounds})
     model = prepared.setting.build(spec, purpose=purpose, client=client)
-    if experiment.privacy.unit == "record":
-        sgd.train(
-            model,
-            samples,
-            longer,
-            prepared.setting.noise,
-            loss=likelihood.nll,
-            like=prepared.setting.examples,
-        )
-    else:
-        draws = rng.stream(experiment.seed, purpose=purpose, client=client)
-        supervised.train(model, samples, longer, draws, likelihood=likelihood)
+    setting = prepared.setting
+    with devices.visiting(setting.device(client), model):
+        if experiment.privacy.unit == "record":
+            sgd.train(
+                model,
+                samples,
+                longer,
+                setting.noise,
+                loss=likelihood.nll,
+                like=setting.examples,
+            )
+        else:
+            draws = rng.stream(experiment.seed, purpose=purpose, client=client)
+            supervised.train(model, samples, longer, draws, likelihood=likelihood)
     return model
 
 
@@ -203,6 +205,7 @@ def _inversions(
             generator=rng.stream(
                 prepared.experiment.seed, purpose="audit inversion", client=client
             ),
+            device=prepared.setting.device(),
         )
         if drawn is not None:
             yield drawn

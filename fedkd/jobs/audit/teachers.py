@@ -123,8 +123,9 @@ def _teacher(
     hiding = (
         prepared.data.clients[client] if len(prepared.data.clients[client]) else prepared.data.test
     )
+    model = setting.build(spec, purpose="teacher", client=client)
     observed = dirac.observe(
-        setting.build(spec, purpose="teacher", client=client),
+        model.to(setting.device(client)),
         hiding.subset(torch.arange(min(_HIDING, len(hiding)))),
         experiment.clients.training,
         setting.noise,

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedkd import devices
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
 from fedkd.learning import consensus, loop, optim
@@ -107,7 +108,7 @@ def _pass_over(
 
     student.train()
     once = optimisation.model_copy(update={"epochs": 1})
-    [value] = loop.epochs((pool,), step, once, rng)
+    [value] = loop.epochs((pool,), step, once, rng, device=devices.of(student))
     student.eval()
     return value
 
@@ -126,7 +127,7 @@ def perturbed(ensemble: Ensemble, x: Tensor, size: float, rng: torch.Generator) 
     """
     leaf = x.detach().requires_grad_()
     answer = ensemble.average(ensemble.observe(leaf).logits)
-    direction = 2 * torch.rand(answer.shape, generator=rng) - 1
+    direction = 2 * torch.rand(answer.shape, generator=rng).to(x.device) - 1
     along = (direction * torch.softmax(answer / _TEMPERATURE, dim=1)).sum()
     (slope,) = torch.autograd.grad(along, leaf)
     return x + size * slope.sign()

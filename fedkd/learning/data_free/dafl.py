@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from fedkd import devices
 from fedkd.config import Frozen, Optimisation
 from fedkd.errors import FederationError
 from fedkd.learning import optim
@@ -63,7 +64,7 @@ def train(
 
     Args:
         student: trained in place; it ends in evaluation mode.
-        ensemble: the teacher or teachers.
+        ensemble: the teacher or teachers, on the student's device, as is the generator.
         generator_net: called with z (N, latent) and labels (N,); trained in place.
         objective: what the generator minimises, such as `objectives.dafl`.
         loss: what the student minimises, of its logits and the ensemble's; see `offline.Loss`.
@@ -83,11 +84,11 @@ def train(
     """
     maker = torch.optim.Adam(generator_net.parameters(), lr=learning_rate)
     learner = optim.build(student.parameters(), optimisation)
-    size = optimisation.batch_size
+    size, device = optimisation.batch_size, devices.of(student)
 
     def step(position: float, _batch: Sequence[Tensor]) -> float:
-        z = torch.randn(size, latent, generator=rng)
-        y = torch.randint(classes, (size,), generator=rng)
+        z = torch.randn(size, latent, generator=rng).to(device)
+        y = torch.randint(classes, (size,), generator=rng).to(device)
         x = generator_net(z, y)
         teachers = ensemble.observe(x)
         answer = ensemble.average(teachers.logits)

@@ -58,7 +58,7 @@ def client_loss(
         model: the client's.
         x: its records (N, *shape).
         y: their labels (N,).
-        generator: in evaluation mode; it gets no gradient.
+        generator: in evaluation mode, on the model's device; it gets no gradient.
         counts: of all clients' samples by class, (C,): labels of features are drawn by it.
         classification: the weight of cross-entropy on as many features of drawn labels.
         distillation: the weight of KL(features of y || x), a mean over records; what the model says
@@ -69,8 +69,8 @@ def client_loss(
         A scalar, in nats.
     """
     head, logits = head_of(model), call.answer(model, x)
-    drawn = draw_labels(counts, len(y), rng)
-    z = torch.randn(2 * len(y), generator.latent, generator=rng)
+    drawn = draw_labels(counts, len(y), rng).to(y.device)
+    z = torch.randn(2 * len(y), generator.latent, generator=rng).to(y.device)
     with torch.no_grad():
         same, others = generator(z, torch.cat([y, drawn])).split(len(y))
         told = logits_of(head, same)

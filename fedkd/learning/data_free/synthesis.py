@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fedkd import devices
 from fedkd.config import Optimisation
 from fedkd.data.types import Dataset, Samples
 from fedkd.errors import ConfigError, FederationError
@@ -52,7 +53,7 @@ Objective = Callable[[Views], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Synthetic:
-    """A synthetic batch."""
+    """A synthetic batch, on the CPU."""
 
     x: Tensor
     """float32 (N, *shape)."""
@@ -83,7 +84,7 @@ def synthesise(
 
     Args:
         generator_net: called with z (N, latent) and labels (N,); trained in place.
-        ensemble: the teachers.
+        ensemble: the teachers, on the student's device, as is the generator.
         student: what the objective compares the teachers with.
         objective: such as `objectives.dense`, its weights bound by `functools.partial`.
         classes: labels are drawn from 0 to classes - 1.
@@ -96,8 +97,9 @@ def synthesise(
     Raises:
         FederationError: the objective is no longer finite.
     """
-    y = torch.randint(classes, (batch_size,), generator=rng)
-    z = torch.randn(batch_size, latent, generator=rng).requires_grad_()
+    device = devices.of(student)
+    y = torch.randint(classes, (batch_size,), generator=rng).to(device)
+    z = torch.randn(batch_size, latent, generator=rng).to(device).requires_grad_()
     parameters = [z, *generator_net.parameters()]
     optimiser = torch.optim.Adam(parameters, lr=learning_rate, betas=(0.5, 0.999))
     generator_net.train()
@@ -120,7 +122,7 @@ def synthesise(
             optimiser.zero_grad(set_to_none=True)
             loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
             optimiser.step()
-    return Synthetic(best.contiguous(), y, tuple(losses))
+    return Synthetic(best.contiguous().cpu(), y.cpu(), tuple(losses))
 
 
 def draw_labels(counts: Tensor, size: int, rng: torch.Generator) -> Tensor:

@@ -27,9 +27,9 @@ _WRITES = "write nothing in place: y = x + 1, not x += 1"
 def check_model(model: nn.Module, shape: tuple[int, ...], *, like: Rows | None = None) -> None:
     """Refuse a model whose step one record can move further than its clipped gradient.
 
-    The model is tried out in training mode, in a copy; itself is left as it is. It is asked about
-    each input alone, together, in another order and beside extreme neighbours, for logits and for
-    gradients. See `fedkd.models.probes` for the inputs.
+    The model is tried out in training mode, in a copy on the CPU; itself is left as it is. It is
+    asked about each input alone, together, in another order and beside extreme neighbours, for
+    logits and for gradients. See `fedkd.models.probes` for the inputs.
 
     Args:
         model: that learns.
@@ -53,7 +53,7 @@ def check_model(model: nn.Module, shape: tuple[int, ...], *, like: Rows | None =
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ConfigError("DP-SGD needs a model with a parameter that requires gradients")
     with torch_default(torch.Generator().manual_seed(0)), torch.enable_grad(), _one_line():
-        trial.learning(copy.deepcopy(model), shape, like)
+        trial.learning(copy.deepcopy(model).cpu(), shape, like)
 
 
 def check_training(optimisation: Optimisation, key: str) -> None:
@@ -91,7 +91,7 @@ def check_features(model: nn.Module, shape: tuple[int, ...], *, like: Rows | Non
     """
     _check_norms(model)
     with _one_line():
-        trial.answering(copy.deepcopy(model).eval(), shape, like)
+        trial.answering(copy.deepcopy(model).cpu().eval(), shape, like)
 
 
 def _check_norms(model: nn.Module) -> None:
@@ -150,7 +150,7 @@ def checked_loss(loss: Loss) -> Loss:
 def _check_rows(loss: Loss, y: Tensor, answer: tuple[int, ...]) -> None:
     """Refuse a loss whose first value depends on other rows, by its gradient or by its value."""
     draws = torch.Generator().manual_seed(0)
-    logits = torch.randn(len(y), *answer, generator=draws).requires_grad_()
+    logits = torch.randn(len(y), *answer, generator=draws).to(y.device).requires_grad_()
     together = loss(logits, y)[:1]
     (slope,) = torch.autograd.grad(together.sum(), logits)
     alone = loss(logits[:1], y[:1])

@@ -160,7 +160,7 @@ def record_loss(
         sizes = [math.prod(shape) for term in model.shapes for shape in term]
         answer, *flat = torch.split(said, [said.shape[1] - sum(sizes), *sizes], dim=1)
         parts = iter(flat)
-        told, own = ask(rows), y[rows]
+        told, own = ask(rows), y[rows.to(y.device)].to(rows.device)
         total = labels * likelihood.nll(answer.reshape(-1, *model.answer), own)
         for term, shapes in zip(terms.all, model.shapes, strict=True):
             ours = [next(parts).reshape(-1, *shape) for shape in shapes]

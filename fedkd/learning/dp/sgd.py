@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
+from fedkd import devices
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
 from fedkd.errors import FederationError
@@ -95,6 +96,8 @@ def train(
     Nothing but the model's weights and the optimiser's state comes out, and these are protected. A
     training loss, the realised batch sizes and the number of records are not, so they are not told.
 
+    Gradients are made, clipped and summed where the model is; noise is drawn and added on the CPU.
+
     The global generator is used by the model's own dropout alone, which touches no data.
 
     Args:
@@ -144,7 +147,7 @@ def train(
             for (name, parameter), gradient in zip(
                 per_sample.parameters.items(), gradients, strict=True
             ):
-                parameter.grad = gradient.to(parameter.dtype) + pulls(name, parameter)
+                parameter.grad = gradient.to(parameter) + pulls(name, parameter)
             optimiser.step()
             _check_finite(per_sample.parameters, step + 1, optimisation)
             if on_epoch is not None and step + 1 in ends:
@@ -168,18 +171,23 @@ def _protected(sums: Sequence[Tensor], noise: Noise, source: NoiseSource) -> lis
 
 
 def _beside(loss: Loss, offset: Tensor | None) -> Loss:
-    return loss if offset is None else lambda logits, y: loss(logits + offset, y)
+    return loss if offset is None else lambda logits, y: loss(logits + offset.to(logits), y)
 
 
 def _clipped_sums(per_sample: PerSample, loss: Loss, samples: Samples, clip: float) -> list[Tensor]:
-    """The clipped gradients' sum for every trainable parameter, in small batches; float64."""
+    """The clipped gradients' sum for every trainable parameter, in small batches.
+
+    float64, on the CPU.
+    """
+    device = next(iter(per_sample.parameters.values())).device
     sums = [torch.zeros_like(each).double() for each in per_sample.parameters.values()]
     for start in range(0, len(samples), per_sample.rows):
         rows = torch.arange(start, min(start + per_sample.rows, len(samples)))
-        gradients = per_sample.gradients(one(samples.x[rows]), samples.y[rows], loss)
+        x, y = one(samples.x[rows]).to(device), samples.y[rows].to(device)
+        gradients = per_sample.gradients(x, y, loss)
         parts = clipped_sum(gradients, clip)
         sums = [total + part for total, part in zip(sums, parts, strict=True)]
-    return sums
+    return [total.cpu() for total in sums]
 
 
 def _pulls(
@@ -189,7 +197,8 @@ def _pulls(
     require_anchor(model, anchor, proximal)
     if anchor is None or proximal == 0:
         return lambda _name, _value: 0.0
-    return lambda name, value: proximal * (value.detach() - anchor[name])
+    near = {name: tensor.to(devices.of(model)) for name, tensor in anchor.items()}
+    return lambda name, value: proximal * (value.detach() - near[name])
 
 
 def _check_optimiser(optimiser: torch.optim.Optimizer, model: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +64,20 @@ class Terms:
             if module is not None
         )
         """What learns with the student."""
+
+    def to(self, device: torch.device) -> Self:
+        """Itself, with all that learns or adapts on a device."""
+        for term in self.all:
+            first = term.compared.first
+            for module in (
+                term.compared.student,
+                term.compared.teacher,
+                term.compared.beside,
+                None if first is None else first.learned,
+            ):
+                if module is not None:
+                    module.to(device)
+        return self
 
     def __call__(self, student: Layers, teacher: Layers, y: Tensor) -> Tensor:
         """The sum of weight * mean over the terms, a scalar."""

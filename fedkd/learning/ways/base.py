@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from fedkd import models, rng, tasks
+from fedkd import devices, models, rng, tasks
 from fedkd.config import Distillation, ModelSpec, Optimisation
 from fedkd.data.types import Dataset
 from fedkd.learning.dp.sgd import Noise
@@ -92,6 +92,8 @@ class StudentRun:
     """A fresh student, the same at every call, made ready for the way."""
     private: Private | None = None
     """Not None under [privacy]: private data is then touched in `pay` alone."""
+    device: torch.device = devices.CPU
+    """Where its models are, teachers and all."""
 
     @cached_property
     def task(self) -> Task:
@@ -109,13 +111,14 @@ class StudentRun:
         return self.distillation.student.training
 
     def build(self, spec: ModelSpec, *, purpose: str) -> nn.Module:
-        """A fresh model, initialised from the stream of this purpose."""
-        return models.build(
+        """A fresh model on the device, initialised from the stream of this purpose."""
+        fresh = models.build(
             spec,
             shape=self.data.shape,
             classes=self.data.classes,
             generator=self.stream(f"{purpose} model"),
         )
+        return fresh.to(self.device)
 
     def plain_student(self) -> nn.Module:
         """A fresh student as its specification says; `student` begins with the same weights."""
@@ -132,10 +135,11 @@ class StudentRun:
     def terms(self, student: nn.Module, teacher: nn.Module, *, purpose: str = "student") -> Terms:
         """What `[[knowledge]]` adds to the loss, of this student and this teacher."""
         shape = self.data.shape
-        return terms.build(
+        built = terms.build(
             self.distillation.knowledge,
             inspect_layers(student, shape),
             inspect_layers(teacher, shape),
             self.stream(f"{purpose} adapters"),
             self.task.likelihood,
         )
+        return built.to(self.device)

@@ -23,7 +23,7 @@ def learn_by_dafl(run: StudentRun, params: dafl.DataFreeLearning) -> nn.Module:
             latent=params.latent,
             width=params.width,
             generator=run.stream("generator model"),
-        )
+        ).to(run.device)
         with Ensemble(run.teachers) as ensemble:
             dafl.train(
                 student,

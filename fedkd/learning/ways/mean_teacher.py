@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from fedkd import devices
 from fedkd.config import Frozen, Optimisation
 from fedkd.data.types import Dataset, Samples
 from fedkd.errors import ConfigError
@@ -88,11 +89,11 @@ def train(
     teacher.eval().requires_grad_(requires_grad=False)
     optimiser = optim.build(student.parameters(), optimisation)
     beside = None if unlabelled is None else _endless(unlabelled, generator)
-    steps = 0
+    steps, device = 0, devices.of(student)
 
     def step(position: float, batch: Sequence[Tensor]) -> float:
         nonlocal steps
-        x, y = batch
+        x, y = batch[0], batch[1].to(device)
         if beside is not None:
             x = torch.cat([x, *(next(beside) for _ in y)])
         told = call.answer(teacher, view(x, generator))

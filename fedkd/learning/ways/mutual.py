@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fedkd import models
+from fedkd import devices, models
 from fedkd.config import Frozen, ModelSpec, Optimisation
 from fedkd.data.types import Dataset, Samples
 from fedkd.knowledge import label
@@ -85,7 +85,14 @@ def train(
 
     for peer in peers:
         peer.train()
-    losses = epochs((samples.x, samples.y), step, optimisation, generator, on_epoch=on_epoch)
+    losses = epochs(
+        (samples.x, samples.y),
+        step,
+        optimisation,
+        generator,
+        device=devices.of(peers[0]),
+        on_epoch=on_epoch,
+    )
     for peer in peers:
         peer.eval()
     return losses

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import torch
 from torch import nn
 
-from fedkd import data, models, rng, tasks
+from fedkd import data, devices, models, rng, tasks
 from fedkd.config import Distillation, Frozen, with_specs
 from fedkd.data.types import Dataset
 from fedkd.learning import augment, ways
@@ -30,6 +31,7 @@ class Prepared:
         params: the way's parameters.
         teachers: in the configuration's order; fresh, or with the weights that are given.
         digests: SHA-256 of the files of given weights, in the same order.
+        device: where models learn.
     """
 
     distillation: Distillation
@@ -38,6 +40,7 @@ class Prepared:
     params: Frozen
     teachers: tuple[nn.Module, ...]
     digests: tuple[str, ...] = ()
+    device: torch.device = devices.CPU
 
     @cached_property
     def task(self) -> Task:
@@ -50,7 +53,7 @@ class Prepared:
         return self.shares.student
 
     def student(self, teachers: tuple[nn.Module, ...]) -> nn.Module:
-        """A fresh student, made ready for the way; the same at every call.
+        """A fresh student on the device, made ready for the way; the same at every call.
 
         Args:
             teachers: as `teachers`, perhaps trained since.
@@ -58,9 +61,10 @@ class Prepared:
         Raises:
             ConfigError: model, teachers and way do not fit.
         """
-        return _student(
+        fresh = _student(
             self.distillation, self.way, self.params, self.data.shape, self.data.classes, teachers
         )
+        return fresh.to(self.device)
 
 
 def student(
@@ -114,6 +118,9 @@ def prepare(distillation: Distillation) -> Prepared:
     """
     distillation = with_specs(distillation, identified)
     way, params, distillation = ways.resolve(distillation)
+    (device, *_) = devices.resolve(distillation.engine.device, key="engine.device")
+    if distillation.privacy is not None:
+        devices.check_exact([device], key="engine.device")
     resolved = tuple(weights.resolve(each, n) for n, each in enumerate(distillation.teachers))
     distillation = distillation.model_copy(update={"teachers": resolved})
     dealt = shares(distillation)
@@ -127,16 +134,21 @@ def prepare(distillation: Distillation) -> Prepared:
         for number, (each, model) in enumerate(zip(resolved, teachers, strict=True))
         if each.weights is not None
     )
-    return _complete(Prepared(distillation, dealt, way, params, teachers, digests))
+    ready = _complete(Prepared(distillation, dealt, way, params, teachers, digests))
+    for teacher in teachers:
+        teacher.to(device)
+    return replace(ready, device=device)
 
 
 def _check_augment(
     distillation: Distillation, student: tuple[int, ...], teachers: Sequence[tuple[int, ...]]
 ) -> None:
-    augment.check(distillation.student.training.augment, student, key="student.training.augment")
+    targets = tasks.find(distillation.task.name).targets
+    own = distillation.student.training.augment
+    augment.check(own, student, targets, key="student.training.augment")
     for number, (each, shape) in enumerate(zip(distillation.teachers, teachers, strict=True)):
         key = f"teachers[{number}].training.augment"
-        augment.check(each.training.augment, shape, key=key)
+        augment.check(each.training.augment, shape, targets, key=key)
 
 
 def _teachers(

@@ -1,13 +1,15 @@
 """What a method's client part is given: one client's view of one round."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fedkd import rng
+from fedkd import devices, rng
 from fedkd.clock import Clock
 from fedkd.config import ModelSpec, Optimisation
 from fedkd.data.types import Samples
@@ -73,9 +75,18 @@ class ClientContext:
         """How the teacher is to be trained."""
         return self.setting.experiment.clients.training
 
+    @property
+    def device(self) -> torch.device:
+        """Where this client's models learn and answer."""
+        return self.setting.device(self.client)
+
+    def on_device(self, *models: nn.Module) -> AbstractContextManager[None]:
+        """Have models there as long as the context lasts; what they learn comes back with them."""
+        return devices.visiting(self.device, *models)
+
     @cached_property
     def teacher(self) -> nn.Module:
-        """The client's private model: as it was after its last round, or fresh."""
+        """The client's private model: as it was after its last round, or fresh; on the CPU."""
         model = self.setting.build(self.spec, purpose="teacher", client=self.client)
         if saved := group("teacher", self.state):
             model.load_state_dict(saved)
@@ -117,10 +128,13 @@ class ClientContext:
             ValueError: there is an offset, and the task is not one of classes.
         """
         supervised.require_classes(offset, self.setting.task.likelihood)
-        optimiser = optim.build(self.teacher.parameters(), self.training)
-        if anchor is None and (saved := group("optimiser", self.state)):
-            optim.unpack(optimiser, saved)
-        with self.clock.phase("train", self.training.epochs) as advance:
+        with (
+            self.on_device(self.teacher),
+            self.clock.phase("train", self.training.epochs) as advance,
+        ):
+            optimiser = optim.build(self.teacher.parameters(), self.training)
+            if anchor is None and (saved := group("optimiser", self.state)):
+                optim.unpack(optimiser, saved)
             learn = (
                 partial(
                     supervised.train,
@@ -148,10 +162,12 @@ class ClientContext:
     ) -> list[float]:
         """Fit `model` by a loss of the method's own, as in `loop.fit`, as teachers are trained.
 
+        The model and each batch are on the device meanwhile; so must be what else the loss uses.
+
         Rows of private data come from `ctx.data`, so it runs without differential privacy alone.
         The optimiser starts afresh.
         """
-        with self.clock.phase("train", self.training.epochs) as advance:
+        with self.on_device(model), self.clock.phase("train", self.training.epochs) as advance:
             return loop.fit(
                 model,
                 rows,
@@ -163,7 +179,7 @@ class ClientContext:
 
     def distil(self, inputs: Rows, targets: Tensor, loss: Loss, how: Optimisation) -> None:
         """Fit the teacher to `targets`, row by row the server's word on `inputs`."""
-        with self.clock.phase("distil", how.epochs) as advance:
+        with self.on_device(self.teacher), self.clock.phase("distil", how.epochs) as advance:
             offline.distil(
                 self.teacher,
                 inputs,
@@ -218,7 +234,11 @@ class ClientContext:
         it is this client's share of the noise, drawn and paid for anew each time: two sums over
         other clients with the same share in both would bare a client with next to no noise.
         """
-        sums = partial(summed.summed, model, self._data, self.setting.classes)
+
+        def sums(**how: Any) -> Moments:
+            with self.on_device(model):
+                return summed.summed(model, self._data, self.setting.classes, **how)
+
         if self.allowance is None:
             origin = Unprotected("sums of features")
             return sums(basis=basis, intercept=intercept), Release(origin)
@@ -263,7 +283,7 @@ class ClientContext:
 
     def answer(self, inputs: Rows) -> Tensor:
         """The teacher's answers on N `inputs`, (N, *A) float32."""
-        with self.clock.phase("answer"):
+        with self.on_device(self.teacher), self.clock.phase("answer"):
             return evaluate.answers(self.teacher, inputs)
 
 

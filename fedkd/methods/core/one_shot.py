@@ -84,7 +84,10 @@ class OneShot(Method):
         teachers, average = self.teachers(ctx, uploads), self.consensus(ctx, uploads)
         with Ensemble(teachers, threads=ctx.threads, average=average) as ensemble:
             ctx.measure_ensemble(ensemble.answer)
-            with ctx.clock.phase("synthesise and distil", self.params.epochs) as advance:
+            with (
+                ctx.on_device(ctx.student),
+                ctx.clock.phase("synthesise and distil", self.params.epochs) as advance,
+            ):
 
                 def on_epoch(_epoch: int, loss: float) -> None:
                     ctx.losses["distil"] = loss
@@ -98,7 +101,7 @@ class OneShot(Method):
         """Give `ctx.student` the weights that it starts from; as it stands, its own fresh ones."""
 
     def teachers(self, ctx: ServerContext, uploads: Uploads) -> list[nn.Module]:
-        """Who answers: the clients' models."""
+        """Who answers, on the server's device: the clients' models."""
         return list(ctx.load_teachers(uploads).values())
 
     def consensus(
@@ -110,7 +113,11 @@ class OneShot(Method):
         return "logits"
 
     def distil(self, ctx: ServerContext, ensemble: Ensemble, on_epoch: OnEpoch) -> Samples:
-        """Teach `ctx.student` what the ensemble knows, and return what it was taught with."""
+        """Teach `ctx.student`, which is on the device, what the ensemble knows.
+
+        Returns:
+            What it was taught with, on the CPU.
+        """
         raise NotImplementedError
 
 
@@ -124,18 +131,19 @@ def synthesised(
         width=how.width,
         generator=ctx.rng(f"generator-{number}"),
     )
-    return synthesise(
-        generator,
-        ensemble,
-        ctx.student,
-        objective,
-        classes=ctx.setting.classes,
-        steps=how.steps,
-        batch_size=how.batch_size,
-        latent=how.latent,
-        learning_rate=how.learning_rate,
-        rng=ctx.rng(f"synthesis-{number}"),
-    )
+    with ctx.on_device(ctx.student, generator):
+        return synthesise(
+            generator,
+            ensemble,
+            ctx.student,
+            objective,
+            classes=ctx.setting.classes,
+            steps=how.steps,
+            batch_size=how.batch_size,
+            latent=how.latent,
+            learning_rate=how.learning_rate,
+            rng=ctx.rng(f"synthesis-{number}"),
+        )
 
 
 def check_images(setting: Setting) -> None:

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedkd import rng
+from fedkd import devices, rng
 from fedkd.clock import Clock
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
@@ -34,8 +35,8 @@ class ServerContext:
     setting: Setting
     round: int
     student: nn.Module
-    """The global student; the server part trains it in place. It takes what
-    `setting.students_view` leaves of inputs."""
+    """The global student, on the CPU; the server part trains it in place, see `on_device`. It
+    takes what `setting.students_view` leaves of inputs."""
     state: dict[str, Tensor]
     """The method's own, kept from round to round and in checkpoints."""
     clock: Clock
@@ -64,6 +65,15 @@ class ServerContext:
     def rng(self, purpose: str) -> torch.Generator:
         """The server's stream in this round for `purpose`."""
         return rng.stream(self.setting.experiment.seed, purpose=purpose, round=self.round)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the server's models learn and answer."""
+        return self.setting.device()
+
+    def on_device(self, *models: nn.Module) -> AbstractContextManager[None]:
+        """Have models there as long as the context lasts; what they learn comes back with them."""
+        return devices.visiting(self.device, *models)
 
     def parties(self, uploads: Uploads) -> int:
         """How many clients' answers are in the uploads."""
@@ -102,7 +112,8 @@ class ServerContext:
         """Add the student's headline score on the test set, as it is now, to the curve."""
         seen = Samples(self.setting.students_view(self.test.x), self.test.y)
         headline = self.setting.task.headline
-        self.curve.append(evaluate.score(self.student, seen, [headline])[headline.figure])
+        with self.on_device(self.student):
+            self.curve.append(evaluate.score(self.student, seen, [headline])[headline.figure])
 
     def measure_ensemble(self, answers: Callable[[Rows], Tensor]) -> None:
         """Record the scores of the ensemble on the test set, given as inputs -> answers (N, *A)."""
@@ -126,7 +137,7 @@ class ServerContext:
         learner = self.student if model is None else model
         if learner is self.student:
             inputs = self.setting.students_view(inputs)
-        with self.clock.phase("distil", how.epochs) as advance:
+        with self.on_device(learner), self.clock.phase("distil", how.epochs) as advance:
             losses = offline.distil(
                 learner,
                 inputs,
@@ -172,10 +183,11 @@ class ServerContext:
         return (noisy / clients).float().reshape(1, *shape)
 
     def load_teachers(self, uploads: Uploads) -> dict[int, nn.Module]:
-        """The uploaded models as modules, by client."""
+        """The uploaded models as modules on the server's device, by client."""
         teachers = {}
         for client, upload in uploads.items():
             spec = self.setting.experiment.client_model(client)
             teachers[client] = self.setting.build(spec, purpose="specification")
             teachers[client].load_state_dict(group("model", upload))
+            teachers[client].to(self.device)
         return teachers

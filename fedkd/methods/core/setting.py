@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fedkd import models, rng
 from fedkd.config import Experiment, ModelSpec
+from fedkd.devices import CPU
 from fedkd.errors import ConfigError
 from fedkd.exchange.codec import DTYPES, Expected
 from fedkd.exchange.messages import prefixed
@@ -45,6 +46,8 @@ class Setting:
     """M inputs that all parties hold and that look like the data, to try out models."""
     seen: tuple[int, ...] | None = None
     """The columns that the student sees, where `clients.privileged` hides others; None: all."""
+    devices: tuple[torch.device, ...] = (CPU,)
+    """Where models learn and answer on this machine, which is each party's own affair."""
     _specs: dict[str, Expected] = field(default_factory=dict, repr=False)
 
     @property
@@ -57,8 +60,12 @@ class Setting:
         """The number C of classes, for methods that ask for classes."""
         return self.task.classes
 
+    def device(self, client: int | None = None) -> torch.device:
+        """Where a client's models learn, by turns; the server's, which is None, on the first."""
+        return self.devices[(client or 0) % len(self.devices)]
+
     def build(self, spec: ModelSpec, *, purpose: str, client: int | None = None) -> nn.Module:
-        """A fresh model, initialised from the stream of (client, purpose)."""
+        """A fresh model on the CPU, initialised from the stream of (client, purpose)."""
         generator = rng.stream(self.experiment.seed, purpose=purpose, client=client)
         return models.build(spec, shape=self.shape, classes=self.classes, generator=generator)
 

@@ -62,6 +62,31 @@ def score_by_class(last: Round, classes: Sequence[str], score: ShownScore) -> Ch
     return chart("by-class", heading, caption, draw, heights=_heights(len(values), classes))
 
 
+def confusion(table: Sequence[Sequence[float | None]], classes: Sequence[str]) -> Chart:
+    """What the student takes each class for: true classes by row, predicted ones by column."""
+    counts = np.array(table, dtype=float)
+    names = [f"is {shorten(name, 16)}" for name in classes]
+
+    def draw(axes: Axes, width: int) -> None:
+        form = _exact if width == WIDE else _brief
+        top = max(1.0, counts.max())
+        _cells(axes, counts, names=names, classes=classes, width=width, top=top, form=form)
+        axes.set_xlabel("taken for")
+
+    wrong = counts - np.diag(counts.diagonal())
+    row, column = divmod(int(wrong.argmax()), len(wrong))
+    caption = "The student takes no record for another class than its own."
+    if most := int(wrong[row, column]):
+        caption = (
+            f"Of {wrong.sum():,.0f} records that the student takes for another class, most are "
+            f"{classes[row]} taken for {classes[column]} ({most:,})."
+        )
+    heading = (
+        f"Test records by class and what they are taken for (light 0, dark {counts.max():,.0f})"
+    )
+    return chart("confusion", heading, caption, draw, heights=_heights(len(counts), classes))
+
+
 def _quantiles(by_teacher: NDArray[np.float64]) -> NDArray[np.float64]:
     """Over the clients, (clients, C) -> (5, C); a class without test samples stays NaN."""
     known = np.where(np.isnan(by_teacher), -1.0, by_teacher)

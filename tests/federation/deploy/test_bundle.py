@@ -48,6 +48,14 @@ def test_what_travels_names_no_place_of_the_machine_that_it_comes_from(rows):
     experiment = tiny.experiment(rows, changes)
     text = bundle.for_wire(experiment, 4)
     assert "/" not in text
+    weights = {"file": "/home/coordinator/start.safetensors", "sha256": "ab" * 32}
+    models = [{"name": "mlp", "weights": weights}, {"name": "hf//home/coordinator/bert"}]
+    changes |= {"clients.models": models, "method.features": models[0]}
+    told = bundle.for_wire(tiny.experiment(rows, changes), 4)
+    assert "coordinator" not in told
+    mlp, bert = config.parse_json(told).clients.models
+    assert (mlp.weights.file, mlp.weights.sha256) == ("start.safetensors", "ab" * 32)
+    assert bert.name == "hf/bert"
     back = config.parse_json(text)
     assert back.data.name == rows.name
     same = {"data", "privacy", "engine", "output"}

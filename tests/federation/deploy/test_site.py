@@ -1,6 +1,7 @@
 """A site's policy: whatever it does not allow is refused, by the line that refuses."""
 
 import json
+import re
 import sys
 from hashlib import sha256
 
@@ -11,17 +12,20 @@ import torch
 from flwr.app import Message
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 import fedkd
-from fedkd import data
+from fedkd import data, models
+from fedkd.config import ModelSpec
 from fedkd.data import shared_file
-from fedkd.errors import ConfigError
+from fedkd.errors import ConfigError, PolicyError
 from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.messages import Broadcast
 from fedkd.federation import compat, secure, wire
 from fedkd.federation.client import client_app
 from fedkd.federation.deploy import bundle, siteapp
 from fedkd.federation.deploy.site import Policy, run_name
+from fedkd.federation.prepare import prepare
 from fedkd.federation.state import MemoryState
 from fedkd.privacy.ledger import read_statements
 
@@ -126,6 +130,65 @@ def test_each_line_refuses_what_it_does_not_allow(site, rows, caplog, line, valu
     assert f"refused by SITE.toml: {key} = " in caplog.text
     assert why in caplog.text
     assert not (site().parent / "state").exists()  # nothing was touched
+
+
+MLP = {"name": "mlp", "hidden": [8]}
+
+
+@pytest.mark.parametrize(
+    ("models", "asked", "why"),
+    [
+        (["torchvision/*"], "timm/resnet18", "a model is 'timm/resnet18'"),
+        (["torchvision/resnet18"], "torchvision/resnet34", "a model is 'torchvision/resnet34'"),
+        (None, "torchvision/resnet18", "a model is 'torchvision/resnet18'"),
+        (["torch*"], "torchvision/resnet18", "a model is 'torchvision/resnet18'"),
+        (["mlp/*", "mlp"], "mlp2", "a model is 'mlp2'"),
+        (["hf/*"], "hf/a/b", "names the path 'a/b'"),
+        (["hf/*"], "hf/..", "names the path '..'"),
+        (["mlp"], MLP | {"weights": "/etc/passwd"}, "names the path '/etc/passwd'"),
+        (["mlp"], MLP | {"weights": ".."}, "names the path '..'"),
+    ],
+)
+def test_a_site_lists_families_and_reads_no_path_for_a_server(site, rows, models, asked, why):
+    policy = Policy.load(site({} if models is None else {"allow.models": models}))
+    changes = {"data.name": "rows", "clients.models": [asked], "student.model": asked}
+    experiment = tiny.experiment(rows, changes)
+    with pytest.raises(PolicyError, match=re.escape(why)):
+        policy.check(experiment.to_json(), experiment)
+
+
+def test_a_site_allows_a_whole_family_and_a_models_parameters_of_a_method(site, rows):
+    policy = Policy.load(site({"allow.models": ["mlp", "torchvision/*"]}))
+    changes = {"data.name": "rows", "clients.models": ["torchvision/resnet18"]}
+    experiment = tiny.experiment(rows, changes)
+    policy.check(experiment.to_json(), experiment)
+    inside = {**changes, "method": {"name": "fedmd", "features": "timm/resnet18"}}
+    experiment = tiny.experiment(rows, inside)
+    with pytest.raises(PolicyError, match="names the model 'timm/resnet18'"):
+        policy.check(experiment.to_json(), experiment)
+
+
+def test_a_site_starts_from_its_own_copy_of_the_weights_that_were_agreed_on(
+    site, rows, tmp_path, caplog
+):
+    draws = torch.Generator().manual_seed(3)
+    spec = ModelSpec.model_validate(MLP)
+    model = models.build(spec, shape=(10,), classes=3, generator=draws)
+    (tmp_path / "coordinator").mkdir()
+    save_file(model.state_dict(), tmp_path / "coordinator" / "start.safetensors")
+    start = MLP | {"weights": str(tmp_path / "coordinator" / "start.safetensors")}
+    experiment = prepare(tiny.experiment(rows, {"clients.models": [start]})).experiment
+    text = bundle.for_wire(experiment, 4)
+    assert "coordinator" not in text
+    assert str(ask(site(), text)) == "ConfigError"
+    assert "weights/start.safetensors': No such file" in caplog.text
+    (tmp_path / "weights").mkdir()
+    own = tmp_path / "weights" / "start.safetensors"
+    save_file({name: value + 1 for name, value in model.state_dict().items()}, own)
+    assert str(ask(site(), text)) == "ConfigError"
+    assert "all parties need the same initial weights" in caplog.text
+    own.write_bytes((tmp_path / "coordinator" / "start.safetensors").read_bytes())
+    assert isinstance(ask(site(), text), wire.Call)
 
 
 def test_a_site_that_allows_it_masks_its_sums_for_one_roster(site, rows, caplog):

@@ -117,35 +117,6 @@ def test_the_weight_rises_along_a_bell() -> None:
     assert weight(4.0) == weight(9.5) == 10.0
 
 
-def test_noise_has_its_deviation_and_repeats() -> None:
-    x = torch.zeros(200, 1, 10, 10)
-    first, second = (augment.noisy(x, generator(3), std=0.5) for _ in range(2))
-    assert torch.equal(first, second)
-    assert first.std().item() == pytest.approx(0.5, rel=0.03)
-    assert abs(first.mean().item()) < 0.02
-
-
-def test_shifts_move_whole_images_and_fill_with_nothing() -> None:
-    draws = generator(4)
-    x = torch.rand(60, 2, 6, 5, generator=draws) + 1
-    moved = augment.shifted(x, draws, pixels=2)
-    padded = F.pad(x, (2, 2, 2, 2))
-    found = set()
-    for before, after in zip(padded, moved, strict=True):
-        places = [
-            (down, right)
-            for down in range(5)
-            for right in range(5)
-            if torch.equal(before[:, down : down + 6, right : right + 5], after)
-        ]
-        assert len(places) == 1
-        found.add(places[0])
-    assert {down for down, _ in found} == {right for _, right in found} == set(range(5))
-    assert torch.equal(augment.shifted(x, draws, pixels=0), x)
-    with pytest.raises(ValueError, match=r"inputs \(3, 4\) cannot be shifted"):
-        augment.shifted(torch.zeros(3, 4), draws, pixels=1)
-
-
 def test_labels_are_kept_of_some_and_all_inputs_stay() -> None:
     samples = rows(50)
     dataset = Dataset("clusters", samples, rows(20), 3, ("a", "b", "c"))

@@ -1,0 +1,100 @@
+"""Devices: what a configuration names, where a model is, and how one gets there and back.
+
+One rule: data, draws, state dicts, the wire, ledgers and checkpoints are on the CPU. A model visits
+a device for as long as it learns or answers; a loop moves each batch to where its model is, and
+what comes back is on the CPU. So shuffles, latents and cohorts are the same on every device, and on
+the CPU nothing moves at all.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from fedkd.errors import ConfigError
+
+CPU = torch.device("cpu")
+
+
+def resolve(named: str, *, key: str) -> tuple[torch.device, ...]:
+    """The devices that a configuration names, all of them there.
+
+    Args:
+        named: `"cpu"`; `"auto"`, the first accelerator that torch finds, else the CPU; or one or
+            more of a kind: `"cuda"`, `"cuda:1"`, `"cuda:0,cuda:1"`, `"mps"`.
+        key: where it stands, such as `"engine.device"`, for errors.
+
+    Raises:
+        ConfigError: it names no device, one twice, unlike ones, or one that is not here.
+    """
+    if named == "auto":
+        found = torch.accelerator.current_accelerator(check_available=True)
+        return (CPU if found is None else torch.device(found.type, 0),)
+    devices = tuple(_device(name.strip(), named, key) for name in named.split(","))
+    if len({device.type for device in devices}) > 1 or len(set(devices)) < len(devices):
+        raise ConfigError(
+            f"{key} is {named!r}: expected devices of one kind, each once, such as 'cuda:0,cuda:1'"
+        )
+    return devices
+
+
+def _device(name: str, named: str, key: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        module = torch.get_device_module(device)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{key} is {named!r}: expected auto, cpu, cuda, cuda:1, cuda:0,cuda:1 or mps"
+        ) from error
+    if device.type == "cpu":
+        return CPU
+    number = device.index or 0
+    if not module.is_available() or number >= module.device_count():
+        there = module.device_count() if module.is_available() else 0
+        raise ConfigError(
+            f"{key} is {named!r}, and torch {torch.__version__} finds {there} devices of this kind "
+            "here: write 'cpu', or 'auto' to take what there is, or install a torch that was "
+            "built for it"
+        )
+    return torch.device(device.type, number)
+
+
+def check_exact(devices: Sequence[torch.device], *, key: str) -> None:
+    """Refuse devices without float64, in which clipped gradients are summed.
+
+    Raises:
+        ConfigError: one is of Apple's kind.
+    """
+    if any(device.type == "mps" for device in devices):
+        raise ConfigError(
+            f"{key} is 'mps', which has no float64, and differential privacy sums clipped "
+            "gradients in it: write 'cpu', or leave out [privacy]"
+        )
+
+
+def of(model: nn.Module) -> torch.device:
+    """Where a model is: its first parameter's or buffer's device; without any, the CPU."""
+    first: Tensor | None = next(model.parameters(), None)
+    first = next(model.buffers(), None) if first is None else first
+    return CPU if first is None else first.device
+
+
+def state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """A model's state dict on the CPU, where state dicts are; its own tensors if it is there."""
+    return {name: tensor.to(CPU) for name, tensor in model.state_dict().items()}
+
+
+@contextmanager
+def visiting(device: torch.device, *models: nn.Module) -> Iterator[None]:
+    """Have models on a device; when the context ends, whichever way, they are where they were.
+
+    Parameters stay the same objects, so that an optimiser over them goes on. Its state follows
+    only where it is packed: see `learning.optim.pack`.
+    """
+    with ExitStack() as stack:
+        for model in models:
+            if (home := of(model)) != device:
+                stack.callback(model.to, home)
+                model.to(device)
+        yield
