@@ -112,8 +112,16 @@ class FederatedData:
         return found if isinstance(found, tuple) else ()
 
     def counts(self) -> Tensor:
-        """How many samples of each class each client holds: int64 (clients, C)."""
-        return torch.stack([torch.bincount(c.y, minlength=self.classes) for c in self.clients])
+        """How many samples of each class each client holds: int64 (clients, C).
+
+        Of labels (clients, L), how many have each; of numbers (clients, D), how many there are.
+        """
+        return torch.stack([self._counted(client.y) for client in self.clients])
+
+    def _counted(self, y: Tensor) -> Tensor:
+        if self.targets == "classes":
+            return torch.bincount(y, minlength=self.classes)
+        return (y if self.targets == "binary" else torch.ones_like(y)).long().sum(dim=0)
 
     def pooled(self) -> Samples:
         """All clients' training data in one place, client after client."""
