@@ -260,11 +260,13 @@ class Summary(RunPart):
 class Partition(RunPart):
     """`partition.json`: the samples that each client holds, by class; counts (clients, C).
 
-    Of a deployment no counts: nobody knows them.
+    Where a sample may have several labels, or none, `sizes` has how many samples there are. Of a
+    deployment no counts: nobody knows them.
     """
 
     classes: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
+    sizes: tuple[int, ...] | None = None
 
 
 class Environment(RunPart):

@@ -127,7 +127,8 @@ class ClientContext:
         Raises:
             ValueError: there is an offset, and the task is not one of classes.
         """
-        supervised.require_classes(offset, self.setting.task.likelihood)
+        likelihood = self.setting.task.likelihood
+        supervised.require_classes(offset, likelihood)
         with (
             self.on_device(self.teacher),
             self.clock.phase("train", self.training.epochs) as advance,
@@ -136,11 +137,7 @@ class ClientContext:
             if anchor is None and (saved := group("optimiser", self.state)):
                 optim.unpack(optimiser, saved)
             learn = (
-                partial(
-                    supervised.train,
-                    generator=self.rng("batches"),
-                    likelihood=self.setting.task.likelihood,
-                )
+                partial(supervised.train, generator=self.rng("batches"), likelihood=likelihood)
                 if self.allowance is None
                 else self._privately(self.allowance)
             )
