@@ -192,7 +192,7 @@ def _assemble(
         devices=found,
     )
     augments = experiment.clients.training.augment
-    augment.check(augments, setting.shape, task.targets, key="clients.training.augment")
+    augment.check(augments, setting.shape, kind.targets, key="clients.training.augment")
     for spec in {str(s): s for s in experiment.clients.models}.values():
         setting.model_specs(spec)
     setting.student.model_specs(experiment.student.model)
