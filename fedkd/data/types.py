@@ -34,6 +34,12 @@ class Samples:
         """The samples at `indices`, int64 (M,), in that order."""
         return Samples(take(self.x, indices), self.y[indices])
 
+    def last_of_each_class(self, count: int) -> "Samples":
+        """The last `count` samples of each class, class after class."""
+        labels = sorted(set(self.y.tolist()))
+        chosen = [(self.y == label).nonzero().flatten()[-count:] for label in labels]
+        return self.subset(torch.cat(chosen))
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:

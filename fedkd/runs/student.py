@@ -18,7 +18,7 @@ from fedkd.learning.ways.base import Splits
 from fedkd.models.weights import random
 from fedkd.rows import Rows
 from fedkd.runs import reading
-from fedkd.runs.schema import RunPart
+from fedkd.runs.scores import RunPart
 
 
 @dataclass(frozen=True)
