@@ -61,19 +61,19 @@ def test_own_models_and_the_student_are_scored_on_the_same_rows(rows, tmp_path):
     assert tables.summary(summary).row_count > 8
 
 
-@pytest.mark.parametrize(
-    "protection",
-    [
-        {"privacy": {"epsilon": 50.0, "delta": 1e-3, "most_records": 200}},
-        {"privacy": {"secure_aggregation": True}, "method": {"name": "analytic"}},
-    ],
-)
-def test_under_protection_they_are_withheld_and_it_is_said(rows, caplog, protection):
-    models = {"clients.models": ["mlp"], "student.model": "mlp", "rounds": 1}
+def test_under_protection_they_are_withheld_and_it_is_said(rows, caplog):
+    summed = {
+        **{"clients.models": ["mlp"], "student.model": "mlp", "rounds": 1},
+        **{"privacy.secure_aggregation": True, "method": {"name": "analytic"}},
+    }
     with caplog.at_level(logging.WARNING):
-        prepared = prepare(tiny.experiment(rows, {**SHARE, **models, **protection}))
-    assert "their scores are withheld" in caplog.text
+        prepared = prepare(tiny.experiment(rows, {**SHARE, **summed}))
+    assert "their scores are withheld under secure aggregation" in caplog.text
     assert not any(name.startswith("personal") for name in prepared.expects(0))
+    assert personal.are_sent(tiny.experiment(rows, SHARE))
+    for unit in ("record", "client-votes", "client-logits"):
+        protected = {**SHARE, "privacy": {"unit": unit, "epsilon": 8.0}}
+        assert not personal.are_sent(tiny.experiment(rows, protected))
 
 
 def test_a_share_that_is_none_is_refused():

@@ -99,7 +99,7 @@ def test_bins_cost_next_to_nothing_even_of_those_that_are_all_but_sure(name: str
         found = score(name, 2).of(answers, true)[f"{name.replace('-', '_')}_by_class"][1]
         exact = oracle[name](true.numpy(), margin.double().numpy())
         # Ties of a bin cost precision a little, never gain any.
-        assert found == pytest.approx(exact, abs=2e-3 if name == "auroc" else 1e-2)
+        assert found == pytest.approx(exact, abs=2e-3 if name == "auroc" else 2e-2)
 
 
 @settings(max_examples=10, deadline=None)

@@ -242,7 +242,8 @@ class ClientContext:
         event = self.setting.summing("sums of features")
         securely = self.setting.securely
         if not securely and (kept := group(RELEASED, self.state).get(event.what)) is not None:
-            return _apart(kept), PostProcessing(of=event)
+            moments = Moments(kept[:, : len(kept)], kept[:, len(kept) :])  # kept side by side
+            return moments, PostProcessing(of=event)
         self.allowance.spend(event, generator=GENERATOR)
         clip = self.setting.experiment.privacy.clip
         exact = sums(basis=basis, intercept=intercept, clip=clip)
@@ -292,8 +293,3 @@ def _fitting(exact: Moments, setting: Setting) -> Moments:
     """
     half = most(setting.cohort_size) / 2
     return Moments(exact.features.clamp(-half, half), exact.labels.clamp(-half, half))
-
-
-def _apart(kept: Tensor) -> Moments:
-    """Moments kept side by side, (D, D + C)."""
-    return Moments(kept[:, : len(kept)], kept[:, len(kept) :])
