@@ -64,7 +64,8 @@ def plant(experiment: Experiment, exposure: Canaries) -> CanaryRun:
         UsageError: as `prepare`, or a client holds too few records for any power.
     """
     privacy = experiment.privacy.model_copy(update={"ledger": None})
-    experiment = experiment.model_copy(update={"engine": Engine(), "privacy": privacy})
+    engine = Engine(device=experiment.engine.device)
+    experiment = experiment.model_copy(update={"engine": engine, "privacy": privacy})
     prepared = prepare(experiment)
     clients, chosen = [], {}
     for client, data in enumerate(prepared.data.clients):
