@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from fedkd.rows import Rows, columns_of, concat, shape_of, take
+from fedkd.rows import Rows, columns_of, concat, shape_of, shapes_of, take
 from fedkd.tasks import Targets
 
 Limits = tuple[float, float]
@@ -33,6 +33,12 @@ class Samples:
     def subset(self, indices: Tensor) -> "Samples":
         """The samples at `indices`, int64 (M,), in that order."""
         return Samples(take(self.x, indices), self.y[indices])
+
+    def last_of_each_class(self, count: int) -> "Samples":
+        """The last `count` samples of each class, class after class."""
+        labels = sorted(set(self.y.tolist()))
+        chosen = [(self.y == label).nonzero().flatten()[-count:] for label in labels]
+        return self.subset(torch.cat(chosen))
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,12 +113,21 @@ class FederatedData:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of one sample: (C, H, W) or (F,)."""
-        return shape_of(self.test.x)
+        """The shape of one sample: (C, H, W) or (F,); () of a table, whose columns have shapes."""
+        found = shapes_of(self.test.x)
+        return found if isinstance(found, tuple) else ()
 
     def counts(self) -> Tensor:
-        """How many samples of each class each client holds: int64 (clients, C)."""
-        return torch.stack([torch.bincount(c.y, minlength=self.classes) for c in self.clients])
+        """How many samples of each class each client holds: int64 (clients, C).
+
+        Of labels (clients, L), how many have each; of numbers (clients, D), how many there are.
+        """
+        return torch.stack([self._counted(client.y) for client in self.clients])
+
+    def _counted(self, y: Tensor) -> Tensor:
+        if self.targets == "classes":
+            return torch.bincount(y, minlength=self.classes)
+        return (y if self.targets == "binary" else torch.ones_like(y)).long().sum(dim=0)
 
     def pooled(self) -> Samples:
         """All clients' training data in one place, client after client."""

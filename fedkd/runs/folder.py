@@ -90,6 +90,8 @@ class RunFolder:
         # In a deployment nobody sees the others' data, so nobody knows how it is split.
         counts = data.counts().tolist() if any(len(samples) for samples in data.clients) else []
         partition: dict[str, Any] = {"classes": list(data.class_names), "counts": counts}
+        if counts and data.targets != "classes":  # whose counts do not add up to them
+            partition["sizes"] = [len(samples) for samples in data.clients]
         if data.scale:  # whoever uses the student scales alike
             partition["scale"] = {column: list(pair) for column, pair in data.scale.items()}
         if (self.path / "config.toml").exists():
@@ -175,7 +177,8 @@ class RunFolder:
             StorageError: it cannot be kept.
         """
         if generated is not None:
-            write_atomically(self.path / _GENERATED, encode(_some_of_each(generated)))
+            some = generated.last_of_each_class(_GENERATED_PER_CLASS)
+            write_atomically(self.path / _GENERATED, encode({"x": whole(some.x), "y": some.y}))
         append_json(self.path / _ROUNDS, record)
         files = [self.path / name for name in (ENVIRONMENT, _PARTITION, _ROUNDS)]
         for client in self._clients():
@@ -290,12 +293,3 @@ class RunFolder:
 
 def _name(checkpoint: Path) -> str:
     return f"{checkpoint.parent.name}/{checkpoint.name}"
-
-
-def _some_of_each(generated: Samples) -> dict[str, torch.Tensor]:
-    chosen = [
-        (generated.y == label).nonzero().flatten()[-_GENERATED_PER_CLASS:]
-        for label in sorted(set(generated.y.tolist()))
-    ]
-    some = generated.subset(torch.cat(chosen))
-    return {"x": whole(some.x), "y": some.y}

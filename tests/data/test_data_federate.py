@@ -54,6 +54,16 @@ def test_clients_share_out_the_training_set(numbered: str) -> None:
         assert [n % 2 for n in numbers(client.x)] == client.y.tolist()
 
 
+def test_counts_of_labels_are_of_each_label_and_of_numbers_of_all(numbered: str) -> None:
+    split = federate(numbered)
+    labels = [torch.tensor([[1, 0], [1, 1], [1, 0]]), torch.zeros(0, 2, dtype=torch.int64)]
+    for targets, expected in (("binary", [[3, 1], [0, 0]]), ("numbers", [[3, 3], [0, 0]])):
+        ys = labels if targets == "binary" else [each / 3 for each in labels]
+        clients = tuple(Samples(torch.zeros(len(y), 1), y) for y in ys)
+        told = replace(split, classes=2, clients=clients, targets=targets)
+        assert told.counts().tolist() == expected
+
+
 def by_strata(name: str, task: TaskKind) -> FederatedData:
     table = {"name": name, "partition": {"scheme": "shards", "per_client": 1}}
     return data.federate(config.validate(config.Data, table), clients=2, seed=0, task=task)

@@ -19,7 +19,8 @@ from fedkd.reports.charts.drawing import (
 )
 from fedkd.reports.figures import title
 from fedkd.reports.wording import percent, plural, shorten
-from fedkd.runs.schema import Partition, Round, ShownScore
+from fedkd.runs.schema import Partition, Round
+from fedkd.runs.scores import ShownScore
 
 _QUANTILES = {
     "best": 1.0,
@@ -112,8 +113,10 @@ def _strengths(
 
 
 def partition(parts: Partition) -> Chart:
-    """The samples that each client holds of each class, and in all."""
+    """The samples that each client holds of each class or label, and in all."""
     counts = np.array(parts.counts, dtype=float)
+    by_class = parts.sizes is None
+    sizes = counts.sum(axis=1) if by_class else np.array(parts.sizes, dtype=float)
     names = [f"client {client}" for client in range(len(counts))]
     top = max(1.0, counts.max())
 
@@ -121,11 +124,13 @@ def partition(parts: Partition) -> Chart:
         form = _exact if width == WIDE else _brief
         _cells(axes, counts, names=names, classes=parts.classes, width=width, top=top, form=form)
         if len(counts) <= LEGIBLE:
-            _totals(axes, counts.sum(axis=1))
+            _totals(axes, sizes)
 
-    heading = f"Training samples by client and class (light 0, dark {top:,.0f})"
+    kind = "class" if by_class else "label or number"
+    heading = f"Training samples by client and {kind} (light 0, dark {top:,.0f})"
     heights = _heights(len(counts), parts.classes)
-    return chart("partition", heading, _skew(counts), draw, heights=heights)
+    text = _sizes(sizes) + (f"; {_skew(counts, sizes)}." if by_class else ".")
+    return chart("partition", heading, text, draw, heights=heights)
 
 
 def _totals(axes: Axes, totals: NDArray[np.float64]) -> None:
@@ -136,15 +141,20 @@ def _totals(axes: Axes, totals: NDArray[np.float64]) -> None:
         )  # fmt: skip
 
 
-def _skew(counts: NDArray[np.float64]) -> str:
-    totals = counts.sum(axis=1)
+def _sizes(totals: NDArray[np.float64]) -> str:
     most, fewest = int(totals.argmax()), int(totals.argmin())
+    return (
+        f"Client {most} holds the most samples ({totals[most]:,.0f}), client {fewest} the fewest "
+        f"({totals[fewest]:,.0f})"
+    )
+
+
+def _skew(counts: NDArray[np.float64], totals: NDArray[np.float64]) -> str:
     shares = np.cumsum(-np.sort(-counts, axis=1), axis=1) / np.maximum(totals, 1)[:, None]
     needed = np.minimum((shares < 0.8).sum(axis=1) + 1, counts.shape[1])
     return (
-        f"Client {most} holds the most samples ({totals[most]:,.0f}), client {fewest} the fewest "
-        f"({totals[fewest]:,.0f}); half of the clients have 80% of theirs in "
-        f"{plural(int(np.median(needed)), 'class')} of {counts.shape[1]} or fewer."
+        "half of the clients have 80% of theirs in "
+        f"{plural(int(np.median(needed)), 'class')} of {counts.shape[1]} or fewer"
     )
 
 
