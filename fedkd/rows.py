@@ -182,15 +182,17 @@ def _after(
     return change(convert(rows))
 
 
-def batches(rows: Rows, size: int | None = None) -> Iterator[Batch]:
+def batches(rows: Rows, size: int | None = None, *, exact: bool = False) -> Iterator[Batch]:
     """All rows in order, a batch at a time; of no rows, one empty batch.
 
     Args:
         rows: N of them.
-        size: how many at once, of large records fewer; None: as many as fit into 32 MB.
+        size: how many at once; None: as many as fit into 32 MB.
+        exact: whether `size` holds for large records too, of which fewer are read otherwise.
     """
-    fitting = max(1, _BYTES_AT_ONCE // max(1, 4 * _numbers(rows)))
-    size = fitting if size is None else min(size, fitting)
+    if size is None or not exact:
+        fitting = max(1, _BYTES_AT_ONCE // max(1, 4 * _numbers(rows)))
+        size = fitting if size is None else min(size, fitting)
     if isinstance(rows, Tensor):
         yield from torch.split(rows, size)
         return

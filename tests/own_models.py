@@ -1,5 +1,6 @@
 """Models of a user's own, by import path."""
 
+import math
 from collections import OrderedDict
 from functools import partial
 from typing import Any
@@ -65,3 +66,18 @@ class Branch(nn.Module):
         """Inputs (N, F) -> logits (N, classes)."""
         said: Tensor = self.a(x) if x.mean() > 0 else self.b(x)
         return said
+
+
+class ByColumn(nn.Module):
+    """Takes the columns of a table by keyword: pixels, an age and the numbers of words."""
+
+    def __init__(self, shape: dict[str, tuple[int, ...]], classes: int) -> None:
+        super().__init__()
+        pixels = math.prod(shape["image"])
+        self.words = nn.Embedding(9, 2)
+        self.layer = nn.Linear(pixels + 1 + 2, classes)
+
+    def forward(self, image: Tensor, age: Tensor, words: Tensor) -> Tensor:
+        parts = [image.flatten(1), age[:, None] / 90, self.words(words).mean(dim=1)]
+        answer: Tensor = self.layer(torch.cat(parts, dim=1))
+        return answer

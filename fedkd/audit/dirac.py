@@ -24,6 +24,8 @@ from fedkd.learning.dp import sgd
 from fedkd.learning.dp.sgd import Noise
 from fedkd.models.call import answer
 from fedkd.rows import concat, shape_of, whole
+from fedkd.tasks import Likelihood
+from fedkd.tasks.categorical import CATEGORICAL
 
 THREAT = "white box: sees every noisy gradient, and may insert records"
 _LOUD = 1000.0
@@ -36,7 +38,8 @@ class WithCanaries(nn.Module):
     """A model, and beside it one weight for each canary.
 
     Inputs are rows (N, D + m): a sample, flattened, and which canary it is, one-hot, or zeros.
-    Outputs are (N, C + 1): logits, and the canary's own weight times `loud`.
+    Outputs are (N, W + 1): the answer, flat, such as logits, and the canary's own weight times
+    `loud`.
     """
 
     def __init__(self, model: nn.Module, shape: tuple[int, ...], canaries: int, loud: float):
@@ -46,17 +49,20 @@ class WithCanaries(nn.Module):
         nn.init.zeros_(self.canary.weight)
         self._shape = shape
         self._loud = loud
+        self._answer: tuple[int, ...] = ()
 
     def forward(self, rows: Tensor) -> Tensor:
-        """(N, D + m) -> (N, C + 1)."""
+        """(N, D + m) -> (N, W + 1)."""
         marks = rows[:, -self.canary.in_features :]
         x = rows[:, : -self.canary.in_features].reshape(len(rows), *self._shape)
-        return torch.cat([answer(self.model, x), self._loud * self.canary(marks)], dim=1)
+        said = answer(self.model, x)
+        self._answer = tuple(said.shape[1:])
+        return torch.cat([said.flatten(1), self._loud * self.canary(marks)], dim=1)
 
-
-def loss(outputs: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy of the logits, as teachers learn by, and the canary's weight: (N,)."""
-    return F.cross_entropy(outputs[:, :-1], y, reduction="none") + outputs[:, -1]
+    def loss(self, outputs: Tensor, y: Tensor, *, likelihood: Likelihood) -> Tensor:
+        """The NLL of targets, as teachers learn by, and the canary's weight: (N,)."""
+        answers = outputs[:, :-1].reshape(len(outputs), *self._answer)
+        return likelihood.nll(answers, y) + outputs[:, -1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +101,7 @@ def observe(
     generator: torch.Generator,
     rounds: int = 1,
     like: Tensor | None = None,
+    likelihood: Likelihood = CATEGORICAL,
 ) -> Observed:
     """Train with canaries among the samples, by `private.train`, and score each canary.
 
@@ -110,6 +117,7 @@ def observe(
         generator: which canaries are included, each by a fair coin.
         rounds: how often the training is run.
         like: public inputs (M, *shape) that the model takes, see `private.train`.
+        likelihood: by which teachers learn.
 
     Raises:
         ConfigError: the model cannot be protected.
@@ -124,6 +132,7 @@ def observe(
     optimiser.register_step_pre_hook(seen.note)
     if like is not None:
         like = F.pad(like.flatten(1), (0, canaries))
+    loss = partial(audited.loss, likelihood=likelihood)
     learn = partial(sgd.train, loss=loss, optimiser=optimiser, like=like)
     for _ in range(rounds):
         learn(audited, rows, optimisation, noise)

@@ -22,7 +22,7 @@ class AttackedAnswers:
     """What is known of one party's candidates: whether each was learnt, and what was answered."""
 
     odds: Scores
-    """Log-odds (m,) of the candidates' labels, by the model that is attacked."""
+    """Log-odds (m,) of the candidates' targets, by the model that is attacked."""
     included: NDArray[np.bool_]
     """(m,)."""
     population: Scores

@@ -19,7 +19,7 @@ class References:
     """What R reference models answer."""
 
     odds: Scores
-    """Log-odds (R, m) of the candidates' labels."""
+    """Log-odds (R, m) of the candidates' targets."""
     included: NDArray[np.bool_]
     """(R, m): which of them learnt from which candidate."""
     population: Scores
@@ -35,6 +35,7 @@ def train(
     count: int,
     generator: torch.Generator,
     advance: Callable[[], None],
+    odds: Callable[[Tensor, Tensor], Scores] = log_odds,
 ) -> References:
     """Train `count` models on `base` and a random half of the candidates each.
 
@@ -46,8 +47,9 @@ def train(
         count: R >= 2, even: a candidate is in one of each pair, and not in the other.
         generator: which half each learns.
         advance: called when a reference is done.
+        odds: of targets by answers, see `scores.odds_of`; those of classes unless given.
     """
-    odds: list[Tensor] = []
+    candidate_odds: list[Tensor] = []
     population_odds, included = [], []
     for pair in range(count // 2):
         half = torch.rand(len(candidates), generator=generator) < 0.5
@@ -55,13 +57,13 @@ def train(
             learnt = candidates.subset(chosen.nonzero().flatten())
             model = fit(joined(base, learnt), 2 * pair + number)
             answers = evaluate.answers(model, candidates.x)
-            odds.append(torch.from_numpy(log_odds(answers, candidates.y)))
+            candidate_odds.append(torch.from_numpy(odds(answers, candidates.y)))
             others = evaluate.answers(model, population.x)
-            population_odds.append(torch.from_numpy(log_odds(others, population.y)))
+            population_odds.append(torch.from_numpy(odds(others, population.y)))
             included.append(chosen)
             advance()
     return References(
-        torch.stack(odds).numpy(),
+        torch.stack(candidate_odds).numpy(),
         torch.stack(included).numpy(),
         torch.stack(population_odds).numpy(),
     )

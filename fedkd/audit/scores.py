@@ -1,8 +1,11 @@
 """Membership scores from what models answer; higher means a member.
 
-A model's confidence in a record's true label is compared with that of reference models which are
+A model's confidence in a record's true target is compared with that of reference models which are
 known to have learnt from the record or not. Without them the loss alone decides: the baseline.
 """
+
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,10 +13,14 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
+from fedkd.tasks import Likelihood, Task
+
 Scores = NDArray[np.float64]
 _LEAST_SPREAD = 0.05
 """Of reference models' log-odds: fewer of them would call their own agreement certainty."""
 _EDGE = 1e-7
+_LEAST_NLL = 1e-12
+"""In nats: a target that is hit exactly is not infinitely sure."""
 
 
 def log_odds(logits: Tensor, y: Tensor) -> Scores:
@@ -33,6 +40,25 @@ def log_odds(logits: Tensor, y: Tensor) -> Scores:
     log_p = logs.gather(-1, index)[..., 0]
     rest = torch.logsumexp(logs.scatter(-1, index, -torch.inf), dim=-1)
     odds: Scores = (log_p - rest).numpy()
+    return odds
+
+
+def odds_of(task: Task) -> Callable[[Tensor, Tensor], Scores]:
+    """(answers (..., N, *A), targets (N, *T)) -> how sure a model is of each target, (..., N).
+
+    `log_odds` of one class a record. Of any other target ln(p / (1 - p)) with p = exp(-NLL), by the
+    task's likelihood, of which one class is a case.
+    """
+    if "classes" in task.offers:
+        return log_odds
+    return partial(_target_odds, task.likelihood, len(task.answer))
+
+
+def _target_odds(likelihood: Likelihood, axes: int, answers: Tensor, targets: Tensor) -> Scores:
+    leading = answers.shape[: answers.dim() - axes]
+    each = answers.double().reshape(-1, *answers.shape[len(leading) - 1 :])
+    nll = torch.stack([likelihood.nll(one, targets) for one in each]).clamp(min=_LEAST_NLL)
+    odds: Scores = -(nll + torch.log(-torch.expm1(-nll))).reshape(leading).numpy()
     return odds
 
 

@@ -34,7 +34,7 @@ from fedkd.cli.common import (
     watch,
 )
 from fedkd.cli.deploy import deploy
-from fedkd.cli.listing import data, methods
+from fedkd.cli.listing import data, methods, tasks
 from fedkd.errors import FedkdError, StorageError, UsageError
 
 app = typer.Typer(
@@ -214,6 +214,7 @@ def export(
 
 
 app.command()(methods)
+app.command()(tasks)
 app.command()(data)
 
 

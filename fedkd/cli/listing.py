@@ -1,4 +1,4 @@
-"""`fedkd methods` and `fedkd data`: what is known by name."""
+"""`fedkd methods`, `fedkd tasks` and `fedkd data`: what is known by name."""
 
 import json
 from typing import Any
@@ -25,6 +25,31 @@ def methods(*, as_json: AsJson = False) -> None:
             out.print(f"  {heading:<8}{escape(card[heading])}", highlight=False)
         out.print(f"  models  {'may differ' if card['unlike_models'] else 'must be equal'}")
         out.print(f"  privacy {escape(_units(card))}\n", highlight=False)
+
+
+def tasks(*, as_json: AsJson = False) -> None:
+    """List the tasks: what each is for, its targets, and the scores that suit it."""
+    from fedkd.tasks import BUILT_IN, find
+
+    kinds = {
+        name: {
+            "about": kind.about,
+            "targets": kind.targets,
+            "scores": list(kind.scores),
+            "default": list(kind.default),
+        }
+        for name, kind in ((name, find(name)) for name in BUILT_IN)
+    }
+    if as_json:
+        typer.echo(json.dumps(kinds, indent=2))
+        return
+    for name, kind in kinds.items():
+        out.print(f"[bold]{name}[/bold]  {escape(str(kind['about']))}")
+        for heading in ("targets", "scores", "default"):
+            value = kind[heading]
+            text = value if isinstance(value, str) else ", ".join(value)
+            out.print(f"  {heading:<8}{escape(text)}", highlight=False, soft_wrap=True)
+    say("\nA score of your own: a torchmetrics metric, 'package.module:Class', see docs/tasks.md.")
 
 
 def data(*, as_json: AsJson = False) -> None:

@@ -34,6 +34,13 @@ class Weights(Frozen):
     def _from_string(cls, value: Any) -> Any:
         return {"file": value} if isinstance(value, str) else value
 
+    def __str__(self) -> str:
+        """Alike at all parties, wherever each has its copy, and another for other weights."""
+        known = [] if self.sha256 is None else [self.sha256[:8]]
+        return " ".join(
+            [PurePath(self.file).name, *known, *([] if self.head is None else ["new head"])]
+        )
+
 
 class ModelSpec(ShortChoice):
     """A model by name, with its options: `"mlp"` or `{ name = "resnet8", norm = "group" }`.
@@ -57,8 +64,10 @@ class ModelSpec(ShortChoice):
     def __str__(self) -> str:
         shown = [f"{key}={value}" for key, value in sorted(self.options.items())]
         if self.weights is not None:
-            shown.append(f"weights={PurePath(self.weights.file).name}")
-        return f"{self.name}({', '.join(shown)})" if shown else self.name
+            shown.append(f"weights={self.weights}")
+        family, _, folder = self.name.partition("/")
+        name = f"hf/{PurePath(folder).name}" if family == "hf" else self.name
+        return f"{name}({', '.join(shown)})" if shown else name
 
 
 def specs_in(part: Frozen) -> list[ModelSpec]:

@@ -177,7 +177,7 @@ def _public(
         changes: dict[str, Any] = {"name": asked.source, "test": None}
         if not _is_csv(asked.source):
             changes["ignore"] = ()  # of a .csv file's columns alone
-        if asked.source in NAMES:
+        if asked.source in NAMES or _is_csv(asked.source):
             changes |= {"range": None, "layout": None}  # of arrays alone
         source = _read(data.model_copy(update=changes), seed, dataset.targets)
         found, expected = (shapes_of(each.train.x) for each in (source, dataset))

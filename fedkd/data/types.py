@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from fedkd.rows import Rows, columns_of, concat, shape_of, take
+from fedkd.rows import Rows, columns_of, concat, shape_of, shapes_of, take
 from fedkd.tasks import Targets
 
 Limits = tuple[float, float]
@@ -33,6 +33,12 @@ class Samples:
     def subset(self, indices: Tensor) -> "Samples":
         """The samples at `indices`, int64 (M,), in that order."""
         return Samples(take(self.x, indices), self.y[indices])
+
+    def last_of_each_class(self, count: int) -> "Samples":
+        """The last `count` samples of each class, class after class."""
+        labels = sorted(set(self.y.tolist()))
+        chosen = [(self.y == label).nonzero().flatten()[-count:] for label in labels]
+        return self.subset(torch.cat(chosen))
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,8 +113,9 @@ class FederatedData:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of one sample: (C, H, W) or (F,)."""
-        return shape_of(self.test.x)
+        """The shape of one sample: (C, H, W) or (F,); () of a table, whose columns have shapes."""
+        found = shapes_of(self.test.x)
+        return found if isinstance(found, tuple) else ()
 
     def counts(self) -> Tensor:
         """How many samples of each class each client holds: int64 (clients, C).

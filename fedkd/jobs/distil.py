@@ -23,9 +23,9 @@ from fedkd.rng import stream
 from fedkd.runs import spending as paying
 from fedkd.runs.common import locked, resumable
 from fedkd.runs.model_size import measure
+from fedkd.runs.scores import shown_scores
 from fedkd.runs.stages import StageFolder, StageRecorder
 from fedkd.runs.student import Inputs
-from fedkd.runs.summary import shown_scores
 from fedkd.threads import one_intra_op_thread
 
 

@@ -85,7 +85,7 @@ def check_last_layer(
 def features_of(model: nn.Module, x: Rows) -> Tensor:
     """What enters the model's head in evaluation mode: N inputs -> (N, F), where they are."""
     with evaluating(model), torch.no_grad():
-        parts = map(one, batches(x, _BATCH))
+        parts = map(one, batches(x, _BATCH, exact=True))
         return torch.cat([_full(model, batch)[: len(batch)].to(device_of(x)) for batch in parts])
 
 
@@ -121,7 +121,7 @@ def summed(
     width = 1 + (feature_width(model) if basis is None else basis.axes.shape[1])
     found = Moments(torch.zeros(width, width).double(), torch.zeros(width, classes).double())
     start = 0
-    for x in map(one, batches(samples.x, _BATCH)):
+    for x in map(one, batches(samples.x, _BATCH, exact=True)):
         y = samples.y[start : start + len(x)]
         start += len(x)
         phi = features_of(model, x).double()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedkd import optional
 from fedkd.config import Frozen, ModelSpec, validate
@@ -15,6 +15,8 @@ from fedkd.models.random_filters import RandomFiltersOptions, random_filters
 from fedkd.models.scattering import ScatteringOptions, scattering
 from fedkd.names import choices, imported
 from fedkd.rng import torch_default
+from fedkd.rows import Batch
+from fedkd.tasks import Task
 
 # Any: each function takes its own options class, the one that stands beside it.
 _Build = Callable[[tuple[int, ...], int, Any], nn.Module]
@@ -33,7 +35,13 @@ NAMES = tuple(_MODELS)
 
 
 def build(
-    spec: ModelSpec, *, shape: tuple[int, ...], classes: int, generator: torch.Generator
+    spec: ModelSpec,
+    *,
+    shape: tuple[int, ...],
+    classes: int,
+    generator: torch.Generator,
+    columns: Mapping[str, Tensor] | None = None,
+    task: Task | None = None,
 ) -> nn.Module:
     """Build and initialise a classifier, in training mode.
 
@@ -44,17 +52,27 @@ def build(
         shape: of one input: (channels, height, width), or (features,) for rows.
         classes: how many logits come out.
         generator: determines the initial weights, unless the specification names some.
+        columns: two empty records, where records are tables: the model is called with these
+            keywords, and asks for `shape` by name.
+        task: what is asked of the model, for a factory that asks for it; its inputs are `shape`.
 
     Raises:
         ConfigError: the name or an option is unknown, the shape does not fit, what the import path
             leads to does not turn (N, *shape) into (N, classes), or weights do not fit the model.
     """
+    x = torch.zeros(2, *shape) if columns is None else columns
     with torch_default(generator):
         model: object
         if hub.family(spec.name):
             model = hub.build(spec, shape, classes)
         elif ":" in spec.name:
-            model = _own(spec, _offered(shape, classes))
+            model = _own(spec, _offered(_shapes(x), classes, task))
+        elif columns is not None:
+            raise ConfigError(
+                f"model {spec.name!r} takes records of one tensor, and the data has the columns "
+                f"{', '.join(columns)}: name a model of your own, 'package.module:Class', which is "
+                "called with these keywords"
+            )
         else:
             model = _named(spec, shape, classes)
         if not isinstance(model, nn.Module):
@@ -62,7 +80,7 @@ def build(
                 f"model {spec.name!r} returned {type(model).__name__!r}: expected a torch.nn.Module"
             )
         weights.load(spec, model)
-        _try_out(model, spec, shape, classes)
+        _try_out(model, spec, x, classes)
     return model
 
 
@@ -94,9 +112,19 @@ def _named(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
         raise ConfigError(f"model {str(spec)!r} cannot be built: {error}") from error
 
 
-def _offered(shape: tuple[int, ...], classes: int) -> dict[str, object]:
+def _shapes(x: Batch) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
+    """The shape of one record, of a table by column."""
+    if isinstance(x, Tensor):
+        return tuple(x.shape[1:])
+    return {name: tuple(column.shape[1:]) for name, column in x.items()}
+
+
+def _offered(
+    shape: tuple[int, ...] | dict[str, tuple[int, ...]], classes: int, task: Task | None
+) -> dict[str, object]:
     """What a user's factory may ask for, by the names of its parameters."""
-    return {"shape": shape, "classes": classes, "num_classes": classes}
+    known = {} if task is None else {"task": task}
+    return {"shape": shape, "classes": classes, "num_classes": classes, **known}
 
 
 def _own(spec: ModelSpec, offered: Mapping[str, object]) -> object:
@@ -139,17 +167,17 @@ def _asked(
     return {name: value for name, value in offered.items() if name in names}
 
 
-def _try_out(model: nn.Module, spec: ModelSpec, shape: tuple[int, ...], classes: int) -> None:
+def _try_out(model: nn.Module, spec: ModelSpec, x: Batch, classes: int) -> None:
     """Push two empty inputs through, so that a misfit shows before the first round."""
     model.eval()
     try:
         with torch.no_grad():
-            output = call.answer(model, torch.zeros(2, *shape))
+            output = call.answer(model, x)
     except ConfigError:
         raise
     except Exception as error:
         raise ConfigError(
-            f"model {spec.name!r} cannot take inputs of shape {shape}: {error}"
+            f"model {spec.name!r} cannot take inputs of shape {_shapes(x)}: {error}"
         ) from error
     model.train()
     if tuple(output.shape) != (2, classes):

@@ -8,7 +8,8 @@ from typing import Any
 
 from fedkd.errors import RunFolderError
 from fedkd.runs.reading import read
-from fedkd.runs.schema import ACCURACY_ALONE, Run, ShownScore
+from fedkd.runs.schema import Run
+from fedkd.runs.scores import ACCURACY_ALONE, ShownScore
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from fedkd.federation.answers import Record
 from fedkd.reports import figures, wording
-from fedkd.runs.schema import ACCURACY_ALONE
+from fedkd.runs.scores import ACCURACY_ALONE
 from fedkd.tasks import Figures
 
 _SHOWN = 16

@@ -18,7 +18,8 @@ from fedkd.reports.charts.drawing import Chart
 from fedkd.reports.charts.gallery import gallery
 from fedkd.reports.charts.spending import spending
 from fedkd.runs.reading import read, read_generated
-from fedkd.runs.schema import Capped, Round, Run, Scores, ShownScore
+from fedkd.runs.schema import Capped, Round, Run
+from fedkd.runs.scores import Scores, ShownScore
 
 
 @dataclass(frozen=True)

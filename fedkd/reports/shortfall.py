@@ -7,7 +7,7 @@ from typing import Any
 from fedkd.config import Distillation, Experiment
 from fedkd.methods import find
 from fedkd.reports.figures import figure, named
-from fedkd.runs.schema import shown_headline
+from fedkd.runs.scores import shown_headline
 from fedkd.tasks import mean_of
 
 _log = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ from fedkd.privacy.statement import Statement
 from fedkd.reports import figures, wording
 from fedkd.reports.comparison import ComparisonRow, Spread
 from fedkd.runs.ledgers import LedgerAccount
-from fedkd.runs.schema import PrivacySummary, ShownScore, shown_headline
+from fedkd.runs.schema import PrivacySummary
+from fedkd.runs.scores import ShownScore, shown_headline
 
 
 def summary(run: dict[str, Any]) -> Table:

@@ -8,14 +8,8 @@ from pydantic import Field
 from fedkd.config import Distillation, load_distillation
 from fedkd.errors import ConfigError, RunFolderError
 from fedkd.runs.reading import parse, text
-from fedkd.runs.schema import (
-    ACCURACY_ALONE,
-    Environment,
-    PrivacySummary,
-    RunPart,
-    Scores,
-    ShownScore,
-)
+from fedkd.runs.schema import Environment, PrivacySummary
+from fedkd.runs.scores import ACCURACY_ALONE, RunPart, Scores, ShownScore
 
 
 class Epoch(Scores):

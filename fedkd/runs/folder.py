@@ -177,7 +177,8 @@ class RunFolder:
             StorageError: it cannot be kept.
         """
         if generated is not None:
-            write_atomically(self.path / _GENERATED, encode(_some_of_each(generated)))
+            some = generated.last_of_each_class(_GENERATED_PER_CLASS)
+            write_atomically(self.path / _GENERATED, encode({"x": whole(some.x), "y": some.y}))
         append_json(self.path / _ROUNDS, record)
         files = [self.path / name for name in (ENVIRONMENT, _PARTITION, _ROUNDS)]
         for client in self._clients():
@@ -292,12 +293,3 @@ class RunFolder:
 
 def _name(checkpoint: Path) -> str:
     return f"{checkpoint.parent.name}/{checkpoint.name}"
-
-
-def _some_of_each(generated: Samples) -> dict[str, torch.Tensor]:
-    chosen = [
-        (generated.y == label).nonzero().flatten()[-_GENERATED_PER_CLASS:]
-        for label in sorted(set(generated.y.tolist()))
-    ]
-    some = generated.subset(torch.cat(chosen))
-    return {"x": whole(some.x), "y": some.y}

@@ -18,7 +18,7 @@ from fedkd.learning.ways.base import Splits
 from fedkd.models.weights import random
 from fedkd.rows import Rows
 from fedkd.runs import reading
-from fedkd.runs.schema import RunPart
+from fedkd.runs.scores import RunPart
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def load(run: Path) -> FinishedStudent:
 
     Raises:
         RunFolderError: it is no run folder, unfinished, or not of what its config.toml says.
-        DataError: the data is needed and not here.
+        DataError: the data is needed and not here, or its records are tables.
     """
     file = run / "student.safetensors"
     experiment = _experiment(run)
@@ -105,6 +105,11 @@ def load(run: Path) -> FinishedStudent:
         )
     try:
         inputs = _inputs(run, experiment)
+        if not inputs.shape:
+            raise DataError(
+                f"run folder {str(run)!r} has a student of named columns: expected one that takes "
+                "records of one tensor"
+            )
         model = _model(experiment, inputs)
         model.load_state_dict(decode(file.read_bytes()))
     except (ConfigError, MessageError, RuntimeError) as error:
@@ -181,7 +186,9 @@ def _model(experiment: Experiment | Distillation, inputs: Inputs) -> nn.Module:
         return prepare.student(experiment, inputs.shape, inputs.teachers, classes)
     draws = rng.stream(experiment.seed, purpose="student")
     spec = experiment.student.model
-    return models.build(spec, shape=inputs.shape, classes=classes, generator=draws)
+    asked = experiment.task.model_copy(update={"scores": ()})  # which no architecture depends on
+    task = tasks.build(asked, inputs=inputs.shape, names=inputs.classes)
+    return models.build(spec, shape=inputs.shape, classes=classes, generator=draws, task=task)
 
 
 def _damaged(run: Path, error: Exception) -> RunFolderError:

@@ -9,8 +9,9 @@ from fedkd.federation.answers import Record
 from fedkd.federation.personal import averaged
 from fedkd.federation.prepare import PreparedExperiment
 from fedkd.methods.core import accounting
+from fedkd.runs.scores import shown_scores
 from fedkd.runs.student import Inputs
-from fedkd.tasks import ACCURACY, Task, mean_of
+from fedkd.tasks import Task, mean_of
 
 
 def summarise(
@@ -55,17 +56,6 @@ def summarise(
         "released": list(released),
         "privacy": _privacy(prepared, records),
     }
-
-
-def shown_scores(task: Task) -> dict[str, Any]:
-    """How the figures of scores are shown, under `scores`; nothing where accuracy is the only one.
-
-    So whoever reads a run needs neither its task nor a user's own metric.
-    """
-    if [score.name for score in task.scores] == [ACCURACY]:
-        return {}
-    kept = ("name", "higher", "share", "number")
-    return {"scores": [{key: getattr(score, key) for key in kept} for score in task.scores]}
 
 
 def _privacy(prepared: PreparedExperiment, records: Sequence[Record]) -> dict[str, Any]:

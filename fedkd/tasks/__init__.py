@@ -92,7 +92,7 @@ def _check_distinct(scores: Sequence[Score]) -> None:
                 f"task.scores names {score.name!r}, {taken[score.figure]}: leave it out, or give "
                 "the metric another name"
             )
-        taken[score.figure] = taken[score.by_class] = "which it names before"
+        taken[score.figure] = taken[score.by_class] = "and it names it before"
 
 
 def _score(kind: TaskKind, task: str, name: str, outputs: int) -> Score:

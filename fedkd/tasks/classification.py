@@ -66,9 +66,14 @@ def _probabilities(answers: Tensor) -> Tensor:
 
 
 def _log_odds(answers: Tensor) -> Tensor:
-    """Of each class, from logits (N, C): infinite where it is certain."""
-    log_p = answers.double().log_softmax(dim=-1)
-    return log_p - torch.log1p(-log_p.exp())
+    """Of each class, from logits (N, C): what tells apart even those that round to certainty."""
+    answers = answers.double()
+    log_p = answers.log_softmax(dim=-1)
+    first = answers.argmax(dim=-1, keepdim=True)
+    # 1 - p of the likeliest is a sum over the others, since as a difference it may be 0.
+    others = answers.scatter(-1, first, -torch.inf).logsumexp(dim=-1, keepdim=True)
+    odds = log_p - torch.log1p(-log_p.exp())
+    return odds.scatter(-1, first, answers.gather(-1, first) - others)
 
 
 def _ranking(name: str, curve: Callable[[Tensor, Tensor], Tensor]) -> Callable[[int], Score]:

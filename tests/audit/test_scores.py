@@ -1,12 +1,17 @@
 """Membership scores and ROC figures against closed forms and oracles."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from sklearn import metrics
+from torch import Tensor
 
 from fedkd.audit import scores
 from fedkd.audit.roc import most_tpr, roc
+from fedkd.tasks import Likelihood, Task
+from fedkd.tasks.categorical import CATEGORICAL
 
 
 def test_log_odds_are_those_of_the_true_label():
@@ -113,3 +118,28 @@ def test_a_claim_allows_what_it_says():
     assert most[2] == pytest.approx(1 - (1 - 0.01 - 0.5) / np.e)
     assert (most_tpr(fpr, [(1.0, 0.01), (0.1, 0.1)]) <= most).all()
     assert most_tpr(fpr, [(0.0, 0.0)]) == pytest.approx(fpr)
+
+
+def test_how_sure_a_model_is_of_a_number_is_the_log_odds_of_its_likelihood() -> None:
+    """Of classes the same rule gives `log_odds`: their NLL is -ln p."""
+    task = numbers_task()
+    answers, targets = torch.tensor([[[0.0, 0.0]], [[1.0, 3.0]]]), torch.tensor([[1.0, 1.0]])
+    found = scores.odds_of(task)(answers, targets)
+    p = np.exp([-0.5, -1.0])  # half of the mean squares: 1 and 2
+    np.testing.assert_allclose(found[:, 0], np.log(p / (1 - p)))
+    exact = scores.odds_of(task)(targets[None], targets)
+    assert 20 < exact < np.inf
+    logits, y = torch.randn(5, 3, generator=torch.Generator().manual_seed(1)), torch.arange(5) % 3
+    of_classes = scores.odds_of(replace(task, likelihood=CATEGORICAL))(logits, y)
+    np.testing.assert_allclose(of_classes, scores.log_odds(logits, y), rtol=1e-6)
+
+
+def numbers_task() -> Task:
+    def nll(answers: Tensor, targets: Tensor) -> Tensor:
+        return (answers - targets).square().mean(dim=1) / 2
+
+    def divergence(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+        return nll(student, teacher)
+
+    likelihood = Likelihood(nll, lambda a, t: nll(a, t).mean(), divergence, lambda a: a)
+    return Task("numbers", (3,), (2,), "numbers", ("a", "b"), likelihood, scores=())

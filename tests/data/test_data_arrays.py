@@ -13,6 +13,7 @@ from fedkd import config, data, rows
 from fedkd.data import Dataset, arrays, shared_file
 from fedkd.errors import ConfigError, DataError
 from fedkd.jobs.simulate import simulate
+from fedkd.runs import student
 
 DRAW = np.random.default_rng(1)
 Y, Y_TEST = np.array([0, 1, 0, 1, 0, 1]), np.array([1, 0, 1])
@@ -329,26 +330,49 @@ def test_a_party_states_the_range_of_its_own_file(tmp_path: Path) -> None:
     assert torch.equal(rows.whole(own.x), rows.whole(data.load(section, seed=0).train.x))
 
 
+def run(folder: Path, name: str, model: Any, method: str, **changes: Any) -> bytes:
+    """The student's file of a federation of two clients."""
+    table = {
+        "name": "small",
+        "data": {
+            "name": name,
+            "public": {"source": "held-out", "size": 2},
+            "partition": {"scheme": "iid"},
+        },
+        "clients": {"count": 2, "models": [model], "training": {"epochs": 1}},
+        "student": {"model": model},
+        "method": {"name": method},
+        "rounds": 1,
+    }
+    simulate(config.parse(table | changes), folder)
+    return (folder / "student.safetensors").read_bytes()
+
+
 def test_a_federation_on_a_folder_has_the_student_of_one_on_an_npz(tmp_path: Path) -> None:
     x = DRAW.random((40, 4))
     parts = contents(x, x[:9], y_train=np.arange(40) % 2, y_test=np.arange(9) % 2)
-    students = []
-    for at in (tmp_path / "mine.npz", tmp_path / "mine"):
-        section = {
-            "name": save(at, parts),
-            "public": {"source": "held-out", "size": 8},
-            "partition": {"scheme": "iid"},
-        }
-        model = {"name": "mlp", "hidden": [4]}
-        table = {
-            "name": "small",
-            "data": section,
-            "clients": {"count": 2, "models": [model], "training": {"epochs": 1}},
-            "student": {"model": model},
-            "method": {"name": "fedmd"},
-            "rounds": 1,
-        }
-        run = tmp_path / f"run-{len(students)}"
-        simulate(config.parse(table), run)
-        students.append((run / "student.safetensors").read_bytes())
+    model = {"name": "mlp", "hidden": [4]}
+    names = [save(tmp_path / "mine.npz", parts), save(tmp_path / "mine", parts)]
+    students = [run(tmp_path / f"run-{n}", name, model, "fedmd") for n, name in enumerate(names)]
     assert students[0] == students[1]
+
+
+@pytest.mark.parametrize("method", ["fedavg", "fedmd"])
+def test_a_federation_learns_from_tables(tmp_path: Path, method: str) -> None:
+    few = {name: column[:3] for name, column in COLUMNS.items()}
+    name = save(tmp_path / "mine", contents(COLUMNS, few))
+    assert run(tmp_path / "run", name, "own_models:ByColumn", method)
+    with pytest.raises(DataError, match="has a student of named columns"):
+        student.load(tmp_path / "run")
+
+
+def test_what_takes_one_tensor_refuses_a_table_in_one_line(tmp_path: Path) -> None:
+    few = {name: column[:3] for name, column in COLUMNS.items()}
+    name = save(tmp_path / "mine.npz", contents(COLUMNS, few))
+    with pytest.raises(ConfigError, match=r"'mlp' takes records of one tensor.* image, age, words"):
+        run(tmp_path / "run", name, "mlp", "fedavg")
+    private = {"unit": "record", "epsilon": 8.0}
+    with pytest.raises(
+        ConfigError, match="DP-SGD cannot train the model: records have the columns"
+    ):
+        run(tmp_path / "run", name, "own_models:ByColumn", "fedavg", privacy=private)

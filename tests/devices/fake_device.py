@@ -5,6 +5,7 @@ for numbers without an axis. It is stricter in one thing: rows of theirs are not
 on the CPU. Importing this file changes torch for the whole process.
 """
 
+from collections import Counter
 from typing import Any, ClassVar
 
 import torch
@@ -18,6 +19,8 @@ from torch.utils.backend_registration import (
 aten = torch.ops.aten
 COUNT = 2
 """How many there are."""
+DONE: Counter[str] = Counter()
+"""How many operations each has done."""
 
 
 class MixedDevicesError(RuntimeError):
@@ -36,7 +39,7 @@ class Backend(_DummyBackendModule):  # type: ignore[misc]  # torch's has no type
         return COUNT
 
     def manual_seed(self, seed: int) -> None:
-        self.seeds[0] = seed
+        self.seeds[torch.accelerator.current_device_index()] = seed
 
     def get_rng_state(self, device: int) -> Tensor:
         return torch.tensor(self.seeds[device])
@@ -92,6 +95,7 @@ def _run(function: Any, arguments: Any, keywords: dict[str, Any]) -> Any:
     known = {id(each.inner): each for each in given if isinstance(each, OnDevice)}
     arguments, keywords = trees.tree_map(_unwrapped, (arguments, keywords))
     found = function(*arguments, **keywords)
+    DONE[str(place)] += 1
 
     def wrapped(value: Any) -> Any:
         if not _plain(value) or to.type == "cpu":

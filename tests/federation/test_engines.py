@@ -26,7 +26,19 @@ UNLIKE = {
     "clients.models": ["dense-cnn", "lenet5", {"name": "mlp", "hidden": [32]}],
     "student.model": "lenet5",
 }
-LOGITS = {**UNLIKE, "clients.participation": 0.7, "method.name": "fedmd"}
+LOGITS = {
+    **UNLIKE,
+    "clients.participation": 0.7,
+    "clients.training": {
+        "epochs": 1,
+        "batch_size": 16,
+        "optimiser": "nadam",
+        "warmup": 0.5,
+        "clip_norm": 1.0,
+        "augment": ["crop", "rotate", "contrast", "noise"],
+    },
+    "method.name": "fedmd",
+}
 FUSION = {**UNLIKE, "method": {"name": "feddf", "student": {"epochs": 2, "batch_size": 16}}}
 DATA_FREE = {
     **UNLIKE,

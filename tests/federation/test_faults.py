@@ -47,9 +47,7 @@ REASONS = {
     "answers to another round": "answer to another call",
     "answers for another client": "answer to another call",
     "fails in words of its own": "Exception",
-    "claims more than all right": (
-        "field 'report/correct' counts more than the test samples of a class"
-    ),
+    "claims more than all right": ("field 'report/correct' counts more than the test samples"),
     "claims fewer than none": "field 'report/correct' is not within [0, inf]",
     "claims an age": "field 'report/seconds' is not within [0, 1e+07]",
     "claims a negative time": "field 'report/seconds' is not within [0, 1e+07]",

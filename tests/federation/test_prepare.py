@@ -15,6 +15,11 @@ MISTAKES = {
     "unknown model": ({"clients.models": ["lenet"]}, ConfigError, "did you mean 'lenet5'"),
     "unknown student": ({"student.model": "resnet"}, ConfigError, "did you mean 'resnet8'"),
     "rows for a CNN": ({"student.model": "lenet5"}, ConfigError, "(10,)"),
+    "crops of rows": (
+        {"clients.training": {"augment": ["noise", "crop"]}},
+        ConfigError,
+        "clients.training.augment[1] is 'crop': it is for images",
+    ),
     "rows for a generator": (
         {"method.name": "dense", "rounds": 1},
         ConfigError,

@@ -65,7 +65,7 @@ def _here(folder: Path) -> dict[str, Any]:
         "versions": {each.__name__: each.__version__ for each in (np, scipy, torch)},
         "probe": probe(),
     }
-    _draw_nothing()
+    draw_nothing()
     files = write_files(folder)
     measured["files"] = {name: _content(path) for name, path in files.items()}
     measured["cases"] = {
@@ -75,7 +75,7 @@ def _here(folder: Path) -> dict[str, Any]:
     return measured
 
 
-def _draw_nothing() -> None:
+def draw_nothing() -> None:
     """Charts are most of the time of so small a run, and not what is recorded here."""
     from matplotlib import cbook
     from matplotlib.backends.backend_svg import FigureCanvasSVG

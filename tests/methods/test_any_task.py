@@ -81,6 +81,12 @@ def test_a_loss_that_nobody_named_is_the_task_s_own_and_one_of_classes_is_refuse
             fed.method.check(fed.setting)
 
 
+def test_images_are_made_up_of_classes_alone() -> None:
+    fed = of_numbers("feddf", shape=(1, 8, 8), public=None)
+    with pytest.raises(ConfigError, match="task 'toy-regression' has none: add a section"):
+        fed.method.check(fed.setting)
+
+
 def test_methods_of_classes_are_refused_and_an_offset_too() -> None:
     fed = of_numbers("dsfl")
     with pytest.raises(ConfigError, match=r"asks for categorical.*choose one of local, "):

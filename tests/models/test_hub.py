@@ -187,12 +187,24 @@ def test_a_folder_is_known_by_its_weights_and_its_config(folders: Path) -> None:
     known = identified(spec)
     assert known.weights is not None
     assert known.weights.file == str(folders / "vit")
+    assert str(known) == f"hf/vit(weights=vit {known.weights.sha256[:8]})"  # type: ignore[index]
     config = folders / "vit" / "config.json"
     content = config.read_text()
     config.write_text(content + " ")
     assert identified(spec) != known
     config.write_text(content)
     assert identified(spec) == known
+
+
+@pytest.mark.parametrize("option", ["trust_remote_code", "attn_implementation", "num_labels"])
+def test_an_option_of_a_folder_is_a_key_of_its_config_and_nothing_else(
+    folders: Path, option: str
+) -> None:
+    name = f"hf/{folders / 'vit'}"
+    wider = build(name, (1, 8, 8), intermediate_size=20, weights="random").state_dict()
+    assert wider["vit.layers.0.mlp.fc1.weight"].shape == (20, 8)
+    with pytest.raises(ConfigError, match=f"unknown option of 'hf/vit' '{option}'"):
+        build(name, (1, 8, 8), **{option: 2})
 
 
 def test_a_folder_of_images_refuses_rows(folders: Path) -> None:

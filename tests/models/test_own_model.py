@@ -8,9 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from fedkd import models
-from fedkd.config import ModelSpec
+from fedkd import models, tasks
+from fedkd.config import ModelSpec, TaskChoice
 from fedkd.errors import ConfigError
+from fedkd.tasks import Task
+
+TASK = tasks.build(TaskChoice(), inputs=(4,), names=("a", "b", "c"))
 
 
 class Linear(nn.Module):
@@ -46,6 +49,11 @@ def by_shape(shape: tuple[int, ...]) -> nn.Module:
     return Linear(shape, 3)
 
 
+def by_task(task: Task) -> nn.Module:
+    assert task.offers >= {"classes", "features"}
+    return Linear(task.inputs, task.classes)
+
+
 def fixed() -> nn.Module:
     return Linear((4,), 3)
 
@@ -61,7 +69,7 @@ def no_module(shape: tuple[int, ...], classes: int) -> int:
 @pytest.fixture
 def mine() -> Iterator[str]:
     module = ModuleType("my_models")
-    made = (Linear, too_wide, narrow, no_module, Counting, by_shape, fixed, by_keywords)
+    made = (Linear, too_wide, narrow, no_module, Counting, by_shape, by_task, fixed, by_keywords)
     for item in made:
         setattr(module, item.__name__, item)
     module.number = 3  # type: ignore[attr-defined]
@@ -72,7 +80,8 @@ def mine() -> Iterator[str]:
 
 def built(name: str, **options: Any) -> nn.Module:
     spec = ModelSpec.model_validate({"name": name, **options})
-    return models.build(spec, shape=(4,), classes=3, generator=torch.Generator().manual_seed(0))
+    draws = torch.Generator().manual_seed(0)
+    return models.build(spec, shape=(4,), classes=3, generator=draws, task=TASK)
 
 
 def test_a_model_by_import_path_gets_shape_classes_and_options(mine: str) -> None:
@@ -83,7 +92,7 @@ def test_a_model_by_import_path_gets_shape_classes_and_options(mine: str) -> Non
     assert torch.equal(model.layer.weight, again.get_parameter("layer.weight"))
 
 
-@pytest.mark.parametrize("name", ["Counting", "by_shape", "fixed", "by_keywords"])
+@pytest.mark.parametrize("name", ["Counting", "by_shape", "by_task", "fixed", "by_keywords"])
 def test_a_factory_gets_what_it_asks_for_and_no_more(mine: str, name: str) -> None:
     assert built(f"{mine}:{name}")(torch.zeros(2, 4)).shape == (2, 3)
 

@@ -14,7 +14,7 @@ from fedkd.errors import RunFolderError
 from fedkd.reports import figures, wording
 from fedkd.reports.charts.axes import spread
 from fedkd.reports.report import write, write_comparison
-from fedkd.runs.schema import ACCURACY_ALONE
+from fedkd.runs.scores import ACCURACY_ALONE
 
 
 class Page(HTMLParser):

@@ -43,21 +43,6 @@ def quietly(figure: Callable[..., float], *given: object, **options: object) -> 
         return float(figure(*given, **options))
 
 
-def over_classes(figure: Callable[..., float], answers: Tensor, true: Tensor) -> list[float | None]:
-    """One class against all others, where both are there."""
-    shares = answers.double().softmax(1).numpy()
-    known = [0 < int((true == label).sum()) < len(true) for label in range(C)]
-    return [
-        figure((true == label).numpy(), shares[:, label].round(12)) if known[label] else None
-        for label in range(C)
-    ]
-
-
-def mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
-
-
 @settings(max_examples=40, deadline=None)
 @given(answered())
 def test_figures_of_decisions_are_those_of_scikit_learn(given_: tuple[Tensor, Tensor]) -> None:
@@ -77,21 +62,24 @@ def test_figures_of_decisions_are_those_of_scikit_learn(given_: tuple[Tensor, Te
 
 
 @settings(max_examples=40, deadline=None)
-@given(answered())
+@given(answered(classes=2))
 def test_figures_of_confidence_are_those_of_scikit_learn(given_: tuple[Tensor, Tensor]) -> None:
     answers, true = given_
-    found = score("auroc").of(answers, true)
-    expected = over_classes(metrics.roc_auc_score, answers, true)
-    # Answers differ by steps that are wider than a bin, or not at all.
-    assert found["auroc_by_class"] == pytest.approx(expected, abs=0.02)
-    assert found["auroc"] == pytest.approx(mean(expected), abs=0.02)
-    precision = score("average-precision").of(answers, true)
-    expected = over_classes(metrics.average_precision_score, answers, true)
-    whole = [1.0 if bool((true == label).all()) else None for label in range(C)]
-    expected = [
-        one if one is not None else other for one, other in zip(expected, whole, strict=True)
-    ]
-    assert precision["average_precision_by_class"] == pytest.approx(expected, abs=0.05)
+    margin = (answers[:, 1] - answers[:, 0]).numpy()  # in steps that are wider than a bin
+    both = len(true.unique()) == 2
+    oracles = {
+        "auroc": metrics.roc_auc_score,
+        "average-precision": metrics.average_precision_score,
+    }
+    for name, oracle in oracles.items():
+        found = score(name, 2).of(answers, true)
+        by_class = found[f"{name.replace('-', '_')}_by_class"]
+        if both:
+            expected = [oracle(true == 0, -margin), oracle(true == 1, margin)]
+            assert by_class == pytest.approx(expected)
+            assert found[name.replace("-", "_")] == pytest.approx(np.mean(expected))
+        else:
+            assert by_class[1 - int(true[0])] is None  # there is no such record
     shares = answers.double().softmax(1)
     confidence, right = shares.max(1).values, (answers.argmax(1) == true).double()
     places = (confidence * 15).ceil().clamp(1, 15) - 1
@@ -110,7 +98,8 @@ def test_bins_cost_next_to_nothing_even_of_those_that_are_all_but_sure(name: str
         answers = torch.stack([-margin / 2, margin / 2], dim=1)
         found = score(name, 2).of(answers, true)[f"{name.replace('-', '_')}_by_class"][1]
         exact = oracle[name](true.numpy(), margin.double().numpy())
-        assert found == pytest.approx(exact, abs=3e-3)
+        # Ties of a bin cost precision a little, never gain any.
+        assert found == pytest.approx(exact, abs=2e-3 if name == "auroc" else 2e-2)
 
 
 @settings(max_examples=10, deadline=None)
@@ -142,7 +131,7 @@ def test_of_one_class_alone_ranking_is_not_defined() -> None:
     [
         (("acuracy",), "did you mean 'accuracy'"),
         (("confusion",), "no single number"),
-        (("accuracy", "accuracy"), "names it before"),
+        (("accuracy", "accuracy"), "and it names it before"),
         (("accuracy", "torchmetrics:Nothing"), "cannot be imported"),
         (("torchmetrics.classification:MulticlassAUROC",), "cannot add up"),
         (("test_scores:curve",), "no torchmetrics|expected a torchmetrics.Metric"),

@@ -61,11 +61,18 @@ def plant(experiment: Experiment, exposure: Canaries) -> CanaryRun:
     same candidates. It runs in this process, with ledgers of its own.
 
     Raises:
-        UsageError: as `prepare`, or a client holds too few records for any power.
+        UsageError: as `prepare`; a client holds too few records for any power; or candidates are to
+            have labels of their own, and the task has no classes.
     """
     privacy = experiment.privacy.model_copy(update={"ledger": None})
     experiment = experiment.model_copy(update={"engine": Engine(), "privacy": privacy})
     prepared = prepare(experiment)
+    task = prepared.setting.task
+    if exposure.kind != "records" and "classes" not in task.offers:
+        raise UsageError(
+            f"candidates of kind {exposure.kind!r} have classes drawn for them, and task "
+            f"{task.name!r} has none: expected kind 'records'"
+        )
     clients, chosen = [], {}
     for client, data in enumerate(prepared.data.clients):
         rest, taken = drawing.draw(

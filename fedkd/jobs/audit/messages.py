@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from fedkd import devices, rng
 from fedkd.audit import inversion, labels, membership, references, structure
@@ -14,7 +14,7 @@ from fedkd.audit.findings import Audited
 from fedkd.audit.inversion import Inversion
 from fedkd.audit.labels import LabelInference
 from fedkd.audit.membership import AttackedAnswers
-from fedkd.audit.scores import Scores, log_odds
+from fedkd.audit.scores import Scores, odds_of
 from fedkd.audit.verdicts import CONFIDENCE
 from fedkd.clock import Notify
 from fedkd.config import ModelSpec
@@ -62,7 +62,11 @@ def audit_exchange(
         return receipts + Audited(notes=(f"the exchange: not attacked, {reason}",))
     models = observed.sends_models(messages)
     what = "models" if models else "answers"
+    setting = run.prepared.setting
     notes: tuple[str, ...] = ()
+    classes = "classes" in setting.task.offers
+    if not classes:
+        notes = (f"the clients' classes: not guessed, task {setting.task.name!r} has none",)
     drawn: tuple[Inversion, ...] = ()
     with one_intra_op_thread():
         attacks = membership.attack(
@@ -72,13 +76,13 @@ def audit_exchange(
             claim=claimed(folder, run.prepared, by_clients=True),
             confidence=confidence,
         )
-        if models or len(run.prepared.setting.shape) != 3:
-            notes = ("inversion of paired logits: not tried, it needs images and logits on them",)
+        if models or len(setting.shape) != 3 or not classes:
+            notes += ("inversion of paired logits: not tried, it needs images and logits on them",)
         else:
             drawn = tuple(_inversions(run, messages, notify))
     return receipts + Audited(
         attacks=tuple(attacks),
-        labels=_labels(run, messages),
+        labels=_labels(run, messages) if classes else None,
         inversions=drawn,
         notes=notes,
     )
@@ -131,10 +135,11 @@ def _parties(
     run: CanaryRun, messages: recording.Messages, count: int, notify: Notify
 ) -> dict[int, AttackedAnswers]:
     prepared, experiment, parties = run.prepared, run.prepared.experiment, {}
+    odds = odds_of(prepared.setting.task)
     advance = counted(notify, "reference models", len(run.candidates) * count)
     for client, candidates in run.candidates.items():
         answers = observed.on_candidates(run, messages, client)
-        heard = ~answers.isnan().any(dim=2).all(dim=0)
+        heard = ~answers.flatten(2).isnan().any(dim=2).all(dim=0)
         foreign, foreign_answers = observed.on_population(run, messages, client)
         asked = candidates.samples.subset(heard.nonzero().flatten())
         known = references.train(
@@ -145,12 +150,13 @@ def _parties(
             count=count,
             generator=rng.stream(experiment.seed, purpose="audit references", client=client),
             advance=advance,
+            odds=odds,
         )
         if heard.any():
             parties[client] = AttackedAnswers(
-                mean_odds(answers[:, heard], asked.y),
+                _mean_known(odds(answers[:, heard], asked.y)),
                 candidates.included[heard].numpy(),
-                mean_odds(foreign_answers, foreign.y),
+                _mean_known(odds(foreign_answers, foreign.y)),
                 known,
             )
     return parties
@@ -163,9 +169,8 @@ def counted(notify: Notify, phase: str, total: int) -> Callable[[], None]:
     return lambda: notify(phase, next(done), total)
 
 
-def mean_odds(answers: Tensor, y: Tensor) -> Scores:
-    """Log-odds (n,) over the rounds (rounds, n, C) in which each was answered."""
-    odds = log_odds(answers, y)
+def _mean_known(odds: Scores) -> Scores:
+    """Log-odds (rounds, n) -> their mean (n,) over the rounds in which each was answered."""
     known = ~np.isnan(odds)
     mean: Scores = np.where(known, odds, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     return mean

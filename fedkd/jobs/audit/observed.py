@@ -44,16 +44,17 @@ def on_candidates(run: CanaryRun, messages: Messages, client: int) -> Tensor:
 
 
 def on_population(run: CanaryRun, messages: Messages, client: int) -> tuple[Samples, Tensor]:
-    """Records that nobody learnt, and a client's logits on them, (rounds, Z, C).
+    """Records that nobody learnt, and a client's answers on them, (rounds, Z, *A).
 
-    On the proxy set their labels are what all clients say together; models answer the test set.
+    On the proxy set their targets are what all clients say together; models answer the test set.
     """
     if sends_models(messages):
         foreign = test_records(run)
         return foreign, by_model(run, messages, client, foreign.x)
     size = min(_POPULATION, run.public)
     rows = on_proxy(run, messages, client)[:, :size]
-    labels = consensus(run, messages)[:size].argmax(dim=1)
+    decide = run.prepared.setting.task.likelihood.decide
+    labels = decide(consensus(run, messages)[:size])
     return Samples(first(run.prepared.setting.proxy, size), labels), rows
 
 
@@ -64,16 +65,16 @@ def test_records(run: CanaryRun) -> Samples:
 
 
 def consensus(run: CanaryRun, messages: Messages) -> Tensor:
-    """What all clients say of the proxy set in all rounds, logits (P, C); 0 where nobody spoke."""
+    """What all clients say of the proxy set in all rounds, (P, *A); 0 where nobody spoke."""
     every = [on_proxy(run, messages, client) for client in run.candidates]
     return torch.cat(every).nanmean(dim=0).nan_to_num()
 
 
 def on_proxy(run: CanaryRun, messages: Messages, client: int) -> Tensor:
-    """A client's logits on the proxy set by round, (rounds, P, C), NaN where it did not answer."""
+    """A client's answers on the proxy set by round, (rounds, P, *A); NaN where there is none."""
     setting = run.prepared.setting
     size = getattr(run.prepared.method.params, "public_per_round", None)
-    empty = torch.full((len(setting.proxy), setting.classes), torch.nan)
+    empty = torch.full((len(setting.proxy), *setting.task.answer), torch.nan)
     by_round = []
     for round, uploads in messages.items():
         rows = empty.clone()
@@ -90,7 +91,7 @@ def _logits(upload: Tensors) -> Tensor:
 
 
 def by_model(run: CanaryRun, messages: Messages, client: int, x: Rows) -> Tensor:
-    """What the models that a client sent say of n inputs, by round: (rounds, n, C)."""
+    """What the models that a client sent say of n inputs, by round: (rounds, n, *A)."""
     setting = run.prepared.setting
     spec = run.prepared.experiment.client_model(client)
     model = setting.build(spec, purpose="specification")
@@ -100,7 +101,7 @@ def by_model(run: CanaryRun, messages: Messages, client: int, x: Rows) -> Tensor
             model.load_state_dict(group("model", uploads[client]))
             by_round.append(evaluate.answers(model, x))
         else:
-            by_round.append(torch.full((len(x), setting.classes), torch.nan))
+            by_round.append(torch.full((len(x), *setting.task.answer), torch.nan))
     return torch.stack(by_round)
 
 

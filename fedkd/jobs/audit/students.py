@@ -14,7 +14,7 @@ from fedkd.audit import membership, references
 from fedkd.audit.candidates import joined
 from fedkd.audit.findings import Audited
 from fedkd.audit.membership import Attack, AttackedAnswers
-from fedkd.audit.scores import log_odds
+from fedkd.audit.scores import odds_of
 from fedkd.audit.verdicts import CONFIDENCE, Claim
 from fedkd.clock import Notify
 from fedkd.data.types import Samples
@@ -139,6 +139,7 @@ def _check_partition(run: Path, prepared: PreparedExperiment) -> None:
 
 def _answers(asked: _Asked, student: nn.Module, count: int, notify: Notify) -> AttackedAnswers:
     prepared, foreign = asked.prepared.in_students_view, asked.foreign
+    sure = odds_of(prepared.setting.task)
     known = references.train(
         partial(fit, prepared, prepared.experiment.student.model, None, 1),
         asked.base,
@@ -147,9 +148,10 @@ def _answers(asked: _Asked, student: nn.Module, count: int, notify: Notify) -> A
         count=count,
         generator=rng.stream(prepared.experiment.seed, purpose="audit references"),
         advance=counted(notify, "reference students", count),
+        odds=sure,
     )
     odds, others = (
-        log_odds(evaluate.answers(student, each.x), each.y) for each in (asked.records, foreign)
+        sure(evaluate.answers(student, each.x), each.y) for each in (asked.records, foreign)
     )
     return AttackedAnswers(odds, asked.included, others, known)
 

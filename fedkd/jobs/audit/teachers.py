@@ -133,6 +133,7 @@ def _teacher(
         generator=rng.stream(experiment.seed, purpose="audit canaries", client=client),
         rounds=experiment.rounds,
         like=_examples(prepared),
+        likelihood=setting.task.likelihood,
     )
     # What the ledger would be charged, not what was seen: steps that nobody pays for must show.
     event = replace(setting.training, steps=setting.training.steps * experiment.rounds)

@@ -3,7 +3,7 @@
 A way is a function of a lesson; `BUILT_IN` is the whole list.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -31,6 +31,7 @@ from fedkd.learning.ways import (
 from fedkd.learning.ways.base import Splits, StudentRun
 from fedkd.learning.ways.injection import Place, inject
 from fedkd.names import unknown
+from fedkd.tasks import Ask, Task
 
 Remake = Callable[
     [nn.Module, tuple[nn.Module, ...], Any, tuple[int, ...], torch.Generator], nn.Module
@@ -57,6 +58,7 @@ class Way:
         check: refuses, by `ConfigError` and before anything runs, data that the way cannot learn
             from: what the student has, and the way's parameters.
         private: whether it can learn under [privacy], by `run.private`.
+        asks: what the task must offer, by the way's parameters, and who asks it; None: nothing.
         augments: whether its inputs may change from step to step: nothing was computed of them
             before, and it makes neither them nor views of its own.
     """
@@ -70,6 +72,7 @@ class Way:
     share: Share | None = None
     check: Callable[[Dataset, Any], None] | None = None
     private: bool = False
+    asks: Callable[[Any], Mapping[Ask, str]] | None = None
     augments: bool = False
 
 
@@ -127,6 +130,10 @@ def _taught(run: StudentRun, params: FromLabels) -> nn.Module:
     return student
 
 
+def _classes(_params: Frozen) -> dict[Ask, str]:
+    return {"classes": "it"}
+
+
 BUILT_IN: dict[str, Way] = {
     "offline": Way(
         "Hinton et al. 2015, arXiv:1503.02531",
@@ -170,6 +177,7 @@ BUILT_IN: dict[str, Way] = {
         multi_teacher.MultiTeacher,
         teachers=(2, 64),
         share=multi_teacher.share,
+        asks=multi_teacher.asks,
     ),
     "mean-teacher": Way(
         "Tarvainen & Valpola 2017, arXiv:1703.01780",
@@ -184,6 +192,7 @@ BUILT_IN: dict[str, Way] = {
         privileged.PrivilegedTeachers,
         teachers=(1, 64),
         share=privileged.share,
+        asks=_classes,
     ),
     "dafl": Way(
         "Chen et al. 2019, arXiv:1904.01186",
@@ -191,6 +200,7 @@ BUILT_IN: dict[str, Way] = {
         dafl.DataFreeLearning,
         teachers=(1, 64),
         check=synthesis.check,
+        asks=_classes,
     ),
     "adi": Way(
         "Yin et al. 2020, arXiv:1912.08795",
@@ -198,6 +208,7 @@ BUILT_IN: dict[str, Way] = {
         adi.AdaptiveDeepInversion,
         teachers=(1, 64),
         check=synthesis.check,
+        asks=_classes,
     ),
 }
 
@@ -226,6 +237,22 @@ def resolve(distillation: Distillation) -> tuple[Way, Frozen, Distillation]:
     complete = params.model_dump(mode="json", exclude_none=True)
     choice = WayChoice.model_validate({"name": name, **complete})
     return way, params, distillation.model_copy(update={"way": choice})
+
+
+def check_task(way: Way, params: Frozen, name: str, task: Task) -> None:
+    """Refuse a task that does not offer what a way asks.
+
+    Raises:
+        ConfigError: names who asks what, and the ways that ask nothing.
+    """
+    asked = {} if way.asks is None else way.asks(params)
+    for ask, who in asked.items():
+        if ask not in task.offers:
+            fit = ", ".join(each for each, other in BUILT_IN.items() if other.asks is None)
+            raise ConfigError(
+                f"way {name!r} cannot learn task {task.name!r}: {who} asks for {ask}, which the "
+                f"task does not offer; change that, or choose among {fit}"
+            )
 
 
 def _check(way: Way, name: str, distillation: Distillation) -> None:

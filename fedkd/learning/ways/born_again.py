@@ -6,18 +6,18 @@ Furlanello et al. 2018, arXiv:1805.04770.
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from fedkd.config import Frozen, Optimisation
 from fedkd.data.types import Samples
-from fedkd.knowledge import label
 from fedkd.learning import evaluate, supervised
-from fedkd.learning.consensus import average_probabilities
+from fedkd.learning.consensus import average_logits, average_probabilities
 from fedkd.learning.loop import OnEpoch, fit
 from fedkd.learning.ways.base import StudentRun
 from fedkd.models import call
+from fedkd.tasks import Likelihood
+from fedkd.tasks.categorical import CATEGORICAL
 
 
 class BornAgain(Frozen):
@@ -26,13 +26,14 @@ class BornAgain(Frozen):
     generations: PositiveInt = 2
     """Reborn after the first, which learns from labels alone; the last is the student."""
     labels: float = Field(default=1.0, ge=0)
-    """The weight of cross-entropy with the labels; 0: the teacher's answers alone."""
+    """Of the loss on the labels, cross-entropy for classes; 0: the teacher's answers alone."""
     weight: float = Field(default=1.0, ge=0)
     """The weight of the divergence from the generation before."""
     temperature: float = Field(default=1.0, gt=0)
     """Of that divergence; the paper's is 1."""
     ensemble: bool = False
-    """Whether a generation learns from the mean probability of all before it, not of the last."""
+    """Whether a generation learns from the mean of all before it, of classes their mean
+    probability, not from the last."""
 
 
 def next_generation(
@@ -45,19 +46,24 @@ def next_generation(
     labels: float = 1.0,
     weight: float = 1.0,
     temperature: float = 1.0,
+    likelihood: Likelihood = CATEGORICAL,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
-    """One generation: minimise labels * CE + weight * T^2 KL(parents || student).
+    """One generation: minimise labels * NLL + weight * the divergence from the parents.
+
+    For classes cross-entropy, and T^2 KL(parents || student).
 
     Args:
         student: fresh, of another seed than its parents; trained in place.
-        parents: one model, or several whose mean probability teaches; they stay as they are.
-        samples: inputs and labels.
+        parents: one model, or several whose mean teaches, of classes their mean probability; they
+            stay as they are.
+        samples: inputs and targets.
         optimisation: see `loop.fit`.
         generator: see `loop.fit`.
-        labels: the weight of cross-entropy, at least 0.
+        labels: the weight of the negative log-likelihood, at least 0.
         weight: the weight of the divergence, at least 0.
         temperature: T > 0.
+        likelihood: of targets by answers; that of classes unless given.
         on_epoch: see `loop.fit`.
 
     Returns:
@@ -69,12 +75,13 @@ def next_generation(
     """
     if not parents:
         raise ValueError("0 parents: expected at least 1 for a generation to learn from")
-    told = average_probabilities(torch.stack([evaluate.answers(p, samples.x) for p in parents]))
+    mean = average_probabilities if likelihood is CATEGORICAL else average_logits
+    told = mean(torch.stack([evaluate.answers(parent, samples.x) for parent in parents]))
 
     def loss(model: nn.Module, x: Tensor, y: Tensor, told: Tensor) -> Tensor:
         answer = call.answer(model, x)
-        divergence = label.kd(answer, told, temperature=temperature)
-        return labels * F.cross_entropy(answer, y, reduction="none") + weight * divergence
+        divergence = likelihood.divergence(answer, told, temperature=temperature)
+        return labels * likelihood.nll(answer, y) + weight * divergence
 
     rows = (samples.x, samples.y, told)
     return fit(student, rows, loss, optimisation, generator, on_epoch=on_epoch)
@@ -83,6 +90,7 @@ def next_generation(
 def learn(run: StudentRun, params: BornAgain) -> nn.Module:
     """The way `born-again`: the last of several generations."""
     family: list[nn.Module] = []
+    likelihood = run.task.likelihood
     for generation in range(params.generations + 1):
         # The last one begins and is shuffled as the plain student is, which it is compared with.
         last = generation == params.generations
@@ -93,7 +101,9 @@ def learn(run: StudentRun, params: BornAgain) -> nn.Module:
             data, how = run.data.train, run.training
             batches = run.stream(f"{purpose} batches")
             if not family:
-                supervised.train(child, data, how, batches, on_epoch=on_epoch)
+                supervised.train(
+                    child, data, how, batches, likelihood=likelihood, on_epoch=on_epoch
+                )
                 return
             next_generation(
                 child,
@@ -104,6 +114,7 @@ def learn(run: StudentRun, params: BornAgain) -> nn.Module:
                 labels=params.labels,
                 weight=params.weight,
                 temperature=params.temperature,
+                likelihood=likelihood,
                 on_epoch=on_epoch,
             )
 

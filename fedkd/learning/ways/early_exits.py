@@ -4,16 +4,16 @@ Zhang et al. 2019, "Be Your Own Teacher", arXiv:1905.08094.
 """
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from fedkd.config import Frozen, Optimisation
 from fedkd.data.types import Samples
-from fedkd.knowledge import label
 from fedkd.learning.loop import OnEpoch, fit
 from fedkd.learning.ways.base import StudentRun
 from fedkd.models.exits import ExitOutput, Exits, attach
+from fedkd.tasks import Likelihood
+from fedkd.tasks.categorical import CATEGORICAL
 
 
 class EarlyExits(Frozen):
@@ -24,8 +24,8 @@ class EarlyExits(Frozen):
     deepest: str | None = None
     """The layer whose features the exits' are pulled to; the last features unless given."""
     imitation: float = Field(default=0.1, ge=0, le=1)
-    """Of an exit's loss, the share of the divergence from the deepest answer; cross-entropy's is
-    the rest."""
+    """Of an exit's loss, the share of the divergence from the deepest answer; that of the loss on
+    the labels is the rest."""
     temperature: float = Field(default=3.0, gt=0)
     """Of that divergence."""
     hint: float = Field(default=0.03, ge=0)
@@ -42,19 +42,22 @@ def early_loss(
     imitation: float,
     temperature: float,
     hint: float,
+    likelihood: Likelihood = CATEGORICAL,
 ) -> Tensor:
-    """(1 - a) CE + a T^2 KL(deepest || early) + b * mean squared distance of features, per sample.
+    """(1 - a) NLL + a * divergence from the deepest + b * mean squared distance of features.
 
-    No gradient reaches the deepest. The paper's distance is a sum; the mean makes b mean the same
-    for features of any number.
+    Per sample; for classes cross-entropy, and T^2 KL(deepest || early). No gradient reaches the
+    deepest. The paper's distance is a sum; the mean makes b mean the same for features of any
+    number.
 
     Args:
-        early: N logits and features of an early exit.
+        early: N answers and features of an early exit.
         deepest: likewise.
-        y: labels (N,).
+        y: targets (N, *T).
         imitation: a in [0, 1].
         temperature: T > 0.
         hint: b, at least 0.
+        likelihood: of targets by answers; that of classes unless given.
 
     Returns:
         (N,).
@@ -62,8 +65,8 @@ def early_loss(
     Raises:
         ValueError: shapes differ, or the temperature is not positive.
     """
-    taught = F.cross_entropy(early.logits, y, reduction="none")
-    told = label.kd(early.logits, deepest.logits.detach(), temperature=temperature)
+    taught = likelihood.nll(early.logits, y)
+    told = likelihood.divergence(early.logits, deepest.logits.detach(), temperature=temperature)
     distance = (early.features - deepest.features.detach()).square().mean(dim=1)
     return (1 - imitation) * taught + imitation * told + hint * distance
 
@@ -77,18 +80,20 @@ def train(
     imitation: float,
     temperature: float,
     hint: float,
+    likelihood: Likelihood = CATEGORICAL,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
-    """Minimise cross-entropy at the deepest exit and `early_loss` at the others, all at once.
+    """Minimise the NLL of targets at the deepest exit and `early_loss` at the others, all at once.
 
     Args:
         model: network and exits, trained in place.
-        samples: inputs and labels.
+        samples: inputs and targets.
         optimisation: see `loop.fit`.
         generator: see `loop.fit`.
         imitation: see `early_loss`.
         temperature: see `early_loss`.
         hint: see `early_loss`.
+        likelihood: see `early_loss`.
         on_epoch: see `loop.fit`.
 
     Returns:
@@ -100,10 +105,16 @@ def train(
 
     def loss(_model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         *early, deepest = model.leave(x)
-        total = F.cross_entropy(deepest.logits, y, reduction="none")
+        total = likelihood.nll(deepest.logits, y)
         for each in early:
             total = total + early_loss(
-                each, deepest, y, imitation=imitation, temperature=temperature, hint=hint
+                each,
+                deepest,
+                y,
+                imitation=imitation,
+                temperature=temperature,
+                hint=hint,
+                likelihood=likelihood,
             )
         return total
 
@@ -149,6 +160,7 @@ def learn(run: StudentRun, params: EarlyExits) -> nn.Module:
             imitation=params.imitation,
             temperature=params.temperature,
             hint=params.hint,
+            likelihood=run.task.likelihood,
             on_epoch=on_epoch,
         ),
         epochs=run.training.epochs,

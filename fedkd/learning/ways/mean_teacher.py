@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -25,6 +24,8 @@ from fedkd.learning.loop import OnEpoch, descend, epochs
 from fedkd.learning.ways.base import Splits, StudentRun
 from fedkd.models import call
 from fedkd.rows import Rows, one
+from fedkd.tasks import Likelihood
+from fedkd.tasks.categorical import CATEGORICAL
 
 
 class MeanTeacher(Frozen):
@@ -55,10 +56,15 @@ def train(
     view: View,
     weight: Callable[[float], float],
     decay: float,
+    likelihood: Likelihood = CATEGORICAL,
     on_epoch: OnEpoch | None = None,
     teacher: nn.Module | None = None,
 ) -> nn.Module:
-    """Minimise CE + weight * consistency with the mean teacher, which is what comes out.
+    """Minimise NLL + weight * consistency with the mean teacher, which is what comes out.
+
+    For classes NLL is cross-entropy and consistency the mean squared difference of probabilities;
+    for other answers consistency is the likelihood's divergence, for numbers a squared difference
+    too.
 
     Student and teacher see views of their own of each batch. Where there are unlabelled inputs, as
     many of them go with every batch and count for consistency alone, so that a student has as many
@@ -68,13 +74,14 @@ def train(
 
     Args:
         student: trained in place; it ends in evaluation mode.
-        samples: inputs and labels.
+        samples: inputs and targets.
         optimisation: see `loop.fit`.
         generator: the source of shuffles and views.
         unlabelled: inputs (M, *shape) without labels; None: none.
         view: see `View`.
         weight: of consistency, when so many epochs are done; see `rising`.
         decay: in [0, 1).
+        likelihood: of targets by answers; that of classes unless given.
         on_epoch: see `loop.fit`.
         teacher: becomes the mean teacher; None: a copy of the student does.
 
@@ -89,6 +96,11 @@ def train(
     teacher.eval().requires_grad_(requires_grad=False)
     optimiser = optim.build(student.parameters(), optimisation)
     beside = None if unlabelled is None else _endless(unlabelled, generator)
+    agree = (
+        parameter.consistency
+        if likelihood is CATEGORICAL
+        else partial(likelihood.divergence, temperature=1.0)
+    )
     steps, device = 0, devices.of(student)
 
     def step(position: float, batch: Sequence[Tensor]) -> float:
@@ -100,8 +112,8 @@ def train(
 
         def loss() -> Tensor:
             answer = call.answer(student, view(x, generator))
-            agreement = parameter.consistency(answer, told).mean()
-            return F.cross_entropy(answer[: len(y)], y) + weight(position) * agreement
+            agreement = agree(answer, told).mean()
+            return likelihood.mean_nll(answer[: len(y)], y) + weight(position) * agreement
 
         value = descend(optimiser, loss, optimisation, position)
         steps += 1
@@ -179,6 +191,7 @@ def learn(run: StudentRun, params: MeanTeacher) -> nn.Module:
             view=view,
             weight=partial(rising, weight=params.weight, epochs=params.ramp * run.training.epochs),
             decay=params.decay,
+            likelihood=run.task.likelihood,
             on_epoch=on_epoch,
             teacher=teacher,
         ),

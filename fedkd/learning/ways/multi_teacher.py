@@ -6,38 +6,49 @@ from functools import partial
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from fedkd.config import Dirichlet, Frozen, Optimisation
 from fedkd.data import partition
 from fedkd.data.types import Dataset, Samples
-from fedkd.knowledge import label
 from fedkd.learning import consensus
 from fedkd.learning.ensemble import Ensemble
 from fedkd.learning.loop import OnEpoch, fit
 from fedkd.learning.ways.base import Splits, StudentRun
 from fedkd.models import call
+from fedkd.tasks import Ask, Likelihood
+from fedkd.tasks.categorical import CATEGORICAL
 
 Consensus = Callable[[Tensor], Tensor]
-"""Logits (K, N, C) of K teachers to logits (N, C), asked anew for each batch."""
+"""Answers (K, N, *A) of K teachers to one (N, *A), asked anew for each batch."""
 
 
 class MultiTeacher(Frozen):
     """Parameters of `multi-teacher`."""
 
     average: Literal["logits", "probabilities", "confidence", "class", "random"] = "probabilities"
-    """The mean of logits or of probabilities; a mean in which the sure weigh more, or for each
+    """The mean of answers or of probabilities; a mean in which the sure weigh more, or for each
     class those who have seen it; or one teacher, drawn for each batch."""
     skew: float | None = Field(default=None, gt=0)
     """Deals training samples to the teachers, per class by Dirichlet(skew); else each has all."""
     labels: float = Field(default=1.0, ge=0)
-    """The weight of cross-entropy with the labels."""
+    """The weight of the loss on the labels: cross-entropy for classes."""
     weight: float = Field(default=1.0, ge=0)
     """The weight of the divergence from the teachers."""
     temperature: float = Field(default=4.0, gt=0)
     """Of that divergence."""
+
+
+def asks(params: MultiTeacher) -> dict[Ask, str]:
+    """What is asked of the task, and by which parameter."""
+    asked: dict[Ask, str] = {}
+    if params.skew is not None:
+        asked["classes"] = "way.skew"
+    if params.average not in ("logits", "random"):
+        ask: Ask = "classes" if params.average == "class" else "categorical"
+        asked[ask] = f"way.average = {params.average!r}, unlike 'logits' and 'random',"
+    return asked
 
 
 def teach(
@@ -51,20 +62,24 @@ def teach(
     labels: float,
     weight: float,
     temperature: float,
+    likelihood: Likelihood = CATEGORICAL,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
-    """Minimise labels * CE + weight * T^2 KL(consensus || student).
+    """Minimise labels * NLL + weight * the divergence from the consensus.
+
+    For classes cross-entropy, and T^2 KL(consensus || student).
 
     Args:
         student: trained in place.
-        told: what K teachers say of N samples, logits (K, N, C); see `Ensemble.logits`.
+        told: what K teachers say of N samples, (K, N, *A); see `Ensemble.logits`.
         agree: see `Consensus` and `fedkd.learning.consensus`.
-        samples: N inputs and labels.
+        samples: N inputs and targets.
         optimisation: see `loop.fit`.
         generator: see `loop.fit`.
         labels: at least 0.
         weight: at least 0.
         temperature: T > 0.
+        likelihood: of targets by answers; that of classes unless given.
         on_epoch: see `loop.fit`.
 
     Returns:
@@ -76,8 +91,9 @@ def teach(
 
     def loss(model: nn.Module, x: Tensor, y: Tensor, told: Tensor) -> Tensor:
         answer = call.answer(model, x)
-        divergence = label.kd(answer, agree(told.transpose(0, 1)), temperature=temperature)
-        return labels * F.cross_entropy(answer, y, reduction="none") + weight * divergence
+        agreed = agree(told.transpose(0, 1))
+        divergence = likelihood.divergence(answer, agreed, temperature=temperature)
+        return labels * likelihood.nll(answer, y) + weight * divergence
 
     rows = (samples.x, samples.y, told.transpose(0, 1))
     return fit(student, rows, loss, optimisation, generator, on_epoch=on_epoch)
@@ -129,6 +145,7 @@ def learn(run: StudentRun, params: MultiTeacher) -> nn.Module:
             labels=params.labels,
             weight=params.weight,
             temperature=params.temperature,
+            likelihood=run.task.likelihood,
             on_epoch=on_epoch,
         )
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -12,11 +11,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fedkd import devices, models
 from fedkd.config import Frozen, ModelSpec, Optimisation
 from fedkd.data.types import Dataset, Samples
-from fedkd.knowledge import label
 from fedkd.learning import optim
 from fedkd.learning.loop import OnEpoch, descend, epochs
 from fedkd.learning.ways.base import StudentRun
 from fedkd.models import call
+from fedkd.tasks import Likelihood
+from fedkd.tasks.categorical import CATEGORICAL
 
 
 class Mutual(Frozen):
@@ -38,6 +38,7 @@ def train(
     *,
     temperature: float = 1.0,
     weight: float = 1.0,
+    likelihood: Likelihood = CATEGORICAL,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
     """Deep mutual learning: every peer minimises `mutual`.
@@ -47,13 +48,14 @@ def train(
     before the next one learns from it.
 
     Args:
-        peers: K >= 2 classifiers, not necessarily alike; trained in place, they end in evaluation
+        peers: K >= 2 models, not necessarily alike; trained in place, they end in evaluation
             mode.
-        samples: inputs and labels.
+        samples: inputs and targets.
         optimisation: of each peer, see `loop.fit`.
         generator: the source of the shuffles.
         temperature: see `mutual`.
         weight: see `mutual`.
+        likelihood: see `mutual`.
         on_epoch: see `OnEpoch`.
 
     Returns:
@@ -70,13 +72,14 @@ def train(
     def step(position: float, batch: Sequence[Tensor]) -> float:
         x, y = batch
         own = [call.answer(peer, x) for peer in peers]
-        answers = [logits.detach() for logits in own]
+        answers = [each.detach() for each in own]
         total = 0.0
         for i, peer in enumerate(peers):
 
             def loss(i: int = i) -> Tensor:
                 others = answers[:i] + answers[i + 1 :]
-                return mutual(own[i], y, others, temperature=temperature, weight=weight).mean()
+                about = {"temperature": temperature, "weight": weight}
+                return mutual(own[i], y, others, likelihood=likelihood, **about).mean()
 
             total += descend(optimisers[i], loss, optimisation, position)
             with _untracked(peer), torch.no_grad():
@@ -105,17 +108,21 @@ def mutual(
     *,
     temperature: float = 1.0,
     weight: float = 1.0,
+    likelihood: Likelihood = CATEGORICAL,
 ) -> Tensor:
-    """Cross-entropy + weight * the mean over other peers j of T^2 KL(j || student), per sample.
+    """NLL + weight * the mean over other peers of the divergence from them, per sample.
+
+    For classes cross-entropy, and T^2 KL(other || student).
 
     The others are constants here: no gradient reaches them.
 
     Args:
-        student: logits (N, C).
-        y: labels (N,).
-        others: logits (N, C) of at least one other peer.
+        student: answers (N, *A), such as logits.
+        y: targets (N, *T).
+        others: answers (N, *A) of at least one other peer.
         temperature: T > 0.
         weight: at least 0.
+        likelihood: of targets by answers; that of classes unless given.
 
     Returns:
         (N,), in nats.
@@ -123,8 +130,10 @@ def mutual(
     Raises:
         ValueError: the shapes differ, or the temperature is not positive.
     """
-    divergences = [label.kd(student, other.detach(), temperature=temperature) for other in others]
-    return F.cross_entropy(student, y, reduction="none") + weight * torch.stack(divergences).mean(0)
+    divergences = [
+        likelihood.divergence(student, other.detach(), temperature=temperature) for other in others
+    ]
+    return likelihood.nll(student, y) + weight * torch.stack(divergences).mean(0)
 
 
 @contextmanager
@@ -162,6 +171,7 @@ def learn(run: StudentRun, params: Mutual) -> nn.Module:
             run.stream("student batches"),
             temperature=params.temperature,
             weight=params.weight,
+            likelihood=run.task.likelihood,
             on_epoch=on_epoch,
         ),
         epochs=run.training.epochs,

@@ -99,6 +99,7 @@ def shares(distillation: Distillation) -> Splits:
     way, params, distillation = ways.resolve(distillation)
     targets = tasks.find(distillation.task.name).targets
     dataset = data.load(distillation.data, seed=distillation.seed, targets=targets)
+    ways.check_task(way, params, distillation.way.name, task_of(distillation, dataset))
     count = len(distillation.teachers)
     if way.share is None:
         return Splits(dataset, dataset, (dataset,) * count)

@@ -127,7 +127,8 @@ class ClientContext:
         Raises:
             ValueError: there is an offset, and the task is not one of classes.
         """
-        supervised.require_classes(offset, self.setting.task.likelihood)
+        likelihood = self.setting.task.likelihood
+        supervised.require_classes(offset, likelihood)
         with (
             self.on_device(self.teacher),
             self.clock.phase("train", self.training.epochs) as advance,
@@ -136,11 +137,7 @@ class ClientContext:
             if anchor is None and (saved := group("optimiser", self.state)):
                 optim.unpack(optimiser, saved)
             learn = (
-                partial(
-                    supervised.train,
-                    generator=self.rng("batches"),
-                    likelihood=self.setting.task.likelihood,
-                )
+                partial(supervised.train, generator=self.rng("batches"), likelihood=likelihood)
                 if self.allowance is None
                 else self._privately(self.allowance)
             )
@@ -245,7 +242,8 @@ class ClientContext:
         event = self.setting.summing("sums of features")
         securely = self.setting.securely
         if not securely and (kept := group(RELEASED, self.state).get(event.what)) is not None:
-            return _apart(kept), PostProcessing(of=event)
+            moments = Moments(kept[:, : len(kept)], kept[:, len(kept) :])  # kept side by side
+            return moments, PostProcessing(of=event)
         self.allowance.spend(event, generator=GENERATOR)
         clip = self.setting.experiment.privacy.clip
         exact = sums(basis=basis, intercept=intercept, clip=clip)
@@ -295,8 +293,3 @@ def _fitting(exact: Moments, setting: Setting) -> Moments:
     """
     half = most(setting.cohort_size) / 2
     return Moments(exact.features.clamp(-half, half), exact.labels.clamp(-half, half))
-
-
-def _apart(kept: Tensor) -> Moments:
-    """Moments kept side by side, (D, D + C)."""
-    return Moments(kept[:, : len(kept)], kept[:, len(kept) :])

@@ -150,8 +150,14 @@ def check_images(setting: Setting) -> None:
     """Refuse to make up what is no image.
 
     Raises:
-        ConfigError: the inputs are rows.
+        ConfigError: the inputs are rows, or the task has no classes to make images of.
     """
+    if "classes" not in setting.task.offers:
+        raise ConfigError(
+            f"method {setting.experiment.method.name!r} makes up images of classes, and task "
+            f"{setting.task.name!r} has none: add a section [data.public], or choose a method "
+            "that generates nothing"
+        )
     if len(setting.shape) != 3:
         raise ConfigError(
             f"method {setting.experiment.method.name!r} cannot generate inputs of shape "

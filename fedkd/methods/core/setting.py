@@ -67,7 +67,21 @@ class Setting:
     def build(self, spec: ModelSpec, *, purpose: str, client: int | None = None) -> nn.Module:
         """A fresh model on the CPU, initialised from the stream of (client, purpose)."""
         generator = rng.stream(self.experiment.seed, purpose=purpose, client=client)
-        return models.build(spec, shape=self.shape, classes=self.classes, generator=generator)
+        return models.build(
+            spec,
+            shape=self.shape,
+            classes=self.classes,
+            generator=generator,
+            columns=self._columns,
+            task=self.task,
+        )
+
+    @cached_property
+    def _columns(self) -> dict[str, Tensor] | None:
+        """Two empty records, where they are tables: columns need not be of one type."""
+        if self.examples is None or isinstance(few := self.examples[torch.arange(0)], Tensor):
+            return None
+        return {name: column.new_zeros(2, *column.shape[1:]) for name, column in few.items()}
 
     def students_view(self, x: Rows) -> Rows:
         """What the student sees of inputs: of rows of features, its own columns."""

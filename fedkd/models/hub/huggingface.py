@@ -1,6 +1,7 @@
 """Models of Hugging Face transformers, each from a local folder with its config.json."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ from torch import Tensor, nn
 
 from fedkd import optional
 from fedkd.errors import ConfigError
+from fedkd.names import unknown
 
 _IMAGES, _WORDS = "ForImageClassification", "ForSequenceClassification"
+_FIXED = ("architectures", "auto_map", "model_type", "num_labels", "transformers_version")
 _AUTO = {_IMAGES: "AutoModelForImageClassification", _WORDS: "AutoModelForSequenceClassification"}
 
 
@@ -36,9 +39,7 @@ def build(name: str, shape: tuple[int, ...], classes: int, options: Mapping[str,
             "it; nothing is downloaded"
         )
     transformers = _library()
-    config = transformers.AutoConfig.from_pretrained(
-        folder, local_files_only=True, num_labels=classes, **options
-    )
+    config = _config(transformers, folder, options, classes)
     kind = _kind(transformers, config, name)
     if kind == _IMAGES:
         _look_at(config, shape, name)
@@ -69,6 +70,28 @@ def weights_of(folder: Path, model: nn.Module) -> dict[str, Tensor]:
     for name, theirs, _ in report["mismatched_keys"]:
         found[name] = torch.empty(tuple(theirs), device="meta")
     return found
+
+
+def _config(transformers: Any, folder: Path, options: Mapping[str, Any], classes: int) -> Any:
+    """What config.json says, and `options` over it, which are keys of it and nothing else.
+
+    Other keywords of the library would run code, or look for it on a hub.
+
+    Raises:
+        ConfigError: an option is no key of it.
+    """
+    read = partial(
+        transformers.AutoConfig.from_pretrained,
+        folder,
+        local_files_only=True,
+        trust_remote_code=False,
+        num_labels=classes,
+    )
+    valid = sorted(key for key in read().to_dict() if key not in _FIXED and key[0] != "_")
+    for key in options:
+        if key not in valid:
+            raise ConfigError(unknown(f"option of 'hf/{folder.name}'", key, valid))
+    return read(**options)
 
 
 def _library() -> Any:

@@ -18,7 +18,8 @@ from fedkd.reports.charts.drawing import (
 )
 from fedkd.reports.figures import better, figure, known, title
 from fedkd.reports.wording import shorten
-from fedkd.runs.schema import Round, ShownScore, TeacherScores
+from fedkd.runs.schema import Round, TeacherScores
+from fedkd.runs.scores import ShownScore
 
 
 def score_by_client(last: Round, teachers: dict[int, TeacherScores], score: ShownScore) -> Chart:

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from fedkd.reports.charts.axes import frame_score, label_ends, score_axis
 from fedkd.reports.charts.drawing import ENSEMBLE, INK, STUDENT, TEACHERS, WIDE, Chart, chart
 from fedkd.reports.figures import above, better, figure, known, title
-from fedkd.runs.schema import Round, ShownScore, Teachers
+from fedkd.runs.schema import Round, Teachers
+from fedkd.runs.scores import ShownScore
 
 
 def score_by_round(rounds: Sequence[Round], score: ShownScore) -> Chart:

@@ -19,7 +19,8 @@ from fedkd.reports.charts.drawing import (
 )
 from fedkd.reports.figures import title
 from fedkd.reports.wording import percent, plural, shorten
-from fedkd.runs.schema import Partition, Round, ShownScore
+from fedkd.runs.schema import Partition, Round
+from fedkd.runs.scores import ShownScore
 
 _QUANTILES = {
     "best": 1.0,

@@ -12,7 +12,8 @@ from fedkd.reports.charts.drawing import INK, SERIES, WIDE, Chart, chart
 from fedkd.reports.comparison import ComparisonRow, by_method
 from fedkd.reports.figures import above, better, figure, name
 from fedkd.reports.wording import plural, shorten
-from fedkd.runs.schema import Run, ShownScore
+from fedkd.runs.schema import Run
+from fedkd.runs.scores import ShownScore
 
 
 def score_by_method(rows: Sequence[ComparisonRow], runs: Sequence[Run], score: ShownScore) -> Chart:
