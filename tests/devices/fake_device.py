@@ -146,11 +146,17 @@ def _empty_strided(
     return OnDevice(torch.empty_strided(size, stride, dtype=dtype), _whole(device))
 
 
+def _copy_from(source: Tensor, aim: Tensor, non_blocking: Any = False) -> Tensor:
+    _inner(aim).copy_(_inner(source))
+    return aim
+
+
 def _install() -> torch.library.Library:
     _setup_privateuseone_for_python_backend("fake", backend_module=Backend())
     made = torch.library.Library("aten", "IMPL")
     made.impl("empty.memory_format", _empty, "PrivateUse1")
     made.impl("empty_strided", _empty_strided, "PrivateUse1")
+    made.impl("_copy_from", _copy_from, "PrivateUse1")
     # Parameters stay the same objects when their module moves, as they do on real devices.
     torch.__future__.set_swap_module_params_on_conversion(True)
     run = torch.autograd._engine_run_backward

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import fake_device
+import numpy as np
 import tiny
 import torch
 from golden_cases import CASES, METHODS, MLP, WAYS
@@ -162,6 +163,17 @@ def audited_teacher(file: Path) -> Case:
     return run
 
 
+def with_targets(rows: Path, task: str) -> Path:
+    """The same inputs with two targets each: numbers, or yes or no."""
+    arrays = dict(np.load(rows))
+    for name in ("y_train", "y_test"):
+        y = arrays[name]
+        both = np.stack([y, y > 0], axis=1)
+        arrays[name] = both.astype(np.float32) if task == "regression" else (both > 0).astype(int)
+    np.savez(file := rows.with_name(f"{task}.npz"), **arrays)
+    return file
+
+
 def cases(folder: Path) -> dict[str, Case]:
     """All cases, by name."""
     rows = tiny.write_rows(folder / "rows.npz", samples=120)
@@ -178,6 +190,12 @@ def cases(folder: Path) -> dict[str, Case]:
         "DP-SGD": federated(methods["fedprox"], squares, privacy=RECORD),
         "DP-SGD from a teacher": privately_taught(rows, folder),
         "sums under masks, with noise": federated(methods["analytic"], squares, privacy=masked),
+        **{
+            f"task {task}": federated(
+                methods["feddf"] | {"task": {"name": task}}, with_targets(rows, task), rounds=1
+            )
+            for task in ("regression", "multi-label")
+        },
         "two devices": federated(methods["fedavg"], squares, fakes=2, rounds=1),
         "audit of messages": audited(more),
         "audit of a teacher": audited_teacher(rows),

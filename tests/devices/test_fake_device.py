@@ -18,6 +18,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 OTHERS = (
     *(f"form {name}" for name in ("kd", "fitnets", "at", "vid", "ab", "ft", "rkd", "graph")),
+    "task regression",
+    "task multi-label",
     "DP-SGD",
     "DP-SGD from a teacher",
     "sums under masks, with noise",
