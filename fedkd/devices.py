@@ -89,8 +89,8 @@ def state_dict(model: nn.Module) -> dict[str, Tensor]:
 def visiting(device: torch.device, *models: nn.Module) -> Iterator[None]:
     """Have models on a device; when the context ends, whichever way, they are where they were.
 
-    Parameters stay the same objects, so that an optimiser over them goes on. Its state follows
-    only where it is packed: see `learning.optim.pack`.
+    Parameters stay the same objects. An optimiser's state does not move with them: build, unpack
+    and pack one within a visit.
     """
     with ExitStack() as stack:
         for model in models:

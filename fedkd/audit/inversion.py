@@ -74,8 +74,8 @@ def invert(
     """
     decoder = _decoder(public, answers, consensus, generator, device)
     pair = _pairs(answers, consensus)
-    says, all_say = answers.argmax(dim=1), consensus.argmax(dim=1)
-    gap = answers.softmax(dim=1) - consensus.softmax(dim=1)
+    says, all_say = answers.argmax(dim=-1), consensus.argmax(dim=-1)
+    gap = answers.softmax(dim=-1) - consensus.softmax(dim=-1)
     drawings = []
     for label in range(answers.shape[1]):
         images, foreign = (whole(each.x)[each.y == label] for each in (records, others))

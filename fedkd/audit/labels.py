@@ -32,7 +32,7 @@ def infer(answers: Mapping[int, Tensor], counts: Tensor) -> LabelInference:
         answers: logits (N, C) by client, of its first round, before it heard of the others.
         counts: int64 (clients, C), the truth.
     """
-    means = torch.stack([logits.float().softmax(dim=1).mean(dim=0) for logits in answers.values()])
+    means = torch.stack([logits.float().softmax(dim=-1).mean(dim=0) for logits in answers.values()])
     prior = means.mean(dim=0)
     leaning = means**2 / prior.clamp(min=1e-6)
     guessed = leaning / leaning.sum(dim=1, keepdim=True)

@@ -77,4 +77,4 @@ class DAFL(OneShot):
             z = torch.randn(_SHOWN, params.latent, generator=ctx.rng("shown"))
             x = generator(z.to(ctx.device)).contiguous().cpu()
         # An unconditional generator aims at no class: the ensemble says what it sees.
-        return Samples(x, ensemble.answer(x).argmax(dim=1))
+        return Samples(x, ensemble.answer(x).argmax(dim=-1))

@@ -107,7 +107,7 @@ class FedPair(OneShot):
         draw = made_up if params.blends else shapes
         x = draw(params.images, ctx.setting.shape, ctx.rng("shapes"))
         answers = ensemble.answer(x)
-        classes = answers.argmax(dim=1)
+        classes = answers.argmax(dim=-1)
         if params.even:
             rows = evenly(classes, ctx.rng("rows"))
             x, answers, classes = x[rows], answers[rows], classes[rows]

@@ -119,7 +119,7 @@ class FedProto(Method):
             known = known | ctx.state["known"]
         ctx.state.update(prototypes=prototypes, known=known)
         answers = torch.stack([upload["logits"] for upload in uploads.values()]).float()
-        said = torch.softmax(answers / self.params.temperature, dim=2)
+        said = torch.softmax(answers / self.params.temperature, dim=-1)
         targets = by_class_shares(said, counts)
         ctx.distil(ctx.setting.proxy, targets, label.soft_cross_entropy, self.params.student)
         return Broadcast(common={"prototypes": prototypes, "known": known})

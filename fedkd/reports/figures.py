@@ -81,7 +81,7 @@ def finding(run: Run) -> str:
     """What came out, in one sentence."""
     score, teachers = run.summary.headline, run.summary.teachers
     student = run.summary.student.number(score.figure)
-    sentence = f"The student ends at {named(score, student)} on the test set"
+    sentence = f"The student ends at {named(score, student)}{better(score)} on the test set"
     if teachers is None:
         return f"{sentence}."
     return f"{sentence}, {above(score, student - teachers.number(score.at_best))} its best teacher."

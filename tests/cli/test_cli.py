@@ -14,7 +14,7 @@ import pytest
 import tiny
 
 import fedkd
-from fedkd import methods
+from fedkd import methods, tasks
 
 SECRET = "Patient4711"
 
@@ -307,6 +307,15 @@ def test_methods_are_listed_for_people_and_for_programs(run):
     assert all(name in out and card["paper"] in out for name, card in cards.items())
 
 
+def test_tasks_are_listed_with_their_scores(run):
+    status, out, _ = run("tasks", "--json")
+    assert status == 0
+    assert list(json.loads(out)) == list(tasks.BUILT_IN)
+    assert json.loads(out)["classification"]["default"] == ["accuracy"]
+    _, out, _ = run("tasks")
+    assert all(score in out for score in tasks.find("classification").scores)
+
+
 def test_data_sets_are_listed_with_where_they_were_looked_for(run, here, monkeypatch):
     monkeypatch.setenv("FEDKD_DATA", str(here))
     status, out, _ = run("data", "--json")
@@ -327,6 +336,7 @@ HELP = {
     "report": ("--out", "Run folders."),
     "export": ("A run folder.",),
     "methods": ("--json",),
+    "tasks": ("--json",),
     "data": ("--json",),
     "audit plan": ("--set", "--ledger", "--json", "The experiment, a TOML file."),
     "audit ledger": ("--json", "a folder of ledgers, or a run's folder"),

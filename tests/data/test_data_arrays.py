@@ -1,5 +1,6 @@
 """Arrays of any shape, range and number of columns, in memory or in their file."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from fedkd.data import Dataset, arrays, shared_file
 from fedkd.errors import ConfigError, DataError
 from fedkd.jobs.simulate import simulate
 from fedkd.runs import student
+from fedkd.tasks.classification import KIND
 
+NUMBERS = replace(KIND, targets="numbers", strata=None)
 DRAW = np.random.default_rng(1)
 Y, Y_TEST = np.array([0, 1, 0, 1, 0, 1]), np.array([1, 0, 1])
 
@@ -288,9 +291,9 @@ def test_what_has_no_class_is_not_dealt_by_class(tmp_path: Path) -> None:
     x, y = DRAW.random((6, 2)), DRAW.random(6)
     name = save(tmp_path / "mine.npz", contents(x, x[:3], y_train=y, y_test=y[:3]))
     with pytest.raises(ConfigError, match=r"'dirichlet', which deals by class.*'iid' or 'natural'"):
-        data.federate(config.Data(name=name), clients=2, seed=0, targets="numbers")
+        data.federate(config.Data(name=name), clients=2, seed=0, task=NUMBERS)
     section = config.Data(name=name, partition={"scheme": "iid"})
-    whole = data.federate(section, clients=2, seed=0, targets="numbers")
+    whole = data.federate(section, clients=2, seed=0, task=NUMBERS)
     assert [len(client) for client in whole.clients] == [3, 3]
     with pytest.raises(ConfigError, match="one class each, and the task asks for numbers"):
         data.load(config.Data(), seed=0, targets="numbers")
@@ -303,7 +306,7 @@ def test_what_parties_share_and_own_keeps_columns_and_numbers(tmp_path: Path) ->
     section = config.Data(
         name=name, partition={"scheme": "iid"}, public={"source": "held-out", "size": 2}
     )
-    whole = data.federate(section, clients=2, seed=0, targets="numbers")
+    whole = data.federate(section, clients=2, seed=0, task=NUMBERS)
     content = shared_file.to_bytes(whole)
     back = shared_file.parse_shared(content)
     assert shared_file.to_bytes(back) == content

@@ -39,7 +39,7 @@ class Backend(_DummyBackendModule):  # type: ignore[misc]  # torch's has no type
         return COUNT
 
     def manual_seed(self, seed: int) -> None:
-        self.seeds[torch.accelerator.current_device_index()] = seed
+        self.seeds[0] = seed  # a device of torch's own would take the current one
 
     def get_rng_state(self, device: int) -> Tensor:
         return torch.tensor(self.seeds[device])

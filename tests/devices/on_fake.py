@@ -11,6 +11,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from golden_run import draw_nothing
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fedkd import config, models, rng
+from fedkd import config, devices, models, rng
 from fedkd.audit import inversion
 from fedkd.federation import engines
 from fedkd.federation.prepare import prepare
@@ -138,7 +139,7 @@ def audited(file: Path) -> Case:
         drawn = {f"drawn {each.client}": each.drawn for each in found.inversions}
         if not drawn:
             raise ValueError("Expected images that were drawn.")
-        areas = [each.auc.value for each in found.attacks]
+        areas = [each.roc.auc.value for each in found.attacks]
         return {**drawn, "areas": torch.tensor(areas, dtype=torch.float64)}
 
     return run
@@ -221,12 +222,23 @@ def refused() -> str:
 
 
 def seeds() -> list[int]:
-    """The seed of the second device's generator before, while and after it is borrowed."""
+    """The seed of the device's generator before, while and after it is borrowed."""
     every = fake_device.Backend.seeds
-    found = [every[1]]
-    with rng.torch_default(rng.stream(0, purpose="seeds"), torch.device("fake", 1)):
-        found.append(every[1])
-    return [*found, every[1]]
+    found = [every[0]]
+    with rng.torch_default(rng.stream(0, purpose="seeds"), torch.device("fake", 0)):
+        found.append(every[0])
+    return [*found, every[0]]
+
+
+def comes_home() -> bool:
+    """Whether a model is back on the CPU after an error, its parameters the same objects."""
+    model = torch.nn.Linear(2, 2)
+    before = [id(parameter) for parameter in model.parameters()]
+    with suppress(KeyError), devices.visiting(torch.device("fake", 1), model):
+        if devices.of(model) != torch.device("fake", 1):
+            return False
+        raise KeyError
+    return devices.of(model) == devices.CPU and before == [id(each) for each in model.parameters()]
 
 
 def main() -> None:
@@ -236,7 +248,11 @@ def main() -> None:
     inversion._STEPS = 20
     with tempfile.TemporaryDirectory() as folder:
         every = cases(Path(folder))
-        found: dict[str, Any] = {"refused": refused(), "seeds": seeds()}
+        found: dict[str, Any] = {
+            "refused": refused(),
+            "seeds": seeds(),
+            "comes home": comes_home(),
+        }
         for number, name in enumerate(sys.argv[1:] or every):
             place = Path(folder) / str(number)
             place.mkdir()

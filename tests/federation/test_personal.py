@@ -1,6 +1,7 @@
 """Personal scores: rows that clients keep, and how models do on them."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,6 +31,11 @@ def test_rows_that_are_held_out_never_train_and_every_row_is_in_one_part(rows):
         assert seen[0].isdisjoint(seen[1])
         assert seen[0] | seen[1] == seen[2]
     assert '"quorum":0.5}' in tiny.experiment(rows).to_json()  # no key more, unless it is given
+    [first, *_] = whole.clients
+    nobody = replace(whole, clients=(first.subset(torch.arange(0)), first))  # as a site sees others
+    assert [len(part) for part in keep_out(nobody, 0.3, seed=7).held_out] == [
+        0, len(parts.held_out[0]),
+    ]  # fmt: skip
     with pytest.raises(DataError, match="leaves client 0 nothing to train on"):
         keep_out(whole, 1 - 1e-12, seed=0)
 

@@ -166,6 +166,20 @@ def test_a_student_that_overwrites_its_inputs_is_a_file_that_does_not(exports, f
     assert torch.equal(x, before)
 
 
+class Wrapped(nn.Module):
+    """As of Hugging Face: logits under a name, beside something else."""
+
+    def forward(self, x):
+        return {"hidden": x, "logits": x.flatten(1)[:, :3]}
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_student_that_wraps_its_logits_is_a_file_that_gives_them(exports, format):
+    x = torch.rand(4, 1, 8, 8)
+    assert np.allclose(answers(exports(Wrapped(), format).path, x), x.flatten(1)[:, :3].numpy())
+
+
 class Unscriptable(nn.Module):
     def forward(self, x):
         raise NotImplementedError("no way")

@@ -6,9 +6,10 @@ import torch
 from clusters import CLASSES, generator, net, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedkd.learning import consensus
+from fedkd.learning.consensus_by_pairs import by_pairs
 from fedkd.learning.ensemble import Ensemble
 
 COUNTS = torch.tensor([[5, 0, 2], [15, 0, 0]])
@@ -102,3 +103,29 @@ def test_counts_that_do_not_fit_are_named() -> None:
         consensus.by_class(logits(1), COUNTS.T)
     with pytest.raises(ValueError, match="counts of -1: expected at least 0"):
         consensus.by_class(logits(1), COUNTS - 1)
+
+
+def test_many_places_a_record_are_as_many_records() -> None:
+    places = 2 * torch.randn(2, 3, 4, 5, CLASSES, generator=generator(1)).double()
+    flat = places.flatten(1, 3)
+    ways = {
+        **{
+            of: partial(consensus.average, of=of)
+            for of in ("logits", "probabilities", "confidence")
+        },
+        "class": partial(consensus.by_class, counts=COUNTS),
+        "pairs": partial(by_pairs, counts=COUNTS),
+        "weighted": partial(consensus.weighted, weights=torch.tensor([0.3, 0.7]).double()),
+    }
+    for name, agree in ways.items():
+        found = agree(places)
+        assert found.shape == places.shape[1:], name
+        torch.testing.assert_close(found.flatten(0, 2), agree(flat), msg=name)
+
+
+def test_an_ensemble_of_models_with_many_places_answers_with_them() -> None:
+    teachers = [nn.Conv1d(2, 3, 1), nn.Conv1d(2, 3, 1)]
+    x = torch.rand(70, 2, 5, generator=generator(2))
+    with Ensemble(teachers) as ensemble:
+        found = ensemble.answer(x)
+    torch.testing.assert_close(found, (teachers[0](x) + teachers[1](x)).detach() / 2)

@@ -11,7 +11,7 @@ from fedkd.reports import tables
 from fedkd.reports.comparison import comparison_table
 from fedkd.reports.display import round_in_words
 from fedkd.reports.report import write, write_comparison
-from fedkd.runs.schema import ShownScore
+from fedkd.runs.scores import ShownScore
 
 CLASSES = ("cat", "dog", "owl")
 

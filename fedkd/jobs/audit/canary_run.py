@@ -65,7 +65,8 @@ def plant(experiment: Experiment, exposure: Canaries) -> CanaryRun:
             have labels of their own, and the task has no classes.
     """
     privacy = experiment.privacy.model_copy(update={"ledger": None})
-    experiment = experiment.model_copy(update={"engine": Engine(), "privacy": privacy})
+    engine = Engine(device=experiment.engine.device)
+    experiment = experiment.model_copy(update={"engine": engine, "privacy": privacy})
     prepared = prepare(experiment)
     task = prepared.setting.task
     if exposure.kind != "records" and "classes" not in task.offers:
