@@ -7,7 +7,9 @@ the CPU nothing moves at all.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,10 @@ from torch import Tensor, nn
 from fedkd.errors import ConfigError
 
 CPU = torch.device("cpu")
+Precision = Literal["float32", "bfloat16"]
+"""In what models compute; parameters, answers, losses and gradients are float32 in any case."""
+
+_PRECISION: ContextVar[Precision] = ContextVar("precision", default="float32")
 
 
 def resolve(named: str, *, key: str) -> tuple[torch.device, ...]:
@@ -60,12 +66,17 @@ def _device(name: str, named: str, key: str) -> torch.device:
     return torch.device(device.type, number)
 
 
-def check_exact(devices: Sequence[torch.device], *, key: str) -> None:
-    """Refuse devices without float64, in which clipped gradients are summed.
+def check_exact(devices: Sequence[torch.device], precision: Precision, *, key: str) -> None:
+    """Refuse what gradients cannot be protected in: they are clipped in float32, summed in float64.
 
     Raises:
-        ConfigError: one is of Apple's kind.
+        ConfigError: models compute in less, or a device is of Apple's kind.
     """
+    if precision != "float32":
+        raise ConfigError(
+            f"engine.precision is {precision!r}, and differential privacy clips gradients that are "
+            "exact: write 'float32', or leave out [privacy]"
+        )
     if any(device.type == "mps" for device in devices):
         raise ConfigError(
             f"{key} is 'mps', which has no float64, and differential privacy sums clipped "
@@ -85,14 +96,43 @@ def state_dict(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.to(CPU) for name, tensor in model.state_dict().items()}
 
 
+def precision() -> Precision:
+    """In what this thread's models compute."""
+    return _PRECISION.get()
+
+
 @contextmanager
-def visiting(device: torch.device, *models: nn.Module) -> Iterator[None]:
+def computing(named: Precision) -> Iterator[None]:
+    """Have this thread's models compute in a precision as long as the context lasts."""
+    before = _PRECISION.set(named)
+    try:
+        yield
+    finally:
+        _PRECISION.reset(before)
+
+
+def autocast(device: torch.device) -> AbstractContextManager[object]:
+    """What a model on a device is called in: torch's autocast, or nothing in float32."""
+    if precision() == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """What left a layer in half the bits as float32; all else as it is."""
+    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+
+
+@contextmanager
+def visiting(
+    device: torch.device, *models: nn.Module, precision: Precision = "float32"
+) -> Iterator[None]:
     """Have models on a device; when the context ends, whichever way, they are where they were.
 
     Parameters stay the same objects. An optimiser's state does not move with them: build, unpack
     and pack one within a visit.
     """
-    with ExitStack() as stack:
+    with computing(precision), ExitStack() as stack:
         for model in models:
             if (home := of(model)) != device:
                 stack.callback(model.to, home)

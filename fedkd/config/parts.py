@@ -170,12 +170,18 @@ def _is_cpu(value: object) -> bool:
     return value == "cpu"
 
 
+def _is_float32(value: object) -> bool:
+    return value == "float32"
+
+
 class Hardware(Frozen):
     """On what models learn and answer."""
 
     device: str = Field(default="cpu", min_length=1, exclude_if=_is_cpu)
     """`"cpu"`; `"auto"`, the first accelerator that is there; `"cuda"`, `"cuda:1"`, `"mps"`; or
     several of a kind, `"cuda:0,cuda:1"`, among which clients are shared out."""
+    precision: Literal["float32", "bfloat16"] = Field(default="float32", exclude_if=_is_float32)
+    """In what models compute; parameters, answers and losses are float32 in any case."""
 
 
 Layout = Literal["as-stored", "channels-last"]

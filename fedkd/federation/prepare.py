@@ -212,7 +212,7 @@ def _devices(experiment: Experiment, own: str | None) -> tuple[torch.device, ...
     key = "engine.device" if own is None else "device"
     found = devices.resolve(experiment.engine.device if own is None else own, key=key)
     if experiment.privacy.unit == "record":
-        devices.check_exact(found, key=key)
+        devices.check_exact(found, experiment.engine.precision, key=key)
     return found if own is None else found[:1]
 
 

@@ -11,6 +11,7 @@ from fedkd.clock import Notify
 from fedkd.config import Distillation
 from fedkd.data import sound
 from fedkd.data.types import Dataset
+from fedkd.devices import computing
 from fedkd.learning import evaluate, supervised
 from fedkd.learning.dp import sgd
 from fedkd.learning.loop import OnEpoch
@@ -62,7 +63,7 @@ def distil(
     with resumable(folder):
         run.open({"data": data, "weights": list(ready.digests)}, resume=resume)
         # How work is split among threads changes its last bits.
-        with locked(folder), one_intra_op_thread():
+        with locked(folder), one_intra_op_thread(), computing(distillation.engine.precision):
             run.resume()
             spending = paying.commit(distillation, folder)
             run.name_files()

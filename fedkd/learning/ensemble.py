@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial, reduce
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from fedkd.learning.loop import OnEpoch
 from fedkd.learning.teacher_statistics import Observation, observe
 from fedkd.models import call
 from fedkd.rows import Rows, batches, one
+
+R = TypeVar("R")
 
 _MICRO_BATCH = 64  # small enough for a core's cache; fixed, as rounding may depend on it
 _MICRO_BATCH_ELSEWHERE = 1024  # an accelerator has no such cache, and small work leaves it idle
@@ -87,11 +89,11 @@ class Ensemble:
         size = _MICRO_BATCH if on_cpu else _MICRO_BATCH_ELSEWHERE
         parts = torch.split(x.detach(), size)
         # One input says what an answer looks like; a whole batch would hold up all the others.
-        alone = self._pool.submit(_answer, self._teachers[0], x[:1].detach()).result()
+        alone = self._pool.submit(_as_here(_answer), self._teachers[0], x[:1].detach()).result()
         # Thousands of small answers kept apart would pin the memory of the activations around them.
         logits = alone.new_empty(len(self), len(x), *alone.shape[1:], device=x.device)
         jobs = [
-            self._pool.submit(_answer_into, rows, teacher, batch)
+            self._pool.submit(_as_here(_answer_into), rows, teacher, batch)
             for teacher, own in zip(self._teachers, logits, strict=True)
             for rows, batch in zip(torch.split(own, size), parts, strict=True)
         ]
@@ -127,7 +129,7 @@ class _Observe(torch.autograd.Function):
         teachers: list[nn.Module],
         pool: ThreadPoolExecutor,
     ) -> tuple[Tensor, ...]:
-        parts = list(pool.map(partial(_observe_copy, x.detach()), teachers))
+        parts = list(pool.map(_as_here(partial(_observe_copy, x.detach())), teachers))
         ctx.parts, ctx.pool = parts, pool
         ctx.set_materialize_grads(False)
         return tuple(
@@ -169,6 +171,17 @@ def _answer(teacher: nn.Module, x: Tensor) -> Tensor:
 
 def _answer_into(rows: Tensor, teacher: nn.Module, x: Tensor) -> None:
     rows.copy_(_answer(teacher, x))
+
+
+def _as_here(function: Callable[..., R]) -> Callable[..., R]:
+    """A function that runs in a worker's thread in the precision of the thread that asks."""
+    precision = devices.precision()
+
+    def run(*arguments: Any) -> R:
+        with devices.computing(precision):
+            return function(*arguments)
+
+    return run
 
 
 def _frozen(teacher: nn.Module) -> nn.Module:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fedkd import devices
 from fedkd.knowledge import synthetic
 from fedkd.models import call
 from fedkd.models.heads import features_in, find_head, head, sizes
@@ -74,7 +75,7 @@ def _inputs(modules: list[nn.Module]) -> Iterator[dict[nn.Module, Tensor]]:
     entered: dict[nn.Module, Tensor] = {}
 
     def keep(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        entered[module] = arguments[0]
+        entered[module] = devices.widened(arguments[0])
 
     handles = [module.register_forward_pre_hook(keep) for module in modules]
     try:

@@ -32,12 +32,13 @@ def answer(model: nn.Module, x: Batch) -> Tensor:
         ConfigError: there is no tensor in what the model gives.
     """
     device = devices.of(model)
-    output = (
-        model(x.to(device, copy=True))
-        if isinstance(x, Tensor)
-        else model(**{name: column.to(device, copy=True) for name, column in x.items()})
-    )
-    return unwrapped(model, output)
+    with devices.autocast(device):
+        output = (
+            model(x.to(device, copy=True))
+            if isinstance(x, Tensor)
+            else model(**{name: column.to(device, copy=True) for name, column in x.items()})
+        )
+    return devices.widened(unwrapped(model, output))
 
 
 def unwrapped(model: nn.Module, output: Any) -> Tensor:

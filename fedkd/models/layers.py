@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fedkd import devices
 from fedkd.errors import ConfigError
 from fedkd.models.call import answer
 from fedkd.models.heads import find_head
@@ -185,4 +186,4 @@ def _output(name: str, looks: list[_Capture]) -> Tensor:
             f"the output of layer {name!r} is overwritten by a later layer: name that layer, or "
             "build it with inplace=False"
         )
-    return output
+    return devices.widened(output)

@@ -203,7 +203,7 @@ def test_an_unknown_key_names_the_nearest_at_every_level(path: str, wrong: str, 
 def test_an_unknown_key_that_is_like_nothing_lists_what_is_valid() -> None:
     assert (
         refusal(at("engine.zzz", 1))
-        == "unknown key 'engine.zzz': valid here: device, kind, threads"
+        == "unknown key 'engine.zzz': valid here: device, kind, precision, threads"
     )
     with pytest.raises(ConfigError, match=r"unknown key 'method\.zzz': valid here: none"):
         config.validate(Frozen, {"zzz": 1}, prefix="method.")

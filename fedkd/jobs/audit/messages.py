@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from fedkd import devices, rng
+from fedkd import rng
 from fedkd.audit import inversion, labels, membership, references, structure
 from fedkd.audit.findings import Audited
 from fedkd.audit.inversion import Inversion
@@ -115,7 +115,7 @@ def fit(
     longer = training.model_copy(update={"epochs": training.epochs * rounds})
     model = prepared.setting.build(spec, purpose=purpose, client=client)
     setting = prepared.setting
-    with devices.visiting(setting.device(client), model):
+    with setting.visiting(setting.device(client), model):
         if experiment.privacy.unit == "record":
             sgd.train(
                 model,

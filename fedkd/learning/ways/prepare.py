@@ -121,7 +121,7 @@ def prepare(distillation: Distillation) -> Prepared:
     way, params, distillation = ways.resolve(distillation)
     (device, *_) = devices.resolve(distillation.engine.device, key="engine.device")
     if distillation.privacy is not None:
-        devices.check_exact([device], key="engine.device")
+        devices.check_exact([device], distillation.engine.precision, key="engine.device")
     resolved = tuple(weights.resolve(each, n) for n, each in enumerate(distillation.teachers))
     distillation = distillation.model_copy(update={"teachers": resolved})
     dealt = shares(distillation)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedkd import devices, rng
+from fedkd import rng
 from fedkd.clock import Clock
 from fedkd.config import ModelSpec, Optimisation
 from fedkd.data.types import Samples
@@ -82,7 +82,7 @@ class ClientContext:
 
     def on_device(self, *models: nn.Module) -> AbstractContextManager[None]:
         """Have models there as long as the context lasts; what they learn comes back with them."""
-        return devices.visiting(self.device, *models)
+        return self.setting.visiting(self.device, *models)
 
     @cached_property
     def teacher(self) -> nn.Module:

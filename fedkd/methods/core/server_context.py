@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedkd import devices, rng
+from fedkd import rng
 from fedkd.clock import Clock
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
@@ -73,7 +73,7 @@ class ServerContext:
 
     def on_device(self, *models: nn.Module) -> AbstractContextManager[None]:
         """Have models there as long as the context lasts; what they learn comes back with them."""
-        return devices.visiting(self.device, *models)
+        return self.setting.visiting(self.device, *models)
 
     def parties(self, uploads: Uploads) -> int:
         """How many clients' answers are in the uploads."""

@@ -1,6 +1,7 @@
 """What both sides of a federation know, and the clock that they run by."""
 
 import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
@@ -8,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fedkd import models, rng
+from fedkd import devices, models, rng
 from fedkd.config import Experiment, ModelSpec
 from fedkd.devices import CPU
 from fedkd.errors import ConfigError
@@ -63,6 +64,11 @@ class Setting:
     def device(self, client: int | None = None) -> torch.device:
         """Where a client's models learn, by turns; the server's, which is None, on the first."""
         return self.devices[(client or 0) % len(self.devices)]
+
+    def visiting(self, device: torch.device, *models: nn.Module) -> AbstractContextManager[None]:
+        """Have models on a device, computing in the engine's precision: see `devices.visiting`."""
+        precision = self.experiment.engine.precision
+        return devices.visiting(device, *models, precision=precision)
 
     def build(self, spec: ModelSpec, *, purpose: str, client: int | None = None) -> nn.Module:
         """A fresh model on the CPU, initialised from the stream of (client, purpose)."""
