@@ -16,6 +16,7 @@ from fedkd.data.types import Samples
 from fedkd.errors import MessageError
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Release, Tensors, Value
+from fedkd.federation.report import LARGEST
 from fedkd.learning import evaluate
 from fedkd.methods.core.base import ClientContext, Setting
 from fedkd.privacy.events import Unprotected
@@ -52,7 +53,7 @@ def expected(setting: Setting) -> Expected:
     """What `values` must look like to the server."""
     count = len(setting.task.numbers)
     return {
-        _FIGURES: TensorSpec((count,), torch.float64),
+        _FIGURES: TensorSpec((count,), torch.float64, low=-LARGEST, high=LARGEST),
         _DEFINED: TensorSpec((count,), torch.bool),
         _ROWS: TensorSpec((), torch.int64, low=0, high=_MOST_ROWS),
     }

@@ -5,6 +5,7 @@ teacher.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ from fedkd.privacy.events import Unprotected
 from fedkd.specs import TensorSpec
 from fedkd.tasks import ACCURACY, Score
 
+LARGEST = 1e200
+"""Of a figure: what float32 answers lead to is less, and a mean of many such stays finite."""
 _LONGEST = 1e7
 """Seconds, four months: more than a phase takes, and a sum of many stays finite."""
 _SECONDS = "report/seconds"
@@ -73,7 +76,7 @@ def check(upload: Tensors, scores: Sequence[Score], totals: Mapping[str, Tensor]
 
     Raises:
         MessageError: more of something than there are test samples, such as right answers of a
-            class, or a share that is not in [0, 1].
+            class, a share that is not in [0, 1], or a figure beyond `LARGEST`.
     """
     for score in scores:
         if (tally := upload.get(_field(score))) is None:
@@ -82,11 +85,21 @@ def check(upload: Tensors, scores: Sequence[Score], totals: Mapping[str, Tensor]
         if bool((tally > most).any()):
             raise MessageError(f"field {_field(score)!r} counts more than the test samples")
         try:
-            figure = score.read(tally, most)[score.figure]
+            figures = score.read(tally, most)
         except Exception as error:  # a library's, of counters that it would not have made
             raise MessageError(f"field {_field(score)!r} holds no score") from error
+        figure = figures[score.figure]
+        if not all(map(_is_plain, figures.values())):
+            raise MessageError(f"field {_field(score)!r} leads to figures beyond {LARGEST:g}")
         if score.number and score.share and figure is not None and not 0 <= figure <= 1:
             raise MessageError(f"field {_field(score)!r} holds a share that is not in [0, 1]")
+
+
+def _is_plain(figure: Any) -> bool:
+    """Whether a record can hold a figure, or a list of such, and its mean with others."""
+    if isinstance(figure, list):
+        return all(map(_is_plain, figure))
+    return figure is None or abs(figure) <= LARGEST
 
 
 def tallies(upload: Tensors, scores: Sequence[Score]) -> dict[str, Tensor] | None:

@@ -44,9 +44,28 @@ def answer(model: nn.Module, x: Batch) -> Tensor:
 def unwrapped(model: nn.Module, output: Any) -> Tensor:
     """The one tensor in what a model gives, with an axis of classes.
 
+    That is `found_in` of it. One number z for an input is the log odds of the second of two
+    classes: logits (0, z), whose softmax is (1 - sigmoid(z), sigmoid(z)). A model of a task without
+    classes has been told by `with_axis` that it is not.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = found_in(model, output)
+    return torch.stack([torch.zeros_like(found), found], dim=1) if found.dim() == 1 else found
+
+
+def with_axis(model: nn.Module, _inputs: object, output: Any) -> Any:
+    """A forward hook for a model of a task without classes: one number for an input is (N, 1)."""
+    found = found_in(model, output)
+    return found.unsqueeze(1) if found.dim() == 1 else output
+
+
+def found_in(model: nn.Module, output: Any) -> Tensor:
+    """The one tensor in what a model gives, as it is.
+
     That is its `.logits` (a Hugging Face output) or `["logits"]`, or the first of several (a tuple
-    whose others are an auxiliary loss's). One number z for an input is the log odds of the second
-    of two classes: logits (0, z), whose softmax is (1 - sigmoid(z), sigmoid(z)).
+    whose others are an auxiliary loss's).
 
     Raises:
         ConfigError: there is none.
@@ -64,4 +83,4 @@ def unwrapped(model: nn.Module, output: Any) -> Tensor:
             f"model {type(model).__name__!r} answers {type(output).__name__!r}{keys}: expected a "
             "tensor, a tuple that begins with one, or something with 'logits'"
         )
-    return torch.stack([torch.zeros_like(found), found], dim=1) if found.dim() == 1 else found
+    return found

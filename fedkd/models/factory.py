@@ -55,6 +55,7 @@ def build(
         columns: two empty records, where records are tables: the model is called with these
             keywords, and asks for `shape` by name.
         task: what is asked of the model, for a factory that asks for it; its inputs are `shape`.
+            None: one of classes.
 
     Raises:
         ConfigError: the name or an option is unknown, the shape does not fit, what the import path
@@ -80,6 +81,8 @@ def build(
                 f"model {spec.name!r} returned {type(model).__name__!r}: expected a torch.nn.Module"
             )
         weights.load(spec, model)
+        if task is not None and "categorical" not in task.offers:
+            model.register_forward_hook(call.with_axis)
         _try_out(model, spec, x, classes)
     return model
 

@@ -187,7 +187,8 @@ def calibration_error(_classes: int) -> Score:
         records, right, confidence = counters
         total = float(records.sum())
         gap = float((right - confidence).abs().sum())
-        return {"calibration_error": gap / total if total else None}
+        figure = gap / total if total else math.nan  # as of answers that are not finite
+        return {"calibration_error": figure if math.isfinite(figure) else None}
 
     spec = TensorSpec((3, BINS), torch.float64, low=0)
     return Score("calibration-error", tally, read, spec, most, higher=False)

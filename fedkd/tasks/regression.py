@@ -75,7 +75,7 @@ def _by_number(single: Callable[[], Score]) -> Callable[[int], Score]:
             each = [one.read(own, totals)[one.figure] for own in counters]
             return {one.figure: mean_of(each), one.by_class: each}
 
-        counts = TensorSpec((numbers, *one.counts.shape), torch.float64)
+        counts = replace(one.counts, shape=(numbers, *one.counts.shape))
         return replace(one, tally=tally, read=read, counts=counts)
 
     return score
@@ -89,13 +89,14 @@ def _error(name: str, metric: str, **options: object) -> Callable[[int], Score]:
         from torchmetrics import regression
 
         make = getattr(regression, metric)
-        return measured(
+        score = measured(
             name,
             lambda: make(**options).set_dtype(torch.float64),
             lambda answers: answers,
             higher=False,
             share=False,
         )
+        return replace(score, counts=replace(score.counts, low=0))  # errors, and how many they are
 
     return _by_number(single)
 

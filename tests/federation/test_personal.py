@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from fedkd.data.personal import keep_out
 from fedkd.errors import DataError, MessageError
+from fedkd.exchange.codec import decode, encode
 from fedkd.federation import personal
 from fedkd.federation.prepare import prepare
 from fedkd.jobs.simulate import simulate
@@ -88,3 +89,14 @@ def test_a_share_that_is_none_is_refused():
     with pytest.raises(MessageError, match=r"share that is not in \[0, 1\]"):
         personal.check(fields, [score])
     personal.check({}, [score])
+
+
+def test_a_figure_whose_mean_no_record_could_hold_is_refused(rows):
+    expected = personal.expected(prepare(tiny.experiment(rows, SHARE)).setting)
+    sent = {
+        "personal/figures": torch.tensor([1e308, 0.5], dtype=torch.float64),
+        "personal/defined": torch.tensor([True, True]),
+        "personal/rows": torch.tensor(10),
+    }
+    with pytest.raises(MessageError, match=r"'personal/figures' is not within"):
+        decode(encode(sent), expected)

@@ -61,3 +61,25 @@ def test_a_share_that_is_none_and_counters_that_nobody_can_read_are_refused(task
     unread = odd(lambda counters, _: {"odd": counters.reshape(9, 9)})
     with pytest.raises(MessageError, match="holds no score"):
         report.check(tally, [unread], most)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "message"),
+    [
+        ("mae", [1.6e308, 1.0], "'report/mae' leads to figures beyond"),
+        ("r2", [2.0, 0.0, 1.0, 1.6e308], "'report/r2' leads to figures beyond"),
+    ],
+)
+def test_figures_that_no_record_can_hold_are_refused(
+    name: str, row: list[float], message: str
+) -> None:
+    choice = TaskChoice(name="regression", scores=(name,))
+    scores = tasks.build(choice, inputs=(2,), names=("a", "b")).scores
+    tally = {f"report/{name}": torch.tensor([row, row], dtype=torch.float64)}
+    with pytest.raises(MessageError, match=message):
+        report.check(tally, scores, {name: torch.tensor(torch.inf)})
+
+
+def test_the_calibration_of_answers_that_are_not_finite_is_not_defined(task: Task) -> None:
+    [score] = [each for each in task.scores if each.figure == "calibration_error"]
+    assert score.of(torch.full((6, 3), torch.nan), TRUE) == {"calibration_error": None}

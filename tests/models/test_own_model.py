@@ -11,6 +11,7 @@ from torch import nn
 from fedkd import models, tasks
 from fedkd.config import ModelSpec, TaskChoice
 from fedkd.errors import ConfigError
+from fedkd.models import call
 from fedkd.tasks import Task
 
 TASK = tasks.build(TaskChoice(), inputs=(4,), names=("a", "b", "c"))
@@ -151,3 +152,33 @@ def test_a_model_too_large_to_allocate_is_one_clear_error():
     spec = ModelSpec(name="mlp", hidden=[10**12])
     with pytest.raises(ConfigError, match="cannot be built"):
         models.build(spec, shape=(3,), classes=2, generator=torch.Generator().manual_seed(0))
+
+
+class OneNumber(torch.nn.Module):
+    """Answers (N,), as a regression of torch's tutorials does."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.layer = torch.nn.Linear(shape[0], 1)
+
+    def forward(self, x):
+        return self.layer(x).squeeze(1)
+
+
+def one_number(targets: str, answer: int, offers: set[str]) -> torch.nn.Module:
+    names = tuple("ab"[:answer])
+    task = Task("mine", (3,), (answer,), targets, names, None, (), frozenset(offers))
+    spec, draws = ModelSpec(name=f"{__name__}:OneNumber"), torch.Generator().manual_seed(0)
+    return models.build(spec, shape=(3,), classes=answer, generator=draws, task=task)
+
+
+def test_one_number_an_input_is_itself_unless_there_are_two_classes():
+    x = torch.randn(5, 3)
+    number = one_number("numbers", 1, {"features"})
+    assert torch.equal(call.answer(number, x), number.layer(x))
+    odds = one_number("classes", 2, {"classes", "categorical"})
+    assert torch.equal(call.answer(odds, x)[:, 1:], odds.layer(x))
+    with pytest.raises(ConfigError, match=r"into \(2, 1\): expected .*\(2, 2\)"):
+        one_number("numbers", 2, {"features"})
+    with pytest.raises(ConfigError, match=r"into \(2, 1\): expected .*\(2, 2\)"):
+        one_number("binary", 2, set())

@@ -236,3 +236,8 @@ def test_what_does_not_suit_is_refused_in_one_line(
     with pytest.raises(ConfigError, match=message) as caught:
         prepare(of_price(numbers, changes))
     assert "\n" not in str(caught.value)
+
+
+def test_errors_on_the_wire_are_at_least_0() -> None:
+    rmse, mae, r2 = regression(limits=LIMITS).scores
+    assert (rmse.counts.low, mae.counts.low, r2.counts.low) == (0, 0, -torch.inf)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fedkd import devices
 from fedkd.config import Optimisation
-from fedkd.data.types import Dataset, Samples
+from fedkd.data.types import Samples
 from fedkd.errors import ConfigError, FederationError
 from fedkd.learning import offline, optim
 from fedkd.learning.ensemble import Ensemble
@@ -16,17 +16,18 @@ from fedkd.learning.evaluate import evaluating
 from fedkd.learning.loop import OnEpoch
 from fedkd.learning.teacher_statistics import Observation
 from fedkd.models import call
+from fedkd.tasks import Task
 
 
-def check(dataset: Dataset, _params: object) -> None:
+def check(task: Task, _params: object) -> None:
     """Refuse to make up what is no image.
 
     Raises:
         ConfigError: the inputs are rows.
     """
-    if len(dataset.shape) != 3:
+    if len(task.inputs) != 3:
         raise ConfigError(
-            f"data-free distillation cannot generate inputs of shape {dataset.shape}: expected "
+            f"data-free distillation cannot generate inputs of shape {task.inputs}: expected "
             "images (channels, height, width); for rows of features choose a way that has data"
         )
 

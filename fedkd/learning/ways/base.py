@@ -117,6 +117,7 @@ class StudentRun:
             shape=self.data.shape,
             classes=self.data.classes,
             generator=self.stream(f"{purpose} model"),
+            task=self.task,
         )
         return fresh.to(self.device)
 

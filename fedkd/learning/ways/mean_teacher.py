@@ -24,7 +24,7 @@ from fedkd.learning.loop import OnEpoch, descend, epochs
 from fedkd.learning.ways.base import Splits, StudentRun
 from fedkd.models import call
 from fedkd.rows import Rows, one
-from fedkd.tasks import Likelihood
+from fedkd.tasks import Likelihood, Task
 from fedkd.tasks.categorical import CATEGORICAL
 
 
@@ -160,11 +160,11 @@ def share(
     return Splits(whole, own, ())
 
 
-def check(dataset: Dataset, params: MeanTeacher) -> None:
+def check(task: Task, params: MeanTeacher) -> None:
     """Refuse to shift what is no image."""
-    if params.shift and len(dataset.shape) != 3:
+    if params.shift and len(task.inputs) != 3:
         raise ConfigError(
-            f"way.shift is {params.shift}: inputs of shape {dataset.shape} cannot be shifted, "
+            f"way.shift is {params.shift}: inputs of shape {task.inputs} cannot be shifted, "
             "expected 0"
         )
 

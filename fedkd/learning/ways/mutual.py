@@ -10,12 +10,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedkd import devices, models
 from fedkd.config import Frozen, ModelSpec, Optimisation
-from fedkd.data.types import Dataset, Samples
+from fedkd.data.types import Samples
 from fedkd.learning import optim
 from fedkd.learning.loop import OnEpoch, descend, epochs
 from fedkd.learning.ways.base import StudentRun
 from fedkd.models import call
-from fedkd.tasks import Likelihood
+from fedkd.tasks import Likelihood, Task
 from fedkd.tasks.categorical import CATEGORICAL
 
 
@@ -149,11 +149,11 @@ def _untracked(model: nn.Module) -> Iterator[None]:
             norm.track_running_stats = True
 
 
-def check(dataset: Dataset, params: Mutual) -> None:
+def check(task: Task, params: Mutual) -> None:
     """Refuse peers that cannot be built."""
     for spec in params.peers:
         trial = torch.Generator()
-        models.build(spec, shape=dataset.shape, classes=dataset.classes, generator=trial)
+        models.build(spec, shape=task.inputs, classes=task.classes, generator=trial, task=task)
 
 
 def learn(run: StudentRun, params: Mutual) -> nn.Module:

@@ -61,9 +61,7 @@ class Prepared:
         Raises:
             ConfigError: model, teachers and way do not fit.
         """
-        fresh = _student(
-            self.distillation, self.way, self.params, self.data.shape, self.data.classes, teachers
-        )
+        fresh = _student(self.distillation, self.way, self.params, self.task, teachers)
         return fresh.to(self.device)
 
 
@@ -71,7 +69,7 @@ def student(
     distillation: Distillation,
     shape: tuple[int, ...],
     teachers: Sequence[tuple[int, ...]],
-    classes: int,
+    names: Sequence[str],
 ) -> nn.Module:
     """A finished distillation's student anew, without its data: fresh, of the right architecture.
 
@@ -79,14 +77,15 @@ def student(
         distillation: complete, as a run keeps it.
         shape: of what the student sees.
         teachers: of what each teacher sees.
-        classes: how many there are.
+        names: of the classes, labels or numbers.
 
     Raises:
         ConfigError: model, teachers and way do not fit.
     """
     way, params, distillation = ways.resolve(distillation)
-    fresh = _teachers(distillation, teachers, classes)
-    return _student(distillation, way, params, shape, classes, fresh)
+    asked = distillation.task.model_copy(update={"scores": ()})  # on which no architecture depends
+    task = tasks.build(asked, inputs=shape, names=names)
+    return _student(distillation, way, params, task, _teachers(distillation, teachers, task))
 
 
 def shares(distillation: Distillation) -> Splits:
@@ -126,10 +125,10 @@ def prepare(distillation: Distillation) -> Prepared:
     distillation = distillation.model_copy(update={"teachers": resolved})
     dealt = shares(distillation)
     if way.check is not None:
-        way.check(dealt.student, params)
+        way.check(task_of(distillation, dealt.student), params)
     shapes = [each.shape for each in dealt.teachers]
     _check_augment(distillation, dealt.student.shape, shapes)
-    teachers = _teachers(distillation, shapes, dealt.whole.classes)
+    teachers = _teachers(distillation, shapes, task_of(distillation, dealt.whole))
     digests = tuple(
         weights.load_weights(each, model, number)
         for number, (each, model) in enumerate(zip(resolved, teachers, strict=True))
@@ -153,14 +152,15 @@ def _check_augment(
 
 
 def _teachers(
-    distillation: Distillation, shapes: Sequence[tuple[int, ...]], classes: int
+    distillation: Distillation, shapes: Sequence[tuple[int, ...]], task: Task
 ) -> tuple[nn.Module, ...]:
     return tuple(
         models.build(
             each.model,
             shape=shape,
-            classes=classes,
+            classes=task.classes,
             generator=rng.stream(distillation.seed, purpose="teacher model", client=number),
+            task=replace(task, inputs=shape),
         )
         for number, (each, shape) in enumerate(zip(distillation.teachers, shapes, strict=True))
     )
@@ -170,20 +170,20 @@ def _student(
     distillation: Distillation,
     way: Way,
     params: Frozen,
-    shape: tuple[int, ...],
-    classes: int,
+    task: Task,
     teachers: tuple[nn.Module, ...],
 ) -> nn.Module:
     fresh = models.build(
         distillation.student.model,
-        shape=shape,
-        classes=classes,
+        shape=task.inputs,
+        classes=task.classes,
         generator=rng.stream(distillation.seed, purpose="student model"),
+        task=task,
     )
     if way.remake is None:
         return fresh
     draws = rng.stream(distillation.seed, purpose="student remade")
-    return way.remake(fresh, teachers, params, shape, draws)
+    return way.remake(fresh, teachers, params, task.inputs, draws)
 
 
 def _complete(ready: Prepared) -> Prepared:
