@@ -181,14 +181,13 @@ def _seen(experiment: Experiment | Distillation) -> Dataset:
 def _model(experiment: Experiment | Distillation, inputs: Inputs) -> nn.Module:
     """A model of the student's architecture; what it once started from need not be there."""
     experiment = config.with_specs(experiment, random)
-    classes = len(inputs.classes)
     if isinstance(experiment, Distillation):
-        return prepare.student(experiment, inputs.shape, inputs.teachers, classes)
+        return prepare.student(experiment, inputs.shape, inputs.teachers, inputs.classes)
     draws = rng.stream(experiment.seed, purpose="student")
     spec = experiment.student.model
     asked = experiment.task.model_copy(update={"scores": ()})  # which no architecture depends on
     task = tasks.build(asked, inputs=inputs.shape, names=inputs.classes)
-    return models.build(spec, shape=inputs.shape, classes=classes, generator=draws, task=task)
+    return models.build(spec, shape=task.inputs, classes=task.classes, generator=draws, task=task)
 
 
 def _damaged(run: Path, error: Exception) -> RunFolderError:

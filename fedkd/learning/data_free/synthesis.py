@@ -18,7 +18,7 @@ from fedkd.learning.teacher_statistics import Observation
 from fedkd.models import call
 
 
-def check(dataset: Dataset, _params: object) -> None:
+def check(dataset: Dataset, _params: object, _task: object) -> None:
     """Refuse to make up what is no image.
 
     Raises:

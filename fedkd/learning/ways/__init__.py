@@ -56,7 +56,7 @@ class Way:
         share: who has what of the data set, where not all have all: the data set, how many teachers
             there are, the way's parameters, and a generator for draws.
         check: refuses, by `ConfigError` and before anything runs, data that the way cannot learn
-            from: what the student has, and the way's parameters.
+            from: what the student has, the way's parameters, and the task.
         private: whether it can learn under [privacy], by `run.private`.
         asks: what the task must offer, by the way's parameters, and who asks it; None: nothing.
         augments: whether its inputs may change from step to step: nothing was computed of them
@@ -70,7 +70,7 @@ class Way:
     forms: Literal["must", "may", "no"] = "no"
     remake: Remake | None = None
     share: Share | None = None
-    check: Callable[[Dataset, Any], None] | None = None
+    check: Callable[[Dataset, Any, Task], None] | None = None
     private: bool = False
     asks: Callable[[Any], Mapping[Ask, str]] | None = None
     augments: bool = False

@@ -160,7 +160,7 @@ def share(
     return Splits(whole, own, ())
 
 
-def check(dataset: Dataset, params: MeanTeacher) -> None:
+def check(dataset: Dataset, params: MeanTeacher, _task: object) -> None:
     """Refuse to shift what is no image."""
     if params.shift and len(dataset.shape) != 3:
         raise ConfigError(

@@ -15,7 +15,7 @@ from fedkd.learning import optim
 from fedkd.learning.loop import OnEpoch, descend, epochs
 from fedkd.learning.ways.base import StudentRun
 from fedkd.models import call
-from fedkd.tasks import Likelihood
+from fedkd.tasks import Likelihood, Task
 from fedkd.tasks.categorical import CATEGORICAL
 
 
@@ -149,11 +149,11 @@ def _untracked(model: nn.Module) -> Iterator[None]:
             norm.track_running_stats = True
 
 
-def check(dataset: Dataset, params: Mutual) -> None:
+def check(dataset: Dataset, params: Mutual, task: Task) -> None:
     """Refuse peers that cannot be built."""
     for spec in params.peers:
         trial = torch.Generator()
-        models.build(spec, shape=dataset.shape, classes=dataset.classes, generator=trial)
+        models.build(spec, shape=dataset.shape, classes=task.classes, generator=trial, task=task)
 
 
 def learn(run: StudentRun, params: Mutual) -> nn.Module:

@@ -61,9 +61,7 @@ class Prepared:
         Raises:
             ConfigError: model, teachers and way do not fit.
         """
-        fresh = _student(
-            self.distillation, self.way, self.params, self.data.shape, self.data.classes, teachers
-        )
+        fresh = _student(self.distillation, self.way, self.params, self.task, teachers)
         return fresh.to(self.device)
 
 
@@ -71,7 +69,7 @@ def student(
     distillation: Distillation,
     shape: tuple[int, ...],
     teachers: Sequence[tuple[int, ...]],
-    classes: int,
+    names: Sequence[str],
 ) -> nn.Module:
     """A finished distillation's student anew, without its data: fresh, of the right architecture.
 
@@ -79,14 +77,15 @@ def student(
         distillation: complete, as a run keeps it.
         shape: of what the student sees.
         teachers: of what each teacher sees.
-        classes: how many there are.
+        names: of the classes, labels or numbers of its targets.
 
     Raises:
         ConfigError: model, teachers and way do not fit.
     """
     way, params, distillation = ways.resolve(distillation)
-    fresh = _teachers(distillation, teachers, classes)
-    return _student(distillation, way, params, shape, classes, fresh)
+    fresh = _teachers(distillation, teachers, names)
+    task = _asked(distillation, shape, names)
+    return _student(distillation, way, params, task, fresh)
 
 
 def shares(distillation: Distillation) -> Splits:
@@ -126,10 +125,10 @@ def prepare(distillation: Distillation) -> Prepared:
     distillation = distillation.model_copy(update={"teachers": resolved})
     dealt = shares(distillation)
     if way.check is not None:
-        way.check(dealt.student, params)
+        way.check(dealt.student, params, task_of(distillation, dealt.student))
     shapes = [each.shape for each in dealt.teachers]
     _check_augment(distillation, dealt.student.shape, shapes)
-    teachers = _teachers(distillation, shapes, dealt.whole.classes)
+    teachers = _teachers(distillation, shapes, dealt.whole.class_names)
     digests = tuple(
         weights.load_weights(each, model, number)
         for number, (each, model) in enumerate(zip(resolved, teachers, strict=True))
@@ -152,17 +151,25 @@ def _check_augment(
         augment.check(each.training.augment, shape, targets, key=key)
 
 
+def _asked(distillation: Distillation, shape: tuple[int, ...], names: Sequence[str]) -> Task:
+    """What is asked of a model that sees this shape; no architecture depends on scores."""
+    choice = distillation.task.model_copy(update={"scores": ()})
+    return tasks.build(choice, inputs=shape, names=names)
+
+
 def _teachers(
-    distillation: Distillation, shapes: Sequence[tuple[int, ...]], classes: int
+    distillation: Distillation, shapes: Sequence[tuple[int, ...]], names: Sequence[str]
 ) -> tuple[nn.Module, ...]:
+    asked = [_asked(distillation, shape, names) for shape in shapes]
     return tuple(
         models.build(
             each.model,
-            shape=shape,
-            classes=classes,
+            shape=task.inputs,
+            classes=task.classes,
             generator=rng.stream(distillation.seed, purpose="teacher model", client=number),
+            task=task,
         )
-        for number, (each, shape) in enumerate(zip(distillation.teachers, shapes, strict=True))
+        for number, (each, task) in enumerate(zip(distillation.teachers, asked, strict=True))
     )
 
 
@@ -170,20 +177,20 @@ def _student(
     distillation: Distillation,
     way: Way,
     params: Frozen,
-    shape: tuple[int, ...],
-    classes: int,
+    task: Task,
     teachers: tuple[nn.Module, ...],
 ) -> nn.Module:
     fresh = models.build(
         distillation.student.model,
-        shape=shape,
-        classes=classes,
+        shape=task.inputs,
+        classes=task.classes,
         generator=rng.stream(distillation.seed, purpose="student model"),
+        task=task,
     )
     if way.remake is None:
         return fresh
     draws = rng.stream(distillation.seed, purpose="student remade")
-    return way.remake(fresh, teachers, params, shape, draws)
+    return way.remake(fresh, teachers, params, task.inputs, draws)
 
 
 def _complete(ready: Prepared) -> Prepared:
