@@ -159,7 +159,9 @@ def _gradient(part: tuple[Tensor, Observation], grads: list[Tensor | None]) -> T
     if not pairs:
         return torch.zeros_like(leaf)
     outputs, seeds = zip(*pairs, strict=True)
-    return torch.autograd.grad(outputs, leaf, seeds)[0]
+    # An accelerator has one thread of autograd, and that thread waits for this one: see `backward`.
+    with torch.autograd.set_multithreading_enabled(False):
+        return torch.autograd.grad(outputs, leaf, seeds)[0]
 
 
 def _answer(teacher: nn.Module, x: Tensor) -> Tensor:
