@@ -1,5 +1,6 @@
 """Arrays by name, from one .npz file or a folder of .npy files; large ones stay where they are."""
 
+import math
 import mmap
 import struct
 import zipfile
@@ -119,7 +120,7 @@ def _members(
     for key in _wanted(file.files, required):
         stored = parts.get(f"{key}.npy") if key.startswith("x_") else None
         if archive is not None and stored is not None and _stays(stored):
-            found[key] = _mapped(path, _start(path, archive, stored), key)
+            found[key] = _mapped(path, key, _start(path, archive, stored), stored.file_size)
         else:
             found[key] = Stored(file[key])
     return found
@@ -146,13 +147,21 @@ def _folder(path: Path, required: tuple[str, ...]) -> dict[str, Stored]:
     found = {}
     for key in _wanted(keys, required):
         file = path / f"{key}.npy"
-        mapped = key.startswith("x_")
-        found[key] = _mapped(file, 0, key) if mapped else Stored(np.load(file, allow_pickle=False))
+        try:
+            found[key] = (
+                _mapped(file, key)
+                if key.startswith("x_")
+                else Stored(np.load(file, allow_pickle=False))
+            )
+        except _UNREADABLE as error:
+            raise FaultError(
+                f"{key}.npy cannot be read ({error}); save a plain array, no objects, by numpy.save"
+            ) from error
     return found
 
 
-def _mapped(path: Path, start: int, key: str) -> Stored:
-    """The array whose .npy form begins at byte `start` of a file, without reading it."""
+def _mapped(path: Path, key: str, start: int = 0, size: int | None = None) -> Stored:
+    """The array whose .npy form is `size` bytes from byte `start` of a file, without reading it."""
     with path.open("rb") as stream:
         stream.seek(start)
         version = np.lib.format.read_magic(stream)
@@ -169,7 +178,9 @@ def _mapped(path: Path, start: int, key: str) -> Stored:
             f"{key} holds objects, or stands column by column: save it by numpy.save of "
             "numpy.ascontiguousarray, as numbers"
         )
-    count = int(np.prod(shape, dtype=np.int64))
+    count = math.prod(shape)
+    if size is not None and offset + count * dtype.itemsize > start + size:
+        raise FaultError(f"{key} says that its shape is {shape}, and its part of the file is less")
     array = np.frombuffer(memory, dtype, count, offset).reshape(shape)
     # Else the process seems to hold all that it ever read. Where the system knows no such call, it
     # takes pages back by itself.

@@ -139,13 +139,18 @@ def _dataset(path: Path, found: Mapping[str, Stored], form: ArrayForm, kind: Tar
 
 
 def _check_alike(found: Mapping[str, Stored]) -> None:
-    """Refuse training and test inputs of which one alone is divided by 255."""
+    """Refuse training and test inputs of which one alone is divided by 255, or stays integers."""
     for key in arrays.names(found, "x_train"):
         twin = key.replace("x_train", "x_test", 1)
         kinds = found[key].array.dtype, found[twin].array.dtype
         if (kinds[0] == np.uint8) != (kinds[1] == np.uint8):
             raise FaultError(
                 f"{key} is {kinds[0]}, {twin} {kinds[1]}, and only uint8 is divided by 255; "
+                "store both as the same type"
+            )
+        if key != "x_train" and _integers(found[key].array) != _integers(found[twin].array):
+            raise FaultError(
+                f"{key} is {kinds[0]}, {twin} {kinds[1]}, and integers of a column stay integers; "
                 "store both as the same type"
             )
 
@@ -172,7 +177,7 @@ def _inputs(base: str, found: Mapping[str, Stored], form: ArrayForm) -> Rows:
 def _rows(key: str, stored: Stored, form: ArrayForm, *, column: bool) -> Rows:
     """float32 (N, *shape), channels first; integers of a column int64; in memory unless mapped."""
     array, axes = stored.array, _axes(key, stored.array.shape, form, column=column)
-    integers = column and array.dtype.kind in "iu" and array.dtype != np.uint8
+    integers = column and _integers(array)
     bounded = array.ndim > 2 and form.range is None and not form.unbounded and not integers
     if array.dtype.kind not in ("f" if bounded else "fiub") and array.dtype != np.uint8:
         expected = "uint8 or floats in [0, 1]" if bounded else "numbers"
@@ -181,6 +186,11 @@ def _rows(key: str, stored: Stored, form: ArrayForm, *, column: bool) -> Rows:
     _look_over(key, stored, form, bounded=bounded)
     convert = partial(_converted, axes=axes, range=form.range, integers=integers)
     return Mapped(array, convert, stored.release) if stored.mapped else convert(array)
+
+
+def _integers(array: Array) -> bool:
+    """Whether a column of these is numbers to look up."""
+    return array.dtype.kind in "iu" and array.dtype != np.uint8
 
 
 def _converted(rows: Array, *, axes: _Axes, range: Limits | None, integers: bool) -> Tensor:

@@ -6,18 +6,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
 from fedkd import data, methods, tasks
-from fedkd.config import Experiment
+from fedkd.config import Experiment, with_specs
 from fedkd.data import shared_file
 from fedkd.data.types import Samples
 from fedkd.errors import FederationError, UsageError
 from fedkd.federation.answers import Observer
-from fedkd.federation.deploy import keys, processes
+from fedkd.federation.deploy import bundle, keys, processes
 from fedkd.federation.deploy.superlink import READY, Server
 from fedkd.federation.prepare import PreparedExperiment, prepare
 from fedkd.jobs.submit import submit
@@ -75,12 +76,25 @@ def lay_out(experiment: Experiment, place: Path) -> None:
     sites = processes.private_folder(place) / "sites"
     port = processes.free_port()
     (place / "shared.safetensors").write_bytes(shared_file.to_bytes(prepared.data))
+    _hand_out_weights(prepared.experiment, place / "weights")
     for client, (name, samples) in enumerate(zip(names, _unscaled(prepared), strict=True)):
         site = processes.private_folder(sites / name)
         shared_file.write_own(site / "data.npz", samples)
         (site / "SITE.toml").write_text(_site(prepared, client, name, port), "utf-8")
     keys.make(place, servers=[_HOST], clients=names)
     (place / _PORT).write_text(str(port), "utf-8")  # last: whoever finds it finds the rest
+
+
+def _hand_out_weights(experiment: Experiment, folder: Path) -> None:
+    """Have what models start from in one folder, where sites look for it by its name."""
+    folder.mkdir()
+
+    def link(where: str) -> str:
+        (there := folder / Path(where).name).unlink(missing_ok=True)
+        there.symlink_to(where)
+        return where
+
+    with_specs(experiment, partial(bundle.moved, where=link))
 
 
 def _unscaled(prepared: PreparedExperiment) -> tuple[Samples, ...]:
@@ -135,13 +149,15 @@ def _site(prepared: PreparedExperiment, client: int, name: str, port: int) -> st
     privacy = experiment.privacy
     cap = {"unit": "record", "epsilon": privacy.epsilon, "delta": privacy.delta}
     cap |= {"secure_aggregation": True} if privacy.secure_aggregation else {}
-    models = {model.name for model in (*complete.clients.models, complete.student.model)}
+    seen = (*complete.clients.models, complete.student.model)
+    models = {bundle.moved(model, where=bundle.last).name for model in seen}
     table = {
         "name": name,
         "server": f"{_HOST}:{port}",
         "ca": f"../../{keys.CA}",
         "key": f"../../{keys.CLIENTS}/{name}",
         "shared": "../../shared.safetensors",
+        "weights": "../../weights",
         "state": "state",
         "device": str(device),
         "data": {"path": "data.npz", "layout": "as-stored"},

@@ -91,6 +91,8 @@ def rotated(x: Tensor, generator: torch.Generator, *, degrees: float) -> Tensor:
 
     Bilinear; what comes in is 0.
     """
+    if not len(x):  # as a step of DP-SGD may be, and grids of no images are refused
+        return x
     height, width = x.shape[2:]
     angles = math.radians(degrees) * (2 * torch.rand(len(x), generator=generator) - 1)
     cos, sin = angles.cos(), angles.sin()

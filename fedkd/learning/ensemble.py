@@ -161,7 +161,9 @@ def _gradient(part: tuple[Tensor, Observation], grads: list[Tensor | None]) -> T
     if not pairs:
         return torch.zeros_like(leaf)
     outputs, seeds = zip(*pairs, strict=True)
-    return torch.autograd.grad(outputs, leaf, seeds)[0]
+    # An accelerator has one thread of autograd, and that thread waits for this one: see `backward`.
+    with torch.autograd.set_multithreading_enabled(False):
+        return torch.autograd.grad(outputs, leaf, seeds)[0]
 
 
 def _answer(teacher: nn.Module, x: Tensor) -> Tensor:
@@ -187,7 +189,9 @@ def _as_here(function: Callable[..., R]) -> Callable[..., R]:
 def _frozen(teacher: nn.Module) -> nn.Module:
     copied = copy.deepcopy(teacher).eval().requires_grad_(requires_grad=False)
     # Convolutions follow the layout of their weights and are faster in this one, GroupNorm slower.
-    if not any(isinstance(module, nn.GroupNorm) for module in copied.modules()):
+    # It is that of images: torch refuses it for weights of five axes, as convolutions of volumes.
+    volumes = any(each.dim() == 5 for each in (*copied.parameters(), *copied.buffers()))
+    if not volumes and not any(isinstance(module, nn.GroupNorm) for module in copied.modules()):
         copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return copied
 

@@ -1,5 +1,6 @@
 """Arrays of any shape, range and number of columns, in memory or in their file."""
 
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,12 +98,28 @@ def test_a_damaged_member_is_refused_before_it_is_mapped(
         data.load(config.Data(name=str(file)), seed=0)
 
 
+def test_a_member_that_says_it_is_larger_gets_nothing_of_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrays, "_LARGE", 500)
+    zeros = np.zeros((6, 40), np.float32)
+    save(tmp_path / "a.npz", contents(zeros, zeros, y_test=Y))
+    with (
+        zipfile.ZipFile(tmp_path / "a.npz") as file,
+        zipfile.ZipFile(tmp_path / "b.npz", "w") as other,
+    ):
+        for name in file.namelist():
+            other.writestr(name, file.read(name).replace(b"(6, 40)", b"(7, 40)"))
+    with pytest.raises(DataError, match=r"x_train says that its shape is \(7, 40\)"):
+        data.load(config.Data(name=str(tmp_path / "b.npz")), seed=0)
+
+
 @pytest.mark.parametrize("cut", [10, 100, 200])
 def test_a_cut_file_of_a_folder_is_refused_in_one_line(tmp_path: Path, cut: int) -> None:
     name = save(tmp_path / "folder", contents(*IMAGES))
     file = tmp_path / "folder" / "x_train.npy"
     file.write_bytes(file.read_bytes()[:cut])
-    with pytest.raises(DataError, match=r"folder: .*cannot be read") as caught:
+    with pytest.raises(DataError, match=r"folder: x_train\.npy cannot be read") as caught:
         data.load(config.Data(name=name), seed=0)
     assert "\n" not in str(caught.value)
 
@@ -226,6 +243,7 @@ def test_several_arrays_are_the_columns_of_a_table(tmp_path: Path) -> None:
         ({"x_train.age": np.zeros(5)}, {}, "columns of x_train of unlike lengths"),
         ({}, {"range": [0, 1]}, "data.range is for a single array x_train"),
         ({"x_test.more": np.zeros(3)}, {}, "a sample of x_test has shape"),
+        ({"x_test.words": np.ones((3, 4))}, {}, "x_train.words is int64, x_test.words float64"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(

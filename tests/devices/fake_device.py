@@ -6,6 +6,8 @@ on the CPU. Importing this file changes torch for the whole process.
 """
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -151,6 +153,20 @@ def _copy_from(source: Tensor, aim: Tensor, non_blocking: Any = False) -> Tensor
     return aim
 
 
+THREADS: list[bool] = []
+"""Not empty while autograd has its own threads."""
+
+
+@contextmanager
+def threads_of_autograd() -> Iterator[None]:
+    """Let autograd have a thread of its own for the device, as it has for accelerators."""
+    THREADS.append(True)
+    try:
+        yield
+    finally:
+        THREADS.clear()
+
+
 def _install() -> torch.library.Library:
     _setup_privateuseone_for_python_backend("fake", backend_module=Backend())
     made = torch.library.Library("aten", "IMPL")
@@ -163,6 +179,8 @@ def _install() -> torch.library.Library:
 
     def in_this_thread(*arguments: Any, **keywords: Any) -> Any:
         # The engine's own thread for a device waits for ever for Python's lock now and then.
+        if THREADS:
+            return run(*arguments, **keywords)
         with torch.autograd.set_multithreading_enabled(False):
             return run(*arguments, **keywords)
 

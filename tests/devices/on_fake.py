@@ -4,6 +4,7 @@ A program, since the fake device changes torch for its whole process. It prints,
 case, the largest difference of what came out, how many operations the device did, or the error.
 """
 
+import faulthandler
 import hashlib
 import json
 import secrets
@@ -34,6 +35,7 @@ from fedkd.jobs.audit import canary_run
 from fedkd.jobs.audit.messages import audit_exchange
 from fedkd.jobs.audit.teachers import audit_teacher
 from fedkd.jobs.distil import distil
+from fedkd.learning.ensemble import Ensemble
 
 Numbers = Mapping[str, Tensor]
 """What came out of a case, by name."""
@@ -248,6 +250,17 @@ def seeds() -> list[int]:
     return [*found, every[0]]
 
 
+def ends() -> bool:
+    """Whether teachers' gradients come back under autograd's own thread for the device."""
+    net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    x = torch.rand(5, 4).to("fake").requires_grad_()
+    faulthandler.dump_traceback_later(120, exit=True)  # rather than wait for ever
+    with fake_device.threads_of_autograd(), Ensemble([net.to("fake")] * 2, threads=2) as ensemble:
+        ensemble.observe(x).logits.square().sum().backward()
+    faulthandler.cancel_dump_traceback_later()
+    return x.grad is not None
+
+
 def comes_home() -> bool:
     """Whether a model is back on the CPU after an error, its parameters the same objects."""
     model = torch.nn.Linear(2, 2)
@@ -270,6 +283,7 @@ def main() -> None:
             "refused": refused(),
             "seeds": seeds(),
             "comes home": comes_home(),
+            "ends": ends(),
         }
         for number, name in enumerate(sys.argv[1:] or every):
             place = Path(folder) / str(number)

@@ -56,6 +56,10 @@ def test_a_model_comes_home_after_an_error(measured: dict[str, Any]) -> None:
     assert measured["comes home"] is True
 
 
+def test_autograds_thread_for_a_device_waits_for_no_other(measured: dict[str, Any]) -> None:
+    assert measured["ends"] is True
+
+
 def test_the_generator_of_a_device_is_borrowed_and_put_back(measured: dict[str, Any]) -> None:
     before, meanwhile, after = measured["seeds"]
     assert before == after != meanwhile
@@ -74,4 +78,4 @@ def test_clients_are_shared_out_among_devices(measured: dict[str, Any]) -> None:
 
 
 def test_nothing_is_left_out(measured: dict[str, Any]) -> None:
-    assert set(measured) == {*CASES, "refused", "seeds", "comes home"}
+    assert set(measured) == {*CASES, "refused", "seeds", "comes home", "ends"}

@@ -1,5 +1,7 @@
 """Runs whose models start from given weights."""
 
+from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,13 @@ from torch import nn
 from fedkd import config, models, optional
 from fedkd.config import ModelSpec
 from fedkd.errors import ConfigError, RunFolderError
+from fedkd.federation.deploy.bundle import for_wire, moved
+from fedkd.federation.deploy.site import Policy
 from fedkd.federation.prepare import prepare
+from fedkd.jobs import local
 from fedkd.jobs.simulate import simulate
 from fedkd.learning.ways.prepare import prepare as prepare_distillation
+from fedkd.models.weights import identified
 from fedkd.runs import student
 
 MLP = {"name": "mlp", "hidden": [16]}
@@ -60,6 +66,32 @@ def test_a_run_says_what_it_started_from_and_goes_on_from_nothing_else(
         "classifier.weight": (3, 16),
         "classifier.bias": (3,),
     }
+
+
+def test_a_trial_deployment_hands_the_weights_out(
+    started: config.Experiment, tmp_path: Path
+) -> None:
+    local.lay_out(started, tmp_path / "place")
+    text = for_wire(prepare(started).experiment, 4)
+    policy = Policy.load(tmp_path / "place/sites/client-0000/SITE.toml")
+    policy.check(text, config.parse_json(text))
+    own = config.with_specs(config.parse_json(text), partial(moved, where=policy.weights))
+    assert identified(own.student.model).weights == identified(started.student.model).weights
+
+
+def test_a_trial_deployment_allows_the_folders_that_it_hands_out(
+    started: config.Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = prepare(started)
+    bert = ModelSpec(name=f"hf/{tmp_path}/bert")
+    asked = started.student.model_copy(update={"model": bert})
+    told = ready.experiment.model_copy(update={"student": asked})
+    monkeypatch.setattr(local, "prepare", lambda _: replace(ready, experiment=told))
+    local.lay_out(told, tmp_path / "place")
+    policy = Policy.load(tmp_path / "place/sites/client-0000/SITE.toml")
+    text = for_wire(told, 4)
+    policy.check(text, config.parse_json(text))
+    assert (tmp_path / "place/weights/bert").readlink() == tmp_path / "bert"
 
 
 def test_the_student_starts_from_its_weights(started: config.Experiment, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from fedkd.jobs.distil import distil
 from fedkd.learning.ways import BUILT_IN, prepare, privileged
 from fedkd.learning.ways.base import StudentRun
 from fedkd.rng import torch_default
+from fedkd.runs.student import load
 
 HOW = {"epochs": 2, "batch_size": 16, "learning_rate": 0.05}
 SMALL = {"name": "mlp", "hidden": [8]}
@@ -105,6 +106,19 @@ def test_a_way_ends_with_a_student_of_its_configuration(name: str, run: Any) -> 
     assert right.mean().item() == pytest.approx(summary["student"]["accuracy"])
     if name not in {"dafl", "adi"}:
         assert summary["student"]["accuracy"] > 0.5  # chance is a third
+
+
+@pytest.mark.parametrize("name", ["mutual", "multi-teacher"])
+def test_a_factory_may_ask_for_the_task(
+    name: str, files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {"model": "own_models:by_task", "training": {**HOW, "epochs": 1}}
+    base = table(name, files).model_dump(exclude_defaults=True)
+    base["student"], base["teachers"] = own, [own] * len(base.get("teachers", ()))
+    if name == "mutual":
+        base["way"]["peers"] = [own["model"]]
+    distil(config.validate(Distillation, base), tmp_path / "run", ignore)
+    assert isinstance(load(tmp_path / "run").model, nn.Linear)
 
 
 @pytest.mark.parametrize("name", ["mutual", "multi-teacher", "dafl", "adi"])

@@ -224,6 +224,13 @@ def test_under_dp_the_draws_are_not_the_seed_s() -> None:
     assert apart > 100 * (ends[2] - ends[3]).abs().max()
 
 
+@pytest.mark.parametrize("name", augment.BUILT_IN)
+def test_a_step_of_dp_without_any_record_changes_nothing(name: str) -> None:
+    nobody = IMAGES[:0]
+    view = augment.build([Augmentation(name=name)])
+    assert torch.equal(view(nobody, draws()), nobody)
+
+
 def test_a_model_that_is_evaluated_sees_inputs_as_they_are() -> None:
     data, net = blobs(), Seeing(mlp())
     supervised.train(net, data, how(augment=NOISE), draws())

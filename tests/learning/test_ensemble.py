@@ -105,6 +105,13 @@ def test_logits_are_each_teacher_s_own() -> None:
         torch.testing.assert_close(mine, evaluate.answers(teacher, x), rtol=1e-4, atol=1e-5)
 
 
+def test_teachers_of_volumes_answer_too() -> None:
+    teacher = nn.Sequential(nn.Conv3d(1, 2, 3), nn.Flatten(), nn.Linear(16, 3)).eval()
+    x = torch.rand(5, 1, 4, 4, 4, generator=generator())
+    with Ensemble([teacher, teacher]) as ensemble:
+        torch.testing.assert_close(ensemble.answer(x), teacher(x))
+
+
 def test_bn_distance_is_that_of_the_definition() -> None:
     norm, x = nn.BatchNorm2d(2), images(5).reshape(5, 2, 12, 6)
     norm.running_mean, norm.running_var = torch.tensor([0.3, -1.0]), torch.tensor([2.0, 0.5])

@@ -1,7 +1,9 @@
 """Models of other libraries, by name and by import path."""
 
 import importlib.util
+import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -194,6 +196,21 @@ def test_a_folder_is_known_by_its_weights_and_its_config(folders: Path) -> None:
     assert identified(spec) != known
     config.write_text(content)
     assert identified(spec) == known
+
+
+def test_code_in_a_folder_is_not_run_and_nobody_is_asked_to(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    shutil.copytree(folders / "vit", folder := tmp_path / "vit")
+    config, ran = folder / "config.json", tmp_path / "ran"
+    said = json.loads(config.read_text()) | {"model_type": "clip_text_model"}
+    said |= {"auto_map": {"AutoModelForImageClassification": "code.Model"}}
+    config.write_text(json.dumps(said))
+    (folder / "code.py").write_text(f"open({str(ran)!r}, 'w').close()\nclass Model: ...\n")
+    with pytest.raises(ConfigError, match="trust_remote_code=True"):
+        build(f"hf/{folder}", (1, 8, 8), weights="random")
+    assert not ran.exists()
 
 
 @pytest.mark.parametrize("option", ["trust_remote_code", "attn_implementation", "num_labels"])

@@ -45,13 +45,13 @@ def for_wire(experiment: Experiment, clients: int) -> str:
     Raises:
         ConfigError: it names another number of clients.
     """
-    experiment = with_specs(counted(experiment, clients), partial(moved, where=_last))
+    experiment = with_specs(counted(experiment, clients), partial(moved, where=last))
     data, public = experiment.data, experiment.data.public
     if public is not None:
-        public = public.model_copy(update={"source": _last(public.source)})
+        public = public.model_copy(update={"source": last(public.source)})
     return experiment.model_copy(
         update={
-            "data": data.model_copy(update={"name": _last(data.name), "public": public}),
+            "data": data.model_copy(update={"name": last(data.name), "public": public}),
             "privacy": experiment.privacy.model_copy(update={"ledger": None}),
             "engine": Engine(),
             "output": Output(),
@@ -107,6 +107,6 @@ def pyproject(name: str, experiment: str, shared: str) -> str:
     return tomli_w.dumps(table)
 
 
-def _last(name: str) -> str:
+def last(name: str) -> str:
     """The last part of a path; a name without one stays."""
     return name.replace("\\", "/").rsplit("/", 1)[-1]

@@ -115,7 +115,7 @@ class StudentRun:
         fresh = models.build(
             spec,
             shape=self.data.shape,
-            classes=self.data.classes,
+            classes=self.task.classes,
             generator=self.stream(f"{purpose} model"),
             task=self.task,
         )

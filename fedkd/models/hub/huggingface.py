@@ -43,7 +43,8 @@ def build(name: str, shape: tuple[int, ...], classes: int, options: Mapping[str,
     kind = _kind(transformers, config, name)
     if kind == _IMAGES:
         _look_at(config, shape, name)
-    model: nn.Module = getattr(transformers, _AUTO[kind]).from_config(config).float()
+    auto = getattr(transformers, _AUTO[kind])
+    model: nn.Module = auto.from_config(config, trust_remote_code=False).float()
     if kind == _WORDS:
         model.register_forward_pre_hook(_tokens, with_kwargs=True)
     return model
