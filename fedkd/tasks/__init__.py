@@ -7,7 +7,7 @@ from fedkd.errors import ConfigError
 from fedkd.names import choices, imported, unknown
 from fedkd.tasks.base import ACCURACY, Ask, Figures, Likelihood, Score, Targets, Task, mean_of
 from fedkd.tasks.kind import TaskKind
-from fedkd.tasks.metrics import own
+from fedkd.tasks.metrics import check_own, own
 
 __all__ = [
     "ACCURACY",
@@ -70,7 +70,11 @@ def build(choice: TaskChoice, *, inputs: tuple[int, ...], names: Sequence[str]) 
         raise ConfigError(
             f"task.scores begins with {asked[0]!r}, which is no single number: name another first"
         )
-    return kind.build(options, inputs, tuple(names), scores)
+    task = kind.build(options, inputs, tuple(names), scores)
+    for path, score in zip(asked, scores, strict=True):
+        if ":" in path:
+            check_own(path, score, task)
+    return task
 
 
 def headline(choice: TaskChoice) -> Figures:

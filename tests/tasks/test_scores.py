@@ -134,6 +134,7 @@ def test_of_one_class_alone_ranking_is_not_defined() -> None:
         (("accuracy", "accuracy"), "and it names it before"),
         (("accuracy", "torchmetrics:Nothing"), "cannot be imported"),
         (("torchmetrics.classification:MulticlassAUROC",), "cannot add up"),
+        (("accuracy", "torchmetrics:MeanMetric"), "'torchmetrics:MeanMetric' does not suit task"),
         (("test_scores:curve",), "no torchmetrics|expected a torchmetrics.Metric"),
     ],
 )
