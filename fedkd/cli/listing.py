@@ -71,7 +71,7 @@ def data(*, as_json: AsJson = False) -> None:
         for folder, complete in looked:
             mark = "[green]found[/green]" if complete else "[dim]no   [/dim]"
             out.print(f"  {mark}  {escape(folder)}", highlight=False, soft_wrap=True)
-    say("\nYour own: data.name is the path of an .npz or a .csv file, see docs/data.md.")
+    say("\nYour own: data.name is the path of a .csv or .npz file, or of a folder of .npy files.")
 
 
 def _units(card: dict[str, Any]) -> str:

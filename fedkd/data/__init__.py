@@ -157,7 +157,8 @@ def _read(data: config.Source, seed: int, targets: Targets) -> Dataset:
     if data.name in NAMES and targets != "classes":
         raise ConfigError(
             f"data.name is {data.name!r}, whose records have one class each, and the task asks for "
-            f"{targets}: name a file of your own, or choose task 'classification'"
+            f"{targets} (see 'fedkd tasks'): name a file of your own, or choose task "
+            "'classification'"
         )
     return named.load(data.name, test_share=data.test_share, seed=seed)
 

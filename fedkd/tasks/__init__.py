@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from fedkd.config import TaskChoice, validate
 from fedkd.errors import ConfigError
 from fedkd.names import choices, imported, unknown
+from fedkd.optional import ready_torchvision
 from fedkd.tasks.base import ACCURACY, Ask, Figures, Likelihood, Score, Targets, Task, mean_of
 from fedkd.tasks.kind import TaskKind
-from fedkd.tasks.metrics import own
+from fedkd.tasks.metrics import check_own, own
 
 __all__ = [
     "ACCURACY",
@@ -44,6 +45,8 @@ def find(name: str) -> TaskKind:
     if ":" not in path:
         also = ", or your own, 'package.module:KIND'"
         raise ConfigError(unknown("task", name, BUILT_IN, also=also))
+    if path == name:
+        ready_torchvision()  # which a user's torchmetrics imports where it is installed
     found = imported(path, what="task")
     if not isinstance(found, TaskKind):
         raise ConfigError(f"task {name!r} is no task: expected a fedkd.tasks.TaskKind")
@@ -70,7 +73,11 @@ def build(choice: TaskChoice, *, inputs: tuple[int, ...], names: Sequence[str]) 
         raise ConfigError(
             f"task.scores begins with {asked[0]!r}, which is no single number: name another first"
         )
-    return kind.build(options, inputs, tuple(names), scores)
+    task = kind.build(options, inputs, tuple(names), scores)
+    for path, score in zip(asked, scores, strict=True):
+        if ":" in path:
+            check_own(path, score, task)
+    return task
 
 
 def headline(choice: TaskChoice) -> Figures:

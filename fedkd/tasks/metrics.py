@@ -13,7 +13,7 @@ from fedkd.errors import ConfigError
 from fedkd.names import imported
 from fedkd.optional import ready_torchvision
 from fedkd.specs import TensorSpec
-from fedkd.tasks.base import Score
+from fedkd.tasks.base import Score, Task
 
 if TYPE_CHECKING:  # it takes seconds to import, and the default score needs none of it
     from torchmetrics import Metric
@@ -141,6 +141,28 @@ def own(path: str, shown: Callable[[Tensor], Tensor], outputs: int) -> Score:
         share=False,
         number=_is_number(path, fresh),
     )
+
+
+def check_own(path: str, score: Score, task: Task) -> None:
+    """Take a user's score once of answers of nothing, before clients fail by it one by one.
+
+    Raises:
+        ConfigError: it takes no answers and targets such as the task's.
+    """
+    outputs = len(task.names)
+    # One record more than outputs, or (N,) would pass for a row of them.
+    shape = (outputs + 1,) if task.targets == "classes" else (outputs + 1, outputs)
+    answers = torch.zeros(outputs + 1, *task.answer)
+    targets = torch.zeros(shape, dtype=torch.float32 if task.targets == "numbers" else torch.int64)
+    try:
+        score.tally(answers, targets)
+    except Exception as error:
+        why = str(error).strip().partition("\n")[0]
+        raise ConfigError(
+            f"score {path!r} does not suit task {task.name!r}: of answers {tuple(answers.shape)} "
+            f"and targets {shape} it raises {type(error).__name__}: {why}; expected a metric that "
+            "takes both, or a score that 'fedkd tasks' lists"
+        ) from error
 
 
 def _is_number(path: str, fresh: "Metric") -> bool:

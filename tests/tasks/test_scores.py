@@ -134,6 +134,7 @@ def test_of_one_class_alone_ranking_is_not_defined() -> None:
         (("accuracy", "accuracy"), "and it names it before"),
         (("accuracy", "torchmetrics:Nothing"), "cannot be imported"),
         (("torchmetrics.classification:MulticlassAUROC",), "cannot add up"),
+        (("accuracy", "torchmetrics:MeanMetric"), "'torchmetrics:MeanMetric' does not suit task"),
         (("test_scores:curve",), "no torchmetrics|expected a torchmetrics.Metric"),
     ],
 )
@@ -156,3 +157,13 @@ def test_a_metric_of_ones_own_is_a_score_by_its_path() -> None:
     )  # fmt: skip
     assert task.headline.best([0.5, None, 0.2]) == 0.2
     assert task.headline.gain(0.2, 0.5) == pytest.approx(0.3)
+
+
+def test_a_task_of_ones_own_may_import_torchmetrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a build of torch that torchvision was not compiled for, it could not."""
+    ready: list[bool] = []
+    monkeypatch.setattr(tasks, "ready_torchvision", lambda: ready.append(True))
+    tasks.find("classification")
+    assert not ready  # it would take a second of every run
+    tasks.find("fedkd.tasks.regression:KIND")
+    assert ready
