@@ -265,7 +265,7 @@ def _check(way: Way, name: str, distillation: Distillation) -> None:
     if way.forms == "must" and not distillation.knowledge:
         raise ConfigError(
             f"way {name!r} needs to know what is passed on: add a section [[knowledge]], such as "
-            "name = 'kd'"
+            "name = 'kd', or 'divergence' where a task has no classes"
         )
     if way.forms == "no" and distillation.knowledge:
         raise ConfigError(f"way {name!r} takes no [[knowledge]]: it says itself what is passed on")
