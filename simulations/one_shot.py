@@ -27,7 +27,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ from fedkd.reports.display import Display
 from fedkd.runs.common import check_same, write_json
 from fedkd.runs.reading import read
 from fedkd.runs.schema import Run
+from fedkd.tasks import Likelihood
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 METHODS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
@@ -280,6 +281,8 @@ def _plain(value: Any) -> Any:
             plain = [value.x, value.y]
         case BaseModel():
             plain = value.model_dump_json()
+        case Likelihood():
+            plain = [f"{each.__module__}.{each.__qualname__}" for each in astuple(value)]
         case Mapping():  # sorted, as what came by wire has another order each time
             plain = [each for key in sorted(value) for each in (key, value[key])]
         case _:

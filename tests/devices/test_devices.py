@@ -57,9 +57,9 @@ def test_an_accelerator_that_is_not_here_stops_a_run_before_it_is_written(
 
 
 def test_differential_privacy_needs_float64() -> None:
-    devices.check_exact([torch.device("cuda", 0)], key="engine.device")
+    devices.check_exact([torch.device("cuda", 0)], "float32", key="engine.device")
     with pytest.raises(ConfigError, match="has no float64"):
-        devices.check_exact([torch.device("mps", 0)], key="engine.device")
+        devices.check_exact([torch.device("mps", 0)], "float32", key="engine.device")
 
 
 def test_the_default_is_left_out_of_what_parties_agree_on(rows: Path) -> None:

@@ -64,6 +64,6 @@ def test_what_only_the_data_can_tell_is_found_before_the_first_run(rows, tmp_pat
     """DENSE wants images: nothing in its plan says that these are rows."""
     experiment = tiny.experiment(rows, {"rounds": 1})
     runs = plan(experiment, ["fedmd", "dense"], 1)
-    with pytest.raises(ConfigError, match="images"):
+    with pytest.raises(ConfigError, match="asks for image"):
         compare(runs, tmp_path / "compared", watch)
     assert not (tmp_path / "compared").exists()

@@ -135,7 +135,7 @@ def test_of_one_class_alone_ranking_is_not_defined() -> None:
         (("accuracy", "torchmetrics:Nothing"), "cannot be imported"),
         (("torchmetrics.classification:MulticlassAUROC",), "cannot add up"),
         (("accuracy", "torchmetrics:MeanMetric"), "'torchmetrics:MeanMetric' does not suit task"),
-        (("test_scores:curve",), "no torchmetrics|expected a torchmetrics.Metric"),
+        (("test_task_scores:curve",), "no torchmetrics|expected a torchmetrics.Metric"),
     ],
 )
 def test_scores_that_do_not_suit_are_refused(scores: tuple[str, ...], words: str) -> None:
