@@ -193,9 +193,9 @@ def test_the_table_holds_what_is_finished_beside_the_published(study, tmp_path, 
     runs = [read(tmp_path / "dense-0.1" / f"dense-seed{seed}") for seed in (0, 1)]
     [row] = [line for line in before.splitlines() if line.startswith("| `dense`")]
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
-    last = torch.tensor([run.summary.student.accuracy for run in runs]).double() * 100
+    last = torch.tensor([run.summary.student.number("accuracy") for run in runs]).double() * 100
     assert cells[1] == f"{last.mean():.2f} ± {last.std():.2f}"
-    assert cells[3] == study.spread([run.summary.ensemble.accuracy for run in runs])
+    assert cells[3] == study.spread([run.summary.ensemble.number("accuracy") for run in runs])
     sent = sum(run.summary.bytes.up for run in runs) / 2 / 5
     assert cells[4] == study.words.size(sent)
     assert cells[-2:] == ["0, 1", "50.29 [3P]"]
