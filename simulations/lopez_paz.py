@@ -34,7 +34,7 @@ from fedkd.config import Optimisation
 from fedkd.data.types import Samples
 from fedkd.files import write_atomically
 from fedkd.learning import evaluate, supervised
-from fedkd.learning.ways import generalised_loss
+from fedkd.learning.ways import generalised
 from fedkd.learning.ways.generalised import SightedTeacher
 
 SIZES = (300, 500)
@@ -106,7 +106,7 @@ def run(train: Samples, test: Samples, size: int, seed: int) -> dict:
 
     def taught(how: Optimisation, temperature: float, imitation: float) -> list[float]:
         return learn(
-            lambda student, optimiser: generalised_loss.distil(
+            lambda student, optimiser: generalised.distil(
                 student,
                 small(mine),
                 [witness],

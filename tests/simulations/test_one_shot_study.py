@@ -197,7 +197,7 @@ def test_the_table_holds_what_is_finished_beside_the_published(study, tmp_path, 
     assert cells[1] == f"{last.mean():.2f} ± {last.std():.2f}"
     assert cells[3] == study.spread([run.summary.ensemble.number("accuracy") for run in runs])
     sent = sum(run.summary.bytes.up for run in runs) / 2 / 5
-    assert cells[4] == study.words.size(sent)
+    assert cells[4] == study.wording.size(sent)
     assert cells[-2:] == ["0, 1", "50.29 [3P]"]
     assert f"| *ensemble*, mean of logits | {cells[3]} |" in before
     assert "67.71 [3P]" in before
