@@ -65,6 +65,10 @@ def build(choice: TaskChoice, *, inputs: tuple[int, ...], names: Sequence[str]) 
         ConfigError: an unknown task, key or score, or a score that does not suit.
     """
     kind = find(choice.name)
+    known = ("name", "scores", *kind.Options.model_fields)
+    for key in choice.parameters:
+        if key not in known:
+            raise ConfigError(f"unknown key 'task.{key}': {choices(key, known, prefix='task.')}")
     options = validate(kind.Options, choice.parameters, prefix="task.")
     asked = choice.scores or kind.default
     scores = [_score(kind, choice.name, score, len(names)) for score in asked]

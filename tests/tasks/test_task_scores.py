@@ -167,3 +167,9 @@ def test_a_task_of_ones_own_may_import_torchmetrics(monkeypatch: pytest.MonkeyPa
     assert not ready  # it would take a second of every run
     tasks.find("fedkd.tasks.regression:KIND")
     assert ready
+
+
+def test_an_unknown_key_names_all_that_a_task_takes() -> None:
+    choice = TaskChoice.model_validate({"name": "classification", "limits": [0, 1]})
+    with pytest.raises(ConfigError, match=r"^unknown key 'task.limits': valid here: name, scores$"):
+        tasks.build(choice, inputs=(3,), names=("a", "b"))
