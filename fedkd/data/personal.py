@@ -32,8 +32,8 @@ def _parted(data: FederatedData, client: int, share: float, seed: int) -> tuple[
     ]
     kept = held_out(samples.x, names, share, seed=seed, purpose="personal test")
     if bool(kept.all()):
+        # How many records there are is the client's secret under DP, and this may be shown.
         raise DataError(
-            f"clients.test_share = {share:g} leaves client {client} nothing to train on, of "
-            f"{len(samples)} records: lower it"
+            f"clients.test_share = {share:g} leaves client {client} nothing to train on: lower it"
         )
     return samples.subset((~kept).nonzero()[:, 0]), samples.subset(kept.nonzero()[:, 0])

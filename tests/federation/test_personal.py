@@ -37,7 +37,7 @@ def test_rows_that_are_held_out_never_train_and_every_row_is_in_one_part(rows):
     assert [len(part) for part in keep_out(nobody, 0.3, seed=7).held_out] == [
         0, len(parts.held_out[0]),
     ]  # fmt: skip
-    with pytest.raises(DataError, match="leaves client 0 nothing to train on"):
+    with pytest.raises(DataError, match=r"leaves client 0 nothing to train on: lower it$"):
         keep_out(whole, 1 - 1e-12, seed=0)
 
 
