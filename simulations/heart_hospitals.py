@@ -34,7 +34,8 @@ from scipy import stats
 from torch import Tensor
 
 from fedkd import config, data, rng
-from fedkd.data import FederatedData, Samples, heart
+from fedkd.data import FederatedData, Samples
+from fedkd.data.readers import heart
 from fedkd.federation import engines
 from fedkd.federation.prepare import PreparedExperiment, prepare
 from fedkd.learning import evaluate

@@ -25,7 +25,7 @@ from fedkd.learning.dp.sgd import Noise
 from fedkd.models.call import answer
 from fedkd.rows import concat, shape_of, whole
 from fedkd.tasks import Likelihood
-from fedkd.tasks.categorical import CATEGORICAL
+from fedkd.tasks.likelihoods.categorical import CATEGORICAL
 
 THREAT = "white box: sees every noisy gradient, and may insert records"
 _LOUD = 1000.0

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from fedkd import config, rng
-from fedkd.data import named, npz, partition, scaling, sound, table
+from fedkd.data import partition, scaling, sound
 from fedkd.data.holdout import hashes
-from fedkd.data.named import NAMES, fetched, locations
+from fedkd.data.readers import named, npz, table
+from fedkd.data.readers.named import NAMES, fetched, locations
 from fedkd.data.types import Dataset, FederatedData, Samples
 from fedkd.errors import ConfigError, DataError
 from fedkd.rows import Rows, shapes_of, take

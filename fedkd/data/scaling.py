@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from fedkd.data.columns import indicator
+from fedkd.data.readers.columns import indicator
 from fedkd.data.types import Dataset, Limits, Samples
 from fedkd.errors import ConfigError
 from fedkd.names import choices

@@ -20,8 +20,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from fedkd.config import Format, Layout
-from fedkd.data import npz, scaling, sound, table
-from fedkd.data.csv_file import Decimal
+from fedkd.data import scaling, sound
+from fedkd.data.readers import npz, table
+from fedkd.data.readers.csv_file import Decimal
 from fedkd.data.types import FederatedData, Limits, Samples
 from fedkd.errors import DataError
 from fedkd.rows import Rows, Table, shapes_of, whole

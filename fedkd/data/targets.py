@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedkd.data.arrays import Array, FaultError
+from fedkd.data.readers.arrays import Array, FaultError
 from fedkd.tasks import Targets
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fedkd import config, data, devices, methods, tasks
 from fedkd.config import Experiment
-from fedkd.data import columns
 from fedkd.data.personal import keep_out
+from fedkd.data.readers import columns
 from fedkd.data.types import FederatedData, Samples
 from fedkd.errors import ConfigError
 from fedkd.exchange.codec import Expected

@@ -16,7 +16,7 @@ from fedkd.models import call
 from fedkd.models.layers import LOGITS, forward_with
 from fedkd.rows import Rows, one
 from fedkd.tasks import Likelihood
-from fedkd.tasks.categorical import CATEGORICAL
+from fedkd.tasks.likelihoods.categorical import CATEGORICAL
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """A student's answers (N, *A) and targets, row by row, to a scalar or values that are averaged."""

@@ -11,7 +11,7 @@ from fedkd.data.types import Samples
 from fedkd.learning.loop import OnEpoch, fit
 from fedkd.models import call
 from fedkd.tasks import Likelihood
-from fedkd.tasks.categorical import CATEGORICAL
+from fedkd.tasks.likelihoods.categorical import CATEGORICAL
 
 _NEVER = -30.0
 """A logarithm of no probability to speak of."""

@@ -25,7 +25,7 @@ from fedkd.rng import torch_default
 from fedkd.rows import Rows, whole
 from fedkd.specs import TensorSpec
 from fedkd.tasks import Likelihood
-from fedkd.tasks.categorical import CATEGORICAL
+from fedkd.tasks.likelihoods.categorical import CATEGORICAL
 
 _LEAST_TASK_LOSS = 1e-6
 """In nats: two models that are both sure are divided by this instead of by nothing."""

@@ -9,7 +9,8 @@ from torch import nn
 
 from fedkd import config, data, models, rng, tasks
 from fedkd.config import Distillation, Experiment
-from fedkd.data import columns, scaling
+from fedkd.data import scaling
+from fedkd.data.readers import columns
 from fedkd.data.types import Dataset, FederatedData, Limits
 from fedkd.errors import ConfigError, DataError, MessageError, RunFolderError
 from fedkd.exchange.codec import decode

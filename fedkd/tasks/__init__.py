@@ -8,7 +8,7 @@ from fedkd.names import choices, imported, unknown
 from fedkd.optional import ready_torchvision
 from fedkd.tasks.base import ACCURACY, Ask, Figures, Likelihood, Score, Targets, Task, mean_of
 from fedkd.tasks.kind import TaskKind
-from fedkd.tasks.metrics import check_own, own
+from fedkd.tasks.scores.metrics import check_own, own
 
 __all__ = [
     "ACCURACY",

@@ -10,10 +10,10 @@ from fedkd.config import Frozen
 from fedkd.optional import ready_torchvision
 from fedkd.specs import TensorSpec
 from fedkd.tasks.base import ACCURACY, Ask, Score, Task, kinds_of, mean_of
-from fedkd.tasks.categorical import CATEGORICAL, decide
-from fedkd.tasks.curves import area_under_roc, average_precision, ranking
 from fedkd.tasks.kind import TaskKind
-from fedkd.tasks.metrics import calibration_error, measured
+from fedkd.tasks.likelihoods.categorical import CATEGORICAL, decide
+from fedkd.tasks.scores.curves import area_under_roc, average_precision, ranking
+from fedkd.tasks.scores.metrics import calibration_error, measured
 
 _OFFERS: tuple[Ask, ...] = ("classes", "categorical")
 

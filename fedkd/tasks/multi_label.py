@@ -9,10 +9,10 @@ from fedkd.config import Frozen
 from fedkd.errors import ConfigError
 from fedkd.optional import ready_torchvision
 from fedkd.tasks.base import Score, Task, kinds_of
-from fedkd.tasks.bernoulli import BERNOULLI
-from fedkd.tasks.curves import area_under_roc, average_precision, ranking
 from fedkd.tasks.kind import TaskKind
-from fedkd.tasks.metrics import measured
+from fedkd.tasks.likelihoods.bernoulli import BERNOULLI
+from fedkd.tasks.scores.curves import area_under_roc, average_precision, ranking
+from fedkd.tasks.scores.metrics import measured
 
 
 def _library(name: str, metric: str) -> Callable[[int], Score]:

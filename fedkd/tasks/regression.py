@@ -14,9 +14,9 @@ from fedkd.errors import ConfigError
 from fedkd.optional import ready_torchvision
 from fedkd.specs import TensorSpec
 from fedkd.tasks.base import Score, Task, kinds_of, mean_of
-from fedkd.tasks.gaussian import gaussian
 from fedkd.tasks.kind import TaskKind
-from fedkd.tasks.metrics import measured
+from fedkd.tasks.likelihoods.gaussian import gaussian
+from fedkd.tasks.scores.metrics import measured
 
 _AS_THEY_ARE = (-1.0, 1.0)
 _ROUNDING = 1e-12

@@ -11,7 +11,7 @@ from torch import Tensor
 from fedkd.audit import scores
 from fedkd.audit.roc import most_tpr, roc
 from fedkd.tasks import Likelihood, Task
-from fedkd.tasks.categorical import CATEGORICAL
+from fedkd.tasks.likelihoods.categorical import CATEGORICAL
 
 
 def test_log_odds_are_those_of_the_true_label():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedkd.data import heart
+from fedkd.data.readers import heart
 
 CODES = {"cp": (1, 2, 3, 4), "restecg": (0, 1, 2), "slope": (1, 2, 3), "thal": (3, 6, 7)}
 RANGES = {"age": (30, 75), "trestbps": (95, 190), "chol": (120, 400), "thalach": (80, 195)}

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fedkd.data.idx import IdxFile
-from fedkd.data.sources import PublishedSet
+from fedkd.data.readers.idx import IdxFile
+from fedkd.data.readers.sources import PublishedSet
 
 
 def idx_bytes(values: NDArray[np.uint8]) -> bytes:

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedkd import config, data, rows
-from fedkd.data import Dataset, arrays, shared_file
+from fedkd.data import Dataset, shared_file
+from fedkd.data.readers import arrays
 from fedkd.errors import ConfigError, DataError
 from fedkd.jobs.simulate import simulate
 from fedkd.runs import student

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedkd.data import columns, heart
+from fedkd.data.readers import columns, heart
 from fedkd.errors import ConfigError
 
 CHEAP = ["age", "sex", "cp", "trestbps", "chol", "fbs", "restecg"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from published import Published
 
-from fedkd.data import fetch, named
+from fedkd.data.readers import fetch, named
 from fedkd.errors import DataError
 
 

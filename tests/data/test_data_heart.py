@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedkd import config, data
-from fedkd.data import columns, heart
+from fedkd.data.readers import columns, heart
 from fedkd.errors import DataError
 from fedkd.federation.prepare import prepare
 

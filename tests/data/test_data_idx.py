@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from fedkd.data import idx
-from fedkd.data.idx import IdxFile
+from fedkd.data.readers import idx
+from fedkd.data.readers.idx import IdxFile
 from fedkd.errors import DataError
 
 VALUES = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)

@@ -9,8 +9,8 @@ from published import Published
 
 from fedkd import data
 from fedkd.config import Data
-from fedkd.data import named
-from fedkd.data.sources import FASHION_MNIST, MNIST, PublishedSet
+from fedkd.data.readers import named
+from fedkd.data.readers.sources import FASHION_MNIST, MNIST, PublishedSet
 from fedkd.errors import DataError
 
 

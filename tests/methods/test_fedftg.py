@@ -15,8 +15,8 @@ from fedkd.exchange.messages import group
 from fedkd.knowledge import synthetic
 from fedkd.learning.consensus import class_weights
 from fedkd.learning.data_free.synthesis import draw_labels
-from fedkd.methods import fedftg
-from fedkd.methods.fedftg import FedFTG, classification, discrepancy
+from fedkd.methods.data_free import fedftg
+from fedkd.methods.data_free.fedftg import FedFTG, classification, discrepancy
 from fedkd.models.generators import build_generator
 
 TINY = {"iterations": 2, "student_steps": 2, "batch_size": 6, "latent": 4, "width": 4}

@@ -13,7 +13,7 @@ from fedkd.errors import ConfigError
 from fedkd.exchange.messages import group
 from fedkd.learning.data_free.generated_features import client_loss, generator_loss
 from fedkd.learning.teacher_statistics import with_features
-from fedkd.methods import fedgen
+from fedkd.methods.data_free import fedgen
 from fedkd.models.generators import FeatureGenerator, build_feature_generator
 
 TINY = {"steps": 4, "batch_size": 8, "latent": 4, "hidden": 6}

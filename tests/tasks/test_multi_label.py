@@ -20,7 +20,7 @@ from fedkd.federation.prepare import prepare
 from fedkd.jobs.simulate import simulate
 from fedkd.runs import reading
 from fedkd.tasks import Task
-from fedkd.tasks.bernoulli import BERNOULLI
+from fedkd.tasks.likelihoods.bernoulli import BERNOULLI
 
 SCORES = ("macro-f1", "auroc", "average-precision", "label-accuracy")
 NAMES = ("red", "green", "blue")

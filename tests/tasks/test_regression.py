@@ -21,7 +21,7 @@ from fedkd.errors import ConfigError
 from fedkd.federation.prepare import prepare
 from fedkd.jobs.simulate import simulate
 from fedkd.tasks import Task
-from fedkd.tasks.gaussian import gaussian
+from fedkd.tasks.likelihoods.gaussian import gaussian
 
 SCORES = ("rmse", "mae", "r2")
 NAMES = ("price", "area")

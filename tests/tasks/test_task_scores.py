@@ -15,7 +15,7 @@ from fedkd import tasks
 from fedkd.config import TaskChoice
 from fedkd.errors import ConfigError
 from fedkd.tasks import Score
-from fedkd.tasks.curves import BINS
+from fedkd.tasks.scores.curves import BINS
 
 C = 4
 NAMES = tuple(tasks.find("classification").scores)

@@ -24,7 +24,7 @@ from fedkd.learning.offline import asking
 from fedkd.models.layers import LOGITS
 from fedkd.rows import Rows
 from fedkd.tasks import Likelihood
-from fedkd.tasks.categorical import CATEGORICAL
+from fedkd.tasks.likelihoods.categorical import CATEGORICAL
 
 
 class Tap(nn.Module):

@@ -27,7 +27,7 @@ from fedkd.learning.supervised import require_anchor
 from fedkd.privacy.mechanisms import clipped_sum, gaussian
 from fedkd.privacy.source import NoiseSource
 from fedkd.rows import Rows, one, shape_of, whole
-from fedkd.tasks.categorical import CATEGORICAL
+from fedkd.tasks.likelihoods.categorical import CATEGORICAL
 
 SAMPLER = "Poisson"
 """How the records of a step are chosen: each on its own, with the probability `sample_rate`."""

@@ -12,7 +12,7 @@ from fedkd.knowledge import label
 from fedkd.knowledge.places import mean_of_counted
 from fedkd.learning.forms.base import Compared, Form, Weighted, logits
 from fedkd.tasks import Ask, Likelihood
-from fedkd.tasks.categorical import IGNORED
+from fedkd.tasks.likelihoods.categorical import IGNORED
 
 
 class Tempered(Weighted):

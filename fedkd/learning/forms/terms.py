@@ -13,7 +13,7 @@ from fedkd.learning import forms
 from fedkd.learning.forms.base import Compared, Form
 from fedkd.models.layers import LOGITS, LayerShapes
 from fedkd.tasks import Likelihood, Task
-from fedkd.tasks.categorical import CATEGORICAL
+from fedkd.tasks.likelihoods.categorical import CATEGORICAL
 
 Layers = Mapping[str, Tensor]
 """What a model shows of a batch, as `models.layers.forward_with` gives it."""

@@ -17,7 +17,7 @@ from fedkd.learning.loop import OnEpoch, fit
 from fedkd.learning.ways.base import StudentRun
 from fedkd.models import call
 from fedkd.tasks import Likelihood
-from fedkd.tasks.categorical import CATEGORICAL
+from fedkd.tasks.likelihoods.categorical import CATEGORICAL
 
 
 class BornAgain(Frozen):

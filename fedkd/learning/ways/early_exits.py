@@ -13,7 +13,7 @@ from fedkd.learning.loop import OnEpoch, fit
 from fedkd.learning.ways.base import StudentRun
 from fedkd.models.exits import ExitOutput, Exits, attach
 from fedkd.tasks import Likelihood
-from fedkd.tasks.categorical import CATEGORICAL
+from fedkd.tasks.likelihoods.categorical import CATEGORICAL
 
 
 class EarlyExits(Frozen):

@@ -25,7 +25,7 @@ from fedkd.learning.ways.base import Splits, StudentRun
 from fedkd.models import call
 from fedkd.rows import Rows, one
 from fedkd.tasks import Likelihood, Task
-from fedkd.tasks.categorical import CATEGORICAL
+from fedkd.tasks.likelihoods.categorical import CATEGORICAL
 
 
 class MeanTeacher(Frozen):

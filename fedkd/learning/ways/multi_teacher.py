@@ -18,7 +18,7 @@ from fedkd.learning.loop import OnEpoch, fit
 from fedkd.learning.ways.base import Splits, StudentRun
 from fedkd.models import call
 from fedkd.tasks import Ask, Likelihood
-from fedkd.tasks.categorical import CATEGORICAL
+from fedkd.tasks.likelihoods.categorical import CATEGORICAL
 
 Consensus = Callable[[Tensor], Tensor]
 """Answers (K, N, *A) of K teachers to one (N, *A), asked anew for each batch."""

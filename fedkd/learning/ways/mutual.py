@@ -16,7 +16,7 @@ from fedkd.learning.loop import OnEpoch, descend, epochs
 from fedkd.learning.ways.base import StudentRun
 from fedkd.models import call
 from fedkd.tasks import Likelihood, Task
-from fedkd.tasks.categorical import CATEGORICAL
+from fedkd.tasks.likelihoods.categorical import CATEGORICAL
 
 
 class Mutual(Frozen):

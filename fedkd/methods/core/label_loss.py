@@ -13,7 +13,7 @@ from fedkd.errors import ConfigError
 from fedkd.learning import forms
 from fedkd.learning.offline import Loss
 from fedkd.tasks import Likelihood, Task
-from fedkd.tasks.categorical import CATEGORICAL
+from fedkd.tasks.likelihoods.categorical import CATEGORICAL
 
 LABEL_FORMS = tuple(name for name, form in forms.BUILT_IN.items() if form.looks_at == "logits")
 """Forms of knowledge that look at answers alone."""

@@ -13,7 +13,7 @@ from fedkd.learning.dp.sgd import Noise
 from fedkd.learning.forms import terms
 from fedkd.learning.offline import asking
 from fedkd.models.layers import LOGITS, forward_with, inspect_layers
-from fedkd.tasks.categorical import CATEGORICAL, IGNORED
+from fedkd.tasks.likelihoods.categorical import CATEGORICAL, IGNORED
 
 HOW = Optimisation(epochs=40, batch_size=16, learning_rate=0.5)
 QUIET = Noise(noise_multiplier=1e-6, clip=10.0, sample_rate=1.0, batch_size=32)

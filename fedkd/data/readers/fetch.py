@@ -8,7 +8,7 @@ import urllib.request
 from pathlib import Path
 from typing import IO
 
-from fedkd.data import idx
+from fedkd.data.readers import idx
 from fedkd.errors import DataError
 
 _log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from pathlib import Path
 import platformdirs
 import torch
 
-from fedkd.data import fetch, heart, idx, npz
-from fedkd.data.sources import FASHION_CLASSES, FASHION_MNIST, MNIST, PublishedSet
+from fedkd.data.readers import fetch, heart, idx, npz
+from fedkd.data.readers.sources import FASHION_CLASSES, FASHION_MNIST, MNIST, PublishedSet
 from fedkd.data.types import Dataset, Samples
 from fedkd.errors import DataError
 from fedkd.names import choices

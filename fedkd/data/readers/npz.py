@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from fedkd import config
-from fedkd.data import arrays, targets
-from fedkd.data.arrays import GROUPS, Array, FaultError, Stored
+from fedkd.data import targets
+from fedkd.data.readers import arrays
+from fedkd.data.readers.arrays import GROUPS, Array, FaultError, Stored
 from fedkd.data.targets import Limit
 from fedkd.data.types import Dataset, Limits, Samples
 from fedkd.errors import DataError

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from fedkd.data.idx import IdxFile
+from fedkd.data.readers.idx import IdxFile
 
 FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from fedkd import config
-from fedkd.data import csv_file
-from fedkd.data.columns import indicator
-from fedkd.data.csv_file import Cells, Decimal
 from fedkd.data.holdout import held_out
+from fedkd.data.readers import csv_file
+from fedkd.data.readers.columns import indicator
+from fedkd.data.readers.csv_file import Cells, Decimal
 from fedkd.data.types import Dataset, Samples
 from fedkd.errors import ConfigError, DataError
 from fedkd.tasks import Targets

@@ -1,0 +1,1 @@
+"""Files of data, one form a file."""

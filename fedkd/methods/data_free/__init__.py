@@ -1,0 +1,1 @@
+"""Methods in which the server makes its own inputs, by a generator or by inversion."""

@@ -1,0 +1,1 @@
+"""How answers speak of targets: likelihoods, by which models learn."""
