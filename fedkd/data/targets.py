@@ -1,5 +1,7 @@
 """What a data set tells of its records: classes, yes or no by label, or numbers."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -18,43 +20,46 @@ class Limit(NamedTuple):
     why: str
 
 
+@dataclass(frozen=True)
+class TargetForm:
+    """How targets of one kind are read and counted.
+
+    Attributes:
+        read: (key, array, count, limit) -> the targets of `count` records, as `Targets` says;
+            raises `FaultError`.
+        outputs: targets -> how many classes, labels, numbers, points or items there are.
+        counted: (targets, outputs) -> int64 (outputs,), how many of each there are.
+    """
+
+    read: Callable[[str, Array, int, Limit], Tensor]
+    outputs: Callable[[Tensor], int]
+    counted: Callable[[Tensor, int], Tensor]
+
+
 def read(key: str, array: Array, count: int, targets: Targets, limit: Limit) -> Tensor:
     """An array as targets of `count` records, in the form of `fedkd.tasks.Targets`.
 
     Args:
         key: what the array is called.
-        array: classes (N,), as integers from 0; 0 or 1 by label, (N, L); numbers (N,) or (N, D).
+        array: as `FORMS` has it for these targets.
         count: N.
-        targets: which of the three they are.
+        targets: what they are.
         limit: of classes.
-
-    Returns:
-        int64 (N,), int64 (N, L), or float32 (N, D); a single number a record is (N, 1).
 
     Raises:
         FaultError: a shape, a type or a value is another.
     """
-    if targets == "classes":
-        return _classes(key, array, count, limit)
-    if targets == "binary":
-        _check_kind(key, array, "biu", "0 or 1 by label, as integers or booleans")
-        _check_shape(
-            key, array, count, "0 or 1 by label for each sample", f"({count}, labels)", {2}
-        )
-        check(key, (array != 0) & (array != 1), array, "0 or 1")
-        return torch.from_numpy(array.astype(np.int64))
-    _check_kind(key, array, "fiub", "numbers")
-    expected = f"({count},) or ({count}, numbers)"
-    _check_shape(key, array, count, "one or more numbers a sample", expected, {1, 2})
-    with np.errstate(over="ignore"):
-        values = array.astype(np.float32).reshape(count, -1)
-    check(key, ~np.isfinite(values).reshape(array.shape), array, "a finite float32")
-    return torch.from_numpy(values)
+    return FORMS[targets].read(key, array, count, limit)
 
 
 def outputs(y: Tensor, targets: Targets) -> int:
     """How many classes, labels or numbers there are."""
-    return int(y.max()) + 1 if targets == "classes" else y.shape[1]
+    return FORMS[targets].outputs(y)
+
+
+def counted(y: Tensor, targets: Targets, outputs: int) -> Tensor:
+    """How many records have each class or label, or how many there are of each: (outputs,)."""
+    return FORMS[targets].counted(y, outputs)
 
 
 def check(
@@ -80,6 +85,25 @@ def _classes(key: str, array: Array, count: int, limit: Limit) -> Tensor:
     return torch.from_numpy(array.astype(np.int64))
 
 
+def _binary(key: str, array: Array, count: int, _limit: Limit) -> Tensor:
+    """0 or 1 by label, (N, L): int64."""
+    _check_kind(key, array, "biu", "0 or 1 by label, as integers or booleans")
+    _check_shape(key, array, count, "0 or 1 by label for each sample", f"({count}, labels)", {2})
+    check(key, (array != 0) & (array != 1), array, "0 or 1")
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def _numbers(key: str, array: Array, count: int, _limit: Limit) -> Tensor:
+    """Numbers (N,) or (N, D): float32 (N, D)."""
+    _check_kind(key, array, "fiub", "numbers")
+    expected = f"({count},) or ({count}, numbers)"
+    _check_shape(key, array, count, "one or more numbers a sample", expected, {1, 2})
+    with np.errstate(over="ignore"):
+        values = array.astype(np.float32).reshape(count, -1)
+    check(key, ~np.isfinite(values).reshape(array.shape), array, "a finite float32")
+    return torch.from_numpy(values)
+
+
 def _check_shape(
     key: str, array: Array, count: int, what: str, expected: str, axes: set[int]
 ) -> None:
@@ -90,3 +114,23 @@ def _check_shape(
 def _check_kind(key: str, array: Array, kinds: str, expected: str) -> None:
     if array.dtype.kind not in kinds:
         raise FaultError(f"{key} is {array.dtype}; expected {expected}")
+
+
+FORMS: dict[Targets, TargetForm] = {
+    "classes": TargetForm(
+        _classes,
+        outputs=lambda y: int(y.max()) + 1,
+        counted=lambda y, outputs: torch.bincount(y, minlength=outputs),
+    ),
+    "binary": TargetForm(
+        _binary,
+        outputs=lambda y: y.shape[1],
+        counted=lambda y, _outputs: y.sum(dim=0),
+    ),
+    "numbers": TargetForm(
+        _numbers,
+        outputs=lambda y: y.shape[1],
+        counted=lambda y, _outputs: torch.full(y.shape[1:], len(y)),
+    ),
+}
+"""Every kind of targets, by name."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from fedkd.data import targets
 from fedkd.rows import Rows, columns_of, concat, shape_of, shapes_of, take
 from fedkd.tasks import Targets
 
@@ -122,12 +123,9 @@ class FederatedData:
 
         Of labels (clients, L), how many have each; of numbers (clients, D), how many there are.
         """
-        return torch.stack([self._counted(client.y) for client in self.clients])
-
-    def _counted(self, y: Tensor) -> Tensor:
-        if self.targets == "classes":
-            return torch.bincount(y, minlength=self.classes)
-        return (y if self.targets == "binary" else torch.ones_like(y)).long().sum(dim=0)
+        return torch.stack(
+            [targets.counted(client.y, self.targets, self.classes) for client in self.clients]
+        )
 
     def pooled(self) -> Samples:
         """All clients' training data in one place, client after client."""

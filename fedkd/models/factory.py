@@ -20,6 +20,7 @@ from fedkd.tasks import Task
 
 # Any: each function takes its own options class, the one that stands beside it.
 _Build = Callable[[tuple[int, ...], int, Any], nn.Module]
+_DenseBuild = Callable[[tuple[int, ...], tuple[int, ...], Any], nn.Module]
 
 _MODELS: dict[str, tuple[type[Frozen], _Build]] = {
     "dense-cnn": (classifiers.DenseCNNOptions, classifiers.dense_cnn),
@@ -30,8 +31,11 @@ _MODELS: dict[str, tuple[type[Frozen], _Build]] = {
     "random-filters": (RandomFiltersOptions, random_filters),
 }
 
-NAMES = tuple(_MODELS)
-"""The built-in classifiers, which need nothing beside fedkd."""
+_DENSE: dict[str, tuple[type[Frozen], _DenseBuild]] = {}
+"""Models whose answer has more axes than one: (a record's shape, its answer's shape, options)."""
+
+NAMES = (*_MODELS, *_DENSE)
+"""The built-in models, which need nothing beside fedkd."""
 
 
 def build(
@@ -62,6 +66,7 @@ def build(
             leads to does not turn (N, *shape) into (N, classes), or weights do not fit the model.
     """
     x = torch.zeros(2, *shape) if columns is None else columns
+    answer = (classes,) if task is None else task.answer
     with torch_default(generator):
         model: object
         if hub.family(spec.name):
@@ -75,7 +80,7 @@ def build(
                 "called with these keywords"
             )
         else:
-            model = _named(spec, shape, classes)
+            model = _named(spec, shape, answer)
         if not isinstance(model, nn.Module):
             raise ConfigError(
                 f"model {spec.name!r} returned {type(model).__name__!r}: expected a torch.nn.Module"
@@ -83,7 +88,7 @@ def build(
         weights.load(spec, model)
         if task is not None and "categorical" not in task.offers:
             model.register_forward_hook(call.with_axis)
-        _try_out(model, spec, x, classes)
+        _try_out(model, spec, x, answer)
     return model
 
 
@@ -99,18 +104,28 @@ def with_group_norm(spec: ModelSpec) -> str | None:
     return "{ " + ", ".join(f"{key} = {value!r}" for key, value in chosen.items()) + " }"
 
 
-def _named(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
-    if spec.name not in _MODELS:
+def _named(spec: ModelSpec, shape: tuple[int, ...], answer: tuple[int, ...]) -> nn.Module:
+    if spec.name not in NAMES:
         rest = spec.name.partition("/")[2]
         near = [*NAMES, *(f"{family}/{rest}" for family in hub.FAMILIES if rest)]
         raise ConfigError(
             f"unknown model {spec.name!r}: {choices(spec.name, near, listed=NAMES)}, "
             "torchvision/NAME, timm/NAME, hf/FOLDER, or your own, 'package.module:Class'"
         )
-    options, function = _MODELS[spec.name]
-    chosen = validate(options, spec.options, prefix=f"{spec.name}.")
+    dense = len(answer) > 1
+    if (spec.name in _DENSE) is not dense:
+        fit = ", ".join(_DENSE if dense else _MODELS)
+        raise ConfigError(
+            f"model {spec.name!r} does not answer in the shape {answer}, which the task asks of a "
+            f"record: choose one of {fit}, or your own, 'package.module:Class'"
+        )
     try:
-        return function(shape, classes, chosen)
+        if dense:
+            options, make = _DENSE[spec.name]
+            return make(shape, answer, validate(options, spec.options, prefix=f"{spec.name}."))
+        options, function = _MODELS[spec.name]
+        chosen = validate(options, spec.options, prefix=f"{spec.name}.")
+        return function(shape, answer[0], chosen)
     except (RuntimeError, MemoryError) as error:
         raise ConfigError(f"model {str(spec)!r} cannot be built: {error}") from error
 
@@ -170,7 +185,7 @@ def _asked(
     return {name: value for name, value in offered.items() if name in names}
 
 
-def _try_out(model: nn.Module, spec: ModelSpec, x: Batch, classes: int) -> None:
+def _try_out(model: nn.Module, spec: ModelSpec, x: Batch, answer: tuple[int, ...]) -> None:
     """Push two empty inputs through, so that a misfit shows before the first round."""
     model.eval()
     try:
@@ -183,8 +198,8 @@ def _try_out(model: nn.Module, spec: ModelSpec, x: Batch, classes: int) -> None:
             f"model {spec.name!r} cannot take inputs of shape {_shapes(x)}: {error}"
         ) from error
     model.train()
-    if tuple(output.shape) != (2, classes):
+    if tuple(output.shape) != (2, *answer):
         raise ConfigError(
             f"model {spec.name!r} turns 2 inputs into {tuple(output.shape)}: expected logits "
-            f"{(2, classes)}"
+            f"{(2, *answer)}"
         )

@@ -10,9 +10,14 @@ from torch import Tensor
 
 from fedkd.specs import TensorSpec
 
-Targets = Literal["classes", "binary", "numbers"]
-"""What a data set's targets are: one class a record, int64 (N,); yes or no for each of L labels,
-int64 (N, L); or D numbers, float32 (N, D)."""
+Targets = Literal["classes", "binary", "numbers", "masks", "boxes", "points", "items"]
+"""What a data set's targets are, see `fedkd.data.targets.FORMS`.
+
+`classes`: one class a record, int64 (N,). `binary`: yes or no for each of L labels, int64 (N, L).
+`numbers`: D numbers, float32 (N, D). `masks`: a class for each pixel, int64 (N, H, W). `boxes`: up
+to M boxes a record, float32 (N, M, 5), each (class, left, top, right, bottom). `points`: K points a
+record, float32 (N, K, 3), each (x, y, visible). `items`: which of I items suit, int64 (N, I).
+"""
 Ask = Literal["classes", "categorical", "image", "features"]
 """What a method may ask of a task.
 

@@ -99,10 +99,9 @@ def load_rows(
         x = _inputs("x_train", found, form)
         limit = Limit(classes, "the classes that the parties agreed on")
         y = targets.read("y_train", found["y_train"].array, len(x), kind, limit)
-        if kind != "classes" and y.shape[1] != classes:
+        if kind != "classes" and (given := targets.outputs(y, kind)) != classes:
             raise FaultError(
-                f"y_train has {y.shape[1]} values a sample; expected {classes}, as the parties "
-                "agreed"
+                f"y_train has {given} values a sample; expected {classes}, as the parties agreed"
             )
         return Samples(x, y)
     except FaultError as fault:
