@@ -34,6 +34,7 @@ class TargetForm:
     read: Callable[[str, Array, int, Limit], Tensor]
     outputs: Callable[[Tensor], int]
     counted: Callable[[Tensor, int], Tensor]
+    fits: Callable[[str, Tensor, tuple[int, ...]], None] = lambda _key, _targets, _shape: None
 
 
 def read(key: str, array: Array, count: int, targets: Targets, limit: Limit) -> Tensor:
@@ -104,6 +105,42 @@ def _numbers(key: str, array: Array, count: int, _limit: Limit) -> Tensor:
     return torch.from_numpy(values)
 
 
+def _points(key: str, array: Array, count: int, _limit: Limit) -> Tensor:
+    """Points (N, K, 3), each x, y and whether it is visible, 0 or 1: float32."""
+    _check_kind(key, array, "fiub", "x, y and 0 or 1 for each point, as numbers")
+    expected = f"({count}, points, 3)"
+    _check_shape(key, array, count, "x, y and 0 or 1 for each point of a sample", expected, {3})
+    if array.shape[2] != 3:
+        raise FaultError(
+            f"{key} has shape {array.shape}; expected {expected}: x and y in pixels, and 1 where a "
+            "point is visible, else 0"
+        )
+    with np.errstate(over="ignore"):
+        values = array.astype(np.float32)
+    check(key, ~np.isfinite(values), array, "a finite float32")
+    wrong = np.zeros(array.shape, dtype=bool)
+    wrong[..., 2] = (array[..., 2] != 0) & (array[..., 2] != 1)
+    check(key, wrong, array, "1 where a point is visible, else 0")
+    return torch.from_numpy(values)
+
+
+def _in_image(key: str, points: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuse visible points that are outside of images of this shape."""
+    if len(shape) != 3:
+        raise FaultError(
+            f"{key} has points, and an input has shape {shape}; expected images (C, H, W)"
+        )
+    height, width = shape[1:]
+    most = torch.tensor([width, height])
+    outside = ((points[..., :2] < 0) | (points[..., :2] > most)).any(dim=-1) & (points[..., 2] > 0)
+    for record, point in outside.nonzero()[:1].tolist():
+        x, y = points[record, point, :2].tolist()
+        raise FaultError(
+            f"{key} is ({x:g}, {y:g}) at index ({record}, {point}); expected a point within the "
+            f"image, {width} pixels wide and {height} high, or one that is not visible (0)"
+        )
+
+
 def _check_shape(
     key: str, array: Array, count: int, what: str, expected: str, axes: set[int]
 ) -> None:
@@ -131,6 +168,12 @@ FORMS: dict[Targets, TargetForm] = {
         _numbers,
         outputs=lambda y: y.shape[1],
         counted=lambda y, _outputs: torch.full(y.shape[1:], len(y)),
+    ),
+    "points": TargetForm(
+        _points,
+        outputs=lambda y: y.shape[1],
+        counted=lambda y, _outputs: y[..., 2].sum(dim=0).long(),
+        fits=_in_image,
     ),
 }
 """Every kind of targets, by name."""
