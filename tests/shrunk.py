@@ -44,7 +44,7 @@ def experiment(table: Mapping[str, Any], *, clients: int = 3) -> Experiment:
     if "public" in least["data"]:
         least["data"]["public"]["size"] = min(40, least["data"]["public"].get("size", 40))
     if "privacy" in least:  # or the least noise that fits the budget is searched for
-        least["privacy"].setdefault("noise_multiplier", 20.0)
+        least["privacy"].setdefault("noise_multiplier", 1.5)
     least["method"] = _told(least["method"], methods.find(least["method"]["name"]).Params)
     return config.parse(least)
 
