@@ -48,7 +48,9 @@ class HourglassStage(nn.Module):
         super().__init__()
         self.hourglass = Hourglass(width, depth)
         self.features = nn.Sequential(
-            nn.Conv2d(width, width, 1, bias=False), nn.GroupNorm(math.gcd(8, width), width), nn.ReLU()
+            nn.Conv2d(width, width, 1, bias=False),
+            nn.GroupNorm(math.gcd(8, width), width),
+            nn.ReLU(),
         )
         self.heat = nn.Conv2d(width, points, 1)
         # Heat is 0 nearly everywhere: from other answers training begins by finding that out.
@@ -68,7 +70,9 @@ class HourglassStage(nn.Module):
 class StackedHourglass(nn.Module):
     """(N, C, H, W) -> (N, h, w, K); `stages.I.heat` is what each stage says, (N, K, h, w)."""
 
-    def __init__(self, channels: int, points: int, halvings: int, options: HourglassOptions) -> None:
+    def __init__(
+        self, channels: int, points: int, halvings: int, options: HourglassOptions
+    ) -> None:
         super().__init__()
         width, stages = options.width, options.stages
         strides = [2] * halvings or [1]

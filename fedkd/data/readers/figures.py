@@ -132,9 +132,7 @@ def _skeleton(count: int, generator: torch.Generator) -> Tensor:
     return torch.stack([joints[name] for name in JOINTS], dim=1)
 
 
-def _painted(
-    images: Tensor, start: Tensor, end: Tensor, radius: Tensor, colours: Tensor
-) -> Tensor:
+def _painted(images: Tensor, start: Tensor, end: Tensor, radius: Tensor, colours: Tensor) -> Tensor:
     """Images (N, 3, S, S) with a line of round ends in each, of colours (N, 3)."""
     along_x, along_y = (end - start)[:, :, None, None].unbind(dim=1)
     middles = torch.arange(SIDE) + 0.5

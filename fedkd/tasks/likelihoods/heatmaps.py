@@ -16,7 +16,7 @@ _FAINTEST = 1e-6
 
 
 def grid(image: tuple[int, int], stride: int) -> tuple[int, int]:
-    """How many cells of `stride` pixels an image (H, W) has, down and across; the last may be cut."""
+    """How many cells of `stride` pixels an image (H, W) has, down and across; the last is cut."""
     height, width = image
     return -(-height // stride), -(-width // stride)
 
@@ -48,7 +48,7 @@ def located(heatmaps: Tensor, image: tuple[int, int], stride: int) -> Tensor:
     of their heat, along each axis by itself: exact for a Gaussian. Zhang et al. 2020,
     arXiv:1910.06278. No further than half a cell, and not where a neighbour is missing.
     """
-    n, height, width, points = heatmaps.shape
+    n, _, width, points = heatmaps.shape
     maps = heatmaps.detach().nan_to_num().movedim(-1, 1)
     hottest = maps.reshape(n, points, -1).argmax(dim=-1)
     row, column = hottest // width, hottest % width
@@ -99,8 +99,8 @@ def heatmaps(image: tuple[int, int], *, stride: int, sigma: float) -> Likelihood
         return nll(answers, targets).mean()
 
     def divergence(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
-        # KL of Gaussians whose means are divided by T, times T^2: T cancels.
-        return _half_squares(student, teacher).mean(dim=1) / variance
+        softened = _half_squares(student / temperature, teacher / temperature)
+        return temperature**2 * softened.mean(dim=1) / variance
 
     def decide(answers: Tensor) -> Tensor:
         return located(answers, image, stride)

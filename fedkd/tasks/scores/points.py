@@ -15,7 +15,6 @@ from torch import Tensor
 from fedkd.specs import TensorSpec
 from fedkd.tasks.base import Score
 
-
 _ROUNDING = 1 + 1e-9
 """So that the furthest corner itself is not further than that, in other arithmetic."""
 
@@ -34,7 +33,7 @@ class Ruler:
     between: tuple[int, int] | None = None
 
     def lengths(self, points: Tensor) -> Tensor:
-        """Of each record of points (N, K, 3) its length in pixels, (N,); 0 where it is not known."""
+        """The length of each record of points (N, K, 3), in pixels: (N,), 0 where not known."""
         places, visible = points[..., :2], points[..., 2] > 0
         if self.between is not None:
             pair = list(self.between)
