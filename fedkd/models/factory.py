@@ -13,6 +13,7 @@ from fedkd.errors import ConfigError
 from fedkd.models import call, classifiers, hub, weights
 from fedkd.models.random_filters import RandomFiltersOptions, random_filters
 from fedkd.models.scattering import ScatteringOptions, scattering
+from fedkd.models.unet import UNetOptions, unet
 from fedkd.names import choices, imported
 from fedkd.rng import torch_default
 from fedkd.rows import Batch
@@ -31,7 +32,9 @@ _MODELS: dict[str, tuple[type[Frozen], _Build]] = {
     "random-filters": (RandomFiltersOptions, random_filters),
 }
 
-_DENSE: dict[str, tuple[type[Frozen], _DenseBuild]] = {}
+_DENSE: dict[str, tuple[type[Frozen], _DenseBuild]] = {
+    "unet": (UNetOptions, unet),
+}
 """Models whose answer has more axes than one: (a record's shape, its answer's shape, options)."""
 
 NAMES = (*_MODELS, *_DENSE)

@@ -32,6 +32,7 @@ BUILT_IN = {
     "classification": "fedkd.tasks.classification:KIND",
     "multi-label": "fedkd.tasks.multi_label:KIND",
     "regression": "fedkd.tasks.regression:KIND",
+    "segmentation": "fedkd.tasks.segmentation:KIND",
 }
 
 
