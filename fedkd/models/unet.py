@@ -1,5 +1,6 @@
 """A U-Net: a class for each pixel of an image."""
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -42,8 +43,7 @@ class _UNet(nn.Module):
             for before, width in zip([channels, *widths], widths, strict=False)
         )
         self.up = nn.ModuleList(
-            _block(below + width, width, options)
-            for width, below in zip(widths, widths[1:], strict=False)
+            _block(below + width, width, options) for width, below in pairwise(widths)
         )
         self.classifier = nn.Conv2d(options.width, classes, 1)
 

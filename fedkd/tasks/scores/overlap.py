@@ -12,8 +12,7 @@ from fedkd.tasks.likelihoods.categorical import IGNORED, decide
 
 
 def _counted(answers: Tensor, targets: Tensor, classes: int) -> Tensor:
-    """The confusion matrix (C, C) of pixels that count: by row what is true, by column what is
-    answered."""
+    """The confusion matrix (C, C) of pixels that count: true by row, answered by column."""
     counts = targets != IGNORED
     pairs = targets[counts] * classes + decide(answers)[counts]
     return torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
