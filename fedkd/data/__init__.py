@@ -9,7 +9,7 @@ from torch import Tensor
 from fedkd import config, rng
 from fedkd.data import partition, scaling, sound
 from fedkd.data.holdout import hashes
-from fedkd.data.readers import named, npz, table
+from fedkd.data.readers import interactions, named, npz, table
 from fedkd.data.readers.named import NAMES, fetched, locations
 from fedkd.data.types import Dataset, FederatedData, Samples
 from fedkd.errors import ConfigError, DataError
@@ -151,6 +151,13 @@ def _read(data: config.Source, seed: int, targets: Targets) -> Dataset:
             f"data.{key} is {getattr(data, key)!r}, and data.name is {data.name!r}: leave it out, "
             "it is for .npz files and folders of .npy files"
         )
+    if data.interactions is not None and not (csv and targets == "items"):
+        raise ConfigError(
+            f"data.interactions is for a .csv file of who took what, and data.name is "
+            f"{data.name!r} for a task of {targets}: leave it out, or choose task 'recommendation'"
+        )
+    if csv and targets == "items":
+        return interactions.load(path, data, seed=seed)
     if csv:
         return table.load(path, data, seed=seed, targets=targets)
     if stored:
