@@ -1,9 +1,10 @@
-"""A CSV file of who took what: which items are shown, which are to be found, and what is refused."""
+"""A CSV file of who took what: which items are shown, which are to be found, what is refused."""
 
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -181,3 +182,20 @@ def test_it_is_for_recommenders_alone(tmp_path: Path) -> None:
     asked = config.Source(name=str(path), interactions=config.Interactions())
     with pytest.raises(ConfigError, match=r"data.interactions is for a .csv file of who took what"):
         data.load(asked, seed=0)
+
+
+def test_histories_and_items_as_arrays(tmp_path: Path) -> None:
+    path = tmp_path / "clicks.npz"
+    x = np.array([[1, 0, 1], [0, 1, 0]], np.float32)
+    y = np.array([[-100, 1, -100], [0, -100, 1]])
+    np.savez(path, x_train=x, y_train=x.astype(int), x_test=x, y_test=y)
+    found = data.load(config.Source(name=str(path)), seed=0, targets="items")
+    assert (found.test.y.tolist(), found.classes) == (y.tolist(), 3)
+    for wrong, message in (
+        (np.ones((2, 2), int), r"y_test has 2 items a user, and an input has shape \(3,\)"),
+        (np.array([[0, 1, 0], [0, 0, -100]]), r"y_test has a user without items at index 1; drop"),
+        (np.array([[0, 1, 0], [0, 2, 1]]), r"y_test is 2 at index \(1, 1\); expected 1 \(taken\)"),
+    ):
+        np.savez(path, x_train=x, y_train=x.astype(int), x_test=x, y_test=wrong)
+        with pytest.raises(DataError, match=message):
+            data.load(config.Source(name=str(path)), seed=0, targets="items")

@@ -109,10 +109,7 @@ def test_scores_are_scikit_learn_s_and_numpy_s(seed: int) -> None:
         counts = y != -100
         best = y[counts][np.argsort(-row[counts])]
         for k in (1, 5, 20):
-            if counts.sum() > 1:
-                ndcg = ndcg_score([y[counts]], [row[counts]], k=k)
-            else:
-                ndcg = 1.0
+            ndcg = ndcg_score([y[counts]], [row[counts]], k=k) if counts.sum() > 1 else 1.0
             figures[f"ndcg@{k}"].append(ndcg)
             figures[f"hr@{k}"].append(float(best[:k].any()))
             figures[f"recall@{k}"].append(best[:k].sum() / best.sum())
