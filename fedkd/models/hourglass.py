@@ -52,10 +52,9 @@ class HourglassStage(nn.Module):
             nn.GroupNorm(math.gcd(8, width), width),
             nn.ReLU(),
         )
-        self.heat = nn.Conv2d(width, points, 1)
+        self.heat = nn.Conv2d(width, points, 1, bias=False)
         # Heat is 0 nearly everywhere: from other answers training begins by finding that out.
         nn.init.normal_(self.heat.weight, std=0.001)  # as Xiao et al. 2018, arXiv:1804.06208
-        nn.init.zeros_(self.heat.bias)
         self.again = None if last else nn.Conv2d(width + points, width, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,7 +90,8 @@ class StackedHourglass(nn.Module):
         x = self.stem(x)
         for stage in self.stages:
             x, heat = stage(x)
-        return heat.movedim(1, -1)
+        answers: Tensor = heat.movedim(1, -1)
+        return answers
 
 
 def hourglass(
