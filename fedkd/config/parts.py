@@ -213,6 +213,9 @@ class Source(Frozen):
     must be in [0, 1]."""
     layout: Layout | None = Field(default=None, exclude_if=absent)
     """Arrays: how records are laid out; unless given, images are told by their shape."""
+    views: dict[str, tuple[str, ...]] = Field(default={}, exclude_if=absent)
+    """Rows with named columns: which columns make a view, by its name; `*` in a pattern is any
+    text. The arrays `x_train.NAME` of an .npz file are views as they are."""
     test_share: float = Field(default=0.2, gt=0, lt=1)
     """CSV and hospitals: the share of rows held out for testing, each by a hash of itself."""
     test: str | None = Field(default=None, min_length=1)
