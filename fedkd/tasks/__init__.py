@@ -42,7 +42,9 @@ _RECORD_KEYS = ("by_class", "curve", "model", "parameters", "bytes", "latency", 
 BUILT_IN = {
     "classification": "fedkd.tasks.classification:KIND",
     "multi-label": "fedkd.tasks.multi_label:KIND",
+    "recommendation": "fedkd.tasks.recommendation:KIND",
     "regression": "fedkd.tasks.regression:KIND",
+    "segmentation": "fedkd.tasks.segmentation:KIND",
 }
 
 

@@ -74,7 +74,7 @@ def test_the_student_learns_one_view_of_teachers_who_see_others(
     # What a program scales by has the names that columns have to the student.
     assert sorted(summary["inputs"]["scale"]) == ["0", "1", "2", "3"]
     saved = finished.load(tmp_path / "run")
-    export(tmp_path / "run", "state-dict", tmp_path / "student.pt")
+    export(tmp_path / "run", "torchscript")
     assert saved.shape == (4,)
 
 
@@ -217,6 +217,6 @@ def test_fusion_looks_at_each_view(views: Path) -> None:
     model = prepared.setting.build(asked.student.model, purpose="student").eval()
     x = dict(prepared.data.test.x[torch.arange(5)])
     before = model(**x)
-    for name in x:
-        after = model(**{**x, name: x[name] + 1.0})
+    for name, value in x.items():
+        after = model(**{**x, name: value + 1.0})
         assert not torch.allclose(before, after), name
