@@ -11,6 +11,7 @@ from fedkd.data import partition, scaling, sound
 from fedkd.data.holdout import hashes
 from fedkd.data.readers import named, npz, table
 from fedkd.data.readers.named import NAMES, fetched, locations
+from fedkd.data.targets import FORMS
 from fedkd.data.types import Dataset, FederatedData, Samples
 from fedkd.errors import ConfigError, DataError
 from fedkd.rows import Rows, shapes_of, take
@@ -150,6 +151,11 @@ def _read(data: config.Source, seed: int, targets: Targets) -> Dataset:
         raise ConfigError(
             f"data.{key} is {getattr(data, key)!r}, and data.name is {data.name!r}: leave it out, "
             "it is for .npz files and folders of .npy files"
+        )
+    if csv and FORMS[targets].own:
+        raise ConfigError(
+            f"data.name is {data.name!r}, and the task asks for {targets}, which a .csv file does "
+            "not hold: name an .npz file"
         )
     if csv:
         return table.load(path, data, seed=seed, targets=targets)

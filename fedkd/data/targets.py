@@ -1,7 +1,7 @@
-"""What a data set tells of its records: classes, yes or no by label, or numbers."""
+"""What a data set tells of its records: classes, yes or no by label, numbers, and so on."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -29,11 +29,13 @@ class TargetForm:
             raises `FaultError`.
         outputs: targets -> how many classes, labels, numbers, points or items there are.
         counted: (targets, outputs) -> int64 (outputs,), how many of each there are.
+        own: whether a part of the data, such as the test set, may have classes of its own.
     """
 
     read: Callable[[str, Array, int, Limit], Tensor]
     outputs: Callable[[Tensor], int]
     counted: Callable[[Tensor, int], Tensor]
+    own: bool = False
 
 
 def read(key: str, array: Array, count: int, targets: Targets, limit: Limit) -> Tensor:
@@ -116,12 +118,15 @@ def _check_kind(key: str, array: Array, kinds: str, expected: str) -> None:
         raise FaultError(f"{key} is {array.dtype}; expected {expected}")
 
 
+_CLASSES = TargetForm(
+    _classes,
+    outputs=lambda y: int(y.max()) + 1,
+    counted=lambda y, outputs: torch.bincount(y, minlength=outputs),
+)
+
 FORMS: dict[Targets, TargetForm] = {
-    "classes": TargetForm(
-        _classes,
-        outputs=lambda y: int(y.max()) + 1,
-        counted=lambda y, outputs: torch.bincount(y, minlength=outputs),
-    ),
+    "classes": _CLASSES,
+    "identities": replace(_CLASSES, own=True),
     "binary": TargetForm(
         _binary,
         outputs=lambda y: y.shape[1],

@@ -97,9 +97,12 @@ def load_rows(
     try:
         found = arrays.read(path, ("x_train", "y_train"))
         x = _inputs("x_train", found, form)
+        own = targets.FORMS[kind].own
         limit = Limit(classes, "the classes that the parties agreed on")
+        if own:
+            limit = Limit(len(x), f"no more identities than {len(x)} samples")
         y = targets.read("y_train", found["y_train"].array, len(x), kind, limit)
-        if kind != "classes" and (given := targets.outputs(y, kind)) != classes:
+        if kind != "classes" and not own and (given := targets.outputs(y, kind)) != classes:
             raise FaultError(
                 f"y_train has {given} values a sample; expected {classes}, as the parties agreed"
             )
@@ -118,11 +121,16 @@ def _dataset(path: Path, found: Mapping[str, Stored], form: ArrayForm, kind: Tar
     if form.range is None:
         _check_alike(found)
     # Larger labels are identifiers, for which a model would need as many outputs.
-    limit = Limit(len(x), f"no more classes than {len(x)} samples")
+    own = targets.FORMS[kind].own
+    samples = len(x) + len(x_test) if own else len(x)
+    limit = Limit(samples, f"no more classes than {samples} samples")
     y = targets.read("y_train", found["y_train"].array, len(x), kind, limit)
     classes = targets.outputs(y, kind)
-    limit = Limit(classes, "y_train's classes only; give training samples of it, or drop it")
+    if not own:
+        limit = Limit(classes, "y_train's classes only; give training samples of it, or drop it")
     y_test = targets.read("y_test", found["y_test"].array, len(x_test), kind, limit)
+    if own:
+        classes = max(classes, targets.outputs(y_test, kind))
     if y.shape[1:] != y_test.shape[1:]:
         raise FaultError(
             f"y_test has {y_test.shape[1]} values a sample; expected {y.shape[1]}, as y_train"
