@@ -97,12 +97,13 @@ def load_rows(
     try:
         found = arrays.read(path, ("x_train", "y_train"))
         x = _inputs("x_train", found, form)
-        own = targets.FORMS[kind].own
         limit = Limit(classes, "the classes that the parties agreed on")
-        if own:
-            limit = Limit(len(x), f"no more identities than {len(x)} samples")
+        if targets.FORMS[kind].own:
+            limit = targets.most_classes(kind, len(x))
         y = targets.read("y_train", found["y_train"].array, len(x), kind, limit)
-        if kind != "classes" and not own and (given := targets.outputs(y, kind)) != classes:
+        _check_fit("y_train", y, kind, x)
+        by_value = targets.FORMS[kind].by_value
+        if not by_value and (given := targets.outputs(y, kind)) != classes:
             raise FaultError(
                 f"y_train has {given} values a sample; expected {classes}, as the parties agreed"
             )
@@ -120,10 +121,8 @@ def _dataset(path: Path, found: Mapping[str, Stored], form: ArrayForm, kind: Tar
         )
     if form.range is None:
         _check_alike(found)
-    # Larger labels are identifiers, for which a model would need as many outputs.
     own = targets.FORMS[kind].own
-    samples = len(x) + len(x_test) if own else len(x)
-    limit = Limit(samples, f"no more classes than {samples} samples")
+    limit = targets.most_classes(kind, len(x) + (len(x_test) if own else 0))
     y = targets.read("y_train", found["y_train"].array, len(x), kind, limit)
     classes = targets.outputs(y, kind)
     if not own:
@@ -131,7 +130,9 @@ def _dataset(path: Path, found: Mapping[str, Stored], form: ArrayForm, kind: Tar
     y_test = targets.read("y_test", found["y_test"].array, len(x_test), kind, limit)
     if own:
         classes = max(classes, targets.outputs(y_test, kind))
-    if y.shape[1:] != y_test.shape[1:]:
+    _check_fit("y_train", y, kind, x)
+    _check_fit("y_test", y_test, kind, x_test)
+    if not targets.FORMS[kind].by_value and y.shape[1:] != y_test.shape[1:]:
         raise FaultError(
             f"y_test has {y_test.shape[1]} values a sample; expected {y.shape[1]}, as y_train"
         )
@@ -144,6 +145,11 @@ def _dataset(path: Path, found: Mapping[str, Stored], form: ArrayForm, kind: Tar
         groups=_groups(found[GROUPS].array, len(x)) if GROUPS in found else None,
         targets=kind,
     )
+
+
+def _check_fit(key: str, y: Tensor, kind: Targets, x: Rows) -> None:
+    if isinstance(shape := shapes_of(x), tuple):
+        targets.check_fit(key, y, kind, shape)
 
 
 def _check_alike(found: Mapping[str, Stored]) -> None:
