@@ -133,6 +133,26 @@ def _numbers(key: str, array: Array, count: int, _limit: Limit) -> Tensor:
     return torch.from_numpy(values)
 
 
+def _items(key: str, array: Array, count: int, _limit: Limit) -> Tensor:
+    """1 where an item was taken, 0 where it was not, -100 where it does not count: int64 (N, I)."""
+    _check_kind(key, array, "iub", "1, 0 or -100 by item, as integers")
+    _check_shape(key, array, count, "1, 0 or -100 by item for each user", f"({count}, items)", {2})
+    known = (array == 0) | (array == 1) | (array == IGNORED)
+    check(key, ~known, array, f"1 (taken), 0 (not) or {IGNORED} (does not count)")
+    taken = (array == 1).any(axis=1)
+    if not taken.all():
+        raise FaultError(f"{key} has a user without items at index {int(taken.argmin())}; drop it")
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def _of_history(key: str, items: Tensor, shape: tuple[int, ...]) -> None:
+    if shape != (items.shape[1],):
+        raise FaultError(
+            f"{key} has {items.shape[1]} items a user, and an input has shape {shape}; expected "
+            "the user's history, a number for each of these items"
+        )
+
+
 def mask(array: Array) -> NDArray[np.int64]:
     """A mask of classes as stored, (..., H, W): of bytes 255 is `IGNORED`."""
     classes = array.astype(np.int64)
@@ -192,6 +212,12 @@ FORMS: dict[Targets, TargetForm] = {
         _numbers,
         outputs=lambda y: y.shape[1],
         counted=lambda y, _outputs: torch.full(y.shape[1:], len(y)),
+    ),
+    "items": TargetForm(
+        _items,
+        outputs=lambda y: y.shape[1],
+        counted=lambda y, _outputs: (y == 1).sum(dim=0),
+        fits=_of_history,
     ),
     "masks": TargetForm(
         _masks,

@@ -32,7 +32,9 @@ BUILT_IN = {
     "classification": "fedkd.tasks.classification:KIND",
     "embedding": "fedkd.tasks.embedding:KIND",
     "multi-label": "fedkd.tasks.multi_label:KIND",
+    "recommendation": "fedkd.tasks.recommendation:KIND",
     "regression": "fedkd.tasks.regression:KIND",
+    "segmentation": "fedkd.tasks.segmentation:KIND",
 }
 
 
