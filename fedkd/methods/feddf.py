@@ -12,6 +12,7 @@ from fedkd.errors import ConfigError
 from fedkd.exchange.aggregation import average_models
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
+from fedkd.learning import consensus
 from fedkd.learning.data_free import objectives
 from fedkd.learning.ensemble import Ensemble
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
@@ -107,16 +108,16 @@ class FedDF(Method):
         ]
         for spec, model in fused:
             model.load_state_dict(_average(ctx, spec, uploads))
-        with Ensemble(list(teachers.values()), threads=ctx.threads) as ensemble:
+        likelihood = ctx.setting.task.likelihood
+        average, models = consensus.of_task(likelihood), list(teachers.values())
+        with Ensemble(models, threads=ctx.threads, average=average) as ensemble:
             inputs = self._inputs(ctx, ensemble)
             with ctx.clock.phase("ask the ensemble"):
                 seen = ctx.setting.clients_view(0, inputs)
                 targets = ensemble.answer(seen)
             ctx.measure_ensemble(lambda x: ensemble.answer(ctx.setting.clients_view(0, x)))
         loss = label_loss(
-            self.params.loss,
-            temperature=self.params.temperature,
-            likelihood=ctx.setting.task.likelihood,
+            self.params.loss, temperature=self.params.temperature, likelihood=likelihood
         )
         for spec, model in fused:
             shown = inputs if model is ctx.student else seen
