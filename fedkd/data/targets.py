@@ -1,7 +1,7 @@
 """What a data set tells of its records: classes, labels, numbers, or what is where in an image."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +35,7 @@ class TargetForm:
         counted: (targets, outputs) -> int64 (outputs,), how many of each there are.
         by_value: whether the largest value says how many there are, so that a part of the data may
             have fewer.
+        own: whether a part of the data, such as the test set, may have classes of its own.
         fits: (key, targets, the shape of one input) -> nothing; raises `FaultError` where they are
             not of such inputs.
     """
@@ -43,6 +44,7 @@ class TargetForm:
     outputs: Callable[[Tensor], int]
     counted: Callable[[Tensor, int], Tensor]
     by_value: bool = False
+    own: bool = False
     fits: Callable[[str, Tensor, tuple[int, ...]], None] = lambda _key, _targets, _shape: None
 
 
@@ -73,7 +75,7 @@ def check_fit(key: str, y: Tensor, targets: Targets, shape: tuple[int, ...]) -> 
 
 def most_classes(targets: Targets, count: int) -> Limit:
     """How many classes `count` records may have, before anything else is known of them."""
-    if targets == "classes":
+    if targets in ("classes", "identities"):
         # Larger labels are identifiers, for which a model would need as many outputs.
         return Limit(count, f"no more classes than {count} samples")
     return Limit(VOID, "numbers of classes, none of single objects")
@@ -227,13 +229,16 @@ def _check_kind(key: str, array: Array, kinds: str, expected: str) -> None:
         raise FaultError(f"{key} is {array.dtype}; expected {expected}")
 
 
+_CLASSES = TargetForm(
+    _classes,
+    outputs=lambda y: int(y.max()) + 1,
+    counted=lambda y, outputs: torch.bincount(y, minlength=outputs),
+    by_value=True,
+)
+
 FORMS: dict[Targets, TargetForm] = {
-    "classes": TargetForm(
-        _classes,
-        outputs=lambda y: int(y.max()) + 1,
-        counted=lambda y, outputs: torch.bincount(y, minlength=outputs),
-        by_value=True,
-    ),
+    "classes": _CLASSES,
+    "identities": replace(_CLASSES, own=True),
     "binary": TargetForm(
         _binary,
         outputs=lambda y: y.shape[1],

@@ -19,6 +19,8 @@ Painter = Callable[[Pixels, NDArray[np.generic]], Pixels]
 
 _COLOURS = ("#22303c", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 """Those that the colour-blind can tell (Okabe & Ito 2008), the first class in the dark."""
+_LARGER = 4
+"""Pixels for one along each axis, so that points do not hide what they are at."""
 _UNCOUNTED = (0.6, 0.6, 0.6)
 
 
@@ -51,7 +53,18 @@ def masks(image: Pixels, mask: NDArray[np.generic]) -> Pixels:
     return painted
 
 
-PAINTERS: Mapping[Targets, Painter] = {"masks": masks}
+def points(image: Pixels, places: NDArray[np.generic]) -> Pixels:
+    """Each visible point (K, 3) as a square with a dark rim, on the image four times as large."""
+    painted = image.repeat(_LARGER, axis=0).repeat(_LARGER, axis=1)
+    for number, (x, y, visible) in enumerate(places.tolist()):
+        column, row = (int(_LARGER * place) for place in (x, y))
+        for half, shade in ((4, np.zeros(3)), (3, rgb(number + 1))) if visible else ():
+            rows, columns = (slice(max(0, at - half), at + half + 1) for at in (row, column))
+            painted[rows, columns] = shade
+    return painted
+
+
+PAINTERS: Mapping[Targets, Painter] = {"masks": masks, "points": points}
 """How targets and answers of a kind are painted."""
 
 
