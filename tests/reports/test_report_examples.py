@@ -88,3 +88,12 @@ def test_a_damaged_file_is_refused(tmp_path):
     (tmp_path / examples.FILE).write_bytes(b"no tensors")
     with pytest.raises(RunFolderError, match=r"examples.safetensors' is corrupt"):
         examples.read(tmp_path)
+
+
+def test_points_are_painted_where_they_are_unless_they_are_hidden():
+    image = np.ones((6, 9, 3))
+    painted = charts.points(image, np.array([[8.5, 1.5, 1], [2, 2, 0]], dtype=np.float32))
+    assert painted.shape == (24, 36, 3)
+    assert np.array_equal(painted[6, 34], charts.rgb(1))
+    assert painted[:, :29].min() == 1
+    assert image.min() == 1  # its owner's
