@@ -11,6 +11,7 @@ from fedkd import optional
 from fedkd.config import Frozen, ModelSpec, validate
 from fedkd.errors import ConfigError
 from fedkd.models import call, classifiers, hub, weights
+from fedkd.models.centre_point import CentrePointOptions, centre_point
 from fedkd.models.random_filters import RandomFiltersOptions, random_filters
 from fedkd.models.scattering import ScatteringOptions, scattering
 from fedkd.names import choices, imported
@@ -31,7 +32,9 @@ _MODELS: dict[str, tuple[type[Frozen], _Build]] = {
     "random-filters": (RandomFiltersOptions, random_filters),
 }
 
-_DENSE: dict[str, tuple[type[Frozen], _DenseBuild]] = {}
+_DENSE: dict[str, tuple[type[Frozen], _DenseBuild]] = {
+    "centre-point": (CentrePointOptions, centre_point),
+}
 """Models whose answer has more axes than one: (a record's shape, its answer's shape, options)."""
 
 NAMES = (*_MODELS, *_DENSE)

@@ -30,6 +30,7 @@ _RECORD_KEYS = ("by_class", "curve", "model", "parameters", "bytes", "latency", 
 
 BUILT_IN = {
     "classification": "fedkd.tasks.classification:KIND",
+    "detection": "fedkd.tasks.detection:KIND",
     "multi-label": "fedkd.tasks.multi_label:KIND",
     "regression": "fedkd.tasks.regression:KIND",
 }
