@@ -46,7 +46,7 @@ class CentrePoint(nn.Module):
         self.head = nn.Conv2d(width, answer, 1)
         self.finest = finest
         with torch.no_grad():
-            self.head.bias[:-SHAPE].fill_(_RARE)
+            self.head.bias.copy_(torch.tensor([_RARE] * (answer - SHAPE) + [0.0] * SHAPE))
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""

@@ -37,8 +37,8 @@ def _task(
         )
     if any(side % stride for side in inputs[1:]):
         raise ConfigError(
-            f"task.stride is {stride}, and images are {inputs[2]} pixels wide and {inputs[1]} high: "
-            "expected a number that divides both"
+            f"task.stride is {stride}, and images are {inputs[2]} pixels wide and {inputs[1]} high"
+            ": expected a number that divides both"
         )
 
     def of_boxes(score: Score) -> Score:

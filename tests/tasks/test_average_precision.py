@@ -91,7 +91,9 @@ def spread_over_bins(found: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("overlaps", [(0.5,), OVERLAPS])
 @pytest.mark.parametrize("seed", range(2))
-def test_boxes_in_bins_of_their_own_score_as_in_coco(seed: int, overlaps: tuple[float, ...]) -> None:
+def test_boxes_in_bins_of_their_own_score_as_in_coco(
+    seed: int, overlaps: tuple[float, ...]
+) -> None:
     found, true = drawn(seed)
     found = spread_over_bins(found)
     score = average_precision_of_boxes("ap", *overlaps)(CLASSES)

@@ -2,18 +2,19 @@
 
 import json
 import math
-import xml.etree.ElementTree as ET  # noqa: S405  expat of Python 3.11 bounds what entities grow to
+import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from fedkd.data.readers.arrays import FaultError
+from fedkd.data.readers.arrays import Array, FaultError
+from fedkd.data.readers.pictures import Window
 from fedkd.names import choices
 from fedkd.tasks.boxes.geometry import PADDING
 
+_LEAST = 0.5
+"""The share of a box that must be in a part of a picture, or the box is none of it."""
 _VOC_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -77,7 +78,7 @@ def coco(text: str) -> tuple[dict[str, list[Box]], tuple[str, ...]]:
     boxes: dict[str, list[Box]] = {file: [] for file in images.values()}
     for number, each in enumerate(annotations):
         where = f"annotation {each.get('id', number) if isinstance(each, Mapping) else number}"
-        file, name = _coco_key(each, "image_id", images, where), None
+        file = _coco_key(each, "image_id", images, where)
         name = _coco_key(each, "category_id", names, where)
         if not each.get("iscrowd", 0):
             boxes[file].append(_coco_box(each, name, where))
@@ -110,69 +111,45 @@ def _number(value: object, what: str) -> float:
     return number
 
 
-def check(boxes: Sequence[Box], size: tuple[int, int]) -> None:
-    """Refuse a box that is not in its image, or is none.
+def targets(boxes: Sequence[Box], classes: Sequence[str]) -> Array:
+    """Boxes of one image as float32 (m, 5): (class, left, top, right, bottom)."""
+    rows = [[classes.index(box.name), *box[1:]] for box in boxes]
+    return np.array(rows, np.float32).reshape(-1, 5)
 
-    Args:
-        boxes: of one image.
-        size: its height and width.
+
+def check(file: str, boxes: Array, height: int, width: int) -> None:
+    """Refuse boxes (m, 5) that are not in their image, or are none.
 
     Raises:
         FaultError: names the first.
     """
-    height, width = size
-    for box in boxes:
-        inside = box.left >= 0 and box.top >= 0 and box.right <= width and box.bottom <= height
-        if not inside or box.left >= box.right or box.top >= box.bottom:
+    for _, left, top, right, bottom in boxes.tolist():
+        if not (0 <= left < right <= width and 0 <= top < bottom <= height):
             raise FaultError(
-                f"has a box {tuple(box)} in an image {width} pixels wide and {height} high: "
-                "expected left < right and top < bottom, inside the image"
+                f"{file} has a box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}), and is "
+                f"{width} pixels wide and {height} high; expected left < right and top < bottom, "
+                "inside the image"
             )
 
 
-def padded(records: Sequence[Sequence[Box]], classes: Sequence[str], most: int) -> Tensor:
-    """Boxes of N records as targets: float32 (N, M, 5), M = `most`, see `fedkd.tasks.Targets`.
-
-    Raises:
-        FaultError: a box is of a class that is none of `classes`.
-    """
-    numbers = {name: number for number, name in enumerate(classes)}
-    targets = torch.full((len(records), most, 5), float(PADDING))
-    for row, boxes in enumerate(records):
-        for column, box in enumerate(boxes):
-            if box.name not in numbers:
-                raise FaultError(
-                    f"has a box of class {box.name!r}: {choices(box.name, list(classes))}"
-                )
-            targets[row, column] = torch.tensor([numbers[box.name], *box[1:]])
-    return targets
+def cut(boxes: Array, window: Window) -> Array:
+    """The boxes (m, 5) of which half is in a window or more: what is left, in its pixels."""
+    corner = np.array([window.left, window.top] * 2, np.float32)
+    inside = np.clip(boxes[:, 1:] - corner, 0, window.side)
+    kept = _areas(inside) >= _LEAST * _areas(boxes[:, 1:])
+    return np.column_stack([boxes[kept, :1], inside[kept]])
 
 
-def cut(
-    boxes: Sequence[Box], corner: tuple[int, int], side: int, *, least: float = 0.5
-) -> list[Box]:
-    """The boxes of a square cut out of a larger image, in the square's own pixels.
-
-    Args:
-        boxes: of the image.
-        corner: the square's top and left, in the image.
-        side: of the square.
-        least: the share of a box that must be in the square, or the box is left out.
-    """
-    top, left = corner
-    inside = []
-    for box in boxes:
-        own = Box(
-            box.name,
-            max(box.left - left, 0.0),
-            max(box.top - top, 0.0),
-            min(box.right - left, float(side)),
-            min(box.bottom - top, float(side)),
-        )
-        if _area(own) >= least * _area(box) > 0:
-            inside.append(own)
-    return inside
+def padded(records: Sequence[Array]) -> Array:
+    """Boxes of N records, (m, 5) each, as targets (N, M, 5): see `fedkd.tasks.Targets`."""
+    most = max(1, *map(len, records))
+    stacked = np.full((len(records), most, 5), PADDING, np.float32)
+    for row, boxes in zip(stacked, records, strict=True):
+        row[: len(boxes)] = boxes
+    return stacked
 
 
-def _area(box: Box) -> float:
-    return max(box.right - box.left, 0.0) * max(box.bottom - box.top, 0.0)
+def _areas(corners: Array) -> Array:
+    sides = corners[:, 2:] - corners[:, :2]
+    areas: Array = sides.prod(axis=1)
+    return areas

@@ -21,11 +21,11 @@ def centre_point(classes: int, stride: int) -> Likelihood:
     """The likelihood of boxes (N, M, 5) given answers (N, h, w, C + 4), as `boxes.grid` has them.
 
     `nll` is CenterNet's: the penalty-reduced focal loss of where centres are (Zhou et al. 2019,
-    arXiv:1904.07850, its alpha of 2 and beta of 4), a sum over cells by the number of boxes, and the
-    absolute error of shapes, a mean over cells near centres. `divergence` is T^2 KL of Bernoulli
-    distributions, teacher to student, a sum over cells by the number of boxes that the teacher
-    expects, and the absolute difference of shapes, weighed by how likely the teacher holds a centre.
-    `decide` gives the boxes whose probability is above one half.
+    arXiv:1904.07850, its alpha of 2 and beta of 4), a sum over cells by the number of boxes, and
+    the absolute error of shapes, a mean over cells near centres. `divergence` is T^2 KL of
+    Bernoulli distributions, teacher to student, a sum over cells by the number of boxes that the
+    teacher expects, and the absolute difference of shapes, weighed by how likely the teacher holds
+    a centre. `decide` gives the boxes whose probability is above one half.
 
     Args:
         classes: C.
@@ -63,7 +63,7 @@ def _focal(logits: Tensor, heat: Tensor) -> Tensor:
     """CenterNet's loss of each cell and class, in nats."""
     probability = logits.sigmoid()
     centre = -(1 - probability).square() * F.logsigmoid(logits)
-    beside = -(1 - heat) ** 4 * probability.square() * F.logsigmoid(-logits)
+    beside = -((1 - heat) ** 4) * probability.square() * F.logsigmoid(-logits)
     return torch.where(heat == 1, centre, beside)
 
 

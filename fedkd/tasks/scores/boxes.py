@@ -1,9 +1,10 @@
 """Average precision of boxes, as COCO has it, from counters that parties may add.
 
-The exact figure needs every box's confidence, in one order over all images. Here hits and misses are
-counted in bins of confidence (`curves`), and those of one bin count as tied.
+The exact figure needs every box's confidence, in one order over all images. Here hits and misses
+are counted in bins of confidence (`curves`), and those of one bin count as tied.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -50,8 +51,8 @@ def average_precision_of_boxes(name: str, *overlaps: float) -> Callable[[int], S
             return torch.stack([torch.full_like(true, len(targets) * MOST), true])[:, None, :, None]
 
         def read(counters: Tensor, totals: Tensor) -> dict[str, Any]:
-            values = _average_precision(*counters.double(), totals[1].squeeze(-1)).mean(dim=0)
-            by_class = [None if value != value else value for value in values.tolist()]
+            values = _average_precision(counters, totals[1].squeeze(-1)).mean(dim=0)
+            by_class = [None if math.isnan(value) else value for value in values.tolist()]
             return {made.figure: mean_of(by_class), made.by_class: by_class}
 
         shape = (2, len(overlaps), classes, BINS)
@@ -86,9 +87,9 @@ def _of_each(targets: Tensor, classes: int) -> Tensor:
     return torch.bincount(kind[kind != PADDING].long(), minlength=classes)
 
 
-def _average_precision(misses: Tensor, hits: Tensor, true: Tensor) -> Tensor:
-    """(overlaps, C, BINS), twice, and (1, C) -> (overlaps, C), NaN of a class without a true box."""
-    above = [each.flip(-1).cumsum(dim=-1) for each in (misses, hits)]
+def _average_precision(counters: Tensor, true: Tensor) -> Tensor:
+    """(2, overlaps, C, BINS) and (1, C) -> (overlaps, C), NaN of a class without a true box."""
+    above = counters.double().flip(-1).cumsum(dim=-1)
     precision = above[1] / (above[0] + above[1]).clamp(min=1)
     best = precision.flip(-1).cummax(dim=-1).values.flip(-1)
     recall = above[1] / true[..., None]
