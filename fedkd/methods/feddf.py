@@ -11,6 +11,7 @@ from fedkd.data.types import Samples
 from fedkd.exchange.aggregation import average_models
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
+from fedkd.learning import consensus
 from fedkd.learning.data_free import objectives
 from fedkd.learning.ensemble import Ensemble
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
@@ -101,15 +102,15 @@ class FedDF(Method):
         ]
         for spec, model in fused:
             model.load_state_dict(_average(ctx, spec, uploads))
-        with Ensemble(list(teachers.values()), threads=ctx.threads) as ensemble:
+        likelihood = ctx.setting.task.likelihood
+        average, models = consensus.of_task(likelihood), list(teachers.values())
+        with Ensemble(models, threads=ctx.threads, average=average) as ensemble:
             inputs = self._inputs(ctx, ensemble)
             with ctx.clock.phase("ask the ensemble"):
                 targets = ensemble.answer(inputs)
             ctx.measure_ensemble(ensemble.answer)
         loss = label_loss(
-            self.params.loss,
-            temperature=self.params.temperature,
-            likelihood=ctx.setting.task.likelihood,
+            self.params.loss, temperature=self.params.temperature, likelihood=likelihood
         )
         for spec, model in fused:
             ctx.distil(inputs, targets, loss, self.params.student, model=model)

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from fedkd import optional
 from fedkd.config import Frozen, ModelSpec, validate
 from fedkd.errors import ConfigError
-from fedkd.models import call, classifiers, hub, weights
+from fedkd.models import call, classifiers, hub, recommenders, weights
 from fedkd.models.centre_point import CentrePointOptions, centre_point
 from fedkd.models.random_filters import RandomFiltersOptions, random_filters
 from fedkd.models.scattering import ScatteringOptions, scattering
+from fedkd.models.unet import UNetOptions, unet
 from fedkd.names import choices, imported
 from fedkd.rng import torch_default
 from fedkd.rows import Batch
@@ -27,13 +28,16 @@ _MODELS: dict[str, tuple[type[Frozen], _Build]] = {
     "dense-cnn": (classifiers.DenseCNNOptions, classifiers.dense_cnn),
     "lenet5": (classifiers.NoOptions, classifiers.lenet5),
     "mlp": (classifiers.MLPOptions, classifiers.mlp),
+    "mult-dae": (recommenders.MultDAEOptions, recommenders.mult_dae),
     "resnet8": (classifiers.ResNetOptions, classifiers.resnet8),
+    "two-tower": (recommenders.TwoTowerOptions, recommenders.two_tower),
     "scattering": (ScatteringOptions, scattering),
     "random-filters": (RandomFiltersOptions, random_filters),
 }
 
 _DENSE: dict[str, tuple[type[Frozen], _DenseBuild]] = {
     "centre-point": (CentrePointOptions, centre_point),
+    "unet": (UNetOptions, unet),
 }
 """Models whose answer has more axes than one: (a record's shape, its answer's shape, options)."""
 
@@ -91,6 +95,8 @@ def build(
         weights.load(spec, model)
         if task is not None and "categorical" not in task.offers:
             model.register_forward_hook(call.with_axis)
+        if task is not None and "items" in task.offers:
+            model.register_forward_hook(call.of_unseen)
         _try_out(model, spec, x, answer)
     return model
 

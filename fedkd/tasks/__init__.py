@@ -31,8 +31,11 @@ _RECORD_KEYS = ("by_class", "curve", "model", "parameters", "bytes", "latency", 
 BUILT_IN = {
     "classification": "fedkd.tasks.classification:KIND",
     "detection": "fedkd.tasks.detection:KIND",
+    "embedding": "fedkd.tasks.embedding:KIND",
     "multi-label": "fedkd.tasks.multi_label:KIND",
+    "recommendation": "fedkd.tasks.recommendation:KIND",
     "regression": "fedkd.tasks.regression:KIND",
+    "segmentation": "fedkd.tasks.segmentation:KIND",
 }
 
 

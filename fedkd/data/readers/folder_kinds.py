@@ -175,8 +175,11 @@ def _in_picture(found: Labelled, height: int, width: int) -> None:
     boxes.check(found.file.name, found.target, height, width)
 
 
+_BY_FOLDER = FolderKind("a folder with pictures for each class", _holds_classes, _classes)
+
 KINDS: Mapping[Targets, FolderKind] = {
-    "classes": FolderKind("a folder with pictures for each class", _holds_classes, _classes),
+    "classes": _BY_FOLDER,
+    "identities": _BY_FOLDER,
     "masks": FolderKind(
         f"{IMAGES}/ and {MASKS}/, with files of the same names",
         has_images,

@@ -4,7 +4,13 @@ import math
 
 from fedkd.errors import BudgetError, ConfigError
 from fedkd.exchange.masks import RESOLUTION, most
-from fedkd.learning.dp.checks import blaming, check_features, check_model, check_training
+from fedkd.learning.dp.checks import (
+    blaming,
+    check_features,
+    check_model,
+    check_task,
+    check_training,
+)
 from fedkd.methods import BUILT_IN, find
 from fedkd.methods.core import accounting
 from fedkd.methods.core.base import Method
@@ -51,6 +57,7 @@ def check(method: Method, setting: Setting) -> None:
     """
     privacy = setting.experiment.privacy
     if privacy.unit == "record":
+        check_task(setting.task)
         check_delta(privacy)
         _check_count_noise(method, setting)
     elif privacy.delta * setting.clients >= 1:  # how many clients there are is public
