@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -11,10 +12,12 @@ from torch import Tensor
 from fedkd.config import Frozen
 from fedkd.errors import ConfigError
 from fedkd.tasks.base import Score, Task, kinds_of
-from fedkd.tasks.boxes import grid
+from fedkd.tasks.boxes import grid, together
 from fedkd.tasks.kind import TaskKind
 from fedkd.tasks.likelihoods.centre_point import centre_point
 from fedkd.tasks.scores.boxes import average_precision_of_boxes
+
+_TOGETHER = {"certain": together.certain, "mean": together.plain}
 
 
 class DetectionOptions(Frozen):
@@ -22,6 +25,9 @@ class DetectionOptions(Frozen):
 
     stride: int = Field(default=4, ge=1)
     """The side of a cell of the answers' grid, in pixels; it divides both sides of an image."""
+    together: Literal["certain", "mean"] = "certain"
+    """What several models' answers come to: a mean in each cell in which the sure weigh more, or
+    the mean of all numbers."""
 
 
 def _task(
@@ -51,7 +57,7 @@ def _task(
         answer=(inputs[1] // stride, inputs[2] // stride, len(names) + grid.SHAPE),
         targets="boxes",
         names=names,
-        likelihood=centre_point(len(names), stride),
+        likelihood=centre_point(len(names), stride, _TOGETHER[options.together]),
         scores=tuple(map(of_boxes, scores)),
         offers=kinds_of(inputs),
     )

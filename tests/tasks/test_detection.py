@@ -171,3 +171,17 @@ def test_the_built_in_model_answers_on_the_grid_and_touches_each_record_by_itsel
     model = built(ModelSpec(name="centre-point", widths=(4, 4, 8)), task)
     assert task.answer == (HEIGHT * STRIDE // stride, WIDTH * STRIDE // stride, 6)
     check_model(model, task.inputs)
+
+
+def test_together_the_sure_weigh_more_and_shapes_are_those_of_who_sees_a_centre() -> None:
+    answers = torch.zeros(2, 1, 1, 1, 5)
+    answers[0] = torch.tensor([6.0, 1.0, 2.0, 3.0, 4.0])
+    answers[1] = torch.tensor([-0.5, -9.0, -9.0, -9.0, -9.0])
+    heat, *shape = detection(stride=4).likelihood.mix(answers)[0, 0, 0].tolist()
+    p = sigmoid(np.array([6.0, -0.5]))
+    weights = np.exp(p * np.log(p) + (1 - p) * np.log(1 - p))
+    assert heat == pytest.approx((weights * [6.0, -0.5]).sum() / weights.sum(), rel=1e-5)
+    expected = [(p[0] * n - p[1] * 9) / p.sum() for n in (1, 2, 3, 4)]
+    assert shape == pytest.approx(expected, rel=1e-5)
+    plain = detection(stride=4, together="mean").likelihood.mix(answers)
+    assert torch.equal(plain, answers.mean(dim=0))

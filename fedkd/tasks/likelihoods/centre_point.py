@@ -1,5 +1,6 @@
 """Boxes, by a grid that says where centres are and how large the boxes around them."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -10,6 +11,7 @@ from fedkd.tasks.base import Likelihood
 from fedkd.tasks.boxes import grid
 from fedkd.tasks.boxes.geometry import PADDING
 from fedkd.tasks.boxes.grid import SHAPE
+from fedkd.tasks.boxes.together import certain
 
 _SURE = 0.0
 """The log odds from which on a box is one."""
@@ -17,7 +19,9 @@ _NEAR = 0.3
 """How near to a centre a cell must be to learn of the box's shape."""
 
 
-def centre_point(classes: int, stride: int) -> Likelihood:
+def centre_point(
+    classes: int, stride: int, mix: Callable[[Tensor], Tensor] = certain
+) -> Likelihood:
     """The likelihood of boxes (N, M, 5) given answers (N, h, w, C + 4), as `boxes.grid` has them.
 
     `nll` is CenterNet's: the penalty-reduced focal loss of where centres are (Zhou et al. 2019,
@@ -30,6 +34,7 @@ def centre_point(classes: int, stride: int) -> Likelihood:
     Args:
         classes: C.
         stride: the cells' side s, in pixels.
+        mix: what answers of several models come to, one of `boxes.together`.
     """
     draw = partial(grid.drawn, stride=stride, classes=classes)
 
@@ -56,7 +61,7 @@ def centre_point(classes: int, stride: int) -> Likelihood:
         none = boxes.new_tensor([PADDING, 0, 0, 0, 0])
         return torch.where(boxes[..., 5:] > _SURE, boxes[..., :5], none)
 
-    return Likelihood(nll, lambda a, y: nll(a, y).mean(), divergence, decide)
+    return Likelihood(nll, lambda a, y: nll(a, y).mean(), divergence, decide, mix=mix)
 
 
 def _focal(logits: Tensor, heat: Tensor) -> Tensor:
