@@ -45,8 +45,9 @@ class CentrePoint(nn.Module):
         self.mix = _block(width, width)
         self.head = nn.Conv2d(width, answer, 1)
         self.finest = finest
-        with torch.no_grad():
-            self.head.bias.copy_(torch.tensor([_RARE] * (answer - SHAPE) + [0.0] * SHAPE))
+        rare = torch.zeros(answer)
+        rare[:-SHAPE] = _RARE
+        self.head.bias = nn.Parameter(rare)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""

@@ -1,10 +1,12 @@
 """Detection: boxes drawn on a grid and found again, and a likelihood as its formulas say."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -12,6 +14,7 @@ from torch import Tensor
 from fedkd import models, tasks
 from fedkd.config import ModelSpec, TaskChoice
 from fedkd.errors import ConfigError
+from fedkd.jobs.simulate import simulate
 from fedkd.learning.dp.checks import check_model
 from fedkd.tasks import Task
 from fedkd.tasks.boxes import grid
@@ -171,6 +174,44 @@ def test_the_built_in_model_answers_on_the_grid_and_touches_each_record_by_itsel
     model = built(ModelSpec(name="centre-point", widths=(4, 4, 8)), task)
     assert task.answer == (HEIGHT * STRIDE // stride, WIDTH * STRIDE // stride, 6)
     check_model(model, task.inputs)
+
+
+def write_squares(path: Path, records: int = 48) -> Path:
+    """Grey images of 16x16, with a bright square of 6 somewhere, and its box."""
+    draws = np.random.default_rng(3)
+    arrays = {}
+    for part, count in (("train", records), ("test", 16)):
+        x = draws.integers(0, 60, (count, 16, 16)).astype(np.uint8)
+        corners = draws.integers(0, 10, (count, 2))
+        for image, (left, top) in zip(x, corners, strict=True):
+            image[top : top + 6, left : left + 6] = 230
+        boxes = np.column_stack([np.zeros(count), corners, corners + 6])
+        arrays |= {f"x_{part}": x, f"y_{part}": boxes[:, None].astype(np.float32)}
+    np.savez(path, **arrays)
+    return path
+
+
+LEARNING = {"epochs": 6, "batch_size": 8, "optimiser": "adam", "learning_rate": 0.01}
+SMALL = {"name": "centre-point", "widths": [8, 8]}
+
+
+@pytest.mark.slow
+def test_a_federation_finds_squares(tmp_path: Path) -> None:
+    own = tiny.experiment(
+        write_squares(tmp_path / "squares.npz"),
+        {
+            "rounds": 1,
+            "task": {"name": "detection"},
+            "data.public.size": 16,
+            "clients": {"count": 2, "models": [SMALL], "training": LEARNING | {"epochs": 15}},
+            "student.model": SMALL,
+            "method": {"name": "fedmd", "student": LEARNING | {"epochs": 60}},
+        },
+    )
+    summary = simulate(own, tmp_path / "run")
+    assert [score["name"] for score in summary["scores"]] == ["ap50", "ap"]
+    assert summary["student"]["ap50"] > 0.5
+    assert (tmp_path / "run" / "examples.safetensors").is_file()
 
 
 def test_together_the_sure_weigh_more_and_shapes_are_those_of_who_sees_a_centre() -> None:
