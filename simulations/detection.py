@@ -11,12 +11,10 @@ squares do not. A box of which less than half is in a square is none of it.
 
 import argparse
 import os
-import statistics
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from fedkd import config
@@ -27,16 +25,14 @@ CONFIG = Path(__file__).parents[1] / "configs" / "detection.toml"
 NEAR, FAR = "2019_YELL_2_528000_4978000_image_crop2", "2019_YELL_2_541000_4977000_image_crop"
 SIDE = 128
 FIGURES = ("ap40", "ap50", "ap")
-ALONE = "alone: near's teacher, 1 round"
-WAYS = {
-    ALONE: ("alone", ["method.name=fedmd", "rounds=1"]),
-    "two scenes, 1 round, plain mean": (
-        "sites",
-        ["method.name=fedmd", "rounds=1", "task.together=mean"],
-    ),
-    "two scenes, 1 round, the sure weigh more": ("sites", ["method.name=fedmd", "rounds=1"]),
-    "two scenes, `feddf`, plain mean": ("sites", ["task.together=mean"]),
-    "two scenes, `feddf`, the sure weigh more": ("sites", []),
+ONCE = ("method.name=fedmd", "rounds=1")
+MEAN = "task.together=mean"
+WAYS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "near alone, once": ("alone", ONCE),
+    "both, once, plain mean": ("sites", (*ONCE, MEAN)),
+    "both, once, the sure weigh more": ("sites", ONCE),
+    "both, in rounds, plain mean": ("sites", (MEAN,)),
+    "both, in rounds, the sure weigh more": ("sites", ()),
 }
 """By name the folder of sites, and changes of the configuration."""
 
@@ -82,40 +78,45 @@ def write(folder: Path) -> None:
     save(folder / "proxy", NEAR, (0.3, 0.6), SIDE // 2, boxed=False)
 
 
-def run(name: str, seed: int, folder: Path) -> dict[str, dict[str, float]]:
+def run(name: str, seed: int, folder: Path) -> dict[str, float]:
     """Of one run the figures of its student, and of the best of its teachers."""
     sites, changes = WAYS[name]
     place = [f"data.name={folder / sites}", f"data.public.source={folder / 'proxy'}"]
-    own = config.load(CONFIG, [*place, f"seed={seed}", *one_round(changes)])
+    table = tomllib.loads(CONFIG.read_text(encoding="utf-8"))
+    if changes[: len(ONCE)] == ONCE:  # with as many epochs in one round as else in all
+        table["clients"]["training"]["epochs"] *= table["rounds"]
+        table["method"]["student"]["epochs"] *= table["rounds"]
+    table["method"]["name"] = "fedmd" if ONCE[0] in changes else table["method"]["name"]
+    rest = [change for change in changes if change != ONCE[0]]
+    own = config.parse(config.apply(table, [*place, f"seed={seed}", *rest]))
     summary = simulate(own, folder / f"{list(WAYS).index(name)}-{seed}")
     teachers, student = summary["teachers"], summary["student"]
-    return {
-        "student": {figure: student[figure] for figure in FIGURES},
-        "best teacher": {figure: teachers[f"best_{figure}"] for figure in FIGURES},
-    }
-
-
-def one_round(changes: Sequence[str]) -> list[str]:
-    """Changes, with all of the configuration's epochs in one round where there is but one."""
-    if "rounds=1" not in changes:
-        return list(changes)
-    own = config.load(CONFIG)
-    epochs = own.rounds * own.clients.training.epochs
-    # What the file says of its method is forgotten with the method's name.
-    student = own.student_training
-    return [*changes, f"clients.training.epochs={epochs}", f"method.student={student}"]
+    best = {f"best teacher: {figure}": teachers[f"best_{figure}"] for figure in FIGURES}
+    return best | {f"student: {figure}": student[figure] for figure in FIGURES}
 
 
 def main() -> None:
     """Run everything and print the table, or write the pictures alone."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", choices=list(WAYS), nargs="+", default=list(WAYS))
     parser.add_argument("--write", type=Path, metavar="FOLDER")
     given = parser.parse_args()
     if given.write is not None:
         write(given.write)
         return
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        write(folder)
-        print(f"| | {' | '.join(f'{who}: {f}' for who in WHO for f in FIGURES)} |", flush=True)
+        write(folder := Path(temporary))
+        for name in given.only:
+            runs = [run(name, seed, folder) for seed in given.seeds]
+            if name == given.only[0]:
+                print(f"| | {' | '.join(runs[0])} |\n|---|{'---|' * len(runs[0])}")
+            cells = (
+                f"{statistics.mean(each):.3f} ({', '.join(f'{value:.3f}' for value in each)})"
+                for each in zip(*(found.values() for found in runs), strict=True)
+            )
+            print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
