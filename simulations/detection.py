@@ -12,7 +12,7 @@ squares do not. A box of which less than half is in a square is none of it.
 import argparse
 import os
 import tempfile
-from collections.abc import Sequence
+import tomllib
 from pathlib import Path
 
 from PIL import Image
@@ -25,16 +25,15 @@ CONFIG = Path(__file__).parents[1] / "configs" / "detection.toml"
 NEAR, FAR = "2019_YELL_2_528000_4978000_image_crop2", "2019_YELL_2_541000_4977000_image_crop"
 SIDE = 128
 FIGURES = ("ap40", "ap50", "ap")
-ONCE = ("method.name=fedmd", "rounds=1")
-MEAN = "task.together=mean"
-WAYS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "near alone, once": ("alone", ONCE),
-    "both, once, plain mean": ("sites", (*ONCE, MEAN)),
-    "both, once, the sure weigh more": ("sites", ONCE),
-    "both, in rounds, plain mean": ("sites", (MEAN,)),
-    "both, in rounds, the sure weigh more": ("sites", ()),
+WAYS = {
+    "near alone, once": ("alone", True, "mean"),
+    "both, once, plain mean": ("sites", True, "mean"),
+    "both, once, the sure weigh more": ("sites", True, "certain"),
+    "both, in rounds, plain mean": ("sites", False, "mean"),
+    "both, in rounds, the sure weigh more": ("sites", False, "certain"),
 }
-"""By name the folder of sites, and changes of the configuration."""
+"""By name the folder of sites, whether all epochs are in one round of `fedmd`, and what answers
+come to."""
 
 
 def save(folder: Path, scene: str, columns: tuple[float, float], step: int, *, boxed: bool) -> None:
@@ -80,15 +79,17 @@ def write(folder: Path) -> None:
 
 def run(name: str, seed: int, folder: Path) -> dict[str, float]:
     """Of one run the figures of its student, and of the best of its teachers."""
-    sites, changes = WAYS[name]
-    place = [f"data.name={folder / sites}", f"data.public.source={folder / 'proxy'}"]
+    sites, once, together = WAYS[name]
     table = tomllib.loads(CONFIG.read_text(encoding="utf-8"))
-    if changes[: len(ONCE)] == ONCE:  # with as many epochs in one round as else in all
-        table["clients"]["training"]["epochs"] *= table["rounds"]
-        table["method"]["student"]["epochs"] *= table["rounds"]
-    table["method"]["name"] = "fedmd" if ONCE[0] in changes else table["method"]["name"]
-    rest = [change for change in changes if change != ONCE[0]]
-    own = config.parse(config.apply(table, [*place, f"seed={seed}", *rest]))
+    table["seed"], table["task"]["together"] = seed, together
+    table["data"]["name"] = str(folder / sites)
+    table["data"]["public"]["source"] = str(folder / "proxy")
+    if once:
+        table["method"]["name"] = "fedmd"
+        for training in (table["clients"]["training"], table["method"]["student"]):
+            training["epochs"] *= table["rounds"]
+        table["rounds"] = 1
+    own = config.parse(table)
     summary = simulate(own, folder / f"{list(WAYS).index(name)}-{seed}")
     teachers, student = summary["teachers"], summary["student"]
     best = {f"best teacher: {figure}": teachers[f"best_{figure}"] for figure in FIGURES}
