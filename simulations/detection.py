@@ -11,6 +11,7 @@ squares do not. A box of which less than half is in a square is none of it.
 
 import argparse
 import os
+import statistics
 import tempfile
 import tomllib
 from pathlib import Path
