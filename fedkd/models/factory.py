@@ -11,6 +11,7 @@ from fedkd import optional
 from fedkd.config import Frozen, ModelSpec, validate
 from fedkd.errors import ConfigError
 from fedkd.models import call, classifiers, hub, recommenders, weights
+from fedkd.models.centre_point import CentrePointOptions, centre_point
 from fedkd.models.fusion import Fusion, FusionOptions
 from fedkd.models.hourglass import HourglassOptions, hourglass
 from fedkd.models.random_filters import RandomFiltersOptions, random_filters
@@ -38,6 +39,7 @@ _MODELS: dict[str, tuple[type[Frozen], _Build]] = {
 
 _DENSE: dict[str, tuple[type[Frozen], _DenseBuild]] = {
     "hourglass": (HourglassOptions, hourglass),
+    "centre-point": (CentrePointOptions, centre_point),
     "unet": (UNetOptions, unet),
 }
 """Models whose answer has more axes than one: (a record's shape, its answer's shape, options)."""
