@@ -191,8 +191,13 @@ def _assemble(
         seen=_seen(experiment, federated),
         devices=found,
     )
-    augments = experiment.clients.training.augment
-    augment.check(augments, setting.shape, kind.targets, key="clients.training.augment")
+    augment.check(
+        experiment.clients.training.augment,
+        setting.shape,
+        kind.targets,
+        key="clients.training.augment",
+        along=task.likelihood.moved is not None,
+    )
     for spec in {str(s): s for s in experiment.clients.models}.values():
         setting.model_specs(spec)
     setting.student.model_specs(experiment.student.model)

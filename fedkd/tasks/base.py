@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fedkd.specs import TensorSpec
+from fedkd.tasks.motion import Motion
 
 Targets = Literal["classes", "binary", "numbers", "masks", "boxes", "points", "items"]
 """What a data set's targets are, see `fedkd.data.targets.FORMS`.
@@ -39,12 +40,15 @@ class Likelihood:
         divergence: (student, teacher, temperature=T) -> (N,), how far a student's answers are from
             a teacher's, in nats times T^2; at least 0.
         decide: (N, *A) -> (N, *T), an answer as a target.
+        moved: (targets, motion) -> targets of images that were moved so; None: they do not say
+            where in an image anything is.
     """
 
     nll: Callable[[Tensor, Tensor], Tensor]
     mean_nll: Callable[[Tensor, Tensor], Tensor]
     divergence: Callable[..., Tensor]
     decide: Callable[[Tensor], Tensor]
+    moved: Callable[[Tensor, Motion], Tensor] | None = None
 
 
 K = TypeVar("K")
