@@ -211,7 +211,7 @@ def check(
         ConfigError: see `build`; or a change does not suit.
     """
     build(choices, key=key)
-    fixed = targets in ("classes", "binary")
+    fixed = targets in ("classes", "identities", "binary")
     fit = [
         name
         for name, change in BUILT_IN.items()

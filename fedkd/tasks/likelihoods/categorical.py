@@ -46,4 +46,4 @@ def moved(targets: Tensor, motion: Motion) -> Tensor:
     return targets if targets.dim() == 1 else motion.of_pixels(targets, beyond=IGNORED)
 
 
-CATEGORICAL = Likelihood(nll, mean_nll, divergence, decide, moved)
+CATEGORICAL = Likelihood(nll, mean_nll, divergence, decide, moved=moved)
