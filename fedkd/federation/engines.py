@@ -163,7 +163,8 @@ def teacher(prepared: PreparedExperiment, states: Path, client: int) -> nn.Modul
     if not (weights := group("teacher", kept)):
         return None
     spec = prepared.experiment.client_model(client)
-    model = prepared.setting.build(spec, purpose="teacher", client=client)
+    own = prepared.setting.of_client(client)
+    model = own.build(spec, purpose="teacher", client=client)
     model.load_state_dict(weights)
     return model
 

@@ -82,9 +82,12 @@ def simulate_world(
 
 
 def _keep_examples(prepared: PreparedExperiment, student: nn.Module, run: RunFolder) -> None:
-    """What the student answers and, where their scores are told too, some clients' teachers."""
-    asked = {}
-    if prepared.experiment.privacy.unit in ("none", "record"):
+    """What the student answers and, where their scores are told too, some clients' teachers.
+
+    Teachers who see something else than the student are left out.
+    """
+    asked, told = {}, prepared.experiment.privacy.unit in ("none", "record")
+    if told and not prepared.experiment.unlike_views:
         for client in range(min(_TEACHERS_SHOWN, prepared.setting.clients)):
             if (teacher := engines.teacher(prepared, run.states, client)) is not None:
                 asked[f"Teacher of client {client}"] = teacher

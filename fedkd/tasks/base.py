@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -194,6 +194,12 @@ class Task:
     def classes(self) -> int:
         """How many classes, labels or numbers an answer's last axis has."""
         return self.answer[-1]
+
+
+def with_inputs(task: Task, inputs: tuple[int, ...]) -> Task:
+    """The same task of records of another shape, such as a part of each."""
+    offers = (task.offers - kinds_of(task.inputs)) | kinds_of(inputs)
+    return replace(task, inputs=inputs, offers=offers)
 
 
 def kinds_of(inputs: tuple[int, ...]) -> frozenset[Ask]:
