@@ -12,19 +12,11 @@ that sees 46x56 pixels; 30 people train both. `configs/faces_federated.toml`: th
 people each, and a proxy set of 12 other people, of whom nobody says who is who.
 """
 
-import argparse
 import os
 import shutil
-import statistics
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-
-from fedkd import config
-from fedkd.jobs.distil import distil
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TESTED, PUBLIC, CLIENTS = 10, 12, 3
