@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import shrunk
 import tiny
-from golden_run import draw_nothing
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 
 from fedkd import config
 from fedkd.jobs.distil import distil
@@ -33,15 +31,6 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("few") / "few.npz"
     np.savez(path, **cut)
     return path
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_charts():
-    """They are most of the time of so small a run, and not what is asked here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FigureCanvasSVG, "print_svg", FigureCanvasSVG.print_svg)
-        draw_nothing()
-        yield
 
 
 def study(name: str):
