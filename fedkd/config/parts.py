@@ -189,6 +189,34 @@ Layout = Literal["as-stored", "channels-last"]
 first if it has any, or its channels are the last axis."""
 
 
+class Interactions(Frozen):
+    """CSV: which user took which item, a row each; see `fedkd.data.readers.interactions`."""
+
+    user: str = "user"
+    """The column that says who."""
+    item: str = "item"
+    """The column that says what."""
+    rating: str | None = None
+    """The column of ratings, where there are some; by `threshold`."""
+    threshold: float | None = None
+    """The least rating with which an item counts as taken; with `rating` alone."""
+    time: str | None = None
+    """The column of times, as numbers: the latest are held out; by a hash unless given."""
+    items: str | None = Field(default=None, min_length=1)
+    """A file that names the catalogue, an item a line: public, learned from no party's data."""
+    held: float = Field(default=0.2, gt=0, lt=1)
+    """The share of a test user's items that is held out; the rest is what the model is shown."""
+
+    @model_validator(mode="after")
+    def _rated_by_both(self) -> Self:
+        if (self.rating is None) != (self.threshold is None):
+            raise ValueError(
+                f"interactions.rating is {self.rating!r} and interactions.threshold "
+                f"{self.threshold}: expected both, a column and the least that counts, or neither"
+            )
+        return self
+
+
 class Source(Frozen):
     """Where data comes from, and what is held out for testing."""
 
@@ -213,6 +241,11 @@ class Source(Frozen):
     of a picture 0..65535, and all others but rows must be in [0, 1]."""
     layout: Layout | None = Field(default=None, exclude_if=absent)
     """Arrays: how records are laid out; unless given, images are told by their shape."""
+    views: dict[str, tuple[str, ...]] = Field(default={}, exclude_if=absent)
+    """Rows with named columns: which columns make a view, by its name; `*` in a pattern is any
+    text. The arrays `x_train.NAME` of an .npz file are views as they are."""
+    interactions: Interactions | None = Field(default=None, exclude_if=absent)
+    """CSV of a recommender: its columns, and the catalogue of items."""
     tile: int | None = Field(default=None, ge=1, exclude_if=absent)
     """Pictures: the side of the squares into which all are cut, each a record; none unless
     given."""

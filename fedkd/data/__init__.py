@@ -9,7 +9,7 @@ from torch import Tensor
 from fedkd import config, rng
 from fedkd.data import partition, scaling, sound
 from fedkd.data.holdout import hashes
-from fedkd.data.readers import folder, named, npz, table
+from fedkd.data.readers import folder, interactions, named, npz, table
 from fedkd.data.readers.named import NAMES, fetched, locations
 from fedkd.data.types import Dataset, FederatedData, Samples
 from fedkd.errors import ConfigError, DataError
@@ -131,8 +131,7 @@ def _ready(
     if scaled:
         dataset = scaling.scaled(dataset, data.limits, public if scale else None)
     if public is not None and dataset.scale:
-        columns = scaling.names(dataset.features, dataset.shape)
-        public = scaling.apply(public, columns, dataset.scale)
+        public = scaling.apply(public, dataset.features, dataset.scale)
     return dataset, public, private
 
 
@@ -141,6 +140,13 @@ def _read(data: config.Source, seed: int, targets: Targets) -> Dataset:
     pictured = data.name not in NAMES and folder.holds_pictures(path)
     stored = path.suffix.lower() == ".npz" or (data.name not in NAMES and path.is_dir())
     _check_keys(data, csv=csv, stored=stored, pictured=pictured)
+    if data.interactions is not None and not (csv and targets == "items"):
+        raise ConfigError(
+            f"data.interactions is for a .csv file of who took what, and data.name is "
+            f"{data.name!r} for a task of {targets}: leave it out, or choose task 'recommendation'"
+        )
+    if csv and targets == "items":
+        return interactions.load(path, data, seed=seed)
     if csv:
         return table.load(path, data, seed=seed, targets=targets)
     if pictured:
@@ -187,7 +193,7 @@ def _public(
     else:
         changes: dict[str, Any] = {"name": asked.source, "test": None}
         if not _is_csv(asked.source):
-            changes["ignore"] = ()  # of a .csv file's columns alone
+            changes |= {"ignore": (), "interactions": None}  # of a .csv file's columns alone
         if asked.source in NAMES or _is_csv(asked.source):
             changes |= {"range": None, "layout": None}  # of arrays alone
         path = Path(asked.source).expanduser()

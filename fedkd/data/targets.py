@@ -1,7 +1,7 @@
 """What a data set tells of its records: classes, labels, numbers, or what is where in an image."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +35,7 @@ class TargetForm:
         counted: (targets, outputs) -> int64 (outputs,), how many of each there are.
         by_value: whether the largest value says how many there are, so that a part of the data may
             have fewer.
+        own: whether a part of the data, such as the test set, may have classes of its own.
         fits: (key, targets, the shape of one input) -> nothing; raises `FaultError` where they are
             not of such inputs.
     """
@@ -43,6 +44,7 @@ class TargetForm:
     outputs: Callable[[Tensor], int]
     counted: Callable[[Tensor, int], Tensor]
     by_value: bool = False
+    own: bool = False
     fits: Callable[[str, Tensor, tuple[int, ...]], None] = lambda _key, _targets, _shape: None
 
 
@@ -73,7 +75,7 @@ def check_fit(key: str, y: Tensor, targets: Targets, shape: tuple[int, ...]) -> 
 
 def most_classes(targets: Targets, count: int) -> Limit:
     """How many classes `count` records may have, before anything else is known of them."""
-    if targets == "classes":
+    if targets in ("classes", "identities"):
         # Larger labels are identifiers, for which a model would need as many outputs.
         return Limit(count, f"no more classes than {count} samples")
     return Limit(VOID, "numbers of classes, none of single objects")
@@ -131,6 +133,26 @@ def _numbers(key: str, array: Array, count: int, _limit: Limit) -> Tensor:
     return torch.from_numpy(values)
 
 
+def _items(key: str, array: Array, count: int, _limit: Limit) -> Tensor:
+    """1 where an item was taken, 0 where it was not, -100 where it does not count: int64 (N, I)."""
+    _check_kind(key, array, "iub", "1, 0 or -100 by item, as integers")
+    _check_shape(key, array, count, "1, 0 or -100 by item for each user", f"({count}, items)", {2})
+    known = (array == 0) | (array == 1) | (array == IGNORED)
+    check(key, ~known, array, f"1 (taken), 0 (not) or {IGNORED} (does not count)")
+    taken = (array == 1).any(axis=1)
+    if not taken.all():
+        raise FaultError(f"{key} has a user without items at index {int(taken.argmin())}; drop it")
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def _of_history(key: str, items: Tensor, shape: tuple[int, ...]) -> None:
+    if shape != (items.shape[1],):
+        raise FaultError(
+            f"{key} has {items.shape[1]} items a user, and an input has shape {shape}; expected "
+            "the user's history, a number for each of these items"
+        )
+
+
 def mask(array: Array) -> NDArray[np.int64]:
     """A mask of classes as stored, (..., H, W): of bytes 255 is `IGNORED`."""
     classes = array.astype(np.int64)
@@ -171,13 +193,16 @@ def _check_kind(key: str, array: Array, kinds: str, expected: str) -> None:
         raise FaultError(f"{key} is {array.dtype}; expected {expected}")
 
 
+_CLASSES = TargetForm(
+    _classes,
+    outputs=lambda y: int(y.max()) + 1,
+    counted=lambda y, outputs: torch.bincount(y, minlength=outputs),
+    by_value=True,
+)
+
 FORMS: dict[Targets, TargetForm] = {
-    "classes": TargetForm(
-        _classes,
-        outputs=lambda y: int(y.max()) + 1,
-        counted=lambda y, outputs: torch.bincount(y, minlength=outputs),
-        by_value=True,
-    ),
+    "classes": _CLASSES,
+    "identities": replace(_CLASSES, own=True),
     "binary": TargetForm(
         _binary,
         outputs=lambda y: y.shape[1],
@@ -187,6 +212,12 @@ FORMS: dict[Targets, TargetForm] = {
         _numbers,
         outputs=lambda y: y.shape[1],
         counted=lambda y, _outputs: torch.full(y.shape[1:], len(y)),
+    ),
+    "items": TargetForm(
+        _items,
+        outputs=lambda y: y.shape[1],
+        counted=lambda y, _outputs: (y == 1).sum(dim=0),
+        fits=_of_history,
     ),
     "masks": TargetForm(
         _masks,

@@ -129,8 +129,11 @@ def _cut_mask(mask: Array, window: Window) -> Array:
     return part
 
 
+_BY_FOLDER = FolderKind("a folder with pictures for each class", _holds_classes, _classes)
+
 KINDS: Mapping[Targets, FolderKind] = {
-    "classes": FolderKind("a folder with pictures for each class", _holds_classes, _classes),
+    "classes": _BY_FOLDER,
+    "identities": _BY_FOLDER,
     "masks": FolderKind(
         f"{IMAGES}/ and {MASKS}/, with files of the same names",
         has_images,
