@@ -1,11 +1,10 @@
 """docs/survey.md names what there is, and every config that it names runs, at tiny size."""
 
-import importlib.util
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 
+import drawn
 import numpy as np
 import pytest
 import shrunk
@@ -33,48 +32,32 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def study(name: str):
-    """A script of simulations/, as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "simulations" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-FILES: dict[str, Callable[[Path], None]] = {
-    "diabetes.csv": lambda path: study("tasks").write_diabetes(path),
-    "digits.csv": lambda path: study("tasks").write_digits(path),
-}
-"""What writes the file that a config reads, by its name."""
 FROM_FEDKD_DATA = {"digits.csv": "mfeat", "heart-disease": "heart_disease"}
 
 
-def set_up(data: str, folder: Path, few: Path) -> str:
+def set_up(data: str, few: Path) -> str:
     """The name of a config's data at tiny size, once it is there; or the test is skipped."""
     if data in SAMPLE:
         return str(few)
     needed = FROM_FEDKD_DATA.get(data)
     if needed and not (Path(os.environ.get("FEDKD_DATA", "")) / needed).is_dir():
         pytest.skip(f"no {needed}/ in FEDKD_DATA")
-    if data in FILES:
-        path = folder / data
-        FILES[data](path)
-        header, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        path.write_text("".join([header, *rows[:: max(1, len(rows) // 200)]]), encoding="utf-8")
-        return str(path)
+    file = Path(data).parts[0]
+    if file in drawn.FILES:
+        drawn.FILES[file](Path(file))
     return data
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_a_config_that_the_document_names_runs(name, tmp_path, few):
+def test_a_config_that_the_document_names_runs(name, here, few):
     table = config.read(ROOT / "configs" / name)
     source = table.setdefault("data", {})
-    source["name"] = set_up(source.get("name", SAMPLE[0]), tmp_path, few)
+    source["name"] = set_up(source.get("name", SAMPLE[0]), few)
     if "method" in table:
-        summary = simulate(shrunk.experiment(table), tmp_path / "run", tiny.Quiet())
+        summary = simulate(shrunk.experiment(table), here / "run", tiny.Quiet())
     else:
-        summary = distil(shrunk.distillation(table), tmp_path / "run")
-    assert (tmp_path / "run" / "student.safetensors").exists()
+        summary = distil(shrunk.distillation(table), here / "run")
+    assert (here / "run" / "student.safetensors").exists()
     assert summary["student"]
 
 
