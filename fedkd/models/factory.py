@@ -11,6 +11,7 @@ from fedkd import optional
 from fedkd.config import Frozen, ModelSpec, validate
 from fedkd.errors import ConfigError
 from fedkd.models import call, classifiers, hub, recommenders, weights
+from fedkd.models.centre_point import CentrePointOptions, centre_point
 from fedkd.models.fusion import Fusion, FusionOptions
 from fedkd.models.random_filters import RandomFiltersOptions, random_filters
 from fedkd.models.scattering import ScatteringOptions, scattering
@@ -36,6 +37,7 @@ _MODELS: dict[str, tuple[type[Frozen], _Build]] = {
 }
 
 _DENSE: dict[str, tuple[type[Frozen], _DenseBuild]] = {
+    "centre-point": (CentrePointOptions, centre_point),
     "unet": (UNetOptions, unet),
 }
 """Models whose answer has more axes than one: (a record's shape, its answer's shape, options)."""

@@ -41,6 +41,7 @@ _RECORD_KEYS = ("by_class", "curve", "model", "parameters", "bytes", "latency", 
 
 BUILT_IN = {
     "classification": "fedkd.tasks.classification:KIND",
+    "detection": "fedkd.tasks.detection:KIND",
     "embedding": "fedkd.tasks.embedding:KIND",
     "multi-label": "fedkd.tasks.multi_label:KIND",
     "recommendation": "fedkd.tasks.recommendation:KIND",

@@ -88,3 +88,21 @@ def test_a_damaged_file_is_refused(tmp_path):
     (tmp_path / examples.FILE).write_bytes(b"no tensors")
     with pytest.raises(RunFolderError, match=r"examples.safetensors' is corrupt"):
         examples.read(tmp_path)
+
+
+def test_a_box_has_a_frame_in_the_colour_of_the_legend():
+    x = np.zeros((1, 3, 8, 8), np.float32)
+    truth = np.array([[[1, 2.0, 1.0, 6.0, 5.0], [-1, 0, 0, 0, 0]]], np.float32)
+    nothing = np.full_like(truth, -1)
+    shown = examples.Shown("boxes", x, truth, {"Student": nothing}, ("cat", "dog"))
+    painted = charts.boxes(np.zeros((8, 8, 3)), truth[0])
+    scale = painted.shape[0] // 8
+    framed = (painted != 0).any(axis=2)
+    rows, columns = np.nonzero(framed)
+    assert (rows.min(), rows.max() + 1) == (1 * scale, 5 * scale)
+    assert (columns.min(), columns.max() + 1) == (2 * scale, 6 * scale)
+    assert not framed[2 * scale : 4 * scale, 3 * scale : 5 * scale].any()
+    ((name, colour),) = charts.examples(shown).legend
+    found = [round(255 * value) for value in painted[rows[0], columns[0]]]
+    assert (name, found) == ("dog", [int(colour[at : at + 2], 16) for at in (1, 3, 5)])
+    assert not charts.boxes(np.zeros((8, 8, 3)), nothing[0]).any()

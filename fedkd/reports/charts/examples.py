@@ -10,6 +10,7 @@ from fedkd.reports.charts.gallery import as_png
 from fedkd.reports.wording import plural
 from fedkd.runs.examples import Shown
 from fedkd.tasks import Targets
+from fedkd.tasks.boxes.geometry import PADDING
 from fedkd.tasks.likelihoods.categorical import IGNORED
 
 Pixels = NDArray[np.floating]
@@ -19,6 +20,10 @@ Painter = Callable[[Pixels, NDArray[np.generic]], Pixels]
 
 _COLOURS = ("#22303c", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 """Those that the colour-blind can tell (Okabe & Ito 2008), the first class in the dark."""
+_FIRST_BOX = 1
+"""The colour of the first class of boxes: the dark one is for what is behind things."""
+_WIDE, _LINE = 256, 2
+"""Pixels of a picture with boxes, about, and of their frames."""
 _UNCOUNTED = (0.6, 0.6, 0.6)
 
 
@@ -51,7 +56,23 @@ def masks(image: Pixels, mask: NDArray[np.generic]) -> Pixels:
     return painted
 
 
-PAINTERS: Mapping[Targets, Painter] = {"masks": masks}
+def boxes(image: Pixels, found: NDArray[np.generic]) -> Pixels:
+    """The image, large enough to see it, with a frame around each box in its class's colour."""
+    scale = max(1, round(_WIDE / image.shape[1]))
+    painted = image.repeat(scale, axis=0).repeat(scale, axis=1)
+    for kind, *corners in found.tolist():
+        if kind == PADDING:
+            continue
+        left, top, right, bottom = (round(value * scale) for value in corners)
+        for inset in range(_LINE):
+            rows = np.clip([top + inset, bottom - 1 - inset], 0, len(painted) - 1)
+            columns = np.clip([left + inset, right - 1 - inset], 0, painted.shape[1] - 1)
+            painted[rows, columns[0] : columns[1] + 1] = rgb(int(kind) + _FIRST_BOX)
+            painted[rows[0] : rows[1] + 1, columns] = rgb(int(kind) + _FIRST_BOX)
+    return painted
+
+
+PAINTERS: Mapping[Targets, Painter] = {"masks": masks, "boxes": boxes}
 """How targets and answers of a kind are painted."""
 
 
@@ -66,7 +87,8 @@ def examples(shown: Shown) -> Examples | None:
         painted = [paint(pixels, column[number]) for column in columns]
         rows.append(tuple(map(as_png, (pixels, *painted))))
     used = sorted({int(label) for column in columns for label in _labels(shown.kind, column)})
-    legend = [(classes[label], colour(label)) for label in used if 0 <= label < len(classes)]
+    first = _FIRST_BOX if shown.kind == "boxes" else 0
+    legend = [(classes[n], colour(n + first)) for n in used if 0 <= n < len(classes)]
     return Examples(
         heads=("Image", "Truth", *shown.answers),
         rows=tuple(rows),
