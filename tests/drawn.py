@@ -21,6 +21,26 @@ def study(name: str) -> ModuleType:
     return module
 
 
+def clothes(path: Path) -> None:
+    """120 images of the packaged sample and 30 to test on, at half their size."""
+    with np.load(ROOT / "fedkd" / "data" / "sample" / "fashion_mnist.npz") as arrays:
+        cut = {name: arrays[name][: 120 if "train" in name else 30] for name in arrays}
+    cut |= {name: images[:, ::2, ::2] for name, images in cut.items() if name.startswith("x_")}
+    np.savez(path, **cut)
+
+
+def views(path: Path) -> None:
+    """120 records of ten classes and 30 to test on, each seen in six ways."""
+    draw = np.random.default_rng(0)
+    parts = {f"y_{part}": np.arange(count) % 10 for part, count in (("train", 120), ("test", 30))}
+    for view in ("pix", "fou", "zer", "kar", "fac", "mor"):
+        for part in ("train", "test"):
+            y = parts[f"y_{part}"]
+            x = y[:, None] + draw.normal(size=(len(y), 6))
+            parts[f"x_{part}.{view}"] = x.astype(np.float32)
+    np.savez(path, **parts)
+
+
 def few_rows(write: Callable[[Path], None], path: Path) -> None:
     """Some 200 of the rows that a study writes."""
     write(path)
@@ -61,9 +81,13 @@ def save(path: Path, pixels: np.ndarray) -> None:
 
 
 FILES: dict[str, Callable[[Path], None]] = {
+    "clicks.csv": lambda path: study("recommender").write_clicks(path, users=100, items=30),
+    "crowns": crowns,
     "diabetes.csv": lambda path: few_rows(study("tasks").write_diabetes, path),
     "digits.csv": lambda path: few_rows(study("tasks").write_digits, path),
-    "crowns": crowns,
+    "mnist.npz": clothes,
     "nuclei": nuclei,
+    "optdigits.npz": clothes,
+    "views.npz": views,
 }
 """What writes a file or a folder, by its name."""

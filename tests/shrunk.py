@@ -32,7 +32,7 @@ LEAST = {
 def experiment(table: Mapping[str, Any], *, clients: int = 3) -> Experiment:
     """A federation of a round and of few clients."""
     least: dict[str, Any] = _least(dict(table))
-    least["rounds"] = 1
+    least["rounds"] = least["data"].get("stream", {}).get("stages", 1)
     parties = least["clients"]
     if "count" in parties:
         parties["count"] = min(clients, parties["count"])

@@ -5,12 +5,12 @@ import re
 from pathlib import Path
 
 import drawn
-import numpy as np
 import pytest
 import shrunk
 import tiny
 
 from fedkd import config
+from fedkd.data.readers import figures
 from fedkd.jobs.distil import distil
 from fedkd.jobs.simulate import simulate
 
@@ -21,27 +21,17 @@ NAMED = sorted(set(re.findall(r"configs/(\w+\.toml)", TEXT)))
 SAMPLE = ("fashion-mnist-sample", "fashion-mnist", "mnist")
 
 
-@pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """120 images of the packaged sample at half its size, for all of it and of its larger kin."""
-    with np.load(ROOT / "fedkd" / "data" / "sample" / "fashion_mnist.npz") as arrays:
-        cut = {name: arrays[name][: 120 if "train" in name else 30] for name in arrays}
-    cut |= {name: images[:, ::2, ::2] for name, images in cut.items() if name.startswith("x_")}
-    path = tmp_path_factory.mktemp("few") / "few.npz"
-    np.savez(path, **cut)
-    return path
-
-
 FROM_FEDKD_DATA = {"digits.csv": "mfeat", "heart-disease": "heart_disease"}
 
 
-def set_up(data: str, few: Path) -> str:
+def set_up(data: str) -> str:
     """The name of a config's data at tiny size, once it is there; or the test is skipped."""
-    if data in SAMPLE:
-        return str(few)
     needed = FROM_FEDKD_DATA.get(data)
     if needed and not (Path(os.environ.get("FEDKD_DATA", "")) / needed).is_dir():
         pytest.skip(f"no {needed}/ in FEDKD_DATA")
+    if data in SAMPLE:
+        drawn.clothes(Path("few.npz"))
+        return "few.npz"
     file = Path(data).parts[0]
     if file in drawn.FILES:
         drawn.FILES[file](Path(file))
@@ -49,10 +39,15 @@ def set_up(data: str, few: Path) -> str:
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_a_config_that_the_document_names_runs(name, here, few):
+def test_a_config_that_the_document_names_runs(name, here, monkeypatch):
+    for part in ("TRAIN", "TEST"):
+        monkeypatch.setattr(figures, part, 20)  # of figures that are drawn
     table = config.read(ROOT / "configs" / name)
-    source = table.setdefault("data", {})
-    source["name"] = set_up(source.get("name", SAMPLE[0]), few)
+    data = table.setdefault("data", {})
+    data["name"] = set_up(data.get("name", SAMPLE[0]))
+    source = data.get("public", {}).get("source", "held-out")
+    if source != "held-out":
+        data["public"]["source"] = set_up(source)
     if "method" in table:
         summary = simulate(shrunk.experiment(table), here / "run", tiny.Quiet())
     else:
