@@ -226,3 +226,30 @@ def test_together_the_sure_weigh_more_and_shapes_are_those_of_who_sees_a_centre(
     assert shape == pytest.approx(expected, rel=1e-5)
     plain = detection(stride=4, together="mean").likelihood.mix(answers)
     assert torch.equal(plain, answers.mean(dim=0))
+
+
+def test_boxes_of_a_list_are_answered_as_a_grid_would() -> None:
+    odds = torch.tensor([[[2.0], [0.5], [9.0]], [[-1.0], [9.0], [9.0]], [[9.0]] * 3])
+    found = torch.cat([BOXES, odds], dim=2)
+    answers = grid.answered(found, (HEIGHT, WIDTH), stride=STRIDE, classes=2)
+    again = grid.found(answers, stride=STRIDE, most=2)
+    torch.testing.assert_close(again[0], found[0, :2])
+    torch.testing.assert_close(again[1, 0], found[1, 0])
+    assert (again[2, :, 5] < -6).all()
+
+
+def test_boxes_that_overlap_are_fused_and_one_that_stands_alone_is_doubted() -> None:
+    both = [[0, 4.0, 4.0, 20.0, 20.0], [0, 4.0, 4.0, 22.0, 20.0]]
+    alone = [1, 24.0, 8.0, 30.0, 16.0]
+    found = torch.tensor([[[*both[0], 2.0], [*alone, 1.0]], [[*both[1], 0.0], [-1, 0, 0, 0, 0, 9]]])
+    answers = [
+        grid.answered(each[None], (HEIGHT, WIDTH), stride=STRIDE, classes=2) for each in found
+    ]
+    task = detection(stride=STRIDE, together="boxes")
+    first, second = grid.found(task.likelihood.mix(torch.stack(answers)), stride=STRIDE, most=2)[0]
+    p = sigmoid(np.array([2.0, 0.0, 1.0]))
+    right = (p[0] * 20 + p[1] * 22) / (p[0] + p[1])
+    assert first[:5].tolist() == pytest.approx([0, 4, 4, right, 20], rel=1e-4)
+    assert first[5].sigmoid().item() == pytest.approx((p[0] + p[1]) / 2, rel=1e-4)
+    assert second[:5].tolist() == pytest.approx(alone, rel=1e-4)
+    assert second[5].sigmoid().item() == pytest.approx(p[2] / 2, rel=1e-4)
