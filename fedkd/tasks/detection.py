@@ -11,12 +11,13 @@ from torch import Tensor
 
 from fedkd.config import Frozen
 from fedkd.errors import ConfigError
-from fedkd.tasks.base import Score, Task, kinds_of
+from fedkd.tasks.base import Ask, Score, Task, kinds_of
 from fedkd.tasks.boxes import grid, together
 from fedkd.tasks.kind import TaskKind
 from fedkd.tasks.likelihoods.centre_point import centre_point
 from fedkd.tasks.scores.boxes import average_precision_of_boxes
 
+_OFFERS: tuple[Ask, ...] = ("boxes",)
 Together = Literal["certain", "mean", "boxes"]
 """What several models' answers come to; see `boxes.together`."""
 
@@ -66,7 +67,7 @@ def _task(
         names=names,
         likelihood=centre_point(len(names), stride, mixes[options.together]),
         scores=tuple(map(of_boxes, scores)),
-        offers=kinds_of(inputs),
+        offers=kinds_of(inputs).union(_OFFERS),
     )
 
 

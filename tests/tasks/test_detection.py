@@ -1,5 +1,6 @@
 """Detection: boxes drawn on a grid and found again, and a likelihood as its formulas say."""
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedkd import models, tasks
-from fedkd.config import ModelSpec, TaskChoice
+from fedkd import config, models, tasks
+from fedkd.config import Distillation, Knowledge, ModelSpec, TaskChoice
 from fedkd.errors import ConfigError
+from fedkd.jobs.distil import distil
 from fedkd.jobs.simulate import simulate
 from fedkd.learning.dp.checks import check_model
+from fedkd.learning.forms import terms
 from fedkd.tasks import Task
 from fedkd.tasks.boxes import grid
 from fedkd.tasks.boxes.geometry import PADDING
 from fedkd.tasks.likelihoods.centre_point import centre_point
+from fedkd.tasks.motion import Motion
 
 Array = NDArray[Any]
 STRIDE, HEIGHT, WIDTH = 4, 6, 8
@@ -212,6 +216,50 @@ def test_a_federation_finds_squares(tmp_path: Path) -> None:
     assert [score["name"] for score in summary["scores"]] == ["ap50", "ap"]
     assert summary["student"]["ap50"] > 0.5
     assert (tmp_path / "run" / "examples.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_features_near_objects_and_bounded_shapes_teach_a_student(tmp_path: Path) -> None:
+    table = {
+        "name": "squares",
+        "plain": False,
+        "task": {"name": "detection"},
+        "data": {"name": str(write_squares(tmp_path / "squares.npz"))},
+        "teachers": [{"model": SMALL, "training": LEARNING}],
+        "student": {"model": SMALL, "training": LEARNING},
+        "way": {"name": "offline", "labels": 0.0},
+        "knowledge": [
+            {"name": "divergence"},
+            {"name": "bounded-shapes", "margin": 0.1},
+            {"name": "imitation", "weight": 1.0},
+        ],
+    }
+    summary = distil(config.validate(Distillation, table), tmp_path / "run")
+    assert summary["knowledge"] == ["divergence", "bounded-shapes", "imitation"]
+    told = [json.loads(line) for line in (tmp_path / "run/rounds.jsonl").open()]
+    losses = [each["loss"] for each in told if each["stage"] == "student"]
+    assert losses[-1] < losses[0] / 2
+
+
+def test_forms_of_boxes_are_refused_where_there_are_none() -> None:
+    classes = tasks.build(TaskChoice(), inputs=(3, 8, 8), names=("cat", "dog"))
+    with pytest.raises(ConfigError, match=r"knowledge\[0\] \(imitation\) compares boxes, and task"):
+        terms.check_task([Knowledge(name="imitation")], classes)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_boxes_move_with_their_image_and_one_that_is_mostly_cut_off_is_none(mirrored: bool) -> None:
+    boxes = torch.tensor(
+        [[[1, 2.0, 1.0, 6.0, 5.0], [0, 0.0, 0.0, 3.0, 3.0], [PADDING, 0, 0, 0, 0]]]
+    )
+    motion = Motion(torch.tensor([2]), torch.tensor([2]), torch.tensor([mirrored]), (6, 8))
+    moved = LIKELIHOOD.moved(boxes, motion)[0].tolist()
+    across = [4.0, 8.0] if mirrored else [0.0, 4.0]
+    assert moved == [
+        [1, across[0], 0.0, across[1], 3.0],
+        [PADDING, 0, 0, 0, 0],
+        [PADDING, 0, 0, 0, 0],
+    ]
 
 
 def test_together_the_sure_weigh_more_and_shapes_are_those_of_who_sees_a_centre() -> None:

@@ -72,6 +72,24 @@ def answered(found: Tensor, grid: tuple[int, int], *, stride: int, classes: int)
     return torch.cat([heat.logit(), _of_the(whose, shapes)], dim=-1)
 
 
+def near_objects(boxes: Tensor, grid: tuple[int, int], *, stride: int, share: float) -> Tensor:
+    """Which cells are near a box: bool (N, h, w).
+
+    Those where a box of the same shape, laid with its centre in the cell's middle, overlaps it by
+    at least `share` of the most that any cell comes to. Wang et al. 2019, arXiv:1906.03609, whose
+    anchors are boxes of a few fixed shapes.
+    """
+    corners = boxes[..., 1:] / stride
+    centres = (corners[..., :2] + corners[..., 2:]) / 2
+    sides = (corners[..., 2:] - corners[..., :2])[:, :, None, None]
+    away = (_middles(grid, boxes)[None, None] - centres[:, :, None, None]).abs()
+    shared = (sides - away).clamp(min=0).prod(dim=-1)
+    overlaps = shared / (2 * sides.prod(dim=-1) - shared).clamp(min=1e-9)
+    most = overlaps.amax(dim=(2, 3), keepdim=True)
+    real = (boxes[..., 0] != PADDING)[:, :, None, None]
+    return (real & (overlaps >= share * most) & (overlaps > 0)).any(dim=1)
+
+
 def _around(boxes: Tensor, grid: tuple[int, int], stride: int) -> tuple[Tensor, Tensor]:
     """How near (N, M, h, w) each cell is to each box's centre, and its shape (N, M, h, w, 4)."""
     corners = boxes[..., 1:] / stride
