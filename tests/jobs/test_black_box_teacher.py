@@ -58,5 +58,5 @@ def test_a_teacher_without_parameters_is_asked_as_it_is(
     [teacher] = summary["teachers"]
     assert (teacher["accuracy"], teacher["parameters"]) == (1.0, 0)
     assert summary["student"]["accuracy"] > 0.9
-    stages = [json.loads(line)["stage"] for line in (tmp_path / "run/rounds.jsonl").open()]
-    assert set(stages) == {"student"}
+    lines = (tmp_path / "run/rounds.jsonl").read_text().splitlines()
+    assert {json.loads(line)["stage"] for line in lines} == {"student"}

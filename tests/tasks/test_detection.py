@@ -17,7 +17,7 @@ from fedkd.config import Distillation, Knowledge, ModelSpec, TaskChoice
 from fedkd.errors import ConfigError
 from fedkd.jobs.distil import distil
 from fedkd.jobs.simulate import simulate
-from fedkd.learning.dp.checks import check_model
+from fedkd.learning.dp.checks import check_model, checked_loss
 from fedkd.learning.forms import terms
 from fedkd.tasks import Task
 from fedkd.tasks.boxes import grid
@@ -124,6 +124,11 @@ def test_what_is_far_off_stays_finite() -> None:
     assert LIKELIHOOD.nll(extreme, BOXES).isfinite().all()
     assert LIKELIHOOD.divergence(extreme, -extreme, temperature=1.0).isfinite().all()
     assert grid.found(torch.full_like(extreme, torch.nan), stride=STRIDE)[..., :5].isfinite().all()
+
+
+def test_a_record_s_loss_is_its_own_as_dp_sgd_asks() -> None:
+    answers = drawn_answers(3).float()
+    assert checked_loss(LIKELIHOOD.nll)(answers, BOXES).shape == (3,)
 
 
 def answered(boxes: Tensor) -> Tensor:
@@ -236,7 +241,8 @@ def test_features_near_objects_and_bounded_shapes_teach_a_student(tmp_path: Path
     }
     summary = distil(config.validate(Distillation, table), tmp_path / "run")
     assert summary["knowledge"] == ["divergence", "bounded-shapes", "imitation"]
-    told = [json.loads(line) for line in (tmp_path / "run/rounds.jsonl").open()]
+    lines = (tmp_path / "run/rounds.jsonl").read_text().splitlines()
+    told = [json.loads(line) for line in lines]
     losses = [each["loss"] for each in told if each["stage"] == "student"]
     assert losses[-1] < losses[0] / 2
 
