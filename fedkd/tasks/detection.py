@@ -1,6 +1,6 @@
 """Detection: boxes around the things in an image."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -49,7 +49,7 @@ def _task(
             ": expected a number that divides both"
         )
 
-    mixes = {
+    mixes: dict[Together, Callable[[Tensor], Tensor]] = {
         "certain": together.certain,
         "mean": together.plain,
         "boxes": partial(together.fused, stride=stride),

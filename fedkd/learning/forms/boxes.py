@@ -63,8 +63,8 @@ def _bounded(params: BoundedShapes, *_: Any) -> Compared:
         [student], [teacher] = ours, theirs
         size, classes = (student.shape[1], student.shape[2]), student.shape[3] - SHAPE
         maps = grid.drawn(y, size, stride=params.stride, classes=classes)
-        shapes = (each[..., -SHAPE:] for each in (student, teacher))
-        return losses.bounded(*shapes, maps.shape, maps.near, margin=params.margin)
+        s, t = student[..., -SHAPE:], teacher[..., -SHAPE:]
+        return losses.bounded(s, t, maps.shape, maps.near, margin=params.margin)
 
     return logits(compare)
 
