@@ -78,8 +78,7 @@ def run(folder: Path, name: str, align: str, changes: Sequence[str]) -> tuple[fl
     file = folder / f"{name}.toml"
     file.write_text(plain.to_toml(), encoding="utf-8")
     summary = simulate(config.load(file, changes), folder / name)
-    teachers = summary["teachers"]
-    return teachers["mean_accuracy"] if teachers else float("nan"), summary["student"]["accuracy"]
+    return summary["teachers"]["mean_accuracy"], summary["student"]["accuracy"]
 
 
 def shown(values: Iterable[float]) -> str:

@@ -54,17 +54,19 @@ def write_views(path: Path) -> None:
     np.savez(path, **parts)
 
 
-def run(folder: Path, name: str, changes: Sequence[str]) -> tuple[float, float]:
-    """The teachers' mean accuracy, and the student's."""
+def run(folder: Path, name: str, changes: Sequence[str]) -> tuple[float | None, float]:
+    """The teachers' mean accuracy, where there are any, and the student's."""
     where = f"data.name={folder / 'views.npz'}"
     summary = simulate(config.load(CONFIG, [where, *changes]), folder / name)
     teachers = summary["teachers"]
-    return teachers["mean_accuracy"] if teachers else float("nan"), summary["student"]["accuracy"]
+    return teachers["mean_accuracy"] if teachers else None, summary["student"]["accuracy"]
 
 
-def shown(values: Iterable[float]) -> str:
+def shown(values: Iterable[float | None]) -> str:
     """Figures of several seeds, as their mean and standard deviation."""
-    each = list(values)
+    each = [value for value in values if value is not None]
+    if not each:
+        return "-"
     return f"{statistics.mean(each):.3f} ± {statistics.stdev(each) if len(each) > 1 else 0:.3f}"
 
 

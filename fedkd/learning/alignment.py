@@ -66,8 +66,9 @@ def restate(model: nn.Module, x: Rows) -> None:
         for batch in batches(x, _BATCH, exact=True):
             if length(batch) > 1:  # one record alone has no variance
                 call.answer(model, moved(batch, devices.of(model)))
-    for norm, momentum in zip(norms, before, strict=True):
-        norm.momentum = momentum
+        for norm, momentum in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.eval()
 
 
 def coral(source: Tensor, target: Tensor) -> Tensor:
@@ -90,7 +91,7 @@ def coral(source: Tensor, target: Tensor) -> Tensor:
 
 
 def beside(
-    choice: Alignment | None, x: Rows | None, *, batch_size: int, generator: torch.Generator
+    choice: Alignment | None, x: Rows | None, batch_size: int, generator: torch.Generator
 ) -> Callable[[nn.Module, Tensor], Tensor] | None:
     """What `coral` adds to the loss of a model and a batch of its own inputs; else None.
 

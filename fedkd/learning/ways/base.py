@@ -17,6 +17,7 @@ from fedkd.learning.forms import terms
 from fedkd.learning.forms.terms import Terms
 from fedkd.learning.loop import OnEpoch
 from fedkd.models.layers import inspect_layers
+from fedkd.rows import Rows, shape_of
 from fedkd.tasks import Task
 
 
@@ -72,6 +73,8 @@ class Splits:
     """Of the student, and of the plain one that it is compared with."""
     teachers: tuple[Dataset, ...]
     """Of each teacher."""
+    shown: tuple[Rows, ...] = ()
+    """What each teacher sees of the student's training records; empty: what the student sees."""
 
 
 @dataclass(frozen=True)
@@ -141,13 +144,19 @@ class StudentRun:
         """
         return rng.stream(self.distillation.seed, purpose=purpose)
 
+    @property
+    def shown(self) -> Rows:
+        """What the first teacher sees of the student's training records."""
+        return self.shares.shown[0] if self.shares.shown else self.data.train.x
+
     def terms(self, student: nn.Module, teacher: nn.Module, *, purpose: str = "student") -> Terms:
         """What `[[knowledge]]` adds to the loss, of this student and this teacher."""
         shape = self.data.shape
+        theirs = shape_of(self.shown) if teacher in self.teachers else shape
         built = terms.build(
             self.distillation.knowledge,
             inspect_layers(student, shape),
-            inspect_layers(teacher, shape),
+            inspect_layers(teacher, theirs),
             self.stream(f"{purpose} adapters"),
             self.task.likelihood,
         )

@@ -129,13 +129,11 @@ class ClientContext:
         """
         likelihood = self.setting.task.likelihood
         supervised.require_classes(offset, likelihood)
-        align, draws = self.setting.experiment.clients.align, self.rng("batches")
-        size, others = self.training.batch_size, self.rng("alignment")
-        beside = alignment.beside(align, self.setting.public, batch_size=size, generator=others)
-        with (
-            self.on_device(self.teacher),
-            self.clock.phase("train", self.training.epochs) as advance,
-        ):
+        draws = self.rng("batches")
+        align, public = self.setting.experiment.clients.align, self.setting.public
+        beside = alignment.beside(align, public, self.training.batch_size, self.rng("alignment"))
+        epochs = self.training.epochs
+        with self.on_device(self.teacher), self.clock.phase("train", epochs) as advance:
             optimiser = optim.build(self.teacher.parameters(), self.training)
             if anchor is None and (saved := group("optimiser", self.state)):
                 optim.unpack(optimiser, saved)
@@ -154,7 +152,7 @@ class ClientContext:
                 offset=offset,
                 on_epoch=lambda *_: advance(),
             )
-            alignment.after(align, self.teacher, self.setting.public)
+            alignment.after(align, self.teacher, public)
         if anchor is None:
             self.keep("optimiser", optim.pack(optimiser))
 
