@@ -129,10 +129,9 @@ class ClientContext:
         """
         likelihood = self.setting.task.likelihood
         supervised.require_classes(offset, likelihood)
-        draws = self.rng("batches")
+        draws, epochs = self.rng("batches"), self.training.epochs
         align, public = self.setting.experiment.clients.align, self.setting.public
         beside = alignment.beside(align, public, self.training.batch_size, self.rng("alignment"))
-        epochs = self.training.epochs
         with self.on_device(self.teacher), self.clock.phase("train", epochs) as advance:
             optimiser = optim.build(self.teacher.parameters(), self.training)
             if anchor is None and (saved := group("optimiser", self.state)):
