@@ -93,8 +93,8 @@ def teach(
         generator: see `loop.fit`.
         labels: the weight of the negative log-likelihood, at least 0.
         likelihood: of targets by answers; cross-entropy of classes unless given.
-        shown: what the teacher sees of the same records, where that is something else than the
-            student sees; inputs then stay as they are.
+        shown: what the teacher sees of the samples, where that is not what the student sees; then
+            inputs are not changed.
         on_epoch: see `loop.fit`.
 
     Returns:
@@ -103,8 +103,8 @@ def teach(
     Raises:
         FederationError: training diverged.
     """
-    theirs = samples.x if shown is None else shown
-    ask = _of_what_is_seen(teacher, theirs, terms.teacher, optimisation)
+    x = samples.x if shown is None else shown
+    ask = _of_what_is_seen(teacher, x, terms.teacher, optimisation)
     for term in terms.all:
         if (first := term.compared.first) is not None:
             _before(term, first, student, ask, samples.x, optimisation, generator)

@@ -17,7 +17,7 @@ from fedkd.learning.forms import terms
 from fedkd.learning.forms.terms import Terms
 from fedkd.learning.loop import OnEpoch
 from fedkd.models.layers import inspect_layers
-from fedkd.rows import Rows, shape_of
+from fedkd.rows import Rows
 from fedkd.tasks import Task
 
 
@@ -150,13 +150,11 @@ class StudentRun:
         return self.shares.shown[0] if self.shares.shown else self.data.train.x
 
     def terms(self, student: nn.Module, teacher: nn.Module, *, purpose: str = "student") -> Terms:
-        """What `[[knowledge]]` adds to the loss, of this student and this teacher."""
-        shape = self.data.shape
-        theirs = shape_of(self.shown) if teacher in self.teachers else shape
+        """What `[[knowledge]]` adds to the loss, of this student and this, the first teacher."""
         built = terms.build(
             self.distillation.knowledge,
-            inspect_layers(student, shape),
-            inspect_layers(teacher, theirs),
+            inspect_layers(student, self.data.shape),
+            inspect_layers(teacher, self.shares.teachers[0].shape),
             self.stream(f"{purpose} adapters"),
             self.task.likelihood,
         )

@@ -241,9 +241,11 @@ def _complete(ready: Prepared) -> Prepared:
     terms.check_task(distillation.knowledge, ready.task)
     student = ready.student(ready.teachers)
     if distillation.knowledge:
-        ours = inspect_layers(student, ready.data.shape)
-        theirs = inspect_layers(ready.teachers[0], ready.shares.teachers[0].shape)
-        knowledge = terms.resolve(distillation.knowledge, ours, theirs)
+        anatomies = (
+            inspect_layers(student, ready.data.shape),
+            inspect_layers(ready.teachers[0], ready.shares.teachers[0].shape),
+        )
+        knowledge = terms.resolve(distillation.knowledge, *anatomies)
         distillation = distillation.model_copy(update={"knowledge": knowledge})
     if distillation.privacy is not None:
         records = len(ready.data.train)
