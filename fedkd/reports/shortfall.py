@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 _FAR = 0.1
 """By how much a student may fall short of its teachers' mean: in a score that is a share, such as
 accuracy, of 1; in any other, of that mean."""
-_SEES_LESS = "it sees less than they do, so let it see more"
+_SEES_LESS = "it sees less than they do, or something else, so let it see more"
 _LARGER = "take a larger student.model"
 
 
@@ -30,7 +30,7 @@ def of_federation(summary: Mapping[str, Any], experiment: Experiment) -> None:
         return  # a local student is one client's own, and stands for what the others are worth
     card, params = find(experiment.method.name).card, experiment.method.parameters
     remedies: list[str] = []
-    if experiment.clients.privileged is not None:
+    if experiment.unlike_views:
         remedies = [_SEES_LESS]
     elif experiment.privacy.epsilon is not None:
         remedies = [f"raise privacy.epsilon (now {experiment.privacy.epsilon:g})"]
