@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 _FAR = 0.1
 """By how much a student may fall short of its teachers' mean: in a score that is a share, such as
 accuracy, of 1; in any other, of that mean."""
-_SEES_LESS = "it sees less than they do, or something else, so let it see more"
+_SEES_LESS = "it sees less than they do, so let it see more"
 _LARGER = "take a larger student.model"
 
 
