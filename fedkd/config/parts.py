@@ -241,6 +241,9 @@ class Source(Frozen):
     of a picture 0..65535, and all others but rows must be in [0, 1]."""
     layout: Layout | None = Field(default=None, exclude_if=absent)
     """Arrays: how records are laid out; unless given, images are told by their shape."""
+    views: dict[str, tuple[str, ...]] = Field(default={}, exclude_if=absent)
+    """Rows with named columns: which columns make a view, by its name; `*` in a pattern is any
+    text. The arrays `x_train.NAME` of an .npz file are views as they are."""
     interactions: Interactions | None = Field(default=None, exclude_if=absent)
     """CSV of a recommender: its columns, and the catalogue of items."""
     tile: int | None = Field(default=None, ge=1, exclude_if=absent)

@@ -131,8 +131,7 @@ def _ready(
     if scaled:
         dataset = scaling.scaled(dataset, data.limits, public if scale else None)
     if public is not None and dataset.scale:
-        columns = scaling.names(dataset.features, dataset.shape)
-        public = scaling.apply(public, columns, dataset.scale)
+        public = scaling.apply(public, dataset.features, dataset.scale)
     return dataset, public, private
 
 

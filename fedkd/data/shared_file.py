@@ -190,9 +190,8 @@ def read_own(
         raise DataError(
             f"{path}: a sample has shape {found}; expected {expected}, as the parties agreed"
         )
-    columns = scaling.names(shared.features, found) if isinstance(found, tuple) else ()
     sound.unscaled(path.name, samples.x, shared.features, shared.scale)
-    return Samples(scaling.apply(samples.x, columns, shared.scale), samples.y)
+    return Samples(scaling.apply(samples.x, shared.features, shared.scale), samples.y)
 
 
 def write_own(path: Path, samples: Samples) -> None:

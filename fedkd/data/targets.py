@@ -1,7 +1,7 @@
 """What a data set tells of its records: classes, labels, numbers, or what is where in an image."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedkd.data.readers.arrays import Array, FaultError
 from fedkd.tasks import Targets
+from fedkd.tasks.boxes.geometry import PADDING
 from fedkd.tasks.likelihoods.categorical import IGNORED
 
 VOID = 255
@@ -35,6 +36,7 @@ class TargetForm:
         counted: (targets, outputs) -> int64 (outputs,), how many of each there are.
         by_value: whether the largest value says how many there are, so that a part of the data may
             have fewer.
+        own: whether a part of the data, such as the test set, may have classes of its own.
         fits: (key, targets, the shape of one input) -> nothing; raises `FaultError` where they are
             not of such inputs.
     """
@@ -43,6 +45,7 @@ class TargetForm:
     outputs: Callable[[Tensor], int]
     counted: Callable[[Tensor, int], Tensor]
     by_value: bool = False
+    own: bool = False
     fits: Callable[[str, Tensor, tuple[int, ...]], None] = lambda _key, _targets, _shape: None
 
 
@@ -73,7 +76,7 @@ def check_fit(key: str, y: Tensor, targets: Targets, shape: tuple[int, ...]) -> 
 
 def most_classes(targets: Targets, count: int) -> Limit:
     """How many classes `count` records may have, before anything else is known of them."""
-    if targets == "classes":
+    if targets in ("classes", "identities"):
         # Larger labels are identifiers, for which a model would need as many outputs.
         return Limit(count, f"no more classes than {count} samples")
     return Limit(VOID, "numbers of classes, none of single objects")
@@ -179,6 +182,39 @@ def _of_image(key: str, masks: Tensor, shape: tuple[int, ...]) -> None:
         )
 
 
+def _boxes(key: str, array: Array, count: int, limit: Limit) -> Tensor:
+    """float32 (count, M, 5): a class from 0 to below the limit, or `PADDING`, and four corners."""
+    _check_kind(key, array, "iuf", "boxes, as numbers")
+    what = "boxes (class, left, top, right, bottom) of each sample"
+    _check_shape(key, array, count, what, f"({count}, boxes, 5)", {3})
+    if array.shape[2] != 5:
+        raise FaultError(f"{key} has shape {array.shape}; expected ({count}, boxes, 5), {what}")
+    check(key, ~np.isfinite(array), array, "a finite number")
+    kind, most = array[..., 0], limit.classes
+    wrong = (kind != PADDING) & ((kind < 0) | (kind >= most) | (kind != np.floor(kind)))
+    expected = f"a class 0..{most - 1}, or {PADDING} of a box that is none: {limit.why}"
+    check(f"{key}[..., 0]", wrong, kind, expected)
+    if (kind == PADDING).all():
+        raise FaultError(f"{key} has no box; expected at least one")
+    return torch.from_numpy(array.astype(np.float32))
+
+
+def _in_image(key: str, boxes: Tensor, shape: tuple[int, ...]) -> None:
+    if len(shape) != 3:
+        raise FaultError(f"{key} holds boxes, and an input has shape {shape}; expected images")
+    left, top, right, bottom = boxes[..., 1:].unbind(dim=-1)
+    inside = (left >= 0) & (left < right) & (right <= shape[2])
+    inside &= (top >= 0) & (top < bottom) & (bottom <= shape[1])
+    outside = ((boxes[..., 0] != PADDING) & ~inside).nonzero().tolist()
+    if outside:
+        row, column = outside[0]
+        corners = [round(value, 3) for value in boxes[row, column, 1:].tolist()]
+        raise FaultError(
+            f"{key} has the box {corners} in sample {row}, whose image is {shape[2]} pixels wide "
+            f"and {shape[1]} high; expected left < right and top < bottom, inside the image"
+        )
+
+
 def _check_shape(
     key: str, array: Array, count: int, what: str, expected: str, axes: set[int]
 ) -> None:
@@ -191,13 +227,16 @@ def _check_kind(key: str, array: Array, kinds: str, expected: str) -> None:
         raise FaultError(f"{key} is {array.dtype}; expected {expected}")
 
 
+_CLASSES = TargetForm(
+    _classes,
+    outputs=lambda y: int(y.max()) + 1,
+    counted=lambda y, outputs: torch.bincount(y, minlength=outputs),
+    by_value=True,
+)
+
 FORMS: dict[Targets, TargetForm] = {
-    "classes": TargetForm(
-        _classes,
-        outputs=lambda y: int(y.max()) + 1,
-        counted=lambda y, outputs: torch.bincount(y, minlength=outputs),
-        by_value=True,
-    ),
+    "classes": _CLASSES,
+    "identities": replace(_CLASSES, own=True),
     "binary": TargetForm(
         _binary,
         outputs=lambda y: y.shape[1],
@@ -220,6 +259,15 @@ FORMS: dict[Targets, TargetForm] = {
         counted=lambda y, outputs: torch.bincount(y[y != IGNORED], minlength=outputs),
         by_value=True,
         fits=_of_image,
+    ),
+    "boxes": TargetForm(
+        _boxes,
+        outputs=lambda y: int(y[..., 0].max()) + 1,
+        counted=lambda y, outputs: torch.bincount(
+            y[y[..., 0] != PADDING][:, 0].long(), minlength=outputs
+        ),
+        by_value=True,
+        fits=_in_image,
     ),
 }
 """Every kind of targets, by name."""

@@ -144,11 +144,12 @@ def _answer(
         spending.send_again(sent)
         return wire.Call(call.round, call.client, sent, spending.ledger_head())
     kept = state.load(before=call.round)
+    sight = prepared.setting.clients_sight(call.client)
     ctx = ClientContext(
-        setting=prepared.setting,
+        setting=prepared.setting.of_client(call.client),
         round=call.round,
         client=call.client,
-        _data=prepared.data.clients[call.client],
+        _data=prepared.data.clients[call.client].seen_by(sight),
         state=kept,
         clock=clock,
         allowance=None if spending is None else spending.reserve(call.round, group(RELEASED, kept)),
@@ -156,9 +157,10 @@ def _answer(
     upload = prepared.method.client(ctx, received)
     if masking is not None:
         upload = masking(upload)
-    upload = upload.with_values(report.values(ctx, prepared.data.test))
+    upload = upload.with_values(report.values(ctx, prepared.data.test.seen_by(sight)))
     if ctx.has_teacher and personal.are_sent(prepared.experiment):
-        upload = upload.with_values(personal.values(ctx, prepared.data.held_out[call.client]))
+        own = prepared.data.held_out[call.client].seen_by(sight)
+        upload = upload.with_values(personal.values(ctx, own))
     receipts = release(upload, None if ctx.allowance is None else ctx.allowance.paid)
     payload = encode({name: value.data for name, value in upload.values.items()})
     _check_size("the answer", payload, party)

@@ -227,7 +227,7 @@ def check(
         name
         for name, change in BUILT_IN.items()
         if len(shape) == 3 or not change.images
-        if targets in ("classes", "binary") or not change.moves
+        if targets in ("classes", "identities", "binary") or not change.moves
     ]
     for number, choice in enumerate(choices):
         if choice.name not in fit:

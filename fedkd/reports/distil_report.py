@@ -5,8 +5,10 @@ from pathlib import Path
 from fedkd.files import write_atomically
 from fedkd.reports import figures, wording
 from fedkd.reports.charts.distil import loss_by_epoch, score_by_epoch
+from fedkd.reports.charts.examples import examples
 from fedkd.reports.report import Tile, page
 from fedkd.runs.distil_schema import DistilRun, Model, read
+from fedkd.runs.examples import read as read_examples
 
 
 def write(folder: Path) -> Path:
@@ -15,7 +17,7 @@ def write(folder: Path) -> Path:
     Raises:
         RunFolderError: the folder is no finished distillation, or a file in it is corrupt.
     """
-    run = read(folder)
+    run, shown = read(folder), read_examples(folder)
     models = [("Student", run.summary.student)]
     models += [(f"Teacher {i}", each) for i, each in enumerate(run.summary.teachers, 1)]
     text = page(
@@ -29,6 +31,7 @@ def write(folder: Path) -> Path:
         protected=run.summary.privacy.epsilon is not None,
         tiles=_tiles(run),
         models=models,
+        examples=examples(shown) if shown else None,
         charts=[c for c in (score_by_epoch(run), loss_by_epoch(run)) if c is not None],
     )
     report = folder / "report.html"
