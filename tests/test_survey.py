@@ -55,6 +55,7 @@ def study(name: str):
 FILES: dict[str, Callable[[Path], None]] = {
     "diabetes.csv": lambda path: study("tasks").write_diabetes(path),
     "digits.csv": lambda path: study("tasks").write_digits(path),
+    "clicks.csv": lambda path: study("recommender").write_clicks(path, users=70),
 }
 """What writes the file that a config reads, by its name."""
 FROM_FEDKD_DATA = {"digits.csv": "mfeat", "heart-disease": "heart_disease"}
@@ -81,6 +82,8 @@ def test_a_config_that_the_document_names_runs(name, tmp_path, few):
     table = config.read(ROOT / "configs" / name)
     source = table.setdefault("data", {})
     source["name"] = set_up(source.get("name", SAMPLE[0]), tmp_path, few)
+    if "interactions" in source:
+        source["interactions"]["items"] = str(tmp_path / source["interactions"]["items"])
     if "method" in table:
         summary = simulate(shrunk.experiment(table), tmp_path / "run", tiny.Quiet())
     else:

@@ -265,7 +265,9 @@ def test_what_is_private_is_learned_and_kept_and_never_sent_nor_received(name: s
 
 
 def test_private_parts_must_be_there_and_leave_some() -> None:
-    with pytest.raises(ConfigError, match=r"method.private names 'user', which .*it has hidden1, clas"):
+    with pytest.raises(
+        ConfigError, match=r"method.private names 'user', which .*it has hidden1, clas"
+    ):
         check(["user"])
     with pytest.raises(ConfigError, match=r"method.private names all of the model, so that noth"):
         check(["hidden1", "classifier"])
