@@ -153,11 +153,11 @@ def _read(data: config.Source, seed: int, targets: Targets) -> Dataset:
         return folder.load(path, data, seed=seed, targets=targets)
     if stored:
         return npz.load(path, form=npz.ArrayForm.of(data), kind=targets)
-    if data.name in NAMES and targets != "classes":
+    if data.name in NAMES and targets != (own := named.targets_of(data.name)):
+        fit = "classification" if own == "classes" else "keypoints"
         raise ConfigError(
-            f"data.name is {data.name!r}, whose records have one class each, and the task asks for "
-            f"{targets} (see 'fedkd tasks'): name a file of your own, or choose task "
-            "'classification'"
+            f"data.name is {data.name!r}, whose targets are {own}, and the task asks for {targets} "
+            f"(see 'fedkd tasks'): name a file of your own, or choose task {fit!r}"
         )
     return named.load(data.name, test_share=data.test_share, seed=seed)
 

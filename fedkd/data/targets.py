@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedkd.data.readers.arrays import Array, FaultError
+from fedkd.data.readers import points
+from fedkd.data.readers.arrays import Array, FaultError, check, check_kind, check_shape
 from fedkd.tasks import Targets
 from fedkd.tasks.boxes.geometry import PADDING
 from fedkd.tasks.likelihoods.categorical import IGNORED
@@ -92,20 +93,9 @@ def counted(y: Tensor, targets: Targets, outputs: int) -> Tensor:
     return FORMS[targets].counted(y, outputs)
 
 
-def check(
-    key: str, wrong: NDArray[np.bool_], values: Array, expected: str, *, start: int = 0
-) -> None:
-    """Complain about the first value marked as wrong; the first row's number is `start`."""
-    if wrong.any():
-        index = tuple(int(i) for i in np.argwhere(wrong)[0])
-        place = (start + index[0], *index[1:])
-        where = place[0] if len(place) == 1 else place
-        raise FaultError(f"{key} is {values[index]} at index {where}; expected {expected}")
-
-
 def _classes(key: str, array: Array, count: int, limit: Limit) -> Tensor:
     """int64 (count,), each from 0 to below the limit."""
-    _check_shape(key, array, count, "one label a sample", f"({count},)", {1})
+    check_shape(key, array, count, "one label a sample", f"({count},)", {1})
     if array.dtype.kind not in "iu":
         raise FaultError(
             f"{key} is {array.dtype}, {array[0]} at index 0; expected integers from 0, as int64"
@@ -117,17 +107,17 @@ def _classes(key: str, array: Array, count: int, limit: Limit) -> Tensor:
 
 def _binary(key: str, array: Array, count: int, _limit: Limit) -> Tensor:
     """0 or 1 by label, (N, L): int64."""
-    _check_kind(key, array, "biu", "0 or 1 by label, as integers or booleans")
-    _check_shape(key, array, count, "0 or 1 by label for each sample", f"({count}, labels)", {2})
+    check_kind(key, array, "biu", "0 or 1 by label, as integers or booleans")
+    check_shape(key, array, count, "0 or 1 by label for each sample", f"({count}, labels)", {2})
     check(key, (array != 0) & (array != 1), array, "0 or 1")
     return torch.from_numpy(array.astype(np.int64))
 
 
 def _numbers(key: str, array: Array, count: int, _limit: Limit) -> Tensor:
     """Numbers (N,) or (N, D): float32 (N, D)."""
-    _check_kind(key, array, "fiub", "numbers")
+    check_kind(key, array, "fiub", "numbers")
     expected = f"({count},) or ({count}, numbers)"
-    _check_shape(key, array, count, "one or more numbers a sample", expected, {1, 2})
+    check_shape(key, array, count, "one or more numbers a sample", expected, {1, 2})
     with np.errstate(over="ignore"):
         values = array.astype(np.float32).reshape(count, -1)
     check(key, ~np.isfinite(values).reshape(array.shape), array, "a finite float32")
@@ -136,8 +126,8 @@ def _numbers(key: str, array: Array, count: int, _limit: Limit) -> Tensor:
 
 def _items(key: str, array: Array, count: int, _limit: Limit) -> Tensor:
     """1 where an item was taken, 0 where it was not, -100 where it does not count: int64 (N, I)."""
-    _check_kind(key, array, "iub", "1, 0 or -100 by item, as integers")
-    _check_shape(key, array, count, "1, 0 or -100 by item for each user", f"({count}, items)", {2})
+    check_kind(key, array, "iub", "1, 0 or -100 by item, as integers")
+    check_shape(key, array, count, "1, 0 or -100 by item for each user", f"({count}, items)", {2})
     known = (array == 0) | (array == 1) | (array == IGNORED)
     check(key, ~known, array, f"1 (taken), 0 (not) or {IGNORED} (does not count)")
     taken = (array == 1).any(axis=1)
@@ -164,8 +154,8 @@ def mask(array: Array) -> NDArray[np.int64]:
 
 def _masks(key: str, array: Array, count: int, limit: Limit) -> Tensor:
     """int64 (count, H, W), each from 0 to below the limit, or `IGNORED`."""
-    _check_kind(key, array, "biu", "a class for each pixel, as integers")
-    _check_shape(key, array, count, "a class for each pixel", f"({count}, H, W)", {3})
+    check_kind(key, array, "biu", "a class for each pixel, as integers")
+    check_shape(key, array, count, "a class for each pixel", f"({count}, H, W)", {3})
     classes, most = mask(array), limit.classes
     wrong = (classes != IGNORED) & ((classes < 0) | (classes >= most))
     expected = f"0..{most - 1}, or {IGNORED} where a pixel does not count: {limit.why}"
@@ -184,9 +174,9 @@ def _of_image(key: str, masks: Tensor, shape: tuple[int, ...]) -> None:
 
 def _boxes(key: str, array: Array, count: int, limit: Limit) -> Tensor:
     """float32 (count, M, 5): a class from 0 to below the limit, or `PADDING`, and four corners."""
-    _check_kind(key, array, "iuf", "boxes, as numbers")
+    check_kind(key, array, "iuf", "boxes, as numbers")
     what = "boxes (class, left, top, right, bottom) of each sample"
-    _check_shape(key, array, count, what, f"({count}, boxes, 5)", {3})
+    check_shape(key, array, count, what, f"({count}, boxes, 5)", {3})
     if array.shape[2] != 5:
         raise FaultError(f"{key} has shape {array.shape}; expected ({count}, boxes, 5), {what}")
     check(key, ~np.isfinite(array), array, "a finite number")
@@ -213,18 +203,6 @@ def _in_image(key: str, boxes: Tensor, shape: tuple[int, ...]) -> None:
             f"{key} has the box {corners} in sample {row}, whose image is {shape[2]} pixels wide "
             f"and {shape[1]} high; expected left < right and top < bottom, inside the image"
         )
-
-
-def _check_shape(
-    key: str, array: Array, count: int, what: str, expected: str, axes: set[int]
-) -> None:
-    if array.ndim not in axes or len(array) != count or array.size == 0:
-        raise FaultError(f"{key} has shape {array.shape}; expected {expected}, {what}")
-
-
-def _check_kind(key: str, array: Array, kinds: str, expected: str) -> None:
-    if array.dtype.kind not in kinds:
-        raise FaultError(f"{key} is {array.dtype}; expected {expected}")
 
 
 _CLASSES = TargetForm(
@@ -268,6 +246,12 @@ FORMS: dict[Targets, TargetForm] = {
         ),
         by_value=True,
         fits=_in_image,
+    ),
+    "points": TargetForm(
+        lambda key, array, count, _limit: points.read(key, array, count),
+        outputs=lambda y: y.shape[1],
+        counted=lambda y, _outputs: y[..., 2].sum(dim=0).long(),
+        fits=points.check_inside,
     ),
 }
 """Every kind of targets, by name."""

@@ -13,6 +13,7 @@ from fedkd.errors import ConfigError
 from fedkd.models import call, classifiers, hub, recommenders, weights
 from fedkd.models.centre_point import CentrePointOptions, centre_point
 from fedkd.models.fusion import Fusion, FusionOptions
+from fedkd.models.hourglass import HourglassOptions, hourglass
 from fedkd.models.random_filters import RandomFiltersOptions, random_filters
 from fedkd.models.scattering import ScatteringOptions, scattering
 from fedkd.models.unet import UNetOptions, unet
@@ -37,6 +38,7 @@ _MODELS: dict[str, tuple[type[Frozen], _Build]] = {
 }
 
 _DENSE: dict[str, tuple[type[Frozen], _DenseBuild]] = {
+    "hourglass": (HourglassOptions, hourglass),
     "centre-point": (CentrePointOptions, centre_point),
     "unet": (UNetOptions, unet),
 }

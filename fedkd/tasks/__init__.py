@@ -43,6 +43,7 @@ BUILT_IN = {
     "classification": "fedkd.tasks.classification:KIND",
     "detection": "fedkd.tasks.detection:KIND",
     "embedding": "fedkd.tasks.embedding:KIND",
+    "keypoints": "fedkd.tasks.keypoints:KIND",
     "multi-label": "fedkd.tasks.multi_label:KIND",
     "recommendation": "fedkd.tasks.recommendation:KIND",
     "regression": "fedkd.tasks.regression:KIND",

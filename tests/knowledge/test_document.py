@@ -14,10 +14,11 @@ from fedkd.knowledge import (
     ranking,
     relation,
     similarity,
+    structure,
 )
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "knowledge.md"
-ROOMS = [dist, feature, graph, label, parameter, ranking, relation, similarity]
+ROOMS = [dist, feature, graph, label, parameter, ranking, relation, similarity, structure]
 
 
 @pytest.mark.parametrize("room", ROOMS)

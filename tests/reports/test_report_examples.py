@@ -106,3 +106,13 @@ def test_a_box_has_a_frame_in_the_colour_of_the_legend():
     found = [round(255 * value) for value in painted[rows[0], columns[0]]]
     assert (name, found) == ("dog", [int(colour[at : at + 2], 16) for at in (1, 3, 5)])
     assert not charts.boxes(np.zeros((8, 8, 3)), nothing[0]).any()
+
+
+def test_points_are_painted_where_they_are_unless_they_are_hidden():
+    image = np.ones((6, 9, 3))
+    painted = charts.points(image, np.array([[8.5, 1.5, 1], [2, 2, 0]], dtype=np.float32))
+    scale = len(painted) // 6
+    assert painted.shape == (6 * scale, 9 * scale, 3)
+    assert np.array_equal(painted[int(1.5 * scale), int(8.5 * scale)], charts.rgb(1))
+    assert painted[:, : 8 * scale].min() == 1
+    assert image.min() == 1  # its owner's

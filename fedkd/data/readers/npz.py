@@ -240,7 +240,7 @@ def _look_over(key: str, stored: Stored, form: ArrayForm, *, bounded: bool) -> N
                 values = np.asarray(part, dtype=np.float32)
             wrong, expected = ~np.isfinite(values), "a finite float32"
             least, most = min(least, values.min().item()), max(most, values.max().item())
-        targets.check(key, wrong, part, expected, start=start)
+        arrays.check(key, wrong, part, expected, start=start)
         stored.release()
     if bounded and not 0 <= least <= most <= 1:
         raise FaultError(

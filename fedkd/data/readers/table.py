@@ -20,6 +20,7 @@ from fedkd.tasks import Targets
 log = logging.getLogger(__name__)
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_IN_CELLS: tuple[Targets, ...] = ("classes", "binary", "numbers")
 _FEW_ROWS = 20
 """With fewer, a label for each row is no sign of anything."""
 
@@ -47,6 +48,11 @@ def load(path: Path, source: config.Source, *, seed: int, targets: Targets = "cl
         DataError: names the file, the line and the column.
         ConfigError: there are several columns of classes, or targets are identities.
     """
+    if targets not in _IN_CELLS:
+        raise ConfigError(
+            f"data.name is {str(path)!r}, whose cells hold classes, labels or numbers, and the "
+            f"task asks for {targets}: name an .npz file or a folder, see docs/data.md"
+        )
     label, *others = source.labels
     if others and targets == "classes":
         raise ConfigError(

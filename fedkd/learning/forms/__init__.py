@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from fedkd.config import Knowledge, validate
 from fedkd.errors import ConfigError
-from fedkd.learning.forms import feature, label, ranking, relation
+from fedkd.learning.forms import feature, label, ranking, relation, structure
 from fedkd.learning.forms.base import Form, Weighted
 from fedkd.names import unknown
 from fedkd.tasks import Task
@@ -17,6 +17,7 @@ __all__ = ["BUILT_IN", "Form", "find", "fitting", "parameters"]
 BUILT_IN: dict[str, Form] = {
     **label.FORMS,
     **feature.FORMS,
+    **structure.FORMS,
     **relation.FORMS,
     **ranking.FORMS,
 }

@@ -9,14 +9,13 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
 from torch import nn
 
 from fedkd.config import Distillation, Frozen, WayChoice, validate
 from fedkd.data.types import Dataset
 from fedkd.errors import ConfigError
 from fedkd.learning import offline
-from fedkd.learning.data_free import adi, dafl, synthesis
+from fedkd.learning.data_free import adi, dafl, dfad, synthesis
 from fedkd.learning.dp import distil
 from fedkd.learning.loop import OnEpoch
 from fedkd.learning.ways import (
@@ -28,8 +27,8 @@ from fedkd.learning.ways import (
     mutual,
     privileged,
 )
-from fedkd.learning.ways.base import Splits, StudentRun
-from fedkd.learning.ways.injection import Place, inject
+from fedkd.learning.ways.base import FromLabels, Splits, StudentRun
+from fedkd.learning.ways.injection import Injection, inject
 from fedkd.names import unknown
 from fedkd.tasks import Ask, Task
 
@@ -74,25 +73,6 @@ class Way:
     private: bool = False
     asks: Callable[[Any], Mapping[Ask, str]] | None = None
     augments: bool = False
-
-
-class FromLabels(Frozen):
-    """Parameters of a way that learns from labels too."""
-
-    labels: float = Field(default=1.0, ge=0)
-    """The weight of the loss on the labels: cross-entropy for classes."""
-
-
-class Injection(FromLabels):
-    """Parameters of `injection`."""
-
-    layer: str
-    """The student's layer that gives way to the block, or that the block follows."""
-    block: str
-    """The teacher's block: the dotted name of a layer."""
-    place: Place = "replace"
-    trainable: bool = False
-    """Whether the block learns too; else it stays as the teacher has it."""
 
 
 def _injected(
@@ -193,6 +173,13 @@ BUILT_IN: dict[str, Way] = {
         teachers=(1, 64),
         share=privileged.share,
         asks=_classes,
+    ),
+    "dfad": Way(
+        "Fang et al. 2019, arXiv:1912.11006",
+        data_free.learn_by_dfad,
+        dfad.Adversarial,
+        teachers=(1, 1),
+        check=synthesis.check,
     ),
     "dafl": Way(
         "Chen et al. 2019, arXiv:1904.01186",

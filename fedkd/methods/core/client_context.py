@@ -159,7 +159,8 @@ class ClientContext:
     ) -> list[float]:
         """Fit `model` by a loss of the method's own, as in `loop.fit`, as teachers are trained.
 
-        The model and each batch are on the device meanwhile; so must be what else the loss uses.
+        The second of the rows are targets. The model and each batch are on the device meanwhile; so
+        must be what else the loss uses.
 
         Rows of private data come from `ctx.data`, so it runs without differential privacy alone.
         The optimiser starts afresh.
@@ -171,6 +172,7 @@ class ClientContext:
                 loss,
                 self.training,
                 self.rng("batches"),
+                moved=self.setting.task.likelihood.moved,
                 on_epoch=lambda *_: advance(),
             )
 
@@ -264,8 +266,9 @@ class ClientContext:
         """DP-SGD, written down before the first gradient."""
         setting = self.setting
         allowance.spend(setting.training, sampler=sgd.SAMPLER, generator=GENERATOR)
-        loss = setting.task.likelihood.nll
-        return partial(sgd.train, noise=setting.noise, loss=loss, like=setting.examples)
+        likelihood = setting.task.likelihood
+        learn = partial(sgd.train, loss=likelihood.nll, moved=likelihood.moved)
+        return partial(learn, noise=setting.noise, like=setting.examples)
 
     def model(self) -> Upload:
         """The teacher itself."""

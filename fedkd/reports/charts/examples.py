@@ -23,7 +23,7 @@ _COLOURS = ("#22303c", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#
 _FIRST_BOX = 1
 """The colour of the first class of boxes: the dark one is for what is behind things."""
 _WIDE, _LINE = 256, 2
-"""Pixels of a picture with boxes, about, and of their frames."""
+"""Pixels of a picture with boxes or points, about, and of frames."""
 _UNCOUNTED = (0.6, 0.6, 0.6)
 
 
@@ -58,8 +58,7 @@ def masks(image: Pixels, mask: NDArray[np.generic]) -> Pixels:
 
 def boxes(image: Pixels, found: NDArray[np.generic]) -> Pixels:
     """The image, large enough to see it, with a frame around each box in its class's colour."""
-    scale = max(1, round(_WIDE / image.shape[1]))
-    painted = image.repeat(scale, axis=0).repeat(scale, axis=1)
+    painted, scale = _enlarged(image)
     for kind, *corners in found.tolist():
         if kind == PADDING:
             continue
@@ -72,7 +71,18 @@ def boxes(image: Pixels, found: NDArray[np.generic]) -> Pixels:
     return painted
 
 
-PAINTERS: Mapping[Targets, Painter] = {"masks": masks, "boxes": boxes}
+def points(image: Pixels, places: NDArray[np.generic]) -> Pixels:
+    """The image, large enough to see it, with a square at each visible point (K, 3)."""
+    painted, scale = _enlarged(image)
+    for number, (x, y, visible) in enumerate(places.tolist()):
+        column, row = int(scale * x), int(scale * y)
+        for half, shade in ((4, np.zeros(3)), (3, rgb(number + 1))) if visible else ():
+            rows, columns = (slice(max(0, at - half), at + half + 1) for at in (row, column))
+            painted[rows, columns] = shade
+    return painted
+
+
+PAINTERS: Mapping[Targets, Painter] = {"masks": masks, "boxes": boxes, "points": points}
 """How targets and answers of a kind are painted."""
 
 
@@ -101,6 +111,12 @@ def _labels(kind: Targets, column: NDArray[np.generic]) -> list[float]:
     """The classes that occur, if targets have such."""
     found = {"masks": column, "boxes": column[..., :1]}.get(kind)
     return [] if found is None else np.unique(found).tolist()
+
+
+def _enlarged(image: Pixels) -> tuple[Pixels, int]:
+    """A copy, and by how many times it is larger."""
+    scale = max(1, round(_WIDE / image.shape[1]))
+    return image.repeat(scale, axis=0).repeat(scale, axis=1), scale
 
 
 def _pixels(x: NDArray[np.floating]) -> NDArray[np.float64]:
