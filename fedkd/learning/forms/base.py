@@ -90,7 +90,7 @@ class Form:
     @property
     def compares(self) -> str:
         """What a task must have for it, in a word."""
-        return "items" if "items" in self.asks else "classes"
+        return next((ask for ask in ("items", "boxes") if ask in self.asks), "classes")
 
     def compared(
         self,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedkd.tasks.base import Likelihood
 from fedkd.tasks.boxes import grid
-from fedkd.tasks.boxes.geometry import PADDING
+from fedkd.tasks.boxes.geometry import PADDING, moved
 from fedkd.tasks.boxes.grid import SHAPE
 from fedkd.tasks.boxes.together import certain
 
@@ -61,7 +61,7 @@ def centre_point(
         none = boxes.new_tensor([PADDING, 0, 0, 0, 0])
         return torch.where(boxes[..., 5:] > _SURE, boxes[..., :5], none)
 
-    return Likelihood(nll, lambda a, y: nll(a, y).mean(), divergence, decide, mix=mix)
+    return Likelihood(nll, lambda a, y: nll(a, y).mean(), divergence, decide, mix=mix, moved=moved)
 
 
 def _focal(logits: Tensor, heat: Tensor) -> Tensor:
