@@ -133,12 +133,7 @@ def distilled(seed: int, folder: Path) -> Iterator[tuple[str, Mapping[str, Any]]
             "teachers": [{"model": LARGE, "training": {**learning, "epochs": 40}}],
             "student": {
                 "model": SMALL,
-                "training": {
-                    **learning,
-                    "epochs": 60,
-                    "learning_rate": 0.01,
-                    "schedule": "cosine",
-                },
+                "training": {**learning, "epochs": 200, "schedule": "cosine"},
             },
             "way": {"name": "offline", "labels": 0.0 if "ranking" not in name else 1.0},
             "knowledge": knowledge,
