@@ -1,4 +1,4 @@
-"""Faces of people whom no model learned from: what does a small student gain from its teachers?
+"""Faces of people whom no model learned from: what does a small student gain from a teacher?
 
     FEDKD_DATA=... python simulations/faces.py [--seeds 0 1 2]     # two tables, in minutes
     FEDKD_DATA=... python simulations/faces.py --write FOLDER      # the folders of pictures alone
@@ -7,9 +7,9 @@ The pictures are the ORL database of faces: 40 people, 10 pictures of 92x112 pix
 Laboratories Cambridge. A seed draws the 10 people who are tested on and whom no party ever trains
 on; with so few a figure is coarse, so each seed has others.
 
-`configs/faces.toml`: two teachers that see pictures whole, and a student that sees 46x56 pixels; 30
-people train them. `configs/faces_federated.toml`: three clients of six people each, and a proxy set
-of 12 other people, of whom nobody says who is who.
+`configs/faces.toml`: a teacher that sees pictures whole, and a student of a tenth of its parameters
+that sees 46x56 pixels; 30 people train them. `configs/faces_federated.toml`: three clients of six
+people each, and a proxy set of 12 other people, of whom nobody says who is who.
 """
 
 import argparse
@@ -70,17 +70,15 @@ def copy(person: Path, folder: Path, *, prefix: str = "") -> None:
 
 
 def one_party(seed: int, folder: Path) -> dict[str, Figures]:
-    """A distillation: figures of each teacher, of the student alone, and of the student."""
+    """A distillation: figures of the teacher, of the student alone, and of the student."""
     changes = [f"seed={seed}", f"data.name={folder / 'faces'}", "plain=false"]
     told = config.load_distillation(CONFIGS / "faces.toml", changes)
     summary = distil(told, folder / "distilled", lambda *_: None)
-    first, second = summary["teachers"]
-    # A student that imitates nobody learns from the labels alone, whatever its teachers are.
-    nobody = ["way.imitation=0", *(f"teachers.{n}.training.epochs=1" for n in range(2))]
+    # A student that imitates nobody learns from the labels alone, whatever its teacher is.
+    nobody = ["way.imitation=0", "teachers.0.training.epochs=1"]
     alone = config.load_distillation(CONFIGS / "faces.toml", [*changes, *nobody])
     return {
-        "teacher, mlp": first,
-        "teacher, lenet5": second,
+        "teacher": summary["teachers"][0],
         "student alone": distil(alone, folder / "alone", lambda *_: None)["student"],
         "student distilled": summary["student"],
     }
