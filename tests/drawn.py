@@ -74,6 +74,16 @@ def crowns(folder: Path) -> None:
         path.write_text(note, encoding="utf-8")
 
 
+def pedestrians(path: Path) -> None:
+    """Four frames and two to test on, with a box each."""
+    draw = np.random.default_rng(0)
+    parts = {}
+    for part, count in (("train", 4), ("test", 2)):
+        parts[f"x_{part}"] = draw.integers(0, 256, (count, 72, 96), dtype=np.uint8)
+        parts[f"y_{part}"] = np.tile(np.float32([0, 20, 10, 44, 66]), (count, 1, 1))
+    np.savez(path, **parts)
+
+
 def save(path: Path, pixels: np.ndarray) -> None:
     """A picture, and the folder that it is in."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,6 +98,7 @@ FILES: dict[str, Callable[[Path], None]] = {
     "mnist.npz": clothes,
     "nuclei": nuclei,
     "optdigits.npz": clothes,
+    "pedestrians.npz": pedestrians,
     "views.npz": views,
 }
 """What writes a file or a folder, by its name."""
