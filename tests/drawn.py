@@ -74,6 +74,24 @@ def crowns(folder: Path) -> None:
         path.write_text(note, encoding="utf-8")
 
 
+def faces(folder: Path, clients: tuple[str, ...] = ("",)) -> None:
+    """Four people of four pictures each, two of them to test on; at every client others."""
+    draw = np.random.default_rng(0)
+    for client in clients:
+        for person in range(4):
+            part = "train" if person < 2 else "test"
+            place = folder / part / (client if part == "train" else "") / f"s{client}{person}"
+            for number in range(4):
+                save(place / f"{number}.png", draw.integers(0, 256, (112, 92), dtype=np.uint8))
+
+
+def faces_public(folder: Path) -> None:
+    """Twenty pictures."""
+    draw = np.random.default_rng(1)
+    for number in range(20):
+        save(folder / f"{number}.png", draw.integers(0, 256, (112, 92), dtype=np.uint8))
+
+
 def pedestrians(path: Path) -> None:
     """Four frames and two to test on, with a box each."""
     draw = np.random.default_rng(0)
@@ -95,6 +113,9 @@ FILES: dict[str, Callable[[Path], None]] = {
     "crowns": crowns,
     "diabetes.csv": lambda path: few_rows(study("tasks").write_diabetes, path),
     "digits.csv": lambda path: few_rows(study("tasks").write_digits, path),
+    "faces": faces,
+    "faces_of_clients": lambda path: faces(path, ("client0", "client1")),
+    "faces_public": faces_public,
     "mnist.npz": clothes,
     "nuclei": nuclei,
     "optdigits.npz": clothes,
