@@ -15,6 +15,7 @@ from fedkd.config.distillation import (
     WayChoice,
 )
 from fedkd.config.experiment import (
+    Alignment,
     Clients,
     Data,
     Dirichlet,
@@ -52,6 +53,7 @@ __all__ = [
     "DPSGD",
     "OPTIMISERS",
     "RANDOM",
+    "Alignment",
     "Augmentation",
     "Choice",
     "Clients",

@@ -21,6 +21,7 @@ from fedkd.config.parts import (
     Output,
     Source,
     TaskChoice,
+    absent,
     is_classification,
 )
 
@@ -30,6 +31,8 @@ class Trained(Frozen):
 
     model: ModelSpec = ModelSpec(name="lenet5")
     training: Optimisation = Optimisation()
+    views: tuple[str, ...] = Field(default=(), exclude_if=absent)
+    """The view of a record that it sees; all of a record unless given."""
 
 
 class RecordPrivacy(DPSGD):

@@ -19,7 +19,7 @@ from fedkd.data.views import Sight
 from fedkd.errors import ConfigError
 from fedkd.exchange.codec import Expected
 from fedkd.federation import personal, report, secure
-from fedkd.learning import augment, evaluate
+from fedkd.learning import alignment, augment, evaluate
 from fedkd.methods.core import accounting, protection
 from fedkd.methods.core.base import Method, Setting
 from fedkd.methods.core.forecast import Forecast, forecast_plan
@@ -195,6 +195,11 @@ def _assemble(
         own = setting.of_client(client)
         augment.check(augments, own.shape, kind.targets, key=key, along=follow)
         own.model_specs(experiment.client_model(client))
+    if (align := experiment.clients.align) is not None:
+        for client in setting.first_clients:
+            spec = experiment.client_model(client)
+            model = setting.of_client(client).build(spec, purpose="specification")
+            alignment.check(align, model, key="clients.align", spec=str(spec))
     setting.student.model_specs(experiment.student.model)
     method.check(setting)
     protection.check_secure(setting)

@@ -59,6 +59,7 @@ class FedMD(Method):
         returns="the mean of all answers, or what the task has in its place",
         needs_public=True,
         privileged=True,
+        aligns=True,
     )
     Params = FedMDParams
     params: FedMDParams

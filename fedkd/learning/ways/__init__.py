@@ -58,6 +58,7 @@ class Way:
             from: what the student has, and the way's parameters.
         private: whether it can learn under [privacy], by `run.private`.
         asks: what the task must offer, by the way's parameters, and who asks it; None: nothing.
+        unlike_views: whether teachers may see other views of a record than the student.
         augments: whether its inputs may change from step to step: nothing was computed of them
             before, and it makes neither them nor views of its own.
     """
@@ -72,6 +73,7 @@ class Way:
     check: Callable[[Task, Any], None] | None = None
     private: bool = False
     asks: Callable[[Any], Mapping[Ask, str]] | None = None
+    unlike_views: bool = False
     augments: bool = False
 
 
@@ -96,6 +98,7 @@ def _taught(run: StudentRun, params: FromLabels) -> nn.Module:
         ends: dict[str, Any] = {
             "labels": params.labels,
             "likelihood": run.task.likelihood,
+            "shown": run.shown,
             "on_epoch": on_epoch,
         }
         if (paid := run.private) is None:
@@ -122,6 +125,7 @@ BUILT_IN: dict[str, Way] = {
         teachers=(1, 1),
         forms="must",
         private=True,
+        unlike_views=True,
         augments=True,
     ),
     "injection": Way(
@@ -156,6 +160,7 @@ BUILT_IN: dict[str, Way] = {
         multi_teacher.learn,
         multi_teacher.MultiTeacher,
         teachers=(2, 64),
+        unlike_views=True,
         share=multi_teacher.share,
         asks=multi_teacher.asks,
     ),

@@ -27,8 +27,8 @@ from fedkd.exchange.messages import (
     values,
 )
 from fedkd.knowledge.moments import Moments, protected
+from fedkd.learning import alignment, evaluate, loop, offline, optim, supervised
 from fedkd.learning import closed_form as summed
-from fedkd.learning import evaluate, loop, offline, optim, supervised
 from fedkd.learning.dp import sgd
 from fedkd.learning.offline import Loss
 from fedkd.methods.core.setting import Count, Setting
@@ -129,15 +129,15 @@ class ClientContext:
         """
         likelihood = self.setting.task.likelihood
         supervised.require_classes(offset, likelihood)
-        with (
-            self.on_device(self.teacher),
-            self.clock.phase("train", self.training.epochs) as advance,
-        ):
+        draws, epochs = self.rng("batches"), self.training.epochs
+        align, public = self.setting.experiment.clients.align, self.setting.public
+        beside = alignment.beside(align, public, self.training.batch_size, self.rng("alignment"))
+        with self.on_device(self.teacher), self.clock.phase("train", epochs) as advance:
             optimiser = optim.build(self.teacher.parameters(), self.training)
             if anchor is None and (saved := group("optimiser", self.state)):
                 optim.unpack(optimiser, saved)
             learn = (
-                partial(supervised.train, generator=self.rng("batches"), likelihood=likelihood)
+                partial(supervised.train, generator=draws, likelihood=likelihood, beside=beside)
                 if self.allowance is None
                 else self._privately(self.allowance)
             )
@@ -151,6 +151,7 @@ class ClientContext:
                 offset=offset,
                 on_epoch=lambda *_: advance(),
             )
+            alignment.after(align, self.teacher, public)
         if anchor is None:
             self.keep("optimiser", optim.pack(optimiser))
 
