@@ -111,7 +111,7 @@ def observe(
     Args:
         model: trained in place; what DP-SGD cannot protect is refused.
         samples: N >= 1, among which the canaries hide.
-        optimisation: as teachers are trained.
+        optimisation: as teachers are trained; inputs are not changed.
         noise: what is claimed of each step.
         canaries: m >= 2.
         generator: which canaries are included, each by a fair coin.
@@ -134,6 +134,8 @@ def observe(
         like = F.pad(like.flatten(1), (0, canaries))
     loss = partial(audited.loss, likelihood=likelihood)
     learn = partial(sgd.train, loss=loss, optimiser=optimiser, like=like)
+    # A change of inputs would change marks with them, and so hide canaries from the attacker.
+    optimisation = optimisation.model_copy(update={"augment": ()})
     for _ in range(rounds):
         learn(audited, rows, optimisation, noise)
     member = torch.arange(_IDEAL) % 2 == 0

@@ -48,12 +48,18 @@ def check_task(task: Task) -> None:
     """Refuse a task of which no attack here knows how sure a model is of one record.
 
     Raises:
-        UsageError: its likelihood compares the records of a batch.
+        UsageError: its likelihood compares the records of a batch, or says nothing of them.
     """
     if task.likelihood.couples:
         raise UsageError(
             f"task {task.name!r} is not attacked: its loss compares the records of a batch with "
             "each other, and these attacks ask how well a model knows one record alone"
+        )
+    if "items" in task.offers:
+        raise UsageError(
+            f"task {task.name!r} is not attacked: all items of a training user are in sight, of "
+            "which a model says nothing, so that these attacks would find nothing whatever it "
+            "learned; under [privacy] audit its noise by 'fedkd audit teacher'"
         )
 
 

@@ -1,7 +1,7 @@
 """One party's distillation: what one TOML file says."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import tomli_w
 from pydantic import (
@@ -91,6 +91,15 @@ class Distillation(Frozen):
     privacy: RecordPrivacy | None = None
     engine: Hardware = Field(default=Hardware(), exclude_if=lambda value: value == Hardware())
     output: Output = Output()
+
+    @model_validator(mode="after")
+    def _somebody_sees_views(self) -> Self:
+        if self.data.views and not any(each.views for each in (self.student, *self.teachers)):
+            raise ValueError(
+                "[data.views] groups columns into views, and nobody is said to see one: name them "
+                "by teachers.views or student.views, or leave it out"
+            )
+        return self
 
     def to_toml(self) -> str:
         """The complete distillation as TOML; `load_distillation` reads it back equal."""

@@ -266,6 +266,11 @@ class Experiment(Frozen):
                 "clients.privileged and views both say who sees what: name the student's columns "
                 "as a view by [data.views] and student.views, or leave views out"
             )
+        if self.data.views and not (any(self.clients.views) or self.student.views):
+            raise ValueError(
+                "[data.views] groups columns into views, and nobody is said to see one: name them "
+                "by clients.views or student.views, or leave it out"
+            )
         return self
 
     @property

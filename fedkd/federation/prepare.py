@@ -197,9 +197,10 @@ def _assemble(
         own.model_specs(experiment.client_model(client))
     if (align := experiment.clients.align) is not None:
         for client in setting.first_clients:
-            spec = experiment.client_model(client)
-            model = setting.of_client(client).build(spec, purpose="specification")
-            alignment.check(align, model, key="clients.align", spec=str(spec))
+            spec, own = experiment.client_model(client), setting.of_client(client)
+            model = own.build(spec, purpose="specification")
+            size = experiment.clients.training.batch_size
+            alignment.check(align, model, own.shape, size, key="clients.align", spec=str(spec))
     setting.student.model_specs(experiment.student.model)
     method.check(setting)
     protection.check_secure(setting)

@@ -16,23 +16,53 @@ from fedkd.config import Alignment
 from fedkd.errors import ConfigError
 from fedkd.knowledge.checks import has_shape
 from fedkd.learning.evaluate import evaluating
-from fedkd.learning.teacher_statistics import with_features
+from fedkd.learning.teacher_statistics import feature_width, with_features
 from fedkd.models import call
 from fedkd.rows import Rows, batches, length, moved, one
 
 _BATCH = 256
 
 
-def check(choice: Alignment, model: nn.Module, *, key: str, spec: str) -> None:
-    """Refuse a model that has nothing to align.
+def check(
+    choice: Alignment,
+    model: nn.Module,
+    shape: tuple[int, ...],
+    batch_size: int,
+    *,
+    key: str,
+    spec: str,
+) -> None:
+    """Refuse a model that has nothing to align, and what `coral` cannot compare.
+
+    Args:
+        choice: how teachers are aligned.
+        model: a teacher's.
+        shape: of one input; () where that is a table.
+        batch_size: of its training.
+        key: where the configuration says the choice.
+        spec: the model by name.
 
     Raises:
-        ConfigError: it has no BatchNorm, or no last linear layer whose inputs are features.
+        ConfigError: it has no BatchNorm, or no last linear layer whose inputs are features; inputs
+            are tables, or batches have one record.
     """
     if choice.name == "batch-norm" and not _norms(model):
         raise ConfigError(
             f"{key} is 'batch-norm', and model {spec} has no BatchNorm whose statistics could be "
             "those of the proxy set: choose a model with it, 'coral', or leave it out"
+        )
+    if choice.name != "coral":
+        return
+    feature_width(model)  # refuses a model without features
+    if shape == ():
+        raise ConfigError(
+            f"{key} is 'coral', which compares records of one tensor, and a teacher sees several "
+            "views: let it see one by clients.views, or leave it out"
+        )
+    if batch_size < 2:
+        raise ConfigError(
+            f"{key} is 'coral', which compares covariances of batches, and "
+            "clients.training.batch_size is 1: raise it, or leave 'coral' out"
         )
 
 
@@ -105,6 +135,8 @@ def beside(
         return None
 
     def term(model: nn.Module, own: Tensor) -> Tensor:
+        if len(own) < 2:  # all that a client has: one record has no covariance
+            return own.new_zeros(())
         places = torch.randint(len(x), (batch_size,), generator=generator)
         others = one(x[places]).to(own.device)
         features = (with_features(model, each)[1] for each in (own, others))

@@ -65,12 +65,28 @@ class FedAvg(Method):
                 "method.private names all of the model, so that nothing is left to average: leave "
                 "some out, or choose method 'local'"
             )
+        self._check_tied(setting)
+
+    def _check_tied(self, setting: Setting) -> None:
+        """Refuse a private part that has another name too, by which it would be sent."""
+        spec = setting.experiment.student.model
+        state = setting.build(spec, purpose="specification").state_dict()
+        shared = self._shared(prefixed("model", state))
+        sent = {value.data_ptr(): key for key, value in shared.items() if value.numel()}
+        for key, value in prefixed("model", state).items():
+            if key not in shared and (other := sent.get(value.data_ptr())) is not None:
+                own, tied = (each.removeprefix("model/") for each in (key, other))
+                raise ConfigError(
+                    f"method.private covers {own!r}, which is one tensor with {tied!r}, and that "
+                    "would be sent: name both as private, or neither"
+                )
 
     def expects(self, setting: Setting, client: int) -> Expected:
         return self._shared(setting.model_and_count(client))
 
     def probe(self, setting: Setting, client: int, upload: Tensors, x: Rows) -> Tensor | None:
-        fresh = setting.build(setting.experiment.client_model(client), purpose="specification")
+        # What the server does not get is taken as its own was drawn, where clients begin.
+        fresh = setting.build(setting.experiment.client_model(client), purpose="student")
         complete = {**prefixed("model", fresh.state_dict()), **upload}
         return super().probe(setting, client, complete, x)
 
@@ -78,7 +94,7 @@ class FedAvg(Method):
         return Broadcast(common=self._shared(prefixed("model", ctx.student.state_dict())))
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
-        start = {**self._before(ctx), **group("model", broadcast)}
+        start = {**self._before(ctx), **group("model", self._shared(broadcast))}
         ctx.teacher.load_state_dict(start)
         ctx.train(anchor=start, proximal=self.proximal)
         model = values("model", ctx.teacher.state_dict(), ctx.from_teacher)

@@ -3,8 +3,12 @@
 import faults
 import pytest
 import torch
+from torch import nn
 
-from fedkd.audit import mechanism
+from fedkd.audit import dirac, mechanism
+from fedkd.config import Optimisation
+from fedkd.data.types import Samples
+from fedkd.learning.dp.sgd import Noise
 from fedkd.privacy import mechanisms
 from fedkd.privacy.events import Gaussian, Laplace
 
@@ -48,3 +52,18 @@ def test_noise_that_is_far_too_large_is_not_called_consistent(monkeypatch):
 def test_few_draws_have_no_power():
     _, laplace = audited(draws=10, noise=0.5)
     assert laplace.outcome == "NO POWER"
+
+
+def test_changes_of_inputs_do_not_hide_canaries():
+    changed = [{"name": "dropout", "probability": 0.9}]
+    optimisation = Optimisation(epochs=4, batch_size=16, learning_rate=0.01, augment=changed)
+    draws = torch.Generator().manual_seed(2)
+    observed = dirac.observe(
+        nn.Sequential(nn.Linear(6, 3)),
+        Samples(torch.rand(32, 6, generator=draws), torch.arange(32) % 3),
+        optimisation,
+        Noise(noise_multiplier=0.2, clip=1.0, sample_rate=0.5, batch_size=16),
+        canaries=30,
+        generator=draws,
+    )
+    assert observed.members.min() > observed.others.max()

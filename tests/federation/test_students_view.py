@@ -184,3 +184,12 @@ def test_a_study_may_bring_its_own_folds(clinic):
     folded = prepare(hiding(clinic), own)
     assert folded.setting.student.proxy.shape == (10, 4)
     assert [len(each) for each in folded.in_students_view.data.clients] == [20, 20]
+
+
+def test_an_audit_attacks_models_without_the_parts_that_clients_keep(clinic, tmp_path):
+    method, models = {"name": "fedavg", "private": ["hidden1"]}, [{"name": "mlp", "hidden": [16]}]
+    kept = {"method": method, "clients.models": models, "clients.privileged": None}
+    run = tmp_path / "run"
+    canary_run.record(hiding(clinic, rounds=1, **kept), canary_run.Canaries(40), run, tiny.Quiet())
+    told = audit_exchange(run, lambda *_: None, count=2)
+    assert {attack.on for attack in told.attacks} == {"the models of all rounds"}

@@ -177,6 +177,14 @@ def test_a_teacher_under_dp_sees_one_view_as_any_tensor(views: Path) -> None:
             "clients.privileged and views both say who sees what",
         ),
         ({"data": {"views": {"a": ["b"]}}, "clients": {"views": ["a"]}}, "has views of its own"),
+        ({"data": {"views": {"a": ["b"]}}}, "[data.views] groups columns into views, and nobody"),
+        (
+            {
+                "clients": {"views": ["near", "far"], "models": ["fusion"], "align": "coral"},
+                "student": {"model": MLP, "views": ["far"]},
+            },
+            "clients.align is 'coral', which compares records of one tensor",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(

@@ -68,7 +68,8 @@ def experiment(folder: Path, **changes: Any) -> Experiment:
     table["data"] |= {"name": str(source)}
     table["data"]["public"] = {"source": str(target), "size": 60, "test": True}
     table["clients"] |= {"count": 1, "models": [model], **changes.pop("clients", {})}
-    table["clients"]["training"] = {"epochs": 4, "batch_size": 16, "learning_rate": 0.05}
+    size = changes.pop("batch_size", 16)
+    table["clients"]["training"] = {"epochs": 4, "batch_size": size, "learning_rate": 0.05}
     table["method"] = {"name": "fedmd", "student": {"epochs": 2, "batch_size": 16}}
     return config.parse(table | changes)
 
@@ -100,6 +101,25 @@ def test_coral_draws_features_together() -> None:
     assert apart[1] < 0.5 * apart[0]
 
 
+class Headless(nn.Module):
+    """Answers without a layer that features enter."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(shape[0], classes, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        said: Tensor = self.conv(x).mean(dim=(2, 3))
+        return said
+
+
+def test_coral_of_one_record_alone_is_nothing() -> None:
+    generator = torch.Generator().manual_seed(1)
+    term = alignment.beside(Alignment(name="coral"), drawn(8, 4, seed=2), 4, generator)
+    assert term is not None
+    assert term(network().eval(), drawn(1, 4, seed=3)).item() == 0.0
+
+
 def test_models_are_tested_on_the_proxy_set_s_own_domain(tmp_path: Path) -> None:
     asked = experiment(tmp_path)
     tested = prepare(asked).data.test
@@ -123,6 +143,14 @@ def test_models_are_tested_on_the_proxy_set_s_own_domain(tmp_path: Path) -> None
         (
             {"clients": {"align": "coral"}, "method": {"name": "fedavg"}},
             "choose one of fedmd, dsfl",
+        ),
+        (
+            {"clients": {"align": "coral", "models": [{"name": f"{__name__}:Headless"}]}},
+            "model 'Headless' has no linear layer",
+        ),
+        (
+            {"clients": {"align": "coral"}, "batch_size": 1},
+            "'coral', which compares covariances of batches, and clients.training.batch_size is 1",
         ),
         (
             {"clients": {"align": "coral"}, "privacy": {"epsilon": 8.0}},

@@ -19,7 +19,7 @@ from federations import (
     snapshot,
     tensors,
 )
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedkd.config import ModelSpec
 from fedkd.errors import ConfigError
@@ -276,3 +276,36 @@ def test_private_parts_must_be_there_and_leave_some() -> None:
 def check(private: list[str]) -> None:
     fed = federation({"name": "fedavg", "private": private})
     fed.method.check(fed.setting)
+
+
+def test_a_server_that_sends_a_private_part_does_not_change_it() -> None:
+    fed = federation({"name": "fedavg", "private": ["hidden1"]}, training=STILL)
+    broadcast, drawn = fed.begin(), snapshot(fed.student)["hidden1.weight"]
+    planted = {"model/hidden1.weight": torch.full_like(drawn, 9.0)}
+    fed.ask(0, 1, type(broadcast)(common={**broadcast.common, **planted}))
+    torch.testing.assert_close(group("teacher", fed.states[0])["hidden1.weight"], drawn)
+
+
+class Tied(nn.Module):
+    """One tensor of weights under two names."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        self.items = nn.Linear(shape[0], shape[0])
+        self.again = self.items
+        self.classifier = nn.Linear(shape[0], classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        said: Tensor = self.classifier(self.again(self.items(x)))
+        return said
+
+
+def test_a_private_part_that_another_name_would_send_is_refused() -> None:
+    own = {"name": f"{__name__}:Tied"}
+    for private, refused in ((["items"], True), (["items", "again"], False)):
+        fed = federation({"name": "fedavg", "private": private}, models=[own], student=own)
+        if refused:
+            with pytest.raises(ConfigError, match=r"'items.weight', which is one tensor with 'aga"):
+                fed.method.check(fed.setting)
+        else:
+            fed.method.check(fed.setting)

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from fedkd import tasks
 from fedkd.config import ModelSpec, TaskChoice
-from fedkd.errors import ConfigError
+from fedkd.errors import ConfigError, UsageError
 from fedkd.federation.prepare import prepare
+from fedkd.jobs.audit import canary_run
 from fedkd.jobs.simulate import simulate
 from fedkd.models import build, call
 from fedkd.tasks import Task
@@ -203,3 +204,15 @@ def test_methods_and_forms_of_classes_are_refused(clicks: Path) -> None:
         prepare(drawn_clicks.experiment(clicks, {"method": {"name": "dsfl"}}))
     with pytest.raises(ConfigError, match=r"method.loss is 'dkd'.* choose one of .*divergence"):
         prepare(drawn_clicks.experiment(clicks, {"method": {"name": "fedmd", "loss": "dkd"}}))
+
+
+@pytest.mark.parametrize("key", ["limits", "scale"])
+def test_histories_are_not_scaled(clicks: Path, key: str) -> None:
+    changes = {"data.limits": {"0": [0, 2]}} if key == "limits" else {"data.scale": "public"}
+    with pytest.raises(ConfigError, match=rf"data.{key} would change users' histories"):
+        prepare(drawn_clicks.experiment(clicks, changes))
+
+
+def test_attacks_that_could_find_nothing_are_refused(clicks: Path) -> None:
+    with pytest.raises(UsageError, match=r"task 'recommendation' is not attacked: all items of a"):
+        canary_run.plant(drawn_clicks.experiment(clicks, {}), canary_run.Canaries())

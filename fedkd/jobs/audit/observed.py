@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from fedkd.data.types import Samples
-from fedkd.exchange.messages import Tensors, group
+from fedkd.exchange.messages import Tensors
 from fedkd.federation.prepare import PreparedExperiment
 from fedkd.jobs.audit.canary_run import CanaryRun
 from fedkd.jobs.audit.recording import Messages
-from fedkd.learning import evaluate
 from fedkd.rows import Rows, first
 
 _ON_PROXY = ("logits", "probabilities")
@@ -93,18 +92,13 @@ def _logits(upload: Tensors) -> Tensor:
 def by_model(run: CanaryRun, messages: Messages, client: int, x: Rows) -> Tensor:
     """What the models that a client sent say of n inputs, by round: (rounds, n, *A)."""
     setting = run.prepared.setting
-    spec = run.prepared.experiment.client_model(client)
-    model, x = (
-        setting.of_client(client).build(spec, purpose="specification"),
-        setting.clients_view(client, x),
-    )
+    silent = torch.full((len(x), *setting.task.answer), torch.nan)
     by_round = []
     for uploads in messages.values():
+        said = None
         if client in uploads:
-            model.load_state_dict(group("model", uploads[client]))
-            by_round.append(evaluate.answers(model, x))
-        else:
-            by_round.append(torch.full((len(x), *setting.task.answer), torch.nan))
+            said = run.prepared.method.probe(setting, client, uploads[client], x)
+        by_round.append(silent if said is None else said)
     return torch.stack(by_round)
 
 
