@@ -33,19 +33,18 @@ from fedkd.config.experiment import (
 from fedkd.config.models import RANDOM, ModelSpec, Weights, specs_in, with_specs
 from fedkd.config.parts import (
     DPSGD,
-    OPTIMISERS,
-    Augmentation,
     Choice,
     Format,
     Frozen,
     Hardware,
     Layout,
-    Optimisation,
     Output,
     Source,
+    Stream,
     TaskChoice,
 )
 from fedkd.config.read import load, load_distillation, parse, parse_json, read, validate
+from fedkd.config.training import OPTIMISERS, Augmentation, Optimisation
 
 __all__ = [
     "DPSGD",
@@ -77,6 +76,7 @@ __all__ = [
     "RecordPrivacy",
     "Shards",
     "Source",
+    "Stream",
     "Student",
     "TaskChoice",
     "Teacher",

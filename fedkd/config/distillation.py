@@ -17,12 +17,12 @@ from fedkd.config.parts import (
     Choice,
     Frozen,
     Hardware,
-    Optimisation,
     Output,
     Source,
     TaskChoice,
     is_classification,
 )
+from fedkd.config.training import Optimisation
 
 
 class Trained(Frozen):

@@ -17,12 +17,12 @@ from fedkd.config.parts import (
     Choice,
     Frozen,
     Hardware,
-    Optimisation,
     Output,
     Source,
     TaskChoice,
     is_classification,
 )
+from fedkd.config.training import Optimisation
 
 
 class PublicData(Frozen):
@@ -212,6 +212,17 @@ class Experiment(Frozen):
         natural = isinstance(self.data.partition, Natural)
         if not natural and self.clients.count is None:
             raise ValueError("clients.count is missing: how many clients share the data?")
+        return self
+
+    @model_validator(mode="after")
+    def _every_stage_comes(self) -> Self:
+        stream = self.data.stream
+        if stream is not None and stream.at(self.rounds) < stream.count - 1:
+            raise ValueError(
+                f"rounds is {self.rounds}, and data.stream has {stream.count} stages of "
+                f"{stream.rounds} rounds: expected {stream.count * stream.rounds}, or the last "
+                "stages never come"
+            )
         return self
 
     def client_model(self, client: int) -> ModelSpec:

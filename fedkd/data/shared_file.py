@@ -187,7 +187,7 @@ def read_own(
         )
     columns = scaling.names(shared.features, found) if isinstance(found, tuple) else ()
     sound.unscaled(path.name, samples.x, shared.features, shared.scale)
-    return Samples(scaling.apply(samples.x, columns, shared.scale), samples.y)
+    return replace(samples, x=scaling.apply(samples.x, columns, shared.scale))
 
 
 def write_own(path: Path, samples: Samples) -> None:

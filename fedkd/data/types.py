@@ -23,17 +23,24 @@ class Samples:
             rows of features (N, F); or a table of named columns.
         y: their targets, as `fedkd.tasks.Targets` says: classes from 0, int64 (N,); 0 or 1 by
             label, int64 (N, L); or numbers, float32 (N, D).
+        stage: int64 (N,), in which stage of `data.stream` each comes, from 0; None without one.
     """
 
     x: Rows
     y: Tensor
+    stage: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.y)
 
     def subset(self, indices: Tensor) -> "Samples":
         """The samples at `indices`, int64 (M,), in that order."""
-        return Samples(take(self.x, indices), self.y[indices])
+        stage = None if self.stage is None else self.stage[indices]
+        return Samples(take(self.x, indices), self.y[indices], stage)
+
+    def of_stage(self, stage: int) -> "Samples":
+        """The samples of one stage, or all where they come in none."""
+        return self if self.stage is None else self.subset((self.stage == stage).nonzero()[:, 0])
 
     def last_of_each_class(self, count: int) -> "Samples":
         """The last `count` samples of each class, class after class."""
@@ -78,7 +85,7 @@ class Dataset:
     def with_columns(self, columns: Sequence[int]) -> "Dataset":
         """The data set with some of its columns, by place, where samples are rows."""
         train, test = (
-            Samples(columns_of(part.x, columns), part.y) for part in (self.train, self.test)
+            replace(part, x=columns_of(part.x, columns)) for part in (self.train, self.test)
         )
         features = tuple(self.features[column] for column in columns)
         return replace(self, train=train, test=test, features=features)

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from fedkd import config, data, devices, methods, tasks
 from fedkd.config import Experiment
+from fedkd.data import stream as streaming
 from fedkd.data.personal import keep_out
 from fedkd.data.readers import columns
 from fedkd.data.types import FederatedData, Samples
-from fedkd.errors import ConfigError
+from fedkd.errors import ConfigError, DataError
 from fedkd.exchange.codec import Expected
 from fedkd.federation import personal, report, secure
 from fedkd.learning import augment, evaluate
@@ -39,6 +40,19 @@ class PreparedExperiment:
     method: Method
     data: FederatedData
     setting: Setting
+
+    def own(self, client: int, round: int) -> Samples:
+        """A client's training data in a round: of its stage, where data comes in stages.
+
+        Raises:
+            DataError: it has none there, and nothing hides how much it has.
+        """
+        samples = self.data.clients[client]
+        if (found := self.setting.stage(round)) is None:
+            return samples
+        if not len(samples := samples.of_stage(found)) and self.experiment.privacy.unit == "none":
+            raise DataError(f"client {client} has no training records of stage {found + 1}")
+        return samples
 
     def expects(self, client: int) -> Expected:
         """What this client's answer must hold, exactly: the method's part and the report's."""
@@ -73,10 +87,10 @@ class PreparedExperiment:
             return self
         seen = replace(
             self.data,
-            clients=tuple(Samples(view(each.x), each.y) for each in self.data.clients),
-            held_out=tuple(Samples(view(each.x), each.y) for each in self.data.held_out),
+            clients=tuple(replace(each, x=view(each.x)) for each in self.data.clients),
+            held_out=tuple(replace(each, x=view(each.x)) for each in self.data.held_out),
             public=self.setting.student.public,
-            test=Samples(view(self.data.test.x), self.data.test.y),
+            test=replace(self.data.test, x=view(self.data.test.x)),
             features=tuple(self.data.features[column] for column in self.setting.seen),
         )
         return replace(self, data=seen, setting=self.setting.student)
@@ -175,10 +189,14 @@ def _assemble(
             f"the shared data's targets are {federated.targets}, and task {experiment.task.name!r} "
             f"asks for {kind.targets}: make the file again by 'fedkd deploy share'"
         )
+    else:
+        federated = streaming.of_party(federated, experiment.data.stream)
     share = experiment.clients.test_share
     if share is not None and not federated.held_out:
         federated = keep_out(federated, share, seed=experiment.seed)
     task = tasks.build(experiment.task, inputs=federated.shape, names=federated.class_names)
+    stages = streaming.stages(experiment.data.stream, federated.class_names, federated.targets)
+    task = task if stages is None else stages.asked(task)
     methods.check_task(method, experiment.method.name, task)
     public = federated.public
     method, experiment = methods.resolve(experiment, None if public is None else len(public), task)
@@ -190,6 +208,7 @@ def _assemble(
         examples=federated.test.x if public is None else public,
         seen=_seen(experiment, federated),
         devices=found,
+        stages=stages,
     )
     augments = experiment.clients.training.augment
     augment.check(augments, setting.shape, kind.targets, key="clients.training.augment")

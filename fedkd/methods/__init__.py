@@ -14,6 +14,7 @@ BUILT_IN = {
     "centralised": "fedkd.methods.centralised:Centralised",
     "fedavg": "fedkd.methods.fedavg:FedAvg",
     "fedprox": "fedkd.methods.fedprox:FedProx",
+    "fedlwf": "fedkd.methods.fedlwf:FedLwF",
     "fedmd": "fedkd.methods.fedmd:FedMD",
     "dsfl": "fedkd.methods.dsfl:DSFL",
     "feddf": "fedkd.methods.feddf:FedDF",

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -29,8 +29,9 @@ from fedkd.exchange.messages import (
 from fedkd.knowledge.moments import Moments, protected
 from fedkd.learning import closed_form as summed
 from fedkd.learning import evaluate, loop, offline, optim, supervised
-from fedkd.learning.dp import sgd
+from fedkd.learning.forms.terms import Terms
 from fedkd.learning.offline import Loss
+from fedkd.methods.core import learners
 from fedkd.methods.core.setting import Count, Setting
 from fedkd.privacy import mechanisms
 from fedkd.privacy.allowance import Allowance
@@ -127,8 +128,7 @@ class ClientContext:
         Raises:
             ValueError: there is an offset, and the task is not one of classes.
         """
-        likelihood = self.setting.task.likelihood
-        supervised.require_classes(offset, likelihood)
+        supervised.require_classes(offset, self.setting.task.likelihood)
         with (
             self.on_device(self.teacher),
             self.clock.phase("train", self.training.epochs) as advance,
@@ -136,11 +136,7 @@ class ClientContext:
             optimiser = optim.build(self.teacher.parameters(), self.training)
             if anchor is None and (saved := group("optimiser", self.state)):
                 optim.unpack(optimiser, saved)
-            learn = (
-                partial(supervised.train, generator=self.rng("batches"), likelihood=likelihood)
-                if self.allowance is None
-                else self._privately(self.allowance)
-            )
+            learn = learners.from_labels(self.setting, self.allowance, self.rng("batches"))
             learn(
                 self.teacher,
                 self._data,
@@ -153,6 +149,21 @@ class ClientContext:
             )
         if anchor is None:
             self.keep("optimiser", optim.pack(optimiser))
+
+    def train_beside(self, other: nn.Module, terms: Terms) -> None:
+        """Train the teacher on the private data and on what `other`, finished, passes on of it.
+
+        The optimiser starts afresh. Under DP `other` must be what was paid for.
+        """
+        with (
+            self.on_device(self.teacher, other),
+            self.clock.phase("train", self.training.epochs) as advance,
+        ):
+            terms = terms.to(self.device)
+            batches = self.rng("batches")
+            learn = learners.from_teacher(self.setting, self.allowance, batches, other, terms)
+            data, how = self._data, self.training
+            learn(self.teacher, samples=data, optimisation=how, on_epoch=lambda *_: advance())
 
     def fit(
         self, model: nn.Module, rows: Sequence[Rows], loss: Callable[..., Tensor]
@@ -259,13 +270,6 @@ class ClientContext:
         if not securely:
             self.keep(RELEASED, {event.what: torch.cat(released, dim=1)})
         return released, Release(event)
-
-    def _privately(self, allowance: Allowance) -> Callable[..., object]:
-        """DP-SGD, written down before the first gradient."""
-        setting = self.setting
-        allowance.spend(setting.training, sampler=sgd.SAMPLER, generator=GENERATOR)
-        loss = setting.task.likelihood.nll
-        return partial(sgd.train, noise=setting.noise, loss=loss, like=setting.examples)
 
     def model(self) -> Upload:
         """The teacher itself."""

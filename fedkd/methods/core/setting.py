@@ -21,6 +21,7 @@ from fedkd.privacy.events import Gaussian, Laplace
 from fedkd.rows import Rows, columns_of, take
 from fedkd.specs import TensorSpec
 from fedkd.tasks import Task
+from fedkd.tasks.stages import Stages
 
 Count = Literal["example count", "class counts"]
 """A fact about private data that no teacher covers, so that it is paid for as an event."""
@@ -49,6 +50,8 @@ class Setting:
     """The columns that the student sees, where `clients.privileged` hides others; None: all."""
     devices: tuple[torch.device, ...] = (CPU,)
     """Where models learn and answer on this machine, which is each party's own affair."""
+    stages: Stages | None = None
+    """What comes after what, where data comes in stages (`data.stream`)."""
     _specs: dict[str, Expected] = field(default_factory=dict, repr=False)
 
     @property
@@ -60,6 +63,11 @@ class Setting:
     def classes(self) -> int:
         """The number C of classes, for methods that ask for classes."""
         return self.task.classes
+
+    def stage(self, round: int) -> int | None:
+        """The stage of a round, from 0; None where data comes in none."""
+        stream = self.experiment.data.stream
+        return None if stream is None else stream.at(round)
 
     def device(self, client: int | None = None) -> torch.device:
         """Where a client's models learn, by turns; the server's, which is None, on the first."""
