@@ -209,7 +209,7 @@ class Source(Frozen):
 
     name: str = "fashion-mnist-sample"
     """A known name, such as `fashion-mnist-sample`, or the path of an .npz or .csv file, or of a
-    folder of .npy files."""
+    folder of .npy files or of pictures."""
     label: str | tuple[str, ...] = "label"
     """CSV: the column of labels; several where a row has several labels or numbers."""
     client: str | None = None
@@ -223,13 +223,16 @@ class Source(Frozen):
     limits: dict[str, tuple[float, float]] = Field(default={}, exclude_if=absent)
     """Rows of features: what becomes -1 and 1 of a column, by its name; others stay as they are."""
     range: tuple[float, float] | None = Field(default=None, exclude_if=absent)
-    """Arrays: what becomes 0 and 1 of their values, such as [-1024, 3071]; all are within. It is
-    public, and learned from no party's data. Unless given, uint8 is 0..255, and all others but rows
-    must be in [0, 1]."""
+    """Arrays and pictures: what becomes 0 and 1 of their values, such as [-1024, 3071]; all are
+    within. It is public, and learned from no party's data. Unless given, uint8 is 0..255, 16 bits
+    of a picture 0..65535, and all others but rows must be in [0, 1]."""
     layout: Layout | None = Field(default=None, exclude_if=absent)
     """Arrays: how records are laid out; unless given, images are told by their shape."""
+    tile: int | None = Field(default=None, ge=1, exclude_if=absent)
+    """Pictures: the side of the squares into which all are cut, each a record; none unless
+    given."""
     test_share: float = Field(default=0.2, gt=0, lt=1)
-    """CSV and hospitals: the share of rows held out for testing, each by a hash of itself."""
+    """CSV, pictures and hospitals: the share held out for testing, each by a hash of itself."""
     test: str | None = Field(default=None, min_length=1)
     """CSV: a file of its own whose rows are for testing; then none is held out."""
     stream: Stream | None = Field(default=None, exclude_if=absent)

@@ -9,7 +9,7 @@ from torch import Tensor
 from fedkd import config, rng
 from fedkd.data import partition, scaling, sound, stream
 from fedkd.data.holdout import hashes
-from fedkd.data.readers import named, npz, table
+from fedkd.data.readers import folder, named, npz, table
 from fedkd.data.readers.named import NAMES, fetched, locations
 from fedkd.data.types import Dataset, FederatedData, Samples
 from fedkd.errors import ConfigError, DataError
@@ -165,21 +165,13 @@ def _ready(
 
 def _read(data: config.Source, seed: int, targets: Targets) -> Dataset:
     path, csv = Path(data.name).expanduser(), _is_csv(data.name)
+    pictured = data.name not in NAMES and folder.holds_pictures(path)
     stored = path.suffix.lower() == ".npz" or (data.name not in NAMES and path.is_dir())
-    if (data.test or data.ignore) and not csv:
-        key = "test" if data.test else "ignore"
-        raise ConfigError(
-            f"data.{key} is {getattr(data, key)!r}, and data.name is {data.name!r}: leave it out, "
-            "it is for .csv files"
-        )
-    if (data.range or data.layout) and not stored:
-        key = "range" if data.range else "layout"
-        raise ConfigError(
-            f"data.{key} is {getattr(data, key)!r}, and data.name is {data.name!r}: leave it out, "
-            "it is for .npz files and folders of .npy files"
-        )
+    _check_keys(data, csv=csv, stored=stored, pictured=pictured)
     if csv:
         return table.load(path, data, seed=seed, targets=targets)
+    if pictured:
+        return folder.load(path, data, seed=seed, targets=targets)
     if stored:
         return npz.load(path, form=npz.ArrayForm.of(data), kind=targets)
     if data.name in NAMES and targets != "classes":
@@ -189,6 +181,23 @@ def _read(data: config.Source, seed: int, targets: Targets) -> Dataset:
             "'classification'"
         )
     return named.load(data.name, test_share=data.test_share, seed=seed)
+
+
+def _check_keys(data: config.Source, *, csv: bool, stored: bool, pictured: bool) -> None:
+    """Refuse keys that are for data of another form."""
+    arrays = ".npz files and folders of .npy files"
+    for key, fits, form in (
+        ("test", csv, ".csv files"),
+        ("ignore", csv, ".csv files"),
+        ("tile", pictured, "folders of pictures"),
+        ("range", stored, f"{arrays} or of pictures"),
+        ("layout", stored and not pictured, arrays),
+    ):
+        if getattr(data, key) and not fits:
+            raise ConfigError(
+                f"data.{key} is {getattr(data, key)!r}, and data.name is {data.name!r}: leave it "
+                f"out, it is for {form}"
+            )
 
 
 def _is_csv(name: str) -> bool:
@@ -208,7 +217,12 @@ def _public(
             changes |= {"ignore": (), "stream": None}  # of a .csv file's columns alone
         if asked.source in NAMES or _is_csv(asked.source):
             changes |= {"range": None, "layout": None}  # of arrays alone
-        source = _read(data.model_copy(update=changes), seed, dataset.targets)
+        path = Path(asked.source).expanduser()
+        if asked.source not in NAMES and folder.holds_pictures(path):
+            source = folder.unlabelled(path, data)
+        else:
+            changes["tile"] = None  # of pictures alone
+            source = _read(data.model_copy(update=changes), seed, dataset.targets)
         found, expected = (shapes_of(each.train.x) for each in (source, dataset))
         if found != expected:
             raise DataError(

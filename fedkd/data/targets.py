@@ -1,4 +1,4 @@
-"""What a data set tells of its records: classes, yes or no by label, or numbers."""
+"""What a data set tells of its records: classes, labels, numbers, or what is where in an image."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +11,10 @@ from torch import Tensor
 
 from fedkd.data.readers.arrays import Array, FaultError
 from fedkd.tasks import Targets
+from fedkd.tasks.likelihoods.categorical import IGNORED
+
+VOID = 255
+"""In a mask of bytes: a pixel that does not count, as in Pascal VOC (Everingham et al. 2010)."""
 
 
 class Limit(NamedTuple):
@@ -29,11 +33,17 @@ class TargetForm:
             raises `FaultError`.
         outputs: targets -> how many classes, labels, numbers, points or items there are.
         counted: (targets, outputs) -> int64 (outputs,), how many of each there are.
+        by_value: whether the largest value says how many there are, so that a part of the data may
+            have fewer.
+        fits: (key, targets, the shape of one input) -> nothing; raises `FaultError` where they are
+            not of such inputs.
     """
 
     read: Callable[[str, Array, int, Limit], Tensor]
     outputs: Callable[[Tensor], int]
     counted: Callable[[Tensor, int], Tensor]
+    by_value: bool = False
+    fits: Callable[[str, Tensor, tuple[int, ...]], None] = lambda _key, _targets, _shape: None
 
 
 def read(key: str, array: Array, count: int, targets: Targets, limit: Limit) -> Tensor:
@@ -50,6 +60,23 @@ def read(key: str, array: Array, count: int, targets: Targets, limit: Limit) -> 
         FaultError: a shape, a type or a value is another.
     """
     return FORMS[targets].read(key, array, count, limit)
+
+
+def check_fit(key: str, y: Tensor, targets: Targets, shape: tuple[int, ...]) -> None:
+    """Refuse targets that are not of inputs of this shape.
+
+    Raises:
+        FaultError: with what was expected.
+    """
+    FORMS[targets].fits(key, y, shape)
+
+
+def most_classes(targets: Targets, count: int) -> Limit:
+    """How many classes `count` records may have, before anything else is known of them."""
+    if targets == "classes":
+        # Larger labels are identifiers, for which a model would need as many outputs.
+        return Limit(count, f"no more classes than {count} samples")
+    return Limit(VOID, "numbers of classes, none of single objects")
 
 
 def outputs(y: Tensor, targets: Targets) -> int:
@@ -104,6 +131,34 @@ def _numbers(key: str, array: Array, count: int, _limit: Limit) -> Tensor:
     return torch.from_numpy(values)
 
 
+def mask(array: Array) -> NDArray[np.int64]:
+    """A mask of classes as stored, (..., H, W): of bytes 255 is `IGNORED`."""
+    classes = array.astype(np.int64)
+    if array.dtype == np.uint8:
+        classes[array == VOID] = IGNORED
+    return classes
+
+
+def _masks(key: str, array: Array, count: int, limit: Limit) -> Tensor:
+    """int64 (count, H, W), each from 0 to below the limit, or `IGNORED`."""
+    _check_kind(key, array, "biu", "a class for each pixel, as integers")
+    _check_shape(key, array, count, "a class for each pixel", f"({count}, H, W)", {3})
+    classes, most = mask(array), limit.classes
+    wrong = (classes != IGNORED) & ((classes < 0) | (classes >= most))
+    expected = f"0..{most - 1}, or {IGNORED} where a pixel does not count: {limit.why}"
+    check(key, wrong, array, expected)
+    return torch.from_numpy(classes)
+
+
+def _of_image(key: str, masks: Tensor, shape: tuple[int, ...]) -> None:
+    if len(shape) != 3 or masks.shape[1:] != shape[1:]:
+        height, width = masks.shape[1:]
+        raise FaultError(
+            f"{key} has masks of {height}x{width} pixels, and an input has shape {shape}; expected "
+            "images (C, H, W), and masks as high and wide as they are"
+        )
+
+
 def _check_shape(
     key: str, array: Array, count: int, what: str, expected: str, axes: set[int]
 ) -> None:
@@ -121,6 +176,7 @@ FORMS: dict[Targets, TargetForm] = {
         _classes,
         outputs=lambda y: int(y.max()) + 1,
         counted=lambda y, outputs: torch.bincount(y, minlength=outputs),
+        by_value=True,
     ),
     "binary": TargetForm(
         _binary,
@@ -131,6 +187,13 @@ FORMS: dict[Targets, TargetForm] = {
         _numbers,
         outputs=lambda y: y.shape[1],
         counted=lambda y, _outputs: torch.full(y.shape[1:], len(y)),
+    ),
+    "masks": TargetForm(
+        _masks,
+        outputs=lambda y: int(y.max()) + 1,
+        counted=lambda y, outputs: torch.bincount(y[y != IGNORED], minlength=outputs),
+        by_value=True,
+        fits=_of_image,
     ),
 }
 """Every kind of targets, by name."""

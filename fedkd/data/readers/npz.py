@@ -99,7 +99,9 @@ def load_rows(
         x = _inputs("x_train", found, form)
         limit = Limit(classes, "the classes that the parties agreed on")
         y = targets.read("y_train", found["y_train"].array, len(x), kind, limit)
-        if kind != "classes" and (given := targets.outputs(y, kind)) != classes:
+        _check_fit("y_train", y, kind, x)
+        by_value = targets.FORMS[kind].by_value
+        if not by_value and (given := targets.outputs(y, kind)) != classes:
             raise FaultError(
                 f"y_train has {given} values a sample; expected {classes}, as the parties agreed"
             )
@@ -117,13 +119,14 @@ def _dataset(path: Path, found: Mapping[str, Stored], form: ArrayForm, kind: Tar
         )
     if form.range is None:
         _check_alike(found)
-    # Larger labels are identifiers, for which a model would need as many outputs.
-    limit = Limit(len(x), f"no more classes than {len(x)} samples")
+    limit = targets.most_classes(kind, len(x))
     y = targets.read("y_train", found["y_train"].array, len(x), kind, limit)
     classes = targets.outputs(y, kind)
     limit = Limit(classes, "y_train's classes only; give training samples of it, or drop it")
     y_test = targets.read("y_test", found["y_test"].array, len(x_test), kind, limit)
-    if y.shape[1:] != y_test.shape[1:]:
+    _check_fit("y_train", y, kind, x)
+    _check_fit("y_test", y_test, kind, x_test)
+    if not targets.FORMS[kind].by_value and y.shape[1:] != y_test.shape[1:]:
         raise FaultError(
             f"y_test has {y_test.shape[1]} values a sample; expected {y.shape[1]}, as y_train"
         )
@@ -136,6 +139,11 @@ def _dataset(path: Path, found: Mapping[str, Stored], form: ArrayForm, kind: Tar
         groups=_groups(found[GROUPS].array, len(x)) if GROUPS in found else None,
         targets=kind,
     )
+
+
+def _check_fit(key: str, y: Tensor, kind: Targets, x: Rows) -> None:
+    if isinstance(shape := shapes_of(x), tuple):
+        targets.check_fit(key, y, kind, shape)
 
 
 def _check_alike(found: Mapping[str, Stored]) -> None:

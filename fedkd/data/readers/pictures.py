@@ -1,0 +1,117 @@
+"""A picture as numbers, and cut into squares where it is large."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from fedkd.data.readers.arrays import Array, FaultError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".pgm", ".ppm", ".bmp")
+_PLAIN = {"P": "RGB", "PA": "RGB", "RGBA": "RGB", "RGBX": "RGB", "CMYK": "RGB", "LA": "L", "1": "L"}
+"""What is read of pictures with a palette, with ink in place of light, or with what shines
+through them."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a picture, in pixels; it may reach beyond the picture below and to the right.
+
+    Attributes:
+        top: the first row.
+        left: the first column.
+        side: of the square.
+        fresh_top: the first row that no earlier window has.
+        fresh_left: the first column that no earlier window has.
+    """
+
+    top: int
+    left: int
+    side: int
+    fresh_top: int
+    fresh_left: int
+
+    def of(self, array: Array, *, beyond: float) -> Array:
+        """The part (side, side, ...) of an array (H, W, ...); what is beyond it is `beyond`."""
+        part = array[self.top : self.top + self.side, self.left : self.left + self.side]
+        missing = [(0, self.side - size) for size in part.shape[:2]]
+        rest = [(0, 0)] * (part.ndim - 2)
+        return np.pad(part, [*missing, *rest], constant_values=beyond)
+
+
+def files(folder: Path) -> list[Path]:
+    """The pictures in a folder itself, in the order of their names."""
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+    )
+
+
+def read(file: Path, *, plain: bool) -> NDArray[Any]:
+    """A picture's values as stored: (H, W) of one channel, or (H, W, 3).
+
+    Args:
+        file: PNG, JPEG, TIFF, PGM, PPM or BMP, of one frame.
+        plain: whether colours of a palette become red, green and blue, and what is beside colours
+            is left out; else numbers are kept as they stand, for masks.
+
+    Raises:
+        FaultError: it is damaged, no picture, or has several frames.
+    """
+    try:
+        with Image.open(file) as picture:
+            frames = getattr(picture, "n_frames", 1)
+            if frames > 1:
+                raise FaultError(
+                    f"{file.name} has {frames} frames; expected one: store each as its own file"
+                )
+            asked = (
+                picture.convert(_PLAIN[picture.mode])
+                if plain and picture.mode in _PLAIN
+                else picture
+            )
+            return np.asarray(asked)
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError) as error:
+        raise FaultError(f"{file.name} cannot be read as a picture ({error})") from error
+
+
+def as_inputs(name: str, values: Array, range: tuple[float, float] | None) -> NDArray[np.float32]:
+    """Values (H, W) or (H, W, C) as float32 (H, W, C) in [0, 1].
+
+    Args:
+        name: of the file.
+        values: as stored.
+        range: what becomes 0 and 1; None: 0 and the most that the type holds, and of floats 0
+            and 1.
+
+    Raises:
+        FaultError: a value is outside.
+    """
+    if range is None:
+        range = (0.0, float(np.iinfo(values.dtype).max)) if values.dtype.kind == "u" else (0.0, 1.0)
+    low, high = range
+    least, most = float(values.min()), float(values.max())
+    if not low <= least <= most <= high:
+        raise FaultError(
+            f"{name} has values from {least:g} to {most:g}; expected {low:g} to {high:g}: say "
+            "data.range = [low, high]"
+        )
+    scaled = ((values.astype(np.float64) - low) / (high - low)).astype(np.float32)
+    return scaled[:, :, None] if scaled.ndim == 2 else scaled
+
+
+def windows(height: int, width: int, side: int) -> Iterator[Window]:
+    """Squares that cover a picture, each pixel once: those at its end are moved back into it."""
+    for top, fresh_top in _starts(height, side):
+        for left, fresh_left in _starts(width, side):
+            yield Window(top, left, side, fresh_top, fresh_left)
+
+
+def _starts(length: int, side: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, length, side):
+        yield max(0, min(start, length - side)), start
