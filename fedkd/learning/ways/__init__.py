@@ -5,31 +5,27 @@ A way is a function of a lesson; `BUILT_IN` is the whole list.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
 from torch import nn
 
 from fedkd.config import Distillation, Frozen, WayChoice, validate
 from fedkd.data.types import Dataset
 from fedkd.errors import ConfigError
-from fedkd.learning import offline
 from fedkd.learning.data_free import adi, dafl, synthesis
-from fedkd.learning.dp import distil
-from fedkd.learning.loop import OnEpoch
 from fedkd.learning.ways import (
     born_again,
+    continual,
     data_free,
     early_exits,
     mean_teacher,
     multi_teacher,
     mutual,
     privileged,
+    taught,
 )
 from fedkd.learning.ways.base import Splits, StudentRun
-from fedkd.learning.ways.injection import Place, inject
 from fedkd.names import unknown
 from fedkd.tasks import Ask, Task
 
@@ -76,60 +72,6 @@ class Way:
     augments: bool = False
 
 
-class FromLabels(Frozen):
-    """Parameters of a way that learns from labels too."""
-
-    labels: float = Field(default=1.0, ge=0)
-    """The weight of the loss on the labels: cross-entropy for classes."""
-
-
-class Injection(FromLabels):
-    """Parameters of `injection`."""
-
-    layer: str
-    """The student's layer that gives way to the block, or that the block follows."""
-    block: str
-    """The teacher's block: the dotted name of a layer."""
-    place: Place = "replace"
-    trainable: bool = False
-    """Whether the block learns too; else it stays as the teacher has it."""
-
-
-def _injected(
-    student: nn.Module,
-    teachers: tuple[nn.Module, ...],
-    params: Injection,
-    shape: tuple[int, ...],
-    generator: torch.Generator,
-) -> nn.Module:
-    chosen = params.model_dump(exclude={"labels"})
-    return inject(student, teachers[0], shape, generator, **chosen)
-
-
-def _taught(run: StudentRun, params: FromLabels) -> nn.Module:
-    """By a finished teacher and by labels, with the forms of `[[knowledge]]`."""
-    student, teacher = run.student(), run.teachers[0]
-
-    def train(on_epoch: OnEpoch) -> None:
-        terms = run.terms(student, teacher)
-        data, how = run.data.train, run.training
-        ends: dict[str, Any] = {
-            "labels": params.labels,
-            "likelihood": run.task.likelihood,
-            "on_epoch": on_epoch,
-        }
-        if (paid := run.private) is None:
-            batches = run.stream("student batches")
-            offline.teach(student, teacher, terms, data, how, batches, **ends)
-            return
-        ends["like"] = run.data.test.x
-        noisy = partial(distil.teach, student, teacher, terms, data, how, paid.noise, **ends)
-        paid.pay("student", student, noisy)
-
-    run.stage("student", student, train, epochs=run.training.epochs)
-    return student
-
-
 def _classes(_params: Frozen) -> dict[Ask, str]:
     return {"classes": "it"}
 
@@ -137,8 +79,8 @@ def _classes(_params: Frozen) -> dict[Ask, str]:
 BUILT_IN: dict[str, Way] = {
     "offline": Way(
         "Hinton et al. 2015, arXiv:1503.02531",
-        _taught,
-        FromLabels,
+        taught.learn,
+        taught.FromLabels,
         teachers=(1, 1),
         forms="must",
         private=True,
@@ -146,11 +88,11 @@ BUILT_IN: dict[str, Way] = {
     ),
     "injection": Way(
         "compare Xu et al. 2020, arXiv:2002.02925",
-        _taught,
-        Injection,
+        taught.learn,
+        taught.Injection,
         teachers=(1, 1),
         forms="may",
-        remake=_injected,
+        remake=taught.injected,
         private=True,
         augments=True,
     ),
@@ -178,6 +120,12 @@ BUILT_IN: dict[str, Way] = {
         teachers=(2, 64),
         share=multi_teacher.share,
         asks=multi_teacher.asks,
+    ),
+    "continual": Way(
+        "Li & Hoiem 2016, arXiv:1606.09282; Rebuffi et al. 2017, arXiv:1611.07725",
+        continual.learn,
+        continual.Continual,
+        augments=True,
     ),
     "mean-teacher": Way(
         "Tarvainen & Valpola 2017, arXiv:1703.01780",
@@ -262,6 +210,8 @@ def _check(way: Way, name: str, distillation: Distillation) -> None:
         raise ConfigError(
             f"way {name!r} learns from {expected} teachers: found {found} [[teachers]] sections"
         )
+    if (distillation.data.stream is None) == (way.learn is continual.learn):
+        raise ConfigError(_unlike_stream(name, distillation))
     if way.forms == "must" and not distillation.knowledge:
         raise ConfigError(
             f"way {name!r} needs to know what is passed on: add a section [[knowledge]], such as "
@@ -277,6 +227,18 @@ def _check(way: Way, name: str, distillation: Distillation) -> None:
         )
     if distillation.student.training.augment:
         _check_augment(way, name, distillation)
+
+
+def _unlike_stream(name: str, distillation: Distillation) -> str:
+    if distillation.data.stream is None:
+        return (
+            f"way {name!r} learns what comes in stages: add a section [data.stream], such as "
+            "by = 'classes', stages = 5"
+        )
+    return (
+        f"data.stream has data come in stages, and way {name!r} learns from all of it at once: "
+        "choose way 'continual', or leave it out"
+    )
 
 
 def _check_augment(way: Way, name: str, distillation: Distillation) -> None:
