@@ -154,6 +154,7 @@ def _answer(
         _data=prepared.own(call.client, call.round),
         state=kept,
         clock=clock,
+        earlier=prepared.earlier(call.client, call.round),
         allowance=None if spending is None else spending.reserve(call.round, group(RELEASED, kept)),
     )
     upload = prepared.method.client(ctx, received)

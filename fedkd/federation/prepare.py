@@ -54,6 +54,13 @@ class PreparedExperiment:
             raise DataError(f"client {client} has no training records of stage {found + 1}")
         return samples
 
+    def earlier(self, client: int, round: int) -> Samples | None:
+        """A client's training data of stages before a round's; None where it may not be kept."""
+        samples, stage = self.data.clients[client], self.setting.stage(round)
+        if stage is None or samples.stage is None or self.experiment.privacy.unit != "none":
+            return None
+        return samples.subset((samples.stage < stage).nonzero()[:, 0])
+
     def expects(self, client: int) -> Expected:
         """What this client's answer must hold, exactly: the method's part and the report's."""
         plain = self.method.expects(self.setting, client)

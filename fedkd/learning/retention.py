@@ -1,17 +1,19 @@
-"""What a model of a later stage is held to: what the model before it answers.
+"""How a model learns a later stage: from labels, and held to what the model before it answers.
 
 Learning without Forgetting, Li & Hoiem 2016, arXiv:1606.09282.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from torch import Tensor
 
 from fedkd.learning.forms.base import logits
 from fedkd.learning.forms.terms import Term, Terms
+from fedkd.learning.supervised import balanced_offset
 from fedkd.models.layers import LOGITS
-from fedkd.tasks import Task
+from fedkd.tasks import Likelihood, Task
 from fedkd.tasks.stages import Stages
 
 
@@ -33,3 +35,30 @@ def terms(stages: Stages, task: Task, stage: int, *, weight: float, temperature:
         return distance(ours[0], theirs[0])
 
     return Terms([Term(weight, (LOGITS,), (LOGITS,), logits(compare))])
+
+
+def likelihood(stages: Stages, task: Task, counts: Tensor) -> Likelihood:
+    """By what a stage's labels are learned.
+
+    Where an answer is one of all classes it is free of how frequent these are among what is learned
+    from (`supervised.balanced_offset`): new ones have all their records, earlier ones a few
+    exemplars or none, and would be unlearned by that alone.
+
+    Args:
+        stages: of the stream.
+        task: what is asked.
+        counts: how many records of each class there are, int64 (C,).
+    """
+    plain = task.likelihood
+    if stages.scenario != "class-incremental":
+        return plain
+    offset = balanced_offset(counts)
+
+    def shifted(answers: Tensor) -> Tensor:
+        return answers + offset.to(answers.device)
+
+    return replace(
+        plain,
+        nll=lambda answers, targets: plain.nll(shifted(answers), targets),
+        mean_nll=lambda answers, targets: plain.mean_nll(shifted(answers), targets),
+    )

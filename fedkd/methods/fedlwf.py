@@ -1,14 +1,19 @@
 """Federated averaging of clients that do not forget what earlier stages taught."""
 
+import torch
 from pydantic import Field
+from torch import Tensor
 
 from fedkd.config import Frozen
+from fedkd.data.types import Samples
 from fedkd.errors import ConfigError
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
 from fedkd.learning import retention
 from fedkd.methods.core.base import Card, ClientContext, ServerContext, Setting
-from fedkd.methods.core.recipes import hand_out, receive, train_received
+from fedkd.methods.core.memory import reminded
+from fedkd.methods.core.recipes import hand_out, receive
 from fedkd.methods.fedavg import FedAvg
+from fedkd.tasks.stages import Stages
 
 _BEFORE = "before"
 """Under which the server hands out its model as the last stage left it."""
@@ -18,10 +23,12 @@ class FedLwFParams(Frozen):
     """FedLwF's own parameters."""
 
     weight: float = Field(default=1.0, ge=0)
-    """Of the distance from the answers of the server's model as the last stage left it; 0 is
-    FedAvg."""
+    """Of the distance from the answers of the server's model as the last stage left it."""
     temperature: float = Field(default=2.0, gt=0)
     """Of both models' answers; Li & Hoiem's."""
+    exemplars: int = Field(default=0, ge=0)
+    """How many of its records of earlier stages each client keeps and learns from again; a site's
+    policy says how many it lets be kept."""
 
 
 class FedLwF(FedAvg):
@@ -48,6 +55,12 @@ class FedLwF(FedAvg):
                 "method 'fedlwf' keeps what earlier stages taught, and the data comes in none: add "
                 "a section [data.stream], such as by = 'classes', stages = 5, or choose 'fedavg'"
             )
+        if self.params.exemplars and setting.experiment.privacy.unit == "record":
+            raise ConfigError(
+                f"method.exemplars is {self.params.exemplars}: they are chosen by comparing "
+                "records with each other, which nothing pays for under privacy.unit = 'record'; "
+                "leave it out"
+            )
 
     def begin(self, ctx: ServerContext) -> Broadcast:
         stage = ctx.setting.stage
@@ -58,12 +71,27 @@ class FedLwF(FedAvg):
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
         stages, stage = ctx.setting.stages, ctx.setting.stage(ctx.round)
-        if stages is None or not stage or not self.params.weight:
-            train_received(ctx, broadcast)
-            return ctx.model_and_count()
+        if stages is None or stage is None:
+            raise ValueError("Expected data in stages; `check` refuses what has none.")
+        own, task = self.params, ctx.setting.task
         receive(ctx, broadcast)
         before = ctx.setting.build(ctx.spec, purpose="specification").eval()
-        before.load_state_dict(group(_BEFORE, broadcast))
-        how = self.params.model_dump(include={"weight", "temperature"})
-        ctx.train_beside(before, retention.terms(stages, ctx.setting.task, stage, **how))
+        before.load_state_dict(group(_BEFORE if stage else "model", broadcast))
+        samples = reminded(ctx, before, own.exemplars) if own.exemplars else None
+        ctx.train_beside(
+            before,
+            retention.terms(stages, task, stage, weight=own.weight, temperature=own.temperature),
+            retention.likelihood(stages, task, _counts(ctx, stages, stage, samples)),
+            samples,
+        )
         return ctx.model_and_count()
+
+
+def _counts(ctx: ClientContext, stages: Stages, stage: int, samples: Samples | None) -> Tensor:
+    """How many records of each class are learned from; where they are protected, which classes."""
+    if stages.of_class is None:
+        return torch.zeros(0)
+    if ctx.allowance is not None:
+        return (stages.of_class == stage).long()
+    learned = ctx.data if samples is None else samples
+    return torch.bincount(learned.y, minlength=len(stages.of_class))

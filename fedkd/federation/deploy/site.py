@@ -49,6 +49,8 @@ class Allow(Frozen):
     family, likewise `timm/*` and `hf/*`. All built-in ones unless given."""
     experiments: tuple[str, ...] = ()
     """The SHA-256 of each experiment that may run, as 'fedkd deploy app' prints it; empty: any."""
+    exemplars: int = Field(default=0, ge=0)
+    """The most records of earlier stages (`[data.stream]`) that are learned from again; here."""
 
 
 class Cap(Frozen):
@@ -191,6 +193,8 @@ class Policy:
             self._refuse("allow.experiments", f"experiment {fingerprint(text)} is not among them")
         if experiment.method.name not in allow.methods:
             self._refuse("allow.methods", f"the method is {experiment.method.name!r}")
+        if (kept := experiment.method.parameters.get("exemplars", 0)) > allow.exemplars:
+            self._refuse("allow.exemplars", f"the experiment would keep {kept}")
         for model in (*experiment.clients.models, experiment.student.model):
             if not _is_among(models, model.name):
                 self._refuse("allow.models", f"a model is {model.name!r}")

@@ -14,7 +14,7 @@ from fedkd.clock import Clock
 from fedkd.config import ModelSpec, Optimisation
 from fedkd.data.types import Samples
 from fedkd.errors import UnpaidError
-from fedkd.exchange.masks import RESOLUTION, most
+from fedkd.exchange.masks import RESOLUTION
 from fedkd.exchange.messages import (
     PostProcessing,
     Provenance,
@@ -33,11 +33,13 @@ from fedkd.learning.forms.terms import Terms
 from fedkd.learning.offline import Loss
 from fedkd.methods.core import learners
 from fedkd.methods.core.setting import Count, Setting
+from fedkd.methods.core.sums import fitting
 from fedkd.privacy import mechanisms
 from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.events import Unprotected
 from fedkd.privacy.source import GENERATOR, NoiseSource
 from fedkd.rows import Rows
+from fedkd.tasks import Likelihood
 
 RELEASED = "released"
 """Where a client's state keeps what it paid for once and may send again."""
@@ -56,6 +58,8 @@ class ClientContext:
     clock: Clock
     allowance: Allowance | None = None
     """What may be done with the private data in this round; None where nothing is protected."""
+    earlier: Samples | None = None
+    """The private records of earlier stages; None where there are none, or they are protected."""
 
     @property
     def data(self) -> Samples:
@@ -150,8 +154,10 @@ class ClientContext:
         if anchor is None:
             self.keep("optimiser", optim.pack(optimiser))
 
-    def train_beside(self, other: nn.Module, terms: Terms) -> None:
-        """Train the teacher on the private data and on what `other`, finished, passes on of it.
+    def train_beside(
+        self, other: nn.Module, terms: Terms, likelihood: Likelihood, samples: Samples | None = None
+    ) -> None:
+        """Train the teacher on its data, and on what `other`, finished, passes on of it.
 
         The optimiser starts afresh. Under DP `other` must be what was paid for.
         """
@@ -159,11 +165,16 @@ class ClientContext:
             self.on_device(self.teacher, other),
             self.clock.phase("train", self.training.epochs) as advance,
         ):
-            terms = terms.to(self.device)
-            batches = self.rng("batches")
-            learn = learners.from_teacher(self.setting, self.allowance, batches, other, terms)
-            data, how = self._data, self.training
-            learn(self.teacher, samples=data, optimisation=how, on_epoch=lambda *_: advance())
+            learn = learners.from_teacher(
+                self.setting, self.allowance, self.rng("batches"), other, terms.to(self.device)
+            )
+            learn(
+                self.teacher,
+                samples=self._data if samples is None else samples,
+                optimisation=self.training,
+                likelihood=likelihood,
+                on_epoch=lambda *_: advance(),
+            )
 
     def fit(
         self, model: nn.Module, rows: Sequence[Rows], loss: Callable[..., Tensor]
@@ -171,7 +182,6 @@ class ClientContext:
         """Fit `model` by a loss of the method's own, as in `loop.fit`, as teachers are trained.
 
         The model and each batch are on the device meanwhile; so must be what else the loss uses.
-
         Rows of private data come from `ctx.data`, so it runs without differential privacy alone.
         The optimiser starts afresh.
         """
@@ -259,7 +269,7 @@ class ClientContext:
         clip = self.setting.experiment.privacy.clip
         exact = sums(basis=basis, intercept=intercept, clip=clip)
         released = protected(
-            _fitting(exact, self.setting) if securely else exact,
+            fitting(exact, self.setting) if securely else exact,
             bound=self.setting.features_norm(intercept),
             balance=balance,
             noise_multiplier=event.noise_multiplier * self.setting.noise_share,
@@ -287,13 +297,3 @@ class ClientContext:
         """The teacher's answers on N `inputs`, (N, *A) float32."""
         with self.on_device(self.teacher), self.clock.phase("answer"):
             return evaluate.answers(self.teacher, inputs)
-
-
-def _fitting(exact: Moments, setting: Setting) -> Moments:
-    """Sums held so far inside the range of secure aggregation that noise will not carry them out.
-
-    A refusal would tell of the data and be paid by nobody. What is cut moves no further than it
-    did, so the sensitivity stays.
-    """
-    half = most(setting.cohort_size) / 2
-    return Moments(exact.features.clamp(-half, half), exact.labels.clamp(-half, half))

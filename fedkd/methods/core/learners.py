@@ -32,28 +32,15 @@ def from_teacher(
     teacher: nn.Module,
     terms: Terms,
 ) -> Learn:
-    """As `from_labels`, of labels and of what a finished teacher passes on beside them.
+    """`offline.teach` or `distil.teach`: of labels and of what a finished teacher passes on.
 
     Under DP the teacher must be what was paid for, such as a model that the server handed out.
     """
-    likelihood = setting.task.likelihood
     if allowance is None:
-        return partial(
-            offline.teach,
-            teacher=teacher,
-            terms=terms,
-            generator=batches,
-            likelihood=likelihood,
-        )
+        return partial(offline.teach, teacher=teacher, terms=terms, generator=batches)
     _pay(setting, allowance)
-    return partial(
-        distil.teach,
-        teacher=teacher,
-        terms=terms,
-        noise=setting.noise,
-        likelihood=likelihood,
-        like=setting.examples,
-    )
+    noise, like = setting.noise, setting.examples
+    return partial(distil.teach, teacher=teacher, terms=terms, noise=noise, like=like)
 
 
 def _pay(setting: Setting, allowance: Allowance) -> None:
