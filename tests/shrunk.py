@@ -33,6 +33,9 @@ def experiment(table: Mapping[str, Any], *, clients: int = 3) -> Experiment:
     """A federation of a round and of few clients."""
     least: dict[str, Any] = _least(dict(table))
     least["rounds"] = 1
+    if "stream" in least["data"]:  # every stage comes
+        least["data"]["stream"] |= {"stages": 2, "rounds": 1}
+        least["rounds"] = 2
     parties = least["clients"]
     if "count" in parties:
         parties["count"] = min(clients, parties["count"])
