@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
+from fedkd.errors import UsageError
 from fedkd.tasks import Likelihood, Task
 
 Scores = NDArray[np.float64]
@@ -41,6 +42,19 @@ def log_odds(logits: Tensor, y: Tensor) -> Scores:
     rest = torch.logsumexp(logs.scatter(-1, index, -torch.inf), dim=-1)
     odds: Scores = (log_p - rest).numpy()
     return odds
+
+
+def check_task(task: Task) -> None:
+    """Refuse a task of which no attack here knows how sure a model is of one record.
+
+    Raises:
+        UsageError: its likelihood compares the records of a batch.
+    """
+    if task.likelihood.couples:
+        raise UsageError(
+            f"task {task.name!r} is not attacked: its loss compares the records of a batch with "
+            "each other, and these attacks ask how well a model knows one record alone"
+        )
 
 
 def odds_of(task: Task) -> Callable[[Tensor, Tensor], Scores]:

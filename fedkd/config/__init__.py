@@ -32,11 +32,11 @@ from fedkd.config.experiment import (
 )
 from fedkd.config.models import RANDOM, ModelSpec, Weights, specs_in, with_specs
 from fedkd.config.parts import (
-    DPSGD,
     Choice,
     Format,
     Frozen,
     Hardware,
+    Interactions,
     Layout,
     Output,
     Source,
@@ -44,7 +44,7 @@ from fedkd.config.parts import (
     TaskChoice,
 )
 from fedkd.config.read import load, load_distillation, parse, parse_json, read, validate
-from fedkd.config.training import OPTIMISERS, Augmentation, Optimisation
+from fedkd.config.training import DPSGD, OPTIMISERS, Augmentation, Optimisation
 
 __all__ = [
     "DPSGD",
@@ -62,6 +62,7 @@ __all__ = [
     "Frozen",
     "Hardware",
     "Iid",
+    "Interactions",
     "Knowledge",
     "Layout",
     "MethodChoice",

@@ -12,7 +12,6 @@ from pydantic import (
 from fedkd.config.models import ModelSpec
 from fedkd.config.parts import (
     CLASSIFICATION,
-    DPSGD,
     NAME,
     Choice,
     Frozen,
@@ -22,7 +21,7 @@ from fedkd.config.parts import (
     TaskChoice,
     is_classification,
 )
-from fedkd.config.training import Optimisation
+from fedkd.config.training import DPSGD, Optimisation
 
 
 class Trained(Frozen):

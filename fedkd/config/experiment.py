@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 import tomli_w
 from pydantic import (
+    BeforeValidator,
     Field,
     model_validator,
 )
@@ -12,7 +13,6 @@ from pydantic import (
 from fedkd.config.models import ModelSpec
 from fedkd.config.parts import (
     CLASSIFICATION,
-    DPSGD,
     NAME,
     Choice,
     Frozen,
@@ -20,9 +20,18 @@ from fedkd.config.parts import (
     Output,
     Source,
     TaskChoice,
+    absent,
     is_classification,
 )
-from fedkd.config.training import Optimisation
+from fedkd.config.training import DPSGD, Optimisation
+
+
+def _dealt(value: Any) -> Any:
+    """Lists of names as tuples; one list stands for all clients."""
+    if not isinstance(value, list | tuple):
+        return value
+    each = [value] if value and all(isinstance(name, str) for name in value) else value
+    return tuple(tuple(one) if isinstance(one, list) else one for one in each)
 
 
 class PublicData(Frozen):
@@ -106,6 +115,11 @@ class Clients(Frozen):
     models: tuple[ModelSpec, ...] = Field(default=(ModelSpec(name="lenet5"),), min_length=1)
     """Dealt in turn: client i gets models[i mod len]."""
     training: Optimisation = Optimisation()
+    views: Annotated[tuple[tuple[str, ...], ...], BeforeValidator(_dealt)] = Field(
+        default=(), exclude_if=absent
+    )
+    """The views of a record that teachers see, one list for all, or one for each client, _dealt in
+    turn as models are; all unless given."""
     privileged: Privileged | None = None
     """What only the teachers see; None: the student sees what they see."""
     participation: float = Field(default=1.0, gt=0, le=1)
@@ -128,6 +142,8 @@ class Student(Frozen):
     """The one global model that comes out."""
 
     model: ModelSpec = ModelSpec(name="lenet5")
+    views: tuple[str, ...] = Field(default=(), exclude_if=absent)
+    """The views of a record that it sees; all unless given."""
 
 
 class MethodChoice(Choice):
@@ -217,13 +233,28 @@ class Experiment(Frozen):
     @model_validator(mode="after")
     def _every_stage_comes(self) -> Self:
         stream = self.data.stream
-        if stream is not None and stream.at(self.rounds) < stream.count - 1:
+        if stream is not None and self.rounds <= (stream.count - 1) * stream.rounds:
             raise ValueError(
                 f"rounds is {self.rounds}, and data.stream has {stream.count} stages of "
                 f"{stream.rounds} rounds: expected {stream.count * stream.rounds}, or the last "
                 "stages never come"
             )
         return self
+
+    @model_validator(mode="after")
+    def _sees_by_one_key(self) -> Self:
+        if self.clients.privileged is not None and (self.clients.views or self.student.views):
+            raise ValueError(
+                "clients.privileged and views both say who sees what: name the student's columns "
+                "as a view by [data.views] and student.views, or leave views out"
+            )
+        return self
+
+    @property
+    def unlike_views(self) -> bool:
+        """Whether some party sees other views or columns of a record than another."""
+        views = {*(self.clients.views or ((),)), self.student.views}
+        return self.clients.privileged is not None or len(views) > 1
 
     def client_model(self, client: int) -> ModelSpec:
         """The model of client `client`."""

@@ -74,26 +74,6 @@ class ShortChoice(Choice):
         return f"{self.name}({parameters})" if parameters else self.name
 
 
-class DPSGD(Frozen):
-    """How noise is added to the training of a model, and where it is accounted for."""
-
-    delta: float = Field(default=1e-5, gt=0, lt=1)
-    """Well below one over the number of units that are hidden."""
-    most_records: int | None = Field(default=None, ge=1)
-    """`record`: a public number that no data set's records reach; 10,000 unless given. Delta is
-    held against it, so that no refusal tells how many records there are."""
-    noise_multiplier: float | None = Field(default=None, gt=0)
-    """Noise over sensitivity; without it, the least with which the whole plan fits the budget."""
-    clip: float = Field(default=1.0, ge=1e-6, le=1e6)
-    """`record`: the L2 norm that a record's gradient, or its features, are clipped to."""
-    sample_rate: float = Field(default=0.05, gt=0, le=1)
-    """`record`: the probability with which a step takes each record; public, equal for all."""
-    batch_size: int | None = Field(default=None, ge=1)
-    """`record`: what a step's noisy sum is divided by; public; that of training unless given."""
-    ledger: str | None = Field(default=None, min_length=1)
-    """A folder for the ledgers, so that all runs share one budget; the run's own unless given."""
-
-
 class Output(Frozen):
     """Where run folders go."""
 
@@ -199,9 +179,33 @@ class Stream(Frozen):
         """How many stages there are."""
         return self.stages if isinstance(self.stages, int) else len(self.stages)
 
-    def at(self, round: int) -> int:
-        """The stage of a round, from 0; rounds count from 1."""
-        return min((round - 1) // self.rounds, self.count - 1)
+
+class Interactions(Frozen):
+    """CSV: which user took which item, a row each; see `fedkd.data.readers.interactions`."""
+
+    user: str = "user"
+    """The column that says who."""
+    item: str = "item"
+    """The column that says what."""
+    rating: str | None = None
+    """The column of ratings, where there are some; by `threshold`."""
+    threshold: float | None = None
+    """The least rating with which an item counts as taken; with `rating` alone."""
+    time: str | None = None
+    """The column of times, as numbers: the latest are held out; by a hash unless given."""
+    items: str | None = Field(default=None, min_length=1)
+    """A file that names the catalogue, an item a line: public, learned from no party's data."""
+    held: float = Field(default=0.2, gt=0, lt=1)
+    """The share of a test user's items that is held out; the rest is what the model is shown."""
+
+    @model_validator(mode="after")
+    def _rated_by_both(self) -> Self:
+        if (self.rating is None) != (self.threshold is None):
+            raise ValueError(
+                f"interactions.rating is {self.rating!r} and interactions.threshold "
+                f"{self.threshold}: expected both, a column and the least that counts, or neither"
+            )
+        return self
 
 
 class Source(Frozen):
@@ -228,6 +232,11 @@ class Source(Frozen):
     of a picture 0..65535, and all others but rows must be in [0, 1]."""
     layout: Layout | None = Field(default=None, exclude_if=absent)
     """Arrays: how records are laid out; unless given, images are told by their shape."""
+    views: dict[str, tuple[str, ...]] = Field(default={}, exclude_if=absent)
+    """Rows with named columns: which columns make a view, by its name; `*` in a pattern is any
+    text. The arrays `x_train.NAME` of an .npz file are views as they are."""
+    interactions: Interactions | None = Field(default=None, exclude_if=absent)
+    """CSV of a recommender: its columns, and the catalogue of items."""
     tile: int | None = Field(default=None, ge=1, exclude_if=absent)
     """Pictures: the side of the squares into which all are cut, each a record; none unless
     given."""

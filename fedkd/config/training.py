@@ -1,4 +1,4 @@
-"""How one model is fitted."""
+"""How one model is fitted, and how noise protects what it is fitted to."""
 
 from typing import Annotated, Literal, Self
 
@@ -68,3 +68,23 @@ class Optimisation(Frozen):
                 "as many"
             )
         return self
+
+
+class DPSGD(Frozen):
+    """How noise is added to the training of a model, and where it is accounted for."""
+
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+    """Well below one over the number of units that are hidden."""
+    most_records: int | None = Field(default=None, ge=1)
+    """`record`: a public number that no data set's records reach; 10,000 unless given. Delta is
+    held against it, so that no refusal tells how many records there are."""
+    noise_multiplier: float | None = Field(default=None, gt=0)
+    """Noise over sensitivity; without it, the least with which the whole plan fits the budget."""
+    clip: float = Field(default=1.0, ge=1e-6, le=1e6)
+    """`record`: the L2 norm that a record's gradient, or its features, are clipped to."""
+    sample_rate: float = Field(default=0.05, gt=0, le=1)
+    """`record`: the probability with which a step takes each record; public, equal for all."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """`record`: what a step's noisy sum is divided by; public; that of training unless given."""
+    ledger: str | None = Field(default=None, min_length=1)
+    """A folder for the ledgers, so that all runs share one budget; the run's own unless given."""

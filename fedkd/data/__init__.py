@@ -9,7 +9,7 @@ from torch import Tensor
 from fedkd import config, rng
 from fedkd.data import partition, scaling, sound, stream
 from fedkd.data.holdout import hashes
-from fedkd.data.readers import folder, named, npz, table
+from fedkd.data.readers import folder, interactions, named, npz, table
 from fedkd.data.readers.named import NAMES, fetched, locations
 from fedkd.data.types import Dataset, FederatedData, Samples
 from fedkd.errors import ConfigError, DataError
@@ -158,8 +158,7 @@ def _ready(
     if scaled:
         dataset = scaling.scaled(dataset, data.limits, public if scale else None)
     if public is not None and dataset.scale:
-        columns = scaling.names(dataset.features, dataset.shape)
-        public = scaling.apply(public, columns, dataset.scale)
+        public = scaling.apply(public, dataset.features, dataset.scale)
     return dataset, public, private
 
 
@@ -168,17 +167,24 @@ def _read(data: config.Source, seed: int, targets: Targets) -> Dataset:
     pictured = data.name not in NAMES and folder.holds_pictures(path)
     stored = path.suffix.lower() == ".npz" or (data.name not in NAMES and path.is_dir())
     _check_keys(data, csv=csv, stored=stored, pictured=pictured)
+    if data.interactions is not None and not (csv and targets == "items"):
+        raise ConfigError(
+            f"data.interactions is for a .csv file of who took what, and data.name is "
+            f"{data.name!r} for a task of {targets}: leave it out, or choose task 'recommendation'"
+        )
+    if csv and targets == "items":
+        return interactions.load(path, data, seed=seed)
     if csv:
         return table.load(path, data, seed=seed, targets=targets)
     if pictured:
         return folder.load(path, data, seed=seed, targets=targets)
     if stored:
         return npz.load(path, form=npz.ArrayForm.of(data), kind=targets)
-    if data.name in NAMES and targets != "classes":
+    if data.name in NAMES and targets != (own := named.targets_of(data.name)):
+        fit = "classification" if own == "classes" else "keypoints"
         raise ConfigError(
-            f"data.name is {data.name!r}, whose records have one class each, and the task asks for "
-            f"{targets} (see 'fedkd tasks'): name a file of your own, or choose task "
-            "'classification'"
+            f"data.name is {data.name!r}, whose targets are {own}, and the task asks for {targets} "
+            f"(see 'fedkd tasks'): name a file of your own, or choose task {fit!r}"
         )
     return named.load(data.name, test_share=data.test_share, seed=seed)
 
@@ -214,7 +220,8 @@ def _public(
     else:
         changes: dict[str, Any] = {"name": asked.source, "test": None}
         if not _is_csv(asked.source):
-            changes |= {"ignore": (), "stream": None}  # of a .csv file's columns alone
+            # of a .csv file's columns alone
+            changes |= {"ignore": (), "stream": None, "interactions": None}
         if asked.source in NAMES or _is_csv(asked.source):
             changes |= {"range": None, "layout": None}  # of arrays alone
         path = Path(asked.source).expanduser()

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from fedkd.data.holdout import held_out
 from fedkd.data.types import FederatedData, Samples
-from fedkd.errors import DataError
+from fedkd.errors import ConfigError, DataError
 
 
 def keep_out(data: FederatedData, share: float, *, seed: int) -> FederatedData:
@@ -12,7 +12,13 @@ def keep_out(data: FederatedData, share: float, *, seed: int) -> FederatedData:
 
     Raises:
         DataError: a client has rows, and none is left to train on.
+        ConfigError: records are histories that are inputs and targets at once.
     """
+    if data.targets == "items":
+        raise ConfigError(
+            "clients.test_share would hold out users whose items all are in sight, so that none is "
+            "left to find: leave it out; data.test_share holds out test users with items to find"
+        )
     parts = [_parted(data, client, share, seed) for client in range(len(data.clients))]
     return replace(
         data,

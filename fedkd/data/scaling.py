@@ -14,9 +14,10 @@ from torch import Tensor
 
 from fedkd.data.readers.columns import indicator
 from fedkd.data.types import Dataset, Limits
+from fedkd.data.views import limits_of
 from fedkd.errors import ConfigError
 from fedkd.names import choices
-from fedkd.rows import Rows, batches, converted, one, shapes_of, whole
+from fedkd.rows import Rows, Table, batches, converted, one, shape_of, shapes_of, whole
 
 ALL = "*"
 """What all values of records that are no rows of columns are called in a scale."""
@@ -40,17 +41,17 @@ def scaled(dataset: Dataset, limits: Mapping[str, Limits], public: Rows | None) 
         The data set, with all limits in `Dataset.scale`.
 
     Raises:
-        ConfigError: limits are given and samples are no rows, samples are tables, a column is
-            unknown, or limits are none.
+        ConfigError: limits are given and samples are no rows, a column is unknown, or limits
+            are none.
     """
     if not limits and public is None:
         return dataset
     shape = shapes_of(dataset.train.x)
     columns = names(dataset.features, shape) if isinstance(shape, tuple) else ()
-    if not columns and (limits or isinstance(shape, dict)):
+    if limits and not columns:
         raise ConfigError(
-            f"data.limits and data.scale are for rows of features, and a sample of "
-            f"{dataset.name!r} has shape {shape}: leave them out, images are in [0, 1]"
+            f"data.limits is for rows of features, and a sample of {dataset.name!r} has shape "
+            f"{shape}: leave it out, images are in [0, 1]"
         )
     for column, (low, high) in limits.items():
         if column not in columns:
@@ -67,13 +68,19 @@ def scaled(dataset: Dataset, limits: Mapping[str, Limits], public: Rows | None) 
     by_public = {} if public is None else _of_public(public, columns)
     scale = by_public | dict(limits)
     train, test = (
-        replace(part, x=apply(part.x, columns, scale)) for part in (dataset.train, dataset.test)
+        replace(part, x=apply(part.x, dataset.features, scale))
+        for part in (dataset.train, dataset.test)
     )
     return replace(dataset, train=train, test=test, scale=scale)
 
 
-def apply(x: Rows, columns: Sequence[str], scale: Mapping[str, Limits]) -> Rows:
+def apply(x: Rows, features: Sequence[str], scale: Mapping[str, Limits]) -> Rows:
     """Records on the scale of `Dataset.scale`; columns without limits as they are.
+
+    Args:
+        x: records.
+        features: the names of their columns, where they are rows with such.
+        scale: limits by name; of a table those of its column `zer` are `zer.0`, `zer.1`, ...
 
     Raises:
         ConfigError: limits are so close to each other that a value is no float32 on their scale; of
@@ -81,6 +88,9 @@ def apply(x: Rows, columns: Sequence[str], scale: Mapping[str, Limits]) -> Rows:
     """
     if not scale:
         return x
+    if isinstance(x, Table):
+        return Table({n: apply(each, (), limits_of(n, scale)) for n, each in x.columns.items()})
+    columns = names(features, shape_of(x))
     return converted(x, partial(_applied, columns=columns, scale=scale))
 
 
@@ -104,6 +114,13 @@ def _applied(x: Tensor, columns: Sequence[str], scale: Mapping[str, Limits]) -> 
 
 def _of_public(rows: Rows, columns: Sequence[str]) -> dict[str, Limits]:
     """A standard deviation to each side of each column's mean; indicators stay what they are."""
+    if isinstance(rows, Table):
+        return {
+            f"{view}.{name}": limits
+            for view, each in rows.columns.items()
+            if one(each[torch.arange(0)]).is_floating_point()  # integers are numbers to look up
+            for name, limits in _of_public(each, names((), shape_of(each))).items()
+        }
     if not columns:
         return {ALL: _around(*_moments(rows))}
     x = whole(rows)

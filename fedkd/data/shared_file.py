@@ -19,9 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fedkd.config import Format, Layout
+from fedkd.config import Format, Interactions, Layout
 from fedkd.data import scaling, sound
-from fedkd.data.readers import npz, table
+from fedkd.data.readers import interactions, npz, table
 from fedkd.data.readers.csv_file import Decimal
 from fedkd.data.types import FederatedData, Limits, Samples
 from fedkd.errors import DataError
@@ -146,6 +146,7 @@ def read_own(
     decimal: Decimal = ".",
     layout: Layout | None = None,
     range: Limits | None = None,
+    columns_of_users: Interactions | None = None,
 ) -> Samples:
     """A party's own data, scaled as the shared data is.
 
@@ -158,6 +159,7 @@ def read_own(
         decimal: CSV: what stands in front of a number's decimals.
         layout: arrays: see `config.Source`.
         range: arrays: see `config.Source`.
+        columns_of_users: CSV of a recommender: its columns, by the usual names unless given.
 
     Raises:
         DataError: it is missing, corrupt, empty or does not fit.
@@ -166,6 +168,9 @@ def read_own(
     if format == "npz":
         form = npz.ArrayForm(layout, range, unbounded=scaling.ALL in shared.scale)
         samples = npz.load_rows(path, classes=shared.classes, form=form, kind=shared.targets)
+    elif shared.targets == "items":
+        how = columns_of_users or Interactions()
+        samples = interactions.load_rows(path, how, items=shared.class_names)
     elif not shared.features:
         raise DataError(
             f"{path}: is a CSV file, and the parties agreed on samples of shape {shared.shape} "
@@ -185,9 +190,8 @@ def read_own(
         raise DataError(
             f"{path}: a sample has shape {found}; expected {expected}, as the parties agreed"
         )
-    columns = scaling.names(shared.features, found) if isinstance(found, tuple) else ()
     sound.unscaled(path.name, samples.x, shared.features, shared.scale)
-    return replace(samples, x=scaling.apply(samples.x, columns, shared.scale))
+    return replace(samples, x=scaling.apply(samples.x, shared.features, shared.scale))
 
 
 def write_own(path: Path, samples: Samples) -> None:

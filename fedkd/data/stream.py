@@ -38,7 +38,7 @@ def stages(stream: Stream | None, names: Sequence[str], targets: Targets) -> Sta
             if isinstance(given, int)
             else [", ".join(stage) for stage in given]
         )
-        return Stages("domain-incremental", tuple(titles))
+        return Stages("domain-incremental", tuple(titles), rounds=stream.rounds)
     if targets != "classes":
         raise ConfigError(
             f"data.stream.by is 'classes', and the task's targets are {targets}: expected "
@@ -49,7 +49,8 @@ def stages(stream: Stream | None, names: Sequence[str], targets: Targets) -> Sta
     for number, part in enumerate(parts):
         of_class[list(part)] = number
     scenario: Scenario = stream.scenario
-    return Stages(scenario, tuple(", ".join(names[c] for c in p) for p in parts), of_class)
+    titles = [", ".join(names[c] for c in part) for part in parts]
+    return Stages(scenario, tuple(titles), of_class, stream.rounds)
 
 
 def _dealt(stream: Stream, names: Sequence[str]) -> list[list[int]]:

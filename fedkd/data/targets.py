@@ -1,7 +1,7 @@
 """What a data set tells of its records: classes, labels, numbers, or what is where in an image."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -9,8 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedkd.data.readers.arrays import Array, FaultError
+from fedkd.data.readers import points
+from fedkd.data.readers.arrays import Array, FaultError, check, check_kind, check_shape
 from fedkd.tasks import Targets
+from fedkd.tasks.boxes.geometry import PADDING
 from fedkd.tasks.likelihoods.categorical import IGNORED
 
 VOID = 255
@@ -35,6 +37,7 @@ class TargetForm:
         counted: (targets, outputs) -> int64 (outputs,), how many of each there are.
         by_value: whether the largest value says how many there are, so that a part of the data may
             have fewer.
+        own: whether a part of the data, such as the test set, may have classes of its own.
         fits: (key, targets, the shape of one input) -> nothing; raises `FaultError` where they are
             not of such inputs.
     """
@@ -43,6 +46,7 @@ class TargetForm:
     outputs: Callable[[Tensor], int]
     counted: Callable[[Tensor, int], Tensor]
     by_value: bool = False
+    own: bool = False
     fits: Callable[[str, Tensor, tuple[int, ...]], None] = lambda _key, _targets, _shape: None
 
 
@@ -73,7 +77,7 @@ def check_fit(key: str, y: Tensor, targets: Targets, shape: tuple[int, ...]) -> 
 
 def most_classes(targets: Targets, count: int) -> Limit:
     """How many classes `count` records may have, before anything else is known of them."""
-    if targets == "classes":
+    if targets in ("classes", "identities"):
         # Larger labels are identifiers, for which a model would need as many outputs.
         return Limit(count, f"no more classes than {count} samples")
     return Limit(VOID, "numbers of classes, none of single objects")
@@ -89,20 +93,9 @@ def counted(y: Tensor, targets: Targets, outputs: int) -> Tensor:
     return FORMS[targets].counted(y, outputs)
 
 
-def check(
-    key: str, wrong: NDArray[np.bool_], values: Array, expected: str, *, start: int = 0
-) -> None:
-    """Complain about the first value marked as wrong; the first row's number is `start`."""
-    if wrong.any():
-        index = tuple(int(i) for i in np.argwhere(wrong)[0])
-        place = (start + index[0], *index[1:])
-        where = place[0] if len(place) == 1 else place
-        raise FaultError(f"{key} is {values[index]} at index {where}; expected {expected}")
-
-
 def _classes(key: str, array: Array, count: int, limit: Limit) -> Tensor:
     """int64 (count,), each from 0 to below the limit."""
-    _check_shape(key, array, count, "one label a sample", f"({count},)", {1})
+    check_shape(key, array, count, "one label a sample", f"({count},)", {1})
     if array.dtype.kind not in "iu":
         raise FaultError(
             f"{key} is {array.dtype}, {array[0]} at index 0; expected integers from 0, as int64"
@@ -114,21 +107,41 @@ def _classes(key: str, array: Array, count: int, limit: Limit) -> Tensor:
 
 def _binary(key: str, array: Array, count: int, _limit: Limit) -> Tensor:
     """0 or 1 by label, (N, L): int64."""
-    _check_kind(key, array, "biu", "0 or 1 by label, as integers or booleans")
-    _check_shape(key, array, count, "0 or 1 by label for each sample", f"({count}, labels)", {2})
+    check_kind(key, array, "biu", "0 or 1 by label, as integers or booleans")
+    check_shape(key, array, count, "0 or 1 by label for each sample", f"({count}, labels)", {2})
     check(key, (array != 0) & (array != 1), array, "0 or 1")
     return torch.from_numpy(array.astype(np.int64))
 
 
 def _numbers(key: str, array: Array, count: int, _limit: Limit) -> Tensor:
     """Numbers (N,) or (N, D): float32 (N, D)."""
-    _check_kind(key, array, "fiub", "numbers")
+    check_kind(key, array, "fiub", "numbers")
     expected = f"({count},) or ({count}, numbers)"
-    _check_shape(key, array, count, "one or more numbers a sample", expected, {1, 2})
+    check_shape(key, array, count, "one or more numbers a sample", expected, {1, 2})
     with np.errstate(over="ignore"):
         values = array.astype(np.float32).reshape(count, -1)
     check(key, ~np.isfinite(values).reshape(array.shape), array, "a finite float32")
     return torch.from_numpy(values)
+
+
+def _items(key: str, array: Array, count: int, _limit: Limit) -> Tensor:
+    """1 where an item was taken, 0 where it was not, -100 where it does not count: int64 (N, I)."""
+    check_kind(key, array, "iub", "1, 0 or -100 by item, as integers")
+    check_shape(key, array, count, "1, 0 or -100 by item for each user", f"({count}, items)", {2})
+    known = (array == 0) | (array == 1) | (array == IGNORED)
+    check(key, ~known, array, f"1 (taken), 0 (not) or {IGNORED} (does not count)")
+    taken = (array == 1).any(axis=1)
+    if not taken.all():
+        raise FaultError(f"{key} has a user without items at index {int(taken.argmin())}; drop it")
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def _of_history(key: str, items: Tensor, shape: tuple[int, ...]) -> None:
+    if shape != (items.shape[1],):
+        raise FaultError(
+            f"{key} has {items.shape[1]} items a user, and an input has shape {shape}; expected "
+            "the user's history, a number for each of these items"
+        )
 
 
 def mask(array: Array) -> NDArray[np.int64]:
@@ -141,8 +154,8 @@ def mask(array: Array) -> NDArray[np.int64]:
 
 def _masks(key: str, array: Array, count: int, limit: Limit) -> Tensor:
     """int64 (count, H, W), each from 0 to below the limit, or `IGNORED`."""
-    _check_kind(key, array, "biu", "a class for each pixel, as integers")
-    _check_shape(key, array, count, "a class for each pixel", f"({count}, H, W)", {3})
+    check_kind(key, array, "biu", "a class for each pixel, as integers")
+    check_shape(key, array, count, "a class for each pixel", f"({count}, H, W)", {3})
     classes, most = mask(array), limit.classes
     wrong = (classes != IGNORED) & ((classes < 0) | (classes >= most))
     expected = f"0..{most - 1}, or {IGNORED} where a pixel does not count: {limit.why}"
@@ -159,25 +172,49 @@ def _of_image(key: str, masks: Tensor, shape: tuple[int, ...]) -> None:
         )
 
 
-def _check_shape(
-    key: str, array: Array, count: int, what: str, expected: str, axes: set[int]
-) -> None:
-    if array.ndim not in axes or len(array) != count or array.size == 0:
-        raise FaultError(f"{key} has shape {array.shape}; expected {expected}, {what}")
+def _boxes(key: str, array: Array, count: int, limit: Limit) -> Tensor:
+    """float32 (count, M, 5): a class from 0 to below the limit, or `PADDING`, and four corners."""
+    check_kind(key, array, "iuf", "boxes, as numbers")
+    what = "boxes (class, left, top, right, bottom) of each sample"
+    check_shape(key, array, count, what, f"({count}, boxes, 5)", {3})
+    if array.shape[2] != 5:
+        raise FaultError(f"{key} has shape {array.shape}; expected ({count}, boxes, 5), {what}")
+    check(key, ~np.isfinite(array), array, "a finite number")
+    kind, most = array[..., 0], limit.classes
+    wrong = (kind != PADDING) & ((kind < 0) | (kind >= most) | (kind != np.floor(kind)))
+    expected = f"a class 0..{most - 1}, or {PADDING} of a box that is none: {limit.why}"
+    check(f"{key}[..., 0]", wrong, kind, expected)
+    if (kind == PADDING).all():
+        raise FaultError(f"{key} has no box; expected at least one")
+    return torch.from_numpy(array.astype(np.float32))
 
 
-def _check_kind(key: str, array: Array, kinds: str, expected: str) -> None:
-    if array.dtype.kind not in kinds:
-        raise FaultError(f"{key} is {array.dtype}; expected {expected}")
+def _in_image(key: str, boxes: Tensor, shape: tuple[int, ...]) -> None:
+    if len(shape) != 3:
+        raise FaultError(f"{key} holds boxes, and an input has shape {shape}; expected images")
+    left, top, right, bottom = boxes[..., 1:].unbind(dim=-1)
+    inside = (left >= 0) & (left < right) & (right <= shape[2])
+    inside &= (top >= 0) & (top < bottom) & (bottom <= shape[1])
+    outside = ((boxes[..., 0] != PADDING) & ~inside).nonzero().tolist()
+    if outside:
+        row, column = outside[0]
+        corners = [round(value, 3) for value in boxes[row, column, 1:].tolist()]
+        raise FaultError(
+            f"{key} has the box {corners} in sample {row}, whose image is {shape[2]} pixels wide "
+            f"and {shape[1]} high; expected left < right and top < bottom, inside the image"
+        )
 
+
+_CLASSES = TargetForm(
+    _classes,
+    outputs=lambda y: int(y.max()) + 1,
+    counted=lambda y, outputs: torch.bincount(y, minlength=outputs),
+    by_value=True,
+)
 
 FORMS: dict[Targets, TargetForm] = {
-    "classes": TargetForm(
-        _classes,
-        outputs=lambda y: int(y.max()) + 1,
-        counted=lambda y, outputs: torch.bincount(y, minlength=outputs),
-        by_value=True,
-    ),
+    "classes": _CLASSES,
+    "identities": replace(_CLASSES, own=True),
     "binary": TargetForm(
         _binary,
         outputs=lambda y: y.shape[1],
@@ -188,12 +225,33 @@ FORMS: dict[Targets, TargetForm] = {
         outputs=lambda y: y.shape[1],
         counted=lambda y, _outputs: torch.full(y.shape[1:], len(y)),
     ),
+    "items": TargetForm(
+        _items,
+        outputs=lambda y: y.shape[1],
+        counted=lambda y, _outputs: (y == 1).sum(dim=0),
+        fits=_of_history,
+    ),
     "masks": TargetForm(
         _masks,
         outputs=lambda y: int(y.max()) + 1,
         counted=lambda y, outputs: torch.bincount(y[y != IGNORED], minlength=outputs),
         by_value=True,
         fits=_of_image,
+    ),
+    "boxes": TargetForm(
+        _boxes,
+        outputs=lambda y: int(y[..., 0].max()) + 1,
+        counted=lambda y, outputs: torch.bincount(
+            y[y[..., 0] != PADDING][:, 0].long(), minlength=outputs
+        ),
+        by_value=True,
+        fits=_in_image,
+    ),
+    "points": TargetForm(
+        lambda key, array, count, _limit: points.read(key, array, count),
+        outputs=lambda y: y.shape[1],
+        counted=lambda y, _outputs: y[..., 2].sum(dim=0).long(),
+        fits=points.check_inside,
     ),
 }
 """Every kind of targets, by name."""

@@ -1,17 +1,17 @@
 """What data is, before and after it is split among clients."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from fedkd.data import targets
-from fedkd.rows import Rows, columns_of, concat, shape_of, shapes_of, take
+from fedkd.data import targets, views
+from fedkd.data.views import Sight
+from fedkd.rows import Rows, concat, shape_of, shapes_of, take
 from fedkd.tasks import Targets
 
-Limits = tuple[float, float]
-"""What becomes -1 and what becomes 1 of a column (`scaling`)."""
+Limits = views.Limits
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +41,10 @@ class Samples:
     def of_stage(self, stage: int) -> "Samples":
         """The samples of one stage, or all where they come in none."""
         return self if self.stage is None else self.subset((self.stage == stage).nonzero()[:, 0])
+
+    def seen_by(self, sight: Sight | None) -> "Samples":
+        """The samples with what is seen of their inputs; None sees all."""
+        return self if sight is None else replace(self, x=sight.of(self.x))
 
     def last_of_each_class(self, count: int) -> "Samples":
         """The last `count` samples of each class, class after class."""
@@ -82,13 +86,13 @@ class Dataset:
         """The shape of one sample: (C, H, W) or (F,)."""
         return shape_of(self.train.x)
 
-    def with_columns(self, columns: Sequence[int]) -> "Dataset":
-        """The data set with some of its columns, by place, where samples are rows."""
-        train, test = (
-            replace(part, x=columns_of(part.x, columns)) for part in (self.train, self.test)
-        )
-        features = tuple(self.features[column] for column in columns)
-        return replace(self, train=train, test=test, features=features)
+    def seen_by(self, sight: Sight | None) -> "Dataset":
+        """The data set with what is seen of its inputs; None sees all."""
+        if sight is None:
+            return self
+        train, test = (part.seen_by(sight) for part in (self.train, self.test))
+        features, scale = sight.features(self.features), sight.scale(self.scale)
+        return replace(self, train=train, test=test, features=features, scale=scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +128,20 @@ class FederatedData:
         """The shape of one sample: (C, H, W) or (F,); () of a table, whose columns have shapes."""
         found = shapes_of(self.test.x)
         return found if isinstance(found, tuple) else ()
+
+    def seen_by(self, sight: Sight | None) -> "FederatedData":
+        """The data with what is seen of inputs, whoever's they are; None sees all."""
+        if sight is None:
+            return self
+        return replace(
+            self,
+            clients=tuple(each.seen_by(sight) for each in self.clients),
+            held_out=tuple(each.seen_by(sight) for each in self.held_out),
+            public=None if self.public is None else sight.of(self.public),
+            test=self.test.seen_by(sight),
+            features=sight.features(self.features),
+            scale=sight.scale(self.scale),
+        )
 
     def counts(self) -> Tensor:
         """How many samples of each class each client holds: int64 (clients, C).

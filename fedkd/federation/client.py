@@ -147,22 +147,24 @@ def _answer(
         spending.send_again(sent)
         return wire.Call(call.round, call.client, sent, spending.ledger_head())
     kept = _kept(party, call.round)
+    sight = prepared.setting.clients_sight(call.client)
     ctx = ClientContext(
-        setting=prepared.setting,
+        setting=prepared.setting.of_client(call.client),
         round=call.round,
         client=call.client,
-        _data=prepared.own(call.client, call.round),
+        _data=prepared.own(call.client, call.round).seen_by(sight),
         state=kept,
         clock=clock,
-        earlier=prepared.earlier(call.client, call.round),
+        earlier=prepared.earlier(call.client, call.round, sight),
         allowance=None if spending is None else spending.reserve(call.round, group(RELEASED, kept)),
     )
     upload = prepared.method.client(ctx, received)
     if masking is not None:
         upload = masking(upload)
-    upload = upload.with_values(report.values(ctx, prepared.data.test))
+    upload = upload.with_values(report.values(ctx, prepared.data.test.seen_by(sight)))
     if ctx.has_teacher and personal.are_sent(prepared.experiment):
-        upload = upload.with_values(personal.values(ctx, prepared.data.held_out[call.client]))
+        own = prepared.data.held_out[call.client].seen_by(sight)
+        upload = upload.with_values(personal.values(ctx, own))
     receipts = release(upload, None if ctx.allowance is None else ctx.allowance.paid)
     payload = encode({name: value.data for name, value in upload.values.items()})
     _check_size("the answer", payload, party)
@@ -184,9 +186,10 @@ def _kept(party: ClientParty, round: int) -> dict[str, Tensor]:
 
     A count of these is another release then, and paid for anew: see `accounting.plan`.
     """
-    kept, stage = party.state.load(before=round), party.prepared.setting.stage(round)
-    if stage is None:
+    kept, stages = party.state.load(before=round), party.prepared.setting.stages
+    if stages is None:
         return kept
+    stage = stages.at(round)
     if _STAGE in kept and int(kept[_STAGE]) != stage:
         kept = {name: each for name, each in kept.items() if not name.startswith(f"{RELEASED}/")}
     return kept | {_STAGE: torch.tensor(stage)}

@@ -14,6 +14,7 @@ from torch import nn
 from fedkd.config import Privacy
 from fedkd.devices import CPU
 from fedkd.errors import ConfigError
+from fedkd.exchange.messages import group
 from fedkd.federation import compat
 from fedkd.federation.answers import Observer
 from fedkd.federation.client import WATCHER, ClientParty, client_app
@@ -150,6 +151,22 @@ def _on_disk(prepared: PreparedExperiment, states: Path, client: int) -> ClientP
 
 def _server_opens(prepared: PreparedExperiment, states: Path) -> Callable[[], Ledger]:
     return partial(Ledger, server_ledger(prepared.experiment.privacy, states))
+
+
+def teacher(prepared: PreparedExperiment, states: Path, client: int) -> nn.Module | None:
+    """A client's teacher as its last round left it; None where the client keeps none.
+
+    Raises:
+        StorageError: what it keeps is damaged.
+    """
+    kept = DiskState(states / _folder_name(client)).load(before=prepared.experiment.rounds + 1)
+    if not (weights := group("teacher", kept)):
+        return None
+    spec = prepared.experiment.client_model(client)
+    own = prepared.setting.of_client(client)
+    model = own.build(spec, purpose="teacher", client=client)
+    model.load_state_dict(weights)
+    return model
 
 
 def client_ledger(privacy: Privacy, states: Path, client: int) -> Path:

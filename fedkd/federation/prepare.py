@@ -13,9 +13,10 @@ from torch import Tensor
 from fedkd import config, data, devices, methods, tasks
 from fedkd.config import Experiment
 from fedkd.data import stream as streaming
+from fedkd.data import views
 from fedkd.data.personal import keep_out
-from fedkd.data.readers import columns
 from fedkd.data.types import FederatedData, Samples
+from fedkd.data.views import Sight
 from fedkd.errors import ConfigError, DataError
 from fedkd.exchange.codec import Expected
 from fedkd.federation import personal, report, secure
@@ -48,18 +49,19 @@ class PreparedExperiment:
             DataError: it has none there, and nothing hides how much it has.
         """
         samples = self.data.clients[client]
-        if (found := self.setting.stage(round)) is None:
+        if (stages := self.setting.stages) is None:
             return samples
+        found = stages.at(round)
         if not len(samples := samples.of_stage(found)) and self.experiment.privacy.unit == "none":
             raise DataError(f"client {client} has no training records of stage {found + 1}")
         return samples
 
-    def earlier(self, client: int, round: int) -> Samples | None:
+    def earlier(self, client: int, round: int, sight: Sight | None) -> Samples | None:
         """A client's training data of stages before a round's; None where it may not be kept."""
-        samples, stage = self.data.clients[client], self.setting.stage(round)
-        if stage is None or samples.stage is None or self.experiment.privacy.unit != "none":
+        samples, stages = self.data.clients[client], self.setting.stages
+        if stages is None or samples.stage is None or self.experiment.privacy.unit != "none":
             return None
-        return samples.subset((samples.stage < stage).nonzero()[:, 0])
+        return samples.subset((samples.stage < stages.at(round)).nonzero()[:, 0]).seen_by(sight)
 
     def expects(self, client: int) -> Expected:
         """What this client's answer must hold, exactly: the method's part and the report's."""
@@ -87,19 +89,11 @@ class PreparedExperiment:
     def in_students_view(self) -> "PreparedExperiment":
         """The experiment in the student's view, by which it is measured and audited.
 
-        Without privileged columns it is this one.
+        Where the student sees all of a record it is this one.
         """
-        view = self.setting.students_view
         if self.setting.seen is None:
             return self
-        seen = replace(
-            self.data,
-            clients=tuple(replace(each, x=view(each.x)) for each in self.data.clients),
-            held_out=tuple(replace(each, x=view(each.x)) for each in self.data.held_out),
-            public=self.setting.student.public,
-            test=replace(self.data.test, x=view(self.data.test.x)),
-            features=tuple(self.data.features[column] for column in self.setting.seen),
-        )
+        seen = self.data.seen_by(self.setting.seen)
         return replace(self, data=seen, setting=self.setting.student)
 
     @cached_property
@@ -198,6 +192,10 @@ def _assemble(
         )
     else:
         federated = streaming.of_party(federated, experiment.data.stream)
+    teachers_see, student_sees = _sights(experiment, federated)
+    if not experiment.unlike_views:  # nobody has anything to do with the rest of a record
+        federated = federated.seen_by(student_sees)
+        teachers_see, student_sees = (), None
     share = experiment.clients.test_share
     if share is not None and not federated.held_out:
         federated = keep_out(federated, share, seed=experiment.seed)
@@ -213,14 +211,16 @@ def _assemble(
         clients=len(federated.clients),
         public=public,
         examples=federated.test.x if public is None else public,
-        seen=_seen(experiment, federated),
+        seen=student_sees,
+        views=teachers_see,
         devices=found,
         stages=stages,
     )
     augments = experiment.clients.training.augment
-    augment.check(augments, setting.shape, kind.targets, key="clients.training.augment")
-    for spec in {str(s): s for s in experiment.clients.models}.values():
-        setting.model_specs(spec)
+    for client in range(max(setting.clients, len(experiment.clients.models))):
+        own = setting.of_client(client)
+        augment.check(augments, own.shape, kind.targets, key="clients.training.augment")
+        own.model_specs(experiment.client_model(client))
     setting.student.model_specs(experiment.student.model)
     method.check(setting)
     protection.check_secure(setting)
@@ -242,10 +242,18 @@ def _devices(experiment: Experiment, own: str | None) -> tuple[torch.device, ...
     return found if own is None else found[:1]
 
 
-def _seen(experiment: Experiment, federated: FederatedData) -> tuple[int, ...] | None:
-    """The columns that the student sees; None: all."""
-    privileged = experiment.clients.privileged
-    return None if privileged is None else columns.without(federated.features, privileged.columns)
+def _sights(
+    experiment: Experiment, federated: FederatedData
+) -> tuple[tuple[Sight | None, ...], Sight | None]:
+    """What clients' teachers see, in turn, and what the student sees; None: all."""
+
+    def find(names: Sequence[str], key: str) -> Sight | None:
+        groups, x = experiment.data.views, federated.test.x
+        return views.sight(names, x, federated.features, groups, key=key)
+
+    return tuple(find(each, "clients.views") for each in experiment.clients.views), views.students(
+        experiment, federated.test.x, federated.features
+    )
 
 
 def _settled(experiment: Experiment) -> Experiment:

@@ -48,11 +48,11 @@ def describe(
 def _stages(prepared: PreparedExperiment, ctx: ServerContext) -> dict[str, Any]:
     """The round's stage, from 1, and the student's headline score on each stage's test records."""
     setting, test = prepared.setting, prepared.in_students_view.data.test
-    if setting.stages is None or (stage := setting.stage(ctx.round)) is None:
+    if setting.stages is None:
         return {}
     count, headline = len(setting.stages), setting.task.headline
     scores = evaluate.by_stage(ctx.student, test, count, headline)
-    return {"stages": {"stage": stage + 1, "scores": scores}}
+    return {"stages": {"stage": setting.stages.at(ctx.round) + 1, "scores": scores}}
 
 
 def _privacy(ledger_heads: list[LedgerHead]) -> dict[str, Any] | None:

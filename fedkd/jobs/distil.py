@@ -24,6 +24,7 @@ from fedkd.learning.ways.prepare import Prepared
 from fedkd.privacy.ledger import fingerprint
 from fedkd.reports import distil_report, shortfall
 from fedkd.rng import stream
+from fedkd.runs import examples
 from fedkd.runs import spending as paying
 from fedkd.runs.common import locked, resumable
 from fedkd.runs.continual import about, learned
@@ -86,6 +87,8 @@ def distil(
             summary = _summarise(ready, student_run, student, plain, run.records())
             summary["privacy"] = {"unit": "none"} if spending is None else spending.summary()
             run.finish(student, summary)
+            asked = {f"Teacher {n}": each for n, each in enumerate(teachers, 1)}
+            examples.write(folder, ready.task, ready.data.test, {**asked, "Student": student})
             distil_report.write(folder)
             shortfall.of_distillation(summary, distillation)
     return summary

@@ -3,16 +3,21 @@
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from fedkd.config import Experiment
 from fedkd.federation import engines
 from fedkd.federation.answers import Observer, Unwatched
 from fedkd.federation.prepare import PreparedExperiment, prepare
 from fedkd.privacy.ledger import Anchor, Ledger
 from fedkd.reports import report, shortfall
+from fedkd.runs import examples
 from fedkd.runs.common import locked, resumable
 from fedkd.runs.folder import RunFolder
 from fedkd.runs.manifest import check_ledger
 from fedkd.runs.summary import summarise
+
+_TEACHERS_SHOWN = 2
 
 
 def simulate(
@@ -70,9 +75,24 @@ def simulate_world(
             student = engines.simulate(prepared, run, observer or Unwatched(), states=run.states)
             summary = summarise(prepared, student, run.records(), run.released())
             run.finish(student.state_dict(), summary)
+            _keep_examples(prepared, student, run)
             report.write(folder)
             shortfall.of_federation(summary, prepared.experiment)
     return summary
+
+
+def _keep_examples(prepared: PreparedExperiment, student: nn.Module, run: RunFolder) -> None:
+    """What the student answers and, where their scores are told too, some clients' teachers.
+
+    Teachers who see something else than the student are left out.
+    """
+    asked, told = {}, prepared.experiment.privacy.unit in ("none", "record")
+    if told and not prepared.experiment.unlike_views:
+        for client in range(min(_TEACHERS_SHOWN, prepared.setting.clients)):
+            if (teacher := engines.teacher(prepared, run.states, client)) is not None:
+                asked[f"Teacher of client {client}"] = teacher
+    seen = prepared.in_students_view
+    examples.write(run.path, seen.setting.task, seen.data.test, {**asked, "Student": student})
 
 
 def _check_ledgers(prepared: PreparedExperiment, run: RunFolder) -> None:

@@ -67,6 +67,37 @@ def pkt(student: Tensor, teacher: Tensor) -> Tensor:
     return (log_t.exp() * (log_t - log_s)).mean(dim=1)
 
 
+def neighbourhood(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+    """KL(teacher || student) in nats of whom among the others a sample is like.
+
+    p_ij is the softmax over j != i of cos(x_i, x_j) / temperature: what a contrastive loss learns,
+    with the teacher's own for the target. Fang et al. 2021 (SEED), arXiv:2101.04731, with the batch
+    in place of a queue.
+
+    Args:
+        student: features (N, ...).
+        teacher: features (N, ...), of any shape.
+        temperature: > 0.
+
+    Returns:
+        (N,), at least 0; blind to a rotation of either side's features and to each sample's scale;
+        0 where the features agree, and for 2 samples or fewer. Couples the samples of a batch.
+
+    Raises:
+        ValueError: the batches differ, there are no features, or the temperature is not positive.
+    """
+    same_batch(student=student, teacher=teacher)
+    positive(temperature=temperature)
+    log_s, log_t = (_log_others(cosines(each) / temperature) for each in (student, teacher))
+    return (log_t.exp() * (log_t - log_s)).sum(dim=1)
+
+
+def _log_others(alike: Tensor) -> Tensor:
+    """Log-softmax of rows (N, N) without the diagonal; there a finite number, lest NaN comes."""
+    itself = torch.eye(len(alike), dtype=torch.bool, device=alike.device)
+    return alike.masked_fill(itself, torch.finfo(alike.dtype).min / 4).log_softmax(dim=1)
+
+
 def congruence(student: Tensor, teacher: Tensor, *, gamma: float = 0.4, order: int = 2) -> Tensor:
     """Squared distance of Gaussian kernel matrices, summed over row i, divided by N (CC).
 

@@ -62,6 +62,13 @@ class AddedNoise(Frozen):
     """The standard deviation, in units of the inputs as the model gets them."""
 
 
+class Dropout(Frozen):
+    """Parameters of `dropped`."""
+
+    probability: float = Field(default=0.5, ge=0, lt=1)
+    """With which a number is lost; 0: none is."""
+
+
 class Strength(Frozen):
     """Parameters of `brightened` and `contrasted`."""
 
@@ -126,6 +133,16 @@ def noisy(x: Tensor, generator: torch.Generator, *, std: float) -> Tensor:
     return x + std * torch.randn(x.shape, generator=generator)
 
 
+def dropped(x: Tensor, generator: torch.Generator, *, probability: float) -> Tensor:
+    """Set each number of an input to 0, with this probability; for inputs of any shape.
+
+    The others stay as they are. Of a history of items it hides some, which are then to be found:
+    the denoising of Vincent et al. 2008, ICML, in Mult-DAE's use, Liang et al. 2018,
+    arXiv:1802.05814.
+    """
+    return x.masked_fill(torch.rand(x.shape, generator=generator) < probability, 0.0)
+
+
 def brightened(x: Tensor, generator: torch.Generator, *, by: float) -> Tensor:
     """Multiply each input by a factor drawn evenly from 1 +- `by`; for inputs of any shape."""
     return x * _beside(_factors(x, generator, by), x)
@@ -160,6 +177,7 @@ BUILT_IN: dict[str, Change] = {
     "rotate": Change(rotated, Rotate, moves=True),
     "erase": Change(erased, Erase, moves=True),
     "noise": Change(noisy, AddedNoise, images=False),
+    "dropout": Change(dropped, Dropout, images=False),
     "brightness": Change(brightened, Strength, images=False),
     "contrast": Change(contrasted, Strength),
 }
@@ -188,7 +206,7 @@ def build(choices: Sequence[Augmentation], *, key: str = "augment") -> Views:
 def check(
     choices: Sequence[Augmentation], shape: tuple[int, ...], targets: Targets, *, key: str
 ) -> None:
-    """Refuse changes that do not suit the records.
+    """Refuse changes that do not suit the records, and histories of which nothing is hidden.
 
     Args:
         choices: see `build`.
@@ -200,11 +218,16 @@ def check(
         ConfigError: see `build`; or a change does not suit.
     """
     build(choices, key=key)
+    if targets == "items" and "dropout" not in [choice.name for choice in choices]:
+        raise ConfigError(
+            f"{key} hides nothing of users' histories, so that no item is left to be found: say "
+            "[{ name = 'dropout', probability = 0.5 }], or 0 where inputs lack items of the targets"
+        )
     fit = [
         name
         for name, change in BUILT_IN.items()
         if len(shape) == 3 or not change.images
-        if targets in ("classes", "binary") or not change.moves
+        if targets in ("classes", "identities", "binary") or not change.moves
     ]
     for number, choice in enumerate(choices):
         if choice.name not in fit:

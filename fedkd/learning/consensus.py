@@ -5,12 +5,14 @@ For one class a record there is no S; for one a pixel or a token there is. `aver
 """
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from fedkd.knowledge.checks import has_shape
+from fedkd.tasks import Likelihood
 
 Average = Literal["logits", "probabilities", "confidence"]
 """A consensus that needs nothing but the logits, by name; see `average`."""
@@ -24,6 +26,14 @@ def average(logits: Tensor, *, of: Average) -> Tensor:
         "confidence": average_confidence,
     }
     return averages[of](logits)
+
+
+def of_task(likelihood: Likelihood) -> Callable[[Tensor], Tensor]:
+    """How a task's answers come together where nothing else is asked for: its own way, or a mean.
+
+    A function of (K, N, *A) to (N, *A).
+    """
+    return likelihood.mix or average_logits
 
 
 def average_logits(logits: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fedkd.data.types import Samples
 from fedkd.errors import DataError
 from fedkd.models import call
-from fedkd.rows import Rows, batches, device_of
+from fedkd.rows import Rows, batches, device_of, take
 from fedkd.tasks import Score
 
 
@@ -46,14 +46,19 @@ def tallies(
         model: a model, or answers (N, *A) that were computed before.
         samples: N samples with their true targets, at least 1.
         scores: what counts.
-        batch_size: of how many samples answers are held at a time, since counters add up.
+        batch_size: of how many samples answers are held at a time, since counters add up; of all,
+            where a score counts pairs.
     """
     counted: dict[str, Tensor] = {}
+    if any(score.together for score in scores):
+        model = answers(model, samples.x) if isinstance(model, nn.Module) else model
+        batch_size = len(samples)
     for rows in torch.split(torch.arange(len(samples)), batch_size):
-        batch = samples.subset(rows)
-        given = answers(model, batch.x) if isinstance(model, nn.Module) else model[rows]
+        given = (
+            answers(model, take(samples.x, rows)) if isinstance(model, nn.Module) else model[rows]
+        )
         for score in scores:
-            tally = score.tally(given, batch.y)
+            tally = score.tally(given, samples.y[rows])
             before = counted.get(score.figure)
             counted[score.figure] = tally if before is None else before + tally
     return counted

@@ -121,6 +121,12 @@ def _check_card(method: Method, experiment: Experiment) -> None:
             f"method {name!r} cannot hide [clients.privileged] from the student, which it does not "
             f"distil from answers of teachers who see more: choose one of {fit}, or leave it out"
         )
+    if experiment.clients.privileged is None and experiment.unlike_views and not card.privileged:
+        fit = ", ".join(each for each in BUILT_IN if find(each).card.privileged)
+        raise ConfigError(
+            f"method {name!r} needs all models to see the same, and clients.views and "
+            f"student.views differ: choose one of {fit}, or give all the same views"
+        )
     if experiment.privacy.secure_aggregation and not card.summable:
         fit = ", ".join(each for each in BUILT_IN if find(each).card.summable)
         raise ConfigError(

@@ -8,9 +8,11 @@ from torch import Tensor
 
 from fedkd.config import Frozen, ModelSpec, Optimisation
 from fedkd.data.types import Samples
+from fedkd.errors import ConfigError
 from fedkd.exchange.aggregation import average_models
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
+from fedkd.learning import consensus
 from fedkd.learning.data_free import objectives
 from fedkd.learning.ensemble import Ensemble
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
@@ -73,6 +75,11 @@ class FedDF(Method):
 
     def check(self, setting: Setting) -> None:
         check_loss(self.params.loss, setting.task)
+        if len(setting.views) > 1:
+            raise ConfigError(
+                "method 'feddf' averages models of one architecture, and clients.views shows them "
+                "unlike inputs: let all clients see the same, or choose fedmd, dsfl or fedproto"
+            )
         if setting.public is None:
             check_images(setting)
             check_statistics(setting, "method.generator.bn", self.params.generator.bn)
@@ -82,7 +89,7 @@ class FedDF(Method):
 
     def begin(self, ctx: ServerContext) -> Broadcast:
         for spec in _groups(ctx.setting):
-            start = ctx.setting.build(spec, purpose="group")
+            start = ctx.setting.of_client(0).build(spec, purpose="group")
             ctx.state.update(prefixed(f"group/{spec}", start.state_dict()))
         if (own := _students_group(ctx.setting)) is not None:
             ctx.student.load_state_dict(_fused(ctx, own))
@@ -94,25 +101,27 @@ class FedDF(Method):
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         teachers = ctx.load_teachers(uploads)
-        own = _students_group(ctx.setting)
+        own, teachers_see = _students_group(ctx.setting), ctx.setting.of_client(0)
         fused = [
-            (spec, ctx.student if spec == own else ctx.setting.build(spec, purpose="group"))
+            (spec, ctx.student if spec == own else teachers_see.build(spec, purpose="group"))
             for spec in _groups(ctx.setting)
         ]
         for spec, model in fused:
             model.load_state_dict(_average(ctx, spec, uploads))
-        with Ensemble(list(teachers.values()), threads=ctx.threads) as ensemble:
+        likelihood = ctx.setting.task.likelihood
+        average, models = consensus.of_task(likelihood), list(teachers.values())
+        with Ensemble(models, threads=ctx.threads, average=average) as ensemble:
             inputs = self._inputs(ctx, ensemble)
             with ctx.clock.phase("ask the ensemble"):
-                targets = ensemble.answer(inputs)
-            ctx.measure_ensemble(ensemble.answer)
+                seen = ctx.setting.clients_view(0, inputs)
+                targets = ensemble.answer(seen)
+            ctx.measure_ensemble(lambda x: ensemble.answer(ctx.setting.clients_view(0, x)))
         loss = label_loss(
-            self.params.loss,
-            temperature=self.params.temperature,
-            likelihood=ctx.setting.task.likelihood,
+            self.params.loss, temperature=self.params.temperature, likelihood=likelihood
         )
         for spec, model in fused:
-            ctx.distil(inputs, targets, loss, self.params.student, model=model)
+            shown = inputs if model is ctx.student else seen
+            ctx.distil(shown, targets, loss, self.params.student, model=model)
             ctx.state.update(prefixed(f"group/{spec}", model.state_dict()))
         if own is None:
             ctx.distil(inputs, targets, loss, self.params.student)
@@ -141,8 +150,8 @@ def _groups(setting: Setting) -> list[ModelSpec]:
 
 def _students_group(setting: Setting) -> ModelSpec | None:
     """The group whose fused model is the student; none if it is unlike them, or sees less."""
-    student = setting.experiment.student.model
-    return student if setting.seen is None and student in _groups(setting) else None
+    student, alike = setting.experiment.student.model, setting.seen is None and not setting.views
+    return student if alike and student in _groups(setting) else None
 
 
 def _fused(ctx: ServerContext, spec: ModelSpec) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedkd.config import Frozen
+from fedkd.errors import ConfigError
 from fedkd.exchange import low_rank
 from fedkd.exchange.aggregation import average_models
 from fedkd.exchange.codec import Expected
@@ -70,6 +71,12 @@ class FedKD(Method):
     params: FedKDParams
 
     def check(self, setting: Setting) -> None:
+        if setting.views or setting.shape == ():
+            raise ConfigError(
+                "method 'fedkd' trains the student at each client, from the records that the "
+                "client's own model sees: let all see the same views (clients.views, "
+                "student.views), or choose fedmd or dsfl"
+            )
         for spec in setting.experiment.clients.models:
             feature_width(setting.build(spec, purpose="specification"))
         student = setting.experiment.student.model

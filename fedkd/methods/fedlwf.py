@@ -63,16 +63,15 @@ class FedLwF(FedAvg):
             )
 
     def begin(self, ctx: ServerContext) -> Broadcast:
-        stage = ctx.setting.stage
-        if ctx.round and stage(ctx.round + 1) != stage(ctx.round):
+        stages = _stages(ctx.setting)
+        if ctx.round and stages.at(ctx.round + 1) > stages.at(ctx.round):
             ctx.state.update(prefixed(_BEFORE, ctx.student.state_dict()))
         before = prefixed(_BEFORE, group(_BEFORE, ctx.state))
         return Broadcast(common={**hand_out(ctx).common, **before})
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
-        stages, stage = ctx.setting.stages, ctx.setting.stage(ctx.round)
-        if stages is None or stage is None:
-            raise ValueError("Expected data in stages; `check` refuses what has none.")
+        stages = _stages(ctx.setting)
+        stage = stages.at(ctx.round)
         own, task = self.params, ctx.setting.task
         receive(ctx, broadcast)
         before = ctx.setting.build(ctx.spec, purpose="specification").eval()
@@ -85,6 +84,12 @@ class FedLwF(FedAvg):
             samples,
         )
         return ctx.model_and_count()
+
+
+def _stages(setting: Setting) -> Stages:
+    if setting.stages is None:
+        raise ValueError("Expected data in stages; `check` refuses what has none.")
+    return setting.stages
 
 
 def _counts(ctx: ClientContext, stages: Stages, stage: int, samples: Samples | None) -> Tensor:

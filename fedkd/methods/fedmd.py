@@ -1,5 +1,7 @@
 """Federated distillation by consensus logits."""
 
+from functools import partial
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -9,9 +11,11 @@ from fedkd.exchange.aggregation import mean
 from fedkd.exchange.codec import Expected, half
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, Value
 from fedkd.knowledge import label
+from fedkd.learning.offline import Loss
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.methods.core.label_loss import LabelLoss, check_loss, label_loss
 from fedkd.specs import TensorSpec
+from fedkd.tasks import Likelihood
 
 _LARGEST = 1e15
 """Of a number that is no logit: its square, and a sum of them, are finite in float32."""
@@ -41,14 +45,15 @@ class FedMD(Method):
     The paper ends with the clients' models; the global student, distilled from the consensus by the
     server, is ours, as is sending logits in float16; numbers, which may be of any size, stay in
     float32. The paper's first training on labelled public
-    data is left out: the proxy set here has no labels.
+    data is left out: the proxy set here has no labels. Embeddings come together by their cosines,
+    and clients learn these from the consensus: of models that learned apart no axis is the same.
     """
 
     card = Card(
         paper="Li & Wang 2019, arXiv:1910.03581",
         sends="logits, or numbers, on the proxy set",
         needs="a proxy set",
-        returns="the mean of all answers",
+        returns="the mean of all answers, or what the task has in its place",
         needs_public=True,
         privileged=True,
     )
@@ -68,21 +73,29 @@ class FedMD(Method):
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
         if "consensus" in broadcast:  # the last round's, so it stands on the last round's subset
             inputs = ctx.setting.proxy_inputs(self.params.public_per_round, ctx.round - 1)
-            ctx.distil(inputs, broadcast["consensus"].float(), label.mae, self.params.digest)
+            loss = _digested(ctx.setting.task.likelihood)
+            ctx.distil(inputs, broadcast["consensus"].float(), loss, self.params.digest)
         ctx.train()
         answers = ctx.answer(ctx.setting.proxy_inputs(self.params.public_per_round, ctx.round))
         return Upload({"logits": Value(_sent(answers, ctx.setting), ctx.from_teacher)})
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
-        consensus = mean(torch.stack([upload["logits"] for upload in uploads.values()]))
+        likelihood = ctx.setting.task.likelihood
+        mix = likelihood.mix or mean
+        consensus = mix(torch.stack([upload["logits"] for upload in uploads.values()]))
         inputs = ctx.setting.proxy_inputs(self.params.public_per_round, ctx.round)
         loss = label_loss(
-            self.params.loss,
-            temperature=self.params.temperature,
-            likelihood=ctx.setting.task.likelihood,
+            self.params.loss, temperature=self.params.temperature, likelihood=likelihood
         )
         ctx.distil(inputs, consensus, loss, self.params.student)
         return Broadcast(common={"consensus": _sent(consensus, ctx.setting)})
+
+
+def _digested(likelihood: Likelihood) -> Loss:
+    """By what a client fits its teacher to the consensus: the paper's, where axes mean the same."""
+    if not likelihood.couples:
+        return label.mae
+    return partial(likelihood.divergence, temperature=1.0)
 
 
 def _sent(answers: Tensor, setting: Setting) -> Tensor:

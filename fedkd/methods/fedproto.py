@@ -68,17 +68,20 @@ class FedProto(Method):
     params: FedProtoParams
 
     def check(self, setting: Setting) -> None:
-        models = setting.experiment.clients.models[: setting.clients]
-        widths = {str(spec): setting.feature_width(spec) for spec in models}
-        if len(set(widths.values())) > 1:
-            found = ", ".join(f"{name}: {width}" for name, width in widths.items())
+        widths = [
+            (spec := setting.experiment.client_model(i), setting.of_client(i).feature_width(spec))
+            for i in setting.first_clients
+        ]
+        if len({width for _, width in widths}) > 1:
+            found = ", ".join(f"{spec}: {width}" for spec, width in widths)
             raise ConfigError(
                 "method 'fedproto' compares features of unlike widths in clients.models "
                 f"({found}): expected the same input width of every last linear layer"
             )
 
     def expects(self, setting: Setting, client: int) -> Expected:
-        width = setting.feature_width(setting.experiment.client_model(client))
+        spec = setting.experiment.client_model(client)
+        width = setting.of_client(client).feature_width(spec)
         shape = (setting.classes, width)
         return {
             "prototypes": TensorSpec(shape, low=-_LARGEST, high=_LARGEST),

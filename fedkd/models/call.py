@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fedkd import devices
 from fedkd.errors import ConfigError
 from fedkd.rows import Batch
+from fedkd.tasks.likelihoods.multinomial import SEEN
 
 
 def answer(model: nn.Module, x: Batch) -> Tensor:
@@ -59,6 +60,15 @@ def with_axis(model: nn.Module, _inputs: object, output: Any) -> Any:
     """A forward hook for a model of a task without classes: one number for an input is (N, 1)."""
     found = found_in(model, output)
     return found.unsqueeze(1) if found.dim() == 1 else output
+
+
+def of_unseen(model: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> Tensor:
+    """A forward hook for a model of items: it says nothing of those that its inputs (N, I) hold.
+
+    Their logits are `SEEN`. So a model is trained to find what it was not shown, and teachers and
+    students are compared on what they would recommend.
+    """
+    return found_in(model, output).masked_fill(inputs[0] > 0, SEEN)
 
 
 def found_in(model: nn.Module, output: Any) -> Tensor:

@@ -10,9 +10,13 @@ from torch import Tensor, nn
 from fedkd import optional
 from fedkd.config import Frozen, ModelSpec, validate
 from fedkd.errors import ConfigError
-from fedkd.models import call, classifiers, hub, weights
+from fedkd.models import call, classifiers, hub, recommenders, weights
+from fedkd.models.centre_point import CentrePointOptions, centre_point
+from fedkd.models.fusion import Fusion, FusionOptions
+from fedkd.models.hourglass import HourglassOptions, hourglass
 from fedkd.models.random_filters import RandomFiltersOptions, random_filters
 from fedkd.models.scattering import ScatteringOptions, scattering
+from fedkd.models.unet import UNetOptions, unet
 from fedkd.names import choices, imported
 from fedkd.rng import torch_default
 from fedkd.rows import Batch
@@ -26,16 +30,25 @@ _MODELS: dict[str, tuple[type[Frozen], _Build]] = {
     "dense-cnn": (classifiers.DenseCNNOptions, classifiers.dense_cnn),
     "lenet5": (classifiers.NoOptions, classifiers.lenet5),
     "mlp": (classifiers.MLPOptions, classifiers.mlp),
+    "mult-dae": (recommenders.MultDAEOptions, recommenders.mult_dae),
     "resnet8": (classifiers.ResNetOptions, classifiers.resnet8),
+    "two-tower": (recommenders.TwoTowerOptions, recommenders.two_tower),
     "scattering": (ScatteringOptions, scattering),
     "random-filters": (RandomFiltersOptions, random_filters),
 }
 
-_DENSE: dict[str, tuple[type[Frozen], _DenseBuild]] = {}
+_DENSE: dict[str, tuple[type[Frozen], _DenseBuild]] = {
+    "hourglass": (HourglassOptions, hourglass),
+    "centre-point": (CentrePointOptions, centre_point),
+    "unet": (UNetOptions, unet),
+}
 """Models whose answer has more axes than one: (a record's shape, its answer's shape, options)."""
 
+_OF_VIEWS = {"fusion": (FusionOptions, Fusion)}
+"""Models of records that are tables: (two empty records, how many classes, options)."""
+
 NAMES = (*_MODELS, *_DENSE)
-"""The built-in models, which need nothing beside fedkd."""
+"""The built-in models of records of one tensor, which need nothing beside fedkd."""
 
 
 def build(
@@ -74,11 +87,7 @@ def build(
         elif ":" in spec.name:
             model = _own(spec, _offered(_shapes(x), classes, task))
         elif columns is not None:
-            raise ConfigError(
-                f"model {spec.name!r} takes records of one tensor, and the data has the columns "
-                f"{', '.join(columns)}: name a model of your own, 'package.module:Class', which is "
-                "called with these keywords"
-            )
+            model = _of_views(spec, columns, answer)
         else:
             model = _named(spec, shape, answer)
         if not isinstance(model, nn.Module):
@@ -88,6 +97,8 @@ def build(
         weights.load(spec, model)
         if task is not None and "categorical" not in task.offers:
             model.register_forward_hook(call.with_axis)
+        if task is not None and "items" in task.offers:
+            model.register_forward_hook(call.of_unseen)
         _try_out(model, spec, x, answer)
     return model
 
@@ -104,7 +115,24 @@ def with_group_norm(spec: ModelSpec) -> str | None:
     return "{ " + ", ".join(f"{key} = {value!r}" for key, value in chosen.items()) + " }"
 
 
+def _of_views(spec: ModelSpec, columns: Mapping[str, Tensor], answer: tuple[int, ...]) -> nn.Module:
+    if spec.name not in _OF_VIEWS or len(answer) > 1:
+        raise ConfigError(
+            f"model {spec.name!r} takes records of one tensor, and what it sees has the columns "
+            f"{', '.join(columns)}: let it see one of these views (clients.views, student.views), "
+            "name 'fusion', or a model of your own, 'package.module:Class', which is called with "
+            "these keywords"
+        )
+    options, make = _OF_VIEWS[spec.name]
+    return make(columns, answer[0], validate(options, spec.options, prefix=f"{spec.name}."))
+
+
 def _named(spec: ModelSpec, shape: tuple[int, ...], answer: tuple[int, ...]) -> nn.Module:
+    if spec.name in _OF_VIEWS:
+        raise ConfigError(
+            f"model {spec.name!r} takes several views of a record, and what it sees is one tensor "
+            f"of shape {shape}: name two views or more, or choose another model"
+        )
     if spec.name not in NAMES:
         rest = spec.name.partition("/")[2]
         near = [*NAMES, *(f"{family}/{rest}" for family in hub.FAMILIES if rest)]

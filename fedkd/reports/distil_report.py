@@ -6,9 +6,11 @@ from fedkd.files import write_atomically
 from fedkd.reports import figures, wording
 from fedkd.reports.charts.distil import loss_by_epoch, score_by_epoch
 from fedkd.reports.charts.drawing import Chart
+from fedkd.reports.charts.examples import examples
 from fedkd.reports.charts.stages import score_by_stage
 from fedkd.reports.report import Tile, page
 from fedkd.runs.distil_schema import DistilRun, Model, read
+from fedkd.runs.examples import read as read_examples
 
 
 def write(folder: Path) -> Path:
@@ -17,7 +19,7 @@ def write(folder: Path) -> Path:
     Raises:
         RunFolderError: the folder is no finished distillation, or a file in it is corrupt.
     """
-    run = read(folder)
+    run, shown = read(folder), read_examples(folder)
     models = [("Student", run.summary.student)]
     models += [(f"Teacher {i}", each) for i, each in enumerate(run.summary.teachers, 1)]
     text = page(
@@ -31,6 +33,7 @@ def write(folder: Path) -> Path:
         protected=run.summary.privacy.epsilon is not None,
         tiles=_tiles(run),
         models=models,
+        examples=examples(shown) if shown else None,
         charts=_charts(run),
     )
     report = folder / "report.html"

@@ -15,9 +15,11 @@ from fedkd.reports import comparison, figures, wording
 from fedkd.reports.charts import costs, curves, heatmaps, methods
 from fedkd.reports.charts.clients import score_by_client
 from fedkd.reports.charts.drawing import Chart
+from fedkd.reports.charts.examples import examples
 from fedkd.reports.charts.gallery import gallery
 from fedkd.reports.charts.spending import spending
 from fedkd.reports.charts.stages import score_by_stage
+from fedkd.runs.examples import read as read_examples
 from fedkd.runs.reading import read, read_generated
 from fedkd.runs.schema import Capped, Round, Run
 from fedkd.runs.scores import Scores, ShownScore
@@ -39,7 +41,7 @@ def write(folder: Path) -> Path:
         RunFolderError: the folder is no finished run, or a file in it is missing or corrupt.
     """
     run = read(folder)
-    generated = read_generated(folder)
+    generated, shown = read_generated(folder), read_examples(folder)
     score = run.summary.headline
     classes = (
         run.partition.classes
@@ -63,6 +65,7 @@ def write(folder: Path) -> Path:
         learnt=_learnt(run, classes),
         costs=[costs.traffic(run.rounds), costs.time_by_phase(run.rounds)],
         partition=heatmaps.partition(run.partition) if run.partition and not run.deployed else None,
+        examples=examples(shown) if shown else None,
         gallery=gallery(generated, classes) if generated else None,
         failures=_failures(run.rounds),
         capped=_capped(run.rounds),

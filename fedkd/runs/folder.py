@@ -29,7 +29,7 @@ from fedkd.files import storing, write_atomically
 from fedkd.methods import find
 from fedkd.rows import whole
 from fedkd.runs import checkpoint as checkpoints
-from fedkd.runs import manifest
+from fedkd.runs import examples, manifest
 from fedkd.runs.checkpoint import Kept
 from fedkd.runs.common import (
     ENVIRONMENT,
@@ -52,7 +52,7 @@ DEPLOYMENT = "deployment.json"
 _PARTITION, _ROUNDS = "partition.json", "rounds.jsonl"
 _GENERATED, _GENERATED_PER_CLASS = "generated.safetensors", 10
 _OWN = ("checkpoints", ENVIRONMENT, _PARTITION)
-_FINISHED = ("summary.json", "report.html", "student.safetensors")
+_FINISHED = ("summary.json", "report.html", "student.safetensors", examples.FILE)
 _FREE = {"engine", "output"}
 """Where and how fast a run runs does not change its result, so it may change on resume."""
 

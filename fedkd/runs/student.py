@@ -9,8 +9,7 @@ from torch import nn
 
 from fedkd import config, data, models, rng, tasks
 from fedkd.config import Distillation, Experiment
-from fedkd.data import scaling
-from fedkd.data.readers import columns
+from fedkd.data import scaling, views
 from fedkd.data.types import Dataset, FederatedData, Limits
 from fedkd.errors import ConfigError, DataError, MessageError, RunFolderError
 from fedkd.exchange.codec import decode
@@ -174,9 +173,7 @@ def _seen(experiment: Experiment | Distillation) -> Dataset:
     dataset = data.load(
         experiment.data, seed=experiment.seed, targets=tasks.find(experiment.task.name).targets
     )
-    if (hidden := experiment.clients.privileged) is None:
-        return dataset
-    return dataset.with_columns(columns.without(dataset.features, hidden.columns))
+    return dataset.seen_by(views.students(experiment, dataset.train.x, dataset.features))
 
 
 def _model(experiment: Experiment | Distillation, inputs: Inputs) -> nn.Module:

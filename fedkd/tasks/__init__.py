@@ -6,7 +6,17 @@ from fedkd.config import TaskChoice, validate
 from fedkd.errors import ConfigError
 from fedkd.names import choices, imported, unknown
 from fedkd.optional import ready_torchvision
-from fedkd.tasks.base import ACCURACY, Ask, Figures, Likelihood, Score, Targets, Task, mean_of
+from fedkd.tasks.base import (
+    ACCURACY,
+    Ask,
+    Figures,
+    Likelihood,
+    Score,
+    Targets,
+    Task,
+    mean_of,
+    with_inputs,
+)
 from fedkd.tasks.kind import TaskKind
 from fedkd.tasks.scores.metrics import check_own, own
 
@@ -23,6 +33,7 @@ __all__ = [
     "find",
     "headline",
     "mean_of",
+    "with_inputs",
 ]
 
 _RECORD_KEYS = ("by_class", "curve", "model", "parameters", "bytes", "latency", "scores")
@@ -30,8 +41,13 @@ _RECORD_KEYS = ("by_class", "curve", "model", "parameters", "bytes", "latency", 
 
 BUILT_IN = {
     "classification": "fedkd.tasks.classification:KIND",
+    "detection": "fedkd.tasks.detection:KIND",
+    "embedding": "fedkd.tasks.embedding:KIND",
+    "keypoints": "fedkd.tasks.keypoints:KIND",
     "multi-label": "fedkd.tasks.multi_label:KIND",
+    "recommendation": "fedkd.tasks.recommendation:KIND",
     "regression": "fedkd.tasks.regression:KIND",
+    "segmentation": "fedkd.tasks.segmentation:KIND",
 }
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -10,20 +10,23 @@ from torch import Tensor
 
 from fedkd.specs import TensorSpec
 
-Targets = Literal["classes", "binary", "numbers", "masks", "boxes", "points", "items"]
+Targets = Literal["classes", "identities", "binary", "numbers", "masks", "boxes", "points", "items"]
 """What a data set's targets are, see `fedkd.data.targets.FORMS`.
 
-`classes`: one class a record, int64 (N,). `binary`: yes or no for each of L labels, int64 (N, L).
+`classes`: one class a record, int64 (N,). `identities`: who or what a record is of, int64 (N,), and
+those of testing may be others than those of training. `binary`: yes or no for each of L labels,
+int64 (N, L).
 `numbers`: D numbers, float32 (N, D). `masks`: a class for each pixel, int64 (N, H, W). `boxes`: up
 to M boxes a record, float32 (N, M, 5), each (class, left, top, right, bottom). `points`: K points a
 record, float32 (N, K, 3), each (x, y, visible). `items`: which of I items suit, int64 (N, I).
 """
-Ask = Literal["classes", "categorical", "image", "features"]
+Ask = Literal["classes", "categorical", "items", "image", "features"]
 """What a method may ask of a task.
 
 `categorical`: an answer's last axis holds the logits of classes. `classes`: besides, there is one
-answer a record, (N, C), and one class, (N,). `image`: inputs are (C, H, W). `features`: inputs are
-(F,).
+answer a record, (N, C), and one class, (N,). `items`: an answer holds the logits of items, (N, I),
+of which several may suit, and inputs are the items seen before, (I,). `image`: inputs are
+(C, H, W). `features`: inputs are (F,).
 """
 
 
@@ -38,12 +41,18 @@ class Likelihood:
         divergence: (student, teacher, temperature=T) -> (N,), how far a student's answers are from
             a teacher's, in nats times T^2; at least 0.
         decide: (N, *A) -> (N, *T), an answer as a target.
+        couples: whether the loss of a record depends on others of its batch, so that no record has
+            a gradient of its own: DP-SGD cannot learn by it, and no attack scores a record by it.
+        mix: (K, N, *A) -> (N, *A), what answers of K models come to together, where their mean says
+            nothing; None: their mean.
     """
 
     nll: Callable[[Tensor, Tensor], Tensor]
     mean_nll: Callable[[Tensor, Tensor], Tensor]
     divergence: Callable[..., Tensor]
     decide: Callable[[Tensor], Tensor]
+    couples: bool = False
+    mix: Callable[[Tensor], Tensor] | None = None
 
 
 K = TypeVar("K")
@@ -115,7 +124,8 @@ class Figures:
 class Score(Figures):
     """How good answers are, in two steps: counters that may be added, then figures.
 
-    Counters are all that crosses the wire. Adding those of parts gives that of the whole.
+    Counters are all that crosses the wire. Adding those of parts gives that of the whole; of
+    pairs of records it gives those within the parts.
 
     Attributes:
         name: as `[task] scores` has it, such as `macro-f1`.
@@ -128,6 +138,7 @@ class Score(Figures):
         higher: whether more is better.
         share: whether the figure is a share of 1, and so is shown as a percentage.
         number: whether the figure is one number, and so may be the headline.
+        together: whether it counts pairs of records, and so takes all that a party has at once.
     """
 
     name: str
@@ -138,6 +149,7 @@ class Score(Figures):
     higher: bool = True
     share: bool = True
     number: bool = True
+    together: bool = False
 
     def of(self, answers: Tensor, targets: Tensor) -> Mapping[str, Any]:
         """The figures of these answers to these targets."""
@@ -182,6 +194,12 @@ class Task:
     def classes(self) -> int:
         """How many classes, labels or numbers an answer's last axis has."""
         return self.answer[-1]
+
+
+def with_inputs(task: Task, inputs: tuple[int, ...]) -> Task:
+    """The same task of records of another shape, such as a part of each."""
+    offers = (task.offers - kinds_of(task.inputs)) | kinds_of(inputs)
+    return replace(task, inputs=inputs, offers=offers)
 
 
 def kinds_of(inputs: tuple[int, ...]) -> frozenset[Ask]:

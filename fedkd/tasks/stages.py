@@ -32,11 +32,17 @@ class Stages:
         scenario: what is asked of a model after all of them.
         names: of each stage, such as `"cat, dog"`.
         of_class: int64 (C,), the stage of each class; None where each has all classes.
+        rounds: how many rounds of a federation each lasts; the last one lasts to the end.
     """
 
     scenario: Scenario
     names: tuple[str, ...]
     of_class: Tensor | None = None
+    rounds: int = 1
+
+    def at(self, round: int) -> int:
+        """The stage of a round, from 0; rounds count from 1."""
+        return min((round - 1) // self.rounds, len(self) - 1)
 
     def __len__(self) -> int:
         return len(self.names)

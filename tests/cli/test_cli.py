@@ -321,7 +321,8 @@ def test_data_sets_are_listed_with_where_they_were_looked_for(run, here, monkeyp
     status, out, _ = run("data", "--json")
     sets = json.loads(out)
     assert status == 0
-    assert set(sets) == {"fashion-mnist-sample", "fashion-mnist", "mnist", "heart-disease"}
+    known = {"fashion-mnist-sample", "fashion-mnist", "mnist", "heart-disease", "drawn-figures"}
+    assert set(sets) == known
     assert sets["fashion-mnist-sample"][0]["complete"]
     assert sets["mnist"][0] == {"folder": str(here / "mnist"), "complete": False}
     _, out, _ = run("data")

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from fedkd import config, data
 from fedkd.data import shared_file
 from fedkd.data.types import Samples
+from fedkd.data.views import Sight
 from fedkd.errors import ConfigError
 from fedkd.federation.prepare import prepare
 from fedkd.jobs.audit import canary_run
@@ -55,7 +56,8 @@ def test_teachers_see_all_and_what_is_measured_and_kept_is_the_students_view(cli
     prepared = prepare(hiding(clinic))
     names = ("age", "age?", "pressure", "pressure?")
     assert prepared.data.features == (*names, "scan", "scan?", "stress", "stress?")
-    assert (prepared.setting.seen, prepared.in_students_view.data.features) == ((0, 1, 2, 3), names)
+    sees = Sight.of_columns((0, 1, 2, 3))
+    assert (prepared.setting.seen, prepared.in_students_view.data.features) == (sees, names)
     run = tmp_path / "run"
     summary = simulate(hiding(clinic), run, tiny.Quiet())
     weights = load_file(run / "student.safetensors")
@@ -70,7 +72,7 @@ def test_teachers_see_all_and_what_is_measured_and_kept_is_the_students_view(cli
     assert (told.features, told.shape) == (names, (4,))
     seen = Samples(student_of.tests(run, told), test.y)
     assert summary["student"]["accuracy"] == evaluate.accuracy(told.model, seen)
-    assert prepare(config.load(run / "config.toml")).setting.seen == (0, 1, 2, 3)
+    assert prepare(config.load(run / "config.toml")).setting.seen == Sight.of_columns((0, 1, 2, 3))
     assert "The teachers alone saw scan, stress" in (run / "report.html").read_text("utf-8")
 
 

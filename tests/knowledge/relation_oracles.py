@@ -38,6 +38,19 @@ def pkt(student: Array, teacher: Array) -> Array:
     )
 
 
+def neighbourhood(student: Array, teacher: Array, *, tau: float) -> Array:
+    found = []
+    for i in range(len(student)):
+        others = [j for j in range(len(student)) if j != i]
+        s, t = (
+            [cmath.exp(cosine(each[i], each[j]) / tau) for j in others]
+            for each in (student, teacher)
+        )
+        p, q = ([value / sum(each) for value in each] for each in (s, t))
+        found.append(sum(b * cmath.log(b / a) for a, b in zip(p, q, strict=True)))
+    return np.array(found)
+
+
 def _near(features: Array) -> list[list[complex]]:
     kernel = [[(cosine(a, b) + 1) / 2 for b in features] for a in features]
     return [[value / sum(row) for value in row] for row in kernel]

@@ -68,6 +68,7 @@ COUPLED: list[Loss] = [
     similarity.similarity,
     similarity.pkt,
     similarity.congruence,
+    partial(similarity.neighbourhood, temperature=0.5),
     relation.distance,
     relation.angle,
     on_a_ring,

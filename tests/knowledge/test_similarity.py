@@ -14,6 +14,7 @@ CASES: list[tuple[Loss, Oracle]] = [
     (similarity.similarity, oracles.similarity),
     (similarity.pkt, oracles.pkt),
     (similarity.congruence, partial(oracles.congruence, gamma=0.4, order=2)),
+    (partial(similarity.neighbourhood, temperature=0.4), partial(oracles.neighbourhood, tau=0.4)),
     (partial(similarity.congruence, **SHARP), partial(oracles.congruence, **SHARP)),
 ]
 LOSSES = [loss for loss, _ in CASES]

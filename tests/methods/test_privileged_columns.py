@@ -9,6 +9,7 @@ from federations import ROWS, SMALL, WIDE, Federation, equal, federation, sample
 
 from fedkd import config, methods
 from fedkd.data.types import Samples
+from fedkd.data.views import Sight
 from fedkd.errors import ConfigError
 from fedkd.learning import evaluate
 from fedkd.methods import BUILT_IN
@@ -33,7 +34,7 @@ def hiding(name: str, **changes: Any) -> Federation:
     other = {"name": "mlp", "hidden": [9, 12]} if name == "fedproto" else WIDE  # equal widths
     models = [SMALL, other, SMALL]
     fed = federation({"name": name, **TINY[name]}, models=models, privileged=privileged, **changes)
-    fed.setting = replace(fed.setting, seen=SEEN)
+    fed.setting = replace(fed.setting, seen=Sight.of_columns(SEEN))
     fed.student = fed.setting.student.build(fed.setting.experiment.student.model, purpose="student")
     return fed
 

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from fedkd import models, optional
-from fedkd.config import ModelSpec
+from fedkd import models, optional, tasks
+from fedkd.config import ModelSpec, TaskChoice
 from fedkd.errors import ConfigError
 from fedkd.models import call
 from fedkd.models.weights import identified
@@ -227,3 +227,19 @@ def test_an_option_of_a_folder_is_a_key_of_its_config_and_nothing_else(
 def test_a_folder_of_images_refuses_rows(folders: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot take inputs of shape \(10,\): expected images"):
         build(f"hf/{folders / 'vit'}", (10,))
+
+
+@needs("torchvision")
+def test_a_segmentation_model_of_torchvision_answers_classes_last() -> None:
+    choice = TaskChoice(name="segmentation")
+    task = tasks.build(choice, inputs=(1, 32, 40), names=("ground", "spot"))
+    spec = ModelSpec(name="torchvision/lraspp_mobilenet_v3_large")
+    model = models.build(
+        spec, shape=(1, 32, 40), classes=2, generator=torch.Generator().manual_seed(0), task=task
+    )
+    x = torch.rand(3, 1, 32, 40)
+    model.eval()
+    with torch.no_grad():
+        said, wrapped = call.answer(model, x), model.__class__.forward(model, x)
+    assert said.shape == (3, 32, 40, 2)
+    assert torch.equal(said[..., 1], wrapped["out"][:, 1])

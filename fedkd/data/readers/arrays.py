@@ -188,3 +188,28 @@ def _mapped(path: Path, key: str, start: int = 0, size: int | None = None) -> St
     if forget is None:
         return Stored(array, mapped=True)
     return Stored(array, mapped=True, release=partial(memory.madvise, forget))
+
+
+def check(
+    key: str, wrong: NDArray[np.bool_], values: Array, expected: str, *, start: int = 0
+) -> None:
+    """Complain about the first value marked as wrong; the first row's number is `start`."""
+    if wrong.any():
+        index = tuple(int(i) for i in np.argwhere(wrong)[0])
+        place = (start + index[0], *index[1:])
+        where = place[0] if len(place) == 1 else place
+        raise FaultError(f"{key} is {values[index]} at index {where}; expected {expected}")
+
+
+def check_shape(
+    key: str, array: Array, count: int, what: str, expected: str, axes: set[int]
+) -> None:
+    """Complain unless an array has `count` records, something in each, and as many axes."""
+    if array.ndim not in axes or len(array) != count or array.size == 0:
+        raise FaultError(f"{key} has shape {array.shape}; expected {expected}, {what}")
+
+
+def check_kind(key: str, array: Array, kinds: str, expected: str) -> None:
+    """Complain of an array whose type is of none of numpy's kinds."""
+    if array.dtype.kind not in kinds:
+        raise FaultError(f"{key} is {array.dtype}; expected {expected}")

@@ -1,6 +1,6 @@
 """A folder of pictures, and what is told of them: by files beside them, or by where they lie.
 
-    FOLDER/[train|test/][CLIENT/]CLASS/a.png                       classes
+    FOLDER/[train|test/][CLIENT/]CLASS/a.png                       classes, identities
     FOLDER/[train|test/][CLIENT/]images/a.png and masks/a.png      masks
 
 Other kinds of targets are in `folder_kinds`. Without a `test/`, pictures are held out by a hash of

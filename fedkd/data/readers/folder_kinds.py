@@ -1,20 +1,22 @@
 """What is told of pictures in a folder, by kind of targets: `KINDS` is the whole list."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from fedkd.data import targets
-from fedkd.data.readers import pictures
+from fedkd.data.readers import boxes, pictures
 from fedkd.data.readers.arrays import Array, FaultError
 from fedkd.data.readers.pictures import Window
 from fedkd.tasks import Targets
 from fedkd.tasks.likelihoods.categorical import IGNORED
 
-IMAGES, MASKS = "images", "masks"
+IMAGES, MASKS, BOXES = "images", "masks", "boxes"
 
+P = TypeVar("P")
 Found = tuple[list[list["Labelled"]], tuple[str, ...]]
 """The pictures of each party, and the names of all classes; without names targets alone tell."""
 
@@ -129,14 +131,69 @@ def _cut_mask(mask: Array, window: Window) -> Array:
     return part
 
 
+def _boxes(parties: Sequence[Path]) -> Found:
+    """Of `images/a.jpg` Pascal VOC's `boxes/a.xml`; or COCO's `boxes.json` of all images."""
+    told = [_boxes_of(party) for party in parties]
+    names = sorted({name for _, own in told for name in own})
+    found = [
+        [Labelled(file, boxes.targets(own[file.name], names)) for file in _images(party)]
+        for party, (own, _) in zip(parties, told, strict=True)
+    ]
+    return found, tuple(names)
+
+
+def _boxes_of(party: Path) -> tuple[Mapping[str, Sequence[boxes.Box]], Collection[str]]:
+    """The boxes of each picture by its name, and the names of classes."""
+    images = _images(party)
+    if (together := party / f"{BOXES}.json").is_file():
+        own, names = _parsed(together, boxes.coco)
+        missing = [file.name for file in images if file.name not in own]
+    else:
+        files = {file.name: party / BOXES / f"{file.stem}.xml" for file in images}
+        missing = [name for name, file in files.items() if not file.is_file()]
+        own = {n: _parsed(file, boxes.voc) for n, file in files.items() if n not in missing}
+        names = tuple({box.name for each in own.values() for box in each})
+    if missing:
+        raise FaultError(
+            f"has no boxes of {IMAGES}/{missing[0]} in {party.name}/; expected {BOXES}/"
+            f"{Path(missing[0]).stem}.xml as Pascal VOC has, or {BOXES}.json of all pictures as "
+            "COCO has; a picture without a box is named there too"
+        )
+    return own, names
+
+
+def _parsed(file: Path, parse: Callable[[str], P]) -> P:
+    try:
+        return parse(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise FaultError(f"{file.name} cannot be read ({error}); expected text") from error
+    except FaultError as fault:
+        raise FaultError(f"{file.name} {fault}") from fault
+
+
+def _in_picture(found: Labelled, height: int, width: int) -> None:
+    boxes.check(found.file.name, found.target, height, width)
+
+
+_BY_FOLDER = FolderKind("a folder with pictures for each class", _holds_classes, _classes)
+
 KINDS: Mapping[Targets, FolderKind] = {
-    "classes": FolderKind("a folder with pictures for each class", _holds_classes, _classes),
+    "classes": _BY_FOLDER,
+    "identities": _BY_FOLDER,
     "masks": FolderKind(
         f"{IMAGES}/ and {MASKS}/, with files of the same names",
         has_images,
         _masks,
         _as_large,
         _cut_mask,
+    ),
+    "boxes": FolderKind(
+        f"{IMAGES}/, and {BOXES}/ with an .xml for each or {BOXES}.json",
+        has_images,
+        _boxes,
+        _in_picture,
+        boxes.cut,
+        boxes.padded,
     ),
 }
 """Every kind of targets that a folder of pictures may have."""

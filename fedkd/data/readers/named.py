@@ -11,16 +11,17 @@ from pathlib import Path
 import platformdirs
 import torch
 
-from fedkd.data.readers import fetch, heart, idx, npz
+from fedkd.data.readers import fetch, figures, heart, idx, npz
 from fedkd.data.readers.sources import FASHION_CLASSES, FASHION_MNIST, MNIST, PublishedSet
 from fedkd.data.types import Dataset, Samples
 from fedkd.errors import DataError
 from fedkd.names import choices
+from fedkd.tasks import Targets
 
 SAMPLE = "fashion-mnist-sample"
 
 _SOURCES = {source.name: source for source in (FASHION_MNIST, MNIST)}
-NAMES = (SAMPLE, *_SOURCES, heart.NAME)
+NAMES = (SAMPLE, *_SOURCES, heart.NAME, figures.NAME)
 
 
 def load(name: str, *, test_share: float, seed: int) -> Dataset:
@@ -29,7 +30,7 @@ def load(name: str, *, test_share: float, seed: int) -> Dataset:
     Args:
         name: of the data set.
         test_share: held out for testing where the data set brings no test set, in (0, 1).
-        seed: the experiment's seed, for that draw.
+        seed: the experiment's seed, for that draw, and for what is drawn altogether.
 
     Raises:
         DataError: the name is unknown, a file is corrupt, or the files are nowhere to be had.
@@ -38,7 +39,14 @@ def load(name: str, *, test_share: float, seed: int) -> Dataset:
         return _sample()
     if name == heart.NAME:
         return heart.load(_hospitals(), test_share=test_share, seed=seed)
+    if name == figures.NAME:
+        return figures.draw(seed)
     return read(_source(name))
+
+
+def targets_of(name: str) -> Targets:
+    """What the targets of the data set called `name` are."""
+    return "points" if name == figures.NAME else "classes"
 
 
 def read(source: PublishedSet) -> Dataset:
@@ -58,6 +66,8 @@ def locations(name: str) -> list[tuple[str, bool]]:
     """
     if name == SAMPLE:
         return [(str(_sample_file()), _sample_file().is_file())]
+    if name == figures.NAME:
+        return [("drawn when it is asked for", True)]
     if name == heart.NAME:
         return [(str(at), _complete(heart.FILES, at)) for at in _folders(heart.FOLDER)]
     files = _source(name).files

@@ -98,6 +98,8 @@ def load_rows(
         found = arrays.read(path, ("x_train", "y_train"))
         x = _inputs("x_train", found, form)
         limit = Limit(classes, "the classes that the parties agreed on")
+        if targets.FORMS[kind].own:
+            limit = targets.most_classes(kind, len(x))
         y = targets.read("y_train", found["y_train"].array, len(x), kind, limit)
         _check_fit("y_train", y, kind, x)
         by_value = targets.FORMS[kind].by_value
@@ -119,11 +121,15 @@ def _dataset(path: Path, found: Mapping[str, Stored], form: ArrayForm, kind: Tar
         )
     if form.range is None:
         _check_alike(found)
-    limit = targets.most_classes(kind, len(x))
+    own = targets.FORMS[kind].own
+    limit = targets.most_classes(kind, len(x) + (len(x_test) if own else 0))
     y = targets.read("y_train", found["y_train"].array, len(x), kind, limit)
     classes = targets.outputs(y, kind)
-    limit = Limit(classes, "y_train's classes only; give training samples of it, or drop it")
+    if not own:
+        limit = Limit(classes, "y_train's classes only; give training samples of it, or drop it")
     y_test = targets.read("y_test", found["y_test"].array, len(x_test), kind, limit)
+    if own:
+        classes = max(classes, targets.outputs(y_test, kind))
     _check_fit("y_train", y, kind, x)
     _check_fit("y_test", y_test, kind, x_test)
     if not targets.FORMS[kind].by_value and y.shape[1:] != y_test.shape[1:]:
@@ -234,7 +240,7 @@ def _look_over(key: str, stored: Stored, form: ArrayForm, *, bounded: bool) -> N
                 values = np.asarray(part, dtype=np.float32)
             wrong, expected = ~np.isfinite(values), "a finite float32"
             least, most = min(least, values.min().item()), max(most, values.max().item())
-        targets.check(key, wrong, part, expected, start=start)
+        arrays.check(key, wrong, part, expected, start=start)
         stored.release()
     if bounded and not 0 <= least <= most <= 1:
         raise FaultError(

@@ -21,6 +21,7 @@ from fedkd.tasks import Targets
 log = logging.getLogger(__name__)
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_IN_CELLS: tuple[Targets, ...] = ("classes", "binary", "numbers")
 _FEW_ROWS = 20
 """With fewer, a label for each row is no sign of anything."""
 
@@ -46,13 +47,23 @@ def load(path: Path, source: config.Source, *, seed: int, targets: Targets = "cl
 
     Raises:
         DataError: names the file, the line and the column.
-        ConfigError: there are several columns of classes.
+        ConfigError: there are several columns of classes, or targets are identities.
     """
+    if targets not in _IN_CELLS:
+        raise ConfigError(
+            f"data.name is {str(path)!r}, whose cells hold classes, labels or numbers, and the "
+            f"task asks for {targets}: name an .npz file or a folder, see docs/data.md"
+        )
     label, *others = source.labels
     if others and targets == "classes":
         raise ConfigError(
             f"data.label names {len(others) + 1} columns, and a row has one class: name one of "
             f"{', '.join(source.labels)}, or choose a task of several labels or numbers"
+        )
+    if targets == "identities":
+        raise ConfigError(
+            f"data.name is {source.name!r}, and the task asks for {targets}, which a .csv file "
+            "does not hold: name an .npz file, or a folder of pictures"
         )
     table = csv_file.read(path, label=label, decimal=source.decimal)
     for column in source.labels:

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedkd.config import Experiment, Format, Frozen, Layout, specs_in, validate
+from fedkd.config import Experiment, Format, Frozen, Interactions, Layout, specs_in, validate
 from fedkd.errors import ConfigError, PolicyError
 from fedkd.federation.deploy.bundle import fingerprint
 from fedkd.privacy.budget import Budget
@@ -37,6 +37,8 @@ class OwnData(Frozen):
     """Arrays: how records are laid out, as `data.layout` of an experiment."""
     range: tuple[float, float] | None = None
     """Arrays: what becomes 0 and 1, as `data.range` of the experiment."""
+    interactions: Interactions | None = None
+    """CSV of a recommender: its columns, as `data.interactions` of an experiment."""
 
 
 class Allow(Frozen):

@@ -46,6 +46,7 @@ def own_data(policy: Policy, shared: FederatedData) -> Samples:
         decimal=data.decimal,
         layout=data.layout,
         range=data.range,
+        columns_of_users=data.interactions,
     )
 
 

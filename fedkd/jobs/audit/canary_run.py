@@ -12,6 +12,7 @@ from fedkd import config, rng
 from fedkd.audit import candidates as drawing
 from fedkd.audit import membership
 from fedkd.audit.candidates import Candidates, Kind, joined
+from fedkd.audit.scores import check_task
 from fedkd.config import Engine, Experiment
 from fedkd.errors import UsageError
 from fedkd.federation.answers import Observer
@@ -61,14 +62,15 @@ def plant(experiment: Experiment, exposure: Canaries) -> CanaryRun:
     same candidates. It runs in this process, with ledgers of its own.
 
     Raises:
-        UsageError: as `prepare`; a client holds too few records for any power; or candidates are to
-            have labels of their own, and the task has no classes.
+        UsageError: as `prepare`; a client holds too few records for any power; no attack knows the
+            task; or candidates are to have labels of their own, and the task has no classes.
     """
     privacy = experiment.privacy.model_copy(update={"ledger": None})
     engine = Engine(device=experiment.engine.device)
     experiment = experiment.model_copy(update={"engine": engine, "privacy": privacy})
     prepared = prepare(experiment)
     task = prepared.setting.task
+    check_task(task)
     if exposure.kind != "records" and "classes" not in task.offers:
         raise UsageError(
             f"candidates of kind {exposure.kind!r} have classes drawn for them, and task "

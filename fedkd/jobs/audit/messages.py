@@ -113,8 +113,8 @@ def fit(
     experiment, purpose = prepared.experiment, f"reference {number}"
     training, likelihood = experiment.clients.training, prepared.setting.task.likelihood
     longer = training.model_copy(update={"epochs": training.epochs * rounds})
-    model = prepared.setting.build(spec, purpose=purpose, client=client)
-    setting = prepared.setting
+    setting = prepared.setting if client is None else prepared.setting.of_client(client)
+    model = setting.build(spec, purpose=purpose, client=client)
     with setting.visiting(setting.device(client), model):
         if experiment.privacy.unit == "record":
             sgd.train(
@@ -142,11 +142,12 @@ def _parties(
         heard = ~answers.flatten(2).isnan().any(dim=2).all(dim=0)
         foreign, foreign_answers = observed.on_population(run, messages, client)
         asked = candidates.samples.subset(heard.nonzero().flatten())
+        sight = prepared.setting.clients_sight(client)
         known = references.train(
             partial(fit, prepared, experiment.client_model(client), client, experiment.rounds),
-            prepared.data.clients[client].subset(run.base(client)),
-            asked,
-            foreign,
+            prepared.data.clients[client].subset(run.base(client)).seen_by(sight),
+            asked.seen_by(sight),
+            foreign.seen_by(sight),
             count=count,
             generator=rng.stream(experiment.seed, purpose="audit references", client=client),
             advance=advance,

@@ -94,7 +94,10 @@ def by_model(run: CanaryRun, messages: Messages, client: int, x: Rows) -> Tensor
     """What the models that a client sent say of n inputs, by round: (rounds, n, *A)."""
     setting = run.prepared.setting
     spec = run.prepared.experiment.client_model(client)
-    model = setting.build(spec, purpose="specification")
+    model, x = (
+        setting.of_client(client).build(spec, purpose="specification"),
+        setting.clients_view(client, x),
+    )
     by_round = []
     for uploads in messages.values():
         if client in uploads:

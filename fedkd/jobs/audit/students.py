@@ -14,7 +14,7 @@ from fedkd.audit import membership, references
 from fedkd.audit.candidates import joined
 from fedkd.audit.findings import Audited
 from fedkd.audit.membership import Attack, AttackedAnswers
-from fedkd.audit.scores import odds_of
+from fedkd.audit.scores import check_task, odds_of
 from fedkd.audit.verdicts import CONFIDENCE, Claim
 from fedkd.clock import Notify
 from fedkd.data.types import Samples
@@ -50,8 +50,8 @@ def audit_student(
         confidence: of all intervals and bounds.
 
     Raises:
-        UsageError: it is no finished run, its data is not here, or its ledger is of
-            another data set.
+        UsageError: it is no finished run, its data is not here, no attack knows its task, or its
+            ledger is of another data set.
         LedgerError: a ledger cannot be believed.
     """
     reading.read(run)  # says what is missing
@@ -112,6 +112,7 @@ def _asked(run: Path) -> _Asked:
             view.test,
         )
     prepared = prepare(config.load(run / "config.toml"))
+    check_task(prepared.setting.task)
     _check_partition(run, prepared)
     view = prepared.in_students_view.data
     pooled, test = view.pooled(), view.test

@@ -1,6 +1,6 @@
 """Audits of the mechanisms and of teachers, and of all that an experiment does."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,15 +100,14 @@ def audit_teacher(
         setting = prepared.setting
         training = experiment.clients.training
         checks = structure.check_training(setting.noise, training, setting.training)
-        clients = list(_one_of_each(prepared))
+        clients = prepared.setting.first_clients
         verdicts = []
         for done, client in enumerate(clients):
             notify("canaries", done, len(clients))
             spec = experiment.client_model(client)
-            fresh = setting.build(spec, purpose="audited", client=client)
-            checks.append(
-                structure.check_noise_of(str(spec), fresh, _examples(prepared), setting.noise)
-            )
+            fresh = setting.of_client(client).build(spec, purpose="audited", client=client)
+            seen = _examples(prepared, client)
+            checks.append(structure.check_noise_of(str(spec), fresh, seen, setting.noise))
             verdicts.append(_teacher(prepared, client, canaries, confidence))
         notify("canaries", len(clients), len(clients))
     return Audited(tuple(verdicts), tuple(checks)) + found
@@ -123,7 +122,8 @@ def _teacher(
     hiding = (
         prepared.data.clients[client] if len(prepared.data.clients[client]) else prepared.data.test
     )
-    model = setting.build(spec, purpose="teacher", client=client)
+    hiding = hiding.seen_by(setting.clients_sight(client))
+    model = setting.of_client(client).build(spec, purpose="teacher", client=client)
     observed = dirac.observe(
         model.to(setting.device(client)),
         hiding.subset(torch.arange(min(_HIDING, len(hiding)))),
@@ -132,7 +132,7 @@ def _teacher(
         canaries=canaries,
         generator=rng.stream(experiment.seed, purpose="audit canaries", client=client),
         rounds=experiment.rounds,
-        like=_examples(prepared),
+        like=_examples(prepared, client),
         likelihood=setting.task.likelihood,
     )
     # What the ledger would be charged, not what was seen: steps that nobody pays for must show.
@@ -150,20 +150,11 @@ def _teacher(
     )
 
 
-def _examples(prepared: PreparedExperiment) -> Tensor:
-    """A few inputs that all parties hold and that models take."""
-    examples = prepared.setting.examples
-    return whole(first(prepared.data.test.x if examples is None else examples, _HIDING))
-
-
-def _one_of_each(prepared: PreparedExperiment) -> Iterator[int]:
-    """The first client of each architecture."""
-    seen = set()
-    for client in range(prepared.setting.clients):
-        spec = str(prepared.experiment.client_model(client))
-        if spec not in seen:
-            seen.add(spec)
-            yield client
+def _examples(prepared: PreparedExperiment, client: int) -> Tensor:
+    """A few inputs that all parties hold and that a client's models take."""
+    setting = prepared.setting
+    examples = prepared.data.test.x if setting.examples is None else setting.examples
+    return whole(first(setting.clients_view(client, examples), _HIDING))
 
 
 def _require_claim(prepared: PreparedExperiment) -> None:

@@ -20,6 +20,7 @@ from fedkd.learning.dp.per_sample import Loss
 from fedkd.models import factory
 from fedkd.rng import torch_default
 from fedkd.rows import Rows
+from fedkd.tasks import Task
 
 _WRITES = "write nothing in place: y = x + 1, not x += 1"
 
@@ -54,6 +55,20 @@ def check_model(model: nn.Module, shape: tuple[int, ...], *, like: Rows | None =
         raise ConfigError("DP-SGD needs a model with a parameter that requires gradients")
     with torch_default(torch.Generator().manual_seed(0)), torch.enable_grad(), _one_line():
         trial.learning(copy.deepcopy(model).cpu(), shape, like)
+
+
+def check_task(task: Task) -> None:
+    """Refuse a task whose records have no gradients of their own.
+
+    Raises:
+        ConfigError: its likelihood compares the records of a batch.
+    """
+    if task.likelihood.couples:
+        raise ConfigError(
+            f"task {task.name!r} cannot be learned under [privacy] with unit 'record': its loss "
+            "compares the records of a batch with each other, so that a record moves the gradients "
+            "of others and cannot be clipped alone; leave out [privacy]"
+        )
 
 
 def check_training(optimisation: Optimisation, key: str) -> None:

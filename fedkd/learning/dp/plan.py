@@ -7,7 +7,7 @@ from fedkd.config import Distillation, RecordPrivacy
 from fedkd.data.types import Dataset
 from fedkd.errors import BudgetError, ConfigError
 from fedkd.learning.dp import distil, sgd
-from fedkd.learning.dp.checks import blaming, check_model, check_training
+from fedkd.learning.dp.checks import blaming, check_model, check_task, check_training
 from fedkd.learning.forms import terms
 from fedkd.models.layers import inspect_layers
 from fedkd.privacy import accountant
@@ -45,19 +45,23 @@ def plan(distillation: Distillation, noise_multiplier: float) -> list[Protected]
     return [event(distillation, noise_multiplier)] * (1 + distillation.plain)
 
 
-def resolve(distillation: Distillation, privacy: RecordPrivacy, records: int) -> Distillation:
+def resolve(
+    distillation: Distillation, privacy: RecordPrivacy, records: int, task: Task
+) -> Distillation:
     """The distillation with the noise that its budget needs.
 
     Args:
         distillation: what would run.
         privacy: its section.
         records: how many training samples there are.
+        task: what the student learns.
 
     Raises:
-        ConfigError: a teacher may have seen the records, or a form, the training or delta will not
-            do.
+        ConfigError: a teacher may have seen the records, or the task, a form, the training or delta
+            will not do.
         BudgetError: the plan costs more than the budget.
     """
+    check_task(task)
     for number, teacher in enumerate(distillation.teachers):
         if teacher.weights is None or teacher.data != "public":
             raise ConfigError(

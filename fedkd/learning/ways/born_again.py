@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from fedkd.config import Frozen, Optimisation
 from fedkd.data.types import Samples
-from fedkd.learning import evaluate, supervised
-from fedkd.learning.consensus import average_logits, average_probabilities
+from fedkd.learning import consensus, evaluate, supervised
+from fedkd.learning.consensus import average_probabilities
 from fedkd.learning.loop import OnEpoch, fit
 from fedkd.learning.ways.base import StudentRun
 from fedkd.models import call
@@ -75,7 +75,7 @@ def next_generation(
     """
     if not parents:
         raise ValueError("0 parents: expected at least 1 for a generation to learn from")
-    mean = average_probabilities if likelihood is CATEGORICAL else average_logits
+    mean = average_probabilities if likelihood is CATEGORICAL else consensus.of_task(likelihood)
     told = mean(torch.stack([evaluate.answers(parent, samples.x) for parent in parents]))
 
     def loss(model: nn.Module, x: Tensor, y: Tensor, told: Tensor) -> Tensor:

@@ -125,6 +125,8 @@ def agreement(run: StudentRun, params: MultiTeacher) -> Consensus:
         classes = run.data.classes
         counts = [torch.bincount(d.train.y, minlength=classes) for d in run.shares.teachers]
         return partial(consensus.by_class, counts=torch.stack(counts))
+    if params.average == "logits":
+        return consensus.of_task(run.task.likelihood)
     return partial(consensus.average, of=params.average)
 
 

@@ -197,6 +197,6 @@ def _complete(ready: Prepared) -> Prepared:
         distillation = distillation.model_copy(update={"knowledge": knowledge})
     if distillation.privacy is not None:
         records = len(ready.data.train)
-        distillation = plan.resolve(distillation, distillation.privacy, records)
+        distillation = plan.resolve(distillation, distillation.privacy, records, ready.task)
         plan.check_student(distillation, student, ready.teachers[0], ready.data, ready.task)
     return replace(ready, distillation=distillation)

@@ -13,6 +13,7 @@ from fedkd import rows
 from fedkd.config import Frozen
 from fedkd.data.readers import columns
 from fedkd.data.types import Dataset, Samples
+from fedkd.data.views import Sight
 from fedkd.errors import ConfigError
 from fedkd.learning.ways import generalised
 from fedkd.learning.ways.base import Splits, StudentRun
@@ -75,7 +76,7 @@ def _part(whole: Dataset, params: PrivilegedTeachers) -> Dataset:
         )
         return replace(whole, train=train, test=test)
     places = columns.without(whole.features, params.columns, key="way.columns")
-    return whole.with_columns(places)
+    return whole.seen_by(Sight.of_columns(places))
 
 
 def was_measured(x: Tensor, features: Sequence[str], hidden: Sequence[str]) -> Tensor:

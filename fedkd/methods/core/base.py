@@ -41,8 +41,8 @@ class Card:
     simulation_only: bool = False
     has_teachers: bool = True
     privileged: bool = False
-    """Whether the student may see fewer columns than the teachers: none of these becomes the
-    student, and where the method trains it without `ctx.distil`, it shows it `students_view`."""
+    """Whether the student may see other columns or views than the teachers: none of these becomes
+    the student, and where the method trains it without `ctx.distil` it shows `students_view`."""
     counts: tuple[Count, ...] = ()
     """Facts about private data that are sent beside the knowledge; each is paid for under DP."""
     sums: tuple[Sum, ...] = ()
@@ -87,9 +87,10 @@ class Method:
         weights = group("model", upload)
         if not weights:
             return None
-        model = setting.build(setting.experiment.client_model(client), purpose="specification")
+        own, spec = setting.of_client(client), setting.experiment.client_model(client)
+        model = own.build(spec, purpose="specification")
         model.load_state_dict(weights)
-        return evaluate.answers(model, x)
+        return evaluate.answers(model, setting.clients_view(client, x))
 
     def begin(self, ctx: ServerContext) -> Broadcast:
         """What clients receive in the first round."""

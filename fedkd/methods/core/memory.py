@@ -25,11 +25,11 @@ def reminded(ctx: ClientContext, model: nn.Module, most: int) -> Samples:
     Raises:
         UnpaidError: records are protected.
     """
-    data, earlier, now = ctx.data, ctx.earlier, ctx.setting.stage(ctx.round)
-    if earlier is None or not now:
+    data, earlier, stages = ctx.data, ctx.earlier, ctx.setting.stages
+    if earlier is None or stages is None:
         return data
     kept = group(_KEPT, ctx.state)
-    for stage in range(now):
+    for stage in range(stages.at(ctx.round)):
         if not any(name.startswith(f"{stage}.") for name in kept):
             rows = chosen(model, earlier.of_stage(stage), ctx.setting.task.targets, most)
             kept |= {f"{stage}.{label}": each for label, each in rows.items()}

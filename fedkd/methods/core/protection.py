@@ -4,7 +4,13 @@ import math
 
 from fedkd.errors import BudgetError, ConfigError
 from fedkd.exchange.masks import RESOLUTION, most
-from fedkd.learning.dp.checks import blaming, check_features, check_model, check_training
+from fedkd.learning.dp.checks import (
+    blaming,
+    check_features,
+    check_model,
+    check_task,
+    check_training,
+)
 from fedkd.methods import BUILT_IN, find
 from fedkd.methods.core import accounting
 from fedkd.methods.core.base import Method
@@ -51,6 +57,7 @@ def check(method: Method, setting: Setting) -> None:
     """
     privacy = setting.experiment.privacy
     if privacy.unit == "record":
+        check_task(setting.task)
         check_delta(privacy)
         _check_count_noise(method, setting)
     elif privacy.delta * setting.clients >= 1:  # how many clients there are is public
@@ -147,17 +154,17 @@ def _check_method(method: Method, setting: Setting) -> None:
 
 
 def _check_models(method: Method, setting: Setting) -> None:
-    experiment, shape, like = setting.experiment, setting.shape, setting.examples
+    experiment = setting.experiment
     if method.card.sums:
-        spec = experiment.student.model
+        spec, shape = experiment.student.model, setting.shape
         with blaming("student.model", spec):
-            check_features(setting.build(spec, purpose="specification"), shape, like=like)
+            features = setting.build(spec, purpose="specification")
+            check_features(features, shape, like=setting.examples)
     if not method.card.has_teachers:
         return
     check_training(experiment.clients.training, "clients.training")
-    models = experiment.clients.models[: setting.clients]
-    for number, spec in enumerate(models):
-        if spec in models[:number]:
-            continue
-        with blaming(f"clients.models[{number}]", spec):
-            check_model(setting.build(spec, purpose="specification"), shape, like=like)
+    for client in setting.first_clients:
+        own, spec = setting.of_client(client), experiment.client_model(client)
+        with blaming(f"clients.models[{client % len(experiment.clients.models)}]", spec):
+            model = own.build(spec, purpose="specification")
+            check_model(model, own.shape, like=own.examples)

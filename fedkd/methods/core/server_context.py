@@ -132,7 +132,7 @@ class ServerContext:
     ) -> None:
         """Fit the student, or another `model`, to `targets`, row by row those of `inputs`.
 
-        Of the inputs (N, *shape) the student is shown its own view, another model all.
+        Of the inputs the student is shown its own view, another model all.
         """
         learner = self.student if model is None else model
         if learner is self.student:
@@ -187,7 +187,8 @@ class ServerContext:
         teachers = {}
         for client, upload in uploads.items():
             spec = self.setting.experiment.client_model(client)
-            teachers[client] = self.setting.build(spec, purpose="specification")
+            own = self.setting.of_client(client)
+            teachers[client] = own.build(spec, purpose="specification")
             teachers[client].load_state_dict(group("model", upload))
             teachers[client].to(self.device)
         return teachers

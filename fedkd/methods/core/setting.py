@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fedkd import devices, models, rng
 from fedkd.config import Experiment, ModelSpec
+from fedkd.data.views import Sight
 from fedkd.devices import CPU
 from fedkd.errors import ConfigError
 from fedkd.exchange.codec import DTYPES, Expected
@@ -18,9 +19,9 @@ from fedkd.exchange.messages import prefixed
 from fedkd.learning.dp import sgd
 from fedkd.learning.teacher_statistics import feature_width
 from fedkd.privacy.events import Gaussian, Laplace
-from fedkd.rows import Rows, columns_of, take
+from fedkd.rows import Rows, shapes_of, take
 from fedkd.specs import TensorSpec
-from fedkd.tasks import Task
+from fedkd.tasks import Task, with_inputs
 from fedkd.tasks.stages import Stages
 
 Count = Literal["example count", "class counts"]
@@ -46,8 +47,10 @@ class Setting:
     """The proxy set's N inputs, unlabelled; None where there is none."""
     examples: Rows | None = None
     """M inputs that all parties hold and that look like the data, to try out models."""
-    seen: tuple[int, ...] | None = None
-    """The columns that the student sees, where `clients.privileged` hides others; None: all."""
+    seen: Sight | None = None
+    """What the student sees of a record; None: all."""
+    views: tuple[Sight | None, ...] = ()
+    """What clients' teachers see, dealt in turn; without any, all of a record."""
     devices: tuple[torch.device, ...] = (CPU,)
     """Where models learn and answer on this machine, which is each party's own affair."""
     stages: Stages | None = None
@@ -63,11 +66,6 @@ class Setting:
     def classes(self) -> int:
         """The number C of classes, for methods that ask for classes."""
         return self.task.classes
-
-    def stage(self, round: int) -> int | None:
-        """The stage of a round, from 0; None where data comes in none."""
-        stream = self.experiment.data.stream
-        return None if stream is None else stream.at(round)
 
     def device(self, client: int | None = None) -> torch.device:
         """Where a client's models learn, by turns; the server's, which is None, on the first."""
@@ -98,29 +96,61 @@ class Setting:
         return {name: column.new_zeros(2, *column.shape[1:]) for name, column in few.items()}
 
     def students_view(self, x: Rows) -> Rows:
-        """What the student sees of inputs: of rows of features, its own columns."""
-        return x if self.seen is None else columns_of(x, self.seen)
+        """What the student sees of inputs."""
+        return x if self.seen is None else self.seen.of(x)
+
+    def clients_sight(self, client: int) -> Sight | None:
+        """What a client's teacher sees of a record; None: all."""
+        return self.views[client % len(self.views)] if self.views else None
+
+    def clients_view(self, client: int, x: Rows) -> Rows:
+        """What a client's teacher sees of inputs."""
+        sight = self.clients_sight(client)
+        return x if sight is None else sight.of(x)
 
     @cached_property
     def student(self) -> "Setting":
         """The setting as the student sees it: its shape, its proxy set, the models it builds.
 
-        Without privileged columns it is this one.
+        Where it sees all of a record it is this one.
         """
-        if self.seen is None:
-            return self
+        return self if self.seen is None else self._as_seen(self.seen)
+
+    def of_client(self, client: int) -> "Setting":
+        """The setting as a client's teacher sees it; where that sees all it is this one."""
+        return self._of_clients[client % len(self._of_clients)]
+
+    @cached_property
+    def _of_clients(self) -> tuple["Setting", ...]:
+        return tuple(self if s is None else self._as_seen(s) for s in self.views) or (self,)
+
+    def _as_seen(self, sight: Sight) -> "Setting":
         public, examples = (
-            None if each is None else self.students_view(each)
-            for each in (self.public, self.examples)
+            None if each is None else sight.of(each) for each in (self.public, self.examples)
         )
+        known = public if examples is None else examples
+        if known is None:
+            raise ValueError("Expected records that all parties hold, to see a part of.")
+        shape = shapes_of(known)
+        task = with_inputs(self.task, shape if isinstance(shape, tuple) else ())
         return replace(
             self,
-            task=replace(self.task, inputs=(len(self.seen),)),
+            task=task,
             public=public,
             examples=examples,
             seen=None,
+            views=(),
             _specs={},
         )
+
+    @property
+    def first_clients(self) -> list[int]:
+        """The first client of each architecture and of what it sees."""
+        found: dict[tuple[str, int], int] = {}
+        for client in range(self.clients):
+            seen = client % len(self.views) if self.views else 0
+            found.setdefault((str(self.experiment.client_model(client)), seen), client)
+        return list(found.values())
 
     @property
     def proxy(self) -> Rows:
@@ -204,13 +234,13 @@ class Setting:
         """What `ClientContext.model_and_count` of this client must look like."""
         spec = self.experiment.client_model(client)
         return {
-            **self.model_specs(spec),
+            **self.of_client(client).model_specs(spec),
             "count": self.example_count,
         }
 
     def model_and_class_counts(self, client: int) -> Expected:
         """What `ClientContext.model_and_class_counts` of this client must look like."""
-        models = self.model_specs(self.experiment.client_model(client))
+        models = self.of_client(client).model_specs(self.experiment.client_model(client))
         return {**models, "counts": self.class_counts}
 
     def feature_width(self, spec: ModelSpec) -> int:

@@ -39,8 +39,10 @@ def of_records(method: Method, setting: Setting, records: float | None = None) -
 def _of_training(setting: Setting, records: float | None) -> Signal:
     """The best that any client's model allows."""
     experiment = setting.experiment
-    specs = {str(s): s for s in experiment.clients.models[: setting.clients]}.values()
-    built = (setting.build(spec, purpose="specification") for spec in specs)
+    built = (
+        setting.of_client(i).build(experiment.client_model(i), purpose="specification")
+        for i in setting.first_clients
+    )
     event = setting.training
     return of_steps(
         event.noise_multiplier,

@@ -1,9 +1,9 @@
-"""Classification models of torchvision, by name."""
+"""Classification and segmentation models of torchvision, by name."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from fedkd import optional
 from fedkd.errors import ConfigError
@@ -21,26 +21,36 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
 def build(name: str, shape: tuple[int, ...], classes: int, options: Mapping[str, Any]) -> nn.Module:
     """A model of torchvision for images (C, H, W), by its own constructor, with random weights.
 
-    The first convolution takes C channels; a vision transformer takes H x W, which its patches must
-    divide. `options` are the constructor's.
+    One of segmentation answers logits (N, H, W, classes). The first convolution takes C channels; a
+    vision transformer takes H x W, which its patches must divide. `options` are the constructor's.
 
     Raises:
         ConfigError: torchvision is not installed, or has no such model.
     """
     models = optional.load("torchvision", extra="vision").models
-    names = models.list_models(module=models)
+    dense = models.list_models(module=models.segmentation)
+    names = [*models.list_models(module=models), *dense]
     if name not in names:
         raise ConfigError(
             f"unknown model 'torchvision/{name}': {choices(name, names, prefix='torchvision/')}"
         )
     channels, height, _ = image(f"torchvision/{name}", shape, minimum=1)
     own = {"image_size": height} if name.startswith("vit_") else _OPTIONS.get(name, {})
+    if name in dense:
+        own = {"weights_backbone": None}  # else they are fetched
     model: nn.Module = models.get_model(
         name, weights=None, num_classes=classes, **{**own, **options}
     )
     if channels != _COLOURS:
         _take_channels(model, channels)
+    if name in dense:
+        model.register_forward_hook(_channels_last)
     return model
+
+
+def _channels_last(_model: nn.Module, _inputs: object, output: Mapping[str, Tensor]) -> Tensor:
+    """What a segmentation model gives, {"out": (N, C, H, W), ...}, as an answer (N, H, W, C)."""
+    return output["out"].movedim(1, -1)
 
 
 def _take_channels(model: nn.Module, channels: int) -> None:

@@ -54,10 +54,14 @@ def strip(name: str, images: NDArray[np.float64]) -> Strip:
         np.pad(colour, ((0, 0), (0, 0), (0, 0), (0, 1)), constant_values=1), axis=2
     )
     row = row[:, :, :-1].transpose(1, 2, 0)
+    return Strip(name, len(images), row.shape[1], row.shape[0], as_png(row))
+
+
+def as_png(pixels: NDArray[np.floating]) -> str:
+    """A picture (H, W, 3) in [0, 1] as a `data:` address."""
     file = io.BytesIO()
-    imsave(file, np.ascontiguousarray(row), format="png", metadata={"Software": "fedkd"})
-    source = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-    return Strip(name, len(images), row.shape[1], row.shape[0], source)
+    imsave(file, np.ascontiguousarray(pixels), format="png", metadata={"Software": "fedkd"})
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _variety(count: int, spreads: dict[str, float]) -> str:

@@ -45,11 +45,10 @@ def ranking(
     """
 
     def tally(answers: Tensor, targets: Tensor) -> Tensor:
-        odds = log_odds(answers).double().nan_to_num(nan=0.0).clamp(-1e6, 1e6)
-        places = (odds / (_HALF_WAY + odds.abs()) + 1) * (BINS / 2)
+        places = bin_of(log_odds(answers))
         true = positive(targets).long()
         columns = torch.arange(outputs).expand_as(true)
-        bins = (true * outputs + columns) * BINS + places.long().clamp(0, BINS - 1)
+        bins = (true * outputs + columns) * BINS + places
         counts = torch.bincount(bins.flatten(), minlength=2 * outputs * BINS)
         return counts.reshape(2, outputs, BINS)
 
@@ -65,6 +64,13 @@ def ranking(
         totals=totals,
     )
     return score
+
+
+def bin_of(log_odds: Tensor) -> Tensor:
+    """The bin of each confidence, from 0 to below `BINS`: int64, of the same shape."""
+    odds = log_odds.double().nan_to_num(nan=0.0).clamp(-1e6, 1e6)
+    places = (odds / (_HALF_WAY + odds.abs()) + 1) * (BINS / 2)
+    return places.long().clamp(0, BINS - 1)
 
 
 def _read(score: Score, values: Tensor) -> dict[str, Any]:

@@ -151,7 +151,8 @@ def check_own(path: str, score: Score, task: Task) -> None:
     """
     outputs = len(task.names)
     # One record more than outputs, or (N,) would pass for a row of them.
-    shape = (outputs + 1,) if task.targets == "classes" else (outputs + 1, outputs)
+    alone = task.targets in ("classes", "identities")
+    shape = (outputs + 1,) if alone else (outputs + 1, outputs)
     answers = torch.zeros(outputs + 1, *task.answer)
     targets = torch.zeros(shape, dtype=torch.float32 if task.targets == "numbers" else torch.int64)
     try:

@@ -1,0 +1,1 @@
+"""Boxes: how a grid speaks of them, and how they are compared."""
