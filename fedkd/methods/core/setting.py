@@ -233,10 +233,7 @@ class Setting:
     def model_and_count(self, client: int) -> Expected:
         """What `ClientContext.model_and_count` of this client must look like."""
         spec = self.experiment.client_model(client)
-        return {
-            **self.of_client(client).model_specs(spec),
-            "count": self.example_count,
-        }
+        return {**self.of_client(client).model_specs(spec), "count": self.example_count}
 
     def model_and_class_counts(self, client: int) -> Expected:
         """What `ClientContext.model_and_class_counts` of this client must look like."""
