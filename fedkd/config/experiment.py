@@ -239,6 +239,11 @@ class Experiment(Frozen):
                 f"{stream.rounds} rounds: expected {stream.count * stream.rounds}, or the last "
                 "stages never come"
             )
+        if stream is not None and stream.by == "time" and self.privacy.unit == "record":
+            raise ValueError(
+                "data.stream.by is 'time', and under privacy.unit = 'record' a record more would "
+                "move others to another stage: choose by = 'classes' or 'domains'"
+            )
         return self
 
     @model_validator(mode="after")

@@ -155,17 +155,23 @@ def of_party(federated: FederatedData, stream: Stream | None) -> FederatedData:
     """What one party of a deployment sees, each record with its stage.
 
     Raises:
-        ConfigError: see `stages`, or stages follow from a column, which a party's records are
-            without.
+        ConfigError: see `stages`, or stages do not follow from classes: a party's order and columns
+            are its own.
     """
     found = stages(stream, federated.class_names, federated.targets)
     if stream is None or found is None:
         return federated
-    return replace(
-        federated,
-        clients=tuple(_with_stages(each, found, stream) for each in federated.clients),
-        test=_with_stages(federated.test, found, stream),
-    )
+    if (of_class := found.of_class) is None:
+        raise ConfigError(
+            f"data.stream.by is {stream.by!r}, and where parties are apart a record's stage "
+            "follows from its class alone: choose by = 'classes', or simulate"
+        )
+
+    def with_stages(samples: Samples) -> Samples:
+        return replace(samples, stage=of_class[samples.y])
+
+    clients = tuple(map(with_stages, federated.clients))
+    return replace(federated, clients=clients, test=with_stages(federated.test))
 
 
 def _with_stages(samples: Samples, found: Stages, stream: Stream) -> Samples:
@@ -176,7 +182,6 @@ def _with_stages(samples: Samples, found: Stages, stream: Stream) -> Samples:
     if stream.by == "domains" or stream.column is not None:
         raise ConfigError(
             f"data.stream.by is {stream.by!r}, by a column, and the records here have none: name a "
-            ".csv file with data.stream.column, in a simulation or for one party, or choose "
-            "by = 'classes'"
+            ".csv file with data.stream.column, or choose by = 'classes'"
         )
     return replace(samples, stage=_equal_parts(torch.arange(len(samples)), len(found)))

@@ -26,7 +26,7 @@ class Learned(RunPart):
     forward_transfer: float | None
 
 
-class Continual(Learned):
+class ContinualScores(Learned):
     """The student's."""
 
     scenario: Scenario

@@ -8,7 +8,7 @@ from pydantic import Field
 from fedkd.config import Distillation, load_distillation
 from fedkd.errors import ConfigError, RunFolderError
 from fedkd.learning.ways.continual import FINETUNED
-from fedkd.runs.continual import Continual
+from fedkd.runs.continual import ContinualScores
 from fedkd.runs.reading import parse, text
 from fedkd.runs.schema import Environment, PrivacySummary
 from fedkd.runs.scores import ACCURACY_ALONE, Numbers, RunPart, Scores, ShownScore
@@ -51,7 +51,7 @@ class DistilSummary(RunPart):
     """By how much the student is better than that; below 0, worse."""
     seconds: float
     privacy: PrivacySummary
-    continual: Continual | None = None
+    continual: ContinualScores | None = None
     """Where data came in stages."""
 
     @property

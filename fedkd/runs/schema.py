@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from fedkd.config import Experiment
-from fedkd.runs.continual import Continual, StageScores
+from fedkd.runs.continual import ContinualScores, StageScores
 from fedkd.runs.scores import ACCURACY_ALONE, Numbers, RunPart, Scores, ShownScore
 
 
@@ -178,7 +178,7 @@ class Summary(RunPart):
     released: tuple[Released, ...] = ()
     """Empty where the receipts stayed with the clients, as in a deployment."""
     privacy: PrivacySummary
-    continual: Continual | None = None
+    continual: ContinualScores | None = None
     """Where data came in stages."""
 
     @property

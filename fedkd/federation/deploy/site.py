@@ -100,13 +100,11 @@ class Site(Frozen):
     shared: str = "shared.safetensors"
     """What all parties hold: proxy set and test set, as the coordinator gave it out."""
     weights: str = "weights"
-    """The folder of what models may start from: weights, each by its file's name, and Hugging Face
-    folders."""
+    """The folder of weights that models may start from, by file name, and Hugging Face folders."""
     state: str = "state"
     """The folder of teachers and of the ledger."""
     device: str = Field(default="cpu", min_length=1)
-    """Where the site's models learn: its machine is its own affair, whatever an experiment's
-    `[engine]` says of the server's. `auto` takes an accelerator where there is one."""
+    """Where the site's models learn, whatever `[engine]` says; `auto` takes an accelerator."""
     data: OwnData
     allow: Allow
     privacy: Cap

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from fedkd.reports.charts.drawing import INK, WIDE, Chart, chart
 from fedkd.reports.charts.heatmaps import cells, heights
 from fedkd.reports.figures import figure, title
-from fedkd.runs.continual import Continual
+from fedkd.runs.continual import ContinualScores
 from fedkd.runs.scores import Numbers, ShownScore
 
 _SCENARIOS = {
@@ -16,7 +16,7 @@ _SCENARIOS = {
 }
 
 
-def score_by_stage(told: Continual, score: ShownScore) -> Chart:
+def score_by_stage(told: ContinualScores, score: ShownScore) -> Chart:
     """The student's score on each stage after each stage, and joint training's below."""
     rows: list[Numbers] = list(told.matrix)
     names = [f"after {number}" for number in range(1, len(rows) + 1)]
@@ -47,7 +47,7 @@ def score_by_stage(told: Continual, score: ShownScore) -> Chart:
     )
 
 
-def _caption(told: Continual, score: ShownScore) -> str:
+def _caption(told: ContinualScores, score: ShownScore) -> str:
     parts = [_SCENARIOS[told.scenario].capitalize()]
     named = {
         "the mean after the last": told.average,
