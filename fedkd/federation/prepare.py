@@ -216,10 +216,11 @@ def _assemble(
         devices=found,
         stages=stages,
     )
-    augments = experiment.clients.training.augment
+    augments, follow = experiment.clients.training.augment, task.likelihood.moved is not None
+    key = "clients.training.augment"
     for client in range(max(setting.clients, len(experiment.clients.models))):
         own = setting.of_client(client)
-        augment.check(augments, own.shape, kind.targets, key="clients.training.augment")
+        augment.check(augments, own.shape, kind.targets, key=key, along=follow)
         own.model_specs(experiment.client_model(client))
     setting.student.model_specs(experiment.student.model)
     method.check(setting)

@@ -1,7 +1,8 @@
 """Inputs changed on purpose: how each is seen is drawn anew whenever it is taken for a step.
 
-A change is for training alone, keeps labels what they are, and touches each input by itself, so
-that it may stand before a gradient that is clipped record by record. Draws are made on the CPU for
+A change is for training alone, and touches each input by itself, so that it may stand before a
+gradient that is clipped record by record. Labels stay what they are; what says where in an image
+something is moves along (`Likelihood.moved`). Draws are made on the CPU for
 a whole batch at once, so that they are the same on every device and with any number of threads.
 """
 
@@ -9,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,27 +19,16 @@ from torch import Tensor
 
 from fedkd.config import Augmentation, Frozen, validate
 from fedkd.errors import ConfigError
+from fedkd.learning.moves import Crop, Flip, RandomWindow, cropped, flipped, windowed
 from fedkd.names import unknown
 from fedkd.rows import Batch, one
 from fedkd.tasks import Targets
+from fedkd.tasks.motion import Motion
 
-Views = Callable[[Batch, torch.Generator], Batch]
-"""Changes, one after the other, of a batch."""
-View = Callable[[Tensor, torch.Generator], Tensor]
-"""Inputs (N, *shape) and the source of all draws to another view of them, of the same shape."""
-
-
-class Crop(Frozen):
-    """Parameters of `cropped`."""
-
-    padding: int = Field(default=4, ge=1)
-    """The most pixels by which an image moves along each axis."""
-
-
-class Flip(Frozen):
-    """Parameters of `flipped`."""
-
-    probability: float = Field(default=0.5, ge=0, le=1)
+Views = Callable[[Batch, torch.Generator], tuple[Batch, Sequence[Motion]]]
+"""Changes, one after the other, of a batch, and how they moved what is in it."""
+View = Callable[[Tensor, torch.Generator], Tensor | Motion]
+"""Inputs (N, *shape) and the source of all draws to another view of them, or to how they move."""
 
 
 class Rotate(Frozen):
@@ -74,23 +65,6 @@ class Strength(Frozen):
 
     by: float = Field(default=0.2, gt=0, le=1)
     """The most by which the factor differs from 1."""
-
-
-def cropped(x: Tensor, generator: torch.Generator, *, padding: int) -> Tensor:
-    """Move each image (C, H, W) by up to `padding` pixels along both axes; what comes in is 0."""
-    n, channels, height, width = x.shape
-    padded = F.pad(x, (padding,) * 4)
-    down, right = torch.randint(2 * padding + 1, (2, n, 1), generator=generator)
-    rows = (down + torch.arange(height))[:, None, :, None]
-    columns = (right + torch.arange(width))[:, None, None, :]
-    images = torch.arange(n)[:, None, None, None]
-    return padded[images, torch.arange(channels)[None, :, None, None], rows, columns]
-
-
-def flipped(x: Tensor, generator: torch.Generator, *, probability: float) -> Tensor:
-    """Mirror each image (C, H, W) left to right, with this probability."""
-    chosen = torch.rand(len(x), generator=generator) < probability
-    return torch.where(_beside(chosen, x), x.flip(-1), x)
 
 
 def rotated(x: Tensor, generator: torch.Generator, *, degrees: float) -> Tensor:
@@ -159,21 +133,26 @@ class Change:
     """A change by name.
 
     Attributes:
-        apply: inputs, a generator and the parameters as keywords to a view.
+        apply: inputs, a generator and the parameters as keywords to a view, or to how it moves.
         Params: its parameters.
         images: whether inputs must be images (C, H, W).
         moves: whether what is in an image comes to stand in another place, or may be lost.
+        along: whether it is a motion, along which targets can move.
+        resizes: whether images come out in another size.
     """
 
-    apply: Callable[..., Tensor]
+    apply: Callable[..., Tensor | Motion]
     Params: type[Frozen]
     images: bool = True
     moves: bool = False
+    along: bool = False
+    resizes: bool = False
 
 
 BUILT_IN: dict[str, Change] = {
-    "crop": Change(cropped, Crop, moves=True),
-    "flip": Change(flipped, Flip, moves=True),
+    "crop": Change(cropped, Crop, moves=True, along=True),
+    "flip": Change(flipped, Flip, moves=True, along=True),
+    "window": Change(windowed, RandomWindow, moves=True, along=True, resizes=True),
     "rotate": Change(rotated, Rotate, moves=True),
     "erase": Change(erased, Erase, moves=True),
     "noise": Change(noisy, AddedNoise, images=False),
@@ -186,6 +165,8 @@ BUILT_IN: dict[str, Change] = {
 def build(choices: Sequence[Augmentation], *, key: str = "augment") -> Views:
     """One view that makes all changes in their order; without any, inputs as they are.
 
+    With it come the motions in their order, which targets may follow.
+
     Args:
         choices: by name, with their parameters.
         key: where the configuration says them.
@@ -195,60 +176,80 @@ def build(choices: Sequence[Augmentation], *, key: str = "augment") -> Views:
     """
     changes = [_change(choice, f"{key}[{number}]") for number, choice in enumerate(choices)]
 
-    def view(x: Batch, generator: torch.Generator) -> Batch:
+    def view(x: Batch, generator: torch.Generator) -> tuple[Batch, Sequence[Motion]]:
+        motions = []
         for change in changes:
-            x = change(one(x), generator)
-        return x
+            made = change(one(x), generator)
+            if isinstance(made, Motion):
+                motions.append(made)
+                made = made.of_images(one(x))
+            x = made
+        return x, motions
 
     return view
 
 
 def check(
-    choices: Sequence[Augmentation], shape: tuple[int, ...], targets: Targets, *, key: str
+    choices: Sequence[Augmentation],
+    shape: tuple[int, ...],
+    targets: Targets,
+    *,
+    key: str,
+    along: bool = False,
 ) -> None:
-    """Refuse changes that do not suit the records, and histories of which nothing is hidden.
+    """Refuse changes that do not suit the records.
 
     Args:
         choices: see `build`.
         shape: of one input.
-        targets: of the task; numbers may be places in an image, which would have to move with it.
+        targets: of the task; all but classes and labels may be places in an image, which would have
+            to move with it.
         key: see `build`.
+        along: whether targets move along.
 
     Raises:
         ConfigError: see `build`; or a change does not suit.
     """
     build(choices, key=key)
-    if targets == "items" and "dropout" not in [choice.name for choice in choices]:
-        raise ConfigError(
-            f"{key} hides nothing of users' histories, so that no item is left to be found: say "
-            "[{ name = 'dropout', probability = 0.5 }], or 0 where inputs lack items of the targets"
-        )
+    fixed = targets in ("classes", "identities", "binary")
     fit = [
         name
         for name, change in BUILT_IN.items()
         if len(shape) == 3 or not change.images
-        if targets in ("classes", "identities", "binary") or not change.moves
+        if fixed or not change.moves or (change.along and along)
+        if targets == "masks" or not change.resizes
     ]
     for number, choice in enumerate(choices):
         if choice.name not in fit:
             reason = (
                 f"is for images (C, H, W), and inputs have shape {shape}"
                 if len(shape) != 3
+                else "gives images of another size, which is for masks"
+                if fixed
                 else f"moves what is in an image, and targets ({targets}) would have to move too"
             )
             raise ConfigError(
                 f"{key}[{number}] is {choice.name!r}: it {reason}; choose among {', '.join(fit)}, "
                 "or leave it out"
             )
+        if BUILT_IN[choice.name].resizes:
+            size = _params(choice, f"{key}[{number}]")["size"]
+            if size > min(shape[1:]):
+                raise ConfigError(
+                    f"{key}[{number}].size is {size}, and images are {shape[1]}x{shape[2]}: "
+                    "expected at most their smaller side"
+                )
 
 
 def _change(choice: Augmentation, key: str) -> View:
-    name = choice.name
-    if name not in BUILT_IN:
-        raise ConfigError(f"{key}: {unknown('change of inputs', name, BUILT_IN)}")
-    change = BUILT_IN[name]
-    params = validate(change.Params, choice.parameters, prefix=f"{key}.")
-    return partial(change.apply, **params.model_dump())
+    if choice.name not in BUILT_IN:
+        raise ConfigError(f"{key}: {unknown('change of inputs', choice.name, BUILT_IN)}")
+    return partial(BUILT_IN[choice.name].apply, **_params(choice, key))
+
+
+def _params(choice: Augmentation, key: str) -> dict[str, Any]:
+    params = validate(BUILT_IN[choice.name].Params, choice.parameters, prefix=f"{key}.")
+    return params.model_dump()
 
 
 def _factors(x: Tensor, generator: torch.Generator, by: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -11,13 +12,18 @@ from fedkd import devices
 from fedkd.config import Optimisation
 from fedkd.errors import FederationError
 from fedkd.learning import augment, optim
-from fedkd.rows import Rows, moved
+from fedkd.rows import Rows, one
+from fedkd.rows import moved as moved_to
+from fedkd.tasks.motion import Motion
 
 OnEpoch = Callable[[int, float], None]
 """Called after each epoch with its number, from 1, and its mean loss."""
 
 _COLD = 0.01
 """By what a rate is multiplied in the first step of a warm-up, as in torchvision's references."""
+
+Moved = Callable[[Tensor, Motion], Tensor]
+"""Targets and how their images moved to targets that moved along: see `Likelihood.moved`."""
 
 Step = Callable[[float, Sequence[Any]], float]
 """Learns from one batch of each of the rows, a tensor unless they are tables, and returns the loss;
@@ -32,6 +38,7 @@ def fit(
     generator: torch.Generator,
     *,
     optimiser: torch.optim.Optimizer | None = None,
+    moved: Moved | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
     """Fit `model` to `rows` in shuffled mini-batches; it ends in evaluation mode.
@@ -49,6 +56,7 @@ def fit(
         optimisation: epochs, batch size, learning rate and schedule, changes of inputs.
         generator: the source of the shuffles, and of how inputs change.
         optimiser: goes on with this one; None: a fresh one over all parameters.
+        moved: how the second of the rows, the targets, follow inputs that move; None: they do not.
         on_epoch: see `OnEpoch`.
 
     Returns:
@@ -65,7 +73,9 @@ def fit(
 
     model.train()
     device = devices.of(model)
-    losses = epochs(rows, step, optimisation, generator, device=device, on_epoch=on_epoch)
+    losses = epochs(
+        rows, step, optimisation, generator, device=device, moved=moved, on_epoch=on_epoch
+    )
     model.eval()
     return losses
 
@@ -77,6 +87,7 @@ def epochs(
     generator: torch.Generator,
     *,
     device: torch.device = devices.CPU,
+    moved: Moved | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
     """Take `step` on every shuffled mini-batch of `rows`; what learns there is its affair.
@@ -93,8 +104,10 @@ def epochs(
         for number, batch in enumerate(batches):
             index = order[batch]
             inputs, *others = (each[index] for each in rows)
-            seen = view(inputs, generator)
-            there = [moved(each, device) for each in (seen, *others)]
+            seen, motions = view(inputs, generator)
+            if moved is not None and motions:
+                others[0] = reduce(moved, motions, one(others[0]))
+            there = [moved_to(each, device) for each in (seen, *others)]
             value = step(epoch + number / len(batches), there)
             total += value * len(index)
         losses.append(total / batches[-1].stop)

@@ -117,6 +117,7 @@ def teach(
         optimisation,
         generator,
         optimiser=optim.build(learned, optimisation),
+        moved=likelihood.moved,
         on_epoch=on_epoch,
     )
 

@@ -80,6 +80,7 @@ def train(
         optimisation,
         generator,
         optimiser=optimiser,
+        moved=likelihood.moved,
         on_epoch=on_epoch,
     )
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fedkd.specs import TensorSpec
+from fedkd.tasks.motion import Motion
 
 Targets = Literal["classes", "identities", "binary", "numbers", "masks", "boxes", "points", "items"]
 """What a data set's targets are, see `fedkd.data.targets.FORMS`.
@@ -41,6 +42,8 @@ class Likelihood:
         divergence: (student, teacher, temperature=T) -> (N,), how far a student's answers are from
             a teacher's, in nats times T^2; at least 0.
         decide: (N, *A) -> (N, *T), an answer as a target.
+        moved: (targets, motion) -> targets of images that were moved so; None: they do not say
+            where in an image anything is.
         couples: whether the loss of a record depends on others of its batch, so that no record has
             a gradient of its own: DP-SGD cannot learn by it, and no attack scores a record by it.
         mix: (K, N, *A) -> (N, *A), what answers of K models come to together, where their mean says
@@ -53,6 +56,7 @@ class Likelihood:
     decide: Callable[[Tensor], Tensor]
     couples: bool = False
     mix: Callable[[Tensor], Tensor] | None = None
+    moved: Callable[[Tensor, Motion], Tensor] | None = None
 
 
 K = TypeVar("K")

@@ -98,11 +98,11 @@ def _own_head(answers: Tensor, targets: Tensor, of_class: Tensor) -> Tensor:
 
 def _with_heads(likelihood: Likelihood, of_class: Tensor) -> Likelihood:
     heads = [(of_class == each).nonzero()[:, 0] for each in sorted(set(of_class.tolist()))]
-    return Likelihood(
+    return replace(
+        likelihood,
         nll=lambda answers, y: likelihood.nll(_own_head(answers, y, of_class), y),
         mean_nll=lambda answers, y: likelihood.mean_nll(_own_head(answers, y, of_class), y),
         divergence=_by_groups(heads),
-        decide=likelihood.decide,
     )
 
 

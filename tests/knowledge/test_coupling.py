@@ -10,7 +10,16 @@ import torch
 from agreement import Loss, fresh
 from torch import Tensor
 
-from fedkd.knowledge import dist, feature, graph, label, parameter, relation, similarity
+from fedkd.knowledge import (
+    dist,
+    feature,
+    graph,
+    label,
+    parameter,
+    relation,
+    similarity,
+    structure,
+)
 
 N, C = 5, 4
 GIVEN = torch.ones(N, N) - torch.eye(N)
@@ -58,6 +67,8 @@ ALONE: list[tuple[Loss, tuple[int, ...]]] = [
     (partial(feature.hint, regressor=torch.tanh), (3, 2, 2)),
     (feature.attention, (3, 2, 2)),
     (feature.selectivity, (3, 2, 2)),
+    (structure.pairwise, (3, 2, 2)),
+    (structure.adapted, (3, 2, 2)),
     (feature.factor, (3, 2, 2)),
     (feature.boundary, (3, 2, 2)),
     (vid, (3, 2, 2)),

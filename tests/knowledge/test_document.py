@@ -5,10 +5,19 @@ from types import ModuleType
 
 import pytest
 
-from fedkd.knowledge import dist, feature, graph, label, parameter, relation, similarity
+from fedkd.knowledge import (
+    dist,
+    feature,
+    graph,
+    label,
+    parameter,
+    relation,
+    similarity,
+    structure,
+)
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "knowledge.md"
-ROOMS = [dist, feature, graph, label, parameter, relation, similarity]
+ROOMS = [dist, feature, graph, label, parameter, relation, similarity, structure]
 
 
 @pytest.mark.parametrize("room", ROOMS)

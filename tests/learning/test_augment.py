@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial, reduce
 from typing import Any
 
 import pytest
@@ -14,10 +15,11 @@ from fedkd import config, methods
 from fedkd.config import Augmentation, Distillation, Knowledge, Optimisation, validate
 from fedkd.data.types import Samples
 from fedkd.errors import ConfigError
-from fedkd.learning import augment, evaluate, offline, supervised, ways
+from fedkd.learning import augment, evaluate, moves, offline, supervised, ways
 from fedkd.learning.dp import sgd
 from fedkd.learning.forms import terms
 from fedkd.models.layers import inspect_layers
+from fedkd.tasks.likelihoods.categorical import CATEGORICAL, IGNORED
 
 IMAGES = torch.arange(3 * 2 * 4 * 5).reshape(3, 2, 4, 5).float() + 1
 
@@ -28,7 +30,7 @@ def draws(seed: int = 7) -> torch.Generator:
 
 def changed(name: str, **parameters: Any) -> Tensor:
     view = augment.build([Augmentation(name=name, **parameters)])
-    return view(IMAGES, draws())
+    return view(IMAGES, draws())[0]
 
 
 def by_pixel(colour: Callable[[int, int, int, int], Any]) -> Tensor:
@@ -105,30 +107,83 @@ def test_a_factor_is_drawn_for_each_image(name: str) -> None:
     torch.testing.assert_close(changed(name, by=0.3), expected)
 
 
+SMALL = {"window": {"size": 3}}
+"""Parameters for changes whose defaults are too large for `IMAGES`."""
+
+
 @pytest.mark.parametrize("name", augment.BUILT_IN)
 def test_a_change_touches_no_other_input_and_is_the_same_with_more_threads(name: str) -> None:
-    before = IMAGES.clone()
-    once = changed(name)
+    before, params = IMAGES.clone(), SMALL.get(name, {})
+    once = changed(name, **params)
     assert not torch.equal(once, IMAGES)
     assert torch.equal(before, IMAGES)
-    assert once.shape == IMAGES.shape
-    view = augment.build([Augmentation(name=name)])
+    assert once.shape == (IMAGES.shape if name != "window" else (3, 2, 3, 3))
+    view = augment.build([Augmentation(name=name, **params)])
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(3 - min(threads, 2))
-        assert torch.equal(view(IMAGES, draws()), once)
+        assert torch.equal(view(IMAGES, draws())[0], once)
     finally:
         torch.set_num_threads(threads)
     other = IMAGES.clone()
     other[1:] = 1e6
-    assert torch.equal(view(other, draws())[0], once[0])
+    assert torch.equal(view(other, draws())[0][0], once[0])
+
+
+def marked(choices: list[Augmentation]) -> tuple[Tensor, Tensor, Tensor]:
+    """Images that say at each pixel where it came from, a mask that says the same, and places."""
+    where = torch.arange(1, 21).reshape(1, 4, 5).repeat(3, 1, 1)
+    corners = torch.tensor([[0.0, 0.0], [5.0, 4.0], [2.5, 1.5]]).repeat(3, 1, 1)
+    x, motions = augment.build(choices)(where[:, None].float(), draws())
+    assert isinstance(x, Tensor)
+    masks = reduce(CATEGORICAL.moved, motions, where)
+    for motion in motions:
+        corners = motion.of_places(corners)
+    return x[:, 0], masks, corners
+
+
+@pytest.mark.parametrize("names", [["crop"], ["flip"], ["window"], ["window", "flip", "crop"]])
+def test_masks_and_places_move_along(names: list[str]) -> None:
+    params = {"crop": {"padding": 2}, "window": {"size": 3}, "flip": {}}
+    x, masks, places = marked([Augmentation(name=name, **params[name]) for name in names])
+    assert torch.equal(x, masks.where(masks != IGNORED, 0).float())
+    assert len({each.numpy().tobytes() for each in x}) > 1
+    for image, place in zip(x, places[:, 2] - 0.5, strict=True):  # to the pixel of the third
+        column, row = place.tolist()
+        if 0 <= row < x.shape[1] and 0 <= column < x.shape[2]:
+            assert image[int(row), int(column)] == 8  # the second row's third
+
+
+def test_a_class_of_the_whole_image_stays() -> None:
+    _, motions = augment.build([Augmentation(name="flip")])(IMAGES, draws())
+    assert reduce(CATEGORICAL.moved, motions, torch.tensor([2, 0, 1])).tolist() == [2, 0, 1]
+
+
+def test_a_training_moves_masks_with_images() -> None:
+    x = torch.rand(6, 1, 8, 8, generator=draws())
+    samples, told = Samples(x, (x[:, 0] > 0.5).long()), []
+
+    class Threshold(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(40.0))
+
+        def forward(self, x: Tensor) -> Tensor:
+            told.append(x.shape)
+            z = self.scale * (x[:, 0] - 0.5)
+            return torch.stack([-z, z], dim=-1)
+
+    changes = ["flip", {"name": "window", "size": 5}]
+    losses = supervised.train(Threshold(), samples, how(augment=changes), draws())
+    assert {shape[2:] for shape in told} == {(5, 5)}
+    assert losses[0] < 0.1  # masks that stayed would cost nats
 
 
 def test_changes_are_made_in_their_order() -> None:
     both = augment.build([Augmentation(name="crop"), Augmentation(name="noise")])
     own = draws()
-    one = augment.cropped(IMAGES, own, padding=4)
-    assert torch.equal(both(IMAGES, draws()), augment.noisy(one, own, std=0.1))
+    one = moves.cropped(IMAGES, own, padding=4).of_images(IMAGES)
+    assert torch.equal(both(IMAGES, draws())[0], augment.noisy(one, own, std=0.1))
 
 
 @pytest.mark.parametrize(
@@ -147,12 +202,13 @@ def test_changes_are_made_in_their_order() -> None:
             "classes",
             "augment\\[0\\].std' is 0: expected greater",
         ),
+        ([{"name": "window"}], (1, 8, 8), "classes", "'window': it gives images of another size"),
         (["contrast", "crop"], (1, 8, 8), "numbers", "augment\\[1\\] is 'crop': it moves .*noise"),
         (
             ["noise", "crop"],
             (3,),
             "classes",
-            "augment\\[1\\] is 'crop': .*choose among noise, brightness",
+            "augment\\[1\\] is 'crop': .*choose among noise, dropout, brightness",
         ),
     ],
 )
@@ -162,6 +218,15 @@ def test_what_does_not_suit_is_refused(
     training = validate(Optimisation, {"augment": choices})
     with pytest.raises(ConfigError, match=complaint):
         augment.check(training.augment, shape, targets, key="clients.training.augment")
+
+
+def test_masks_refuse_what_they_cannot_follow() -> None:
+    check = partial(augment.check, shape=(1, 8, 9), targets="masks", key="a", along=True)
+    check([Augmentation(name="window", size=8), Augmentation(name="flip")])
+    with pytest.raises(ConfigError, match=r"a\[0\].size is 9, and images are 8x9"):
+        check([Augmentation(name="window", size=9)])
+    with pytest.raises(ConfigError, match="'rotate': it moves"):
+        check([Augmentation(name="rotate")])
 
 
 def how(**changes: Any) -> Optimisation:
@@ -227,8 +292,8 @@ def test_under_dp_the_draws_are_not_the_seed_s() -> None:
 @pytest.mark.parametrize("name", augment.BUILT_IN)
 def test_a_step_of_dp_without_any_record_changes_nothing(name: str) -> None:
     nobody = IMAGES[:0]
-    view = augment.build([Augmentation(name=name)])
-    assert torch.equal(view(nobody, draws()), nobody)
+    view = augment.build([Augmentation(name=name, **SMALL.get(name, {}))])
+    assert len(view(nobody, draws())[0]) == 0
 
 
 def test_a_model_that_is_evaluated_sees_inputs_as_they_are() -> None:

@@ -11,6 +11,7 @@ by sampling. Hence the same call twice gives two different models.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from fedkd.errors import FederationError
 from fedkd.learning import augment, optim
 from fedkd.learning.dp.checks import check_model, check_training, checked_loss
 from fedkd.learning.dp.per_sample import Loss, PerSample
-from fedkd.learning.loop import set_rate
+from fedkd.learning.loop import Moved, set_rate
 from fedkd.learning.supervised import require_anchor
 from fedkd.privacy.mechanisms import clipped_sum, gaussian
 from fedkd.privacy.source import NoiseSource
@@ -89,6 +90,7 @@ def train(
     proximal: float = 0.0,
     offset: Tensor | None = None,
     like: Rows | None = None,
+    moved: Moved | None = None,
     on_epoch: Callable[[int], None] | None = None,
 ) -> None:
     """Minimise the mean of `loss` by noisy steps; the model ends in evaluation mode.
@@ -115,6 +117,7 @@ def train(
         offset: (C,), added to the logits of classes before the loss; no private data may be in it
             that was not paid for. None: nothing.
         like: public inputs to try the model out on, see `check_model`.
+        moved: see `loop.fit`.
         on_epoch: called with the number of each epoch, from 1, when it is over.
 
     Raises:
@@ -140,7 +143,9 @@ def train(
         for step in range(total):
             set_rate(optimiser, optimisation, step / total)
             taken = samples.subset(source.sample(len(samples), noise.sample_rate))
-            seen = Samples(one(view(whole(taken.x), draws)), taken.y)
+            x, motions = view(whole(taken.x), draws)
+            y = taken.y if moved is None else reduce(moved, motions, taken.y)
+            seen = Samples(one(x), y)
             sums = _clipped_sums(per_sample, loss, seen, noise.clip)
             optimiser.zero_grad(set_to_none=True)
             gradients = _protected(sums, noise, source)

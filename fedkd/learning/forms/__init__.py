@@ -7,14 +7,19 @@ from collections.abc import Iterable
 
 from fedkd.config import Knowledge, validate
 from fedkd.errors import ConfigError
-from fedkd.learning.forms import feature, label, relation
+from fedkd.learning.forms import feature, label, relation, structure
 from fedkd.learning.forms.base import Form, Weighted
 from fedkd.names import unknown
 from fedkd.tasks import Task
 
 __all__ = ["BUILT_IN", "Form", "find", "fitting", "parameters"]
 
-BUILT_IN: dict[str, Form] = {**label.FORMS, **feature.FORMS, **relation.FORMS}
+BUILT_IN: dict[str, Form] = {
+    **label.FORMS,
+    **feature.FORMS,
+    **structure.FORMS,
+    **relation.FORMS,
+}
 
 
 def find(name: str) -> Form:

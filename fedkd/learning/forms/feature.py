@@ -1,6 +1,6 @@
 """Forms of knowledge in features, sample by sample; what is learned for them needs no batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -147,6 +147,17 @@ def _ab(params: Boundary, student: Shapes, teacher: Shapes, generator: torch.Gen
 
 
 def _ft(params: Factor, student: Shapes, teacher: Shapes, generator: torch.Generator) -> Compared:
+    return translated(feature.factor, params, student, teacher, generator)
+
+
+def translated(
+    loss: Callable[[Tensor, Tensor], Tensor],
+    params: Factor,
+    student: Shapes,
+    teacher: Shapes,
+    generator: torch.Generator,
+) -> Compared:
+    """A form of translated maps, and what an auto-encoder that learns first makes of others."""
     sizes = [adapters.common_size(s, t) for s, t in zip(student, teacher, strict=True)]
     widths = [max(1, round(params.rate * t[0])) for t in teacher]
     translators, paraphrasers, decoders = (
@@ -169,7 +180,7 @@ def _ft(params: Factor, student: Shapes, teacher: Shapes, generator: torch.Gener
             gaps.append((restored - adapters.pooled(size)(maps)).square().flatten(1).mean(dim=1))
         return torch.stack(gaps).sum(dim=0)
 
-    compared = pairs(feature.factor, list(translators), list(paraphrasers))
+    compared = pairs(loss, list(translators), list(paraphrasers))
     learned = nn.ModuleList([paraphrasers, decoders])
     return Compared(
         compared.loss,

@@ -5,6 +5,7 @@ A way is a function of a lesson; `BUILT_IN` is the whole list.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,7 +14,10 @@ from torch import nn
 from fedkd.config import Distillation, Frozen, WayChoice, validate
 from fedkd.data.types import Dataset
 from fedkd.errors import ConfigError
-from fedkd.learning.data_free import adi, dafl, synthesis
+from fedkd.learning import offline
+from fedkd.learning.data_free import adi, dafl, dfad, synthesis
+from fedkd.learning.dp import distil
+from fedkd.learning.loop import OnEpoch
 from fedkd.learning.ways import (
     born_again,
     continual,
@@ -23,9 +27,9 @@ from fedkd.learning.ways import (
     multi_teacher,
     mutual,
     privileged,
-    taught,
 )
-from fedkd.learning.ways.base import Splits, StudentRun
+from fedkd.learning.ways.base import FromLabels, Splits, StudentRun
+from fedkd.learning.ways.injection import Injection, inject
 from fedkd.names import unknown
 from fedkd.tasks import Ask, Task
 
@@ -72,6 +76,41 @@ class Way:
     augments: bool = False
 
 
+def _injected(
+    student: nn.Module,
+    teachers: tuple[nn.Module, ...],
+    params: Injection,
+    shape: tuple[int, ...],
+    generator: torch.Generator,
+) -> nn.Module:
+    chosen = params.model_dump(exclude={"labels"})
+    return inject(student, teachers[0], shape, generator, **chosen)
+
+
+def _taught(run: StudentRun, params: FromLabels) -> nn.Module:
+    """By a finished teacher and by labels, with the forms of `[[knowledge]]`."""
+    student, teacher = run.student(), run.teachers[0]
+
+    def train(on_epoch: OnEpoch) -> None:
+        terms = run.terms(student, teacher)
+        data, how = run.data.train, run.training
+        ends: dict[str, Any] = {
+            "labels": params.labels,
+            "likelihood": run.task.likelihood,
+            "on_epoch": on_epoch,
+        }
+        if (paid := run.private) is None:
+            batches = run.stream("student batches")
+            offline.teach(student, teacher, terms, data, how, batches, **ends)
+            return
+        ends["like"] = run.data.test.x
+        noisy = partial(distil.teach, student, teacher, terms, data, how, paid.noise, **ends)
+        paid.pay("student", student, noisy)
+
+    run.stage("student", student, train, epochs=run.training.epochs)
+    return student
+
+
 def _classes(_params: Frozen) -> dict[Ask, str]:
     return {"classes": "it"}
 
@@ -79,8 +118,8 @@ def _classes(_params: Frozen) -> dict[Ask, str]:
 BUILT_IN: dict[str, Way] = {
     "offline": Way(
         "Hinton et al. 2015, arXiv:1503.02531",
-        taught.learn,
-        taught.FromLabels,
+        _taught,
+        FromLabels,
         teachers=(1, 1),
         forms="must",
         private=True,
@@ -88,11 +127,11 @@ BUILT_IN: dict[str, Way] = {
     ),
     "injection": Way(
         "compare Xu et al. 2020, arXiv:2002.02925",
-        taught.learn,
-        taught.Injection,
+        _taught,
+        Injection,
         teachers=(1, 1),
         forms="may",
-        remake=taught.injected,
+        remake=_injected,
         private=True,
         augments=True,
     ),
@@ -141,6 +180,13 @@ BUILT_IN: dict[str, Way] = {
         teachers=(1, 64),
         share=privileged.share,
         asks=_classes,
+    ),
+    "dfad": Way(
+        "Fang et al. 2019, arXiv:1912.11006",
+        data_free.learn_by_dfad,
+        dfad.Adversarial,
+        teachers=(1, 1),
+        check=synthesis.check,
     ),
     "dafl": Way(
         "Chen et al. 2019, arXiv:1904.01186",
@@ -211,7 +257,7 @@ def _check(way: Way, name: str, distillation: Distillation) -> None:
             f"way {name!r} learns from {expected} teachers: found {found} [[teachers]] sections"
         )
     if (distillation.data.stream is None) == (way.learn is continual.learn):
-        raise ConfigError(_unlike_stream(name, distillation))
+        raise ConfigError(continual.unlike_stream(name, distillation))
     if way.forms == "must" and not distillation.knowledge:
         raise ConfigError(
             f"way {name!r} needs to know what is passed on: add a section [[knowledge]], such as "
@@ -227,18 +273,6 @@ def _check(way: Way, name: str, distillation: Distillation) -> None:
         )
     if distillation.student.training.augment:
         _check_augment(way, name, distillation)
-
-
-def _unlike_stream(name: str, distillation: Distillation) -> str:
-    if distillation.data.stream is None:
-        return (
-            f"way {name!r} learns what comes in stages: add a section [data.stream], such as "
-            "by = 'classes', stages = 5"
-        )
-    return (
-        f"data.stream has data come in stages, and way {name!r} learns from all of it at once: "
-        "choose way 'continual', or leave it out"
-    )
 
 
 def _check_augment(way: Way, name: str, distillation: Distillation) -> None:

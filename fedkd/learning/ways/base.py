@@ -6,10 +6,11 @@ from functools import cached_property
 from typing import Protocol
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from fedkd import devices, models, rng, tasks
-from fedkd.config import Distillation, ModelSpec, Optimisation
+from fedkd.config import Distillation, Frozen, ModelSpec, Optimisation
 from fedkd.data.stream import stages
 from fedkd.data.types import Dataset
 from fedkd.learning.dp.sgd import Noise
@@ -29,6 +30,13 @@ def task_of(distillation: Distillation, dataset: Dataset) -> Task:
     task = tasks.build(distillation.task, inputs=dataset.shape, names=dataset.class_names)
     found = stages(distillation.data.stream, dataset.class_names, dataset.targets)
     return task if found is None else found.asked(task)
+
+
+class FromLabels(Frozen):
+    """Parameters of a way that learns from labels too."""
+
+    labels: float = Field(default=1.0, ge=0)
+    """The weight of the loss on the labels: cross-entropy for classes."""
 
 
 class Stage(Protocol):

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field, NonNegativeInt
 from torch import nn
 
-from fedkd.config import Frozen
+from fedkd.config import Distillation, Frozen
 from fedkd.data.stream import stages
 from fedkd.data.types import Samples
 from fedkd.learning import offline, retention
@@ -35,6 +35,19 @@ class Continual(Frozen):
     """How many records of earlier stages are kept, in all; as many of each class, by herding."""
     finetuned: bool = True
     """Whether a student that is reminded of nothing learns as well, to be compared with."""
+
+
+def unlike_stream(name: str, distillation: Distillation) -> str:
+    """Why a way of this name and a stream, or none, do not go together."""
+    if distillation.data.stream is None:
+        return (
+            f"way {name!r} learns what comes in stages: add a section [data.stream], such as "
+            "by = 'classes', stages = 5"
+        )
+    return (
+        f"data.stream has data come in stages, and way {name!r} learns from all of it at once: "
+        "choose way 'continual', or leave it out"
+    )
 
 
 def learn(run: StudentRun, params: Continual) -> nn.Module:

@@ -5,7 +5,7 @@ from functools import partial
 from torch import nn
 
 from fedkd.knowledge import label
-from fedkd.learning.data_free import adi, dafl, objectives
+from fedkd.learning.data_free import adi, dafl, dfad, objectives
 from fedkd.learning.ensemble import Ensemble
 from fedkd.learning.loop import OnEpoch
 from fedkd.learning.ways.base import StudentRun
@@ -60,6 +60,24 @@ def learn_by_adi(run: StudentRun, params: adi.AdaptiveDeepInversion) -> nn.Modul
                 classes=data.classes,
                 on_epoch=on_epoch,
             )
+
+    run.stage("student", student, teach, epochs=run.training.epochs)
+    return student
+
+
+def learn_by_dfad(run: StudentRun, params: dfad.Adversarial) -> nn.Module:
+    """The way `dfad`."""
+    student, teacher = run.student(), run.teachers[0]
+
+    def teach(on_epoch: OnEpoch) -> None:
+        maker = build_generator(
+            run.data.shape,
+            latent=params.latent,
+            width=params.width,
+            generator=run.stream("generator model"),
+        ).to(run.device)
+        how, draws = run.training, run.stream("synthesis")
+        dfad.train(student, teacher, maker, params, how, draws, on_epoch=on_epoch)
 
     run.stage("student", student, teach, epochs=run.training.epochs)
     return student

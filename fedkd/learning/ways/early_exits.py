@@ -119,7 +119,8 @@ def train(
         return total
 
     rows = (samples.x, samples.y)
-    return fit(model, rows, loss, optimisation, generator, on_epoch=on_epoch)
+    moved = likelihood.moved
+    return fit(model, rows, loss, optimisation, generator, moved=moved, on_epoch=on_epoch)
 
 
 def with_exits(

@@ -13,9 +13,22 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.learning.forms import adapters
+from fedkd.learning.ways.base import FromLabels
 from fedkd.models.layers import inspect_layers
 
 Place = Literal["replace", "after"]
+
+
+class Injection(FromLabels):
+    """Parameters of `injection`."""
+
+    layer: str
+    """The student's layer that gives way to the block, or that the block follows."""
+    block: str
+    """The teacher's block: the dotted name of a layer."""
+    place: Place = "replace"
+    trainable: bool = False
+    """Whether the block learns too; else it stays as the teacher has it."""
 
 
 class Injected(nn.Module):

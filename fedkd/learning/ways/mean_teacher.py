@@ -19,8 +19,8 @@ from fedkd.data.types import Dataset, Samples
 from fedkd.errors import ConfigError
 from fedkd.knowledge import parameter
 from fedkd.learning import augment, optim
-from fedkd.learning.augment import View
 from fedkd.learning.loop import OnEpoch, descend, epochs
+from fedkd.learning.moves import cropped
 from fedkd.learning.ways.base import Splits, StudentRun
 from fedkd.models import call
 from fedkd.rows import Rows, one
@@ -53,7 +53,7 @@ def train(
     generator: torch.Generator,
     *,
     unlabelled: Rows | None = None,
-    view: View,
+    view: Callable[[Tensor, torch.Generator], Tensor],
     weight: Callable[[float], float],
     decay: float,
     likelihood: Likelihood = CATEGORICAL,
@@ -78,7 +78,7 @@ def train(
         optimisation: see `loop.fit`.
         generator: the source of shuffles and views.
         unlabelled: inputs (M, *shape) without labels; None: none.
-        view: see `View`.
+        view: inputs (N, *shape) and the source of all draws to another view of them.
         weight: of consistency, when so many epochs are done; see `rising`.
         decay: in [0, 1).
         likelihood: of targets by answers; that of classes unless given.
@@ -161,11 +161,16 @@ def share(
 
 
 def check(task: Task, params: MeanTeacher) -> None:
-    """Refuse to shift what is no image."""
+    """Refuse to shift what is no image, or that of which each place is asked about."""
     if params.shift and len(task.inputs) != 3:
         raise ConfigError(
             f"way.shift is {params.shift}: inputs of shape {task.inputs} cannot be shifted, "
             "expected 0"
+        )
+    if params.shift and len(task.answer) > 1:
+        raise ConfigError(
+            f"way.shift is {params.shift}: two views that are shifted apart have answers "
+            f"{task.answer} of unlike places, which cannot be compared; expected 0"
         )
 
 
@@ -176,8 +181,9 @@ def learn(run: StudentRun, params: MeanTeacher) -> nn.Module:
     student, teacher = run.student(), run.student()
 
     def view(x: Tensor, generator: torch.Generator) -> Tensor:
-        moved = augment.cropped(x, generator, padding=params.shift) if params.shift else x
-        return augment.noisy(moved, generator, std=params.noise)
+        if params.shift:
+            x = cropped(x, generator, padding=params.shift).of_images(x)
+        return augment.noisy(x, generator, std=params.noise)
 
     run.stage(
         "student",

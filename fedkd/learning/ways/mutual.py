@@ -94,6 +94,7 @@ def train(
         optimisation,
         generator,
         device=devices.of(peers[0]),
+        moved=likelihood.moved,
         on_epoch=on_epoch,
     )
     for peer in peers:

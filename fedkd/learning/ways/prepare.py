@@ -127,7 +127,7 @@ def prepare(distillation: Distillation) -> Prepared:
     if way.check is not None:
         way.check(task_of(distillation, dealt.student), params)
     shapes = [each.shape for each in dealt.teachers]
-    _check_augment(distillation, dealt.student.shape, shapes)
+    _check_augment(distillation, task_of(distillation, dealt.student), shapes)
     teachers = _teachers(distillation, shapes, task_of(distillation, dealt.whole))
     digests = tuple(
         weights.load_weights(each, model, number)
@@ -141,14 +141,15 @@ def prepare(distillation: Distillation) -> Prepared:
 
 
 def _check_augment(
-    distillation: Distillation, student: tuple[int, ...], teachers: Sequence[tuple[int, ...]]
+    distillation: Distillation, task: Task, teachers: Sequence[tuple[int, ...]]
 ) -> None:
-    targets = tasks.find(distillation.task.name).targets
+    follow = task.likelihood.moved is not None
     own = distillation.student.training.augment
-    augment.check(own, student, targets, key="student.training.augment")
+    key = "student.training.augment"
+    augment.check(own, task.inputs, task.targets, key=key, along=follow)
     for number, (each, shape) in enumerate(zip(distillation.teachers, teachers, strict=True)):
         key = f"teachers[{number}].training.augment"
-        augment.check(each.training.augment, shape, targets, key=key)
+        augment.check(each.training.augment, shape, task.targets, key=key, along=follow)
 
 
 def _teachers(

@@ -157,21 +157,18 @@ class ClientContext:
     def train_beside(
         self, other: nn.Module, terms: Terms, likelihood: Likelihood, samples: Samples | None = None
     ) -> None:
-        """Train the teacher on its data, and on what `other`, finished, passes on of it.
-
-        The optimiser starts afresh. Under DP `other` must be what was paid for.
-        """
+        """As `train`, afresh, from labels and what `other`, under DP paid for, passes on of them."""
         with (
             self.on_device(self.teacher, other),
             self.clock.phase("train", self.training.epochs) as advance,
         ):
-            learn = learners.from_teacher(
-                self.setting, self.allowance, self.rng("batches"), other, terms.to(self.device)
-            )
+            learn = learners.from_teacher(self.setting, self.allowance, self.rng("batches"))
             learn(
                 self.teacher,
-                samples=self._data if samples is None else samples,
-                optimisation=self.training,
+                other,
+                terms.to(self.device),
+                self._data if samples is None else samples,
+                self.training,
                 likelihood=likelihood,
                 on_epoch=lambda *_: advance(),
             )
@@ -181,7 +178,8 @@ class ClientContext:
     ) -> list[float]:
         """Fit `model` by a loss of the method's own, as in `loop.fit`, as teachers are trained.
 
-        The model and each batch are on the device meanwhile; so must be what else the loss uses.
+        The second of the rows are targets. The model and each batch are on the device meanwhile; so
+        must be what else the loss uses.
         Rows of private data come from `ctx.data`, so it runs without differential privacy alone.
         The optimiser starts afresh.
         """
@@ -192,6 +190,7 @@ class ClientContext:
                 loss,
                 self.training,
                 self.rng("batches"),
+                moved=self.setting.task.likelihood.moved,
                 on_epoch=lambda *_: advance(),
             )
 

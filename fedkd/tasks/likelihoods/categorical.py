@@ -5,6 +5,7 @@ from torch import Tensor
 
 from fedkd.knowledge import label
 from fedkd.tasks.base import Likelihood
+from fedkd.tasks.motion import Motion
 
 IGNORED = -100
 """The target of a place that does not count, such as padding."""
@@ -40,4 +41,9 @@ def decide(answers: Tensor) -> Tensor:
     return answers.argmax(dim=-1)
 
 
-CATEGORICAL = Likelihood(nll, mean_nll, divergence, decide)
+def moved(targets: Tensor, motion: Motion) -> Tensor:
+    """Masks (N, H, W) as their images moved, without a class where there was no image."""
+    return targets if targets.dim() == 1 else motion.of_pixels(targets, beyond=IGNORED)
+
+
+CATEGORICAL = Likelihood(nll, mean_nll, divergence, decide, moved=moved)
