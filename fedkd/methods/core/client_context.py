@@ -157,7 +157,7 @@ class ClientContext:
     def train_beside(
         self, other: nn.Module, terms: Terms, likelihood: Likelihood, samples: Samples | None = None
     ) -> None:
-        """As `train`, afresh, from labels and what `other`, under DP paid for, passes on of them."""
+        """As `train`, from labels and what `other`, under DP paid for, passes on beside them."""
         with (
             self.on_device(self.teacher, other),
             self.clock.phase("train", self.training.epochs) as advance,
