@@ -53,6 +53,28 @@ def hint(student: Tensor, teacher: Tensor, *, regressor: Callable[[Tensor], Tens
     return (regressed - teacher).square().flatten(1).mean(dim=1)
 
 
+def angular(student: Tensor, teacher: Tensor) -> Tensor:
+    """(1 - cos)^2 of the angle between the student's features and the teacher's, per sample.
+
+    Duong et al. 2019 (ShrinkTeaNet), arXiv:1905.10620; of embeddings of faces also Yan et al. 2019
+    (VarGFaceNet), arXiv:1910.04985.
+
+    Args:
+        student: features (N, ...).
+        teacher: features of the same shape.
+
+    Returns:
+        (N,) in [0, 4]; blind to either side's scale; 0 where the directions are the same.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    same_batch(student=student, teacher=teacher)
+    same_shape(student=student, teacher=teacher)
+    ours, theirs = (unit(each.flatten(1), dim=1) for each in (student, teacher))
+    return (1 - (ours * theirs).sum(dim=1)).square()
+
+
 def attention(student: Tensor, teacher: Tensor, *, power: float = 2.0) -> Tensor:
     """Mean squared distance of attention maps (AT), per sample: where does the model look?
 

@@ -76,6 +76,7 @@ def teach(
     *,
     labels: float = 1.0,
     likelihood: Likelihood = CATEGORICAL,
+    shown: Rows | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
     """Minimise `labels` * the negative log-likelihood + `terms`; the teacher stays as it is.
@@ -92,6 +93,8 @@ def teach(
         generator: see `loop.fit`.
         labels: the weight of the negative log-likelihood, at least 0.
         likelihood: of targets by answers; cross-entropy of classes unless given.
+        shown: what the teacher sees of the samples, where that is not what the student sees; then
+            inputs are not changed.
         on_epoch: see `loop.fit`.
 
     Returns:
@@ -100,7 +103,8 @@ def teach(
     Raises:
         FederationError: training diverged.
     """
-    ask = _of_what_is_seen(teacher, samples.x, terms.teacher, optimisation)
+    x = samples.x if shown is None else shown
+    ask = _of_what_is_seen(teacher, x, terms.teacher, optimisation)
     for term in terms.all:
         if (first := term.compared.first) is not None:
             _before(term, first, student, ask, samples.x, optimisation, generator)

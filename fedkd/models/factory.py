@@ -108,7 +108,8 @@ def with_group_norm(spec: ModelSpec) -> str | None:
 
     None too where the specification already chose it.
     """
-    options = _MODELS[spec.name][0].model_fields if spec.name in _MODELS else {}
+    known = _DENSE.get(spec.name) or _MODELS.get(spec.name)
+    options = {} if known is None else known[0].model_fields
     if "norm" not in options or spec.options.get("norm") == "group":
         return None
     chosen = {"name": spec.name, **spec.options, "norm": "group"}

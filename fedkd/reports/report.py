@@ -48,6 +48,8 @@ def write(folder: Path) -> Path:
         if run.partition
         else tuple(f"class {label}" for label in range(run.rounds[0].student.classes))
     )
+    if shown is not None and len(shown.classes) == len(classes):
+        classes = shown.classes  # a task may have names for what is numbers in the data
     text = page(
         "run.html",
         run=run,

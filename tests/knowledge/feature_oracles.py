@@ -21,6 +21,14 @@ def hint(student: Array, teacher: Array, weight: Array) -> Array:
     return np.array([sum(v * v for v in gap.flatten()) / gap.size for gap in gaps])
 
 
+def angular(student: Array, teacher: Array) -> Array:
+    values = []
+    for s, t in zip(student, teacher, strict=True):
+        a, b = s.flatten(), t.flatten()
+        values.append((1 - sum(a * b) / (norm(a) * norm(b))) ** 2)
+    return np.array(values)
+
+
 def attention(student: Array, teacher: Array, power: float) -> Array:
     values = []
     for s, t in zip(student, teacher, strict=True):

@@ -65,6 +65,7 @@ ALONE: list[tuple[Loss, tuple[int, ...]]] = [
     (dist.pearson_distance, (C,)),
     (dist.inter_class, (C,)),
     (partial(feature.hint, regressor=torch.tanh), (3, 2, 2)),
+    (feature.angular, (6,)),
     (feature.attention, (3, 2, 2)),
     (feature.selectivity, (3, 2, 2)),
     (structure.pairwise, (3, 2, 2)),

@@ -31,6 +31,7 @@ NARROW, WIDE = (3, 2, 2, 3), (3, 4, 2, 3)
 CASES: list[tuple[Loss, Oracle, Shapes]] = [
     (hint, oracles.hint, [(4, 3), (4, 2), (3, 2)]),
     (hint, oracles.hint, [NARROW, WIDE, (2, 4)]),
+    (feature.angular, oracles.angular, [NARROW, NARROW]),
     (feature.attention, partial(oracles.attention, power=2.0), [NARROW, WIDE]),
     (partial(feature.attention, power=3), partial(oracles.attention, power=3), [NARROW, WIDE]),
     (feature.selectivity, oracles.selectivity, [NARROW, WIDE]),

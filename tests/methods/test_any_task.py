@@ -77,7 +77,9 @@ def test_a_loss_that_nobody_named_is_the_task_s_own_and_one_of_classes_is_refuse
     assert federation("fedmd").method.params.loss == "kd"
     for name in ("fedmd", "feddf"):
         fed = of_numbers({"name": name, "loss": "dkd"})
-        with pytest.raises(ConfigError, match=r"'dkd'.*has none: choose one of mae, divergence$"):
+        with pytest.raises(
+            ConfigError, match=r"'dkd'.*has none: choose one of mae, angular, divergence$"
+        ):
             fed.method.check(fed.setting)
 
 

@@ -1,5 +1,6 @@
 """A class for each pixel: scores as scikit-learn says, and the task from a file to its report."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from fedkd import tasks
-from fedkd.config import Experiment, TaskChoice
+from fedkd.config import Distillation, Experiment, TaskChoice, validate
+from fedkd.errors import ConfigError
+from fedkd.federation.prepare import prepare
+from fedkd.jobs.distil import distil
 from fedkd.jobs.simulate import simulate
 from fedkd.runs import examples
 from fedkd.tasks import Task
@@ -129,3 +133,87 @@ def test_a_federation_segments_and_shows_it(tmp_path: Path) -> None:
     [table] = re.findall(r'<figure class="examples">.*?</figure>', page, flags=re.DOTALL)
     assert table.count("<img") == 4 * 5
     assert "mean IoU" in page or "miou" in page.lower()
+
+
+def distillation(
+    data: Path, way: dict[str, Any], knowledge: list[dict[str, Any]], epochs: int
+) -> Distillation:
+    how = {**LEARNING, "epochs": epochs}
+    table = {
+        "name": "spots",
+        "task": {"name": "segmentation"},
+        "data": {"name": str(data)},
+        "teachers": [{"model": SMALL, "training": {**how, "augment": ["flip"]}}],
+        "student": {"model": {**SMALL, "width": 3}, "training": how},
+        "way": way,
+        "knowledge": knowledge,
+    }
+    return validate(Distillation, table)
+
+
+def test_a_student_learns_pixels_pairs_and_affinity(tmp_path: Path) -> None:
+    layers = {"student": ["up.0"], "teacher": ["up.0"]}
+    asked = [
+        {"name": "kd", "temperature": 1, "weight": 1},
+        {"name": "pairwise", "grid": 4, **layers},
+        {"name": "affinity", "grid": 4, **layers},
+    ]
+    told = distillation(spots(tmp_path / "spots.npz"), {"name": "offline", "labels": 0}, asked, 10)
+    told = told.model_copy(update={"plain": False})
+    summary = distil(told, tmp_path / "run")
+    assert summary["student"]["miou"] > 0.45
+    shown = examples.read(tmp_path / "run")
+    assert shown is not None
+    assert list(shown.answers) == ["Teacher 1", "Student"]
+    assert "What it looks like" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_student_learns_without_data_or_labels(tmp_path: Path) -> None:
+    way = {"name": "dfad", "steps": 5, "imitations": 2, "batch_size": 6, "latent": 8, "width": 4}
+    told = distillation(spots(tmp_path / "spots.npz"), way, [], epochs=4)
+    summary = distil(told.model_copy(update={"plain": False}), tmp_path / "run")
+    lines = (tmp_path / "run" / "rounds.jsonl").read_text(encoding="utf-8").splitlines()
+    own = [each["miou"] for each in map(json.loads, lines) if each["stage"] == "student"]
+    assert len(own) == 4
+    assert summary["student"]["miou"] == own[-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"task": {"name": "segmentation", "classes": ["a", "b"]}}, "names 2 classes .* have 3"),
+        ({"method": {"name": "fedproto"}}, "fedproto"),
+        ({"data.partition": {"scheme": "dirichlet", "alpha": 1}, "clients.count": 2}, "dirichlet"),
+        ({"clients.training": {"augment": ["rotate"]}}, "'rotate': it moves"),
+        ({"clients.models": ["lenet5"]}, "does not answer in the shape"),
+        ({"data.tile": 4}, "it is for folders of pictures"),
+    ],
+)
+def test_what_does_not_suit_is_one_line(
+    tmp_path: Path, changes: dict[str, Any], complaint: str
+) -> None:
+    data = spots(tmp_path / "spots.npz", count=2)
+    changes = {"data.public": {"source": "held-out", "size": 2}, **changes}
+    with pytest.raises(ConfigError, match=complaint) as refused:
+        prepare(experiment(data, **changes))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_federation_segments_under_dp(tmp_path: Path) -> None:
+    """The loss is per record, a mean over its pixels, and GroupNorm is of each image alone."""
+    about = {
+        "privacy": {"epsilon": 1e4, "noise_multiplier": 0.1, "sample_rate": 0.3, "clip": 1.0},
+        "rounds": 1,
+        "clients.training": {**LEARNING, "epochs": 4, "augment": ["flip"]},
+        "method": {"name": "fedmd", "student": {**LEARNING, "epochs": 2}},
+    }
+    summary = simulate(experiment(spots(tmp_path / "spots.npz"), **about), tmp_path / "run")
+    assert summary["privacy"]["unit"] == "record"
+    assert summary["teachers"]["mean_miou"] > 0.33  # of one colour everywhere: 0.3
+
+
+def test_batch_norm_is_refused_under_dp(tmp_path: Path) -> None:
+    model = {**SMALL, "norm": "batch"}
+    about = {"privacy": {"epsilon": 8}, "clients.models": [model], "rounds": 1}
+    with pytest.raises(ConfigError, match=r"BatchNorm2d, which keeps .*norm = .group."):
+        prepare(experiment(spots(tmp_path / "spots.npz"), **about))

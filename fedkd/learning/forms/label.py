@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fedkd.knowledge import dist as losses
-from fedkd.knowledge import label
+from fedkd.knowledge import feature, label
 from fedkd.knowledge.places import mean_of_counted
 from fedkd.learning.forms.base import Compared, Form, Weighted, logits
 from fedkd.tasks import Ask, Likelihood
@@ -118,6 +118,10 @@ def _mae(_params: Weighted, *_: Any) -> Compared:
     return _unlabelled(label.mae)
 
 
+def _angular(_params: Weighted, *_: Any) -> Compared:
+    return logits(lambda ours, theirs, _y: feature.angular(ours[0], theirs[0]))
+
+
 def _divergence(params: Divergence, *_: Any, likelihood: Likelihood) -> Compared:
     t = params.temperature
     return logits(lambda ours, theirs, _y: likelihood.divergence(ours[0], theirs[0], temperature=t))
@@ -147,6 +151,7 @@ FORMS = {
         asks=_OF_CLASSES,
     ),
     "mae": Form("Li & Wang 2019, arXiv:1910.03581", "logits", _mae),
+    "angular": Form("Duong et al. 2019, arXiv:1905.10620", "logits", _angular),
     "divergence": Form(
         "the task's likelihood, fedkd.tasks", "logits", _divergence, Divergence, of_task=True
     ),

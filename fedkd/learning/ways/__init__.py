@@ -178,8 +178,9 @@ BUILT_IN: dict[str, Way] = {
         privileged.learn,
         privileged.PrivilegedTeachers,
         teachers=(1, 64),
+        forms="may",
         share=privileged.share,
-        asks=_classes,
+        check=privileged.check,
     ),
     "dfad": Way(
         "Fang et al. 2019, arXiv:1912.11006",
@@ -262,6 +263,11 @@ def _check(way: Way, name: str, distillation: Distillation) -> None:
         raise ConfigError(
             f"way {name!r} needs to know what is passed on: add a section [[knowledge]], such as "
             "name = 'kd', or 'divergence' where a task has no classes"
+        )
+    if distillation.knowledge and found > 1:
+        raise ConfigError(
+            f"[[knowledge]] compares the student with one teacher: found {found} [[teachers]] "
+            "sections; leave out the others, or [[knowledge]]"
         )
     if way.forms == "no" and distillation.knowledge:
         raise ConfigError(f"way {name!r} takes no [[knowledge]]: it says itself what is passed on")

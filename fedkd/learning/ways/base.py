@@ -145,12 +145,11 @@ class StudentRun:
         return rng.stream(self.distillation.seed, purpose=purpose)
 
     def terms(self, student: nn.Module, teacher: nn.Module, *, purpose: str = "student") -> Terms:
-        """What `[[knowledge]]` adds to the loss, of this student and this teacher."""
-        shape = self.data.shape
+        """What `[[knowledge]]` adds to the loss, of this student and this, the first teacher."""
         built = terms.build(
             self.distillation.knowledge,
-            inspect_layers(student, shape),
-            inspect_layers(teacher, shape),
+            inspect_layers(student, self.data.shape),
+            inspect_layers(teacher, self.shares.teachers[0].shape),
             self.stream(f"{purpose} adapters"),
             self.task.likelihood,
         )

@@ -4,8 +4,9 @@ Generalised distillation, Lopez-Paz et al. 2016, arXiv:1511.03643. What a teache
 columns, finer pixels or another modality, of the same samples; values of it may be missing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from fedkd.learning import evaluate
 from fedkd.learning.loop import OnEpoch, fit
 from fedkd.models import call
 from fedkd.rows import Rows
+from fedkd.tasks import Likelihood
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +133,62 @@ def generalised_loss(
     return torch.where(seen, (1 - imitation) * taught + imitation * told, taught)
 
 
+def teacher_answers(
+    witnesses: Sequence[SightedTeacher], likelihood: Likelihood
+) -> tuple[Tensor, Tensor]:
+    """What the teachers answer to each sample, of a task that has not one class a record.
+
+    Args:
+        witnesses: at least one; all of the same N samples.
+        likelihood: says how answers come together; the mean of those that see a sample, unless it
+            does.
+
+    Returns:
+        Their answers together, (N, *A), 0 where nobody sees a sample; and bool (N,), whether one
+        does.
+    """
+    seen = torch.stack([each.seen for each in witnesses])
+    said = torch.stack([evaluate.answers(each.teacher, each.x) for each in witnesses])
+    wide = seen.reshape(*seen.shape, *[1] * (said.dim() - 2))
+    said = torch.where(wide, said, 0.0)
+    if likelihood.mix is not None:
+        return likelihood.mix(said), seen.any(dim=0)
+    return said.sum(dim=0) / wide.sum(dim=0).clamp(min=1), seen.any(dim=0)
+
+
+def imitation_loss(
+    student: Tensor,
+    y: Tensor,
+    said: Tensor,
+    seen: Tensor,
+    *,
+    imitation: float,
+    temperature: float,
+    likelihood: Likelihood,
+) -> Tensor:
+    """(1 - l) NLL + l times the divergence, per sample; the NLL alone where nobody saw it.
+
+    Args:
+        student: answers (N, *A).
+        y: targets (N, *T).
+        said: answers (N, *A); see `teacher_answers`.
+        seen: bool (N,).
+        imitation: l in [0, 1].
+        temperature: T > 0, of the divergence.
+        likelihood: of targets by answers.
+
+    Returns:
+        (N,).
+    """
+    taught = likelihood.nll(student, y)
+    (where,) = seen.nonzero(as_tuple=True)
+    if not len(where):
+        return taught
+    told = likelihood.divergence(student[where], said[where], temperature=temperature)
+    told = torch.zeros_like(taught).index_put((where,), told)
+    return torch.where(seen, (1 - imitation) * taught + imitation * told, taught)
+
+
 def distil(
     student: nn.Module,
     samples: Samples,
@@ -140,6 +198,7 @@ def distil(
     *,
     imitation: float,
     temperature: float,
+    likelihood: Likelihood | None = None,
     optimiser: torch.optim.Optimizer | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
@@ -153,6 +212,7 @@ def distil(
         generator: see `loop.fit`.
         imitation: see `generalised_loss`.
         temperature: see `generalised_loss`.
+        likelihood: of a task that has not one class a record, by `imitation_loss`; None: one class.
         optimiser: see `loop.fit`.
         on_epoch: see `loop.fit`.
 
@@ -163,10 +223,15 @@ def distil(
         ValueError: shapes or numbers do not fit, see `teacher_targets` and `generalised_loss`.
         FederationError: training diverged.
     """
-    said, seen = teacher_targets(witnesses, temperature=temperature)
+    compare: Callable[..., Tensor] = generalised_loss
+    if likelihood is None:
+        said, seen = teacher_targets(witnesses, temperature=temperature)
+    else:
+        said, seen = teacher_answers(witnesses, likelihood)
+        compare = partial(imitation_loss, likelihood=likelihood)
 
     def loss(model: nn.Module, x: Tensor, y: Tensor, said: Tensor, seen: Tensor) -> Tensor:
-        return generalised_loss(
+        return compare(
             call.answer(model, x), y, said, seen, imitation=imitation, temperature=temperature
         )
 

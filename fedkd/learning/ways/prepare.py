@@ -189,11 +189,14 @@ def _student(
 
 def _complete(ready: Prepared) -> Prepared:
     """With every layer named, and the noise that the budget needs."""
-    distillation, shape = ready.distillation, ready.data.shape
+    distillation = ready.distillation
     terms.check_task(distillation.knowledge, ready.task)
     student = ready.student(ready.teachers)
     if distillation.knowledge:
-        anatomies = (inspect_layers(model, shape) for model in (student, ready.teachers[0]))
+        anatomies = (
+            inspect_layers(student, ready.data.shape),
+            inspect_layers(ready.teachers[0], ready.shares.teachers[0].shape),
+        )
         knowledge = terms.resolve(distillation.knowledge, *anatomies)
         distillation = distillation.model_copy(update={"knowledge": knowledge})
     if distillation.privacy is not None:

@@ -15,9 +15,12 @@ from fedkd.data.readers import columns
 from fedkd.data.types import Dataset, Samples
 from fedkd.data.views import Sight
 from fedkd.errors import ConfigError
+from fedkd.learning import offline
+from fedkd.learning.loop import OnEpoch
 from fedkd.learning.ways import generalised
 from fedkd.learning.ways.base import Splits, StudentRun
 from fedkd.learning.ways.generalised import SightedTeacher
+from fedkd.tasks import Task
 
 
 class PrivilegedTeachers(Frozen):
@@ -25,19 +28,33 @@ class PrivilegedTeachers(Frozen):
 
     columns: tuple[str, ...] = ()
     """Tests, or single columns, that only teachers see."""
-    side: PositiveInt | None = None
-    """Images: the student sees them scaled down to so many pixels a side."""
+    side: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
+    """Images: the student sees them scaled down to so many pixels a side, or [height, width]."""
     blind: tuple[int, ...] = ()
     """The numbers, from 0, of teachers without privilege: they see what the student sees."""
     imitation: float = Field(default=0.5, ge=0, le=1)
-    """The teachers' share of the loss; the labels have the rest."""
+    """The teachers' share of the loss; the labels have the rest. With [[knowledge]] its forms stand
+    in the teachers' place, each with its own weight."""
     temperature: float = Field(default=1.0, gt=0)
     """Of what the teachers say."""
 
 
-def scaled(x: Tensor, side: int) -> Tensor:
-    """Images (N, C, H, W) -> (N, C, side, side), bilinear with antialiasing."""
-    return F.interpolate(x, size=(side, side), mode="bilinear", antialias=True)
+def scaled(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images (N, C, H, W) -> (N, C, *size), bilinear with antialiasing."""
+    return F.interpolate(x, size=size, mode="bilinear", antialias=True)
+
+
+def check(task: Task, params: PrivilegedTeachers) -> None:
+    """Refuse to scale images whose targets are places in them.
+
+    Raises:
+        ConfigError: what the task's targets are.
+    """
+    if params.side is not None and task.targets in ("masks", "boxes", "points"):
+        raise ConfigError(
+            f"way.side scales images, and targets ({task.targets}) would have to be scaled too: "
+            "choose another way, or a task whose targets are no places in an image"
+        )
 
 
 def share(
@@ -64,14 +81,14 @@ def share(
 def _part(whole: Dataset, params: PrivilegedTeachers) -> Dataset:
     """What the student sees."""
     if params.side is not None:
-        side = params.side
-        if len(whole.shape) != 3 or side > min(whole.shape[1:]):
+        size = params.side if isinstance(params.side, tuple) else (params.side, params.side)
+        if len(whole.shape) != 3 or size[0] > whole.shape[1] or size[1] > whole.shape[2]:
             raise ConfigError(
-                f"way.side is {side}: expected images of at least so many pixels a side, the data "
-                f"has inputs of shape {whole.shape}"
+                f"way.side is {params.side}: expected images of at least so many pixels a side, "
+                f"the data has inputs of shape {whole.shape}"
             )
         train, test = (
-            Samples(rows.converted(each.x, partial(scaled, side=side)), each.y)
+            Samples(rows.converted(each.x, partial(scaled, size=size)), each.y)
             for each in (whole.train, whole.test)
         )
         return replace(whole, train=train, test=test)
@@ -98,8 +115,22 @@ def was_measured(x: Tensor, features: Sequence[str], hidden: Sequence[str]) -> T
 
 def learn(run: StudentRun, params: PrivilegedTeachers) -> nn.Module:
     """The way `privileged`."""
-    student, whole = run.student(), run.shares.whole
-    made = None
+    student = run.student()
+    train = _by_forms if run.distillation.knowledge else _by_answers
+    run.stage(
+        "student",
+        student,
+        lambda on_epoch: train(run, params, student, on_epoch),
+        epochs=run.training.epochs,
+    )
+    return student
+
+
+def _by_answers(
+    run: StudentRun, params: PrivilegedTeachers, student: nn.Module, on_epoch: OnEpoch
+) -> None:
+    """What is passed on is what teachers answer."""
+    whole, made = run.shares.whole, None
     if params.columns:
         made = was_measured(rows.whole(whole.train.x), whole.features, params.columns)
     everyone = torch.ones(len(whole.train), dtype=torch.bool)
@@ -109,19 +140,33 @@ def learn(run: StudentRun, params: PrivilegedTeachers) -> nn.Module:
         )
         for number, (teacher, has) in enumerate(zip(run.teachers, run.shares.teachers, strict=True))
     ]
-    run.stage(
-        "student",
+    generalised.distil(
         student,
-        lambda on_epoch: generalised.distil(
-            student,
-            run.data.train,
-            witnesses,
-            run.training,
-            run.stream("student batches"),
-            imitation=params.imitation,
-            temperature=params.temperature,
-            on_epoch=on_epoch,
-        ),
-        epochs=run.training.epochs,
+        run.data.train,
+        witnesses,
+        run.training,
+        run.stream("student batches"),
+        imitation=params.imitation,
+        temperature=params.temperature,
+        likelihood=None if "classes" in run.task.offers else run.task.likelihood,
+        on_epoch=on_epoch,
     )
-    return student
+
+
+def _by_forms(
+    run: StudentRun, params: PrivilegedTeachers, student: nn.Module, on_epoch: OnEpoch
+) -> None:
+    """What is passed on is what `[[knowledge]]` says, of all samples."""
+    teacher, has = run.teachers[0], run.shares.teachers[0]
+    offline.teach(
+        student,
+        teacher,
+        run.terms(student, teacher),
+        run.data.train,
+        run.training,
+        run.stream("student batches"),
+        labels=1 - params.imitation,
+        likelihood=run.task.likelihood,
+        shown=has.train.x,
+        on_epoch=on_epoch,
+    )
