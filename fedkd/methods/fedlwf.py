@@ -65,7 +65,9 @@ class FedLwF(FedAvg):
     def begin(self, ctx: ServerContext) -> Broadcast:
         stages = _stages(ctx.setting)
         if ctx.round and stages.at(ctx.round + 1) > stages.at(ctx.round):
-            ctx.state.update(prefixed(_BEFORE, ctx.student.state_dict()))
+            # Copies: the student learns on in the very same tensors.
+            left = {name: each.clone() for name, each in ctx.student.state_dict().items()}
+            ctx.state.update(prefixed(_BEFORE, left))
         before = prefixed(_BEFORE, group(_BEFORE, ctx.state))
         return Broadcast(common={**hand_out(ctx).common, **before})
 

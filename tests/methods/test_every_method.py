@@ -45,6 +45,8 @@ ALIKE = {"models": [SMALL, {"name": "mlp", "hidden": [10, 12]}]}
 
 
 def built(name: str, **changes: Any) -> Federation:
+    if "stream" in needed(name):  # every stage comes
+        changes["rounds"] = max(2, changes.get("rounds", 2))
     averages = not methods.find(name).card.unlike_models
     models = {} if averages else ALIKE if name == "fedproto" else UNLIKE
     return federation({"name": name, **TINY[name]}, IMAGES, **models, **needed(name), **changes)
