@@ -5,8 +5,8 @@
 
 Three strips of one large image (YELL-528000 of deepforest 2.1.0, MIT): the left 30% is the site
 `near`, the next 30% the proxy set, whose boxes nobody is given, the right 40% the test. The site
-`far` is another scene, YELL-541000. Training and proxy squares of 128 pixels overlap by half, test
-squares do not. A box of which less than half is in a square is none of it.
+`far` is another scene, YELL-541000. Training and proxy squares of 128 pixels overlap by a quarter,
+test squares do not. A box of which less than half is in a square is none of it.
 """
 
 import argparse
@@ -14,27 +14,29 @@ import os
 import statistics
 import tempfile
 import tomllib
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import torch
 from PIL import Image
+from torch import Tensor, nn
 
-from fedkd import config
+from fedkd import config, rng, tasks
+from fedkd.config import Optimisation, validate
 from fedkd.data.readers import boxes, pictures
-from fedkd.jobs.simulate import simulate
+from fedkd.federation import engines
+from fedkd.federation.prepare import PreparedExperiment, prepare
+from fedkd.jobs.simulate import simulate_world
+from fedkd.learning import consensus, evaluate, offline
+from fedkd.runs import student
+from fedkd.tasks.detection import Together
 
 CONFIG = Path(__file__).parents[1] / "configs" / "detection.toml"
 NEAR, FAR = "2019_YELL_2_528000_4978000_image_crop2", "2019_YELL_2_541000_4977000_image_crop"
 SIDE = 128
-FIGURES = ("ap40", "ap50", "ap")
-WAYS = {
-    "near alone, once": ("alone", True, "mean"),
-    "both, once, plain mean": ("sites", True, "mean"),
-    "both, once, the sure weigh more": ("sites", True, "certain"),
-    "both, in rounds, plain mean": ("sites", False, "mean"),
-    "both, in rounds, the sure weigh more": ("sites", False, "certain"),
-}
-"""By name the folder of sites, whether all epochs are in one round of `fedmd`, and what answers
-come to."""
+STEP = 96
+MIXES: tuple[Together, ...] = ("mean", "certain", "boxes")
 
 
 def save(folder: Path, scene: str, columns: tuple[float, float], step: int, *, boxed: bool) -> None:
@@ -70,54 +72,96 @@ def voc(held: boxes.Array) -> str:
 
 
 def write(folder: Path) -> None:
-    """The squares of both sites, of the site alone, of the proxy set and of the test."""
-    for sites in ("sites", "alone"):
-        save(folder / sites / "train/near", NEAR, (0, 0.3), SIDE // 2, boxed=True)
-        save(folder / sites / "test", NEAR, (0.6, 1), SIDE, boxed=True)
-    save(folder / "sites/train/far", FAR, (0, 1), SIDE // 2, boxed=True)
-    save(folder / "proxy", NEAR, (0.3, 0.6), SIDE // 2, boxed=False)
+    """The squares of both sites, of the proxy set and of the test."""
+    save(folder / "sites/train/near", NEAR, (0, 0.3), STEP, boxed=True)
+    save(folder / "sites/train/far", FAR, (0, 1), STEP, boxed=True)
+    save(folder / "sites/test", NEAR, (0.6, 1), SIDE, boxed=True)
+    save(folder / "proxy", NEAR, (0.3, 0.6), STEP, boxed=False)
 
 
-def run(name: str, seed: int, folder: Path) -> dict[str, float]:
-    """Of one run the figures of its student, and of the best of its teachers."""
-    sites, once, together = WAYS[name]
+def prepared(folder: Path, seed: int, *, once: bool) -> PreparedExperiment:
+    """The configuration; or `fedmd` with as many epochs in one round as it has in all."""
     table = tomllib.loads(CONFIG.read_text(encoding="utf-8"))
-    table["seed"], table["task"]["together"] = seed, together
-    table["data"]["name"] = str(folder / sites)
+    table["seed"] = seed
+    table["data"]["name"] = str(folder / "sites")
     table["data"]["public"]["source"] = str(folder / "proxy")
     if once:
         table["method"]["name"] = "fedmd"
         for training in (table["clients"]["training"], table["method"]["student"]):
             training["epochs"] *= table["rounds"]
         table["rounds"] = 1
-    own = config.parse(table)
-    summary = simulate(own, folder / f"{list(WAYS).index(name)}-{seed}")
-    teachers, student = summary["teachers"], summary["student"]
-    best = {f"best teacher: {figure}": teachers[f"best_{figure}"] for figure in FIGURES}
-    return best | {f"student: {figure}": student[figure] for figure in FIGURES}
+    return prepare(config.parse(table))
+
+
+def federated(folder: Path, seed: int, *, once: bool) -> tuple[Any, nn.Module, list[nn.Module]]:
+    """A run: what was prepared, its student, and the teachers of near and far."""
+    found = prepared(folder, seed, once=once)
+    out = folder / f"{'once' if once else 'rounds'}-{seed}"
+    simulate_world(found, out)
+    kept = [engines.teacher(found, out / "checkpoints/clients", each) for each in range(2)]
+    teachers = [each for each in kept if each is not None]
+    far, near = teachers  # clients are numbered by their names
+    return found, student.load(out).model, [near, far]
+
+
+def taught(found: PreparedExperiment, answers: Tensor) -> nn.Module:
+    """A student of answers on the proxy set, as `fedmd` would teach it."""
+    experiment, likelihood = found.experiment, found.setting.task.likelihood
+    model = found.setting.build(experiment.student.model, purpose="student model")
+    offline.distil(
+        model,
+        found.setting.proxy,
+        answers,
+        partial(likelihood.divergence, temperature=1.0),
+        validate(Optimisation, experiment.method.parameters["student"]),
+        rng.stream(experiment.seed, purpose="student batches"),
+    )
+    return model
+
+
+def study(folder: Path, seed: int) -> dict[str, list[float]]:
+    """AP at the overlaps of the configuration, of every model."""
+    found, _, teachers = federated(folder, seed, once=True)
+    test, scores = found.data.test, found.setting.task.scores
+
+    def figures(model: nn.Module) -> list[float]:
+        held = evaluate.score(model, test, scores)
+        return [held[score.figure] for score in scores]
+
+    table = {"teacher near": figures(teachers[0]), "teacher far": figures(teachers[1])}
+    asked = torch.stack([evaluate.answers(each, found.setting.proxy) for each in teachers])
+    table["student of near alone"] = figures(taught(found, asked[0]))
+    for mix in MIXES:
+        choice = found.experiment.task.model_copy(update={"together": mix})
+        together = tasks.build(choice, inputs=found.setting.shape, names=found.data.class_names)
+        answers = (together.likelihood.mix or consensus.average_logits)(asked)
+        table[f"student of both, `{mix}`"] = figures(taught(found, answers))
+    _, model, teachers = federated(folder, seed, once=False)
+    table["`feddf` in rounds: teacher near"] = figures(teachers[0])
+    table["`feddf` in rounds: teacher far"] = figures(teachers[1])
+    table["`feddf` in rounds: student"] = figures(model)
+    return table
 
 
 def main() -> None:
     """Run everything and print the table, or write the pictures alone."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", choices=list(WAYS), nargs="+", default=list(WAYS))
     parser.add_argument("--write", type=Path, metavar="FOLDER")
     given = parser.parse_args()
     if given.write is not None:
         write(given.write)
         return
     with tempfile.TemporaryDirectory() as temporary:
-        write(folder := Path(temporary))
-        for name in given.only:
-            runs = [run(name, seed, folder) for seed in given.seeds]
-            if name == given.only[0]:
-                print(f"| | {' | '.join(runs[0])} |\n|---|{'---|' * len(runs[0])}")
-            cells = (
-                f"{statistics.mean(each):.3f} ({', '.join(f'{value:.3f}' for value in each)})"
-                for each in zip(*(found.values() for found in runs), strict=True)
-            )
-            print(f"| {name} | {' | '.join(cells)} |", flush=True)
+        write(Path(temporary))
+        found = [study(Path(temporary), seed) for seed in given.seeds]
+    print(f"| AP at .4, .5 | {' | '.join(f'seed {seed}' for seed in given.seeds)} | mean |")
+    print(f"|---|{'---|' * (len(given.seeds) + 1)}")
+    for name in found[0]:
+        each = [table[name] for table in found]
+        means = [statistics.mean(figure) for figure in zip(*each, strict=True)]
+        cells = [" ".join(f"{value:.3f}" for value in row) for row in (*each, means)]
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from golden_run import empty_svg
 
 # Side by side, each process is told of a terminal of 80 columns, which a console takes for good.
 for size in ("COLUMNS", "LINES"):
@@ -20,6 +21,7 @@ with warnings.catch_warnings():
     # typer < 0.21, which flwr 1.41 pins, imports what click 8.5 calls deprecated.
     warnings.filterwarnings("ignore", "'click", DeprecationWarning)
     from fedkd import cli
+    from fedkd.privacy import accountant
 
 # Tests run side by side, one process a core. Left alone, each process would split every small sum
 # among as many threads as there are cores, and they would wait for each other's: four times slower.
@@ -57,6 +59,24 @@ def untraced_libraries() -> Iterator[None]:
             (FigureCanvasSVG, "print_svg"),
         ):
             patch.setattr(place, name, untraced(getattr(place, name)))
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cheap_epsilon_and_charts(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leave out what takes most of a small run's time, where that is not what is tested.
+
+    Outside tests/privacy epsilon is counted on a grid ten times as wide: the figure is slightly
+    larger, for a run and for what it is held against alike. Outside tests/reports figures are made
+    as ever, and may fail, but matplotlib does not draw them.
+    """
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    with pytest.MonkeyPatch.context() as patch:
+        if "privacy" not in request.path.parts:
+            patch.setattr(accountant, "_INTERVAL", 1e-3)
+        if "reports" not in request.path.parts:
+            patch.setattr(FigureCanvasSVG, "print_svg", empty_svg)
         yield
 
 

@@ -32,10 +32,7 @@ LEAST = {
 def experiment(table: Mapping[str, Any], *, clients: int = 3) -> Experiment:
     """A federation of a round and of few clients."""
     least: dict[str, Any] = _least(dict(table))
-    least["rounds"] = 1
-    if "stream" in least["data"]:  # every stage comes
-        least["data"]["stream"] |= {"stages": 2, "rounds": 1}
-        least["rounds"] = 2
+    least["rounds"] = least["data"].get("stream", {}).get("stages", 1)
     parties = least["clients"]
     if "count" in parties:
         parties["count"] = min(clients, parties["count"])
@@ -45,7 +42,7 @@ def experiment(table: Mapping[str, Any], *, clients: int = 3) -> Experiment:
         partition = {"scheme": "dirichlet", **least["data"].get("partition", {})}
         least["data"]["partition"] = {**partition, "min_size": 1}
     if "public" in least["data"]:
-        least["data"]["public"]["size"] = min(40, least["data"]["public"].get("size", 40))
+        least["data"]["public"]["size"] = min(20, least["data"]["public"].get("size", 20))
     if "privacy" in least:  # or the least noise that fits the budget is searched for
         least["privacy"].setdefault("noise_multiplier", 1.5)
     least["method"] = _told(least["method"], methods.find(least["method"]["name"]).Params)

@@ -1,19 +1,16 @@
 """docs/survey.md names what there is, and every config that it names runs, at tiny size."""
 
-import importlib.util
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
+import drawn
 import pytest
 import shrunk
 import tiny
-from golden_run import draw_nothing
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 
 from fedkd import config
+from fedkd.data.readers import figures
 from fedkd.jobs.distil import distil
 from fedkd.jobs.simulate import simulate
 
@@ -24,68 +21,38 @@ NAMED = sorted(set(re.findall(r"configs/(\w+\.toml)", TEXT)))
 SAMPLE = ("fashion-mnist-sample", "fashion-mnist", "mnist")
 
 
-@pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """120 images of the packaged sample at half its size, for all of it and of its larger kin."""
-    with np.load(ROOT / "fedkd" / "data" / "sample" / "fashion_mnist.npz") as arrays:
-        cut = {name: arrays[name][: 120 if "train" in name else 30] for name in arrays}
-    cut |= {name: images[:, ::2, ::2] for name, images in cut.items() if name.startswith("x_")}
-    path = tmp_path_factory.mktemp("few") / "few.npz"
-    np.savez(path, **cut)
-    return path
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_charts():
-    """They are most of the time of so small a run, and not what is asked here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FigureCanvasSVG, "print_svg", FigureCanvasSVG.print_svg)
-        draw_nothing()
-        yield
-
-
-def study(name: str):
-    """A script of simulations/, as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "simulations" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-FILES: dict[str, Callable[[Path], None]] = {
-    "diabetes.csv": lambda path: study("tasks").write_diabetes(path),
-    "digits.csv": lambda path: study("tasks").write_digits(path),
-}
-"""What writes the file that a config reads, by its name."""
 FROM_FEDKD_DATA = {"digits.csv": "mfeat", "heart-disease": "heart_disease"}
 
 
-def set_up(data: str, folder: Path, few: Path) -> str:
+def set_up(data: str) -> str:
     """The name of a config's data at tiny size, once it is there; or the test is skipped."""
-    if data in SAMPLE:
-        return str(few)
     needed = FROM_FEDKD_DATA.get(data)
     if needed and not (Path(os.environ.get("FEDKD_DATA", "")) / needed).is_dir():
         pytest.skip(f"no {needed}/ in FEDKD_DATA")
-    if data in FILES:
-        path = folder / data
-        FILES[data](path)
-        header, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        path.write_text("".join([header, *rows[:: max(1, len(rows) // 200)]]), encoding="utf-8")
-        return str(path)
+    if data in SAMPLE:
+        drawn.clothes(Path("few.npz"))
+        return "few.npz"
+    file = Path(data).parts[0]
+    if file in drawn.FILES:
+        drawn.FILES[file](Path(file))
     return data
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_a_config_that_the_document_names_runs(name, tmp_path, few):
+def test_a_config_that_the_document_names_runs(name, here, monkeypatch):
+    for part in ("TRAIN", "TEST"):
+        monkeypatch.setattr(figures, part, 20)  # of figures that are drawn
     table = config.read(ROOT / "configs" / name)
-    source = table.setdefault("data", {})
-    source["name"] = set_up(source.get("name", SAMPLE[0]), tmp_path, few)
+    data = table.setdefault("data", {})
+    data["name"] = set_up(data.get("name", SAMPLE[0]))
+    source = data.get("public", {}).get("source", "held-out")
+    if source != "held-out":
+        data["public"]["source"] = set_up(source)
     if "method" in table:
-        summary = simulate(shrunk.experiment(table), tmp_path / "run", tiny.Quiet())
+        summary = simulate(shrunk.experiment(table), here / "run", tiny.Quiet())
     else:
-        summary = distil(shrunk.distillation(table), tmp_path / "run")
-    assert (tmp_path / "run" / "student.safetensors").exists()
+        summary = distil(shrunk.distillation(table), here / "run")
+    assert (here / "run" / "student.safetensors").exists()
     assert summary["student"]
 
 

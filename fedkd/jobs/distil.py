@@ -96,7 +96,9 @@ def distil(
 
 def _teachers(ready: Prepared, run: StageFolder, notify: Notify) -> tuple[nn.Module, ...]:
     for number, model in enumerate(ready.teachers):
-        if ready.distillation.teachers[number].weights is not None:
+        given = ready.distillation.teachers[number].weights is not None
+        # What has nothing to train is finished: a rule, or somebody's service behind a module.
+        if given or not any(parameter.requires_grad for parameter in model.parameters()):
             continue
         training = ready.distillation.teachers[number].training
 

@@ -21,12 +21,13 @@ int64 (N, L).
 to M boxes a record, float32 (N, M, 5), each (class, left, top, right, bottom). `points`: K points a
 record, float32 (N, K, 3), each (x, y, visible). `items`: which of I items suit, int64 (N, I).
 """
-Ask = Literal["classes", "categorical", "items", "image", "features"]
+Ask = Literal["classes", "categorical", "items", "boxes", "image", "features"]
 """What a method may ask of a task.
 
 `categorical`: an answer's last axis holds the logits of classes. `classes`: besides, there is one
 answer a record, (N, C), and one class, (N,). `items`: an answer holds the logits of items, (N, I),
-of which several may suit, and inputs are the items seen before, (I,). `image`: inputs are
+of which several may suit, and inputs are the items seen before, (I,). `boxes`: an answer is a grid
+of centres and shapes, as `boxes.grid` has it. `image`: inputs are
 (C, H, W). `features`: inputs are (F,).
 """
 

@@ -1,6 +1,6 @@
 """Detection: boxes around the things in an image."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -11,13 +11,15 @@ from torch import Tensor
 
 from fedkd.config import Frozen
 from fedkd.errors import ConfigError
-from fedkd.tasks.base import Score, Task, kinds_of
+from fedkd.tasks.base import Ask, Score, Task, kinds_of
 from fedkd.tasks.boxes import grid, together
 from fedkd.tasks.kind import TaskKind
 from fedkd.tasks.likelihoods.centre_point import centre_point
 from fedkd.tasks.scores.boxes import average_precision_of_boxes
 
-_TOGETHER = {"certain": together.certain, "mean": together.plain}
+_OFFERS: tuple[Ask, ...] = ("boxes",)
+Together = Literal["certain", "mean", "boxes"]
+"""What several models' answers come to; see `boxes.together`."""
 
 
 class DetectionOptions(Frozen):
@@ -25,9 +27,9 @@ class DetectionOptions(Frozen):
 
     stride: int = Field(default=4, ge=1)
     """The side of a cell of the answers' grid, in pixels; it divides both sides of an image."""
-    together: Literal["certain", "mean"] = "certain"
-    """What several models' answers come to: a mean in each cell in which the sure weigh more, or
-    the mean of all numbers."""
+    together: Together = "certain"
+    """What several models' answers come to: a mean in each cell in which the sure weigh more, the
+    mean of all numbers, or the weighted fusion of their boxes."""
 
 
 def _task(
@@ -47,6 +49,12 @@ def _task(
             ": expected a number that divides both"
         )
 
+    mixes: dict[Together, Callable[[Tensor], Tensor]] = {
+        "certain": together.certain,
+        "mean": together.plain,
+        "boxes": partial(together.fused, stride=stride),
+    }
+
     def of_boxes(score: Score) -> Score:
         found = partial(grid.found, stride=stride)
         return replace(score, tally=lambda answers, targets: score.tally(found(answers), targets))
@@ -57,9 +65,9 @@ def _task(
         answer=(inputs[1] // stride, inputs[2] // stride, len(names) + grid.SHAPE),
         targets="boxes",
         names=names,
-        likelihood=centre_point(len(names), stride, _TOGETHER[options.together]),
+        likelihood=centre_point(len(names), stride, mixes[options.together]),
         scores=tuple(map(of_boxes, scores)),
-        offers=kinds_of(inputs),
+        offers=kinds_of(inputs).union(_OFFERS),
     )
 
 

@@ -36,6 +36,7 @@ from fedkd.jobs.audit.messages import audit_exchange
 from fedkd.jobs.audit.teachers import audit_teacher
 from fedkd.jobs.distil import distil
 from fedkd.learning.ensemble import Ensemble
+from fedkd.privacy import accountant
 
 Numbers = Mapping[str, Tensor]
 """What came out of a case, by name."""
@@ -276,7 +277,7 @@ def main() -> None:
     """Run those that the arguments name, or all."""
     draw_nothing()
     torch.set_num_threads(1)
-    inversion._STEPS = 20
+    inversion._STEPS, accountant._INTERVAL = 20, 1e-3
     with tempfile.TemporaryDirectory() as folder:
         every = cases(Path(folder))
         found: dict[str, Any] = {

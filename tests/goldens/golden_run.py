@@ -77,14 +77,17 @@ def _here(folder: Path) -> dict[str, Any]:
 
 def draw_nothing() -> None:
     """Charts are most of the time of so small a run, and not what is recorded here."""
-    from matplotlib import cbook
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    def print_svg(_self: Any, filename: Any, **_: Any) -> None:
-        with cbook.open_file_cm(filename, "w", encoding="utf-8") as file:
-            file.write('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"></svg>')
+    FigureCanvasSVG.print_svg = empty_svg
 
-    FigureCanvasSVG.print_svg = print_svg
+
+def empty_svg(_canvas: Any, filename: Any, **_: Any) -> None:
+    """In place of `FigureCanvasSVG.print_svg`: a picture of nothing."""
+    from matplotlib import cbook
+
+    with cbook.open_file_cm(filename, "w", encoding="utf-8") as file:
+        file.write('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"></svg>')
 
 
 def _content(path: Path) -> str:

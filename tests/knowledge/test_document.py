@@ -6,6 +6,7 @@ from types import ModuleType
 import pytest
 
 from fedkd.knowledge import (
+    boxes,
     dist,
     feature,
     graph,
@@ -17,7 +18,7 @@ from fedkd.knowledge import (
 )
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "knowledge.md"
-ROOMS = [dist, feature, graph, label, parameter, relation, similarity, structure]
+ROOMS = [boxes, dist, feature, graph, label, parameter, relation, similarity, structure]
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -19,7 +19,8 @@ NAMED: dict[str, dict[str, Any]] = {
     "graph": {"student": ["stage1", "stage2"], "teacher": ["pool1", "pool2"]},
 }
 """Layers where a form has none by default: of a `resnet8` and a `dense-cnn`."""
-ALONE = [n for n, form in forms.BUILT_IN.items() if not form.couples and not form.first]
+OF_CLASSES = [n for n, form in forms.BUILT_IN.items() if "boxes" not in form.asks]
+ALONE = [n for n in OF_CLASSES if not forms.find(n).couples and not forms.find(n).first]
 
 
 def build(spec: Any, seed: int = 0) -> nn.Module:

@@ -1,5 +1,6 @@
 """Detection: boxes drawn on a grid and found again, and a likelihood as its formulas say."""
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedkd import models, tasks
-from fedkd.config import ModelSpec, TaskChoice
+from fedkd import config, models, tasks
+from fedkd.config import Distillation, Knowledge, ModelSpec, TaskChoice
 from fedkd.errors import ConfigError
+from fedkd.jobs.distil import distil
 from fedkd.jobs.simulate import simulate
-from fedkd.learning.dp.checks import check_model
+from fedkd.learning.dp.checks import check_model, checked_loss
+from fedkd.learning.forms import terms
 from fedkd.tasks import Task
 from fedkd.tasks.boxes import grid
 from fedkd.tasks.boxes.geometry import PADDING
 from fedkd.tasks.likelihoods.centre_point import centre_point
+from fedkd.tasks.motion import Motion
 
 Array = NDArray[Any]
 STRIDE, HEIGHT, WIDTH = 4, 6, 8
@@ -122,6 +126,11 @@ def test_what_is_far_off_stays_finite() -> None:
     assert grid.found(torch.full_like(extreme, torch.nan), stride=STRIDE)[..., :5].isfinite().all()
 
 
+def test_a_record_s_loss_is_its_own_as_dp_sgd_asks() -> None:
+    answers = drawn_answers(3).float()
+    assert checked_loss(LIKELIHOOD.nll)(answers, BOXES).shape == (3,)
+
+
 def answered(boxes: Tensor) -> Tensor:
     """What a perfect model answers."""
     maps = grid.drawn(boxes, (HEIGHT, WIDTH), stride=STRIDE, classes=2)
@@ -214,6 +223,51 @@ def test_a_federation_finds_squares(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "examples.safetensors").is_file()
 
 
+@pytest.mark.slow
+def test_features_near_objects_and_bounded_shapes_teach_a_student(tmp_path: Path) -> None:
+    table = {
+        "name": "squares",
+        "plain": False,
+        "task": {"name": "detection"},
+        "data": {"name": str(write_squares(tmp_path / "squares.npz"))},
+        "teachers": [{"model": SMALL, "training": LEARNING}],
+        "student": {"model": SMALL, "training": LEARNING},
+        "way": {"name": "offline", "labels": 0.0},
+        "knowledge": [
+            {"name": "divergence"},
+            {"name": "bounded-shapes", "margin": 0.1},
+            {"name": "imitation", "weight": 1.0},
+        ],
+    }
+    summary = distil(config.validate(Distillation, table), tmp_path / "run")
+    assert summary["knowledge"] == ["divergence", "bounded-shapes", "imitation"]
+    lines = (tmp_path / "run/rounds.jsonl").read_text().splitlines()
+    told = [json.loads(line) for line in lines]
+    losses = [each["loss"] for each in told if each["stage"] == "student"]
+    assert losses[-1] < losses[0] / 2
+
+
+def test_forms_of_boxes_are_refused_where_there_are_none() -> None:
+    classes = tasks.build(TaskChoice(), inputs=(3, 8, 8), names=("cat", "dog"))
+    with pytest.raises(ConfigError, match=r"knowledge\[0\] \(imitation\) compares boxes, and task"):
+        terms.check_task([Knowledge(name="imitation")], classes)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_boxes_move_with_their_image_and_one_that_is_mostly_cut_off_is_none(mirrored: bool) -> None:
+    boxes = torch.tensor(
+        [[[1, 2.0, 1.0, 6.0, 5.0], [0, 0.0, 0.0, 3.0, 3.0], [PADDING, 0, 0, 0, 0]]]
+    )
+    motion = Motion(torch.tensor([2]), torch.tensor([2]), torch.tensor([mirrored]), (6, 8))
+    moved = LIKELIHOOD.moved(boxes, motion)[0].tolist()
+    across = [4.0, 8.0] if mirrored else [0.0, 4.0]
+    assert moved == [
+        [1, across[0], 0.0, across[1], 3.0],
+        [PADDING, 0, 0, 0, 0],
+        [PADDING, 0, 0, 0, 0],
+    ]
+
+
 def test_together_the_sure_weigh_more_and_shapes_are_those_of_who_sees_a_centre() -> None:
     answers = torch.zeros(2, 1, 1, 1, 5)
     answers[0] = torch.tensor([6.0, 1.0, 2.0, 3.0, 4.0])
@@ -226,3 +280,30 @@ def test_together_the_sure_weigh_more_and_shapes_are_those_of_who_sees_a_centre(
     assert shape == pytest.approx(expected, rel=1e-5)
     plain = detection(stride=4, together="mean").likelihood.mix(answers)
     assert torch.equal(plain, answers.mean(dim=0))
+
+
+def test_boxes_of_a_list_are_answered_as_a_grid_would() -> None:
+    odds = torch.tensor([[[2.0], [0.5], [9.0]], [[-1.0], [9.0], [9.0]], [[9.0]] * 3])
+    found = torch.cat([BOXES, odds], dim=2)
+    answers = grid.answered(found, (HEIGHT, WIDTH), stride=STRIDE, classes=2)
+    again = grid.found(answers, stride=STRIDE, most=2)
+    torch.testing.assert_close(again[0], found[0, :2])
+    torch.testing.assert_close(again[1, 0], found[1, 0])
+    assert (again[2, :, 5] < -6).all()
+
+
+def test_boxes_that_overlap_are_fused_and_one_that_stands_alone_is_doubted() -> None:
+    both = [[0, 4.0, 4.0, 20.0, 20.0], [0, 4.0, 4.0, 22.0, 20.0]]
+    alone = [1, 24.0, 8.0, 30.0, 16.0]
+    found = torch.tensor([[[*both[0], 2.0], [*alone, 1.0]], [[*both[1], 0.0], [-1, 0, 0, 0, 0, 9]]])
+    answers = [
+        grid.answered(each[None], (HEIGHT, WIDTH), stride=STRIDE, classes=2) for each in found
+    ]
+    task = detection(stride=STRIDE, together="boxes")
+    first, second = grid.found(task.likelihood.mix(torch.stack(answers)), stride=STRIDE, most=2)[0]
+    p = sigmoid(np.array([2.0, 0.0, 1.0]))
+    right = (p[0] * 20 + p[1] * 22) / (p[0] + p[1])
+    assert first[:5].tolist() == pytest.approx([0, 4, 4, right, 20], rel=1e-4)
+    assert first[5].sigmoid().item() == pytest.approx((p[0] + p[1]) / 2, rel=1e-4)
+    assert second[:5].tolist() == pytest.approx(alone, rel=1e-4)
+    assert second[5].sigmoid().item() == pytest.approx(p[2] / 2, rel=1e-4)

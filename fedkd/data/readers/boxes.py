@@ -11,10 +11,8 @@ import numpy as np
 from fedkd.data.readers.arrays import Array, FaultError
 from fedkd.data.readers.pictures import Window
 from fedkd.names import choices
-from fedkd.tasks.boxes.geometry import PADDING
+from fedkd.tasks.boxes.geometry import LEAST, PADDING
 
-_LEAST = 0.5
-"""The share of a box that must be in a part of a picture, or the box is none of it."""
 _VOC_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -136,7 +134,7 @@ def cut(boxes: Array, window: Window) -> Array:
     """The boxes (m, 5) of which half is in a window or more: what is left, in its pixels."""
     corner = np.array([window.left, window.top] * 2, np.float32)
     inside = np.clip(boxes[:, 1:] - corner, 0, window.side)
-    kept = _areas(inside) >= _LEAST * _areas(boxes[:, 1:])
+    kept = _areas(inside) >= LEAST * _areas(boxes[:, 1:])
     return np.column_stack([boxes[kept, :1], inside[kept]])
 
 

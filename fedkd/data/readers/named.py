@@ -109,7 +109,7 @@ def _source(name: str) -> PublishedSet:
         raise DataError(
             f"data.name is {name!r}, which is no data set: "
             f"{choices(name, NAMES, lead='expected one of ')}, or the path of an .npz or .csv "
-            "file, or of a folder of .npy files"
+            "file, or of a folder of .npy files or of pictures"
         )
     return _SOURCES[name]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from fedkd.config import Knowledge, validate
 from fedkd.errors import ConfigError
-from fedkd.learning.forms import feature, label, relation, structure
+from fedkd.learning.forms import boxes, feature, label, relation, structure
 from fedkd.learning.forms.base import Form, Weighted
 from fedkd.names import unknown
 from fedkd.tasks import Task
@@ -19,6 +19,7 @@ BUILT_IN: dict[str, Form] = {
     **feature.FORMS,
     **structure.FORMS,
     **relation.FORMS,
+    **boxes.FORMS,
 }
 
 

@@ -87,6 +87,11 @@ class Form:
     asks: tuple[Ask, ...] = ()
     of_task: bool = False
 
+    @property
+    def compares(self) -> str:
+        """What a task must have for it, in a word."""
+        return next((ask for ask in ("items", "boxes") if ask in self.asks), "classes")
+
     def compared(
         self,
         params: Weighted,

@@ -105,10 +105,11 @@ def check_task(knowledge: Sequence[Knowledge], task: Task) -> None:
         ConfigError: names the forms that fit.
     """
     for number, each in enumerate(knowledge):
-        if not task.offers.issuperset(forms.find(each.name).asks):
+        form = forms.find(each.name)
+        if not task.offers.issuperset(form.asks):
             raise ConfigError(
-                f"knowledge[{number}] ({each.name}) compares classes, and task {task.name!r} has "
-                f"none: choose one of {', '.join(forms.fitting(task))}"
+                f"knowledge[{number}] ({each.name}) compares {form.compares}, and task "
+                f"{task.name!r} has none: choose one of {', '.join(forms.fitting(task))}"
             )
 
 

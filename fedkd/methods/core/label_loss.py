@@ -47,10 +47,11 @@ def check_loss(name: str, task: Task) -> None:
     Raises:
         ConfigError: names the forms that fit.
     """
-    if not task.offers.issuperset(forms.find(name).asks):
+    form = forms.find(name)
+    if not task.offers.issuperset(form.asks):
         raise ConfigError(
-            f"method.loss is {name!r}, which compares classes, and task {task.name!r} has none: "
-            f"choose one of {', '.join(forms.fitting(task, LABEL_FORMS))}"
+            f"method.loss is {name!r}, which compares {form.compares}, and task {task.name!r} has "
+            f"none: choose one of {', '.join(forms.fitting(task, LABEL_FORMS))}"
         )
 
 

@@ -24,6 +24,8 @@ _SPREAD = 0.54 / 6
 """A Gaussian's standard deviation over the box's side; TTFNet's alpha of 0.54."""
 _LEAST_SPREAD = 0.35
 """Of a Gaussian, in cells, so that a small box is seen from the cells around its centre."""
+_FAINT = 1e-3
+"""Of a centre where nobody found one."""
 _SMALLEST = 0.1
 """Sides in cells; the logarithm of less would be of no box that a grid can tell."""
 
@@ -46,22 +48,72 @@ class Maps(NamedTuple):
 
 def drawn(boxes: Tensor, grid: tuple[int, int], *, stride: int, classes: int) -> Maps:
     """Boxes (N, M, 5) on a grid (h, w) of cells of `stride` pixels; padding draws nothing."""
-    kind, real = boxes[..., 0], boxes[..., 0] != PADDING
+    real = boxes[..., 0] != PADDING
+    near, shapes = _around(boxes, grid, stride)
+    # Of two boxes at one distance the cell belongs to the first.
+    best, whose = near.max(dim=1)
+    heat = _hottest(near, boxes[..., 0], classes)
+    return Maps(heat, _of_the(whose, shapes), best, real.sum(dim=1))
+
+
+def answered(found: Tensor, grid: tuple[int, int], *, stride: int, classes: int) -> Tensor:
+    """What a grid would answer of boxes that another found: (N, K, 6), as `found` has them.
+
+    A centre is as likely as the box is, and beside it less, as `drawn` has it. So a detector that
+    answers a list of boxes can teach one that answers a grid.
+
+    Returns:
+        (N, h, w, C + 4); no probability is below `_FAINT`.
+    """
+    near, shapes = _around(found[..., :5], grid, stride)
+    likely = near * found[..., 5].sigmoid()[:, :, None, None]
+    heat = _hottest(likely, found[..., 0], classes).clamp(_FAINT, 1 - _FAINT)
+    whose = likely.max(dim=1).indices
+    return torch.cat([heat.logit(), _of_the(whose, shapes)], dim=-1)
+
+
+def near_objects(boxes: Tensor, grid: tuple[int, int], *, stride: int, share: float) -> Tensor:
+    """Which cells are near a box: bool (N, h, w).
+
+    Those where a box of the same shape, laid with its centre in the cell's middle, overlaps it by
+    at least `share` of the most that any cell comes to. Wang et al. 2019, arXiv:1906.03609, whose
+    anchors are boxes of a few fixed shapes.
+    """
+    corners = boxes[..., 1:] / stride
+    centres = (corners[..., :2] + corners[..., 2:]) / 2
+    sides = (corners[..., 2:] - corners[..., :2])[:, :, None, None]
+    away = (_middles(grid, boxes)[None, None] - centres[:, :, None, None]).abs()
+    shared = (sides - away).clamp(min=0).prod(dim=-1)
+    overlaps = shared / (2 * sides.prod(dim=-1) - shared).clamp(min=1e-9)
+    most = overlaps.amax(dim=(2, 3), keepdim=True)
+    real = (boxes[..., 0] != PADDING)[:, :, None, None]
+    return (real & (overlaps >= share * most) & (overlaps > 0)).any(dim=1)
+
+
+def _around(boxes: Tensor, grid: tuple[int, int], stride: int) -> tuple[Tensor, Tensor]:
+    """How near (N, M, h, w) each cell is to each box's centre, and its shape (N, M, h, w, 4)."""
     corners = boxes[..., 1:] / stride
     centres = (corners[..., :2] + corners[..., 2:]) / 2
     sides = (corners[..., 2:] - corners[..., :2]).clamp(min=_SMALLEST)
-    middles = _middles(grid, boxes)
-    away = middles[None, None] - centres[:, :, None, None]  # (N, M, h, w, 2)
+    away = _middles(grid, boxes)[None, None] - centres[:, :, None, None]
     spread = (_SPREAD * sides).clamp(min=_LEAST_SPREAD)[:, :, None, None]
     measured = (away / spread).square().sum(dim=-1)
     home = ((away > -0.5) & (away <= 0.5)).all(dim=-1)  # the cell that the centre is in
-    near = torch.where(home, 1.0, (-measured / 2).exp()) * real[:, :, None, None]
+    real = (boxes[..., 0] != PADDING)[:, :, None, None]
+    near = torch.where(home, 1.0, (-measured / 2).exp()) * real
+    return near, torch.cat([sides.log()[:, :, None, None].expand_as(away), -away], dim=-1)
+
+
+def _hottest(near: Tensor, kind: Tensor, classes: int) -> Tensor:
+    """(N, M, h, w) and classes (N, M) -> (N, h, w, C): of each class the most."""
     heat = [(near * (kind == number)[:, :, None, None]).amax(dim=1) for number in range(classes)]
-    # Of two boxes at one distance the cell belongs to the first.
-    best, whose = near.max(dim=1)
-    shape = torch.cat([sides.log()[:, :, None, None].expand_as(away), -away], dim=-1)
+    return torch.stack(heat, dim=-1)
+
+
+def _of_the(whose: Tensor, shapes: Tensor) -> Tensor:
+    """Of each cell (N, h, w) the shape (N, M, h, w, 4) of one box: (N, h, w, 4)."""
     own = whose[:, None, :, :, None].expand(-1, 1, -1, -1, SHAPE)
-    return Maps(torch.stack(heat, dim=-1), shape.gather(1, own)[:, 0], best, real.sum(dim=1))
+    return shapes.gather(1, own)[:, 0]
 
 
 def found(answers: Tensor, *, stride: int, most: int = MOST) -> Tensor:

@@ -4,7 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedkd.tasks.boxes import grid
+from fedkd.tasks.boxes.geometry import PADDING, overlap
 from fedkd.tasks.boxes.grid import SHAPE
+
+_SAME = 0.55
+"""The overlap from which on two boxes are one, as published."""
+_FAINT = 0.05
+"""The probability below which a box is not looked at."""
 
 
 def plain(answers: Tensor) -> Tensor:
@@ -26,3 +33,56 @@ def certain(answers: Tensor) -> Tensor:
     likely = F.logsigmoid(heat.amax(dim=-1, keepdim=True))
     means = ((-entropy).softmax(dim=0) * heat, likely.softmax(dim=0) * shapes)
     return torch.cat([each.sum(dim=0) for each in means], dim=-1)
+
+
+def fused(answers: Tensor, *, stride: int) -> Tensor:
+    """As `plain`, by the boxes in the answers: weighted box fusion, drawn on the grid again.
+
+    Solovyev et al. 2021, arXiv:1910.13302. The boxes of all K detectors, the likeliest first, join
+    the group whose mean box they overlap by more than 0.55, or begin one. A group's box is the mean
+    of its boxes by their probability. It is as likely as they are on average, times the share of
+    detectors of which it has boxes, so that one that stands alone counts 1 / K.
+    """
+    detectors, _, height, width, numbers = answers.shape
+    found = torch.stack([grid.found(each, stride=stride) for each in answers], dim=1)
+    records = [_fused(each.flatten(0, 1), detectors) for each in found]
+    most = max(1, *map(len, records))
+    none = answers.new_tensor([PADDING, 0, 0, 0, 0, -torch.inf]).repeat(len(records), most, 1)
+    for row, boxes in zip(none, records, strict=True):
+        row[: len(boxes)] = boxes
+    classes = numbers - SHAPE
+    return grid.answered(none, (height, width), stride=stride, classes=classes)
+
+
+def _fused(boxes: Tensor, detectors: int) -> Tensor:
+    """The boxes (M, 6) of one record in all detectors' answers to those of their groups."""
+    likely = boxes[:, 5].sigmoid()
+    order = likely.argsort(descending=True)
+    boxes, likely = boxes[order], likely[order]
+    groups: list[list[int]] = []
+    means: list[Tensor] = []
+    for number in range(int((likely > _FAINT).sum())):
+        own = boxes[number, :5]
+        shared = [_alike(own, mean) for mean in means]
+        best = max(range(len(shared)), key=shared.__getitem__, default=-1)
+        if best < 0 or shared[best] <= _SAME:
+            groups.append([number])
+            means.append(own)
+            continue
+        groups[best].append(number)
+        weights = likely[groups[best], None]
+        means[best] = (weights * boxes[groups[best], :5]).sum(dim=0) / weights.sum()
+    rows = [
+        torch.cat(
+            [mean, (likely[each].mean() * min(len(each), detectors) / detectors).logit()[None]]
+        )
+        for each, mean in zip(groups, means, strict=True)
+    ]
+    return torch.stack(rows) if rows else boxes[:0]
+
+
+def _alike(left: Tensor, right: Tensor) -> float:
+    """How much two boxes (5,) overlap; 0 of two classes."""
+    if left[0] != right[0]:
+        return 0.0
+    return overlap(left[None, 1:], right[None, 1:]).item()

@@ -1,5 +1,6 @@
 """Boxes, by a grid that says where centres are and how large the boxes around them."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -9,12 +10,12 @@ from torch import Tensor
 
 from fedkd.tasks.base import Likelihood
 from fedkd.tasks.boxes import grid
-from fedkd.tasks.boxes.geometry import PADDING
+from fedkd.tasks.boxes.geometry import PADDING, moved
 from fedkd.tasks.boxes.grid import SHAPE
 from fedkd.tasks.boxes.together import certain
 
-_SURE = 0.0
-"""The log odds from which on a box is one."""
+_SURE = math.log(0.3 / 0.7)
+"""The log odds from which on a box is one: a probability of 0.3, as CenterNet's code has it."""
 _NEAR = 0.3
 """How near to a centre a cell must be to learn of the box's shape."""
 
@@ -29,7 +30,7 @@ def centre_point(
     the absolute error of shapes, a mean over cells near centres. `divergence` is T^2 KL of
     Bernoulli distributions, teacher to student, a sum over cells by the number of boxes that the
     teacher expects, and the absolute difference of shapes, weighed by how likely the teacher holds
-    a centre. `decide` gives the boxes whose probability is above one half.
+    a centre. `decide` gives the boxes whose probability is above 0.3.
 
     Args:
         classes: C.
@@ -61,7 +62,7 @@ def centre_point(
         none = boxes.new_tensor([PADDING, 0, 0, 0, 0])
         return torch.where(boxes[..., 5:] > _SURE, boxes[..., :5], none)
 
-    return Likelihood(nll, lambda a, y: nll(a, y).mean(), divergence, decide, mix=mix)
+    return Likelihood(nll, lambda a, y: nll(a, y).mean(), divergence, decide, mix=mix, moved=moved)
 
 
 def _focal(logits: Tensor, heat: Tensor) -> Tensor:

@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from taught import ALONE, SHAPE, a_student, a_teacher, between, build, samples
+from taught import ALONE, OF_CLASSES, SHAPE, a_student, a_teacher, between, build, samples
 
 from fedkd.config import Optimisation
 from fedkd.errors import ConfigError
@@ -150,7 +150,7 @@ def test_a_student_that_shares_statistics_is_refused_with_what_is_looked_at():
         check_model(model, SHAPE)
 
 
-@pytest.mark.parametrize("name", [name for name in forms.BUILT_IN if name not in ALONE])
+@pytest.mark.parametrize("name", [name for name in OF_CLASSES if name not in ALONE])
 def test_forms_that_cannot_be_protected_are_refused_with_the_reason(name):
     reason = "compares the samples of a batch" if forms.find(name).couples else "nothing pays for"
     with pytest.raises(ConfigError, match=rf"knowledge\[1\] \({name}\).*{reason}.*kd, dkd, jsd"):

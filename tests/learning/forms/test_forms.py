@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from taught import NAMED, SHAPE, a_student, a_teacher, between, build, samples
+from taught import NAMED, OF_CLASSES, SHAPE, a_student, a_teacher, between, build, samples
 
 from fedkd.config import Knowledge, Optimisation, validate
 from fedkd.errors import ConfigError
@@ -21,7 +21,7 @@ def values(term, student, teacher, data):
     return term(seen, forward_with(teacher, data.x, term.teacher), data.y)
 
 
-@pytest.mark.parametrize("name", forms.BUILT_IN)
+@pytest.mark.parametrize("name", OF_CLASSES)
 def test_every_form_teaches_the_student_and_what_is_learned_with_it(name):
     student, teacher, data = a_student(), a_teacher(), samples()
     before = copy.deepcopy(teacher.state_dict())
@@ -44,7 +44,7 @@ def test_every_form_teaches_the_student_and_what_is_learned_with_it(name):
     assert not student.training
 
 
-@pytest.mark.parametrize("name", forms.BUILT_IN)
+@pytest.mark.parametrize("name", OF_CLASSES)
 def test_a_form_says_rightly_whether_it_couples_samples(name):
     if name == "ab":
         pytest.skip("is all learned before")
