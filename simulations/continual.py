@@ -28,7 +28,7 @@ from fedkd.jobs.simulate import simulate
 CONFIGS = Path(__file__).parents[1] / "configs"
 ALONE = ("student.training.epochs=8", "way.weight=1")
 TOGETHER = ("clients.training.epochs=4", "method.weight=1")
-"""Chosen on a fifth of the training images, see docs/applications/continual.md."""
+"""Set beforehand, see docs/applications/continual.md."""
 
 
 def file_of(name: str, folder: Path) -> Path:
