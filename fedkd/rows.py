@@ -244,7 +244,7 @@ def one(batch: Batch) -> Tensor:
         return batch
     raise DataError(
         f"records have the columns {', '.join(batch)}, and what was asked for takes records of one "
-        "tensor: give one array x_train, or train by what takes columns"
+        "tensor: give one array x_train, let it see one view, or train by what takes columns"
     )
 
 

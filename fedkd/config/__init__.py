@@ -15,6 +15,7 @@ from fedkd.config.distillation import (
     WayChoice,
 )
 from fedkd.config.experiment import (
+    Alignment,
     Clients,
     Data,
     Dirichlet,
@@ -50,6 +51,7 @@ __all__ = [
     "DPSGD",
     "OPTIMISERS",
     "RANDOM",
+    "Alignment",
     "Augmentation",
     "Choice",
     "Clients",

@@ -19,6 +19,7 @@ from fedkd.config.parts import (
     Output,
     Source,
     TaskChoice,
+    absent,
     is_classification,
 )
 from fedkd.config.training import DPSGD, Optimisation
@@ -29,6 +30,8 @@ class Trained(Frozen):
 
     model: ModelSpec = ModelSpec(name="lenet5")
     training: Optimisation = Optimisation()
+    views: tuple[str, ...] = Field(default=(), exclude_if=absent)
+    """The view of a record that it sees; all of a record unless given."""
 
 
 class RecordPrivacy(DPSGD):

@@ -41,6 +41,18 @@ class PublicData(Frozen):
     """`"held-out"` from the training set before it is split, or another set's name or path."""
     size: int = Field(default=1000, ge=1)
     """How many samples."""
+    test: bool = Field(default=False, exclude_if=absent)
+    """Whether all models are tested on the test set of `source`, where that is another domain: the
+    one that the student is for."""
+
+    @model_validator(mode="after")
+    def _tests_another_domain(self) -> Self:
+        if self.test and self.source == "held-out":
+            raise ValueError(
+                "data.public.test says that models are tested on the test set of another data set, "
+                "and data.public.source is 'held-out': name that data set, or leave test out"
+            )
+        return self
 
 
 class Iid(Frozen):
@@ -107,6 +119,20 @@ class Privileged(Frozen):
     """Names of tests, each with all the columns that it is encoded as, or of single columns."""
 
 
+class Alignment(Frozen):
+    """How teachers are brought near to the domain of the proxy set: `"batch-norm"`, or a table."""
+
+    name: Literal["batch-norm", "coral"]
+    """See `fedkd.learning.alignment`."""
+    weight: float = Field(default=1.0, gt=0)
+    """`coral`: of the distance between covariances, beside the loss on labels."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
 class Clients(Frozen):
     """The parties: how many, which models, how they train, how many must answer."""
 
@@ -120,6 +146,8 @@ class Clients(Frozen):
     )
     """The views of a record that teachers see, one list for all, or one for each client, _dealt in
     turn as models are; all unless given."""
+    align: Alignment | None = Field(default=None, exclude_if=absent)
+    """How teachers are brought near to the proxy set, where that is another domain; None: not."""
     privileged: Privileged | None = None
     """What only the teachers see; None: the student sees what they see."""
     participation: float = Field(default=1.0, gt=0, le=1)
@@ -236,13 +264,7 @@ class Experiment(Frozen):
         if stream is not None and self.rounds <= (stream.count - 1) * stream.rounds:
             raise ValueError(
                 f"rounds is {self.rounds}, and data.stream has {stream.count} stages of "
-                f"{stream.rounds} rounds: expected {stream.count * stream.rounds}, or the last "
-                "stages never come"
-            )
-        if stream is not None and stream.by == "time" and self.privacy.unit == "record":
-            raise ValueError(
-                "data.stream.by is 'time', and under privacy.unit = 'record' a record more would "
-                "move others to another stage: choose by = 'classes' or 'domains'"
+                f"{stream.rounds} rounds: expected {stream.count * stream.rounds}"
             )
         return self
 

@@ -1,5 +1,6 @@
 """Where data comes from, and how it is split among clients."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,8 +154,10 @@ def _ready(
     public: Rows | None = None
     private, scale = torch.arange(len(dataset.train)), False
     if isinstance(data, config.Data) and data.public is not None:
-        public, private = _public(data, data.public, dataset, seed)
+        public, private, source = _public(data, data.public, dataset, seed)
         scale = data.scale == "public"
+        if data.public.test:
+            dataset = replace(dataset, test=source.test)
     if scaled:
         dataset = scaling.scaled(dataset, data.limits, public if scale else None)
     if public is not None and dataset.scale:
@@ -212,8 +215,8 @@ def _is_csv(name: str) -> bool:
 
 def _public(
     data: config.Data, asked: config.PublicData, dataset: Dataset, seed: int
-) -> tuple[Rows, Tensor]:
-    """The public inputs, and the indices of the training samples that stay private."""
+) -> tuple[Rows, Tensor, Dataset]:
+    """The public inputs, the indices of the samples that stay private, and whose the inputs are."""
     held_out = asked.source == "held-out"
     if held_out:
         source = dataset
@@ -236,6 +239,12 @@ def _public(
                 f"data.public.source = {asked.source!r} has samples of shape {found}; "
                 f"expected {expected} as in {dataset.name!r}"
             )
+        if asked.test and source.class_names != dataset.class_names:
+            raise DataError(
+                f"data.public.test: {asked.source!r} has the classes "
+                f"{', '.join(source.class_names)}; expected those of {dataset.name!r}: "
+                f"{', '.join(dataset.class_names)}"
+            )
         if source.features != dataset.features:
             raise DataError(
                 f"data.public.source = {asked.source!r} has the columns "
@@ -252,9 +261,9 @@ def _public(
     order = _hashed(source, seed) if natural else _drawn(source, seed)
     chosen, rest = order[: asked.size].sort().values, order[asked.size :].sort().values
     if not held_out:
-        return take(source.train.x, chosen), torch.arange(len(dataset.train))
+        return take(source.train.x, chosen), torch.arange(len(dataset.train)), source
     _nobody_vanished(dataset, data, rest)
-    return take(source.train.x, chosen), rest
+    return take(source.train.x, chosen), rest, source
 
 
 def _drawn(source: Dataset, seed: int) -> Tensor:

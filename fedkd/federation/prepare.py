@@ -20,7 +20,7 @@ from fedkd.data.views import Sight
 from fedkd.errors import ConfigError, DataError
 from fedkd.exchange.codec import Expected
 from fedkd.federation import personal, report, secure
-from fedkd.learning import augment, evaluate
+from fedkd.learning import alignment, augment, evaluate
 from fedkd.methods.core import accounting, protection
 from fedkd.methods.core.base import Method, Setting
 from fedkd.methods.core.forecast import Forecast, forecast_plan
@@ -202,6 +202,12 @@ def _assemble(
     task = tasks.build(experiment.task, inputs=federated.shape, names=federated.class_names)
     stages = streaming.stages(experiment.data.stream, federated.class_names, federated.targets)
     task = task if stages is None else stages.asked(task)
+    stream, unit = experiment.data.stream, experiment.privacy.unit
+    if stream is not None and stream.by == "time" and unit == "record":
+        raise ConfigError(
+            "data.stream.by is 'time', and under privacy.unit = 'record' a record more would move "
+            "others to another stage: choose by = 'classes' or 'domains'"
+        )
     methods.check_task(method, experiment.method.name, task)
     public = federated.public
     method, experiment = methods.resolve(experiment, None if public is None else len(public), task)
@@ -222,6 +228,11 @@ def _assemble(
         own = setting.of_client(client)
         augment.check(augments, own.shape, kind.targets, key=key, along=follow)
         own.model_specs(experiment.client_model(client))
+    if (align := experiment.clients.align) is not None:
+        for client in setting.first_clients:
+            spec = experiment.client_model(client)
+            model = setting.of_client(client).build(spec, purpose="specification")
+            alignment.check(align, model, key="clients.align", spec=str(spec))
     setting.student.model_specs(experiment.student.model)
     method.check(setting)
     protection.check_secure(setting)

@@ -197,7 +197,7 @@ def check(
     key: str,
     along: bool = False,
 ) -> None:
-    """Refuse changes that do not suit the records.
+    """Refuse changes that do not suit the records, and histories of which nothing is hidden.
 
     Args:
         choices: see `build`.
@@ -211,6 +211,11 @@ def check(
         ConfigError: see `build`; or a change does not suit.
     """
     build(choices, key=key)
+    if targets == "items" and "dropout" not in [choice.name for choice in choices]:
+        raise ConfigError(
+            f"{key} hides nothing of users' histories, so that no item is left to be found: say "
+            "[{ name = 'dropout', probability = 0.5 }], or 0 where inputs lack items of the targets"
+        )
     fixed = targets in ("classes", "identities", "binary")
     fit = [
         name

@@ -1,6 +1,6 @@
 """Learning from targets."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ def train(
     anchor: Mapping[str, Tensor] | None = None,
     proximal: float = 0.0,
     offset: Tensor | None = None,
+    beside: Callable[[nn.Module, Tensor], Tensor] | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
     """Minimise the negative log-likelihood, near `anchor` if `proximal` > 0, as `loop.fit` does.
@@ -46,10 +47,12 @@ def train(
         proximal: mu >= 0.
         offset: (C,), added to the logits of classes while training, such as `balanced_offset`;
             None: nothing.
+        beside: (model, a batch's inputs) -> a scalar that is added to each step's loss, such as
+            that of `alignment.beside`; None: nothing.
         on_epoch: see `loop.fit`.
 
     Returns:
-        The mean loss of each epoch, in nats, the proximal term included.
+        The mean loss of each epoch, in nats, all terms included.
 
     Raises:
         ValueError: mu is negative, or positive without an anchor for every parameter; or there is
@@ -66,6 +69,8 @@ def train(
     def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         said = call.answer(model, x)
         value = likelihood.mean_nll(said if offset is None else said + offset, y)
+        if beside is not None:
+            value = value + beside(model, x)
         if not near:
             return value
         distances = [

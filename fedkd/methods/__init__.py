@@ -3,7 +3,7 @@
 from fedkd.config import Experiment, Frozen, MethodChoice, Optimisation, validate
 from fedkd.errors import ConfigError
 from fedkd.learning import augment
-from fedkd.methods.core.base import Method
+from fedkd.methods.core.base import Card, Method
 from fedkd.methods.core.label_loss import suited
 from fedkd.methods.core.pace import paced
 from fedkd.names import imported, unknown
@@ -105,6 +105,27 @@ def _check_augment(params: Frozen, experiment: Experiment) -> None:
             )
 
 
+def _check_align(card: Card, experiment: Experiment) -> None:
+    if (align := experiment.clients.align) is None:
+        return
+    if not card.aligns:
+        fit = ", ".join(each for each in BUILT_IN if find(each).card.aligns)
+        raise ConfigError(
+            f"clients.align brings teachers near to the proxy set, on which method "
+            f"{experiment.method.name!r} does not ask them: choose one of {fit}, or leave it out"
+        )
+    if experiment.data.public is None:
+        raise ConfigError(
+            "clients.align needs a proxy set of the other domain: add a section [data.public]"
+        )
+    if experiment.privacy.unit == "record":
+        raise ConfigError(
+            f"clients.align = {align.name!r} cannot run under privacy.unit = "
+            "'record': 'coral' compares the records of a batch with each other, and 'batch-norm' "
+            "needs BatchNorm, which couples them too; leave it out"
+        )
+
+
 def _check_card(method: Method, experiment: Experiment) -> None:
     card, name = method.card, experiment.method.name
     models = {str(model) for model in experiment.clients.models} | {str(experiment.student.model)}
@@ -127,6 +148,7 @@ def _check_card(method: Method, experiment: Experiment) -> None:
             f"method {name!r} needs all models to see the same, and clients.views and "
             f"student.views differ: choose one of {fit}, or give all the same views"
         )
+    _check_align(card, experiment)
     if experiment.privacy.secure_aggregation and not card.summable:
         fit = ", ".join(each for each in BUILT_IN if find(each).card.summable)
         raise ConfigError(

@@ -43,6 +43,7 @@ class DSFL(Method):
         asks=("categorical",),
         needs_public=True,
         privileged=True,
+        aligns=True,
         client_units=True,
     )
     Params = DSFLParams

@@ -1,13 +1,38 @@
-"""Federated averaging."""
+"""Federated averaging, of whole models or of all but what stays with each client."""
 
+from collections.abc import Mapping
+from typing import TypeVar
+
+from pydantic import Field
+from torch import Tensor
+
+from fedkd.config import Frozen
+from fedkd.errors import ConfigError
 from fedkd.exchange.codec import Expected
-from fedkd.exchange.messages import Broadcast, Tensors, Upload
+from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed, values
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
-from fedkd.methods.core.recipes import average_into_student, hand_out, train_received
+from fedkd.methods.core.recipes import average_into_student
+from fedkd.names import choices
+from fedkd.rows import Rows
+
+_V = TypeVar("_V")
+
+
+class FedAvgParams(Frozen):
+    """FedAvg's own parameters."""
+
+    private: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """Modules or parameters by name, such as `user`, that never leave a client and are its own:
+    personalisation layers, Arivazhagan et al. 2019, arXiv:1912.00818. None: there are none."""
 
 
 class FedAvg(Method):
-    """The mean of the clients' models, by example count. McMahan et al. 2017, arXiv:1602.05629."""
+    """The mean of the clients' models, by example count. McMahan et al. 2017, arXiv:1602.05629.
+
+    What is `private` is trained with the rest, kept from round to round, and neither sent nor
+    received; the student's own stays as it was drawn. (FedRep, Collins et al. 2021,
+    arXiv:2102.07078, trains the two by turns.)
+    """
 
     card = Card(
         paper="McMahan et al. 2017, arXiv:1602.05629",
@@ -17,23 +42,65 @@ class FedAvg(Method):
         unlike_models=False,
         counts=("example count",),
     )
+    Params = FedAvgParams
+    params: FedAvgParams
 
     @property
     def proximal(self) -> float:
         """The weight of FedProx's proximal term: none here."""
         return 0.0
 
+    def check(self, setting: Setting) -> None:
+        model = setting.model_specs(setting.experiment.student.model)
+        keys = [key.removeprefix("model/") for key in model]
+        for name in self.params.private or ():
+            if not any(f"{key}.".startswith(f"{name}.") for key in keys):
+                parts = dict.fromkeys(key.rpartition(".")[0] for key in keys)
+                raise ConfigError(
+                    f"method.private names {name!r}, which the model has not: "
+                    f"{choices(name, parts, lead='it has ')}"
+                )
+        if not self._shared(model):
+            raise ConfigError(
+                "method.private names all of the model, so that nothing is left to average: leave "
+                "some out, or choose method 'local'"
+            )
+
     def expects(self, setting: Setting, client: int) -> Expected:
-        return setting.model_and_count(client)
+        return self._shared(setting.model_and_count(client))
+
+    def probe(self, setting: Setting, client: int, upload: Tensors, x: Rows) -> Tensor | None:
+        fresh = setting.build(setting.experiment.client_model(client), purpose="specification")
+        complete = {**prefixed("model", fresh.state_dict()), **upload}
+        return super().probe(setting, client, complete, x)
 
     def begin(self, ctx: ServerContext) -> Broadcast:
-        return hand_out(ctx)
+        return Broadcast(common=self._shared(prefixed("model", ctx.student.state_dict())))
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
-        train_received(ctx, broadcast, proximal=self.proximal)
-        return ctx.model_and_count()
+        start = {**self._before(ctx), **group("model", broadcast)}
+        ctx.teacher.load_state_dict(start)
+        ctx.train(anchor=start, proximal=self.proximal)
+        model = values("model", ctx.teacher.state_dict(), ctx.from_teacher)
+        return Upload({**self._shared(model), "count": ctx.example_count()})
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         counts = ctx.counts(uploads, "count")
         average_into_student(ctx, uploads, counts)
         return self.begin(ctx)
+
+    def _before(self, ctx: ClientContext) -> Tensors:
+        """The client's model as its last round left it.
+
+        At first private parts are as the server's were drawn, so that all clients' go with what is
+        shared.
+        """
+        if self.params.private and not group("teacher", ctx.state):
+            return ctx.setting.build(ctx.spec, purpose="student").state_dict()
+        # A copy, to which FedProx holds what the server knows nothing of.
+        return {key: value.clone() for key, value in ctx.teacher.state_dict().items()}
+
+    def _shared(self, named: Mapping[str, _V]) -> dict[str, _V]:
+        """What is not private, of values by name, those of a state dict under `model/`."""
+        private = tuple(f"model/{name}." for name in self.params.private or ())
+        return {key: value for key, value in named.items() if not f"{key}.".startswith(private)}

@@ -68,6 +68,7 @@ class FedDF(Method):
         needs="a proxy set, or images",
         returns="the fused model of the client's architecture",
         privileged=True,
+        aligns=True,
         counts=("example count",),
     )
     Params = FedDFParams

@@ -4,22 +4,20 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedkd.config import Frozen
 from fedkd.data.types import Samples
 from fedkd.errors import ConfigError
-from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
+from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed, values
 from fedkd.learning import retention
 from fedkd.methods.core.base import Card, ClientContext, ServerContext, Setting
 from fedkd.methods.core.memory import reminded
-from fedkd.methods.core.recipes import hand_out, receive
-from fedkd.methods.fedavg import FedAvg
+from fedkd.methods.fedavg import FedAvg, FedAvgParams
 from fedkd.tasks.stages import Stages
 
 _BEFORE = "before"
 """Under which the server hands out its model as the last stage left it."""
 
 
-class FedLwFParams(Frozen):
+class FedLwFParams(FedAvgParams):
     """FedLwF's own parameters."""
 
     weight: float = Field(default=1.0, ge=0)
@@ -50,6 +48,7 @@ class FedLwF(FedAvg):
     params: FedLwFParams
 
     def check(self, setting: Setting) -> None:
+        super().check(setting)
         if setting.stages is None:
             raise ConfigError(
                 "method 'fedlwf' keeps what earlier stages taught, and the data comes in none: add "
@@ -63,21 +62,21 @@ class FedLwF(FedAvg):
             )
 
     def begin(self, ctx: ServerContext) -> Broadcast:
-        stages = _stages(ctx.setting)
+        stages, student = _stages(ctx.setting), super().begin(ctx).common
         if ctx.round and stages.at(ctx.round + 1) > stages.at(ctx.round):
             # Copies: the student learns on in the very same tensors.
-            left = {name: each.clone() for name, each in ctx.student.state_dict().items()}
+            left = {name: each.clone() for name, each in group("model", student).items()}
             ctx.state.update(prefixed(_BEFORE, left))
-        before = prefixed(_BEFORE, group(_BEFORE, ctx.state))
-        return Broadcast(common={**hand_out(ctx).common, **before})
+        return Broadcast(common={**student, **prefixed(_BEFORE, group(_BEFORE, ctx.state))})
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
         stages = _stages(ctx.setting)
         stage = stages.at(ctx.round)
         own, task = self.params, ctx.setting.task
-        receive(ctx, broadcast)
+        start = {**self._before(ctx), **group("model", broadcast)}
+        ctx.teacher.load_state_dict(start)
         before = ctx.setting.build(ctx.spec, purpose="specification").eval()
-        before.load_state_dict(group(_BEFORE if stage else "model", broadcast))
+        before.load_state_dict({**start, **group(_BEFORE, broadcast)})
         samples = reminded(ctx, before, own.exemplars) if own.exemplars else None
         ctx.train_beside(
             before,
@@ -85,7 +84,8 @@ class FedLwF(FedAvg):
             retention.likelihood(stages, task, _counts(ctx, stages, stage, samples)),
             samples,
         )
-        return ctx.model_and_count()
+        model = values("model", ctx.teacher.state_dict(), ctx.from_teacher)
+        return Upload({**self._shared(model), "count": ctx.example_count()})
 
 
 def _stages(setting: Setting) -> Stages:

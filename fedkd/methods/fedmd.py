@@ -15,10 +15,13 @@ from fedkd.learning.offline import Loss
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.methods.core.label_loss import LabelLoss, check_loss, label_loss
 from fedkd.specs import TensorSpec
-from fedkd.tasks import Likelihood
+from fedkd.tasks import Ask, Likelihood
 
 _LARGEST = 1e15
 """Of a number that is no logit: its square, and a sum of them, are finite in float32."""
+
+_LOGITS = frozenset[Ask]({"categorical", "items"})
+"""What a task offers whose answers are logits."""
 
 
 class FedMDParams(Frozen):
@@ -56,6 +59,7 @@ class FedMD(Method):
         returns="the mean of all answers, or what the task has in its place",
         needs_public=True,
         privileged=True,
+        aligns=True,
     )
     Params = FedMDParams
     params: FedMDParams
@@ -66,7 +70,7 @@ class FedMD(Method):
     def expects(self, setting: Setting, client: int) -> Expected:
         size = len(setting.proxy_subset(self.params.public_per_round, round=1))
         shape = (size, *setting.task.answer)
-        if "categorical" in setting.task.offers:
+        if _LOGITS & setting.task.offers:
             return {"logits": TensorSpec(shape, torch.float16)}
         return {"logits": TensorSpec(shape, low=-_LARGEST, high=_LARGEST)}
 
@@ -100,6 +104,6 @@ def _digested(likelihood: Likelihood) -> Loss:
 
 def _sent(answers: Tensor, setting: Setting) -> Tensor:
     """Answers as they cross the wire, no larger than the wire lets in."""
-    if "categorical" in setting.task.offers:
+    if _LOGITS & setting.task.offers:
         return half(answers)
     return answers.clamp(-_LARGEST, _LARGEST)

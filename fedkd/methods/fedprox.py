@@ -2,12 +2,11 @@
 
 from pydantic import Field
 
-from fedkd.config import Frozen
 from fedkd.methods.core.base import Card
-from fedkd.methods.fedavg import FedAvg
+from fedkd.methods.fedavg import FedAvg, FedAvgParams
 
 
-class FedProxParams(Frozen):
+class FedProxParams(FedAvgParams):
     """FedProx's own parameters."""
 
     mu: float = Field(default=0.01, ge=0)

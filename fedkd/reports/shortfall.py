@@ -30,7 +30,7 @@ def of_federation(summary: Mapping[str, Any], experiment: Experiment) -> None:
         return  # a local student is one client's own, and stands for what the others are worth
     card, params = find(experiment.method.name).card, experiment.method.parameters
     remedies: list[str] = []
-    if experiment.clients.privileged is not None:
+    if experiment.unlike_views:
         remedies = [_SEES_LESS]
     elif experiment.privacy.epsilon is not None:
         remedies = [f"raise privacy.epsilon (now {experiment.privacy.epsilon:g})"]

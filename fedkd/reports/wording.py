@@ -120,10 +120,14 @@ def headline(run: Run) -> str:
 
 
 def _privileged(experiment: Experiment) -> str:
-    """What the student does not see, as a sentence more; nothing where it sees all."""
+    """Who sees what, as a sentence more; nothing where all see the same."""
     privileged = experiment.clients.privileged
-    if privileged is None:
+    if not experiment.unlike_views:
         return ""
+    if privileged is None:
+        seen = dict.fromkeys(" and ".join(each) or "all" for each in experiment.clients.views)
+        own = " and ".join(experiment.student.views) or "all"
+        return f" Of a record the teachers saw {', '.join(seen) or 'all'}; the student {own}."
     return f" The teachers alone saw {', '.join(privileged.columns)}; the student never did."
 
 

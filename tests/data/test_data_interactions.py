@@ -1,6 +1,7 @@
 """A CSV file of who took what: which items are shown, which are to be found, what is refused."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from fedkd import config, data
+from fedkd.data import shared_file
 from fedkd.data.readers import interactions
 from fedkd.data.types import Dataset
 from fedkd.errors import ConfigError, DataError
@@ -113,6 +115,22 @@ def test_a_party_s_own_users_all_are_for_training(tmp_path: Path) -> None:
     path = write(tmp_path, "a,dune\nb,alien\nb,unknown\nb,brazil")
     own = interactions.load_rows(path, config.Interactions(), items=ITEMS)
     assert [items_of(x) for x in own.x] == [["dune"], ["alien", "brazil"]]
+
+
+def test_a_site_reads_its_users_by_the_parties_catalogue(tmp_path: Path) -> None:
+    known = load(many(tmp_path))
+    agreed = replace(
+        data.FederatedData("clicks.csv", 5, ITEMS, (), None, known.test), targets="items"
+    )
+    shared = shared_file.parse_shared(shared_file.to_bytes(agreed))
+    own = tmp_path / "own.csv"
+    own.write_text("who,item\na,dune\na,alien\nb,brazil\n")
+    columns = config.Interactions(user="who")
+    read = shared_file.read_own(own, "csv", label="", shared=shared, columns_of_users=columns)
+    assert [items_of(x) for x in read.x] == [["alien", "dune"], ["brazil"]]
+    assert torch.equal(read.y, read.x.long())
+    with pytest.raises(DataError, match=r"own.csv: no column 'user' \(data.interactions.user\)"):
+        shared_file.read_own(own, "csv", label="", shared=shared)
 
 
 def test_items_outside_the_catalogue_are_left_out_with_a_word(

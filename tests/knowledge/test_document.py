@@ -12,13 +12,14 @@ from fedkd.knowledge import (
     graph,
     label,
     parameter,
+    ranking,
     relation,
     similarity,
     structure,
 )
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "knowledge.md"
-ROOMS = [boxes, dist, feature, graph, label, parameter, relation, similarity, structure]
+ROOMS = [boxes, dist, feature, graph, label, parameter, ranking, relation, similarity, structure]
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -236,3 +236,43 @@ def test_without_a_proxy_set_feddf_needs_images_and_under_privacy_no_batchnorm_l
                 fed.method.check(protected(fed.setting))
         else:
             fed.method.check(protected(fed.setting))
+
+
+@pytest.mark.parametrize("name", ["fedavg", "fedprox"])
+def test_what_is_private_is_learned_and_kept_and_never_sent_nor_received(name: str) -> None:
+    fed = federation({"name": name, "private": ["hidden1"]}, rounds=2)
+    drawn = snapshot(fed.student)
+    broadcast = fed.begin()
+    own: dict[int, Tensor] = {}
+    for round in (1, 2):
+        assert not any("hidden1" in key for key in broadcast.common)
+        uploads = {}
+        for client in range(2):
+            upload = fed.ask(client, round, broadcast)
+            assert {key.partition("/")[2].rpartition(".")[0] for key in upload.values} == {
+                "",
+                "classifier",
+            }
+            uploads[client] = fed.wire(client, upload)
+            kept = group("teacher", fed.states[client])["hidden1.weight"]
+            assert not torch.equal(kept, own.get(client, drawn["hidden1.weight"]))
+            own[client] = kept.clone()
+        broadcast = fed.method.server(fed.server_context(round), uploads)
+    assert not torch.equal(own[0], own[1])
+    after = snapshot(fed.student)
+    assert torch.equal(after["hidden1.weight"], drawn["hidden1.weight"])
+    assert not torch.equal(after["classifier.weight"], drawn["classifier.weight"])
+
+
+def test_private_parts_must_be_there_and_leave_some() -> None:
+    with pytest.raises(
+        ConfigError, match=r"method.private names 'user', which .*it has hidden1, clas"
+    ):
+        check(["user"])
+    with pytest.raises(ConfigError, match=r"method.private names all of the model, so that noth"):
+        check(["hidden1", "classifier"])
+
+
+def check(private: list[str]) -> None:
+    fed = federation({"name": "fedavg", "private": private})
+    fed.method.check(fed.setting)

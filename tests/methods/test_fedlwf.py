@@ -118,6 +118,13 @@ def test_what_it_cannot_run_is_refused_in_a_line(
         prepare(config.parse({**base, **{k: v for k, v in changes.items() if k == "privacy"}}))
 
 
+def test_time_moves_records_that_are_protected(rows: Path) -> None:
+    data = {"name": str(rows), "stream": {"by": "time", "stages": 2}}
+    told = table(rows, {"name": "fedlwf"}, data=data, privacy={"epsilon": 8.0})
+    with pytest.raises(ConfigError, match="a record more would move others to another stage"):
+        prepare(told)
+
+
 def test_herding_follows_the_mean() -> None:
     features = torch.randn(30, 5, generator=generator(0))
     chosen, total = [], torch.zeros(5)

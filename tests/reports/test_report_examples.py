@@ -70,7 +70,7 @@ def test_columns_are_image_truth_and_answers(tmp_path):
     assert np.allclose(truth[0, 1], charts.rgb(1), atol=1 / 255)
     road = shown.answers["Student"][1] == 2
     assert np.allclose(student[road], charts.rgb(2), atol=1 / 255)
-    assert [name for name, _ in drawn.legend] == ["sky", "field", "road"]
+    assert [name for name, _ in drawn.legend] == ["sky", "field", "road", "does not count"]
 
 
 def test_every_kind_of_targets_that_is_kept_is_painted():

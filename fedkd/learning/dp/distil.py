@@ -104,13 +104,15 @@ def teach(
     labels: float = 1.0,
     likelihood: Likelihood = CATEGORICAL,
     like: Rows | None = None,
+    shown: Rows | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> None:
     """As `offline.teach`, by `private.train`: what one record adds to a step is clipped and hidden.
 
     Whoever is to be hidden must not be in what the teacher learned from. The teacher's answers, the
     loss of an epoch and the number of records do not come out; `on_epoch` is told NaN. `like` are
-    public inputs to try the student out on, see `protectable.check_model`.
+    public inputs to try the student out on, see `protectable.check_model`; `shown` is what the
+    teacher sees of the same records, where that is something else.
 
     Raises:
         ConfigError: a term cannot be protected, or see `protectable.check_model`.
@@ -126,7 +128,7 @@ def teach(
             loss=record_loss(
                 model,
                 terms,
-                asking(teacher, samples.x, terms.teacher),
+                asking(teacher, samples.x if shown is None else shown, terms.teacher),
                 samples.y,
                 labels,
                 likelihood=likelihood,

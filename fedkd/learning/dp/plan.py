@@ -94,6 +94,7 @@ def check_student(
     teacher: nn.Module,
     dataset: Dataset,
     task: Task,
+    shown: tuple[int, ...],
 ) -> None:
     """Refuse a student that DP-SGD cannot protect, with all that its terms look at.
 
@@ -103,11 +104,12 @@ def check_student(
         teacher: of the right architecture.
         dataset: says the shape of an input, and has a test set, which nothing protects.
         task: what the student learns.
+        shown: the shape of what the teacher sees of a record.
 
     Raises:
         ConfigError: see `protectable.check_model`; or nothing can be learned through the noise.
     """
-    ours, theirs = (inspect_layers(model, dataset.shape) for model in (student, teacher))
+    ours, theirs = inspect_layers(student, dataset.shape), inspect_layers(teacher, shown)
     draws = rng.stream(distillation.seed, purpose="trial")
     built = terms.build(distillation.knowledge, ours, theirs, draws, task.likelihood)
     with (

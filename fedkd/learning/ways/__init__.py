@@ -59,6 +59,7 @@ class Way:
             from: what the student has, and the way's parameters.
         private: whether it can learn under [privacy], by `run.private`.
         asks: what the task must offer, by the way's parameters, and who asks it; None: nothing.
+        unlike_views: whether teachers may see other views of a record than the student.
         augments: whether its inputs may change from step to step: nothing was computed of them
             before, and it makes neither them nor views of its own.
     """
@@ -73,6 +74,7 @@ class Way:
     check: Callable[[Task, Any], None] | None = None
     private: bool = False
     asks: Callable[[Any], Mapping[Ask, str]] | None = None
+    unlike_views: bool = False
     augments: bool = False
 
 
@@ -97,6 +99,7 @@ def _taught(run: StudentRun, params: FromLabels) -> nn.Module:
         ends: dict[str, Any] = {
             "labels": params.labels,
             "likelihood": run.task.likelihood,
+            "shown": run.shown,
             "on_epoch": on_epoch,
         }
         if (paid := run.private) is None:
@@ -123,6 +126,7 @@ BUILT_IN: dict[str, Way] = {
         teachers=(1, 1),
         forms="must",
         private=True,
+        unlike_views=True,
         augments=True,
     ),
     "injection": Way(
@@ -157,15 +161,11 @@ BUILT_IN: dict[str, Way] = {
         multi_teacher.learn,
         multi_teacher.MultiTeacher,
         teachers=(2, 64),
+        unlike_views=True,
         share=multi_teacher.share,
         asks=multi_teacher.asks,
     ),
-    "continual": Way(
-        "Li & Hoiem 2016, arXiv:1606.09282; Rebuffi et al. 2017, arXiv:1611.07725",
-        continual.learn,
-        continual.Continual,
-        augments=True,
-    ),
+    "continual": Way(continual.PAPERS, continual.learn, continual.Continual, augments=True),
     "mean-teacher": Way(
         "Tarvainen & Valpola 2017, arXiv:1703.01780",
         mean_teacher.learn,

@@ -18,6 +18,7 @@ from fedkd.learning.forms import terms
 from fedkd.learning.forms.terms import Terms
 from fedkd.learning.loop import OnEpoch
 from fedkd.models.layers import inspect_layers
+from fedkd.rows import Rows
 from fedkd.tasks import Task
 
 
@@ -75,6 +76,8 @@ class Splits:
     """Of the student, and of the plain one that it is compared with."""
     teachers: tuple[Dataset, ...]
     """Of each teacher."""
+    shown: tuple[Rows, ...] = ()
+    """What each teacher sees of the student's training records; empty: what the student sees."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,11 @@ class StudentRun:
         compared with, sees them in the same order.
         """
         return rng.stream(self.distillation.seed, purpose=purpose)
+
+    @property
+    def shown(self) -> Rows:
+        """What the first teacher sees of the student's training records."""
+        return self.shares.shown[0] if self.shares.shown else self.data.train.x
 
     def terms(self, student: nn.Module, teacher: nn.Module, *, purpose: str = "student") -> Terms:
         """What `[[knowledge]]` adds to the loss, of this student and this, the first teacher."""

@@ -20,6 +20,7 @@ from fedkd.learning.loop import OnEpoch
 from fedkd.learning.ways.base import StudentRun
 from fedkd.tasks.stages import Stages
 
+PAPERS = "Li & Hoiem 2016, arXiv:1606.09282; Rebuffi et al. 2017, arXiv:1611.07725"
 STAGE, FINETUNED = "stage ", "finetuned "
 """How the trainings of the student begin, and those of the one that forgets; a number follows."""
 

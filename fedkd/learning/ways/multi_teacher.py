@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fedkd.config import Dirichlet, Frozen, Optimisation
 from fedkd.data import partition
 from fedkd.data.types import Dataset, Samples
-from fedkd.learning import consensus
+from fedkd.learning import consensus, evaluate
 from fedkd.learning.ensemble import Ensemble
 from fedkd.learning.loop import OnEpoch, fit
 from fedkd.learning.ways.base import Splits, StudentRun
@@ -130,13 +130,21 @@ def agreement(run: StudentRun, params: MultiTeacher) -> Consensus:
     return partial(consensus.average, of=params.average)
 
 
+def _told(run: StudentRun) -> Tensor:
+    """What the teachers say of the student's training records, (K, N, *A)."""
+    if not run.shares.shown:
+        with Ensemble(run.teachers) as ensemble:
+            return ensemble.logits(run.data.train.x)
+    pairs = zip(run.teachers, run.shares.shown, strict=True)
+    return torch.stack([evaluate.answers(teacher, x) for teacher, x in pairs])
+
+
 def learn(run: StudentRun, params: MultiTeacher) -> nn.Module:
     """The way `multi-teacher`."""
     student, samples = run.student(), run.data.train
 
     def train(on_epoch: OnEpoch) -> None:
-        with Ensemble(run.teachers) as ensemble:
-            told = ensemble.logits(samples.x)
+        told = _told(run)
         teach(
             student,
             told,

@@ -8,8 +8,11 @@ import torch
 from torch import nn
 
 from fedkd import data, devices, models, rng, tasks
-from fedkd.config import Distillation, Frozen, with_specs
+from fedkd.config import Distillation, Frozen, Trained, with_specs
+from fedkd.data import views
 from fedkd.data.types import Dataset
+from fedkd.data.views import Sight
+from fedkd.errors import ConfigError
 from fedkd.learning import augment, ways
 from fedkd.learning.dp import plan
 from fedkd.learning.forms import terms
@@ -17,7 +20,7 @@ from fedkd.learning.ways import Way, weights
 from fedkd.learning.ways.base import Splits, task_of
 from fedkd.models.layers import inspect_layers
 from fedkd.models.weights import identified
-from fedkd.tasks import Task
+from fedkd.tasks import Task, with_inputs
 
 
 @dataclass(frozen=True)
@@ -98,11 +101,56 @@ def shares(distillation: Distillation) -> Splits:
     way, params, distillation = ways.resolve(distillation)
     targets = tasks.find(distillation.task.name).targets
     dataset = data.load(distillation.data, seed=distillation.seed, targets=targets)
-    ways.check_task(way, params, distillation.way.name, task_of(distillation, dataset))
+    student, teachers = _sights(distillation, dataset)
+    unlike = any(each != student for each in teachers)
+    if unlike:
+        _check_views(distillation, way)
+    else:  # nobody has anything to do with the rest of a record
+        dataset = dataset.seen_by(student)
+    part = dataset.seen_by(student) if unlike else dataset
+    ways.check_task(way, params, distillation.way.name, task_of(distillation, part))
     count = len(distillation.teachers)
-    if way.share is None:
-        return Splits(dataset, dataset, (dataset,) * count)
-    return way.share(dataset, count, params, rng.stream(distillation.seed, purpose="shares"))
+    dealt = Splits(dataset, dataset, (dataset,) * count)
+    if way.share is not None:
+        dealt = way.share(dataset, count, params, rng.stream(distillation.seed, purpose="shares"))
+    if not unlike:
+        return dealt
+    seen = zip(dealt.teachers, teachers, strict=True)
+    return replace(
+        dealt,
+        student=dealt.student.seen_by(student),
+        teachers=tuple(each.seen_by(sight) for each, sight in seen),
+        shown=tuple(dealt.student.train.seen_by(sight).x for sight in teachers),
+    )
+
+
+def _sights(
+    distillation: Distillation, dataset: Dataset
+) -> tuple[Sight | None, tuple[Sight | None, ...]]:
+    """What the student sees of a record, and each teacher; None: all."""
+
+    def find(named: Trained, key: str) -> Sight | None:
+        x, groups = dataset.train.x, distillation.data.views
+        return views.sight(named.views, x, dataset.features, groups, key=f"{key}.views")
+
+    student = find(distillation.student, "student")
+    teachers = (find(each, f"teachers[{n}]") for n, each in enumerate(distillation.teachers))
+    return student, tuple(teachers)
+
+
+def _check_views(distillation: Distillation, way: Way) -> None:
+    name = distillation.way.name
+    if not way.unlike_views:
+        fit = ", ".join(each for each, other in ways.BUILT_IN.items() if other.unlike_views)
+        raise ConfigError(
+            f"way {name!r} shows student and teachers the same, and student.views and "
+            f"teachers.views differ: choose among {fit}, or give all the same views"
+        )
+    if distillation.student.training.augment:
+        raise ConfigError(
+            "student.training.augment changes what the student sees, and its teachers see another "
+            "view of the record: leave it out, or give all the same views"
+        )
 
 
 def prepare(distillation: Distillation) -> Prepared:
@@ -128,7 +176,7 @@ def prepare(distillation: Distillation) -> Prepared:
         way.check(task_of(distillation, dealt.student), params)
     shapes = [each.shape for each in dealt.teachers]
     _check_augment(distillation, task_of(distillation, dealt.student), shapes)
-    teachers = _teachers(distillation, shapes, task_of(distillation, dealt.whole))
+    teachers = _teachers(distillation, shapes, task_of(distillation, dealt.student))
     digests = tuple(
         weights.load_weights(each, model, number)
         for number, (each, model) in enumerate(zip(resolved, teachers, strict=True))
@@ -161,7 +209,7 @@ def _teachers(
             shape=shape,
             classes=task.classes,
             generator=rng.stream(distillation.seed, purpose="teacher model", client=number),
-            task=replace(task, inputs=shape),
+            task=with_inputs(task, shape),
         )
         for number, (each, shape) in enumerate(zip(distillation.teachers, shapes, strict=True))
     )
@@ -202,5 +250,6 @@ def _complete(ready: Prepared) -> Prepared:
     if distillation.privacy is not None:
         records = len(ready.data.train)
         distillation = plan.resolve(distillation, distillation.privacy, records, ready.task)
-        plan.check_student(distillation, student, ready.teachers[0], ready.data, ready.task)
+        teacher, shown = ready.teachers[0], ready.shares.teachers[0].shape
+        plan.check_student(distillation, student, teacher, ready.data, ready.task, shown)
     return replace(ready, distillation=distillation)

@@ -43,6 +43,9 @@ class Card:
     privileged: bool = False
     """Whether the student may see other columns or views than the teachers: none of these becomes
     the student, and where the method trains it without `ctx.distil` it shows `students_view`."""
+    aligns: bool = False
+    """Whether teachers learn by `ctx.train` alone, so that `clients.align` brings them near to the
+    proxy set, on which they are asked."""
     counts: tuple[Count, ...] = ()
     """Facts about private data that are sent beside the knowledge; each is paid for under DP."""
     sums: tuple[Sum, ...] = ()

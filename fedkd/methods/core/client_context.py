@@ -27,8 +27,8 @@ from fedkd.exchange.messages import (
     values,
 )
 from fedkd.knowledge.moments import Moments, protected
+from fedkd.learning import alignment, evaluate, loop, offline, optim, supervised
 from fedkd.learning import closed_form as summed
-from fedkd.learning import evaluate, loop, offline, optim, supervised
 from fedkd.learning.forms.terms import Terms
 from fedkd.learning.offline import Loss
 from fedkd.methods.core import learners
@@ -133,14 +133,14 @@ class ClientContext:
             ValueError: there is an offset, and the task is not one of classes.
         """
         supervised.require_classes(offset, self.setting.task.likelihood)
-        with (
-            self.on_device(self.teacher),
-            self.clock.phase("train", self.training.epochs) as advance,
-        ):
+        epochs, public = self.training.epochs, self.setting.public
+        align = self.setting.experiment.clients.align
+        beside = alignment.beside(align, public, self.training.batch_size, self.rng("alignment"))
+        with self.on_device(self.teacher), self.clock.phase("train", epochs) as advance:
             optimiser = optim.build(self.teacher.parameters(), self.training)
             if anchor is None and (saved := group("optimiser", self.state)):
                 optim.unpack(optimiser, saved)
-            learn = learners.from_labels(self.setting, self.allowance, self.rng("batches"))
+            learn = learners.from_labels(self.setting, self.allowance, self.rng("batches"), beside)
             learn(
                 self.teacher,
                 self._data,
@@ -151,6 +151,7 @@ class ClientContext:
                 offset=offset,
                 on_epoch=lambda *_: advance(),
             )
+            alignment.after(align, self.teacher, public)
         if anchor is None:
             self.keep("optimiser", optim.pack(optimiser))
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+from torch import Tensor, nn
 
 from fedkd.learning import offline, supervised
 from fedkd.learning.dp import distil, sgd
@@ -14,11 +15,19 @@ from fedkd.privacy.source import GENERATOR
 Learn = Callable[..., object]
 
 
-def from_labels(setting: Setting, allowance: Allowance | None, batches: torch.Generator) -> Learn:
-    """`supervised.train`, or `sgd.train`, which is written down before the first gradient."""
+def from_labels(
+    setting: Setting,
+    allowance: Allowance | None,
+    batches: torch.Generator,
+    beside: Callable[[nn.Module, Tensor], Tensor] | None = None,
+) -> Learn:
+    """`supervised.train`, or `sgd.train`, which is written down before the first gradient.
+
+    `beside` is what else is learned from other inputs, see `alignment.beside`.
+    """
     likelihood = setting.task.likelihood
     if allowance is None:
-        return partial(supervised.train, generator=batches, likelihood=likelihood)
+        return partial(supervised.train, generator=batches, likelihood=likelihood, beside=beside)
     _pay(setting, allowance)
     learn = partial(sgd.train, loss=likelihood.nll, moved=likelihood.moved)
     return partial(learn, noise=setting.noise, like=setting.examples)

@@ -35,6 +35,10 @@ def train_received(ctx: ClientContext, broadcast: Tensors, *, proximal: float = 
 
 
 def average_into_student(ctx: ServerContext, uploads: Uploads, weights: Tensor) -> None:
-    """Make the student the clients' average, by weights (K,) at least 0, in the uploads' order."""
+    """Make the student the clients' average, by weights (K,) at least 0, in the uploads' order.
+
+    What clients do not send of it stays.
+    """
     models = [group("model", upload) for upload in uploads.values()]
-    ctx.student.load_state_dict(average_models(models, weights.tolist()))
+    average = average_models(models, weights.tolist())
+    ctx.student.load_state_dict({**ctx.student.state_dict(), **average})

@@ -24,7 +24,7 @@ _FIRST_BOX = 1
 """The colour of the first class of boxes: the dark one is for what is behind things."""
 _WIDE, _LINE = 256, 2
 """Pixels of a picture with boxes or points, about, and of frames."""
-_UNCOUNTED = (0.6, 0.6, 0.6)
+_UNCOUNTED = "#999999"
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,14 @@ def colour(label: int) -> str:
 
 def rgb(label: int) -> NDArray[np.float64]:
     """A class's colour, (3,) in [0, 1]."""
-    code = colour(label)
-    return np.array([int(code[at : at + 2], 16) for at in (1, 3, 5)]) / 255
+    return _shade(colour(label))
 
 
 def masks(image: Pixels, mask: NDArray[np.generic]) -> Pixels:
     """Each pixel in its class's colour, grey where it does not count."""
     painted = np.empty_like(image)
     for label in np.unique(mask).tolist():
-        painted[mask == label] = _UNCOUNTED if label == IGNORED else rgb(label)
+        painted[mask == label] = _shade(_UNCOUNTED) if label == IGNORED else rgb(label)
     return painted
 
 
@@ -99,12 +98,19 @@ def examples(shown: Shown) -> Examples | None:
     used = sorted({int(label) for column in columns for label in _labels(shown.kind, column)})
     first = _FIRST_BOX if shown.kind == "boxes" else 0
     legend = [(classes[n], colour(n + first)) for n in used if 0 <= n < len(classes)]
+    legend += [("does not count", _UNCOUNTED)] if IGNORED in used else []
+    count = plural(len(rows), "record")
     return Examples(
         heads=("Image", "Truth", *shown.answers),
         rows=tuple(rows),
         legend=tuple(legend),
-        caption=f"{plural(len(rows), 'record')} of the test set, taken from it at equal distances.",
+        caption=f"{count[0].upper()}{count[1:]} of the test set, taken from it at equal distances.",
     )
+
+
+def _shade(code: str) -> NDArray[np.float64]:
+    """A colour as HTML has it, (3,) in [0, 1]."""
+    return np.array([int(code[at : at + 2], 16) for at in (1, 3, 5)]) / 255
 
 
 def _labels(kind: Targets, column: NDArray[np.generic]) -> list[float]:

@@ -46,7 +46,7 @@ def at(k: int, name: str, per_user: PerUser) -> Callable[[int], Score]:
         wanted = (targets == 1).sum(dim=1)
         rows = wanted > 0
         ranked = answers[rows].masked_fill(targets[rows] == IGNORED, -torch.inf)
-        best = ranked.sort(dim=1, descending=True, stable=True).indices[:, :k]
+        best = ranked.topk(min(k, ranked.shape[1]), dim=1).indices
         hits = targets[rows].gather(1, best) == 1
         figures = per_user(hits, wanted[rows])
         return torch.stack([figures.sum(), rows.sum().double()])
