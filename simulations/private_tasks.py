@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedkd import config
+from fedkd import config, tasks
 from fedkd.errors import FedkdError
 from fedkd.jobs.simulate import simulate
 
@@ -127,7 +127,7 @@ def run(name: str, folder: Path) -> str:
             )
     except FedkdError as error:
         return f"| {name} | {one.record} | refused | {error} |"
-    score = summary["scores"][0]["name"]
+    score = summary.get("scores", [{"name": tasks.ACCURACY}])[0]["name"]
     figure = score.replace("-", "_")
     teachers = summary["teachers"][f"mean_{figure}"]
     worth = f"{score}: student {summary['student'][figure]:.3f}, teachers {teachers:.3f}"

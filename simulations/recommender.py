@@ -1,6 +1,6 @@
 """Recommenders: what a small student learns of a large one, and of clients who share no history.
 
-    python simulations/recommender.py [--seeds 0 1 2] [--only distil federate private]
+    python simulations/recommender.py [--seeds 0 1 2] [--only distil federate]
     python simulations/recommender.py --write FOLDER      # the drawn example's two files alone
 
 The study is on MovieLens-100k (GroupLens; for research, not to be redistributed), which the package
@@ -217,16 +217,7 @@ def federated(seed: int, folder: Path) -> Iterator[tuple[str, Mapping[str, Any]]
         yield name, summary["student"]
 
 
-def private(seed: int, folder: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Two clients under record-level privacy, where a record is all of a user."""
-    table = experiment(folder, seed, "two", LARGE, FEDMD)
-    table["clients"]["training"] = {"epochs": 20, "learning_rate": 1.0, "augment": HIDE}
-    table["privacy"] = {"epsilon": 8.0, "sample_rate": 0.2, "batch_size": 60}
-    summary = simulate(config.parse(table), folder / f"private-{seed}")
-    yield "`fedmd`, 2 clients, epsilon 8", summary["student"]
-
-
-PARTS = {"distil": distilled, "federate": federated, "private": private}
+PARTS = {"distil": distilled, "federate": federated}
 
 
 def main() -> None:
