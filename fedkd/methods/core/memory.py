@@ -34,7 +34,8 @@ def reminded(ctx: ClientContext, model: nn.Module, most: int) -> Samples:
             rows = chosen(model, earlier.of_stage(stage), ctx.setting.task.targets, most)
             kept |= {f"{stage}.{label}": each for label, each in rows.items()}
     share = most // max(1, len(kept))
-    kept = {name: rows[:share].clone() for name, rows in kept.items()}
+    # In one order, since a state is read back in any.
+    kept = {name: kept[name][:share].clone() for name in sorted(kept)}
     ctx.keep(_KEPT, kept)
     parts = [
         earlier.of_stage(int(name.partition(".")[0])).subset(rows) for name, rows in kept.items()
