@@ -5,18 +5,16 @@
 
 Three strips of one large image (YELL-528000 of deepforest 2.1.0, MIT): the left 30% is the site
 `near`, the next 30% the proxy set, whose boxes nobody is given, the right 40% the test. The site
-`far` is another scene, YELL-541000. Training and proxy squares of 128 pixels overlap by a quarter,
-test squares do not. A box of which less than half is in a square is none of it.
+`far` is another scene, YELL-541000. Training and proxy squares of 128 pixels overlap by half, test
+squares do not. A box of which less than half is in a square is none of it.
 """
 
 import argparse
 import os
 import statistics
 import tempfile
-import tomllib
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -29,13 +27,12 @@ from fedkd.federation import engines
 from fedkd.federation.prepare import PreparedExperiment, prepare
 from fedkd.jobs.simulate import simulate_world
 from fedkd.learning import consensus, evaluate, offline
-from fedkd.runs import student
 from fedkd.tasks.detection import Together
 
 CONFIG = Path(__file__).parents[1] / "configs" / "detection.toml"
 NEAR, FAR = "2019_YELL_2_528000_4978000_image_crop2", "2019_YELL_2_541000_4977000_image_crop"
 SIDE = 128
-STEP = 96
+STEP = SIDE // 2
 MIXES: tuple[Together, ...] = ("mean", "certain", "boxes")
 
 
@@ -79,29 +76,14 @@ def write(folder: Path) -> None:
     save(folder / "proxy", NEAR, (0.3, 0.6), STEP, boxed=False)
 
 
-def prepared(folder: Path, seed: int, *, once: bool) -> PreparedExperiment:
-    """The configuration; or `fedmd` with as many epochs in one round as it has in all."""
-    table = tomllib.loads(CONFIG.read_text(encoding="utf-8"))
-    table["seed"] = seed
-    table["data"]["name"] = str(folder / "sites")
-    table["data"]["public"]["source"] = str(folder / "proxy")
-    if once:
-        table["method"]["name"] = "fedmd"
-        for training in (table["clients"]["training"], table["method"]["student"]):
-            training["epochs"] *= table["rounds"]
-        table["rounds"] = 1
-    return prepare(config.parse(table))
-
-
-def federated(folder: Path, seed: int, *, once: bool) -> tuple[Any, nn.Module, list[nn.Module]]:
-    """A run: what was prepared, its student, and the teachers of near and far."""
-    found = prepared(folder, seed, once=once)
-    out = folder / f"{'once' if once else 'rounds'}-{seed}"
-    simulate_world(found, out)
+def federated(folder: Path, seed: int) -> tuple[PreparedExperiment, list[nn.Module]]:
+    """A run of the configuration: what was prepared, and the teachers of near and far."""
+    place = [f"data.name={folder / 'sites'}", f"data.public.source={folder / 'proxy'}"]
+    found = prepare(config.load(CONFIG, [*place, f"seed={seed}"]))
+    simulate_world(found, out := folder / f"run-{seed}")
     kept = [engines.teacher(found, out / "checkpoints/clients", each) for each in range(2)]
-    teachers = [each for each in kept if each is not None]
-    far, near = teachers  # clients are numbered by their names
-    return found, student.load(out).model, [near, far]
+    far, near = (each for each in kept if each is not None)  # in the order of their names
+    return found, [near, far]
 
 
 def taught(found: PreparedExperiment, answers: Tensor) -> nn.Module:
@@ -121,7 +103,7 @@ def taught(found: PreparedExperiment, answers: Tensor) -> nn.Module:
 
 def study(folder: Path, seed: int) -> dict[str, list[float]]:
     """AP at the overlaps of the configuration, of every model."""
-    found, _, teachers = federated(folder, seed, once=True)
+    found, teachers = federated(folder, seed)
     test, scores = found.data.test, found.setting.task.scores
 
     def figures(model: nn.Module) -> list[float]:
@@ -134,12 +116,8 @@ def study(folder: Path, seed: int) -> dict[str, list[float]]:
     for mix in MIXES:
         choice = found.experiment.task.model_copy(update={"together": mix})
         together = tasks.build(choice, inputs=found.setting.shape, names=found.data.class_names)
-        answers = (together.likelihood.mix or consensus.average_logits)(asked)
+        answers = consensus.of_task(together.likelihood)(asked)
         table[f"student of both, `{mix}`"] = figures(taught(found, answers))
-    _, model, teachers = federated(folder, seed, once=False)
-    table["`feddf` in rounds: teacher near"] = figures(teachers[0])
-    table["`feddf` in rounds: teacher far"] = figures(teachers[1])
-    table["`feddf` in rounds: student"] = figures(model)
     return table
 
 

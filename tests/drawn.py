@@ -74,6 +74,34 @@ def crowns(folder: Path) -> None:
         path.write_text(note, encoding="utf-8")
 
 
+def faces(folder: Path, clients: tuple[str, ...] = ("",)) -> None:
+    """Four people of four pictures each, two of them to test on; at every client others."""
+    draw = np.random.default_rng(0)
+    for client in clients:
+        for person in range(4):
+            part = "train" if person < 2 else "test"
+            place = folder / part / (client if part == "train" else "") / f"s{client}{person}"
+            for number in range(4):
+                save(place / f"{number}.png", draw.integers(0, 256, (112, 92), dtype=np.uint8))
+
+
+def faces_public(folder: Path) -> None:
+    """Twenty pictures."""
+    draw = np.random.default_rng(1)
+    for number in range(20):
+        save(folder / f"{number}.png", draw.integers(0, 256, (112, 92), dtype=np.uint8))
+
+
+def pedestrians(path: Path) -> None:
+    """Four frames and two to test on, with a box each."""
+    draw = np.random.default_rng(0)
+    parts = {}
+    for part, count in (("train", 4), ("test", 2)):
+        parts[f"x_{part}"] = draw.integers(0, 256, (count, 72, 96), dtype=np.uint8)
+        parts[f"y_{part}"] = np.tile(np.float32([0, 20, 10, 44, 66]), (count, 1, 1))
+    np.savez(path, **parts)
+
+
 def save(path: Path, pixels: np.ndarray) -> None:
     """A picture, and the folder that it is in."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,9 +113,13 @@ FILES: dict[str, Callable[[Path], None]] = {
     "crowns": crowns,
     "diabetes.csv": lambda path: few_rows(study("tasks").write_diabetes, path),
     "digits.csv": lambda path: few_rows(study("tasks").write_digits, path),
+    "faces": faces,
+    "faces_of_clients": lambda path: faces(path, ("client0", "client1")),
+    "faces_public": faces_public,
     "mnist.npz": clothes,
     "nuclei": nuclei,
     "optdigits.npz": clothes,
+    "pedestrians.npz": pedestrians,
     "views.npz": views,
 }
 """What writes a file or a folder, by its name."""
