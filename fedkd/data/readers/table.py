@@ -47,7 +47,7 @@ def load(path: Path, source: config.Source, *, seed: int, targets: Targets = "cl
 
     Raises:
         DataError: names the file, the line and the column.
-        ConfigError: there are several columns of classes, or targets are identities.
+        ConfigError: there are several columns of classes, or targets that no cell holds.
     """
     if targets not in _IN_CELLS:
         raise ConfigError(
@@ -59,11 +59,6 @@ def load(path: Path, source: config.Source, *, seed: int, targets: Targets = "cl
         raise ConfigError(
             f"data.label names {len(others) + 1} columns, and a row has one class: name one of "
             f"{', '.join(source.labels)}, or choose a task of several labels or numbers"
-        )
-    if targets == "identities":
-        raise ConfigError(
-            f"data.name is {source.name!r}, and the task asks for {targets}, which a .csv file "
-            "does not hold: name an .npz file, or a folder of pictures"
         )
     table = csv_file.read(path, label=label, decimal=source.decimal)
     for column in source.labels:
