@@ -33,21 +33,19 @@ from fedkd.config.experiment import (
 )
 from fedkd.config.models import RANDOM, ModelSpec, Weights, specs_in, with_specs
 from fedkd.config.parts import (
-    DPSGD,
-    OPTIMISERS,
-    Augmentation,
     Choice,
     Format,
     Frozen,
     Hardware,
     Interactions,
     Layout,
-    Optimisation,
     Output,
     Source,
+    Stream,
     TaskChoice,
 )
 from fedkd.config.read import load, load_distillation, parse, parse_json, read, validate
+from fedkd.config.training import DPSGD, OPTIMISERS, Augmentation, Optimisation
 
 __all__ = [
     "DPSGD",
@@ -81,6 +79,7 @@ __all__ = [
     "RecordPrivacy",
     "Shards",
     "Source",
+    "Stream",
     "Student",
     "TaskChoice",
     "Teacher",

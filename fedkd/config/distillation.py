@@ -12,18 +12,17 @@ from pydantic import (
 from fedkd.config.models import ModelSpec
 from fedkd.config.parts import (
     CLASSIFICATION,
-    DPSGD,
     NAME,
     Choice,
     Frozen,
     Hardware,
-    Optimisation,
     Output,
     Source,
     TaskChoice,
     absent,
     is_classification,
 )
+from fedkd.config.training import DPSGD, Optimisation
 
 
 class Trained(Frozen):

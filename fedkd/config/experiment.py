@@ -13,18 +13,17 @@ from pydantic import (
 from fedkd.config.models import ModelSpec
 from fedkd.config.parts import (
     CLASSIFICATION,
-    DPSGD,
     NAME,
     Choice,
     Frozen,
     Hardware,
-    Optimisation,
     Output,
     Source,
     TaskChoice,
     absent,
     is_classification,
 )
+from fedkd.config.training import DPSGD, Optimisation
 
 
 def _dealt(value: Any) -> Any:
@@ -257,6 +256,16 @@ class Experiment(Frozen):
         natural = isinstance(self.data.partition, Natural)
         if not natural and self.clients.count is None:
             raise ValueError("clients.count is missing: how many clients share the data?")
+        return self
+
+    @model_validator(mode="after")
+    def _every_stage_comes(self) -> Self:
+        stream = self.data.stream
+        if stream is not None and self.rounds <= (stream.count - 1) * stream.rounds:
+            raise ValueError(
+                f"rounds is {self.rounds}, and data.stream has {stream.count} stages of "
+                f"{stream.rounds} rounds: expected {stream.count * stream.rounds}"
+            )
         return self
 
     @model_validator(mode="after")

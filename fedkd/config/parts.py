@@ -3,8 +3,8 @@
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
@@ -74,88 +74,6 @@ class ShortChoice(Choice):
         return f"{self.name}({parameters})" if parameters else self.name
 
 
-class Augmentation(ShortChoice):
-    """A random change of training inputs: `"flip"` or `{ name = "crop", padding = 2 }`."""
-
-
-OPTIMISERS = {
-    "sgd": "SGD",
-    "adam": "Adam",
-    "adamw": "AdamW",
-    "rmsprop": "RMSprop",
-    "adagrad": "Adagrad",
-    "adadelta": "Adadelta",
-    "adamax": "Adamax",
-    "nadam": "NAdam",
-    "radam": "RAdam",
-}
-"""The optimisers by name, each with its class in `torch.optim`: all whose state is tensors that can
-be kept from round to round, and whose rate may change from step to step."""
-
-_UNFIT = {
-    "lbfgs": "LBFGS evaluates the loss several times in a step",
-    "sparseadam": "SparseAdam takes sparse gradients alone",
-    "rprop": "Rprop has step sizes of its own and needs all data in one batch",
-}
-
-
-def _optimiser(name: str) -> str:
-    if name not in OPTIMISERS:
-        *most, last = map(repr, OPTIMISERS)
-        reason = f"; {_UNFIT[name.lower()]}" if name.lower() in _UNFIT else ""
-        raise PydanticCustomError("optimiser", f"{', '.join(most)} or {last}{reason}")
-    return name
-
-
-class Optimisation(Frozen):
-    """How one model is fitted: epochs, batches, optimiser, and what is done to inputs."""
-
-    epochs: int = Field(default=5, ge=1)
-    batch_size: int = Field(default=64, ge=1)
-    optimiser: Annotated[str, AfterValidator(_optimiser)] = "sgd"
-    """One of `OPTIMISERS`."""
-    learning_rate: float = Field(default=0.01, gt=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    """Of `sgd`; the other optimisers have torch's defaults beside rate and decay."""
-    weight_decay: float = Field(default=0.0, ge=0)
-    schedule: Literal["constant", "cosine"] = "constant"
-    warmup: float = Field(default=0.0, ge=0, exclude_if=absent)
-    """The epochs, such as 0.5, in which the rate rises from a hundredth of the schedule's."""
-    clip_norm: float | None = Field(default=None, gt=0, exclude_if=absent)
-    """The largest L2 norm of a step's gradient, all parameters together; None: any."""
-    augment: tuple[Augmentation, ...] = Field(default=(), exclude_if=absent)
-    """What is done to each batch of inputs, in this order: see `fedkd.learning.augment`."""
-
-    @model_validator(mode="after")
-    def _warms_up_in_time(self) -> Self:
-        if self.warmup > self.epochs:
-            raise ValueError(
-                f"warmup is {self.warmup:g} epochs, and epochs is {self.epochs}: expected at most "
-                "as many"
-            )
-        return self
-
-
-class DPSGD(Frozen):
-    """How noise is added to the training of a model, and where it is accounted for."""
-
-    delta: float = Field(default=1e-5, gt=0, lt=1)
-    """Well below one over the number of units that are hidden."""
-    most_records: int | None = Field(default=None, ge=1)
-    """`record`: a public number that no data set's records reach; 10,000 unless given. Delta is
-    held against it, so that no refusal tells how many records there are."""
-    noise_multiplier: float | None = Field(default=None, gt=0)
-    """Noise over sensitivity; without it, the least with which the whole plan fits the budget."""
-    clip: float = Field(default=1.0, ge=1e-6, le=1e6)
-    """`record`: the L2 norm that a record's gradient, or its features, are clipped to."""
-    sample_rate: float = Field(default=0.05, gt=0, le=1)
-    """`record`: the probability with which a step takes each record; public, equal for all."""
-    batch_size: int | None = Field(default=None, ge=1)
-    """`record`: what a step's noisy sum is divided by; public; that of training unless given."""
-    ledger: str | None = Field(default=None, min_length=1)
-    """A folder for the ledgers, so that all runs share one budget; the run's own unless given."""
-
-
 class Output(Frozen):
     """Where run folders go."""
 
@@ -187,6 +105,79 @@ class Hardware(Frozen):
 Layout = Literal["as-stored", "channels-last"]
 """How arrays are laid out where their shape does not say: a record is what was stored, channels
 first if it has any, or its channels are the last axis."""
+
+
+def _named(value: Any) -> Any:
+    """A number as it is, or lists of names, where a class may be named by its number."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, list | tuple) and all(isinstance(each, list | tuple) for each in value):
+        return tuple(tuple(str(name) for name in stage) for stage in value)
+    raise PydanticCustomError("stages", "a number of stages, or a list of names for each")
+
+
+class Stream(Frozen):
+    """Data that comes in stages, one after the other: what one stage has, no later one has."""
+
+    by: Literal["classes", "domains", "time"]
+    """What tells stages apart: a record's class, where it comes from, or when it came."""
+    stages: Annotated[int | tuple[tuple[str, ...], ...], BeforeValidator(_named)]
+    """How many, or of each the names of its classes or domains. A number deals classes in order,
+    and time in equal parts."""
+    column: str | None = Field(default=None, min_length=1)
+    """CSV: the column of domains, `data.client` unless given; or of time, without which records
+    come in the order in which they stand. It is no feature."""
+    rounds: int = Field(default=1, ge=1)
+    """How many rounds a stage of a federation lasts; the last one lasts to the end."""
+    scenario: Literal["class-incremental", "task-incremental"] = "class-incremental"
+    """`classes`: whether an answer is one of all classes, or of those of its record's stage, which
+    is told: a head a stage. By `domains` and `time` it is domain-incremental. The three scenarios
+    are those of van de Ven & Tolias 2019, arXiv:1904.07734."""
+
+    @model_validator(mode="after")
+    def _stages_are_told_apart(self) -> Self:
+        stages = self.stages
+        if isinstance(stages, int):
+            if stages < 2:
+                raise ValueError(f"data.stream.stages is {stages}: expected at least 2")
+            if self.by == "domains":
+                raise ValueError(
+                    f"data.stream.stages is {stages}, and by = 'domains' needs the domains' names: "
+                    'expected a list a stage, such as [["amazon"], ["imdb", "yelp"]]'
+                )
+            return self
+        if self.by == "time":
+            raise ValueError("data.stream.stages has names, and by = 'time': expected a number")
+        if len(stages) < 2:
+            raise ValueError(f"data.stream.stages has {len(stages)} stage: expected at least 2")
+        for number, stage in enumerate(stages):
+            if not stage:
+                raise ValueError(
+                    f"data.stream.stages[{number}] is empty: a stage without data teaches nothing, "
+                    "leave it out"
+                )
+        names = [name for stage in stages for name in stage]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"data.stream.stages has {twice[0]!r} twice: expected each name once")
+        return self
+
+    @model_validator(mode="after")
+    def _keys_say_something(self) -> Self:
+        if self.by == "classes" and self.column is not None:
+            raise ValueError(
+                f"data.stream.column is {self.column!r}, and by = 'classes': leave it out"
+            )
+        if self.by != "classes" and self.scenario == "task-incremental":
+            raise ValueError(
+                f"data.stream.scenario is 'task-incremental', and by = {self.by!r} has the same "
+                "classes in each stage: leave it out"
+            )
+        return self
+
+    @property
+    def count(self) -> int:
+        """How many stages there are."""
+        return self.stages if isinstance(self.stages, int) else len(self.stages)
 
 
 class Interactions(Frozen):
@@ -253,6 +244,8 @@ class Source(Frozen):
     """CSV, pictures and hospitals: the share held out for testing, each by a hash of itself."""
     test: str | None = Field(default=None, min_length=1)
     """CSV: a file of its own whose rows are for testing; then none is held out."""
+    stream: Stream | None = Field(default=None, exclude_if=absent)
+    """Whether data comes in stages; None: all of it is there from the beginning."""
 
     @model_validator(mode="after")
     def _needed_is_not_ignored(self) -> Self:

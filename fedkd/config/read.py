@@ -15,7 +15,7 @@ from fedkd.config import overrides as overriding
 from fedkd.config.distillation import Distillation
 from fedkd.config.experiment import Experiment, Partition
 from fedkd.config.explain import explain
-from fedkd.config.parts import Optimisation
+from fedkd.config.training import Optimisation
 from fedkd.errors import ConfigError
 
 M = TypeVar("M", bound=BaseModel)

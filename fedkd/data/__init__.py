@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedkd import config, rng
-from fedkd.data import partition, scaling, sound
+from fedkd.data import partition, scaling, sound, stream
 from fedkd.data.holdout import hashes
 from fedkd.data.readers import folder, interactions, named, npz, table
 from fedkd.data.readers.named import NAMES, fetched, locations
@@ -75,15 +75,42 @@ def federate(
     """
     dataset, public, private = _ready(data, seed, task.targets, scaled=scaled)
     sound.look_over(dataset)
-    parts = partition.split(
-        data.partition,
-        count=len(private),
-        strata=None if task.strata is None else task.strata(dataset.train.y[private]),
-        groups=None if dataset.groups is None else dataset.groups[private],
-        clients=clients,
-        generator=rng.stream(seed, purpose="partition"),
-    )
-    return _federated(dataset, public, tuple(dataset.train.subset(private[part]) for part in parts))
+    generator = rng.stream(seed, purpose="partition")
+
+    def dealt(rows: Tensor) -> list[Tensor]:
+        parts = partition.split(
+            data.partition,
+            count=len(rows),
+            strata=None if task.strata is None else task.strata(dataset.train.y[rows]),
+            groups=None if dataset.groups is None else dataset.groups[rows],
+            clients=clients,
+            generator=generator,
+        )
+        return [rows[part] for part in parts]
+
+    stages = _stages_to_deal(dataset, data, private)
+    # Each stage is dealt by itself, or a client might come away from one with nothing.
+    dealings = zip(*(dealt(rows) for rows in stages), strict=True)
+    parts = (torch.cat(pieces).sort().values for pieces in dealings)
+    return _federated(dataset, public, tuple(dataset.train.subset(part) for part in parts))
+
+
+def _stages_to_deal(dataset: Dataset, data: config.Data, private: Tensor) -> list[Tensor]:
+    """The rows that are dealt together: those of a stage; all, where clients are natural.
+
+    Raises:
+        ConfigError: the held-out public set takes all training samples of a stage.
+    """
+    stage = dataset.train.stage
+    if stage is None or data.stream is None or isinstance(data.partition, config.Natural):
+        return [private]
+    rows = [private[stage[private] == each] for each in range(data.stream.count)]
+    if gone := [number for number, each in enumerate(rows, 1) if not len(each)]:
+        raise ConfigError(
+            f"the held-out public set takes all training samples of stage {gone[0]}: lower "
+            "data.public.size or name another data set as data.public.source"
+        )
+    return rows
 
 
 def shared(data: config.Data, *, seed: int, targets: Targets = "classes") -> FederatedData:
@@ -123,7 +150,7 @@ def _ready(
 
     Rows are drawn as they were read, and scaled after that.
     """
-    dataset = _read(data, seed, targets)
+    dataset = stream.staged(_read(data, seed, targets), data.stream)
     public: Rows | None = None
     private, scale = torch.arange(len(dataset.train)), False
     if isinstance(data, config.Data) and data.public is not None:
@@ -201,7 +228,8 @@ def _public(
     else:
         changes: dict[str, Any] = {"name": asked.source, "test": None}
         if not _is_csv(asked.source):
-            changes |= {"ignore": (), "interactions": None}  # of a .csv file's columns alone
+            # of a .csv file's columns alone
+            changes |= {"ignore": (), "stream": None, "interactions": None}
         if asked.source in NAMES or _is_csv(asked.source):
             changes |= {"range": None, "layout": None}  # of arrays alone
         path = Path(asked.source).expanduser()

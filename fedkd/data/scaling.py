@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedkd.data.readers.columns import indicator
-from fedkd.data.types import Dataset, Limits, Samples
+from fedkd.data.types import Dataset, Limits
 from fedkd.data.views import limits_of
 from fedkd.errors import ConfigError
 from fedkd.names import choices
@@ -68,7 +68,7 @@ def scaled(dataset: Dataset, limits: Mapping[str, Limits], public: Rows | None) 
     by_public = {} if public is None else _of_public(public, columns)
     scale = by_public | dict(limits)
     train, test = (
-        Samples(apply(part.x, dataset.features, scale), part.y)
+        replace(part, x=apply(part.x, dataset.features, scale))
         for part in (dataset.train, dataset.test)
     )
     return replace(dataset, train=train, test=test, scale=scale)

@@ -191,7 +191,7 @@ def read_own(
             f"{path}: a sample has shape {found}; expected {expected}, as the parties agreed"
         )
     sound.unscaled(path.name, samples.x, shared.features, shared.scale)
-    return Samples(scaling.apply(samples.x, shared.features, shared.scale), samples.y)
+    return replace(samples, x=scaling.apply(samples.x, shared.features, shared.scale))
 
 
 def write_own(path: Path, samples: Samples) -> None:

@@ -23,21 +23,28 @@ class Samples:
             rows of features (N, F); or a table of named columns.
         y: their targets, as `fedkd.tasks.Targets` says: classes from 0, int64 (N,); 0 or 1 by
             label, int64 (N, L); or numbers, float32 (N, D).
+        stage: int64 (N,), in which stage of `data.stream` each comes, from 0; None without one.
     """
 
     x: Rows
     y: Tensor
+    stage: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.y)
 
     def subset(self, indices: Tensor) -> "Samples":
         """The samples at `indices`, int64 (M,), in that order."""
-        return Samples(take(self.x, indices), self.y[indices])
+        stage = None if self.stage is None else self.stage[indices]
+        return Samples(take(self.x, indices), self.y[indices], stage)
+
+    def of_stage(self, stage: int) -> "Samples":
+        """The samples of one stage, or all where they come in none."""
+        return self if self.stage is None else self.subset((self.stage == stage).nonzero()[:, 0])
 
     def seen_by(self, sight: Sight | None) -> "Samples":
         """The samples with what is seen of their inputs; None sees all."""
-        return self if sight is None else Samples(sight.of(self.x), self.y)
+        return self if sight is None else replace(self, x=sight.of(self.x))
 
     def last_of_each_class(self, count: int) -> "Samples":
         """The last `count` samples of each class, class after class."""

@@ -16,6 +16,7 @@ from functools import partial
 import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
+from torch import Tensor
 
 from fedkd.clock import Clock
 from fedkd.errors import BudgetError, FedkdError, MessageError, PolicyError
@@ -33,6 +34,8 @@ from fedkd.privacy.ledger import Ledger
 log = logging.getLogger(__name__)
 
 ACTION = "learn"
+_STAGE = "stage"
+"""Where a client's state says in which stage it was left, where data comes in stages."""
 
 Watcher = Callable[[int, str, int, int], None]
 """Called with a client, its phase, steps done and steps in all."""
@@ -124,7 +127,7 @@ def _make_key(
         raise MessageError("the server asks for a key, which the experiment does not need")
     if spending is not None:
         # Whoever cannot pay says so while the others can still do without it.
-        spending.require(call.round, group(RELEASED, party.state.load(before=call.round)))
+        spending.require(call.round, group(RELEASED, _kept(party, call.round)))
     payload = encode(secure.make_key(party.state, call.round))
     ledger_head = None if spending is None else spending.ledger_head()
     return wire.Call(call.round, call.client, payload, ledger_head)
@@ -143,15 +146,16 @@ def _answer(
     elif spending is not None and (sent := state.answer(round=call.round)) is not None:
         spending.send_again(sent)
         return wire.Call(call.round, call.client, sent, spending.ledger_head())
-    kept = state.load(before=call.round)
+    kept = _kept(party, call.round)
     sight = prepared.setting.clients_sight(call.client)
     ctx = ClientContext(
         setting=prepared.setting.of_client(call.client),
         round=call.round,
         client=call.client,
-        _data=prepared.data.clients[call.client].seen_by(sight),
+        _data=prepared.own(call.client, call.round).seen_by(sight),
         state=kept,
         clock=clock,
+        earlier=prepared.earlier(call.client, call.round, sight),
         allowance=None if spending is None else spending.reserve(call.round, group(RELEASED, kept)),
     )
     upload = prepared.method.client(ctx, received)
@@ -175,6 +179,20 @@ def _answer(
     state.save(ctx.state, receipts, round=call.round, answer=again)
     ctx.allowance.send()
     return wire.Call(call.round, call.client, payload, spending.ledger_head())
+
+
+def _kept(party: ClientParty, round: int) -> dict[str, Tensor]:
+    """What the client kept, without what it released of an earlier stage, whose records are others.
+
+    A count of these is another release then, and paid for anew: see `accounting.plan`.
+    """
+    kept, stages = party.state.load(before=round), party.prepared.setting.stages
+    if stages is None:
+        return kept
+    stage = stages.at(round)
+    if _STAGE in kept and int(kept[_STAGE]) != stage:
+        kept = {name: each for name, each in kept.items() if not name.startswith(f"{RELEASED}/")}
+    return kept | {_STAGE: torch.tensor(stage)}
 
 
 def _check_size(what: str, payload: bytes, party: ClientParty) -> None:

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from fedkd import config, data, devices, methods, tasks
 from fedkd.config import Experiment
+from fedkd.data import stream as streaming
 from fedkd.data import views
 from fedkd.data.personal import keep_out
-from fedkd.data.types import FederatedData
+from fedkd.data.types import FederatedData, Samples
 from fedkd.data.views import Sight
-from fedkd.errors import ConfigError
+from fedkd.errors import ConfigError, DataError
 from fedkd.exchange.codec import Expected
 from fedkd.federation import personal, report, secure
 from fedkd.learning import alignment, augment, evaluate
@@ -40,6 +41,27 @@ class PreparedExperiment:
     method: Method
     data: FederatedData
     setting: Setting
+
+    def own(self, client: int, round: int) -> Samples:
+        """A client's training data in a round: of its stage, where data comes in stages.
+
+        Raises:
+            DataError: it has none there, and nothing hides how much it has.
+        """
+        samples = self.data.clients[client]
+        if (stages := self.setting.stages) is None:
+            return samples
+        found = stages.at(round)
+        if not len(samples := samples.of_stage(found)) and self.experiment.privacy.unit == "none":
+            raise DataError(f"client {client} has no training records of stage {found + 1}")
+        return samples
+
+    def earlier(self, client: int, round: int, sight: Sight | None) -> Samples | None:
+        """A client's training data of stages before a round's; None where it may not be kept."""
+        samples, stages = self.data.clients[client], self.setting.stages
+        if stages is None or samples.stage is None or self.experiment.privacy.unit != "none":
+            return None
+        return samples.subset((samples.stage < stages.at(round)).nonzero()[:, 0]).seen_by(sight)
 
     def expects(self, client: int) -> Expected:
         """What this client's answer must hold, exactly: the method's part and the report's."""
@@ -168,6 +190,8 @@ def _assemble(
             f"the shared data's targets are {federated.targets}, and task {experiment.task.name!r} "
             f"asks for {kind.targets}: make the file again by 'fedkd deploy share'"
         )
+    else:
+        federated = streaming.of_party(federated, experiment.data.stream)
     teachers_see, student_sees = _sights(experiment, federated)
     if not experiment.unlike_views:  # nobody has anything to do with the rest of a record
         federated = federated.seen_by(student_sees)
@@ -176,6 +200,14 @@ def _assemble(
     if share is not None and not federated.held_out:
         federated = keep_out(federated, share, seed=experiment.seed)
     task = tasks.build(experiment.task, inputs=federated.shape, names=federated.class_names)
+    stages = streaming.stages(experiment.data.stream, federated.class_names, federated.targets)
+    task = task if stages is None else stages.asked(task)
+    stream, unit = experiment.data.stream, experiment.privacy.unit
+    if stream is not None and stream.by == "time" and unit == "record":
+        raise ConfigError(
+            "data.stream.by is 'time', and under privacy.unit = 'record' a record more would move "
+            "others to another stage: choose by = 'classes' or 'domains'"
+        )
     methods.check_task(method, experiment.method.name, task)
     public = federated.public
     method, experiment = methods.resolve(experiment, None if public is None else len(public), task)
@@ -188,6 +220,7 @@ def _assemble(
         seen=student_sees,
         views=teachers_see,
         devices=found,
+        stages=stages,
     )
     augments, follow = experiment.clients.training.augment, task.likelihood.moved is not None
     key = "clients.training.augment"

@@ -18,6 +18,7 @@ def describe(
     data, task = prepared.in_students_view.data, prepared.setting.task
     with ctx.on_device(ctx.student):
         student = evaluate.score(ctx.student, data.test, task.scores)
+        by_stage = _stages(prepared, ctx)
         own = personal.describe(answers.uploads, task.numbers, ctx.student, data.held_out)
     if ctx.curve:
         student["curve"] = ctx.curve
@@ -27,6 +28,7 @@ def describe(
         "teachers": _teachers(prepared, answers),
         "ensemble": ctx.ensemble,
         **({} if own is None else {"personal": own}),
+        **by_stage,
         "losses": dict(ctx.losses),
         "bytes": {"up": answers.bytes_up, "down": answers.bytes_down},
         "seconds": {"phases": _phases(answers, ctx.clock.seconds)},
@@ -41,6 +43,16 @@ def describe(
             for client, reason in sorted(answers.failures.items())
         ],
     }
+
+
+def _stages(prepared: PreparedExperiment, ctx: ServerContext) -> dict[str, Any]:
+    """The round's stage, from 1, and the student's headline score on each stage's test records."""
+    setting, test = prepared.setting, prepared.in_students_view.data.test
+    if setting.stages is None:
+        return {}
+    count, headline = len(setting.stages), setting.task.headline
+    scores = evaluate.by_stage(ctx.student, test, count, headline)
+    return {"stages": {"stage": setting.stages.at(ctx.round) + 1, "scores": scores}}
 
 
 def _privacy(ledger_heads: list[LedgerHead]) -> dict[str, Any] | None:

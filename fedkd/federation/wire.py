@@ -120,6 +120,7 @@ _REFUSALS = {
 }
 POLICY = (
     "version",
+    "allow.exemplars",
     "allow.methods",
     "allow.models",
     "allow.experiments",

@@ -1,6 +1,7 @@
 """Distil for one party: one configuration, one run folder."""
 
 import math
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from torch import nn
 from fedkd.clock import Notify
 from fedkd.config import Distillation
 from fedkd.data import sound
+from fedkd.data.stream import stages
 from fedkd.data.types import Dataset
 from fedkd.devices import computing
 from fedkd.learning import evaluate, supervised
@@ -17,6 +19,7 @@ from fedkd.learning.dp import sgd
 from fedkd.learning.loop import OnEpoch
 from fedkd.learning.ways import prepare
 from fedkd.learning.ways.base import StudentRun
+from fedkd.learning.ways.continual import FINETUNED, STAGE
 from fedkd.learning.ways.prepare import Prepared
 from fedkd.privacy.ledger import fingerprint
 from fedkd.reports import distil_report, shortfall
@@ -24,6 +27,8 @@ from fedkd.rng import stream
 from fedkd.runs import examples
 from fedkd.runs import spending as paying
 from fedkd.runs.common import locked, resumable
+from fedkd.runs.continual import about, learned
+from fedkd.runs.distil_schema import PLAIN
 from fedkd.runs.model_size import measure
 from fedkd.runs.scores import shown_scores
 from fedkd.runs.stages import StageFolder, StageRecorder
@@ -82,7 +87,8 @@ def distil(
             summary = _summarise(ready, student_run, student, plain, run.records())
             summary["privacy"] = {"unit": "none"} if spending is None else spending.summary()
             run.finish(student, summary)
-            asked = {f"Teacher {n}": each for n, each in enumerate(teachers, 1)}
+            alike = () if ready.shares.shown else teachers  # who see what the student sees
+            asked = {f"Teacher {n}": each for n, each in enumerate(alike, 1)}
             examples.write(folder, ready.task, ready.data.test, {**asked, "Student": student})
             distil_report.write(folder)
             shortfall.of_distillation(summary, distillation)
@@ -186,5 +192,25 @@ def _summarise(
         ],
         "plain": plain_score,
         "gain": headline.gain(student_figures[headline.figure], plain_score),
+        **_continual(student_run, records),
         "seconds": sum(each["seconds"] for each in records),
     }
+
+
+def _continual(run: StudentRun, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What was learned and forgotten stage by stage; nothing where data came in none."""
+    found = stages(run.distillation.data.stream, run.data.class_names, run.data.targets)
+    if found is None:
+        return {}
+    last = {each["stage"]: each["stages"] for each in records}  # of a training its last epoch
+    headline = run.task.headline
+    untrained = evaluate.by_stage(run.plain_student(), run.data.test, len(found), headline)
+
+    def told(title: str) -> dict[str, Any]:
+        matrix = [last[f"{title}{number}"] for number in range(1, len(found) + 1)]
+        return learned(matrix, untrained, headline)
+
+    compared: dict[str, Any] = {"joint": last[PLAIN]} if PLAIN in last else {}
+    if f"{FINETUNED}1" in last:
+        compared["finetuned"] = told(FINETUNED)
+    return {"continual": about(found) | told(STAGE) | compared}

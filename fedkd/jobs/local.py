@@ -161,7 +161,11 @@ def _site(prepared: PreparedExperiment, client: int, name: str, port: int) -> st
         "state": "state",
         "device": str(device),
         "data": {"path": "data.npz", "layout": "as-stored"},
-        "allow": {"methods": [experiment.method.name], "models": sorted(models)},
+        "allow": {
+            "methods": [experiment.method.name],
+            "models": sorted(models),
+            "exemplars": experiment.method.parameters.get("exemplars", 0),
+        },
         "privacy": cap if privacy.unit == "record" else {"unit": "none"},
         "limits": {"rounds": max(100, experiment.rounds)},
     }

@@ -90,6 +90,20 @@ def score(model: nn.Module | Tensor, samples: Samples, scores: Sequence[Score]) 
     return figures(tallies(model, samples, scores), totals(samples, scores), scores)
 
 
+def by_stage(
+    model: nn.Module, samples: Samples, stages: int, headline: Score
+) -> list[float | None]:
+    """A score's figure on the samples of each stage of a stream.
+
+    Raises:
+        DataError: a stage has no sample.
+    """
+    return [
+        score(model, samples.of_stage(stage), [headline])[headline.figure]
+        for stage in range(stages)
+    ]
+
+
 def accuracy(model: nn.Module | Tensor, samples: Samples) -> float:
     """The share of samples that are predicted right, in [0, 1]; arguments as `tallies`.
 

@@ -142,7 +142,7 @@ def asking(teacher: nn.Module, x: Rows, layers: Sequence[str]) -> Callable[[Tens
     def ask(rows: Tensor) -> dict[str, Tensor]:
         return forward_with(teacher, one(x[rows.cpu()]), layers)
 
-    size = sum(each.nbytes for each in ask(torch.arange(1)).values()) * len(x)
+    size = sum(each.nbytes for each in ask(torch.arange(min(1, len(x)))).values()) * len(x)
     if size > _MEMORY:
         return ask
     parts = [ask(rows) for rows in torch.split(torch.arange(len(x)), _CHUNK)]

@@ -23,6 +23,7 @@ BUILT_IN = {
     "co_boosting": "fedkd.methods.data_free.co_boosting:CoBoosting",
     "fedftg": "fedkd.methods.data_free.fedftg:FedFTG",
     "fedgen": "fedkd.methods.data_free.fedgen:FedGen",
+    "fedlwf": "fedkd.methods.fedlwf:FedLwF",
     "fedkd": "fedkd.methods.fedkd:FedKD",
     "fedproto": "fedkd.methods.fedproto:FedProto",
     "fedgkt": "fedkd.methods.fedgkt:FedGKT",

@@ -5,7 +5,9 @@ from pathlib import Path
 from fedkd.files import write_atomically
 from fedkd.reports import figures, wording
 from fedkd.reports.charts.distil import loss_by_epoch, score_by_epoch
+from fedkd.reports.charts.drawing import Chart
 from fedkd.reports.charts.examples import examples
+from fedkd.reports.charts.stages import score_by_stage
 from fedkd.reports.report import Tile, page
 from fedkd.runs.distil_schema import DistilRun, Model, read
 from fedkd.runs.examples import read as read_examples
@@ -32,11 +34,18 @@ def write(folder: Path) -> Path:
         tiles=_tiles(run),
         models=models,
         examples=examples(shown) if shown else None,
-        charts=[c for c in (score_by_epoch(run), loss_by_epoch(run)) if c is not None],
+        charts=_charts(run),
     )
     report = folder / "report.html"
     write_atomically(report, text)
     return report
+
+
+def _charts(run: DistilRun) -> list[Chart]:
+    told = run.summary.continual
+    drawn = [None if told is None else score_by_stage(told, run.summary.headline)]
+    drawn += [score_by_epoch(run), loss_by_epoch(run)]
+    return [each for each in drawn if each is not None]
 
 
 def _headline(run: DistilRun) -> str:

@@ -18,6 +18,7 @@ from fedkd.reports.charts.drawing import Chart
 from fedkd.reports.charts.examples import examples
 from fedkd.reports.charts.gallery import gallery
 from fedkd.reports.charts.spending import spending
+from fedkd.reports.charts.stages import score_by_stage
 from fedkd.runs.examples import read as read_examples
 from fedkd.runs.reading import read, read_generated
 from fedkd.runs.schema import Capped, Round, Run
@@ -139,6 +140,8 @@ def _learnt(run: Run, classes: Sequence[str]) -> list[Chart]:
     if last.teachers is not None:
         drawn.append(score_by_client(last, last.teachers.by_client, score))
     drawn.append(heatmaps.score_by_class(last, classes, score))
+    if run.summary.continual is not None:
+        drawn.append(score_by_stage(run.summary.continual, score))
     tables = (last.student.table(each.figure) for each in run.summary.scores)
     drawn += [heatmaps.confusion(each, classes) for each in tables if each is not None]
     return [chart for chart in drawn if chart is not None]

@@ -7,9 +7,11 @@ from pydantic import Field
 
 from fedkd.config import Distillation, load_distillation
 from fedkd.errors import ConfigError, RunFolderError
+from fedkd.learning.ways.continual import FINETUNED
+from fedkd.runs.continual import ContinualScores
 from fedkd.runs.reading import parse, text
 from fedkd.runs.schema import Environment, PrivacySummary
-from fedkd.runs.scores import ACCURACY_ALONE, RunPart, Scores, ShownScore
+from fedkd.runs.scores import ACCURACY_ALONE, Numbers, RunPart, Scores, ShownScore
 
 
 class Epoch(Scores):
@@ -19,6 +21,8 @@ class Epoch(Scores):
     epoch: int
     loss: float | None
     seconds: float
+    stages: Numbers = ()
+    """The headline score on each stage's test records, where data comes in stages."""
 
 
 class Model(Scores):
@@ -47,6 +51,8 @@ class DistilSummary(RunPart):
     """By how much the student is better than that; below 0, worse."""
     seconds: float
     privacy: PrivacySummary
+    continual: ContinualScores | None = None
+    """Where data came in stages."""
 
     @property
     def headline(self) -> ShownScore:
@@ -71,7 +77,7 @@ class DistilRun(RunPart):
     def lessons(self) -> tuple[str, ...]:
         """The trainings that are the way's own, in order; the student's is the last."""
         names = dict.fromkeys(each.stage for each in self.epochs)
-        return tuple(n for n in names if n != PLAIN and not n.startswith(TEACHER))
+        return tuple(n for n in names if n != PLAIN and not n.startswith((TEACHER, FINETUNED)))
 
 
 PLAIN, TEACHER = "plain student", "teacher "

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from fedkd.config import Experiment
+from fedkd.runs.continual import ContinualScores, StageScores
 from fedkd.runs.scores import ACCURACY_ALONE, Numbers, RunPart, Scores, ShownScore
 
 
@@ -97,6 +98,8 @@ class Round(RunPart):
     teachers: Teachers | None
     ensemble: EnsembleScore | None
     personal: Personal | None = None
+    stages: StageScores | None = None
+    """Where data comes in stages."""
     losses: dict[str, float | None]
     bytes: Traffic
     seconds: Seconds
@@ -175,6 +178,8 @@ class Summary(RunPart):
     released: tuple[Released, ...] = ()
     """Empty where the receipts stayed with the clients, as in a deployment."""
     privacy: PrivacySummary
+    continual: ContinualScores | None = None
+    """Where data came in stages."""
 
     @property
     def headline(self) -> ShownScore:

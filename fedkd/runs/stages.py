@@ -265,6 +265,12 @@ class StageRecorder:
             return
         started = time.perf_counter()
 
+        def by_stage(tested: nn.Module) -> dict[str, Any]:
+            if self._test.stage is None:
+                return {}
+            count = int(self._test.stage.max()) + 1
+            return {"stages": evaluate.by_stage(tested, self._test, count, self._scores[0])}
+
         def on_epoch(epoch: int, loss: float) -> None:
             nonlocal started
             seconds = time.perf_counter() - started
@@ -272,7 +278,9 @@ class StageRecorder:
             known = None if math.isnan(loss) else loss  # a protected training tells no loss
             record = {"stage": name, "epoch": epoch, "loss": known}
             numbers = {score.figure: found[score.figure] for score in self._scores}
-            self._folder.keep({**record, **numbers, "seconds": seconds})
+            self._folder.keep(
+                {**record, **numbers, **by_stage(scored or model), "seconds": seconds}
+            )
             self._notify(name, epoch, epochs)
             started = time.perf_counter()
 

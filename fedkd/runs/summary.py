@@ -8,7 +8,9 @@ from torch import nn
 from fedkd.federation.answers import Record
 from fedkd.federation.personal import averaged
 from fedkd.federation.prepare import PreparedExperiment
+from fedkd.learning import evaluate
 from fedkd.methods.core import accounting
+from fedkd.runs.continual import about, learned
 from fedkd.runs.scores import shown_scores
 from fedkd.runs.student import Inputs
 from fedkd.tasks import Task, mean_of
@@ -50,6 +52,7 @@ def summarise(
         "teachers": _teachers(task, records),
         "ensemble": last["ensemble"],
         **_personal(task, records),
+        **_continual(prepared, records),
         "bytes": {way: sum(r["bytes"][way] for r in records) for way in ("up", "down")},
         "seconds": sum(r["seconds"]["total"] for r in records),
         "failures": sum(len(r["failures"]) for r in records),
@@ -88,6 +91,19 @@ def _personal(task: Task, records: Sequence[Record]) -> dict[str, Any]:
     for record in records:
         latest |= record.get("personal", {}).get("by_client", {})
     return {"personal": averaged(task.numbers, latest)} if latest else {}
+
+
+def _continual(prepared: PreparedExperiment, records: Sequence[Record]) -> dict[str, Any]:
+    """The student's scores stage by stage; nothing where data came in none."""
+    seen = prepared.in_students_view
+    stages, headline = seen.setting.stages, seen.setting.task.headline
+    if stages is None:
+        return {}
+    # Of a stage the last round counts.
+    rows = {each["stages"]["stage"]: each["stages"]["scores"] for each in records}
+    fresh = seen.setting.build(prepared.experiment.student.model, purpose="student")
+    untrained = evaluate.by_stage(fresh, seen.data.test, len(stages), headline)
+    return {"continual": about(stages) | learned(list(rows.values()), untrained, headline)}
 
 
 def _teachers(task: Task, records: Sequence[Record]) -> dict[str, float | None] | None:

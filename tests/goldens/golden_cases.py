@@ -88,12 +88,14 @@ ENGINES: dict[str, dict[str, Any]] = {
 
 TEACHING = {"epochs": 3, "optimiser": "adam", "learning_rate": 0.01}
 DREAMING = {"epochs": 2, "steps": 5, "batch_size": 12}
+IN_STAGES = {"by": "classes", "stages": 2}
 ONE_SHOT = ("dense", "dafl", "adi", "co_boosting", "fedpair", "fedpair_moments", "analytic")
 METHODS: dict[str, dict[str, Any]] = {
     "local": {},
     "centralised": {},
     "fedavg": {},
     "fedprox": {"mu": 0.01},
+    "fedlwf": {"exemplars": 6},
     "fedmd": {"public_per_round": 20, "student": {"learning_rate": 0.1}},
     "dsfl": {"public_per_round": 20, "student": {"learning_rate": 0.2}},
     "feddf": {"student": TEACHING},
@@ -114,14 +116,16 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "analytic": {},
 }
-ONE_ARCHITECTURE = ("centralised", "fedavg", "fedprox", "fedftg", "fedgen", "fedgkt")
+ONE_ARCHITECTURE = ("centralised", "fedavg", "fedprox", "fedlwf", "fedftg", "fedgen", "fedgkt")
 
 
 def _of_method(name: str) -> dict[str, Any]:
     models = [MLP] if name in ONE_ARCHITECTURE else [MLP, WIDE]
     models = [MLP, WIDE_THEN_MLP] if name == "fedproto" else models
     rounds = 1 if name in ONE_SHOT else 2
-    return experiment({"name": name, **METHODS[name]}, clients={"models": models}, rounds=rounds)
+    data = {"stream": IN_STAGES} if name == "fedlwf" else {}
+    method = {"name": name, **METHODS[name]}
+    return experiment(method, clients={"models": models}, rounds=rounds, data=data)
 
 
 HIDING = experiment(
@@ -166,6 +170,7 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {
         "rows",
         {"way": {"average": "class", "skew": 1.0}, "teachers": [TEACHER, TEACHER]},
     ),
+    "continual": ("rows", {"way": {"exemplars": 6}, "data": {"stream": IN_STAGES}}),
     "mean-teacher": ("rows", {"way": {"labelled": 60, "shift": 0}}),
     "privileged": ("squares", {"way": {"side": 4, "blind": [1]}, "teachers": [TEACHER, TEACHER]}),
     "dafl": (

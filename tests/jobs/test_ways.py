@@ -33,6 +33,10 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {
         "rows",
         {"way": {"average": "class", "skew": 1.0}, "teachers": [TEACHER, TEACHER]},
     ),
+    "continual": (
+        "rows",
+        {"way": {"exemplars": 6}, "data": {"stream": {"by": "classes", "stages": 2}}},
+    ),
     "mean-teacher": ("rows", {"way": {"labelled": 60, "shift": 0}}),
     "privileged": (
         "squares",
@@ -68,6 +72,7 @@ def table(name: str, files: dict[str, Path], **changes: Any) -> Distillation:
         "student": {"model": SMALL, "training": HOW},
         **own,
     }
+    base["data"] = {"name": str(files[data]), **own.get("data", {})}
     base["way"] = {"name": name, **own["way"], **changes}
     return config.validate(Distillation, base)
 
@@ -91,7 +96,7 @@ def run(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Any
 
 
 def test_all_ways_are_here() -> None:
-    assert set(BUILT_IN) == set(WAYS) | {"offline", "injection"}
+    assert set(BUILT_IN) == set(WAYS) | {"offline", "injection", "dfad"}
 
 
 @pytest.mark.parametrize("name", WAYS)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fedkd import config, methods, tasks
 from fedkd.clock import Clock
+from fedkd.data.stream import stages
 from fedkd.data.types import Samples
 from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.messages import Broadcast, Upload
@@ -126,10 +127,16 @@ def federation(
     *,
     draw: Callable[[int, tuple[int, ...], int], Samples] = samples,
     outputs: int = CLASSES,
+    stream: config.Stream | None = None,
     **changes: Any,
 ) -> Federation:
-    """A federation whose client i holds sizes[i] samples, as `draw` makes them."""
+    """A federation whose client i holds sizes[i] samples, as `draw` makes them.
+
+    With a stream rounds have stages, and clients all their samples in each, as if of one stage.
+    """
     experiment = config.parse(table(method, **changes))
+    data = experiment.data.model_copy(update={"stream": stream})
+    experiment = experiment.model_copy(update={"data": data})
     names = [str(number) for number in range(outputs)]
     task = tasks.build(experiment.task, inputs=shape, names=names)
     chosen, experiment = methods.resolve(experiment, task=task)
@@ -139,6 +146,7 @@ def federation(
         task=task,
         clients=len(sizes),
         public=None if public is None else draw(public.size, shape, 50).x,
+        stages=stages(stream, names, "classes"),
     )
     data = [draw(size, shape, seed) for seed, size in enumerate(sizes)]
     student = setting.build(experiment.student.model, purpose="student")

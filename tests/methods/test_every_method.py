@@ -26,6 +26,7 @@ TINY: dict[str, dict[str, Any]] = {
     "co_boosting": {"epochs": 2, "steps": 5, "batch_size": 12, "latent": 8, "width": 4},
     "fedftg": {"iterations": 3, "batch_size": 12, "latent": 8, "width": 4},
     "fedgen": {"steps": 40, "latent": 4, "hidden": 8, "learning_rate": 0.02, "distillation": 1.0},
+    "fedlwf": {},
     "fedkd": {"energy_start": 0.9},
     "fedproto": {"student": {"learning_rate": 0.1}},
     "fedgkt": {"layer": "relu1", "records": 16, "back": {"learning_rate": 0.1}},
@@ -44,16 +45,24 @@ ALIKE = {"models": [SMALL, {"name": "mlp", "hidden": [10, 12]}]}
 
 
 def built(name: str, **changes: Any) -> Federation:
+    if "stream" in needed(name):  # every stage comes
+        changes["rounds"] = max(2, changes.get("rounds", 2))
     averages = not methods.find(name).card.unlike_models
     models = {} if averages else ALIKE if name == "fedproto" else UNLIKE
-    return federation({"name": name, **TINY[name]}, IMAGES, **models, **changes)
+    return federation({"name": name, **TINY[name]}, IMAGES, **models, **needed(name), **changes)
+
+
+def needed(name: str) -> dict[str, Any]:
+    """What the method needs of the data."""
+    return {"stream": config.Stream(by="classes", stages=2)} if name == "fedlwf" else {}
 
 
 def with_model(name: str, model: str) -> Federation:
     """A method whose models, clients' and student's, are of one import path."""
     spec = {"name": f"own_models:{model}", "hidden": [12]}
     method = {"name": name, **TINY[name]}
-    return federation(method, IMAGES, models=[spec], student=spec, sizes=(16, 12, 8))
+    own = needed(name)
+    return federation(method, IMAGES, models=[spec], student=spec, sizes=(16, 12, 8), **own)
 
 
 def test_every_built_in_method_is_tried() -> None:
@@ -107,7 +116,7 @@ WEIGHING = [name for name in BUILT_IN if methods.find(name).card.counts and name
 def test_who_claims_a_billion_examples_weighs_its_share_and_no_more(name: str) -> None:
     students = []
     for claim in (10**4, 10**9 // CLASSES):
-        fed = federation({"name": name, **TINY[name]}, IMAGES, (24, 16, 20))
+        fed = federation({"name": name, **TINY[name]}, IMAGES, (24, 16, 20), **needed(name))
         broadcast = fed.begin()
         uploads = {i: fed.wire(i, fed.ask(i, 1, broadcast)) for i in range(3)}
         counts = {key: value for key, value in uploads[2].items() if key in ("count", "counts")}

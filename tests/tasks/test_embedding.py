@@ -268,7 +268,10 @@ def test_a_federation_learns_to_tell_people_apart_whom_it_never_saw(
     [
         ({"privacy": {"epsilon": 8}}, "'embedding' cannot be learned under .privacy. .*compares"),
         ({"method": {"name": "dsfl"}}, "'dsfl' asks for categorical"),
-        ({"data.name": "people.csv"}, r"asks for identities, which a \.csv file does not hold"),
+        (
+            {"data.name": "people.csv"},
+            "cells hold classes.* asks for identities: name an .npz file or a folder",
+        ),
         ({"data.name": "fashion-mnist-sample"}, "the task asks for identities"),
         ({"task.margin": 1}, r"unknown key 'task\.margin'"),
     ],

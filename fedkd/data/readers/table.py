@@ -13,6 +13,7 @@ from fedkd.data.holdout import held_out
 from fedkd.data.readers import csv_file
 from fedkd.data.readers.columns import indicator
 from fedkd.data.readers.csv_file import Cells, Decimal
+from fedkd.data.stream import of_cells
 from fedkd.data.types import Dataset, Samples
 from fedkd.errors import ConfigError, DataError
 from fedkd.tasks import Targets
@@ -46,7 +47,7 @@ def load(path: Path, source: config.Source, *, seed: int, targets: Targets = "cl
 
     Raises:
         DataError: names the file, the line and the column.
-        ConfigError: there are several columns of classes, or targets are identities.
+        ConfigError: there are several columns of classes, or targets that no cell holds.
     """
     if targets not in _IN_CELLS:
         raise ConfigError(
@@ -58,11 +59,6 @@ def load(path: Path, source: config.Source, *, seed: int, targets: Targets = "cl
         raise ConfigError(
             f"data.label names {len(others) + 1} columns, and a row has one class: name one of "
             f"{', '.join(source.labels)}, or choose a task of several labels or numbers"
-        )
-    if targets == "identities":
-        raise ConfigError(
-            f"data.name is {source.name!r}, and the task asks for {targets}, which a .csv file "
-            "does not hold: name an .npz file, or a folder of pictures"
         )
     table = csv_file.read(path, label=label, decimal=source.decimal)
     for column in source.labels:
@@ -82,7 +78,7 @@ def load(path: Path, source: config.Source, *, seed: int, targets: Targets = "cl
     else:
         y, class_names = _values(table, source.labels, targets), source.labels
         cells = [repr(row) for row in y.tolist()]
-    everything = Samples(x, y)
+    everything = Samples(x, y, _stages(table, source))
     if source.test is None:
         held = _held_out(table, everything, cells, source.test_share, seed)
         test = everything.subset(torch.nonzero(held)[:, 0])
@@ -101,6 +97,7 @@ def load(path: Path, source: config.Source, *, seed: int, targets: Targets = "cl
             class_names=class_names,
             decimal=source.decimal,
             targets=targets,
+            source=source,
         )
     train = everything.subset(torch.nonzero(~held)[:, 0])
     return Dataset(
@@ -123,6 +120,7 @@ def load_rows(
     class_names: Sequence[str],
     decimal: Decimal = ".",
     targets: Targets = "classes",
+    source: config.Source | None = None,
 ) -> Samples:
     """Read all rows of a party's own CSV file, its columns found by name.
 
@@ -134,6 +132,7 @@ def load_rows(
         class_names: C names; a row's label is one of them.
         decimal: what stands in front of a number's decimals.
         targets: what the targets are.
+        source: says by which column rows come in stages; None: by none.
 
     Raises:
         DataError: names the file, the line and the column.
@@ -148,8 +147,9 @@ def load_rows(
                 hint += "; if it is not measured here, add it and leave its cells empty"
             raise DataError(f"{path}: no column {column!r}, which the parties agreed on: {hint}")
     x = torch.from_numpy(table.numbers(features))
+    stage = None if source is None else _stages(table, source)
     if targets != "classes":
-        return Samples(x, _values(table, labels, targets))
+        return Samples(x, _values(table, labels, targets), stage)
     codes = {name: c for c, name in enumerate(class_names)}
     cells = [_plain(cell) for cell in table.column(label)]
     for n, cell in enumerate(cells):
@@ -157,11 +157,28 @@ def load_rows(
             raise table.fault(
                 n, f", column {label!r}: {cell!r} is no class; expected {', '.join(class_names)}"
             )
-    return Samples(x, torch.tensor([codes[cell] for cell in cells]))
+    return Samples(x, torch.tensor([codes[cell] for cell in cells]), stage)
+
+
+def _stage_column(source: config.Source) -> str | None:
+    """The column by which rows come in stages, if one does; domains are clients unless named."""
+    stream = source.stream
+    if stream is None or stream.column is not None or stream.by != "domains":
+        return None if stream is None else stream.column
+    return source.client
+
+
+def _stages(table: Cells, source: config.Source) -> Tensor | None:
+    column, stream = _stage_column(source), source.stream
+    if column is None or stream is None:
+        return None
+    table.require(column, "data.stream.column")
+    where = f"{table.path}: column {column!r} (data.stream)"
+    return of_cells(table.column(column), stream, where=where)
 
 
 def _features(table: Cells, source: config.Source) -> list[str]:
-    taken = (*source.labels, source.client, *source.ignore)
+    taken = (*source.labels, source.client, _stage_column(source), *source.ignore)
     features = [column for column in table.header if column not in taken]
     if source.missing == "refuse":
         return features

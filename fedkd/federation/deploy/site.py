@@ -51,6 +51,8 @@ class Allow(Frozen):
     family, likewise `timm/*` and `hf/*`. All built-in ones unless given."""
     experiments: tuple[str, ...] = ()
     """The SHA-256 of each experiment that may run, as 'fedkd deploy app' prints it; empty: any."""
+    exemplars: int = Field(default=0, ge=0)
+    """The most records of earlier stages (`[data.stream]`) that are learned from again; here."""
 
 
 class Cap(Frozen):
@@ -98,13 +100,11 @@ class Site(Frozen):
     shared: str = "shared.safetensors"
     """What all parties hold: proxy set and test set, as the coordinator gave it out."""
     weights: str = "weights"
-    """The folder of what models may start from: weights, each by its file's name, and Hugging Face
-    folders."""
+    """The folder of weights that models may start from, by file name, and Hugging Face folders."""
     state: str = "state"
     """The folder of teachers and of the ledger."""
     device: str = Field(default="cpu", min_length=1)
-    """Where the site's models learn: its machine is its own affair, whatever an experiment's
-    `[engine]` says of the server's. `auto` takes an accelerator where there is one."""
+    """Where the site's models learn, whatever `[engine]` says; `auto` takes an accelerator."""
     data: OwnData
     allow: Allow
     privacy: Cap
@@ -193,6 +193,8 @@ class Policy:
             self._refuse("allow.experiments", f"experiment {fingerprint(text)} is not among them")
         if experiment.method.name not in allow.methods:
             self._refuse("allow.methods", f"the method is {experiment.method.name!r}")
+        if (kept := experiment.method.parameters.get("exemplars", 0)) > allow.exemplars:
+            self._refuse("allow.exemplars", f"the experiment would keep {kept}")
         for model in (*experiment.clients.models, experiment.student.model):
             if not _is_among(models, model.name):
                 self._refuse("allow.models", f"a model is {model.name!r}")

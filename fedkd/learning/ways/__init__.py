@@ -20,6 +20,7 @@ from fedkd.learning.dp import distil
 from fedkd.learning.loop import OnEpoch
 from fedkd.learning.ways import (
     born_again,
+    continual,
     data_free,
     early_exits,
     mean_teacher,
@@ -164,6 +165,7 @@ BUILT_IN: dict[str, Way] = {
         share=multi_teacher.share,
         asks=multi_teacher.asks,
     ),
+    "continual": Way(continual.PAPERS, continual.learn, continual.Continual, augments=True),
     "mean-teacher": Way(
         "Tarvainen & Valpola 2017, arXiv:1703.01780",
         mean_teacher.learn,
@@ -255,6 +257,8 @@ def _check(way: Way, name: str, distillation: Distillation) -> None:
         raise ConfigError(
             f"way {name!r} learns from {expected} teachers: found {found} [[teachers]] sections"
         )
+    if (distillation.data.stream is None) == (way.learn is continual.learn):
+        raise ConfigError(continual.unlike_stream(name, distillation))
     if way.forms == "must" and not distillation.knowledge:
         raise ConfigError(
             f"way {name!r} needs to know what is passed on: add a section [[knowledge]], such as "

@@ -11,6 +11,7 @@ from torch import nn
 
 from fedkd import devices, models, rng, tasks
 from fedkd.config import Distillation, Frozen, ModelSpec, Optimisation
+from fedkd.data.stream import stages
 from fedkd.data.types import Dataset
 from fedkd.learning.dp.sgd import Noise
 from fedkd.learning.forms import terms
@@ -27,7 +28,9 @@ def task_of(distillation: Distillation, dataset: Dataset) -> Task:
     Raises:
         ConfigError: see `tasks.build`.
     """
-    return tasks.build(distillation.task, inputs=dataset.shape, names=dataset.class_names)
+    task = tasks.build(distillation.task, inputs=dataset.shape, names=dataset.class_names)
+    found = stages(distillation.data.stream, dataset.class_names, dataset.targets)
+    return task if found is None else found.asked(task)
 
 
 class FromLabels(Frozen):

@@ -54,8 +54,11 @@ def plan(method: Method, setting: Setting) -> list[Protected]:
     experiment = setting.experiment
     once = (*method.card.counts, *method.card.sums)
     first, later = round_events(method, setting), round_events(method, setting, once)
+    # Each stage's records are others, of which counts and sums are drawn anew. To count all stages
+    # for each record is more than it costs, and right too for one that comes in several.
+    stages = 1 if setting.stages is None else len(setting.stages)
     # A first round that is cut off has to draw its counts and sums anew.
-    return first * (1 + experiment.privacy.spare_rounds) + later * (experiment.rounds - 1)
+    return first * (stages + experiment.privacy.spare_rounds) + later * (experiment.rounds - stages)
 
 
 def with_noise(setting: Setting, noise: float) -> Setting:

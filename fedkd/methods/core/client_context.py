@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from fedkd.clock import Clock
 from fedkd.config import ModelSpec, Optimisation
 from fedkd.data.types import Samples
 from fedkd.errors import UnpaidError
-from fedkd.exchange.masks import RESOLUTION, most
+from fedkd.exchange.masks import RESOLUTION
 from fedkd.exchange.messages import (
     PostProcessing,
     Provenance,
@@ -29,14 +29,17 @@ from fedkd.exchange.messages import (
 from fedkd.knowledge.moments import Moments, protected
 from fedkd.learning import alignment, evaluate, loop, offline, optim, supervised
 from fedkd.learning import closed_form as summed
-from fedkd.learning.dp import sgd
+from fedkd.learning.forms.terms import Terms
 from fedkd.learning.offline import Loss
+from fedkd.methods.core import learners
 from fedkd.methods.core.setting import Count, Setting
+from fedkd.methods.core.sums import fitting
 from fedkd.privacy import mechanisms
 from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.events import Unprotected
 from fedkd.privacy.source import GENERATOR, NoiseSource
 from fedkd.rows import Rows
+from fedkd.tasks import Likelihood
 
 RELEASED = "released"
 """Where a client's state keeps what it paid for once and may send again."""
@@ -55,6 +58,8 @@ class ClientContext:
     clock: Clock
     allowance: Allowance | None = None
     """What may be done with the private data in this round; None where nothing is protected."""
+    earlier: Samples | None = None
+    """The private records of earlier stages; None where there are none, or they are protected."""
 
     @property
     def data(self) -> Samples:
@@ -127,20 +132,15 @@ class ClientContext:
         Raises:
             ValueError: there is an offset, and the task is not one of classes.
         """
-        likelihood = self.setting.task.likelihood
-        supervised.require_classes(offset, likelihood)
-        draws, epochs = self.rng("batches"), self.training.epochs
-        align, public = self.setting.experiment.clients.align, self.setting.public
+        supervised.require_classes(offset, self.setting.task.likelihood)
+        epochs, public = self.training.epochs, self.setting.public
+        align = self.setting.experiment.clients.align
         beside = alignment.beside(align, public, self.training.batch_size, self.rng("alignment"))
         with self.on_device(self.teacher), self.clock.phase("train", epochs) as advance:
             optimiser = optim.build(self.teacher.parameters(), self.training)
             if anchor is None and (saved := group("optimiser", self.state)):
                 optim.unpack(optimiser, saved)
-            learn = (
-                partial(supervised.train, generator=draws, likelihood=likelihood, beside=beside)
-                if self.allowance is None
-                else self._privately(self.allowance)
-            )
+            learn = learners.from_labels(self.setting, self.allowance, self.rng("batches"), beside)
             learn(
                 self.teacher,
                 self._data,
@@ -155,6 +155,25 @@ class ClientContext:
         if anchor is None:
             self.keep("optimiser", optim.pack(optimiser))
 
+    def train_beside(
+        self, other: nn.Module, terms: Terms, likelihood: Likelihood, samples: Samples | None = None
+    ) -> None:
+        """As `train`, from labels and what `other`, under DP paid for, passes on beside them."""
+        with (
+            self.on_device(self.teacher, other),
+            self.clock.phase("train", self.training.epochs) as advance,
+        ):
+            learn = learners.from_teacher(self.setting, self.allowance, self.rng("batches"))
+            learn(
+                self.teacher,
+                other,
+                terms.to(self.device),
+                self._data if samples is None else samples,
+                self.training,
+                likelihood=likelihood,
+                on_epoch=lambda *_: advance(),
+            )
+
     def fit(
         self, model: nn.Module, rows: Sequence[Rows], loss: Callable[..., Tensor]
     ) -> list[float]:
@@ -162,7 +181,6 @@ class ClientContext:
 
         The second of the rows are targets. The model and each batch are on the device meanwhile; so
         must be what else the loss uses.
-
         Rows of private data come from `ctx.data`, so it runs without differential privacy alone.
         The optimiser starts afresh.
         """
@@ -251,7 +269,7 @@ class ClientContext:
         clip = self.setting.experiment.privacy.clip
         exact = sums(basis=basis, intercept=intercept, clip=clip)
         released = protected(
-            _fitting(exact, self.setting) if securely else exact,
+            fitting(exact, self.setting) if securely else exact,
             bound=self.setting.features_norm(intercept),
             balance=balance,
             noise_multiplier=event.noise_multiplier * self.setting.noise_share,
@@ -262,14 +280,6 @@ class ClientContext:
         if not securely:
             self.keep(RELEASED, {event.what: torch.cat(released, dim=1)})
         return released, Release(event)
-
-    def _privately(self, allowance: Allowance) -> Callable[..., object]:
-        """DP-SGD, written down before the first gradient."""
-        setting = self.setting
-        allowance.spend(setting.training, sampler=sgd.SAMPLER, generator=GENERATOR)
-        likelihood = setting.task.likelihood
-        learn = partial(sgd.train, loss=likelihood.nll, moved=likelihood.moved)
-        return partial(learn, noise=setting.noise, like=setting.examples)
 
     def model(self) -> Upload:
         """The teacher itself."""
@@ -287,13 +297,3 @@ class ClientContext:
         """The teacher's answers on N `inputs`, (N, *A) float32."""
         with self.on_device(self.teacher), self.clock.phase("answer"):
             return evaluate.answers(self.teacher, inputs)
-
-
-def _fitting(exact: Moments, setting: Setting) -> Moments:
-    """Sums held so far inside the range of secure aggregation that noise will not carry them out.
-
-    A refusal would tell of the data and be paid by nobody. What is cut moves no further than it
-    did, so the sensitivity stays.
-    """
-    half = most(setting.cohort_size) / 2
-    return Moments(exact.features.clamp(-half, half), exact.labels.clamp(-half, half))

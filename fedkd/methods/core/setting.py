@@ -22,6 +22,7 @@ from fedkd.privacy.events import Gaussian, Laplace
 from fedkd.rows import Rows, shapes_of, take
 from fedkd.specs import TensorSpec
 from fedkd.tasks import Task, with_inputs
+from fedkd.tasks.stages import Stages
 
 Count = Literal["example count", "class counts"]
 """A fact about private data that no teacher covers, so that it is paid for as an event."""
@@ -52,6 +53,8 @@ class Setting:
     """What clients' teachers see, dealt in turn; without any, all of a record."""
     devices: tuple[torch.device, ...] = (CPU,)
     """Where models learn and answer on this machine, which is each party's own affair."""
+    stages: Stages | None = None
+    """What comes after what, where data comes in stages (`data.stream`)."""
     _specs: dict[str, Expected] = field(default_factory=dict, repr=False)
 
     @property
@@ -230,10 +233,7 @@ class Setting:
     def model_and_count(self, client: int) -> Expected:
         """What `ClientContext.model_and_count` of this client must look like."""
         spec = self.experiment.client_model(client)
-        return {
-            **self.of_client(client).model_specs(spec),
-            "count": self.example_count,
-        }
+        return {**self.of_client(client).model_specs(spec), "count": self.example_count}
 
     def model_and_class_counts(self, client: int) -> Expected:
         """What `ClientContext.model_and_class_counts` of this client must look like."""

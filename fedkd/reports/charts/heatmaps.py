@@ -53,14 +53,14 @@ def score_by_class(last: Round, classes: Sequence[str], score: ShownScore) -> Ch
     names = ["Student", *names]
 
     def draw(axes: Axes, width: int) -> None:
-        _cells(axes, values, names=names, classes=classes, width=width, top=100, form=_whole)
+        cells(axes, values, names=names, classes=classes, width=width, top=100, form=_whole)
         axes.get_yticklabels()[0].set(color=STUDENT, fontweight="bold")
         if len(values) > 1:
             axes.axhline(0.5, color=INK, linewidth=1.5)
 
     caption = _strengths(student[0], by_teacher, classes)
     heading += ", % (light 0, dark 100)"
-    return chart("by-class", heading, caption, draw, heights=_heights(len(values), classes))
+    return chart("by-class", heading, caption, draw, heights=heights(len(values), classes))
 
 
 def confusion(table: Sequence[Sequence[float | None]], classes: Sequence[str]) -> Chart:
@@ -71,7 +71,7 @@ def confusion(table: Sequence[Sequence[float | None]], classes: Sequence[str]) -
     def draw(axes: Axes, width: int) -> None:
         form = _exact if width == WIDE else _brief
         top = max(1.0, counts.max())
-        _cells(axes, counts, names=names, classes=classes, width=width, top=top, form=form)
+        cells(axes, counts, names=names, classes=classes, width=width, top=top, form=form)
         axes.set_xlabel("taken for")
 
     wrong = counts - np.diag(counts.diagonal())
@@ -85,7 +85,7 @@ def confusion(table: Sequence[Sequence[float | None]], classes: Sequence[str]) -
     heading = (
         f"Test records by class and what they are taken for (light 0, dark {counts.max():,.0f})"
     )
-    return chart("confusion", heading, caption, draw, heights=_heights(len(counts), classes))
+    return chart("confusion", heading, caption, draw, heights=heights(len(counts), classes))
 
 
 def _quantiles(by_teacher: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -122,15 +122,14 @@ def partition(parts: Partition) -> Chart:
 
     def draw(axes: Axes, width: int) -> None:
         form = _exact if width == WIDE else _brief
-        _cells(axes, counts, names=names, classes=parts.classes, width=width, top=top, form=form)
+        cells(axes, counts, names=names, classes=parts.classes, width=width, top=top, form=form)
         if len(counts) <= LEGIBLE:
             _totals(axes, sizes)
 
     kind = "class" if by_class else "label or number"
     heading = f"Training samples by client and {kind} (light 0, dark {top:,.0f})"
-    heights = _heights(len(counts), parts.classes)
     text = _sizes(sizes) + (f"; {_skew(counts, sizes)}." if by_class else ".")
-    return chart("partition", heading, text, draw, heights=heights)
+    return chart("partition", heading, text, draw, heights=heights(len(counts), parts.classes))
 
 
 def _totals(axes: Axes, totals: NDArray[np.float64]) -> None:
@@ -173,13 +172,14 @@ def _brief(value: float) -> str:
     return f"{value / 1000:.{1 if value < 9950 else 0}f}k"
 
 
-def _heights(rows: int, classes: Sequence[str]) -> tuple[float, float]:
+def heights(rows: int, classes: Sequence[str]) -> tuple[float, float]:
+    """Of a heat map of so many rows, wide and narrow, in pixels."""
     row = 25.0 if rows <= LEGIBLE + 1 else max(2.0, 420 / rows)
     name = max(len(shorten(c, 16)) for c in classes)
     return 40 + row * rows + 5 * name, 40 + row * rows + 8 * name
 
 
-def _cells(
+def cells(
     axes: Axes,
     values: NDArray[np.float64],
     *,

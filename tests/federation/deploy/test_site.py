@@ -33,12 +33,17 @@ RUN = "0123456789abcdef" * 2
 DP = {"privacy": {"epsilon": 4.0, "sample_rate": 0.2}, "rounds": 1}
 SUMMED = {"privacy": {**DP["privacy"], "secure_aggregation": True}, "rounds": 1}
 CAP = {"unit": "record", "epsilon": 4.0, "delta": 1e-5}
+REMINDED = {
+    "method": {"name": "fedlwf", "exemplars": 5},
+    "data": {"stream": {"by": "classes", "stages": 2}},
+}
+"""Data in stages, of which a client is to keep five records."""
 SITE = {
     "name": "hospital-a",
     "server": "127.0.0.1:9400",
     "key": "key",
     "data": {"path": "own.npz"},
-    "allow": {"methods": ["fedmd", "fedavg"]},
+    "allow": {"methods": ["fedmd", "fedavg", "fedlwf"]},
     "privacy": {"unit": "none"},
 }
 
@@ -114,6 +119,7 @@ def test_what_is_allowed_is_answered_and_kept_on_the_sites_own_disk(site, rows):
         ("allow.methods", ["dsfl"], {}, "the method is 'fedmd'"),
         ("allow.models", ["lenet5"], {}, "a model is 'mlp'"),
         ("allow.experiments", ["00" * 32], {}, "is not among them"),
+        ("allow.exemplars", 4, REMINDED, "the experiment would keep 5"),
         ("limits.rounds", 1, {}, "the experiment has 2 rounds"),
         ("limits.bytes", 100, {}, "each round's answer would have"),
         ("privacy", CAP, {}, "the experiment protects by 'none'"),
