@@ -95,8 +95,7 @@ class Distillation(Frozen):
     def _somebody_sees_views(self) -> Self:
         if self.data.views and not any(each.views for each in (self.student, *self.teachers)):
             raise ValueError(
-                "[data.views] groups columns into views, and nobody is said to see one: name them "
-                "by teachers.views or student.views, or leave it out"
+                "[data.views] names views, and no key says who sees them: leave it out"
             )
         return self
 

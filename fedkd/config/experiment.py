@@ -277,8 +277,7 @@ class Experiment(Frozen):
             )
         if self.data.views and not (any(self.clients.views) or self.student.views):
             raise ValueError(
-                "[data.views] groups columns into views, and nobody is said to see one: name them "
-                "by clients.views or student.views, or leave it out"
+                "[data.views] names views, and no key says who sees them: leave it out"
             )
         return self
 

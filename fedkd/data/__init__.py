@@ -158,11 +158,6 @@ def _ready(
         scale = data.scale == "public"
         if data.public.test:
             dataset = replace(dataset, test=source.test)
-    if dataset.targets == "items" and (data.limits or scale):
-        raise ConfigError(
-            f"data.{'limits' if data.limits else 'scale'} would change users' histories, in which "
-            "1 is an item taken and 0 another: leave it out"
-        )
     if scaled:
         dataset = scaling.scaled(dataset, data.limits, public if scale else None)
     if public is not None and dataset.scale:

@@ -41,11 +41,16 @@ def scaled(dataset: Dataset, limits: Mapping[str, Limits], public: Rows | None) 
         The data set, with all limits in `Dataset.scale`.
 
     Raises:
-        ConfigError: limits are given and samples are no rows, a column is unknown, or limits
-            are none.
+        ConfigError: samples are histories of items, limits are given and samples are no rows, a
+            column is unknown, or limits are none.
     """
     if not limits and public is None:
         return dataset
+    if dataset.targets == "items":
+        raise ConfigError(
+            f"data.{'limits' if limits else 'scale'} would change users' histories, in which 1 is "
+            "an item taken and 0 another: leave it out"
+        )
     shape = shapes_of(dataset.train.x)
     columns = names(dataset.features, shape) if isinstance(shape, tuple) else ()
     if limits and not columns:

@@ -94,7 +94,7 @@ class FedAvg(Method):
         return Broadcast(common=self._shared(prefixed("model", ctx.student.state_dict())))
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
-        start = {**self._before(ctx), **group("model", self._shared(broadcast))}
+        start = self._start(ctx, broadcast)
         ctx.teacher.load_state_dict(start)
         ctx.train(anchor=start, proximal=self.proximal)
         model = values("model", ctx.teacher.state_dict(), ctx.from_teacher)
@@ -104,6 +104,10 @@ class FedAvg(Method):
         counts = ctx.counts(uploads, "count")
         average_into_student(ctx, uploads, counts)
         return self.begin(ctx)
+
+    def _start(self, ctx: ClientContext, broadcast: Tensors) -> Tensors:
+        """Where a client's round starts: with what is shared of the broadcast, whatever it has."""
+        return {**self._before(ctx), **group("model", self._shared(broadcast))}
 
     def _before(self, ctx: ClientContext) -> Tensors:
         """The client's model as its last round left it.

@@ -73,7 +73,7 @@ class FedLwF(FedAvg):
         stages = _stages(ctx.setting)
         stage = stages.at(ctx.round)
         own, task = self.params, ctx.setting.task
-        start = {**self._before(ctx), **group("model", broadcast)}
+        start = self._start(ctx, broadcast)
         ctx.teacher.load_state_dict(start)
         before = ctx.setting.build(ctx.spec, purpose="specification").eval()
         before.load_state_dict({**start, **group(_BEFORE, broadcast)})

@@ -177,7 +177,10 @@ def test_a_teacher_under_dp_sees_one_view_as_any_tensor(views: Path) -> None:
             "clients.privileged and views both say who sees what",
         ),
         ({"data": {"views": {"a": ["b"]}}, "clients": {"views": ["a"]}}, "has views of its own"),
-        ({"data": {"views": {"a": ["b"]}}}, "[data.views] groups columns into views, and nobody"),
+        (
+            {"data": {"views": {"a": ["b"]}}},
+            "[data.views] names views, and no key says who sees them",
+        ),
         (
             {
                 "clients": {"views": ["near", "far"], "models": ["fusion"], "align": "coral"},
