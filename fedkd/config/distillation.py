@@ -94,9 +94,7 @@ class Distillation(Frozen):
     @model_validator(mode="after")
     def _somebody_sees_views(self) -> Self:
         if self.data.views and not any(each.views for each in (self.student, *self.teachers)):
-            raise ValueError(
-                "[data.views] names views, and no key says who sees them: leave it out"
-            )
+            raise ValueError("[data.views] names views that nobody sees: leave it out")
         return self
 
     def to_toml(self) -> str:

@@ -276,9 +276,7 @@ class Experiment(Frozen):
                 "as a view by [data.views] and student.views, or leave views out"
             )
         if self.data.views and not (any(self.clients.views) or self.student.views):
-            raise ValueError(
-                "[data.views] names views, and no key says who sees them: leave it out"
-            )
+            raise ValueError("[data.views] names views that nobody sees: leave it out")
         return self
 
     @property

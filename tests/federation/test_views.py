@@ -179,7 +179,7 @@ def test_a_teacher_under_dp_sees_one_view_as_any_tensor(views: Path) -> None:
         ({"data": {"views": {"a": ["b"]}}, "clients": {"views": ["a"]}}, "has views of its own"),
         (
             {"data": {"views": {"a": ["b"]}}},
-            "[data.views] names views, and no key says who sees them",
+            "[data.views] names views that nobody sees",
         ),
         (
             {
