@@ -160,6 +160,8 @@ def _masks(key: str, array: Array, count: int, limit: Limit) -> Tensor:
     wrong = (classes != IGNORED) & ((classes < 0) | (classes >= most))
     expected = f"0..{most - 1}, or {IGNORED} where a pixel does not count: {limit.why}"
     check(key, wrong, array, expected)
+    if (classes == IGNORED).all():
+        raise FaultError(f"{key} has no pixel that counts; expected a class in one at least")
     return torch.from_numpy(classes)
 
 

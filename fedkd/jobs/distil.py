@@ -87,7 +87,8 @@ def distil(
             summary = _summarise(ready, student_run, student, plain, run.records())
             summary["privacy"] = {"unit": "none"} if spending is None else spending.summary()
             run.finish(student, summary)
-            asked = {f"Teacher {n}": each for n, each in enumerate(teachers, 1)}
+            alike = () if ready.shares.shown else teachers  # who see what the student sees
+            asked = {f"Teacher {n}": each for n, each in enumerate(alike, 1)}
             examples.write(folder, ready.task, ready.data.test, {**asked, "Student": student})
             distil_report.write(folder)
             shortfall.of_distillation(summary, distillation)

@@ -230,7 +230,7 @@ def check(
                 f"is for images (C, H, W), and inputs have shape {shape}"
                 if len(shape) != 3
                 else "gives images of another size, which is for masks"
-                if fixed
+                if fixed or BUILT_IN[choice.name].resizes
                 else f"moves what is in an image, and targets ({targets}) would have to move too"
             )
             raise ConfigError(

@@ -67,7 +67,7 @@ def test_boxes_lie_beside_images(tmp_path, write):
 
 def test_a_crowd_is_left_out_and_an_image_without_a_box_is_padded(tmp_path):
     coco(tmp_path / "train", "ab")
-    coco(tmp_path / "test", "c")
+    coco(tmp_path / "test", "b")
     held = json.loads((tmp_path / "train" / "boxes.json").read_text())
     held["annotations"][0]["iscrowd"] = 1
     (tmp_path / "train" / "boxes.json").write_text(json.dumps(held))
@@ -82,6 +82,8 @@ def test_a_crowd_is_left_out_and_an_image_without_a_box_is_padded(tmp_path):
         (voc, {"b": (5, 2, 4, 4)}, r"b\.png has a box .*left < right"),
         (voc, {"b": ("", 2, 4, 4)}, r"b\.xml object 1 \(bush\) has xmin ''; expected a number"),
         (coco, {"category_id": 5}, r"boxes\.json has category_id 5 in annotation 0: .*11"),
+        (coco, {"category_id": [11]}, r"boxes\.json has category_id \[11\] in annotation 0"),
+        (coco, {"bbox": [1, 2, 10**400, 3]}, r"bbox 10+; expected a number of pixels"),
         (coco, {"image_id": 1}, r"boxes\.json has image_id 1 in annotation 0"),
         (coco, {"bbox": [1, 2, 3]}, r"bbox \[1, 2, 3\] in annotation 0; expected \[left, top"),
         (coco, {"bbox": [5, 2, 4, 3]}, r"a\.png has a box from \(5, 2\) to \(9, 5\)"),
@@ -93,6 +95,28 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path, write, changes, mess
     with pytest.raises(DataError, match=message) as caught:
         read(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_may_begin_with_a_byte_order_mark_and_ids_may_be_of_any_type(tmp_path):
+    coco(tmp_path / "train", "ab")
+    coco(tmp_path / "test", "c")
+    file = tmp_path / "train" / "boxes.json"
+    file.write_text(
+        "\ufeff"
+        + file.read_text()
+        .replace('"id": 4,', '"id": "four",')
+        .replace('"category_id": 4', '"category_id": "four"'),
+        encoding="utf-8",
+    )
+    assert read(tmp_path).train.y.tolist() == [[AS_ARRAYS["a"]], [AS_ARRAYS["b"]]]
+
+
+def test_a_class_that_only_the_test_set_has_is_refused(tmp_path):
+    coco(tmp_path / "train", "ac")
+    coco(tmp_path / "test", "ab")
+    expected = r"has bush in test/ alone.*or drop them"
+    with pytest.raises(DataError, match=expected):
+        read(tmp_path)
 
 
 def test_a_picture_without_its_boxes_is_refused(tmp_path):
@@ -107,6 +131,12 @@ def test_a_picture_without_its_boxes_is_refused(tmp_path):
 def test_damaged_annotations_are_refused(text):
     with pytest.raises(FaultError, match=r"is no XML|has no <name> in object 1"):
         boxes.voc(text)
+
+
+@pytest.mark.parametrize("text", ["no json", "[]", "[" * 100_000])
+def test_what_is_not_cocos_is_refused(text):
+    with pytest.raises(FaultError, match="is not COCO's JSON"):
+        boxes.coco(text)
 
 
 def test_a_window_has_the_boxes_of_which_half_is_in_it():

@@ -8,6 +8,7 @@ from fedkd.data.readers import pictures
 from fedkd.errors import ConfigError, DataError
 from fedkd.tasks.likelihoods.categorical import IGNORED
 
+VIEWS = (("left", 7), ("all", 8))
 DRAWS = np.random.default_rng(5)
 
 
@@ -149,6 +150,15 @@ def coloured(root):
     save(root / "train/masks/a.tif", np.zeros((6, 8, 3), np.uint8))
 
 
+def void(root):
+    for mask in "ab":
+        save(root / f"train/masks/{mask}.tif", np.full((6, 8), 255, np.uint8))
+
+
+def unlearned(root):
+    save(root / "test/masks/c.tif", np.full((6, 8), 3, np.uint8))
+
+
 def frames(root):
     pages = [Image.fromarray(grey()) for _ in range(3)]
     pages[0].save(root / "train/images/a.tif", save_all=True, append_images=pages[1:])
@@ -161,6 +171,8 @@ def frames(root):
         (two((6, 9)), "the mask of a.png is 6x8 pixels; expected 6x9, as the image"),
         (instances, "masks is 300 at index .0, 0, 0.; expected 0..254, or -100 .* numbers of cl"),
         (coloured, "masks/a.tif holds uint8 of shape .6, 8, 3.; expected one channel"),
+        (void, "has 0, 1, 2 in test/ alone"),
+        (unlearned, "has 3 in test/ alone; expected classes .* drop them"),
         (frames, "a.tif has 3 frames; expected one"),
         (lambda root: (root / "train/masks/b.tif").unlink(), "images/b.png has 0 masks in train/"),
         (lambda root: (root / "train/images/b.png").write_bytes(b"no"), "b.png cannot be read as"),
@@ -177,11 +189,32 @@ def test_refused_in_one_line(tmp_path, spoil, expected):
     assert "\n" not in str(refused.value)
 
 
+def test_masks_of_which_no_pixel_counts_are_refused(tmp_path):
+    masked(tmp_path / "train", "ab")
+    masked(tmp_path / "test", "c")
+    void(tmp_path)
+    save(tmp_path / "test/masks/c.tif", np.full((6, 8), 255, np.uint8))
+    with pytest.raises(DataError, match="masks has no pixel that counts"):
+        read(tmp_path)
+
+
+def test_a_picture_that_is_too_large_is_refused(tmp_path, monkeypatch):
+    masked(tmp_path / "train", "ab")
+    masked(tmp_path / "test", "c")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    with pytest.raises(DataError, match=r"is too large .*cut it into several"):
+        read(tmp_path)
+
+
 def test_arrays_of_masks_are_as_large_as_their_images(tmp_path):
     x, y = np.zeros((2, 6, 8), np.uint8), np.zeros((2, 6, 7), np.uint8)
     np.savez(tmp_path / "a.npz", x_train=x, x_test=x, y_train=y, y_test=y)
     with pytest.raises(DataError, match="y_train has masks of 6x7 pixels, and an input has shape"):
         read(tmp_path / "a.npz")
+    views = {f"x_{part}.{view}": x[:, :, :w] for part in ("train", "test") for view, w in VIEWS}
+    np.savez(tmp_path / "b.npz", **views, y_train=y, y_test=y)
+    with pytest.raises(DataError, match="y_train has masks of 6x7 pixels, and an input has shape"):
+        read(tmp_path / "b.npz")
 
 
 def test_a_key_of_other_data_is_refused(tmp_path):

@@ -96,7 +96,7 @@ def run(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Any
 
 
 def test_all_ways_are_here() -> None:
-    assert set(BUILT_IN) == set(WAYS) | {"offline", "injection"}
+    assert set(BUILT_IN) == set(WAYS) | {"offline", "injection", "dfad"}
 
 
 @pytest.mark.parametrize("name", WAYS)

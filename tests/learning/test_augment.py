@@ -203,6 +203,7 @@ def test_changes_are_made_in_their_order() -> None:
             "augment\\[0\\].std' is 0: expected greater",
         ),
         ([{"name": "window"}], (1, 8, 8), "classes", "'window': it gives images of another size"),
+        ([{"name": "window"}], (1, 8, 8), "boxes", "'window': it gives images of another size"),
         (["contrast", "crop"], (1, 8, 8), "numbers", "augment\\[1\\] is 'crop': it moves .*noise"),
         (
             ["noise", "crop"],

@@ -251,6 +251,8 @@ def test_forms_of_boxes_are_refused_where_there_are_none() -> None:
     classes = tasks.build(TaskChoice(), inputs=(3, 8, 8), names=("cat", "dog"))
     with pytest.raises(ConfigError, match=r"knowledge\[0\] \(imitation\) compares boxes, and task"):
         terms.check_task([Knowledge(name="imitation")], classes)
+    with pytest.raises(ConfigError, match=r"knowledge\[0\]\.stride is 4; expected 8, as task"):
+        terms.check_task([Knowledge(name="bounded-shapes")], detection(stride=8))
 
 
 @pytest.mark.parametrize("mirrored", [False, True])

@@ -168,6 +168,21 @@ def test_a_student_learns_pixels_pairs_and_affinity(tmp_path: Path) -> None:
     assert "What it looks like" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 
+def test_teachers_of_other_views_are_not_among_the_examples(tmp_path: Path) -> None:
+    draw = np.random.default_rng(4)
+    images, masks = draw.random((6, 3, 8, 8), np.float32), draw.integers(0, 3, (6, 8, 8))
+    views = {"grey": images[:, :1], "red": images}
+    x = {f"x_{part}.{view}": each for part in ("train", "test") for view, each in views.items()}
+    np.savez(tmp_path / "views.npz", **x, y_train=masks, y_test=masks)
+    told = distillation(tmp_path / "views.npz", {"name": "offline"}, [{"name": "kd"}], 1)
+    table = told.model_dump(exclude_unset=True) | {"plain": False}
+    table["teachers"][0]["views"], table["student"]["views"] = ["red"], ["grey"]
+    distil(validate(Distillation, table), tmp_path / "run")
+    shown = examples.read(tmp_path / "run")
+    assert shown is not None
+    assert list(shown.answers) == ["Student"]
+
+
 def test_a_student_learns_without_data_or_labels(tmp_path: Path) -> None:
     way = {"name": "dfad", "steps": 5, "imitations": 2, "batch_size": 6, "latent": 8, "width": 4}
     told = distillation(spots(tmp_path / "spots.npz"), way, [], epochs=4)

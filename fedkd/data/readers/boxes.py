@@ -3,7 +3,7 @@
 import json
 import math
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,7 +55,7 @@ def _voc_box(found: ET.Element, number: int) -> Box:
 
 
 def coco(text: str) -> tuple[dict[str, list[Box]], tuple[str, ...]]:
-    """The boxes of each image by file name, and the classes in the order of their ids, as COCO has.
+    """The boxes of each image by file name, and the names of classes, as COCO has.
 
     `bbox` is left, top, width and height from 0. What is a crowd (`iscrowd`) is left out.
 
@@ -68,7 +68,7 @@ def coco(text: str) -> tuple[dict[str, list[Box]], tuple[str, ...]]:
         images = {each["id"]: str(each["file_name"]) for each in held["images"]}
         names = {each["id"]: str(each["name"]) for each in held["categories"]}
         annotations = list(held["annotations"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FaultError(
             f"is not COCO's JSON ({type(error).__name__}: {error}); expected images with id and "
             "file_name, categories with id and name, and annotations"
@@ -80,12 +80,12 @@ def coco(text: str) -> tuple[dict[str, list[Box]], tuple[str, ...]]:
         name = _coco_key(each, "category_id", names, where)
         if not each.get("iscrowd", 0):
             boxes[file].append(_coco_box(each, name, where))
-    return boxes, tuple(names[number] for number in sorted(names))
+    return boxes, tuple(names.values())
 
 
 def _coco_key(each: Any, key: str, known: Mapping[Any, str], where: str) -> str:
     number = each.get(key) if isinstance(each, Mapping) else None
-    if number not in known:
+    if not isinstance(number, Hashable) or number not in known:
         ids = [str(one) for one in known]
         raise FaultError(f"has {key} {number!r} in {where}: {choices(str(number), ids)}")
     return known[number]
@@ -102,7 +102,7 @@ def _coco_box(each: Mapping[str, Any], name: str, where: str) -> Box:
 def _number(value: object, what: str) -> float:
     try:
         number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         raise FaultError(f"{what} {value!r}; expected a number of pixels")

@@ -117,19 +117,32 @@ def _dataset(path: Path, source: config.Source, seed: int, targets: Targets) -> 
     x = _together([inputs for inputs, _ in records])
     y = kind.stack([each for _, told in records for each in told])
     told = forms.read(targets, y, len(x), targets, forms.most_classes(targets, len(x)))
-    classes = len(names) or forms.outputs(told, targets)
+    names = names or tuple(map(str, range(forms.outputs(told, targets))))
     *sizes, tests = [len(inputs) for inputs, _ in records]
     kept = len(x) - tests
+    if apart and not forms.FORMS[targets].own:
+        learned = forms.counted(told[:kept], targets, len(names))
+        _check_learned(learned, forms.counted(told[kept:], targets, len(names)), names)
     clients = torch.arange(len(parties)).repeat_interleave(torch.tensor(sizes))
     return Dataset(
         name=path.name,
         train=Samples(x[:kept], told[:kept]),
         test=Samples(x[kept:], told[kept:]),
-        classes=classes,
-        class_names=names or tuple(map(str, range(classes))),
+        classes=len(names),
+        class_names=names,
         groups=None if parties == [training] else clients,
         targets=targets,
     )
+
+
+def _check_learned(train: Tensor, test: Tensor, names: Sequence[str]) -> None:
+    """Refuse classes of a test set that nobody can have learned, by how many there are of each."""
+    pairs = zip(names, ((train == 0) & (test > 0)).tolist(), strict=True)
+    if unlearned := [name for name, alone in pairs if alone]:
+        raise FaultError(
+            f"has {', '.join(unlearned)} in {_TEST}/ alone; expected classes that can be learned: "
+            "give pictures of them for training too, or drop them"
+        )
 
 
 def _parties(path: Path, kind: FolderKind) -> list[Path]:

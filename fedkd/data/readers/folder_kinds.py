@@ -90,19 +90,24 @@ def has_images(path: Path) -> bool:
 
 def _masks(parties: Sequence[Path]) -> Found:
     """Of `images/a.jpg` the mask `masks/a.png`, of one channel: the class of each pixel."""
-    return [[_with_mask(file, party / MASKS) for file in _images(party)] for party in parties], ()
+    return [_with_masks(party) for party in parties], ()
 
 
 def _images(party: Path) -> list[Path]:
     return pictures.files(party / IMAGES)
 
 
-def _with_mask(file: Path, folder: Path) -> Labelled:
-    masks = pictures.files(folder) if folder.is_dir() else []
-    named = [mask for mask in masks if mask.stem == file.stem]
+def _with_masks(party: Path) -> list[Labelled]:
+    named: dict[str, list[Path]] = {}
+    for mask in pictures.files(party / MASKS) if (party / MASKS).is_dir() else ():
+        named.setdefault(mask.stem, []).append(mask)
+    return [_with_mask(file, named.get(file.stem, []), party.name) for file in _images(party)]
+
+
+def _with_mask(file: Path, named: Sequence[Path], party: str) -> Labelled:
     if len(named) != 1:
         raise FaultError(
-            f"{IMAGES}/{file.name} has {len(named)} masks in {folder.parent.name}/{MASKS}; "
+            f"{IMAGES}/{file.name} has {len(named)} masks in {party}/{MASKS}; "
             f"expected one, {file.stem}.png or .tif"
         )
     values = pictures.read(named[0], plain=False)
@@ -164,7 +169,7 @@ def _boxes_of(party: Path) -> tuple[Mapping[str, Sequence[boxes.Box]], Collectio
 
 def _parsed(file: Path, parse: Callable[[str], P]) -> P:
     try:
-        return parse(file.read_text(encoding="utf-8"))
+        return parse(file.read_text(encoding="utf-8-sig"))  # some tools begin it with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise FaultError(f"{file.name} cannot be read ({error}); expected text") from error
     except FaultError as fault:

@@ -148,8 +148,10 @@ def _dataset(path: Path, found: Mapping[str, Stored], form: ArrayForm, kind: Tar
 
 
 def _check_fit(key: str, y: Tensor, kind: Targets, x: Rows) -> None:
-    if isinstance(shape := shapes_of(x), tuple):
-        targets.check_fit(key, y, kind, shape)
+    shapes = shapes_of(x)
+    for shape in shapes.values() if isinstance(shapes, dict) else [shapes]:
+        if isinstance(shapes, tuple) or len(shape) == 3:  # a view may be no image beside one
+            targets.check_fit(key, y, kind, shape)
 
 
 def _check_alike(found: Mapping[str, Stored]) -> None:

@@ -61,7 +61,7 @@ def read(file: Path, *, plain: bool) -> NDArray[Any]:
             is left out; else numbers are kept as they stand, for masks.
 
     Raises:
-        FaultError: it is damaged, no picture, or has several frames.
+        FaultError: it is damaged, no picture, too large, or has several frames.
     """
     try:
         with Image.open(file) as picture:
@@ -76,6 +76,10 @@ def read(file: Path, *, plain: bool) -> NDArray[Any]:
                 else picture
             )
             return np.asarray(asked)
+    except Image.DecompressionBombError as error:
+        raise FaultError(
+            f"{file.name} is too large ({error}); expected fewer pixels: cut it into several"
+        ) from error
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError) as error:
         raise FaultError(f"{file.name} cannot be read as a picture ({error})") from error
 

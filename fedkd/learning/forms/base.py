@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedkd.config import Frozen
 from fedkd.learning.forms.adapters import Shape
-from fedkd.tasks import Ask, Likelihood
+from fedkd.tasks import Ask, Likelihood, Task
 
 Compare = Callable[[Sequence[Tensor], Sequence[Tensor], Tensor], Tensor]
 """A loss of the student's layers and the teacher's, adapted, and of targets; not reduced."""
@@ -75,6 +75,8 @@ class Form:
         first: whether something is learned before the student's own training.
         asks: what the task must offer.
         of_task: whether it compares as the task's likelihood does.
+        fits: (parameters, task, where they stand) -> nothing; raises `ConfigError` where the
+            parameters are not of this task.
     """
 
     paper: str
@@ -86,6 +88,7 @@ class Form:
     first: bool = False
     asks: tuple[Ask, ...] = ()
     of_task: bool = False
+    fits: Callable[[Any, Task, str], None] = lambda _params, _task, _key: None
 
     @property
     def compares(self) -> str:

@@ -7,10 +7,12 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
+from fedkd.errors import ConfigError
 from fedkd.knowledge import boxes as losses
 from fedkd.learning.forms import adapters
 from fedkd.learning.forms.adapters import Shape
 from fedkd.learning.forms.base import Compared, Form, Weighted, logits
+from fedkd.tasks import Task
 from fedkd.tasks.boxes import grid
 from fedkd.tasks.boxes.grid import SHAPE
 
@@ -32,7 +34,7 @@ class BoundedShapes(Weighted):
     margin: float = Field(default=0.0, ge=0)
     """By how much a student must be better than its teacher to be left alone."""
     stride: PositiveInt = 4
-    """As `task.stride`."""
+    """Must be `task.stride`."""
 
 
 def _imitation(
@@ -58,6 +60,12 @@ def _imitation(
     )
 
 
+def _of_the_grid(params: BoundedShapes, task: Task, key: str) -> None:
+    stride = task.inputs[1] // task.answer[0]
+    if params.stride != stride:
+        raise ConfigError(f"{key}.stride is {params.stride}; expected {stride}, as task.stride is")
+
+
 def _bounded(params: BoundedShapes, *_: Any) -> Compared:
     def compare(ours: Sequence[Tensor], theirs: Sequence[Tensor], y: Tensor) -> Tensor:
         [student], [teacher] = ours, theirs
@@ -74,6 +82,11 @@ FORMS = {
         "Wang et al. 2019, arXiv:1906.03609", "maps", _imitation, Imitation, asks=("boxes",)
     ),
     "bounded-shapes": Form(
-        "Chen et al. 2017, NIPS", "logits", _bounded, BoundedShapes, asks=("boxes",)
+        "Chen et al. 2017, NIPS",
+        "logits",
+        _bounded,
+        BoundedShapes,
+        asks=("boxes",),
+        fits=_of_the_grid,
     ),
 }

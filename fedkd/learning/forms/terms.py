@@ -99,10 +99,10 @@ def resolve(
 
 
 def check_task(knowledge: Sequence[Knowledge], task: Task) -> None:
-    """Refuse forms of knowledge that the task's answers do not have.
+    """Refuse forms of knowledge that the task's answers do not have, or not by these parameters.
 
     Raises:
-        ConfigError: names the forms that fit.
+        ConfigError: names the forms that fit, or what the parameter should be.
     """
     for number, each in enumerate(knowledge):
         form = forms.find(each.name)
@@ -111,6 +111,7 @@ def check_task(knowledge: Sequence[Knowledge], task: Task) -> None:
                 f"knowledge[{number}] ({each.name}) compares {form.compares}, and task "
                 f"{task.name!r} has none: choose one of {', '.join(forms.fitting(task))}"
             )
+        form.fits(forms.parameters(each, number), task, f"knowledge[{number}]")
 
 
 def build(

@@ -60,14 +60,13 @@ def _fused(boxes: Tensor, detectors: int) -> Tensor:
     order = likely.argsort(descending=True)
     boxes, likely = boxes[order], likely[order]
     groups: list[list[int]] = []
-    means: list[Tensor] = []
+    means = boxes.new_full((len(boxes), 5), PADDING)
     for number in range(int((likely > _FAINT).sum())):
         own = boxes[number, :5]
-        shared = [_alike(own, mean) for mean in means]
-        best = max(range(len(shared)), key=shared.__getitem__, default=-1)
-        if best < 0 or shared[best] <= _SAME:
+        best, shared = _most_alike(own, means[: len(groups)])
+        if shared <= _SAME:
+            means[len(groups)] = own
             groups.append([number])
-            means.append(own)
             continue
         groups[best].append(number)
         weights = likely[groups[best], None]
@@ -76,13 +75,15 @@ def _fused(boxes: Tensor, detectors: int) -> Tensor:
         torch.cat(
             [mean, (likely[each].mean() * min(len(each), detectors) / detectors).logit()[None]]
         )
-        for each, mean in zip(groups, means, strict=True)
+        for each, mean in zip(groups, means[: len(groups)], strict=True)
     ]
     return torch.stack(rows) if rows else boxes[:0]
 
 
-def _alike(left: Tensor, right: Tensor) -> float:
-    """How much two boxes (5,) overlap; 0 of two classes."""
-    if left[0] != right[0]:
-        return 0.0
-    return overlap(left[None, 1:], right[None, 1:]).item()
+def _most_alike(box: Tensor, others: Tensor) -> tuple[int, float]:
+    """Which of boxes (M, 5) a box (5,) overlaps most, and by how much; by 0 of another class."""
+    if not len(others):
+        return -1, 0.0
+    shared = overlap(box[None, 1:], others[:, 1:])[0]
+    best, whose = torch.where(others[:, 0] == box[0], shared, 0.0).max(dim=0)
+    return int(whose), best.item()
