@@ -1,6 +1,6 @@
 """Candidates: records of which an attacker asks whether a client learnt from them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -52,19 +52,24 @@ def draw(
     if kind == "out-of-distribution":
         x = torch.rand(count, *shape_of(data.x), generator=generator)
         y = torch.randint(classes, (count,), generator=generator)
-        return data, Candidates(Samples(x, y), _coins(count, generator))
+        coins, stage = _coins(count, generator), None
+        if data.stage is not None:  # as often as the client's own records
+            stage = data.stage[torch.randint(len(data), (count,), generator=generator)]
+        return data, Candidates(Samples(x, y, stage), coins)
     count = min(count, len(data) // 2)
     order = torch.randperm(len(data), generator=generator)
     taken, rest = data.subset(order[:count]), data.subset(order[count:])
     if kind == "mislabelled":
         shift = torch.randint(1, classes, (count,), generator=generator)
-        taken = Samples(taken.x, (taken.y + shift) % classes)
+        taken = replace(taken, y=(taken.y + shift) % classes)
     return rest, Candidates(taken, _coins(count, generator))
 
 
 def joined(*parts: Samples) -> Samples:
-    """Samples one after the other."""
-    return Samples(concat([p.x for p in parts]), torch.cat([p.y for p in parts]))
+    """Samples one after the other, with their stages where all have some."""
+    stages = [part.stage for part in parts if part.stage is not None]
+    stage = torch.cat(stages) if len(stages) == len(parts) else None
+    return Samples(concat([p.x for p in parts]), torch.cat([p.y for p in parts]), stage)
 
 
 def _coins(count: int, generator: torch.Generator) -> Tensor:

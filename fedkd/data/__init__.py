@@ -150,7 +150,7 @@ def _ready(
 
     Rows are drawn as they were read, and scaled after that.
     """
-    dataset = stream.staged(_read(data, seed, targets), data.stream)
+    dataset = _read(data, seed, targets)
     public: Rows | None = None
     private, scale = torch.arange(len(dataset.train)), False
     if isinstance(data, config.Data) and data.public is not None:
@@ -158,6 +158,7 @@ def _ready(
         scale = data.scale == "public"
         if data.public.test:
             dataset = replace(dataset, test=source.test)
+    dataset = stream.staged(dataset, data.stream)
     if scaled:
         dataset = scaling.scaled(dataset, data.limits, public if scale else None)
     if public is not None and dataset.scale:

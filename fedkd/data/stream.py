@@ -5,6 +5,7 @@ A record's stage follows from its class, from a column, or from its place in tim
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -98,10 +99,11 @@ def of_cells(cells: Sequence[str], stream: Stream, *, where: str) -> Tensor:
         where: names the column in an error.
 
     Raises:
-        DataError: a domain is in no stage.
+        DataError: a domain is in no stage, or cells have no order: some are finite
+            numbers and some are not.
     """
     if isinstance(stream.stages, int):
-        return _equal_parts(_ranked(cells), stream.stages)
+        return _equal_parts(_ranked(cells, where), stream.stages)
     codes = {name: number for number, stage in enumerate(stream.stages) for name in stage}
     if unknown := [cell for cell in dict.fromkeys(cells) if cell not in codes]:
         raise DataError(
@@ -111,12 +113,22 @@ def of_cells(cells: Sequence[str], stream: Stream, *, where: str) -> Tensor:
     return torch.tensor([codes[cell] for cell in cells], dtype=torch.int64)
 
 
-def _ranked(cells: Sequence[str]) -> Tensor:
+def _ranked(cells: Sequence[str], where: str) -> Tensor:
     """How many records stand before each, equal ones alike: int64 (N,)."""
-    try:
-        keys: Sequence[float | str] = [float(cell) for cell in cells]
-    except ValueError:
-        keys = cells
+    numbers = [_number(cell) for cell in cells]
+    told = [number for number in numbers if number is not None]
+    keys: Sequence[float | str] = told or cells
+    # As text 10 would come before 9, so that one odd cell would turn the order of all.
+    odd = [
+        cell
+        for cell, number in zip(cells, numbers, strict=True)
+        if told and (number is None or not isfinite(number))
+    ]
+    if odd:
+        raise DataError(
+            f"{where}: {odd[0]!r} has no place among the others in time: expected numbers in all "
+            "rows, or text such as 2026-11-28 in all; fill it in, or drop the row"
+        )
     order = sorted(range(len(keys)), key=keys.__getitem__)
     ranks = torch.empty(len(keys), dtype=torch.int64)
     rank = 0
@@ -124,6 +136,13 @@ def _ranked(cells: Sequence[str]) -> Tensor:
         rank = place if place == 0 or keys[row] != keys[order[place - 1]] else rank
         ranks[row] = rank
     return ranks
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:
+        return None
 
 
 def _equal_parts(ranks: Tensor, count: int) -> Tensor:

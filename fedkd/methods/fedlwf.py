@@ -54,7 +54,14 @@ class FedLwF(FedAvg):
                 "method 'fedlwf' keeps what earlier stages taught, and the data comes in none: add "
                 "a section [data.stream], such as by = 'classes', stages = 5, or choose 'fedavg'"
             )
-        if self.params.exemplars and setting.experiment.privacy.unit == "record":
+        protected = setting.experiment.privacy.unit == "record"
+        if protected and setting.experiment.clients.training.augment:
+            raise ConfigError(
+                "clients.training.augment changes inputs, and under privacy.unit = 'record' the "
+                "model before the stage answers to them as they are: leave it out, or choose "
+                "'fedavg'"
+            )
+        if self.params.exemplars and protected:
             raise ConfigError(
                 f"method.exemplars is {self.params.exemplars}: they are chosen by comparing "
                 "records with each other, which nothing pays for under privacy.unit = 'record'; "

@@ -33,6 +33,17 @@ def test_candidates_are_taken_out_of_the_data_and_half_are_learnt():
     assert len(taken.learnt) == taken.included.sum()
 
 
+@pytest.mark.parametrize("kind", ["records", "mislabelled", "out-of-distribution"])
+def test_candidates_come_in_stages_as_the_data_does(kind):
+    whole = data()
+    whole = Samples(whole.x, whole.y, torch.arange(100) % 2)
+    rest, taken = draw(whole, 40, kind, classes=3, generator=generator(1))
+    together = joined(rest, taken.samples)
+    parts = [len(together.of_stage(stage)) for stage in (0, 1)]
+    assert sum(parts) == len(together)
+    assert all(len(taken.samples.of_stage(stage)) for stage in (0, 1))
+
+
 def test_no_more_than_half_of_the_data_are_candidates():
     rest, taken = draw(data(), 90, "records", classes=3, generator=generator(1))
     assert (len(rest), len(taken)) == (50, 50)

@@ -151,3 +151,19 @@ def test_a_way_that_learns_from_all_at_once_takes_no_stream():
         ways.resolve(config.validate(Distillation, told | {"way": {"name": "born-again"}}))
     with pytest.raises(ConfigError, match="way 'continual' learns what comes in stages: add a"):
         ways.resolve(config.validate(Distillation, {"name": "x", "way": {"name": "continual"}}))
+
+
+@pytest.mark.parametrize("odd", ["soon", "nan"])
+def test_what_has_no_place_in_time_is_refused_in_a_line(tmp_path, odd):
+    file = visits(tmp_path / "visits.csv")
+    header, first, *others = file.read_text().splitlines()
+    site, _, *rest = first.split(",")
+    file.write_text("\n".join([header, ",".join([site, odd, *rest]), *others]) + "\n")
+    with pytest.raises(DataError, match=f"'{odd}' has no place among the others in time") as error:
+        loaded(file, by="time", column="day", stages=3)
+    assert "\n" not in str(error.value)
+
+
+def test_test_records_of_another_domain_come_in_stages_too(rows):
+    test = federated(rows, public={"source": str(rows), "size": 5, "test": True}).test
+    assert set(test.of_stage(0).y.tolist()) == {2}

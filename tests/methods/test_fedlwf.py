@@ -106,12 +106,21 @@ def test_each_stage_pays_for_counts_of_its_own(rows: Path) -> None:
             {"method": {"name": "fedlwf", "exemplars": 5}, "privacy": {"epsilon": 8.0}},
             "method.exemplars is 5: they are chosen by comparing records with each other",
         ),
+        (
+            {
+                "method": {"name": "fedlwf"},
+                "privacy": {"epsilon": 8.0},
+                "clients": {"training": {"augment": ["noise"]}},
+            },
+            "under privacy.unit = 'record' the model before the stage answers to them as they are",
+        ),
     ],
 )
 def test_what_it_cannot_run_is_refused_in_a_line(
     rows: Path, changes: dict[str, Any], words: str
 ) -> None:
     base = table(rows, changes["method"]).model_dump(exclude_none=True)
+    base["clients"]["training"] |= changes.get("clients", {}).get("training", {})
     if "data" in changes:
         del base["data"]["stream"]
     with pytest.raises(ConfigError, match=words):

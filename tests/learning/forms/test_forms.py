@@ -12,7 +12,7 @@ from fedkd.learning import forms, offline
 from fedkd.learning.forms import terms
 from fedkd.models.layers import LOGITS, forward_with, inspect_layers
 
-ADAPTED = {"fitnets", "vid", "ab", "ft", "graph", "experts"}
+ADAPTED = {"affinity", "fitnets", "vid", "ab", "ft", "graph", "experts"}
 SMALL = Optimisation(epochs=6, batch_size=12, learning_rate=1e-4)
 
 
