@@ -282,7 +282,10 @@ def _plain(value: Any) -> Any:
         case BaseModel():
             plain = value.model_dump_json()
         case Likelihood():
-            plain = [f"{each.__module__}.{each.__qualname__}" for each in astuple(value)]
+            plain = [
+                f"{each.__module__}.{each.__qualname__}" if callable(each) else each
+                for each in astuple(value)
+            ]
         case Mapping():  # sorted, as what came by wire has another order each time
             plain = [each for key in sorted(value) for each in (key, value[key])]
         case _:

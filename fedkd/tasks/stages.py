@@ -83,7 +83,7 @@ def _by_groups(groups: list[Tensor]) -> Retention:
         return torch.stack(
             [
                 label.kd(student[..., each], teacher[..., each], temperature=temperature)
-                for each in groups
+                for each in (group.to(student.device) for group in groups)
             ]
         ).sum(dim=0)
 

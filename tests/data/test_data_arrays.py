@@ -314,7 +314,7 @@ def test_what_has_no_class_is_not_dealt_by_class(tmp_path: Path) -> None:
     section = config.Data(name=name, partition={"scheme": "iid"})
     whole = data.federate(section, clients=2, seed=0, task=NUMBERS)
     assert [len(client) for client in whole.clients] == [3, 3]
-    with pytest.raises(ConfigError, match="one class each, and the task asks for numbers"):
+    with pytest.raises(ConfigError, match="targets are classes, and the task asks for numbers"):
         data.load(config.Data(), seed=0, targets="numbers")
 
 

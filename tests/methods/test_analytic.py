@@ -18,7 +18,7 @@ from fedkd.exchange.gate import release
 from fedkd.exchange.messages import Release
 from fedkd.learning.closed_form import features_of
 from fedkd.learning.dp.checks import check_features
-from fedkd.methods.core import accounting, client_context, protection
+from fedkd.methods.core import accounting, protection, sums
 from fedkd.privacy.events import Event, Gaussian
 
 NARROW = {"name": "random-filters", "filters": 4, "pool": 2}
@@ -242,7 +242,7 @@ def test_secure_sums_are_held_inside_half_of_the_range_before_the_noise(
 ) -> None:
     fed = securely(noise_multiplier=1e-9)
     free, _ = private(fed)
-    monkeypatch.setattr(client_context, "most", lambda parties: 6.0 / parties)
+    monkeypatch.setattr(sums, "most", lambda parties: 6.0 / parties)
     held, _ = private(fed)
     for name in ("features", "labels"):
         assert float(free[name].abs().max()) > 1.1

@@ -21,6 +21,7 @@ ORACLES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "dkd": lambda s, t: label.dkd(s, t, t.argmax(dim=1), alpha=1.0, beta=8.0, temperature=T),
     "jsd": lambda s, t: label.jsd(s, t, temperature=T),
     "mae": label.mae,
+    "angular": lambda s, t: (1 - torch.cosine_similarity(s, t, dim=1)).square(),
     "divergence": lambda s, t: label.kd(s, t, temperature=T),
     "soft-labels": lambda s, t: label.soft_cross_entropy(s, (t / T).softmax(dim=1)),
     "dist": lambda s, t: (
@@ -46,7 +47,10 @@ def answers(name: str = "logits") -> dict[int, dict[str, Tensor]]:
 
 
 def test_every_form_that_looks_at_answers_alone_can_be_named() -> None:
-    assert {n for n in LABEL_FORMS if "boxes" not in forms.find(n).asks} == set(ORACLES)
+    of_classes = {
+        n for n in LABEL_FORMS if {"classes", "categorical"}.issuperset(forms.find(n).asks)
+    }
+    assert of_classes == set(ORACLES)
     for name in ORACLES:
         federation({"name": "fedmd", "loss": name})
 

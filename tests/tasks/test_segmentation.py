@@ -219,7 +219,7 @@ def test_a_federation_segments_under_dp(tmp_path: Path) -> None:
     about = {
         "privacy": {"epsilon": 1e4, "noise_multiplier": 0.1, "sample_rate": 0.3, "clip": 1.0},
         "rounds": 1,
-        "clients.training": {**LEARNING, "epochs": 4, "augment": ["flip"]},
+        "clients.training": {**LEARNING, "augment": ["flip"]},
         "method": {"name": "fedmd", "student": {**LEARNING, "epochs": 2}},
     }
     summary = simulate(experiment(spots(tmp_path / "spots.npz"), **about), tmp_path / "run")

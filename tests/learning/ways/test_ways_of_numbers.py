@@ -111,7 +111,6 @@ def test_the_student_learns_numbers(learn: Any) -> None:
         ("multi-teacher", {}, "way.average = 'probabilities', unlike 'logits' and 'random',"),
         ("multi-teacher", {"average": "class"}, "way.average = 'class'"),
         ("multi-teacher", {"average": "logits", "skew": 1.0}, "way.skew asks for classes"),
-        ("privileged", {"columns": ("a",)}, "it asks for classes"),
         ("dafl", {}, "it asks for classes"),
         ("adi", {}, "it asks for classes"),
     ],
