@@ -54,6 +54,7 @@ class FedLwF(FedAvg):
                 "method 'fedlwf' keeps what earlier stages taught, and the data comes in none: add "
                 "a section [data.stream], such as by = 'classes', stages = 5, or choose 'fedavg'"
             )
+        setting.stages.check_exemplars(self.params.exemplars, key="method.exemplars")
         protected = setting.experiment.privacy.unit == "record"
         if protected and setting.experiment.clients.training.augment:
             raise ConfigError(

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fedkd.errors import ConfigError
 from fedkd.knowledge import label
 from fedkd.tasks.base import Likelihood, Score, Task
 
@@ -46,6 +47,25 @@ class Stages:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def check_exemplars(self, count: int, *, key: str) -> None:
+        """Refuse exemplars that are too few for one of each class, or else of each stage.
+
+        Args:
+            count: how many are to be kept in all; 0: none.
+            key: where the configuration says it.
+
+        Raises:
+            ConfigError: after the last but one stage some would have none.
+        """
+        last = len(self) - 1
+        least = last if self.of_class is None else int((self.of_class < last).sum())
+        if 0 < count < least:
+            each = "stage" if self.of_class is None else "class"
+            raise ConfigError(
+                f"{key} is {count}: expected at least {least}, one of each earlier {each}, or 0 "
+                "for none"
+            )
 
     def asked(self, task: Task) -> Task:
         """The task as the scenario asks it.

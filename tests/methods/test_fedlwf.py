@@ -107,6 +107,10 @@ def test_each_stage_pays_for_counts_of_its_own(rows: Path) -> None:
             "method.exemplars is 5: they are chosen by comparing records with each other",
         ),
         (
+            {"method": {"name": "fedlwf", "exemplars": 1}},
+            "method.exemplars is 1: expected at least 2, one of each earlier class, or 0",
+        ),
+        (
             {
                 "method": {"name": "fedlwf"},
                 "privacy": {"epsilon": 8.0},

@@ -63,6 +63,7 @@ def _through_all(run: StudentRun, params: Continual, title: str) -> nn.Module:
     found = stages(run.distillation.data.stream, run.data.class_names, run.data.targets)
     if found is None:
         raise ValueError("Expected a stream; `ways.resolve` refuses a distillation without one.")
+    found.check_exemplars(params.exemplars, key="way.exemplars")
     student: nn.Module = run.student()
     kept: list[Samples] = []
     for stage in range(len(found)):
