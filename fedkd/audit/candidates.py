@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fedkd.data.types import Samples
-from fedkd.rows import concat, shape_of
+from fedkd.rows import shape_of
 
 Kind = Literal["records", "mislabelled", "out-of-distribution"]
 """A client's own records; such with a wrong label; noise with a label. The odder, the louder."""
@@ -63,13 +63,6 @@ def draw(
         shift = torch.randint(1, classes, (count,), generator=generator)
         taken = replace(taken, y=(taken.y + shift) % classes)
     return rest, Candidates(taken, _coins(count, generator))
-
-
-def joined(*parts: Samples) -> Samples:
-    """Samples one after the other, with their stages where all have some."""
-    stages = [part.stage for part in parts if part.stage is not None]
-    stage = torch.cat(stages) if len(stages) == len(parts) else None
-    return Samples(concat([p.x for p in parts]), torch.cat([p.y for p in parts]), stage)
 
 
 def _coins(count: int, generator: torch.Generator) -> Tensor:

@@ -8,9 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedkd.audit.candidates import joined
 from fedkd.audit.scores import Scores, log_odds
-from fedkd.data.types import Samples
+from fedkd.data.types import Samples, joined
 from fedkd.learning import evaluate
 
 

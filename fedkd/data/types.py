@@ -53,6 +53,13 @@ class Samples:
         return self.subset(torch.cat(chosen))
 
 
+def joined(*parts: Samples) -> Samples:
+    """Samples one after the other, with their stages where all have some."""
+    stages = [part.stage for part in parts if part.stage is not None]
+    stage = torch.cat(stages) if len(stages) == len(parts) else None
+    return Samples(concat([p.x for p in parts]), torch.cat([p.y for p in parts]), stage)
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A data set with its official or drawn test split, not yet split among clients.
@@ -154,7 +161,4 @@ class FederatedData:
 
     def pooled(self) -> Samples:
         """All clients' training data in one place, client after client."""
-        return Samples(
-            concat([client.x for client in self.clients]),
-            torch.cat([client.y for client in self.clients]),
-        )
+        return joined(*self.clients)

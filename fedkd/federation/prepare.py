@@ -232,8 +232,8 @@ def _assemble(
         for client in setting.first_clients:
             spec, own = experiment.client_model(client), setting.of_client(client)
             model = own.build(spec, purpose="specification")
-            size = experiment.clients.training.batch_size
-            alignment.check(align, model, own.shape, size, key="clients.align", spec=str(spec))
+            sizes = experiment.clients.training.batch_size, 0 if public is None else len(public)
+            alignment.check(align, model, own.shape, *sizes, key="clients.align", spec=str(spec))
     setting.student.model_specs(experiment.student.model)
     method.check(setting)
     protection.check_secure(setting)

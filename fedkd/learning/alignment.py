@@ -28,24 +28,31 @@ def check(
     model: nn.Module,
     shape: tuple[int, ...],
     batch_size: int,
+    records: int,
     *,
     key: str,
     spec: str,
 ) -> None:
-    """Refuse a model that has nothing to align, and what `coral` cannot compare.
+    """Refuse a model that has nothing to align, and what cannot be compared or has no variance.
 
     Args:
         choice: how teachers are aligned.
         model: a teacher's.
         shape: of one input; () where that is a table.
         batch_size: of its training.
+        records: of the other domain.
         key: where the configuration says the choice.
         spec: the model by name.
 
     Raises:
         ConfigError: it has no BatchNorm, or no last linear layer whose inputs are features; inputs
-            are tables, or batches have one record.
+            are tables, batches have one record, or the other domain has.
     """
+    if records < 2:
+        raise ConfigError(
+            f"{key} is {choice.name!r}, which needs the variance of the proxy set, and "
+            f"data.public.size is {records}: raise it, or leave {choice.name!r} out"
+        )
     if choice.name == "batch-norm" and not _norms(model):
         raise ConfigError(
             f"{key} is 'batch-norm', and model {spec} has no BatchNorm whose statistics could be "

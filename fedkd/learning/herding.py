@@ -1,7 +1,5 @@
 """Which records stand for all of their class: herding, as in iCaRL, arXiv:1611.07725."""
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,7 +7,7 @@ from torch import Tensor, nn
 from fedkd.data.types import Samples
 from fedkd.learning.evaluate import evaluating
 from fedkd.learning.teacher_statistics import with_features
-from fedkd.rows import Rows, batches, concat, device_of, one, take
+from fedkd.rows import Rows, batches, device_of, one, take
 from fedkd.tasks import Targets
 
 
@@ -59,9 +57,3 @@ def _features(model: nn.Module, x: Rows) -> Tensor:
         asked = (one(batch) for batch in batches(x))
         parts = [with_features(model, batch)[1].to(device_of(x)) for batch in asked]
     return F.normalize(torch.cat(parts), dim=1)
-
-
-def beside(samples: Samples, kept: Sequence[Samples]) -> Samples:
-    """Samples, and after them what was kept of others."""
-    parts = [samples, *(each for each in kept if len(each))]
-    return Samples(concat([part.x for part in parts]), torch.cat([part.y for part in parts]))

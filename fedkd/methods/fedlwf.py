@@ -54,7 +54,7 @@ class FedLwF(FedAvg):
                 "method 'fedlwf' keeps what earlier stages taught, and the data comes in none: add "
                 "a section [data.stream], such as by = 'classes', stages = 5, or choose 'fedavg'"
             )
-        setting.stages.check_exemplars(self.params.exemplars, key="method.exemplars")
+        setting.stages.check_exemplars(self.params.exemplars, setting.task, key="method.exemplars")
         protected = setting.experiment.privacy.unit == "record"
         if protected and setting.experiment.clients.training.augment:
             raise ConfigError(
@@ -84,7 +84,8 @@ class FedLwF(FedAvg):
         start = self._start(ctx, broadcast)
         ctx.teacher.load_state_dict(start)
         before = ctx.setting.build(ctx.spec, purpose="specification").eval()
-        before.load_state_dict({**start, **group(_BEFORE, broadcast)})
+        earlier = self._shared(prefixed("model", group(_BEFORE, broadcast)))
+        before.load_state_dict({**start, **group("model", earlier)})
         samples = reminded(ctx, before, own.exemplars) if own.exemplars else None
         ctx.train_beside(
             before,

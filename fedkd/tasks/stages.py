@@ -48,20 +48,25 @@ class Stages:
     def __len__(self) -> int:
         return len(self.names)
 
-    def check_exemplars(self, count: int, *, key: str) -> None:
-        """Refuse exemplars that are too few for one of each class, or else of each stage.
+    def check_exemplars(self, count: int, task: Task, *, key: str) -> None:
+        """Refuse exemplars that are too few for one of each class of each stage, or else of each.
 
         Args:
             count: how many are to be kept in all; 0: none.
+            task: what is asked.
             key: where the configuration says it.
 
         Raises:
             ConfigError: after the last but one stage some would have none.
         """
-        last = len(self) - 1
-        least = last if self.of_class is None else int((self.of_class < last).sum())
+        last, each = len(self) - 1, "class"
+        if self.of_class is not None:
+            least = int((self.of_class < last).sum())
+        elif task.targets == "classes":
+            least, each = last * task.classes, "stage's class"
+        else:
+            least, each = last, "stage"
         if 0 < count < least:
-            each = "stage" if self.of_class is None else "class"
             raise ConfigError(
                 f"{key} is {count}: expected at least {least}, one of each earlier {each}, or 0 "
                 "for none"

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from fedkd.audit import inversion, labels, references
-from fedkd.audit.candidates import draw, joined
+from fedkd.audit.candidates import draw
 from fedkd.audit.structure import check_messages
-from fedkd.data.types import Samples
+from fedkd.data.types import Samples, joined
 
 
 def generator(seed=0):

@@ -120,6 +120,13 @@ def test_coral_of_one_record_alone_is_nothing() -> None:
     assert term(network().eval(), drawn(1, 4, seed=3)).item() == 0.0
 
 
+@pytest.mark.parametrize("name", ["batch-norm", "coral"])
+def test_a_proxy_set_of_one_record_has_no_variance(name: str) -> None:
+    choice = Alignment.model_validate({"name": name})
+    with pytest.raises(ConfigError, match=r"variance of the proxy set, and data.public.size is 1"):
+        alignment.check(choice, network(), (4,), 8, 1, key="align", spec="mine")
+
+
 def test_models_are_tested_on_the_proxy_set_s_own_domain(tmp_path: Path) -> None:
     asked = experiment(tmp_path)
     tested = prepare(asked).data.test

@@ -21,7 +21,7 @@ from federations import (
 )
 from torch import Tensor, nn
 
-from fedkd.config import ModelSpec
+from fedkd.config import ModelSpec, Stream
 from fedkd.errors import ConfigError
 from fedkd.exchange.aggregation import average_models
 from fedkd.exchange.messages import Upload, group
@@ -29,6 +29,7 @@ from fedkd.learning import evaluate
 from fedkd.learning.data_free import objectives
 from fedkd.learning.data_free.synthesis import synthesise
 from fedkd.learning.ensemble import Ensemble
+from fedkd.methods.core.base import ClientContext
 from fedkd.models.generators import build_generator
 
 SIZES = (24, 16, 8)
@@ -284,6 +285,23 @@ def test_a_server_that_sends_a_private_part_does_not_change_it() -> None:
     planted = {"model/hidden1.weight": torch.full_like(drawn, 9.0)}
     fed.ask(0, 1, type(broadcast)(common={**broadcast.common, **planted}))
     torch.testing.assert_close(group("teacher", fed.states[0])["hidden1.weight"], drawn)
+
+
+def test_a_server_that_sends_a_private_part_of_before_does_not_set_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = Stream(by="classes", stages=2)
+    fed = federation({"name": "fedlwf", "private": ["hidden1"]}, stream=stream)
+    seen: list[Tensor] = []
+
+    def look(_ctx: object, other: nn.Module, *_: object) -> None:
+        seen.append(other.state_dict()["hidden1.weight"])
+
+    monkeypatch.setattr(ClientContext, "train_beside", look)
+    broadcast, drawn = fed.begin(), snapshot(fed.student)["hidden1.weight"]
+    planted = {"before/hidden1.weight": torch.full_like(drawn, 9.0)}
+    fed.ask(0, 1, type(broadcast)(common={**broadcast.common, **planted}))
+    torch.testing.assert_close(seen, [drawn])
 
 
 class Tied(nn.Module):

@@ -131,6 +131,13 @@ def test_what_it_cannot_run_is_refused_in_a_line(
         prepare(config.parse({**base, **{k: v for k, v in changes.items() if k == "privacy"}}))
 
 
+def test_exemplars_are_enough_for_each_class_of_each_stage(rows: Path) -> None:
+    base = table(rows, {"name": "fedlwf", "exemplars": 2}).model_dump(exclude_none=True)
+    base["data"]["stream"] = {"by": "time", "stages": 2, "rounds": 2}
+    with pytest.raises(ConfigError, match=r"is 2: expected at least 3, one of each earlier stage"):
+        prepare(config.parse(base))
+
+
 def test_time_moves_records_that_are_protected(rows: Path) -> None:
     data = {"name": str(rows), "stream": {"by": "time", "stages": 2}}
     told = table(rows, {"name": "fedlwf"}, data=data, privacy={"epsilon": 8.0})

@@ -8,11 +8,13 @@ import torch
 from federations import SMALL, WIDE, Federation, equal, federation, snapshot
 from torch import Tensor
 
+from fedkd import tasks
+from fedkd.config import TaskChoice
 from fedkd.errors import ConfigError
 from fedkd.exchange.messages import Broadcast
 from fedkd.knowledge import dist, label
 from fedkd.learning import forms, offline
-from fedkd.methods.core.label_loss import LABEL_FORMS, label_loss
+from fedkd.methods.core.label_loss import LABEL_FORMS, check_loss, label_loss
 
 T = 3.0
 HOW = {"epochs": 2, "batch_size": 8, "learning_rate": 0.05}
@@ -114,3 +116,20 @@ def test_values_are_per_sample_where_the_form_is() -> None:
     z = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     shapes = {name: label_loss(name, temperature=T)(z, z.flip(0)).shape for name in ORACLES}
     assert shapes == {name: (() if name == "dist" else (4,)) for name in ORACLES}
+
+
+def test_a_loss_whose_defaults_are_not_of_the_task_is_refused() -> None:
+    boxes = tasks.build(
+        TaskChoice.model_validate({"name": "detection", "stride": 8}),
+        inputs=(1, 32, 32),
+        names=("tree",),
+    )
+    with pytest.raises(
+        ConfigError, match=r"method.loss \(bounded-shapes\).stride is 4; expected 8"
+    ):
+        check_loss("bounded-shapes", boxes)
+    items = tasks.build(
+        TaskChoice(name="recommendation"), inputs=(12,), names=tuple(map(str, range(12)))
+    )
+    with pytest.raises(ConfigError, match=r"method.loss \(angular\) compares angles"):
+        check_loss("angular", items)

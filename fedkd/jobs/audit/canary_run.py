@@ -11,9 +11,10 @@ from torch import Tensor
 from fedkd import config, rng
 from fedkd.audit import candidates as drawing
 from fedkd.audit import membership
-from fedkd.audit.candidates import Candidates, Kind, joined
+from fedkd.audit.candidates import Candidates, Kind
 from fedkd.audit.scores import check_task
 from fedkd.config import Engine, Experiment
+from fedkd.data.types import joined
 from fedkd.errors import UsageError
 from fedkd.federation.answers import Observer
 from fedkd.federation.prepare import PreparedExperiment, prepare

@@ -11,13 +11,12 @@ from torch import nn
 
 from fedkd import config, rng
 from fedkd.audit import membership, references
-from fedkd.audit.candidates import joined
 from fedkd.audit.findings import Audited
 from fedkd.audit.membership import Attack, AttackedAnswers
 from fedkd.audit.scores import check_task, odds_of
 from fedkd.audit.verdicts import CONFIDENCE, Claim
 from fedkd.clock import Notify
-from fedkd.data.types import Samples
+from fedkd.data.types import Samples, joined
 from fedkd.errors import UsageError
 from fedkd.exchange.codec import decode
 from fedkd.federation.prepare import PreparedExperiment, prepare

@@ -7,11 +7,12 @@ from typing import Any
 from pydantic import Field
 from torch import Tensor
 
+from fedkd.errors import ConfigError
 from fedkd.knowledge import dist as losses
 from fedkd.knowledge import feature, label
 from fedkd.knowledge.places import mean_of_counted
 from fedkd.learning.forms.base import Compared, Form, Weighted, logits
-from fedkd.tasks import Ask, Likelihood
+from fedkd.tasks import Ask, Likelihood, Task
 from fedkd.tasks.likelihoods.categorical import IGNORED
 
 
@@ -122,6 +123,14 @@ def _angular(_params: Weighted, *_: Any) -> Compared:
     return logits(lambda ours, theirs, _y: feature.angular(ours[0], theirs[0]))
 
 
+def _of_vectors(_params: Weighted, task: Task, key: str) -> None:
+    if "items" in task.offers:
+        raise ConfigError(
+            f"{key} compares angles of answers, and those of task {task.name!r} are all alike, as "
+            "the items that were shown outweigh the others: choose 'divergence' or 'ranking'"
+        )
+
+
 def _divergence(params: Divergence, *_: Any, likelihood: Likelihood) -> Compared:
     t = params.temperature
     return logits(lambda ours, theirs, _y: likelihood.divergence(ours[0], theirs[0], temperature=t))
@@ -151,7 +160,7 @@ FORMS = {
         asks=_OF_CLASSES,
     ),
     "mae": Form("Li & Wang 2019, arXiv:1910.03581", "logits", _mae),
-    "angular": Form("Duong et al. 2019, arXiv:1905.10620", "logits", _angular),
+    "angular": Form("Duong et al. 2019, arXiv:1905.10620", "logits", _angular, fits=_of_vectors),
     "divergence": Form(
         "the task's likelihood, fedkd.tasks", "logits", _divergence, Divergence, of_task=True
     ),

@@ -13,9 +13,9 @@ from torch import nn
 
 from fedkd.config import Distillation, Frozen
 from fedkd.data.stream import stages
-from fedkd.data.types import Samples
+from fedkd.data.types import Samples, joined
 from fedkd.learning import offline, retention
-from fedkd.learning.herding import beside, chosen
+from fedkd.learning.herding import chosen
 from fedkd.learning.loop import OnEpoch
 from fedkd.learning.ways.base import StudentRun
 from fedkd.tasks.stages import Stages
@@ -53,23 +53,23 @@ def unlike_stream(name: str, distillation: Distillation) -> str:
 
 def learn(run: StudentRun, params: Continual) -> nn.Module:
     """The way `continual`: the student after the last stage."""
-    if params.finetuned:
-        forgetful = params.model_copy(update={"weight": 0.0, "exemplars": 0})
-        _through_all(run, forgetful, FINETUNED)
-    return _through_all(run, params, STAGE)
-
-
-def _through_all(run: StudentRun, params: Continual, title: str) -> nn.Module:
     found = stages(run.distillation.data.stream, run.data.class_names, run.data.targets)
     if found is None:
         raise ValueError("Expected a stream; `ways.resolve` refuses a distillation without one.")
-    found.check_exemplars(params.exemplars, key="way.exemplars")
+    found.check_exemplars(params.exemplars, run.task, key="way.exemplars")
+    if params.finetuned:
+        forgetful = params.model_copy(update={"weight": 0.0, "exemplars": 0})
+        _through_all(run, forgetful, found, FINETUNED)
+    return _through_all(run, params, found, STAGE)
+
+
+def _through_all(run: StudentRun, params: Continual, found: Stages, title: str) -> nn.Module:
     student: nn.Module = run.student()
     kept: list[Samples] = []
     for stage in range(len(found)):
         fresh = run.data.train.of_stage(stage)
-        _one(run, params, student, beside(fresh, kept), (found, stage), f"{title}{stage + 1}")
-        if most := params.exemplars:
+        _one(run, params, student, joined(fresh, *kept), (found, stage), f"{title}{stage + 1}")
+        if (most := params.exemplars) and stage + 1 < len(found):
             rows = chosen(student, fresh, run.data.targets, most)
             kept += [fresh.subset(each) for each in rows.values()]
             share = most // len(kept)

@@ -42,10 +42,10 @@ def suited(params: Frozen, given: Mapping[str, Any], task: Task) -> Frozen:
 
 
 def check_loss(name: str, task: Task) -> None:
-    """Refuse a form of knowledge that the task's answers do not have.
+    """Refuse a form of knowledge that the task's answers do not have, or not by its defaults.
 
     Raises:
-        ConfigError: names the forms that fit.
+        ConfigError: names the forms that fit, or what the parameter should be.
     """
     form = forms.find(name)
     if not task.offers.issuperset(form.asks):
@@ -53,6 +53,7 @@ def check_loss(name: str, task: Task) -> None:
             f"method.loss is {name!r}, which compares {form.compares}, and task {task.name!r} has "
             f"none: choose one of {', '.join(forms.fitting(task, LABEL_FORMS))}"
         )
+    form.fits(form.Params(), task, f"method.loss ({name})")
 
 
 def label_loss(name: str, *, temperature: float, likelihood: Likelihood = CATEGORICAL) -> Loss:

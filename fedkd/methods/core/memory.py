@@ -5,9 +5,9 @@ They stay with the client, whose state says by number which of its rows they are
 
 from torch import nn
 
-from fedkd.data.types import Samples
+from fedkd.data.types import Samples, joined
 from fedkd.exchange.messages import group
-from fedkd.learning.herding import beside, chosen
+from fedkd.learning.herding import chosen
 from fedkd.methods.core.client_context import ClientContext
 
 _KEPT = "exemplars"
@@ -40,4 +40,4 @@ def reminded(ctx: ClientContext, model: nn.Module, most: int) -> Samples:
     parts = [
         earlier.of_stage(int(name.partition(".")[0])).subset(rows) for name, rows in kept.items()
     ]
-    return beside(data, parts)
+    return joined(data, *parts)
