@@ -63,7 +63,8 @@ def test_a_learned_tokeniser_depends_on_the_public_texts_alone(folder):
 def test_several_tokenisers_make_views(folder):
     file = folder / "tokenizer.json"
     file.write_text(tokenizer.learn(["xyz xyz"], 300).content)
-    found = data.load(source(folder, length=40, tokenizer={"words": "bpe", "other": str(file)}), seed=0)
+    both = {"words": "bpe", "other": str(file)}
+    found = data.load(source(folder, length=40, tokenizer=both), seed=0)
     assert list(found.train.x.columns) == ["words", "other"]
     assert set(found.vocabularies) == {"words", "other"}
 
