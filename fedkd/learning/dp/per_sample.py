@@ -1,12 +1,14 @@
-"""The gradient of every sample, by Opacus, and by nothing else of Opacus."""
+"""The gradient of every sample: Opacus's, and our own of recurrent layers."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from fedkd.errors import ConfigError
+from fedkd.learning.dp import recurrent
 from fedkd.learning.dp.restored import restored
 from fedkd.models import call
 
@@ -44,9 +46,15 @@ class PerSample:
         self._ends: list[tuple[nn.Module, Tensor]] = []
         self._layers = list(self._opacus.iterate_submodules(model))
         self._handles = [layer.register_forward_pre_hook(self._root) for layer in self._layers]
+        self._passes: list[recurrent.Pass] = []
+        self._recurrent = [layer for layer in self._layers if recurrent.serves(layer)]
         for layer in self._layers:
             if isinstance(layer, nn.Embedding):
-                self._end_at(layer)
+                self._unhook(layer)
+                self._handles.append(layer.register_forward_hook(self._end))
+        for layer in self._recurrent:
+            self._unhook(layer)
+            layer.forward = partial(recurrent.forward, layer, self._passes)
         # What a layer hands on is what torch's backward hooks look at: nobody may write into it.
         self._inplace: list[Any] = [
             each for each in model.modules() if getattr(each, "inplace", False)
@@ -62,6 +70,8 @@ class PerSample:
         for handle in self._handles:
             handle.remove()
         self._opacus.cleanup()
+        for layer in self._recurrent:
+            del layer.forward
         for module in self._inplace:
             module.inplace = True
         for module in self._model.modules():
@@ -79,6 +89,10 @@ class PerSample:
         self._forget()
         with restored(self._model):
             self._pass(x, y, loss)
+        ours: list[tuple[Any, Tensor]] = [own for each in self._passes for own in each.gradients()]
+        for parameter, gradient in ours:
+            found = parameter.grad_sample
+            parameter.grad_sample = gradient if found is None else found + gradient
         gradients = [
             parameter.new_zeros(len(x), *parameter.shape)  # the loss does not depend on it
             if parameter.grad_sample is None
@@ -93,7 +107,7 @@ class PerSample:
         losses = loss(call.answer(self._model, x), y)
         # The sum leaves each sample's gradient as it is. Only the way to the layers' inputs is
         # gone, never to p.grad: that saves a third of the time, and no raw gradient ever exists.
-        leaves = [*self._roots, *(end for _, end in self._ends)]
+        leaves = [*self._roots, *(end for _, end in self._ends), *(p.end for p in self._passes)]
         losses.sum().backward(inputs=leaves)  # type: ignore[no-untyped-call]
         for layer, end in reversed(self._ends):
             slope = torch.zeros_like(end) if end.grad is None else end.grad
@@ -121,17 +135,19 @@ class PerSample:
         self._roots.append(root)
         return root
 
-    def _end_at(self, layer: nn.Module) -> None:
+    def _unhook(self, layer: nn.Module) -> None:
+        """Let Opacus not be called when the way back passes a layer; forward, of ours alone."""
+        for handle in self._opacus.autograd_grad_sample_hooks:
+            if handle.id in layer._backward_hooks or (
+                layer in self._recurrent and handle.id in layer._forward_hooks
+            ):
+                handle.remove()
+
+    def _end(self, layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         """End the way back at what a layer gives, since what enters it has no gradient: indices.
 
         torch calls its backward hook too, but with a warning; so Opacus's is called by hand.
         """
-        for handle in self._opacus.autograd_grad_sample_hooks:
-            if handle.id in layer._backward_hooks:
-                handle.remove()
-        self._handles.append(layer.register_forward_hook(self._end))
-
-    def _end(self, layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         end = output.detach().requires_grad_()
         self._ends.append((layer, end))
         if (padding := layer.padding_idx) is None:
@@ -143,6 +159,7 @@ class PerSample:
         """Forget a forward pass: what it left in a layer off the loss's path would pile up."""
         self._roots.clear()
         self._ends.clear()
+        self._passes.clear()
         for layer in self._layers:
             layer.__dict__.pop("activations", None)
             layer.__dict__.pop("max_batch_len", None)
