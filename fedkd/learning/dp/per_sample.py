@@ -1,4 +1,4 @@
-"""The gradient of every sample: Opacus's, and our own of recurrent layers."""
+"""The gradient of every sample: Opacus's, and our own of recurrent layers and of tied weights."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.errors import ConfigError
-from fedkd.learning.dp import recurrent
+from fedkd.learning.dp import recurrent, tied
 from fedkd.learning.dp.restored import restored
 from fedkd.models import call
+from fedkd.models.text.tied import TiedLinear
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Answers (N, *A) and targets (N, ...) to a value per sample (N,), each of its own row alone."""
@@ -22,6 +23,11 @@ def at_once(parameters: Iterable[Tensor]) -> int:
     """How many samples a batch has at most, for trainable parameters of that size."""
     size = sum(parameter.numel() for parameter in parameters)
     return max(8, min(256, _CACHE // max(size, 1)))
+
+
+def has_rule(layer: nn.Module) -> bool:
+    """Whether a layer's gradients are found by a rule of our own."""
+    return recurrent.serves(layer) or isinstance(layer, TiedLinear)
 
 
 class PerSample:
@@ -46,15 +52,17 @@ class PerSample:
         self._ends: list[tuple[nn.Module, Tensor]] = []
         self._layers = list(self._opacus.iterate_submodules(model))
         self._handles = [layer.register_forward_pre_hook(self._root) for layer in self._layers]
-        self._passes: list[recurrent.Pass] = []
-        self._recurrent = [layer for layer in self._layers if recurrent.serves(layer)]
+        self._uses: list[Any] = []
+        """Of layers by our own rules, in this pass: each has an `end` and `gradients`."""
+        self._ours = [layer for layer in self._layers if has_rule(layer)]
         for layer in self._layers:
             if isinstance(layer, nn.Embedding):
                 self._unhook(layer)
                 self._handles.append(layer.register_forward_hook(self._end))
-        for layer in self._recurrent:
+        for layer in self._ours:
             self._unhook(layer)
-            layer.forward = partial(recurrent.forward, layer, self._passes)
+            rule: Any = tied if isinstance(layer, TiedLinear) else recurrent
+            layer.forward = partial(rule.forward, layer, self._uses)
         # What a layer hands on is what torch's backward hooks look at: nobody may write into it.
         self._inplace: list[Any] = [
             each for each in model.modules() if getattr(each, "inplace", False)
@@ -70,7 +78,7 @@ class PerSample:
         for handle in self._handles:
             handle.remove()
         self._opacus.cleanup()
-        for layer in self._recurrent:
+        for layer in self._ours:
             del layer.forward
         for module in self._inplace:
             module.inplace = True
@@ -89,8 +97,7 @@ class PerSample:
         self._forget()
         with restored(self._model):
             self._pass(x, y, loss)
-        ours: list[tuple[Any, Tensor]] = [own for each in self._passes for own in each.gradients()]
-        for parameter, gradient in ours:
+        for parameter, gradient in (own for use in self._uses for own in use.gradients()):
             found = parameter.grad_sample
             parameter.grad_sample = gradient if found is None else found + gradient
         gradients = [
@@ -107,7 +114,7 @@ class PerSample:
         losses = loss(call.answer(self._model, x), y)
         # The sum leaves each sample's gradient as it is. Only the way to the layers' inputs is
         # gone, never to p.grad: that saves a third of the time, and no raw gradient ever exists.
-        leaves = [*self._roots, *(end for _, end in self._ends), *(p.end for p in self._passes)]
+        leaves = [*self._roots, *(end for _, end in self._ends), *(use.end for use in self._uses)]
         losses.sum().backward(inputs=leaves)  # type: ignore[no-untyped-call]
         for layer, end in reversed(self._ends):
             slope = torch.zeros_like(end) if end.grad is None else end.grad
@@ -139,7 +146,7 @@ class PerSample:
         """Let Opacus not be called when the way back passes a layer; forward, of ours alone."""
         for handle in self._opacus.autograd_grad_sample_hooks:
             if handle.id in layer._backward_hooks or (
-                layer in self._recurrent and handle.id in layer._forward_hooks
+                layer in self._ours and handle.id in layer._forward_hooks
             ):
                 handle.remove()
 
@@ -159,7 +166,7 @@ class PerSample:
         """Forget a forward pass: what it left in a layer off the loss's path would pile up."""
         self._roots.clear()
         self._ends.clear()
-        self._passes.clear()
+        self._uses.clear()
         for layer in self._layers:
             layer.__dict__.pop("activations", None)
             layer.__dict__.pop("max_batch_len", None)

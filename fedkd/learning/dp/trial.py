@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from fedkd.errors import ConfigError
-from fedkd.learning.dp import recurrent
-from fedkd.learning.dp.per_sample import PerSample, at_once
+from fedkd.learning.dp.per_sample import PerSample, at_once, has_rule
 from fedkd.models import call, probes
 from fedkd.rows import Rows
 
@@ -151,7 +150,7 @@ def _check_layers(model: nn.Module) -> None:
         what = f"DP-SGD cannot train layer {name!r}, {type(layer).__name__}"
         lacking = "Opacus has no gradients per sample for it"
         instead = next((each for kind, each in _INSTEAD.items() if isinstance(layer, kind)), None)
-        if recurrent.serves(layer):
+        if has_rule(layer):
             continue
         if instead and any(value.requires_grad for value in layer.parameters()):
             raise ConfigError(f"{what}: {lacking}; use {instead}")

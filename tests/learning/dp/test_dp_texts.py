@@ -30,9 +30,10 @@ SHAPES: dict[Targets, tuple[tuple[int, ...], tuple[int, ...]]] = {
 }
 """Of an input and of an answer."""
 CASES = sorted(
-    (name, targets)
+    (name, targets, tied)
     for name, each in text.BUILT_IN.items()
     for targets in each.answers
+    for tied in ((True, False) if "tied" in each.Options.model_fields else (None,))
     if targets in SHAPES
 )
 
@@ -66,13 +67,14 @@ def asked(targets: Targets) -> Task:
     return replace(task, targets=targets, answer=answer)
 
 
-@pytest.mark.parametrize(("name", "targets"), CASES)
+@pytest.mark.parametrize(("name", "targets", "tied"), CASES)
 def test_gradients_of_records_are_those_of_a_loop_and_each_is_clipped(
-    name: str, targets: Targets
+    name: str, targets: Targets, tied: bool | None
 ) -> None:
     task, (x, y) = asked(targets), records(targets)
     draws = torch.Generator().manual_seed(1)
-    spec = ModelSpec(name=name)
+    options = {} if tied is None else {"tied": tied}
+    spec = ModelSpec.model_validate({"name": name} | options)
     model = models.build(
         spec, shape=task.inputs, classes=task.classes, generator=draws, task=task
     ).double()
