@@ -24,7 +24,7 @@ from fedkd.learning.ways.prepare import Prepared
 from fedkd.privacy.ledger import fingerprint
 from fedkd.reports import distil_report, shortfall
 from fedkd.rng import stream
-from fedkd.runs import examples
+from fedkd.runs import examples, tokenizers
 from fedkd.runs import spending as paying
 from fedkd.runs.common import locked, resumable
 from fedkd.runs.continual import about, learned
@@ -33,6 +33,7 @@ from fedkd.runs.model_size import measure
 from fedkd.runs.scores import shown_scores
 from fedkd.runs.stages import StageFolder, StageRecorder
 from fedkd.runs.student import Inputs
+from fedkd.tasks import Task, with_inputs
 from fedkd.threads import one_intra_op_thread
 
 
@@ -86,6 +87,7 @@ def distil(
             student = ready.way.learn(student_run, ready.params)
             summary = _summarise(ready, student_run, student, plain, run.records())
             summary["privacy"] = {"unit": "none"} if spending is None else spending.summary()
+            tokenizers.keep(folder, ready.data.tokenizers)
             run.finish(student, summary)
             alike = () if ready.shares.shown else teachers  # who see what the student sees
             asked = {f"Teacher {n}": each for n, each in enumerate(alike, 1)}
@@ -152,6 +154,11 @@ def _plain(student_run: StudentRun) -> nn.Module:
     return student
 
 
+def _asked(task: Task, seen: Dataset) -> Task:
+    """The task of who sees another part of a record."""
+    return with_inputs(task, seen.shape, seen.vocabularies)
+
+
 def _summarise(
     ready: Prepared,
     student_run: StudentRun,
@@ -165,7 +172,7 @@ def _summarise(
     def figures(model: nn.Module, data: Dataset) -> dict[str, Any]:
         found = evaluate.score(model, data.test, task.scores)
         scores = {score.figure: found[score.figure] for score in task.scores}
-        return {**scores, **measure(model, data.shape)}
+        return {**scores, **measure(model, _asked(task, data).blank)}
 
     student_figures = figures(student, ready.data)
     headline = task.headline

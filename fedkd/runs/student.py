@@ -8,8 +8,10 @@ from pydantic import Field
 from torch import nn
 
 from fedkd import config, data, models, rng, tasks
-from fedkd.config import Distillation, Experiment
+from fedkd.config import Distillation, Experiment, TaskChoice
+from fedkd.config.parts import absent
 from fedkd.data import scaling, views
+from fedkd.data.texts.tokenizer import Tokenizer
 from fedkd.data.types import Dataset, FederatedData, Limits
 from fedkd.errors import ConfigError, DataError, MessageError, RunFolderError
 from fedkd.exchange.codec import decode
@@ -17,8 +19,9 @@ from fedkd.learning.ways import prepare
 from fedkd.learning.ways.base import Splits
 from fedkd.models.weights import random
 from fedkd.rows import Rows
-from fedkd.runs import reading
+from fedkd.runs import reading, tokenizers
 from fedkd.runs.scores import RunPart
+from fedkd.tasks import Task, Vocabulary, with_inputs
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class FinishedStudent:
         class_names: what its logits stand for, in order.
         features: what the columns of a row are called; none where inputs have no named columns.
         scale: what became -1 and 1 of a column, by name, before the student saw it.
+        task: what is asked of it, but for scores.
+        tokenizer: how texts become its inputs; None where it takes none.
     """
 
     name: str
@@ -40,6 +45,8 @@ class FinishedStudent:
     class_names: tuple[str, ...]
     features: tuple[str, ...]
     scale: Mapping[str, Limits]
+    task: Task
+    tokenizer: Tokenizer | None = None
 
 
 class Inputs(RunPart):
@@ -55,19 +62,38 @@ class Inputs(RunPart):
     """What became -1 and 1 of a column; a program that asks the student scales its rows so."""
     teachers: tuple[tuple[int, ...], ...] = ()
     """Of a distillation: the shape of one input of each teacher."""
+    tokens: dict[str, Vocabulary] = Field(default={}, exclude_if=absent)
+    """Of texts: what tokens the student's inputs hold, by view."""
+    teachers_tokens: tuple[dict[str, Vocabulary], ...] = Field(default=(), exclude_if=absent)
+    """Of a distillation of texts: what tokens each teacher's inputs hold."""
 
     @classmethod
     def of(cls, seen: Dataset | FederatedData) -> "Inputs":
         """What the student sees of a data set."""
         columns = scaling.names(seen.features, seen.shape)
         scale = {column: seen.scale[column] for column in columns if column in seen.scale}
-        return cls(shape=seen.shape, classes=seen.class_names, features=seen.features, scale=scale)
+        return cls(
+            shape=seen.shape,
+            classes=seen.class_names,
+            features=seen.features,
+            scale=scale,
+            tokens=seen.vocabularies,
+        )
 
     @classmethod
     def of_splits(cls, splits: Splits) -> "Inputs":
         """What a distillation's student and teachers see."""
         teachers = tuple(each.shape for each in splits.teachers)
-        return cls.of(splits.student).model_copy(update={"teachers": teachers})
+        tokens = tuple(each.vocabularies for each in splits.teachers if each.vocabularies)
+        return cls.of(splits.student).model_copy(
+            update={"teachers": teachers, "teachers_tokens": tokens}
+        )
+
+    def task(self, choice: TaskChoice) -> Task:
+        """What is asked of the student, but for scores, on which no architecture depends."""
+        asked = choice.model_copy(update={"scores": ()})
+        words = self.tokens
+        return tasks.build(asked, inputs=self.shape, names=self.classes, vocabularies=words)
 
 
 class _Kept(RunPart):
@@ -112,11 +138,20 @@ def load(run: Path) -> FinishedStudent:
             )
         model = _model(experiment, inputs)
         model.load_state_dict(decode(file.read_bytes()))
+        task = inputs.task(experiment.task)
     except (ConfigError, MessageError, RuntimeError) as error:
         raise _damaged(run, error) from error
     model.requires_grad_(requires_grad=False).eval()
+    words = task.vocabulary
     return FinishedStudent(
-        experiment.name, model, inputs.shape, inputs.classes, inputs.features, inputs.scale
+        name=experiment.name,
+        model=model,
+        shape=inputs.shape,
+        class_names=inputs.classes,
+        features=inputs.features,
+        scale=inputs.scale,
+        task=task,
+        tokenizer=None if words is None else tokenizers.read(run, words),
     )
 
 
@@ -179,12 +214,14 @@ def _seen(experiment: Experiment | Distillation) -> Dataset:
 def _model(experiment: Experiment | Distillation, inputs: Inputs) -> nn.Module:
     """A model of the student's architecture; what it once started from need not be there."""
     experiment = config.with_specs(experiment, random)
+    task = inputs.task(experiment.task)
     if isinstance(experiment, Distillation):
-        return prepare.student(experiment, inputs.shape, inputs.teachers, inputs.classes)
+        words = inputs.teachers_tokens or ({},) * len(inputs.teachers)
+        seen = zip(inputs.teachers, words, strict=True)
+        teachers = [with_inputs(task, shape, each) for shape, each in seen]
+        return prepare.student(experiment, task, teachers)
     draws = rng.stream(experiment.seed, purpose="student")
     spec = experiment.student.model
-    asked = experiment.task.model_copy(update={"scores": ()})  # which no architecture depends on
-    task = tasks.build(asked, inputs=inputs.shape, names=inputs.classes)
     return models.build(spec, shape=inputs.shape, classes=task.classes, generator=draws, task=task)
 
 
