@@ -144,7 +144,7 @@ def distillation(
     folder: Path, seed: int, lesson: Lesson, weights: Path | None = None
 ) -> config.Distillation:
     """A student's lesson from the teacher, who is trained first unless its weights are given."""
-    given = {"training": TEACHING} if weights is None else {"weights": str(weights)}
+    given: dict[str, Any] = {"training": TEACHING} if weights is None else {"weights": str(weights)}
     asked = {
         "name": "forms",
         "seed": seed,
