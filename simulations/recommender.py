@@ -164,7 +164,7 @@ def distillation(
 
 def distilled(seed: int, folder: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Of the one teacher, and of each lesson's student, taught and alone, who and its scores."""
-    weights = None
+    weights: Path | None = None
     for number, (name, lesson) in enumerate(LESSONS.items()):
         run = folder / f"distil-{seed}-{number}"
         summary = distil(distillation(folder, seed, lesson, weights), run)
