@@ -6,17 +6,20 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from fedkd import rng
 from fedkd.config import Frozen, Optimisation
 from fedkd.config.parts import absent
 from fedkd.errors import ConfigError
 from fedkd.exchange.aggregation import mean
 from fedkd.exchange.codec import Expected, half
-from fedkd.exchange.messages import Broadcast, Tensors, Upload, Value
+from fedkd.exchange.messages import Broadcast, Release, Tensors, Upload, Value
 from fedkd.knowledge import label
 from fedkd.learning import consensus
+from fedkd.learning.familiarity import LEAST, familiarity
 from fedkd.learning.offline import Loss
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.methods.core.label_loss import LabelLoss, check_loss, label_loss
+from fedkd.privacy.events import Unprotected
 from fedkd.specs import TensorSpec
 from fedkd.tasks import Ask, Likelihood
 
@@ -25,6 +28,8 @@ _LARGEST = 1e15
 
 _LOGITS = frozenset[Ask]({"categorical", "items"})
 """What a task offers whose answers are logits."""
+
+_FAMILIARITY = TensorSpec((), torch.float64, low=LEAST, high=1)
 
 
 class FedMDParams(Frozen):
@@ -64,7 +69,7 @@ class FedMD(Method):
 
     card = Card(
         paper="Li & Wang 2019, arXiv:1910.03581",
-        sends="logits, or numbers, on the proxy set",
+        sends="logits, or numbers, on the proxy set; if familiar, one number of its data",
         needs="a proxy set",
         returns="the mean of all answers, or what the task has in its place",
         needs_public=True,
@@ -82,7 +87,7 @@ class FedMD(Method):
     def expects(self, setting: Setting, client: int) -> Expected:
         size = len(setting.proxy_subset(self.params.public_per_round, round=1))
         shape = (size, *setting.task.answer)
-        own = {"familiarity": setting.familiarity} if self.params.familiar else {}
+        own = {"familiarity": _FAMILIARITY} if self.params.familiar else {}
         if _LOGITS & setting.task.offers:
             return {"logits": TensorSpec(shape, torch.float16), **own}
         return {"logits": TensorSpec(shape, low=-_LARGEST, high=_LARGEST), **own}
@@ -97,7 +102,7 @@ class FedMD(Method):
         upload = Upload({"logits": Value(_sent(answers, ctx.setting), ctx.from_teacher)})
         if not self.params.familiar:
             return upload
-        return upload.with_values({"familiarity": ctx.familiarity()})
+        return upload.with_values({"familiarity": _familiarity(ctx)})
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         likelihood = ctx.setting.task.likelihood
@@ -112,6 +117,16 @@ class FedMD(Method):
         )
         ctx.distil(inputs, together, loss, self.params.student)
         return Broadcast(common={"consensus": _sent(together, ctx.setting)})
+
+
+def _familiarity(ctx: ClientContext) -> Value:
+    """How like the client's records the proxy set is: a fact about them, which nothing pays for."""
+    # One stream for all clients and rounds: their filters are the same, and so is what they say.
+    draws = rng.stream(ctx.setting.experiment.seed, purpose="familiarity")
+    with ctx.clock.phase("answer"):
+        found = familiarity(ctx.data.x, ctx.setting.proxy, draws)
+    number = torch.tensor(found, dtype=torch.float64)
+    return Value(number, Release(Unprotected("familiarity with the proxy set")))
 
 
 def _check_familiar(setting: Setting) -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from federations import IMAGES, STILL, Federation, federation, protected, samples
+from federations import IMAGES, STILL, Federation, federation, protected, samples, tensors
 from torch import Tensor
 
 from fedkd import tasks
@@ -75,8 +75,10 @@ def test_what_leaves_is_one_number_that_is_called_a_release_of_private_data() ->
 
 def test_it_does_not_change_from_round_to_round() -> None:
     fed = federation(FAMILIAR)
-    first, second = (fed.client_context(0, round).familiarity().data for round in (1, 2))
-    assert torch.equal(first, second)
+    uploads = [fed.ask(0, round, Broadcast()) for round in (1, 2)]
+    first, second = (tensors(each) for each in uploads)
+    assert torch.equal(first["familiarity"], second["familiarity"])
+    assert not torch.equal(first["logits"], second["logits"])
 
 
 def test_an_experiment_that_does_not_name_it_keeps_its_json() -> None:

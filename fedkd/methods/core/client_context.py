@@ -29,7 +29,6 @@ from fedkd.exchange.messages import (
 from fedkd.knowledge.moments import Moments, protected
 from fedkd.learning import alignment, evaluate, loop, offline, optim, supervised
 from fedkd.learning import closed_form as summed
-from fedkd.learning.familiarity import familiarity
 from fedkd.learning.forms.terms import Terms
 from fedkd.learning.offline import Loss
 from fedkd.methods.core import learners
@@ -242,18 +241,6 @@ class ClientContext:
         released = noisy.round().clamp(min=least).long()
         self.keep(RELEASED, {what: released})
         return Value(released, Release(event))
-
-    def familiarity(self) -> Value:
-        """How like this client's records the proxy set is, float64, above 0, at most 1.
-
-        A fact about private data, which nothing pays for: see `learning.familiarity`.
-        """
-        # One stream for all clients, so that their filters are the same.
-        draws = rng.stream(self.setting.experiment.seed, purpose="familiarity")
-        with self.clock.phase("evaluate"):
-            found = familiarity(self.data.x, self.setting.proxy, draws)
-        number = torch.tensor(found, dtype=torch.float64)
-        return Value(number, Release(Unprotected("familiarity with the proxy set")))
 
     def moments(
         self, model: nn.Module, *, basis: summed.Basis | None, intercept: float, balance: float

@@ -82,7 +82,7 @@ class ServerContext:
     def counts(self, uploads: Uploads, field: str) -> Tensor:
         """How much clients say that they hold, (K,) or by class (K, C), float64.
 
-        Of samples, or of what the proxy set has (`ClientContext.familiarity`). By these a method
+        Of samples, or of what the proxy set has (`learning.familiarity`). By these a method
         weighs clients, and never by the claims as they came: nobody can check them, so none is more
         than `clients.max_weight` lets it be.
         """

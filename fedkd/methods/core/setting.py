@@ -17,7 +17,6 @@ from fedkd.errors import ConfigError
 from fedkd.exchange.codec import DTYPES, Expected
 from fedkd.exchange.messages import prefixed
 from fedkd.learning.dp import sgd
-from fedkd.learning.familiarity import LEAST
 from fedkd.learning.teacher_statistics import feature_width
 from fedkd.privacy.events import Gaussian, Laplace
 from fedkd.rows import Rows, shapes_of, take
@@ -225,11 +224,6 @@ class Setting:
     def example_count(self) -> TensorSpec:
         """What `ClientContext.example_count` must look like."""
         return TensorSpec((), torch.int64, low=1, high=_MOST_EXAMPLES)
-
-    @property
-    def familiarity(self) -> TensorSpec:
-        """What `ClientContext.familiarity` must look like."""
-        return TensorSpec((), torch.float64, low=LEAST, high=1)
 
     @property
     def class_counts(self) -> TensorSpec:
