@@ -12,7 +12,8 @@ from rich.console import Console
 from fedkd import config, methods, models
 from fedkd.cli.deploy import deploy
 from fedkd.data import NAMES
-from fedkd.federation.deploy.site import Allow, Cap, Limits, OwnData, Policy, Site
+from fedkd.federation.deploy.site import Policy
+from fedkd.federation.deploy.site_file import Allow, Cap, Limits, OwnData, Site
 from fedkd.federation.prepare import prepare
 from fedkd.jobs.simulate import simulate
 from fedkd.learning import augment, forms, ways

@@ -32,19 +32,10 @@ from fedkd.config.experiment import (
     Student,
 )
 from fedkd.config.models import RANDOM, ModelSpec, Weights, specs_in, with_specs
-from fedkd.config.parts import (
-    Choice,
-    Format,
-    Frozen,
-    Hardware,
-    Interactions,
-    Layout,
-    Output,
-    Source,
-    Stream,
-    TaskChoice,
-)
+from fedkd.config.parts import Choice, Frozen, Hardware, Output, TaskChoice
 from fedkd.config.read import load, load_distillation, parse, parse_json, read, validate
+from fedkd.config.source import Format, Interactions, Layout, Source, Stream
+from fedkd.config.text import Text, TextColumns
 from fedkd.config.training import DPSGD, OPTIMISERS, Augmentation, Optimisation
 
 __all__ = [
@@ -83,6 +74,8 @@ __all__ = [
     "Student",
     "TaskChoice",
     "Teacher",
+    "Text",
+    "TextColumns",
     "Trained",
     "WayChoice",
     "Weights",

@@ -18,11 +18,11 @@ from fedkd.config.parts import (
     Frozen,
     Hardware,
     Output,
-    Source,
     TaskChoice,
     absent,
     is_classification,
 )
+from fedkd.config.source import Source
 from fedkd.config.training import DPSGD, Optimisation
 
 

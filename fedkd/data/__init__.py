@@ -10,8 +10,10 @@ from torch import Tensor
 from fedkd import config, rng
 from fedkd.data import partition, scaling, sound, stream
 from fedkd.data.holdout import hashes
-from fedkd.data.readers import folder, interactions, named, npz, table
+from fedkd.data.readers import folder
 from fedkd.data.readers.named import NAMES, fetched, locations
+from fedkd.data.source import is_csv, read
+from fedkd.data.texts import reader as texts
 from fedkd.data.types import Dataset, FederatedData, Samples
 from fedkd.errors import ConfigError, DataError
 from fedkd.rows import Rows, shapes_of, take
@@ -140,6 +142,8 @@ def _federated(
         features=dataset.features,
         scale=dataset.scale,
         targets=dataset.targets,
+        tokenizers=dataset.tokenizers,
+        length=dataset.length,
     )
 
 
@@ -150,7 +154,7 @@ def _ready(
 
     Rows are drawn as they were read, and scaled after that.
     """
-    dataset = _read(data, seed, targets)
+    dataset = read(data, seed, targets)
     public: Rows | None = None
     private, scale = torch.arange(len(dataset.train)), False
     if isinstance(data, config.Data) and data.public is not None:
@@ -166,54 +170,6 @@ def _ready(
     return dataset, public, private
 
 
-def _read(data: config.Source, seed: int, targets: Targets) -> Dataset:
-    path, csv = Path(data.name).expanduser(), _is_csv(data.name)
-    pictured = data.name not in NAMES and folder.holds_pictures(path)
-    stored = path.suffix.lower() == ".npz" or (data.name not in NAMES and path.is_dir())
-    _check_keys(data, csv=csv, stored=stored, pictured=pictured)
-    if data.interactions is not None and not (csv and targets == "items"):
-        raise ConfigError(
-            f"data.interactions is for a .csv file of who took what, and data.name is "
-            f"{data.name!r} for a task of {targets}: leave it out, or choose task 'recommendation'"
-        )
-    if csv and targets == "items":
-        return interactions.load(path, data, seed=seed)
-    if csv:
-        return table.load(path, data, seed=seed, targets=targets)
-    if pictured:
-        return folder.load(path, data, seed=seed, targets=targets)
-    if stored:
-        return npz.load(path, form=npz.ArrayForm.of(data), kind=targets)
-    if data.name in NAMES and targets != (own := named.targets_of(data.name)):
-        fit = "classification" if own == "classes" else "keypoints"
-        raise ConfigError(
-            f"data.name is {data.name!r}, whose targets are {own}, and the task asks for {targets} "
-            f"(see 'fedkd tasks'): name a file of your own, or choose task {fit!r}"
-        )
-    return named.load(data.name, test_share=data.test_share, seed=seed)
-
-
-def _check_keys(data: config.Source, *, csv: bool, stored: bool, pictured: bool) -> None:
-    """Refuse keys that are for data of another form."""
-    arrays = ".npz files and folders of .npy files"
-    for key, fits, form in (
-        ("test", csv, ".csv files"),
-        ("ignore", csv, ".csv files"),
-        ("tile", pictured, "folders of pictures"),
-        ("range", stored, f"{arrays} or of pictures"),
-        ("layout", stored and not pictured, arrays),
-    ):
-        if getattr(data, key) and not fits:
-            raise ConfigError(
-                f"data.{key} is {getattr(data, key)!r}, and data.name is {data.name!r}: leave it "
-                f"out, it is for {form}"
-            )
-
-
-def _is_csv(name: str) -> bool:
-    return Path(name).suffix.lower() == ".csv"
-
-
 def _public(
     data: config.Data, asked: config.PublicData, dataset: Dataset, seed: int
 ) -> tuple[Rows, Tensor, Dataset]:
@@ -222,18 +178,7 @@ def _public(
     if held_out:
         source = dataset
     else:
-        changes: dict[str, Any] = {"name": asked.source, "test": None}
-        if not _is_csv(asked.source):
-            # of a .csv file's columns alone
-            changes |= {"ignore": (), "stream": None, "interactions": None}
-        if asked.source in NAMES or _is_csv(asked.source):
-            changes |= {"range": None, "layout": None}  # of arrays alone
-        path = Path(asked.source).expanduser()
-        if asked.source not in NAMES and folder.holds_pictures(path):
-            source = folder.unlabelled(path, data)
-        else:
-            changes["tile"] = None  # of pictures alone
-            source = _read(data.model_copy(update=changes), seed, dataset.targets)
+        source = _of_its_own(data, asked, dataset, seed)
         found, expected = (shapes_of(each.train.x) for each in (source, dataset))
         if found != expected:
             raise DataError(
@@ -265,6 +210,24 @@ def _public(
         return take(source.train.x, chosen), torch.arange(len(dataset.train)), source
     _nobody_vanished(dataset, data, rest)
     return take(source.train.x, chosen), rest, source
+
+
+def _of_its_own(
+    data: config.Data, asked: config.PublicData, dataset: Dataset, seed: int
+) -> Dataset:
+    """The data set that the public inputs are taken from, as it is stored."""
+    path = Path(asked.source).expanduser()
+    if data.text is not None:
+        return texts.unlabelled(path, data, dataset)
+    if asked.source not in NAMES and folder.holds_pictures(path):
+        return folder.unlabelled(path, data)
+    changes: dict[str, Any] = {"name": asked.source, "test": None, "tile": None}
+    if not is_csv(asked.source):
+        # of a .csv file's columns alone
+        changes |= {"ignore": (), "stream": None, "interactions": None}
+    if asked.source in NAMES or is_csv(asked.source):
+        changes |= {"range": None, "layout": None}  # of arrays alone
+    return read(data.model_copy(update=changes), seed, dataset.targets)
 
 
 def _drawn(source: Dataset, seed: int) -> Tensor:

@@ -51,6 +51,11 @@ def scaled(dataset: Dataset, limits: Mapping[str, Limits], public: Rows | None) 
             f"data.{'limits' if limits else 'scale'} would change users' histories, in which 1 is "
             "an item taken and 0 another: leave it out"
         )
+    if dataset.tokenizers:
+        raise ConfigError(
+            "data.scale = 'public' is for numbers, and [data.text] makes texts of the data: leave "
+            "it out"
+        )
     shape = shapes_of(dataset.train.x)
     columns = names(dataset.features, shape) if isinstance(shape, tuple) else ()
     if limits and not columns:

@@ -8,7 +8,7 @@ gives the same bytes, so its SHA-256 says which it is.
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_args
@@ -19,14 +19,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fedkd.config import Format, Interactions, Layout
+from fedkd.config import Format, Interactions, Layout, TextColumns
 from fedkd.data import scaling, sound
 from fedkd.data.readers import interactions, npz, table
 from fedkd.data.readers.csv_file import Decimal
+from fedkd.data.texts import reader as texts
+from fedkd.data.texts.tokenizer import Tokenizer
 from fedkd.data.types import FederatedData, Limits, Samples
 from fedkd.errors import DataError
 from fedkd.rows import Rows, Table, shapes_of, whole
-from fedkd.tasks import Targets
+from fedkd.tasks import Targets, Vocabulary
 
 FORMAT = "fedkd shared data 1"
 
@@ -39,8 +41,12 @@ def to_bytes(shared: FederatedData) -> bytes:
     about = {"name": shared.name, "classes": shared.class_names, "features": shared.features}
     scale = {"scale": shared.scale} if shared.scale else {}
     targets = {"targets": shared.targets} if shared.targets != "classes" else {}
+    words: dict[str, Any] = {}
+    if shared.tokenizers:
+        kept = {name: asdict(each) for name, each in shared.tokenizers.items()}
+        words = {"tokenizers": kept, "length": shared.length}
     # One key: safetensors writes several in any order.
-    named = {FORMAT: json.dumps(about | scale | targets)}
+    named = {FORMAT: json.dumps(about | scale | targets | words)}
     return save({name: tensor.contiguous() for name, tensor in tensors.items()}, named)
 
 
@@ -115,6 +121,8 @@ def parse_shared(content: bytes) -> FederatedData:
             features=tuple(about["features"]),
             scale={c: (low, high) for c, (low, high) in about.get("scale", {}).items()},
             targets=_targets(about.get("targets", "classes")),
+            tokenizers={n: _tokenizer(**each) for n, each in about.get("tokenizers", {}).items()},
+            length=about.get("length", 0),
         )
     except (SafetensorError, AttributeError, KeyError, TypeError, struct.error) as error:
         raise ValueError(f"Expected {FORMAT!r}.") from error
@@ -137,16 +145,21 @@ def _targets(name: str) -> Targets:
     return found[name]
 
 
+def _tokenizer(content: str, vocabulary: Mapping[str, int]) -> Tokenizer:
+    return Tokenizer(content, Vocabulary(**vocabulary))
+
+
 def read_own(
     path: Path,
     format: Format,
     *,
-    label: str,
+    label: str | tuple[str, ...],
     shared: FederatedData,
     decimal: Decimal = ".",
     layout: Layout | None = None,
     range: Limits | None = None,
     columns_of_users: Interactions | None = None,
+    columns_of_texts: TextColumns | None = None,
 ) -> Samples:
     """A party's own data, scaled as the shared data is.
 
@@ -154,20 +167,39 @@ def read_own(
         path: an .npz file or a folder with `x_train` and `y_train`, or a CSV file, all of whose
             rows count.
         format: which of the two it is.
-        label: CSV: the column of classes; other targets are found by name.
+        label: the column of classes, or of what a text is held against; other targets are found
+            by name.
         shared: what it must fit: shape, classes, the columns by name, and their scale.
         decimal: CSV: what stands in front of a number's decimals.
         layout: arrays: see `config.Source`.
         range: arrays: see `config.Source`.
         columns_of_users: CSV of a recommender: its columns, by the usual names unless given.
+        columns_of_texts: a table of texts: its columns, by the usual name unless given.
 
     Raises:
         DataError: it is missing, corrupt, empty or does not fit.
         ConfigError: a value cannot be put on the scale.
     """
     if format == "npz":
-        form = npz.ArrayForm(layout, range, unbounded=scaling.ALL in shared.scale)
+        free = scaling.ALL in shared.scale or bool(shared.tokenizers)
+        form = npz.ArrayForm(layout, range, unbounded=free)
         samples = npz.load_rows(path, classes=shared.classes, form=form, kind=shared.targets)
+        samples = replace(samples, x=_as_tokens(path, samples.x, shared.vocabularies))
+    elif shared.tokenizers:
+        samples = texts.load_rows(
+            path,
+            columns_of_texts or TextColumns(),
+            label=(label,) if isinstance(label, str) else label,
+            class_names=shared.class_names,
+            targets=shared.targets,
+            tokenizers=shared.tokenizers,
+            length=shared.length,
+        )
+    elif format == "text" or not isinstance(label, str):
+        raise DataError(
+            f"{path}: is a table of texts, and the parties agreed on samples of shape "
+            f"{shared.shape}: give such samples"
+        )
     elif shared.targets == "items":
         how = columns_of_users or Interactions()
         samples = interactions.load_rows(path, how, items=shared.class_names)
@@ -190,8 +222,39 @@ def read_own(
         raise DataError(
             f"{path}: a sample has shape {found}; expected {expected}, as the parties agreed"
         )
+    if shared.tokenizers:
+        return samples
     sound.unscaled(path.name, samples.x, shared.features, shared.scale)
     return replace(samples, x=scaling.apply(samples.x, shared.features, shared.scale))
+
+
+def _as_tokens(path: Path, x: Rows, vocabularies: Mapping[str, Vocabulary]) -> Rows:
+    """Stored numbers as token numbers, int64; other columns of a table as they are.
+
+    Raises:
+        DataError: one is beyond the vocabulary.
+    """
+    if isinstance(x, Table):
+        return Table(
+            {
+                name: _as_tokens(path, each, {"": vocabularies[name]})
+                if name in vocabularies
+                else each
+                for name, each in x.columns.items()
+            }
+        )
+    if not vocabularies:
+        return x
+    ids, words = whole(x), next(iter(vocabularies.values()))
+    wrong = (ids < 0) | (ids >= words.size) | (ids != ids.floor())
+    if wrong.any():
+        row = int(wrong.flatten(1).any(dim=1).nonzero()[0])
+        value = ids[row][wrong[row]][0].item()
+        raise DataError(
+            f"{path}: x_train has {value:g} in sample {row}; expected token numbers 0 to "
+            f"{words.size - 1}, of the tokeniser that the parties agreed on"
+        )
+    return ids.long()
 
 
 def write_own(path: Path, samples: Samples) -> None:

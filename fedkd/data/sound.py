@@ -19,7 +19,8 @@ _SHOWN = 5
 
 def look_over(dataset: Dataset) -> None:
     """Warn of classes that are in one part only, and of columns that are not scaled."""
-    unscaled(dataset.name, dataset.train.x, dataset.features, dataset.scale)
+    if not dataset.tokenizers:  # of texts numbers say which, and not how much
+        unscaled(dataset.name, dataset.train.x, dataset.features, dataset.scale)
     if dataset.targets == "classes":
         _unknown_classes(dataset)
 

@@ -214,6 +214,24 @@ _CLASSES = TargetForm(
     by_value=True,
 )
 
+
+def _tokens(key: str, array: Array, count: int, limit: Limit) -> Tensor:
+    """A class for each token, int64 (count, L): from 0 to below the limit, or `IGNORED`."""
+    check_kind(key, array, "iu", "a class for each token, as integers")
+    check_shape(key, array, count, "a class for each token", f"({count}, L)", {2})
+    wrong = (array != IGNORED) & ((array < 0) | (array >= limit.classes))
+    expected = f"0..{limit.classes - 1}, or {IGNORED} where a token does not count: {limit.why}"
+    check(key, wrong, array, expected)
+    return torch.from_numpy(array.astype(np.int64))
+
+
+_TOKENS = TargetForm(
+    _tokens,
+    outputs=lambda y: int(y.max()) + 1,
+    counted=lambda y, outputs: torch.bincount(y[y != IGNORED], minlength=outputs),
+    by_value=True,
+)
+
 FORMS: dict[Targets, TargetForm] = {
     "classes": _CLASSES,
     "identities": replace(_CLASSES, own=True),
@@ -255,5 +273,9 @@ FORMS: dict[Targets, TargetForm] = {
         counted=lambda y, _outputs: y[..., 2].sum(dim=0).long(),
         fits=points.check_inside,
     ),
+    "tags": _TOKENS,
+    "spans": _TOKENS,
+    "tokens": _TOKENS,
+    "next-tokens": _TOKENS,
 }
 """Every kind of targets, by name."""

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from fedkd.data import targets, views
+from fedkd.data.texts.tokenizer import Tokenizer
 from fedkd.data.views import Sight
 from fedkd.rows import Rows, concat, shape_of, shapes_of, take
-from fedkd.tasks import Targets
+from fedkd.tasks import Targets, Vocabulary
 
 Limits = views.Limits
 
@@ -76,6 +77,8 @@ class Dataset:
         scale: the limits by which columns were scaled, by name; an .npz's are numbers from 0, and
             of records that are no rows all values are one column, `scaling.ALL`.
         targets: what targets are.
+        tokenizers: of texts, how they became numbers; by view, where records have several.
+        length: of texts, the most tokens of one; 0 of records that are no texts.
     """
 
     name: str
@@ -87,6 +90,13 @@ class Dataset:
     features: tuple[str, ...] = ()
     scale: Mapping[str, Limits] = field(default_factory=dict)
     targets: Targets = "classes"
+    tokenizers: Mapping[str, Tokenizer] = field(default_factory=dict)
+    length: int = 0
+
+    @property
+    def vocabularies(self) -> dict[str, Vocabulary]:
+        """Of texts, what tokens records hold, by view."""
+        return {name: each.vocabulary for name, each in self.tokenizers.items()}
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -98,8 +108,14 @@ class Dataset:
         if sight is None:
             return self
         train, test = (part.seen_by(sight) for part in (self.train, self.test))
-        features, scale = sight.features(self.features), sight.scale(self.scale)
-        return replace(self, train=train, test=test, features=features, scale=scale)
+        return replace(
+            self,
+            train=train,
+            test=test,
+            features=sight.features(self.features),
+            scale=sight.scale(self.scale),
+            tokenizers=sight.among(self.tokenizers),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +133,8 @@ class FederatedData:
         scale: as in `Dataset`.
         targets: as in `Dataset`.
         held_out: what each client keeps from training, by client index; none where nobody does.
+        tokenizers: as in `Dataset`.
+        length: as in `Dataset`.
     """
 
     name: str
@@ -129,6 +147,13 @@ class FederatedData:
     scale: Mapping[str, Limits] = field(default_factory=dict)
     targets: Targets = "classes"
     held_out: tuple[Samples, ...] = ()
+    tokenizers: Mapping[str, Tokenizer] = field(default_factory=dict)
+    length: int = 0
+
+    @property
+    def vocabularies(self) -> dict[str, Vocabulary]:
+        """Of texts, what tokens records hold, by view."""
+        return {name: each.vocabulary for name, each in self.tokenizers.items()}
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -148,6 +173,7 @@ class FederatedData:
             test=self.test.seen_by(sight),
             features=sight.features(self.features),
             scale=sight.scale(self.scale),
+            tokenizers=sight.among(self.tokenizers),
         )
 
     def counts(self) -> Tensor:

@@ -7,6 +7,7 @@ A record's views are the columns of a table, such as `pix` and `zer` of `x_train
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import TypeVar
 
 from fedkd.config import Experiment
 from fedkd.data.readers import columns
@@ -16,6 +17,7 @@ from fedkd.rows import Rows, Table, columns_of, shapes_of
 
 Groups = Mapping[str, Sequence[str]]
 """By a view's name patterns of columns' names, such as `{"pix": ["pix*"]}`."""
+_T = TypeVar("_T")
 Limits = tuple[float, float]
 """What becomes -1 and what becomes 1 of a column (`scaling`)."""
 
@@ -58,6 +60,11 @@ class Sight:
         if len(self.parts) > 1 or not alone:
             return dict(limits)
         return limits_of(alone[0], limits)
+
+    def among(self, views: Mapping[str, _T]) -> dict[str, _T]:
+        """Of something for each view, such as tokenisers, that of the views that are seen."""
+        seen = {name: views[name] for name in self.parts if name in views}
+        return {"": next(iter(seen.values()))} if len(self.parts) == 1 and seen else seen
 
 
 def limits_of(view: str, limits: Mapping[str, Limits]) -> dict[str, Limits]:

@@ -15,6 +15,7 @@ from fedkd.config import Experiment
 from fedkd.data import stream as streaming
 from fedkd.data import views
 from fedkd.data.personal import keep_out
+from fedkd.data.texts import tokenizer
 from fedkd.data.types import FederatedData, Samples
 from fedkd.data.views import Sight
 from fedkd.errors import ConfigError, DataError
@@ -192,6 +193,8 @@ def _assemble(
         )
     else:
         federated = streaming.of_party(federated, experiment.data.stream)
+    known = tokenizer.settled(experiment.data, federated.tokenizers)
+    experiment = experiment.model_copy(update={"data": known})
     teachers_see, student_sees = _sights(experiment, federated)
     if not experiment.unlike_views:  # nobody has anything to do with the rest of a record
         federated = federated.seen_by(student_sees)
@@ -199,7 +202,12 @@ def _assemble(
     share = experiment.clients.test_share
     if share is not None and not federated.held_out:
         federated = keep_out(federated, share, seed=experiment.seed)
-    task = tasks.build(experiment.task, inputs=federated.shape, names=federated.class_names)
+    task = tasks.build(
+        experiment.task,
+        inputs=federated.shape,
+        names=federated.class_names,
+        vocabularies=federated.vocabularies,
+    )
     stages = streaming.stages(experiment.data.stream, federated.class_names, federated.targets)
     task = task if stages is None else stages.asked(task)
     stream, unit = experiment.data.stream, experiment.privacy.unit

@@ -33,6 +33,7 @@ from fedkd.runs.model_size import measure
 from fedkd.runs.scores import shown_scores
 from fedkd.runs.stages import StageFolder, StageRecorder
 from fedkd.runs.student import Inputs
+from fedkd.tasks import Task, with_inputs
 from fedkd.threads import one_intra_op_thread
 
 
@@ -152,6 +153,11 @@ def _plain(student_run: StudentRun) -> nn.Module:
     return student
 
 
+def _asked(task: Task, seen: Dataset) -> Task:
+    """The task of who sees another part of a record."""
+    return with_inputs(task, seen.shape, seen.vocabularies)
+
+
 def _summarise(
     ready: Prepared,
     student_run: StudentRun,
@@ -165,7 +171,7 @@ def _summarise(
     def figures(model: nn.Module, data: Dataset) -> dict[str, Any]:
         found = evaluate.score(model, data.test, task.scores)
         scores = {score.figure: found[score.figure] for score in task.scores}
-        return {**scores, **measure(model, data.shape)}
+        return {**scores, **measure(model, _asked(task, data).blank)}
 
     student_figures = figures(student, ready.data)
     headline = task.headline

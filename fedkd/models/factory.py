@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fedkd import optional
 from fedkd.config import Frozen, ModelSpec, validate
 from fedkd.errors import ConfigError
-from fedkd.models import call, classifiers, hub, recommenders, weights
+from fedkd.models import call, classifiers, hub, recommenders, text, weights
 from fedkd.models.centre_point import CentrePointOptions, centre_point
 from fedkd.models.fusion import Fusion, FusionOptions
 from fedkd.models.hourglass import HourglassOptions, hourglass
@@ -47,7 +47,7 @@ _DENSE: dict[str, tuple[type[Frozen], _DenseBuild]] = {
 _OF_VIEWS = {"fusion": (FusionOptions, Fusion)}
 """Models of records that are tables: (two empty records, how many classes, options)."""
 
-NAMES = (*_MODELS, *_DENSE)
+NAMES = (*_MODELS, *_DENSE, *text.BUILT_IN)
 """The built-in models of records of one tensor, which need nothing beside fedkd."""
 
 
@@ -78,7 +78,11 @@ def build(
         ConfigError: the name or an option is unknown, the shape does not fit, what the import path
             leads to does not turn (N, *shape) into (N, classes), or weights do not fit the model.
     """
-    x = torch.zeros(2, *shape) if columns is None else columns
+    x: Batch
+    if columns is not None:
+        x = columns
+    else:
+        x = torch.zeros(2, *shape) if task is None else task.blank(2)
     answer = (classes,) if task is None else task.answer
     with torch_default(generator):
         model: object
@@ -86,6 +90,8 @@ def build(
             model = hub.build(spec, shape, classes)
         elif ":" in spec.name:
             model = _own(spec, _offered(_shapes(x), classes, task))
+        elif task is not None and task.vocabulary is not None:
+            model = _of_texts(spec, task)
         elif columns is not None:
             model = _of_views(spec, columns, answer)
         else:
@@ -108,7 +114,7 @@ def with_group_norm(spec: ModelSpec) -> str | None:
 
     None too where the specification already chose it.
     """
-    known = _DENSE.get(spec.name) or _MODELS.get(spec.name)
+    known = _DENSE.get(spec.name) or _MODELS.get(spec.name)  # those of texts have no batch norm
     options = {} if known is None else known[0].model_fields
     if "norm" not in options or spec.options.get("norm") == "group":
         return None
@@ -128,11 +134,35 @@ def _of_views(spec: ModelSpec, columns: Mapping[str, Tensor], answer: tuple[int,
     return make(columns, answer[0], validate(options, spec.options, prefix=f"{spec.name}."))
 
 
+def _of_texts(spec: ModelSpec, task: Task) -> nn.Module:
+    if spec.name not in text.BUILT_IN:
+        also = "hf/FOLDER, or your own, 'package.module:Class'"
+        raise ConfigError(
+            f"model {spec.name!r} does not take texts: "
+            f"{choices(spec.name, text.BUILT_IN, listed=text.BUILT_IN)}, {also}"
+        )
+    known = text.BUILT_IN[spec.name]
+    if task.targets not in known.answers:
+        fit = ", ".join(
+            name for name, each in text.BUILT_IN.items() if task.targets in each.answers
+        )
+        raise ConfigError(
+            f"model {spec.name!r} does not answer as task {task.name!r} asks: choose one of "
+            f"{fit or 'none that is built in'}, or your own, 'package.module:Class'"
+        )
+    return known.build(task, validate(known.Options, spec.options, prefix=f"{spec.name}."))
+
+
 def _named(spec: ModelSpec, shape: tuple[int, ...], answer: tuple[int, ...]) -> nn.Module:
     if spec.name in _OF_VIEWS:
         raise ConfigError(
             f"model {spec.name!r} takes several views of a record, and what it sees is one tensor "
             f"of shape {shape}: name two views or more, or choose another model"
+        )
+    if spec.name in text.BUILT_IN:
+        raise ConfigError(
+            f"model {spec.name!r} takes texts, and records have shape {shape}: choose another, or "
+            "say by [data.text] which column is text"
         )
     if spec.name not in NAMES:
         rest = spec.name.partition("/")[2]

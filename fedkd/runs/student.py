@@ -8,7 +8,8 @@ from pydantic import Field
 from torch import nn
 
 from fedkd import config, data, models, rng, tasks
-from fedkd.config import Distillation, Experiment
+from fedkd.config import Distillation, Experiment, TaskChoice
+from fedkd.config.parts import absent
 from fedkd.data import scaling, views
 from fedkd.data.types import Dataset, FederatedData, Limits
 from fedkd.errors import ConfigError, DataError, MessageError, RunFolderError
@@ -19,6 +20,7 @@ from fedkd.models.weights import random
 from fedkd.rows import Rows
 from fedkd.runs import reading
 from fedkd.runs.scores import RunPart
+from fedkd.tasks import Task, Vocabulary, with_inputs
 
 
 @dataclass(frozen=True)
@@ -55,19 +57,38 @@ class Inputs(RunPart):
     """What became -1 and 1 of a column; a program that asks the student scales its rows so."""
     teachers: tuple[tuple[int, ...], ...] = ()
     """Of a distillation: the shape of one input of each teacher."""
+    tokens: dict[str, Vocabulary] = Field(default={}, exclude_if=absent)
+    """Of texts: what tokens the student's inputs hold, by view."""
+    teachers_tokens: tuple[dict[str, Vocabulary], ...] = Field(default=(), exclude_if=absent)
+    """Of a distillation of texts: what tokens each teacher's inputs hold."""
 
     @classmethod
     def of(cls, seen: Dataset | FederatedData) -> "Inputs":
         """What the student sees of a data set."""
         columns = scaling.names(seen.features, seen.shape)
         scale = {column: seen.scale[column] for column in columns if column in seen.scale}
-        return cls(shape=seen.shape, classes=seen.class_names, features=seen.features, scale=scale)
+        return cls(
+            shape=seen.shape,
+            classes=seen.class_names,
+            features=seen.features,
+            scale=scale,
+            tokens=seen.vocabularies,
+        )
 
     @classmethod
     def of_splits(cls, splits: Splits) -> "Inputs":
         """What a distillation's student and teachers see."""
         teachers = tuple(each.shape for each in splits.teachers)
-        return cls.of(splits.student).model_copy(update={"teachers": teachers})
+        tokens = tuple(each.vocabularies for each in splits.teachers if each.vocabularies)
+        return cls.of(splits.student).model_copy(
+            update={"teachers": teachers, "teachers_tokens": tokens}
+        )
+
+    def task(self, choice: TaskChoice) -> Task:
+        """What is asked of the student, but for scores, on which no architecture depends."""
+        asked = choice.model_copy(update={"scores": ()})
+        words = self.tokens
+        return tasks.build(asked, inputs=self.shape, names=self.classes, vocabularies=words)
 
 
 class _Kept(RunPart):
@@ -179,12 +200,14 @@ def _seen(experiment: Experiment | Distillation) -> Dataset:
 def _model(experiment: Experiment | Distillation, inputs: Inputs) -> nn.Module:
     """A model of the student's architecture; what it once started from need not be there."""
     experiment = config.with_specs(experiment, random)
+    task = inputs.task(experiment.task)
     if isinstance(experiment, Distillation):
-        return prepare.student(experiment, inputs.shape, inputs.teachers, inputs.classes)
+        words = inputs.teachers_tokens or ({},) * len(inputs.teachers)
+        seen = zip(inputs.teachers, words, strict=True)
+        teachers = [with_inputs(task, shape, each) for shape, each in seen]
+        return prepare.student(experiment, task, teachers)
     draws = rng.stream(experiment.seed, purpose="student")
     spec = experiment.student.model
-    asked = experiment.task.model_copy(update={"scores": ()})  # which no architecture depends on
-    task = tasks.build(asked, inputs=inputs.shape, names=inputs.classes)
     return models.build(spec, shape=inputs.shape, classes=task.classes, generator=draws, task=task)
 
 

@@ -1,6 +1,6 @@
 """What is asked of a model: tasks by name or import path; one task, one file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fedkd.config import TaskChoice, validate
 from fedkd.errors import ConfigError
@@ -19,6 +19,7 @@ from fedkd.tasks.base import (
 )
 from fedkd.tasks.kind import TaskKind
 from fedkd.tasks.scores.metrics import check_own, own
+from fedkd.tasks.vocabulary import Vocabulary
 
 __all__ = [
     "ACCURACY",
@@ -29,6 +30,7 @@ __all__ = [
     "Targets",
     "Task",
     "TaskKind",
+    "Vocabulary",
     "build",
     "find",
     "headline",
@@ -69,13 +71,20 @@ def find(name: str) -> TaskKind:
     return found
 
 
-def build(choice: TaskChoice, *, inputs: tuple[int, ...], names: Sequence[str]) -> Task:
+def build(
+    choice: TaskChoice,
+    *,
+    inputs: tuple[int, ...],
+    names: Sequence[str],
+    vocabularies: Mapping[str, Vocabulary] | None = None,
+) -> Task:
     """The task that a configuration asks of a data set.
 
     Args:
         choice: the section `[task]`.
         inputs: the shape of one record's inputs.
         names: of the classes, labels or numbers of its targets.
+        vocabularies: of texts, what tokens records hold, by view.
 
     Raises:
         ConfigError: an unknown task, key or score, or a score that does not suit.
@@ -93,7 +102,14 @@ def build(choice: TaskChoice, *, inputs: tuple[int, ...], names: Sequence[str]) 
         raise ConfigError(
             f"task.scores begins with {asked[0]!r}, which is no single number: name another first"
         )
+    if kind.of_texts and not vocabularies:
+        raise ConfigError(
+            f"task {choice.name!r} is for texts, and records of the data have shape {inputs}: name "
+            "a table with a column of texts, and say by [data.text] how they become numbers"
+        )
     task = kind.build(options, inputs, tuple(names), scores)
+    if vocabularies:
+        task = with_inputs(task, inputs, vocabularies)
     for path, score in zip(asked, scores, strict=True):
         if ":" in path:
             check_own(path, score, task)

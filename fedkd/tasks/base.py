@@ -10,8 +10,22 @@ from torch import Tensor
 
 from fedkd.specs import TensorSpec
 from fedkd.tasks.motion import Motion
+from fedkd.tasks.vocabulary import Vocabulary
 
-Targets = Literal["classes", "identities", "binary", "numbers", "masks", "boxes", "points", "items"]
+Targets = Literal[
+    "classes",
+    "identities",
+    "binary",
+    "numbers",
+    "masks",
+    "boxes",
+    "points",
+    "items",
+    "tags",
+    "spans",
+    "tokens",
+    "next-tokens",
+]
 """What a data set's targets are, see `fedkd.data.targets.FORMS`.
 
 `classes`: one class a record, int64 (N,). `identities`: who or what a record is of, int64 (N,), and
@@ -20,15 +34,18 @@ int64 (N, L).
 `numbers`: D numbers, float32 (N, D). `masks`: a class for each pixel, int64 (N, H, W). `boxes`: up
 to M boxes a record, float32 (N, M, 5), each (class, left, top, right, bottom). `points`: K points a
 record, float32 (N, K, 3), each (x, y, visible). `items`: which of I items suit, int64 (N, I).
+Of texts of L tokens, -100 where a token does not count: `tags`, a class for each, int64 (N, L);
+`spans`, where the answer's first and last token stand, int64 (N, 2); `tokens`, what is to be
+written, int64 (N, T); `next-tokens`, what follows each token, int64 (N, L).
 """
-Ask = Literal["classes", "categorical", "items", "boxes", "image", "features"]
+Ask = Literal["classes", "categorical", "items", "boxes", "image", "features", "text"]
 """What a method may ask of a task.
 
 `categorical`: an answer's last axis holds the logits of classes. `classes`: besides, there is one
 answer a record, (N, C), and one class, (N,). `items`: an answer holds the logits of items, (N, I),
 of which several may suit, and inputs are the items seen before, (I,). `boxes`: an answer is a grid
 of centres and shapes, as `boxes.grid` has it. `image`: inputs are
-(C, H, W). `features`: inputs are (F,).
+(C, H, W). `features`: inputs are (F,). `text`: inputs are token numbers, (L,).
 """
 
 
@@ -174,6 +191,7 @@ class Task:
         likelihood: by which models learn.
         scores: at least one; the first is the headline of tables and charts.
         offers: what methods may ask.
+        vocabularies: of texts, what tokens inputs hold; by view, where records have several.
     """
 
     name: str
@@ -184,6 +202,20 @@ class Task:
     likelihood: Likelihood
     scores: tuple[Score, ...]
     offers: frozenset[Ask] = field(default_factory=frozenset)
+    vocabularies: Mapping[str, Vocabulary] = field(default_factory=dict)
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """What tokens inputs of one tensor hold; None of records that are no texts."""
+        return next(iter(self.vocabularies.values())) if len(self.vocabularies) == 1 else None
+
+    def blank(self, count: int) -> Tensor:
+        """Empty inputs (count, *inputs): zeros, or of texts a token that is none of the marks."""
+        if (words := self.vocabulary) is None:
+            return torch.zeros(count, *self.inputs)
+        marks = (words.padding, words.start, words.end)
+        token = next((n for n in range(words.size) if n not in marks), words.end)
+        return torch.full((count, *self.inputs), token)
 
     @property
     def headline(self) -> Score:
@@ -201,13 +233,27 @@ class Task:
         return self.answer[-1]
 
 
-def with_inputs(task: Task, inputs: tuple[int, ...]) -> Task:
-    """The same task of records of another shape, such as a part of each."""
-    offers = (task.offers - kinds_of(task.inputs)) | kinds_of(inputs)
-    return replace(task, inputs=inputs, offers=offers)
+def with_inputs(
+    task: Task, inputs: tuple[int, ...], vocabularies: Mapping[str, Vocabulary] | None = None
+) -> Task:
+    """The same task of records of another shape, such as a part of each, or of texts.
+
+    Args:
+        task: of other inputs.
+        inputs: the shape of one record.
+        vocabularies: of texts, by view; none of what is no text.
+    """
+    words = vocabularies or {}
+    own = kinds_of(inputs, words)
+    offers = (task.offers - kinds_of(task.inputs, task.vocabularies)) | own
+    return replace(task, inputs=inputs, offers=offers, vocabularies=words)
 
 
-def kinds_of(inputs: tuple[int, ...]) -> frozenset[Ask]:
-    """What inputs of a shape offer: `image` for (C, H, W), `features` for (F,)."""
+def kinds_of(
+    inputs: tuple[int, ...], vocabularies: Mapping[str, Vocabulary] | None = None
+) -> frozenset[Ask]:
+    """What inputs of a shape offer: `image` for (C, H, W), `features` for (F,), `text` of texts."""
+    if vocabularies:
+        return frozenset({"text"})
     kinds: dict[int, Ask] = {3: "image", 1: "features"}
     return frozenset({kinds[len(inputs)]} if len(inputs) in kinds else ())

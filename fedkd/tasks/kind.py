@@ -23,6 +23,7 @@ class TaskKind:
         strata: targets (N, *T) -> int64 (N,) from 0, the groups by whose shares clients may differ;
             None: only the iid and the natural partition suit.
         Options: the other keys of `[task]`.
+        of_texts: whether its records can be nothing but texts.
     """
 
     about: str
@@ -33,3 +34,4 @@ class TaskKind:
     shown: Callable[[Tensor], Tensor]
     strata: Callable[[Tensor], Tensor] | None = None
     Options: type[Frozen] = field(default=Frozen)
+    of_texts: bool = False

@@ -1,7 +1,5 @@
 """A user's own data as one CSV file: a header, a column of labels, and columns of numbers."""
 
-import logging
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,8 +7,7 @@ import torch
 from torch import Tensor
 
 from fedkd import config
-from fedkd.data.holdout import held_out
-from fedkd.data.readers import csv_file
+from fedkd.data.readers import csv_file, labels
 from fedkd.data.readers.columns import indicator
 from fedkd.data.readers.csv_file import Cells, Decimal
 from fedkd.data.stream import of_cells
@@ -18,12 +15,7 @@ from fedkd.data.types import Dataset, Samples
 from fedkd.errors import ConfigError, DataError
 from fedkd.tasks import Targets
 
-log = logging.getLogger(__name__)
-
-_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _IN_CELLS: tuple[Targets, ...] = ("classes", "binary", "numbers")
-_FEW_ROWS = 20
-"""With fewer, a label for each row is no sign of anything."""
 
 
 def load(path: Path, source: config.Source, *, seed: int, targets: Targets = "classes") -> Dataset:
@@ -71,16 +63,16 @@ def load(path: Path, source: config.Source, *, seed: int, targets: Targets = "cl
     x = torch.from_numpy(table.numbers(features))
     if targets == "classes":
         cells = table.column(label)
-        y, class_names = _encode(cells)
-        _check_classes(table, label, cells, class_names)
+        y, class_names = labels.encode(cells)
+        labels.check_classes(table, label, cells, class_names)
         # By the label's own text: its code would depend on which others there are.
-        cells = [_plain(cell) for cell in cells]
+        cells = [labels.plain(cell) for cell in cells]
     else:
-        y, class_names = _values(table, source.labels, targets), source.labels
+        y, class_names = labels.values(table, source.labels, targets), source.labels
         cells = [repr(row) for row in y.tolist()]
     everything = Samples(x, y, _stages(table, source))
     if source.test is None:
-        held = _held_out(table, everything, cells, source.test_share, seed)
+        held = labels.held(table, everything, cells, source.test_share, seed)
         test = everything.subset(torch.nonzero(held)[:, 0])
     else:
         held = torch.zeros(len(y), dtype=torch.bool)
@@ -106,7 +98,7 @@ def load(path: Path, source: config.Source, *, seed: int, targets: Targets = "cl
         test=test,
         classes=len(class_names),
         class_names=class_names,
-        groups=None if source.client is None else _clients(table, source.client, ~held),
+        groups=None if source.client is None else labels.clients(table, source.client, ~held),
         features=tuple(features),
         targets=targets,
     )
@@ -137,10 +129,10 @@ def load_rows(
     Raises:
         DataError: names the file, the line and the column.
     """
-    labels = (label,) if targets == "classes" else tuple(class_names)
-    table = csv_file.read(path, label=labels[0], decimal=decimal)
+    wanted = (label,) if targets == "classes" else tuple(class_names)
+    table = csv_file.read(path, label=wanted[0], decimal=decimal)
     indicators = table.indicators(features)
-    for column in (*labels, *features):
+    for column in (*wanted, *features):
         if column not in table.header and column not in indicators:
             hint = table.hint(column)
             if indicator(column) in indicators:
@@ -149,15 +141,8 @@ def load_rows(
     x = torch.from_numpy(table.numbers(features))
     stage = None if source is None else _stages(table, source)
     if targets != "classes":
-        return Samples(x, _values(table, labels, targets), stage)
-    codes = {name: c for c, name in enumerate(class_names)}
-    cells = [_plain(cell) for cell in table.column(label)]
-    for n, cell in enumerate(cells):
-        if cell not in codes:
-            raise table.fault(
-                n, f", column {label!r}: {cell!r} is no class; expected {', '.join(class_names)}"
-            )
-    return Samples(x, torch.tensor([codes[cell] for cell in cells]), stage)
+        return Samples(x, labels.values(table, wanted, targets), stage)
+    return Samples(x, labels.coded(table, label, class_names), stage)
 
 
 def _stage_column(source: config.Source) -> str | None:
@@ -189,71 +174,3 @@ def _features(table: Cells, source: config.Source) -> list[str]:
             "'indicate' makes; rename it"
         )
     return features
-
-
-def _values(table: Cells, columns: Sequence[str], targets: Targets) -> Tensor:
-    """Numbers, float32 (N, D), or 0 and 1, int64 (N, L)."""
-    y = torch.from_numpy(table.numbers(columns))
-    if targets == "numbers":
-        return y
-    for row, place in ((y != 0) & (y != 1)).nonzero()[:1].tolist():
-        raise table.fault(
-            row, f", column {columns[place]!r}: {y[row, place]:g} is no label; expected 0 or 1"
-        )
-    return y.long()
-
-
-def _encode(cells: list[str]) -> tuple[Tensor, tuple[str, ...]]:
-    """Codes from 0, int64 (N,), and names, sorted as numbers if all are integers, else as text."""
-    integers = all(_INTEGER.fullmatch(cell) for cell in cells)
-    if integers:
-        cells = [_plain(cell) for cell in cells]
-    names = sorted(set(cells), key=int if integers else str)
-    codes = {name: code for code, name in enumerate(names)}
-    return torch.tensor([codes[cell] for cell in cells]), tuple(names)
-
-
-def _plain(cell: str) -> str:
-    """An integer without its sign and zeros in front; other text as it is."""
-    return str(int(cell)) if _INTEGER.fullmatch(cell) else cell
-
-
-def _check_classes(table: Cells, label: str, cells: list[str], names: Sequence[str]) -> None:
-    """Refuse labels that hardly ever repeat; warn of numbers with fractions."""
-    where = f"{table.path}: column {label!r} (data.label)"
-    if len(cells) >= _FEW_ROWS and 2 * len(names) > len(cells):
-        raise DataError(
-            f"{where} has {len(names)} different values in {len(cells)} rows, which looks like a "
-            "measurement or an identifier, no classes; name another column, or put it into bands"
-        )
-    values = {name: table.number(name) for name in names}
-    if fractions := [n for n, v in values.items() if v is not None and not v.is_integer()]:
-        log.warning(
-            "%s holds numbers with fractions, such as %s: each of its %d values is a class of its "
-            "own; if it is a measurement, put it into bands",
-            *(where, fractions[0], len(names)),
-        )
-
-
-def _clients(table: Cells, column: str, train: Tensor) -> Tensor:
-    """Whose each training row is, int64 (N_train,)."""
-    codes, names = _encode(table.column(column))
-    for code, name in enumerate(names):
-        if not (codes[train] == code).any():
-            raise DataError(
-                f"{table.path}: column {column!r}: all rows of {name!r} were held out for testing; "
-                "lower data.test_share or drop that client"
-            )
-    return codes[train]
-
-
-def _held_out(table: Cells, rows: Samples, cells: list[str], share: float, seed: int) -> Tensor:
-    """Which rows are for testing: bool (N,), `share` of them in expectation."""
-    held = held_out(rows.x, cells, share, seed=seed, purpose="csv-test-split")
-    for side, what, remedy in ((held, "testing", "raise"), (~held, "training", "lower")):
-        if not side.any():
-            raise DataError(
-                f"{table.path}: data.test_share = {share} of {len(held)} rows leaves no row for "
-                f"{what}; {remedy} it, give more rows, or name a file of its own by data.test"
-            )
-    return held

@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 import tomli_w
 
-from fedkd.config import RANDOM, Engine, Experiment, ModelSpec, Output, with_specs
+from fedkd.config import RANDOM, Engine, Experiment, ModelSpec, Output, Text, with_specs
 from fedkd.errors import ConfigError
 
 SERVER_APP, CLIENT_APP = "fedkd.jobs.serverapp:app", "fedkd.federation.deploy.siteapp:app"
@@ -49,14 +49,24 @@ def for_wire(experiment: Experiment, clients: int) -> str:
     data, public = experiment.data, experiment.data.public
     if public is not None:
         public = public.model_copy(update={"source": last(public.source)})
+    # Of a tokeniser its SHA-256 travels: all parties have it in the shared file.
+    text = None if data.text is None else data.text.model_copy(update=_without_paths(data.text))
+    named = {"name": last(data.name), "public": public, "text": text}
     return experiment.model_copy(
         update={
-            "data": data.model_copy(update={"name": last(data.name), "public": public}),
+            "data": data.model_copy(update=named),
             "privacy": experiment.privacy.model_copy(update={"ledger": None}),
             "engine": Engine(),
             "output": Output(),
         }
     ).to_json()
+
+
+def _without_paths(text: Text) -> dict[str, object]:
+    files = {name: last(file) for name, file in text.tokenizers.items()}
+    single = isinstance(text.tokenizer, str)
+    learned = None if text.texts is None else last(text.texts)
+    return {"tokenizer": files[""] if single else files, "texts": learned}
 
 
 def moved(spec: ModelSpec, where: Callable[[str], str]) -> ModelSpec:

@@ -47,6 +47,7 @@ def own_data(policy: Policy, shared: FederatedData) -> Samples:
         layout=data.layout,
         range=data.range,
         columns_of_users=data.interactions,
+        columns_of_texts=data.text,
     )
 
 

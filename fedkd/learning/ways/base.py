@@ -28,7 +28,12 @@ def task_of(distillation: Distillation, dataset: Dataset) -> Task:
     Raises:
         ConfigError: see `tasks.build`.
     """
-    task = tasks.build(distillation.task, inputs=dataset.shape, names=dataset.class_names)
+    task = tasks.build(
+        distillation.task,
+        inputs=dataset.shape,
+        names=dataset.class_names,
+        vocabularies=dataset.vocabularies,
+    )
     found = stages(distillation.data.stream, dataset.class_names, dataset.targets)
     return task if found is None else found.asked(task)
 

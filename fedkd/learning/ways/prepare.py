@@ -68,27 +68,19 @@ class Prepared:
         return fresh.to(self.device)
 
 
-def student(
-    distillation: Distillation,
-    shape: tuple[int, ...],
-    teachers: Sequence[tuple[int, ...]],
-    names: Sequence[str],
-) -> nn.Module:
+def student(distillation: Distillation, task: Task, teachers: Sequence[Task]) -> nn.Module:
     """A finished distillation's student anew, without its data: fresh, of the right architecture.
 
     Args:
         distillation: complete, as a run keeps it.
-        shape: of what the student sees.
-        teachers: of what each teacher sees.
-        names: of the classes, labels or numbers.
+        task: what is asked of the student.
+        teachers: what is asked of each teacher, who may see another part of a record.
 
     Raises:
         ConfigError: model, teachers and way do not fit.
     """
     way, params, distillation = ways.resolve(distillation)
-    asked = distillation.task.model_copy(update={"scores": ()})  # on which no architecture depends
-    task = tasks.build(asked, inputs=shape, names=names)
-    return _student(distillation, way, params, task, _teachers(distillation, teachers, task))
+    return _student(distillation, way, params, task, _teachers(distillation, teachers))
 
 
 def shares(distillation: Distillation) -> Splits:
@@ -176,7 +168,9 @@ def prepare(distillation: Distillation) -> Prepared:
         way.check(task_of(distillation, dealt.student), params)
     shapes = [each.shape for each in dealt.teachers]
     _check_augment(distillation, task_of(distillation, dealt.student), shapes)
-    teachers = _teachers(distillation, shapes, task_of(distillation, dealt.student))
+    asked = task_of(distillation, dealt.student)
+    seen = [with_inputs(asked, each.shape, each.vocabularies) for each in dealt.teachers]
+    teachers = _teachers(distillation, seen)
     digests = tuple(
         weights.load_weights(each, model, number)
         for number, (each, model) in enumerate(zip(resolved, teachers, strict=True))
@@ -200,18 +194,16 @@ def _check_augment(
         augment.check(each.training.augment, shape, task.targets, key=key, along=follow)
 
 
-def _teachers(
-    distillation: Distillation, shapes: Sequence[tuple[int, ...]], task: Task
-) -> tuple[nn.Module, ...]:
+def _teachers(distillation: Distillation, seen: Sequence[Task]) -> tuple[nn.Module, ...]:
     return tuple(
         models.build(
             each.model,
-            shape=shape,
+            shape=task.inputs,
             classes=task.classes,
             generator=rng.stream(distillation.seed, purpose="teacher model", client=number),
-            task=with_inputs(task, shape),
+            task=task,
         )
-        for number, (each, shape) in enumerate(zip(distillation.teachers, shapes, strict=True))
+        for number, (each, task) in enumerate(zip(distillation.teachers, seen, strict=True))
     )
 
 

@@ -132,7 +132,8 @@ class Setting:
         if known is None:
             raise ValueError("Expected records that all parties hold, to see a part of.")
         shape = shapes_of(known)
-        task = with_inputs(self.task, shape if isinstance(shape, tuple) else ())
+        words = sight.among(self.task.vocabularies)
+        task = with_inputs(self.task, shape if isinstance(shape, tuple) else (), words)
         return replace(
             self,
             task=task,

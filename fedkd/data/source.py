@@ -1,0 +1,84 @@
+"""What a data set's name leads to: one form of data, one reader."""
+
+from pathlib import Path
+
+from fedkd import config
+from fedkd.data.readers import folder, interactions, named, npz, table
+from fedkd.data.readers.named import NAMES
+from fedkd.data.texts import reader as texts
+from fedkd.data.types import Dataset
+from fedkd.errors import ConfigError
+from fedkd.tasks import Targets
+
+
+def read(data: config.Source, seed: int, targets: Targets) -> Dataset:
+    """The data set that a name or a path leads to, as it is stored.
+
+    Args:
+        data: the section `[data]`.
+        seed: keys the hashes that hold records out.
+        targets: what the data's targets must be.
+
+    Raises:
+        DataError: it is missing, corrupt or not in the expected form.
+        ConfigError: a key is for data of another form.
+    """
+    path, csv = Path(data.name).expanduser(), is_csv(data.name)
+    pictured = data.name not in NAMES and folder.holds_pictures(path)
+    stored = path.suffix.lower() == ".npz" or (data.name not in NAMES and path.is_dir())
+    if data.text is not None:
+        _check_texts(data)
+        return texts.load(path, data, seed=seed, targets=targets)
+    _check_keys(data, csv=csv, stored=stored, pictured=pictured)
+    if data.interactions is not None and not (csv and targets == "items"):
+        raise ConfigError(
+            f"data.interactions is for a .csv file of who took what, and data.name is "
+            f"{data.name!r} for a task of {targets}: leave it out, or choose task 'recommendation'"
+        )
+    if csv and targets == "items":
+        return interactions.load(path, data, seed=seed)
+    if csv:
+        return table.load(path, data, seed=seed, targets=targets)
+    if pictured:
+        return folder.load(path, data, seed=seed, targets=targets)
+    if stored:
+        return npz.load(path, form=npz.ArrayForm.of(data), kind=targets)
+    if data.name in NAMES and targets != (own := named.targets_of(data.name)):
+        fit = "classification" if own == "classes" else "keypoints"
+        raise ConfigError(
+            f"data.name is {data.name!r}, whose targets are {own}, and the task asks for {targets} "
+            f"(see 'fedkd tasks'): name a file of your own, or choose task {fit!r}"
+        )
+    return named.load(data.name, test_share=data.test_share, seed=seed)
+
+
+def _check_keys(data: config.Source, *, csv: bool, stored: bool, pictured: bool) -> None:
+    """Refuse keys that are for data of another form."""
+    arrays = ".npz files and folders of .npy files"
+    for key, fits, form in (
+        ("test", csv, ".csv files"),
+        ("ignore", csv, ".csv files"),
+        ("tile", pictured, "folders of pictures"),
+        ("range", stored, f"{arrays} or of pictures"),
+        ("layout", stored and not pictured, arrays),
+    ):
+        if getattr(data, key) and not fits:
+            raise ConfigError(
+                f"data.{key} is {getattr(data, key)!r}, and data.name is {data.name!r}: leave it "
+                f"out, it is for {form}"
+            )
+
+
+def is_csv(name: str) -> bool:
+    """Whether a name is that of a CSV file."""
+    return Path(name).suffix.lower() == ".csv"
+
+
+def _check_texts(data: config.Source) -> None:
+    """Refuse keys that say nothing of texts."""
+    for key in ("ignore", "limits", "range", "layout", "views", "interactions", "tile", "stream"):
+        if getattr(data, key):
+            raise ConfigError(
+                f"data.{key} is {getattr(data, key)!r}, and [data.text] makes texts of "
+                f"{data.name!r}: leave one of them out"
+            )

@@ -1,0 +1,263 @@
+"""What a table of texts tells for each kind of targets: inputs as token numbers, and targets."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fedkd.config import TextColumns
+from fedkd.data.readers import labels
+from fedkd.data.readers.csv_file import Cells
+from fedkd.data.texts.tokenizer import Tokenizer, padded
+from fedkd.errors import ConfigError
+from fedkd.tasks import Targets
+from fedkd.tasks.likelihoods.categorical import IGNORED
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A table that is being read.
+
+    Attributes:
+        table: its cells.
+        how: which columns are texts, and whether long ones are cut.
+        labels: the columns of labels.
+        tokenizer: by which texts become numbers.
+        length: how many tokens a text may have, L.
+        known: the names of classes that the parties agreed on; None: those that the table has.
+    """
+
+    table: Cells
+    how: TextColumns
+    labels: tuple[str, ...]
+    tokenizer: Tokenizer
+    length: int
+    known: tuple[str, ...] | None = None
+
+    def encoded(self, texts: Sequence[Any], **options: Any) -> list[Any]:
+        """Texts or pairs as the library's encodings, no longer than `length`.
+
+        Raises:
+            DataError: one is longer, and is not to be cut.
+        """
+        found = self.tokenizer.encode(texts, length=self.length, **options)
+        for row, each in enumerate(found):
+            if each.overflowing and not self.how.cut:
+                raise self.table.fault(
+                    row,
+                    f": a text has {self.tokenizer.count(texts[row], **options)} tokens, and "
+                    f"data.text.length is {self.length}: raise it as far as models take, or have "
+                    "long texts cut, data.text.cut = true",
+                )
+        return found
+
+    def inputs(self) -> Tensor:
+        """The texts, of pairs both with a mark between, as int64 (N, L)."""
+        columns = [self.table.column(name) for name in self.how.columns]
+        texts = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
+        return self.padded([each.ids for each in self.encoded(texts)])
+
+    def padded(self, rows: Sequence[Sequence[int]], *, length: int | None = None) -> Tensor:
+        """Rows of token numbers as int64 (N, L)."""
+        return padded(rows, length or self.length, self.tokenizer.vocabulary.padding)
+
+    def only_label(self, what: str) -> str:
+        """The one column of labels."""
+        if len(self.labels) > 1:
+            raise ConfigError(
+                f"data.label names {len(self.labels)} columns, and a text has one {what}: name one "
+                f"of {', '.join(self.labels)}"
+            )
+        return self.labels[0]
+
+
+class Read(NamedTuple):
+    """What a table holds.
+
+    Attributes:
+        x: token numbers, int64 (N, ...).
+        y: targets, as `fedkd.tasks.Targets` says.
+        names: of their classes.
+        cells: of each record what tells its target, for the hash that holds it out.
+    """
+
+    x: Tensor
+    y: Tensor
+    names: tuple[str, ...]
+    cells: list[str]
+
+
+def _classes(reading: Reading) -> Read:
+    label = reading.only_label("class")
+    cells = [labels.plain(cell) for cell in reading.table.column(label)]
+    if reading.known is None:
+        y, names = labels.encode(cells)
+        labels.check_classes(reading.table, label, cells, names)
+    else:
+        names = reading.known
+        y = labels.coded(reading.table, label, names)
+    return Read(reading.inputs(), y, names, cells)
+
+
+def _binary(reading: Reading) -> Read:
+    return _in_columns(reading, "binary")
+
+
+def _numbers(reading: Reading) -> Read:
+    return _in_columns(reading, "numbers")
+
+
+def _in_columns(reading: Reading, targets: Targets) -> Read:
+    names = reading.known or reading.labels
+    y = labels.values(reading.table, names, targets)
+    return Read(reading.inputs(), y, names, [repr(row) for row in y.tolist()])
+
+
+def _identities(reading: Reading) -> Read:
+    """A text and its answer; equal answers are one identity."""
+    x, answers = _pairs(reading)
+    y, names = labels.encode(answers)
+    return Read(x, y, names, answers)
+
+
+def _pairs(reading: Reading) -> tuple[Tensor, list[str]]:
+    """Both texts of each record apart, (N, 2, L), and the second ones."""
+    if len(reading.how.columns) != 2:
+        raise ConfigError(
+            f"data.text.column is {reading.how.column!r}, and the task asks for pairs: name two "
+            'columns, such as ["question", "answer"]'
+        )
+    both = [reading.table.column(name) for name in reading.how.columns]
+    sides = [reading.padded([each.ids for each in reading.encoded(side)]) for side in both]
+    return torch.stack(sides, dim=1), both[1]
+
+
+def _tags(reading: Reading) -> Read:
+    """Words and as many tags, both with blanks between; a tag stands at its word's first token."""
+    (column, *_), label = reading.how.columns, reading.only_label("column of tags")
+    texts = [cell.split() for cell in reading.table.column(column)]
+    tags = [cell.split() for cell in reading.table.column(label)]
+    for row, (words, own) in enumerate(zip(texts, tags, strict=True)):
+        if len(words) != len(own):
+            raise reading.table.fault(
+                row, f", column {label!r}: {len(own)} tags of {len(words)} words; expected as many"
+            )
+    names = reading.known or tuple(sorted({tag for own in tags for tag in own}))
+    codes = {name: code for code, name in enumerate(names)}
+    encodings = reading.encoded(texts, is_pretokenized=True)
+    y = torch.full((len(texts), reading.length), IGNORED)
+    for row, (encoding, own) in enumerate(zip(encodings, tags, strict=True)):
+        before = None
+        for place, word in enumerate(encoding.word_ids):
+            if word is not None and word != before:
+                if own[word] not in codes:
+                    raise reading.table.fault(
+                        row,
+                        f", column {label!r}: {own[word]!r} is no tag; expected {', '.join(names)}",
+                    )
+                y[row, place] = codes[own[word]]
+            before = word
+    x = reading.padded([each.ids for each in encodings])
+    return Read(x, y, names, [" ".join(own) for own in tags])
+
+
+def _spans(reading: Reading) -> Read:
+    """A question and the text that answers it; targets are the answer's first and last token."""
+    if len(reading.how.columns) != 2:
+        raise ConfigError(
+            f"data.text.column is {reading.how.column!r}, and the task asks for a question and the "
+            'text that answers it: name two columns, such as ["question", "context"]'
+        )
+    asked, contexts = (reading.table.column(name) for name in reading.how.columns)
+    answers = reading.table.column(reading.labels[0])
+    starts = reading.table.column(reading.labels[1]) if len(reading.labels) > 1 else None
+    encodings = reading.encoded(list(zip(asked, contexts, strict=True)))
+    y = torch.full((len(answers), 2), IGNORED)
+    for row, (encoding, context, answer) in enumerate(
+        zip(encodings, contexts, answers, strict=True)
+    ):
+        first = context.find(answer) if starts is None else int(starts[row])
+        if first < 0 or context[first : first + len(answer)] != answer:
+            raise reading.table.fault(
+                row,
+                f", column {reading.labels[0]!r}: {answer!r:.60} does not stand in the text; "
+                "expected a part of it",
+            )
+        inside = [
+            place
+            for place, (part, (left, right)) in enumerate(
+                zip(encoding.sequence_ids, encoding.offsets, strict=True)
+            )
+            if part == 1 and left < first + len(answer) and right > first
+        ]
+        if inside:  # else it was cut away, and does not count
+            y[row] = torch.tensor([inside[0], inside[-1]])
+    names = tuple(str(place) for place in range(reading.length))
+    return Read(reading.padded([each.ids for each in encodings]), y, names, answers)
+
+
+def _tokens(reading: Reading) -> Read:
+    """A text and what is to be written of it: inputs (N, 2 L - 1), the text, then what was written.
+
+    A model that writes is shown what it wrote before, so that is an input: the target without its
+    last token. Targets, (N, L - 1), are the target without its first.
+    """
+    label = reading.only_label("text to be written")
+    written = reading.table.column(label)
+    rows = [each.ids for each in reading.encoded(written)]
+    before, y = _shifted(reading, rows)
+    return Read(torch.cat([reading.inputs(), before], dim=1), y, reading.tokenizer.names, written)
+
+
+def _next_tokens(reading: Reading) -> Read:
+    """Texts without their last token, (N, L - 1), and without their first."""
+    texts = reading.table.column(reading.how.columns[0])
+    x, y = _shifted(reading, [each.ids for each in reading.encoded(texts)])
+    return Read(x, y, reading.tokenizer.names, texts)
+
+
+def _shifted(reading: Reading, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    length = reading.length - 1
+    x = reading.padded([row[:-1] for row in rows], length=length)
+    return x, padded([row[1:] for row in rows], length, IGNORED)
+
+
+FORMS: Mapping[Targets, Callable[[Reading], Read]] = {
+    "binary": _binary,
+    "classes": _classes,
+    "identities": _identities,
+    "next-tokens": _next_tokens,
+    "numbers": _numbers,
+    "spans": _spans,
+    "tags": _tags,
+    "tokens": _tokens,
+}
+"""Every kind of targets that texts can have."""
+
+OF_ANY_TOKENIZER: tuple[Targets, ...] = ("binary", "classes", "identities", "numbers")
+"""Targets that do not depend on how a text is cut into tokens."""
+
+
+def unlabelled(reading: Reading, targets: Targets) -> Tensor:
+    """The inputs of texts whose targets nobody knows, as `FORMS` has them.
+
+    Of what is to be written only the start is shown.
+    """
+    match targets:
+        case "identities":
+            return _pairs(reading)[0]
+        case "tags":
+            texts = [cell.split() for cell in reading.table.column(reading.how.columns[0])]
+            return reading.padded(
+                [each.ids for each in reading.encoded(texts, is_pretokenized=True)]
+            )
+        case "tokens":
+            x, start = reading.inputs(), [reading.tokenizer.vocabulary.start]
+            return torch.cat(
+                [x, reading.padded([start] * len(x), length=reading.length - 1)], dim=1
+            )
+        case "next-tokens":
+            return _next_tokens(reading).x
+    return reading.inputs()

@@ -1,0 +1,179 @@
+"""Texts as records: a table with a column of texts, or two, and tokenisers."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from fedkd import config
+from fedkd.config.text import BPE
+from fedkd.data.readers import labels
+from fedkd.data.readers.csv_file import Cells
+from fedkd.data.texts import forms, tokenizer
+from fedkd.data.texts import table as tables
+from fedkd.data.texts.forms import FORMS, OF_ANY_TOKENIZER, Read, Reading
+from fedkd.data.texts.tokenizer import Tokenizer
+from fedkd.data.types import Dataset, Samples
+from fedkd.errors import ConfigError
+from fedkd.rows import Rows, Table
+from fedkd.tasks import Targets
+
+_NO_LABEL: tuple[Targets, ...] = ("identities", "next-tokens")
+
+
+def load(path: Path, source: config.Source, *, seed: int, targets: Targets = "classes") -> Dataset:
+    """Read a table of texts and hold some out for testing, or take them from `source.test`.
+
+    Args:
+        path: as `table.read`.
+        source: `text` says where texts are and how they become numbers, `label` what they are held
+            against, `client` whose they are.
+        seed: the experiment's; a record's side follows from the record and the seed alone.
+        targets: what they are.
+
+    Returns:
+        Token numbers, int64 (N, L), or a table of views, one by each of several tokenisers.
+
+    Raises:
+        DataError: names the file and the line, the column or the tokeniser.
+        ConfigError: a key is missing or does not suit.
+    """
+    text = _text(source)
+    tokenizers = _tokenizers(text, source)
+    if targets not in FORMS:
+        raise ConfigError(
+            f"data.text makes texts of data.name = {str(path)!r}, and the task asks for {targets}: "
+            f"choose a task of {', '.join(FORMS)}"
+        )
+    x, read, table = _read(path, source.client, text, source.labels, targets, tokenizers)
+    everything = Samples(x, read.y)
+    if source.test is None:
+        held = labels.held(table, everything, read.cells, source.test_share, seed)
+        test = everything.subset(torch.nonzero(held)[:, 0])
+    else:
+        held = torch.zeros(len(everything), dtype=torch.bool)
+        other = Path(source.test).expanduser()
+        own = targets in _NO_LABEL
+        known = None if own else read.names
+        other_x, found, _ = _read(other, None, text, source.labels, targets, tokenizers, known)
+        test = Samples(other_x, found.y)
+    return Dataset(
+        name=path.name,
+        train=everything.subset(torch.nonzero(~held)[:, 0]),
+        test=test,
+        classes=len(read.names),
+        class_names=read.names,
+        groups=None if source.client is None else labels.clients(table, source.client, ~held),
+        targets=targets,
+        tokenizers=tokenizers,
+        length=text.length,
+    )
+
+
+def load_rows(
+    path: Path,
+    how: config.TextColumns,
+    *,
+    label: tuple[str, ...],
+    class_names: tuple[str, ...],
+    targets: Targets,
+    tokenizers: Mapping[str, Tokenizer],
+    length: int,
+) -> Samples:
+    """Read a party's own table of texts, all of which are for training.
+
+    Args:
+        path: as for `load`.
+        how: which columns are texts.
+        label: the columns of labels.
+        class_names: the names that the parties agreed on.
+        targets: what they are.
+        tokenizers: those that the parties agreed on.
+        length: how many tokens a text may have.
+
+    Raises:
+        DataError: as `load`.
+    """
+    known = None if targets == "identities" else class_names
+    text = config.Text(column=how.column, cut=how.cut, length=length)
+    x, read, _ = _read(path, None, text, label, targets, tokenizers, known)
+    return Samples(x, read.y)
+
+
+def unlabelled(path: Path, source: config.Source, like: Dataset) -> Dataset:
+    """Public texts, as records whose targets nobody knows.
+
+    Args:
+        path: as for `load`, or a `.txt`, a text a line.
+        source: as for `load`.
+        like: the data set whose tokenisers and targets they are for.
+
+    Raises:
+        DataError: as `load`.
+    """
+    text = _text(source)
+    table = tables.read(path, text.columns)
+    found: dict[str, Rows] = {
+        name: forms.unlabelled(Reading(table, text, (), each, text.length), like.targets)
+        for name, each in like.tokenizers.items()
+    }
+    x = Table(found) if len(found) > 1 else next(iter(found.values()))
+    samples = Samples(x, torch.zeros(len(x), 0))
+    return replace(like, name=path.name, train=samples, test=samples, groups=None)
+
+
+def _text(source: config.Source) -> config.Text:
+    if source.text is None:
+        raise ValueError("Expected data.text, by which a reader of texts is chosen.")
+    return source.text
+
+
+def _read(
+    path: Path,
+    client: str | None,
+    text: config.Text,
+    label: tuple[str, ...],
+    targets: Targets,
+    tokenizers: Mapping[str, Tokenizer],
+    known: tuple[str, ...] | None = None,
+) -> tuple[Rows, Read, Cells]:
+    wanted = (*text.columns, *(() if targets in _NO_LABEL else label))
+    table = tables.read(path, wanted if client is None else (*wanted, client))
+    if len(tokenizers) > 1 and targets not in OF_ANY_TOKENIZER:
+        raise ConfigError(
+            f"data.text.tokenizer names {len(tokenizers)} tokenisers, and the task's targets "
+            f"({targets}) depend on which it is: name one"
+        )
+    found = {
+        name: FORMS[targets](Reading(table, text, label, each, text.length, known))
+        for name, each in tokenizers.items()
+    }
+    first = next(iter(found.values()))
+    x = first.x if len(found) == 1 else Table({name: each.x for name, each in found.items()})
+    return x, first, table
+
+
+def _tokenizers(text: config.Text, source: config.Source) -> dict[str, Tokenizer]:
+    """The tokenisers that are named, held against their SHA-256 where that was agreed on."""
+    found = {
+        name: _learned(text, source) if file == BPE else tokenizer.read(file)
+        for name, file in text.tokenizers.items()
+    }
+    tokenizer.check_agreed(found, text.sha256)
+    return found
+
+
+def _learned(text: config.Text, source: config.Source) -> Tokenizer:
+    public = source.public.source if isinstance(source, config.Data) and source.public else None
+    file = text.texts or (None if public == "held-out" else public)
+    if file is None:
+        raise ConfigError(
+            "data.text.texts is missing: byte pairs are learned from public texts alone, since a "
+            "vocabulary tells what it was learned from: name a file of such, or a tokeniser by "
+            "data.text.tokenizer"
+        )
+    path = Path(file).expanduser()
+    table = tables.read(path, text.columns)
+    texts = (cell for column in text.columns for cell in table.column(column))
+    return tokenizer.learn(texts, text.vocabulary)

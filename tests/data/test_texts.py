@@ -1,0 +1,118 @@
+"""Tables of texts: the same records whatever the file, and each fault in one line."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+from fedkd import config, data
+from fedkd.data.texts import tokenizer
+from fedkd.errors import ConfigError, DataError
+
+TEXTS = ["good food", "bad food", "good service and good food", "a bad day", "fine", "not fine"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("texts")
+    rows = [{"text": text, "label": n % 2, "site": "ab"[n // 3]} for n, text in enumerate(TEXTS)]
+    rows = [{**row, "text": f"{row['text']} {n}"} for n in range(5) for row in rows]
+    with (place / "a.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    (place / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (place / "a.json").write_text(json.dumps(rows))
+    (place / "public.txt").write_text("\n".join(TEXTS))
+    return place
+
+
+def source(folder, name="a.csv", **changes):
+    text = {"texts": str(folder / "public.txt"), "vocabulary": 300, "length": 12}
+    named = {"name": str(folder / name), "text": text | changes}
+    return config.Data(**named, client="site", partition={"scheme": "natural"})
+
+
+def test_a_table_is_the_same_whatever_its_file(folder):
+    csv_file, lines, whole = (
+        data.load(source(folder, name), seed=0) for name in ("a.csv", "a.jsonl", "a.json")
+    )
+    for other in (lines, whole):
+        assert torch.equal(other.train.x, csv_file.train.x)
+        assert torch.equal(other.train.y, csv_file.train.y)
+        assert torch.equal(other.groups, csv_file.groups)
+
+
+def test_records_are_padded_numbers_that_decode_to_their_texts(folder):
+    found = data.load(source(folder), seed=0)
+    words = found.tokenizers[""]
+    assert found.shape == (12,)
+    assert found.train.x.dtype == torch.int64
+    assert set(words.decode(found.train.x)) <= {f"{text} {n}" for text in TEXTS for n in range(5)}
+    assert (found.train.x[:, 0] == words.vocabulary.start).all()
+
+
+def test_a_learned_tokeniser_depends_on_the_public_texts_alone(folder):
+    first, again = (data.load(source(folder), seed=seed).tokenizers[""] for seed in (0, 1))
+    assert first.digest == again.digest
+    other = tokenizer.learn([*TEXTS, "other words here, other words there"], 400)
+    assert other.digest != first.digest
+
+
+def test_several_tokenisers_make_views(folder):
+    file = folder / "tokenizer.json"
+    file.write_text(tokenizer.learn(["xyz xyz"], 300).content)
+    both = {"words": "bpe", "other": str(file)}
+    found = data.load(source(folder, length=40, tokenizer=both), seed=0)
+    assert list(found.train.x.columns) == ["words", "other"]
+    assert set(found.vocabularies) == {"words", "other"}
+
+
+def test_what_a_party_reads_by_itself_is_what_the_simulation_deals(folder):
+    from fedkd.data import shared_file
+
+    whole = data.shared(source(folder), seed=0)
+    kept = shared_file.parse_shared(shared_file.to_bytes(whole))
+    assert kept.tokenizers == whole.tokenizers
+    own = shared_file.read_own(folder / "a.jsonl", "text", label="label", shared=kept)
+    assert torch.equal(own.x.sort(dim=0).values, _all(folder).sort(dim=0).values)
+
+
+def _all(folder):
+    found = data.load(source(folder), seed=0)
+    return torch.cat([found.train.x, found.test.x])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"length": 4}, r"line 2: a text has \d tokens, and data.text.length is 4: raise it"),
+        ({"texts": None}, "data.text.texts is missing: byte pairs are learned from public texts"),
+        ({"column": "words"}, "no column 'words'"),
+        ({"tokenizer": "nowhere.json", "texts": None}, "nowhere.json: .*expected a tokenizer.json"),
+        ({"sha256": {"": "0" * 64}}, "has SHA-256 .* and 0000000000000000... was agreed on"),
+    ],
+)
+def test_what_does_not_fit_is_refused(folder, changes, message):
+    with pytest.raises((DataError, ConfigError), match=message):
+        data.load(source(folder, **changes), seed=0)
+
+
+def test_a_long_text_is_cut_where_that_is_asked_for(folder):
+    found = data.load(source(folder, length=4, cut=True), seed=0)
+    words = found.tokenizers[""].vocabulary
+    assert (found.train.x[:, -1] == words.end).any()
+
+
+def test_numbers_beyond_the_vocabulary_are_refused(folder, tmp_path):
+    import numpy as np
+
+    from fedkd.data import shared_file
+
+    whole = data.shared(source(folder), seed=0)
+    x = np.full((2, 12), 7)
+    x[1, 3] = 300
+    np.savez(tmp_path / "own.npz", x_train=x, y_train=[0, 1])
+    with pytest.raises(DataError, match="x_train has 300 in sample 1; expected token numbers 0 to"):
+        shared_file.read_own(tmp_path / "own.npz", "npz", label="label", shared=whole)
