@@ -55,7 +55,7 @@ def check(task: Task, _params: Frozen) -> None:
 
 
 def written_by(model: nn.Module, x: Rows, task: Task, prompt: int) -> Samples:
-    """Records with what a model writes of their beginnings as targets, token by token the likeliest.
+    """Records whose targets a model wrote of their beginnings, each token the likeliest.
 
     Args:
         model: its mode is left as it was.
@@ -139,7 +139,5 @@ def _drawn(
     """What the student writes of a batch, as inputs and targets."""
     shown = writing.begun(x.cpu(), task, params.prompt)
     with evaluate.evaluating(model):
-        own = writing.write(
-            model, shown, task, generator=draws, temperature=params.temperature
-        )
+        own = writing.write(model, shown, task, generator=draws, temperature=params.temperature)
     return writing.records(own, shown, task)
