@@ -236,9 +236,9 @@ def test_retrieval_tells_how_well_answers_are_found() -> None:
     assert (task.answer, task.offers) == ((2, 3), {"text"})
     answers, y = torch.eye(3)[:, None].expand(3, 2, 3), torch.arange(3)
     figures = {k: v for each in task.scores for k, v in each.of(answers, y).items()}
-    assert figures == {"mrr": 1.0, "recall@1": 1.0}
+    assert figures == {"mrr": 1.0, "recall_at_1": 1.0}
     collapsed = {k: v for each in task.scores for k, v in each.of(torch.ones(3, 2, 3), y).items()}
-    assert collapsed == {"mrr": pytest.approx(1 / 3), "recall@1": 0.0}
+    assert collapsed == {"mrr": pytest.approx(1 / 3), "recall_at_1": 0.0}
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,13 @@
 """A small transformer that writes: each token is foretold from those before it."""
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from fedkd.config import Frozen
 from fedkd.models.text.attention import Block, shown
 from fedkd.models.text.base import TextModel, read, whole, words_of
+from fedkd.models.text.tied import TiedLinear
 from fedkd.tasks import Task
 
 
@@ -24,7 +24,7 @@ class TransformerOptions(Frozen):
     """Of a block's perceptron; 0: four times the width."""
     tied: bool = True
     """Whether a token's vector and its row of the last layer are one (Press & Wolf 2017,
-    arXiv:1608.05859). DP-SGD needs them apart."""
+    arXiv:1608.05859)."""
 
 
 class Words(nn.Module):
@@ -46,22 +46,22 @@ class Words(nn.Module):
         self.places = nn.Embedding(length, width) if length else None
         if self.places is not None:
             nn.init.normal_(self.places.weight, std=width**-0.5)
-        self.classifier = None if tied else nn.Linear(width, words.size)
-        self.bias = nn.Parameter(torch.zeros(words.size)) if tied else None
+        self.classifier = TiedLinear(words.size) if tied else nn.Linear(width, words.size)
 
     def forward(self, ids: Tensor) -> Tensor:
         """(N, K) -> (N, K, D)."""
         vectors: Tensor = self.embedding(ids)
         if self.places is None:
             return vectors
-        placed: Tensor = vectors + self.places(torch.arange(ids.shape[1], device=ids.device))
+        # Of each record, for DP-SGD, which has to know whose gradient is whose.
+        places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        placed: Tensor = vectors + self.places(places)
         return placed
 
     def logits(self, states: Tensor) -> Tensor:
         """(N, K, D) -> (N, K, V)."""
-        if self.classifier is None:
-            return F.linear(states, self.embedding.weight, self.bias)
-        found: Tensor = self.classifier(states)
+        shared = (self.embedding.weight,) if isinstance(self.classifier, TiedLinear) else ()
+        found: Tensor = self.classifier(states, *shared)
         return found
 
 

@@ -56,6 +56,6 @@ def _mean(name: str, figure: Callable[[Tensor], Tensor]) -> Callable[[int], Scor
 
 SCORES: dict[str, Callable[[int], Score]] = {
     "mrr": _mean("mrr", lambda rank: 1 / rank),
-    "recall@1": _mean("recall@1", lambda rank: rank == 1),
+    "recall-at-1": _mean("recall-at-1", lambda rank: rank == 1),
 }
 """By name; each makes a score of so many candidates."""
