@@ -51,7 +51,7 @@ def write(
         return torch.multinomial(chances, 1, generator=generator)[:, 0]
 
     with torch.no_grad():
-        parts = [_continued(model, part.cpu(), task, pick) for part in x.split(_AT_ONCE)]
+        parts = [_continued(model, part.cpu(), task, pick) for part in torch.split(x, _AT_ONCE)]
     return torch.cat(parts)
 
 
