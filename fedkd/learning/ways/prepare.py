@@ -191,6 +191,8 @@ def _check_augment(
     key = "student.training.augment"
     augment.check(own, task.inputs, task.targets, key=key, along=follow)
     for number, (each, shape) in enumerate(zip(distillation.teachers, teachers, strict=True)):
+        if each.weights is not None:
+            continue  # it has learned already
         key = f"teachers[{number}].training.augment"
         augment.check(each.training.augment, shape, task.targets, key=key, along=follow)
 
