@@ -110,7 +110,7 @@ def save(path: Path, pixels: np.ndarray) -> None:
 
 def _sentiment(n: int) -> dict[str, object]:
     return {
-        "text": f"{'bad good'.split()[n % 2]} food {n}",
+        "text": f"{['bad', 'good'][n % 2]} food {n}",
         "class": n % 2,
         "site": "ab"[n % 4 // 2],
     }
@@ -122,7 +122,7 @@ def _translation(n: int) -> dict[str, object]:
 
 
 def _span(n: int) -> dict[str, object]:
-    parts = [f"it is {'red green blue'.split()[(n + k) % 3]}." for k in range(3)]
+    parts = [f"it is {['red', 'green', 'blue'][(n + k) % 3]}." for k in range(3)]
     return {
         "question": f"what is {n % 3}, {n}?",
         "context": " ".join(parts),

@@ -17,7 +17,6 @@ from fedkd.learning import evaluate
 from fedkd.models.text.writing import write
 
 CONFIGS = drawn.ROOT / "configs"
-OF_PLACES = {"tagging": "tags", "spans": "spans"}
 
 
 @pytest.fixture(scope="module")
@@ -87,27 +86,6 @@ def test_scores_of_what_a_model_writes_are_sacrebleu_s(folder: Path) -> None:
     assert evaluate.score(answers, test, task.scores)["bleu"] is None
 
 
-def test_what_a_model_writes_is_what_it_says_after_each_token_written(folder: Path) -> None:
-    prepared = prepare(shrunk.experiment(table(folder, "translation")))
-    task, x = prepared.setting.task, prepared.data.test.x[:4]
-    model = prepared.setting.build(prepared.experiment.student.model, purpose="student").eval()
-    words, length = task.vocabulary, task.answer[0]
-    assert words is not None
-    for row, found in zip(x, write(model, x, task).tolist(), strict=True):
-        shown = row.clone()
-        shown[length + 1 :] = words.padding
-        shown[length + 1] = words.start
-        wanted = [words.padding] * length
-        for place in range(length):
-            token = int(evaluate.answers(model, shown[None])[0, place].argmax())
-            wanted[place] = token
-            if token == words.end:
-                break
-            if place + 1 < length:
-                shown[length + 2 + place] = token
-        assert found == wanted
-
-
 @pytest.mark.parametrize("method", ["fedmd", "dsfl", "feddf"])
 def test_answers_to_what_nobody_wrote_are_not_compared(folder: Path, method: str) -> None:
     bare = folder / "english.txt"
@@ -131,7 +109,9 @@ def _translated(folder: Path, method: str, public: dict[str, Any]) -> config.Exp
 def test_methods_of_images_refuse_texts(folder: Path, method: str) -> None:
     task = prepare(shrunk.experiment(table(folder, "text_classification"))).setting.task
     kind = methods.find(method)
-    with pytest.raises(ConfigError, match=r"asks for image.* choose one of local, .*fedmd") as error:
+    with pytest.raises(
+        ConfigError, match=r"asks for image.* choose one of local, .*fedmd"
+    ) as error:
         methods.check_task(kind(kind.Params()), method, task)
     assert "\n" not in str(error.value)
 
