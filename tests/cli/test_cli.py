@@ -117,7 +117,7 @@ def test_help_of_resume_says_what_each_command_goes_on_after(run, here):
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_line_and_leaves_no_folder(run, rows, here, monkeypatch, mistake):
-    config = tiny.write_config(here / "tiny.toml", rows)
+    config = tiny.write_config(here / "tiny.toml", rows, {"method.name": "feddf"})
     arrays = dict(np.load(rows))
     np.savez(here / "wrong.npz", **arrays | {"y_test": np.where(np.arange(120) == 17, 9, 0)})
     (here / "mnist").mkdir()
