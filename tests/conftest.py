@@ -91,13 +91,14 @@ def untraced_libraries() -> Iterator[None]:
 def cheap_runs(request: pytest.FixtureRequest) -> Iterator[None]:
     """Leave out what takes most of a small run's time, where that is not what is tested.
 
-    How fast a model is, is found by one look. Outside tests/privacy epsilon is counted on a grid
-    ten times as wide: the figure is slightly larger, for a run and for what it is held against
-    alike. Outside tests/reports figures are made as ever, and may fail, but for a desk alone, and
-    matplotlib does not draw them.
+    One look tells how fast a model is, and 100 steps who takes part in DP-SGD. Outside
+    tests/privacy epsilon is counted on a grid ten times as wide: the figure is slightly larger, for
+    a run and for what it is held against alike. Outside tests/reports figures are made as ever, and
+    may fail, but for a desk alone, and matplotlib does not draw them.
     """
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
+    from fedkd.audit import structure
     from fedkd.reports.charts import drawing
     from fedkd.runs import model_size
 
@@ -108,6 +109,7 @@ def cheap_runs(request: pytest.FixtureRequest) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model_size, "_REPEATS", 1)
+        patch.setattr(structure, "_STEPS", 100)
         if "privacy" not in request.path.parts:
             patch.setattr(accountant, "_INTERVAL", 1e-3)
         if "reports" not in request.path.parts:

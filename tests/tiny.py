@@ -63,6 +63,7 @@ BASE: dict[str, Any] = {
     "engine": {"threads": 2},
 }
 
+
 def table(data: Path, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The base experiment on a data file, with changes by dotted key; None takes a key out.
 
