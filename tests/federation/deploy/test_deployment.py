@@ -435,7 +435,7 @@ def test_status_and_stop(federation, broken):
 
 
 def test_a_trial_that_is_killed_or_interrupted_leaves_no_process(tmp_path, rows):
-    config = tiny.write_config(tmp_path / "tiny.toml", rows, {"clients.count": 1, "rounds": 50})
+    config = tiny.write_config(tmp_path / "tiny.toml", rows, {"clients.count": 2, "rounds": 50})
     env = processes.environment(str(tmp_path))
     for signal, more in ((SIGKILL, []), (SIGINT, ["--resume"])):
         log = tmp_path / f"{signal.name}.log"
