@@ -11,7 +11,7 @@ from fedkd.config import TextColumns
 from fedkd.data.readers import labels
 from fedkd.data.readers.csv_file import Cells
 from fedkd.data.texts.tokenizer import Tokenizer, padded
-from fedkd.errors import ConfigError
+from fedkd.errors import ConfigError, DataError
 from fedkd.tasks import Targets
 from fedkd.tasks.likelihoods.categorical import IGNORED
 
@@ -45,12 +45,7 @@ class Reading:
         found = self.tokenizer.encode(texts, length=self.length, **options)
         for row, each in enumerate(found):
             if each.overflowing and not self.how.cut:
-                raise self.table.fault(
-                    row,
-                    f": a text has {self.tokenizer.count(texts[row], **options)} tokens, and "
-                    f"data.text.length is {self.length}: raise it as far as models take, or have "
-                    "long texts cut, data.text.cut = true",
-                )
+                raise self._long(row, self.tokenizer.count(texts[row], **options))
         return found
 
     def inputs(self) -> Tensor:
@@ -62,6 +57,37 @@ class Reading:
     def padded(self, rows: Sequence[Sequence[int]], *, length: int | None = None) -> Tensor:
         """Rows of token numbers as int64 (N, L)."""
         return padded(rows, length or self.length, self.tokenizer.vocabulary.padding)
+
+    def marked(self, texts: Sequence[str]) -> list[list[int]]:
+        """Texts as token numbers between a start and an end, which not every tokeniser adds.
+
+        Raises:
+            DataError: one is longer than `length`, and is not to be cut.
+        """
+        marks = self.tokenizer.vocabulary
+        found: list[list[int]] = []
+        for row, each in enumerate(self.encoded(texts)):
+            ids = each.ids if each.ids[:1] == [marks.start] else [marks.start, *each.ids]
+            ids = ids if ids[1:] and ids[-1] == marks.end else [*ids, marks.end]
+            if len(ids) > self.length and not self.how.cut:
+                raise self._long(row, len(ids))
+            found.append(ids[: self.length])
+        return found
+
+    def _long(self, row: int, tokens: int) -> DataError:
+        return self.table.fault(
+            row,
+            f": a text has {tokens} tokens, and data.text.length is {self.length}: raise it as far "
+            "as models take, or have long texts cut, data.text.cut = true",
+        )
+
+    def only_column(self) -> str:
+        """The one column of texts."""
+        if len(self.how.columns) > 1:
+            raise ConfigError(
+                f"data.text.column is {self.how.column!r}, and the task asks for one text: name one"
+            )
+        return self.how.columns[0]
 
     def only_label(self, what: str) -> str:
         """The one column of labels."""
@@ -139,7 +165,7 @@ def _pairs(reading: Reading) -> tuple[Tensor, list[str]]:
 
 def _tags(reading: Reading) -> Read:
     """Words and as many tags, both with blanks between; a tag stands at its word's first token."""
-    (column, *_), label = reading.how.columns, reading.only_label("column of tags")
+    column, label = reading.only_column(), reading.only_label("column of tags")
     texts = [cell.split() for cell in reading.table.column(column)]
     tags = [cell.split() for cell in reading.table.column(label)]
     for row, (words, own) in enumerate(zip(texts, tags, strict=True)):
@@ -181,7 +207,7 @@ def _spans(reading: Reading) -> Read:
     for row, (encoding, context, answer) in enumerate(
         zip(encodings, contexts, answers, strict=True)
     ):
-        first = context.find(answer) if starts is None else int(starts[row])
+        first = context.find(answer) if starts is None else _place(reading, row, starts[row])
         if first < 0 or context[first : first + len(answer)] != answer:
             raise reading.table.fault(
                 row,
@@ -201,6 +227,17 @@ def _spans(reading: Reading) -> Read:
     return Read(reading.padded([each.ids for each in encodings]), y, names, answers)
 
 
+def _place(reading: Reading, row: int, cell: str) -> int:
+    """At which character an answer starts."""
+    if not cell.isdecimal():
+        raise reading.table.fault(
+            row,
+            f", column {reading.labels[1]!r}: {cell!r:.60} is no place; expected at which "
+            "character of the text the answer starts, from 0",
+        )
+    return int(cell)
+
+
 def _tokens(reading: Reading) -> Read:
     """A text and what is to be written of it: inputs (N, 2 L - 1), the text, then what was written.
 
@@ -209,20 +246,20 @@ def _tokens(reading: Reading) -> Read:
     """
     label = reading.only_label("text to be written")
     written = reading.table.column(label)
-    rows = [each.ids for each in reading.encoded(written)]
-    before, y = _shifted(reading, rows)
+    before, y = _shifted(reading, written)
     return Read(torch.cat([reading.inputs(), before], dim=1), y, reading.tokenizer.names, written)
 
 
 def _next_tokens(reading: Reading) -> Read:
     """Texts without their last token, (N, L - 1), and without their first."""
-    texts = reading.table.column(reading.how.columns[0])
-    x, y = _shifted(reading, [each.ids for each in reading.encoded(texts)])
+    texts = reading.table.column(reading.only_column())
+    x, y = _shifted(reading, texts)
     return Read(x, y, reading.tokenizer.names, texts)
 
 
-def _shifted(reading: Reading, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    length = reading.length - 1
+def _shifted(reading: Reading, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Texts from their start without their last token, and up to their end without their first."""
+    length, rows = reading.length - 1, reading.marked(texts)
     x = reading.padded([row[:-1] for row in rows], length=length)
     return x, padded([row[1:] for row in rows], length, IGNORED)
 
@@ -253,7 +290,7 @@ def unlabelled(reading: Reading, targets: Targets) -> Tensor:
         case "identities":
             return _pairs(reading)[0]
         case "tags":
-            texts = [cell.split() for cell in reading.table.column(reading.how.columns[0])]
+            texts = [cell.split() for cell in reading.table.column(reading.only_column())]
             return reading.padded(
                 [each.ids for each in reading.encoded(texts, is_pretokenized=True)]
             )

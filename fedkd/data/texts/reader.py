@@ -176,6 +176,12 @@ def _learned(text: config.Text, source: config.Source, targets: Targets) -> Toke
             "data.text.tokenizer"
         )
     path = Path(file).expanduser()
+    if path.resolve() == Path(source.name).expanduser().resolve():
+        raise ConfigError(
+            f"byte pairs would be learned from {file!r}, which data.name is too: these are the "
+            "clients' texts, and a vocabulary tells what it was learned from: name a file of "
+            "public ones, data.text.texts"
+        )
     written = source.labels if targets == "tokens" else ()
     table = tables.read(path, text.columns, also=written)
     columns = (*text.columns, *(name for name in written if name in table.header))
