@@ -29,8 +29,8 @@ def asked(name):
     return replace(task, targets=targets, answer=(L - 1, WORDS.size))
 
 
-def build(name, task=None, **options):
-    task = task or asked(name)
+def build(name, **options):
+    task = asked(name)
     spec = ModelSpec(name=name, **options)
     draws = torch.Generator().manual_seed(0)
     built = models.build(spec, shape=task.inputs, classes=WORDS.size, generator=draws, task=task)
@@ -111,12 +111,3 @@ def test_a_writer_of_no_source_does_not_translate():
             generator=torch.Generator(),
             task=task,
         )
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_a_start_that_is_what_pads_is_answered_to(name):
-    task = replace(asked(name), vocabularies={"": replace(WORDS, start=WORDS.padding)})
-    x = records(name)
-    x[:, x.shape[1] - (L - 1)] = WORDS.padding
-    answers = call.answer(build(name, task), x)
-    assert bool((answers[:, 0] != 0).any(dim=-1).all())

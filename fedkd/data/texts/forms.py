@@ -45,7 +45,12 @@ class Reading:
         found = self.tokenizer.encode(texts, length=self.length, **options)
         for row, each in enumerate(found):
             if each.overflowing and not self.how.cut:
-                raise self._long(row, self.tokenizer.count(texts[row], **options))
+                raise self.table.fault(
+                    row,
+                    f": a text has {self.tokenizer.count(texts[row], **options)} tokens, and "
+                    f"data.text.length is {self.length}: raise it as far as models take, or have "
+                    "long texts cut, data.text.cut = true",
+                )
         return found
 
     def inputs(self) -> Tensor:
@@ -57,29 +62,6 @@ class Reading:
     def padded(self, rows: Sequence[Sequence[int]], *, length: int | None = None) -> Tensor:
         """Rows of token numbers as int64 (N, L)."""
         return padded(rows, length or self.length, self.tokenizer.vocabulary.padding)
-
-    def marked(self, texts: Sequence[str]) -> list[list[int]]:
-        """Texts as token numbers between a start and an end, which not every tokeniser adds.
-
-        Raises:
-            DataError: one is longer than `length`, and is not to be cut.
-        """
-        marks = self.tokenizer.vocabulary
-        found: list[list[int]] = []
-        for row, each in enumerate(self.encoded(texts)):
-            ids = each.ids if each.ids[:1] == [marks.start] else [marks.start, *each.ids]
-            ids = ids if ids[1:] and ids[-1] == marks.end else [*ids, marks.end]
-            if len(ids) > self.length and not self.how.cut:
-                raise self._long(row, len(ids))
-            found.append(ids[: self.length])
-        return found
-
-    def _long(self, row: int, tokens: int) -> DataError:
-        return self.table.fault(
-            row,
-            f": a text has {tokens} tokens, and data.text.length is {self.length}: raise it as far "
-            "as models take, or have long texts cut, data.text.cut = true",
-        )
 
     def only_column(self) -> str:
         """The one column of texts."""
@@ -246,21 +228,50 @@ def _tokens(reading: Reading) -> Read:
     """
     label = reading.only_label("text to be written")
     written = reading.table.column(label)
-    before, y = _shifted(reading, written)
+    rows = [each.ids for each in reading.encoded(written)]
+    _check_marks(reading, rows, both=True)
+    before, y = shifted(rows, reading.length - 1, reading.tokenizer.vocabulary.padding)
     return Read(torch.cat([reading.inputs(), before], dim=1), y, reading.tokenizer.names, written)
 
 
 def _next_tokens(reading: Reading) -> Read:
     """Texts without their last token, (N, L - 1), and without their first."""
     texts = reading.table.column(reading.only_column())
-    x, y = _shifted(reading, texts)
+    rows = [each.ids for each in reading.encoded(texts)]
+    _check_marks(reading, rows, both=False)
+    x, y = shifted(rows, reading.length - 1, reading.tokenizer.vocabulary.padding)
     return Read(x, y, reading.tokenizer.names, texts)
 
 
-def _shifted(reading: Reading, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Texts from their start without their last token, and up to their end without their first."""
-    length, rows = reading.length - 1, reading.marked(texts)
-    x = reading.padded([row[:-1] for row in rows], length=length)
+def _check_marks(reading: Reading, rows: Sequence[list[int]], *, both: bool) -> None:
+    """Refuse texts of which a model could not learn the first token, or never where to end.
+
+    Args:
+        reading: by which tokeniser.
+        rows: the texts' tokens.
+        both: whether they need a start and an end.
+
+    Raises:
+        DataError: the start is padding, of which a model says nothing, or a mark is missing.
+    """
+    marks = reading.tokenizer.vocabulary
+    if any(row[:1] == [marks.padding] for row in rows):
+        raise DataError(
+            f"the tokeniser (data.text.tokenizer) begins texts with token {marks.padding}, its "
+            "padding, which counts for nothing: expected another pad_token, as its "
+            "tokenizer_config.json may name one, or 'bpe'"
+        )
+    if both and any(row[:1] != [marks.start] or row[-1:] != [marks.end] for row in rows):
+        raise DataError(
+            "the tokeniser (data.text.tokenizer) puts no start before a text or no end after it, "
+            "and a model writes from the one to the other: expected a tokenizer.json whose "
+            "post_processor adds both, or 'bpe'"
+        )
+
+
+def shifted(rows: Sequence[Sequence[int]], length: int, padding: int) -> tuple[Tensor, Tensor]:
+    """Rows of token numbers without their last, and without their first: int64 (N, length) each."""
+    x = padded([row[:-1] for row in rows], length, padding)
     return x, padded([row[1:] for row in rows], length, IGNORED)
 
 

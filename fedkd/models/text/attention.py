@@ -7,11 +7,6 @@ from torch import Tensor, nn
 from fedkd.errors import ConfigError
 
 
-def started(counted: Tensor) -> Tensor:
-    """Bool (N, K) with every record's first place: a start counts, even where it is what pads."""
-    return counted | (torch.arange(counted.shape[1], device=counted.device) == 0)
-
-
 def shown(counted: Tensor, *, causal: bool = False) -> Tensor:
     """Which places may be looked at, bool (N, 1, 1 or K, K): those that count, `counted` (N, K).
 
@@ -21,7 +16,9 @@ def shown(counted: Tensor, *, causal: bool = False) -> Tensor:
         counted: false for padding.
         causal: whether a place sees none that comes later.
     """
-    places, mask = counted.shape[1], started(counted)[:, None, None, :]
+    places = counted.shape[1]
+    first = torch.arange(places, device=counted.device) == 0
+    mask = (counted | first)[:, None, None, :]
     if not causal:
         return mask
     return mask & torch.ones(places, places, dtype=torch.bool, device=counted.device).tril()

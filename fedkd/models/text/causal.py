@@ -5,7 +5,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedkd.config import Frozen
-from fedkd.models.text.attention import Block, shown, started
+from fedkd.models.text.attention import Block, shown
 from fedkd.models.text.base import TextModel, read, whole, words_of
 from fedkd.models.text.tied import TiedLinear
 from fedkd.tasks import Task
@@ -88,7 +88,7 @@ class CausalTransformer(nn.Module):
         for block in self.blocks:
             states = block(states, mask)
         logits = self.words.logits(self.norm(states))
-        return whole(logits.masked_fill(~started(counted).unsqueeze(-1), 0.0), self._length)
+        return whole(logits.masked_fill(~counted.unsqueeze(-1), 0.0), self._length)
 
 
 MODEL = TextModel(TransformerOptions, CausalTransformer, frozenset({"next-tokens"}))

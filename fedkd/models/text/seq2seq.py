@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedkd.config import Frozen
-from fedkd.models.text.attention import Block, shown, started
+from fedkd.models.text.attention import Block, shown
 from fedkd.models.text.base import TextModel, mean, read, whole
 from fedkd.models.text.bilstm import ordered, turned
 from fedkd.models.text.causal import TransformerOptions, Words
@@ -49,7 +49,7 @@ class Seq2Seq(nn.Module):
         source, before = x[:, : self._source], x[:, self._source :]
         ids, counted = read(before, self.words.padding)
         logits = self.decode(self.encode(source), ids)
-        return whole(logits.masked_fill(~started(counted).unsqueeze(-1), 0.0), self._written)
+        return whole(logits.masked_fill(~counted.unsqueeze(-1), 0.0), self._written)
 
 
 class GRUOptions(Frozen):
