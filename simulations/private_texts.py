@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from fedkd import config
+from fedkd.federation.answers import Unwatched
 from fedkd.jobs.audit.secrets import Secret, audit_secret
 from fedkd.jobs.simulate import simulate
-from fedkd.federation.answers import Unwatched
 
 SITES = ("amazon", "imdb", "yelp")
 MODELS: dict[str, dict[str, Any]] = {
@@ -36,6 +36,7 @@ def write_data(source: Path, folder: Path) -> None:
         {**row, "site": site}
         for site in SITES
         for row in json.loads((source / "sentiment" / f"{site}.json").read_text("utf-8"))
+        if row.get("class") in (0, 1)
     ]
     (folder / "reviews.json").write_text(json.dumps(rows), "utf-8")
     pairs = json.loads((source / "qa" / "pairs.json").read_text("utf-8"))

@@ -131,9 +131,11 @@ def _fills(prepared: PreparedExperiment, secret: Secret) -> Samples:
         raise UsageError(
             f"there is no client {secret.client}: expected 0 to {len(prepared.data.clients) - 1}"
         )
-    if secret.label is not None and secret.label not in task.names:
+    classes = task.names if task.targets == "classes" else ()
+    if secret.label is not None and secret.label not in classes:
         raise UsageError(
-            f"label {secret.label!r} is no class: expected one of {', '.join(task.names)}"
+            f"label {secret.label!r} is no class of task {task.name!r}, which has "
+            f"{', '.join(classes) or 'none'}"
         )
     fills = [f"{number:0{secret.digits}d}" for number in range(10**secret.digits)]
     if not 1 <= secret.secrets <= len(fills) // 2:
