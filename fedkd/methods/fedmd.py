@@ -81,8 +81,8 @@ class FedMD(Method):
 
     card = Card(
         paper="Li & Wang 2019, arXiv:1910.03581",
-        sends="logits, or numbers, on the proxy set, by top the likeliest; if familiar, one number of "
-        "its data",
+        sends="logits (by top the likeliest), or numbers, on the proxy set; if familiar, one number "
+        "of its data",
         needs="a proxy set",
         returns="the mean of all answers, or what the task has in its place",
         needs_public=True,
