@@ -35,6 +35,7 @@ from fedkd.cli.common import (
 )
 from fedkd.cli.deploy import deploy
 from fedkd.cli.listing import data, methods, tasks
+from fedkd.cli.predict import predict
 from fedkd.errors import FedkdError, StorageError, UsageError
 
 app = typer.Typer(
@@ -213,6 +214,7 @@ def export(
     say(f"student: {done.path.resolve()}")
 
 
+app.command()(predict)
 app.command()(methods)
 app.command()(tasks)
 app.command()(data)

@@ -1,6 +1,6 @@
 """What data is, before and after it is split among clients."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -99,6 +99,12 @@ class Dataset:
         return {name: each.vocabulary for name, each in self.tokenizers.items()}
 
     @property
+    def decode(self) -> Callable[[Tensor], list[str]] | None:
+        """Token numbers (N, L) as texts; None of what is no text, or has several tokenisers."""
+        found = [each.decode for each in self.tokenizers.values()]
+        return found[0] if len(found) == 1 else None
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one sample: (C, H, W) or (F,)."""
         return shape_of(self.train.x)
@@ -154,6 +160,12 @@ class FederatedData:
     def vocabularies(self) -> dict[str, Vocabulary]:
         """Of texts, what tokens records hold, by view."""
         return {name: each.vocabulary for name, each in self.tokenizers.items()}
+
+    @property
+    def decode(self) -> Callable[[Tensor], list[str]] | None:
+        """Token numbers (N, L) as texts; None of what is no text, or has several tokenisers."""
+        found = [each.decode for each in self.tokenizers.values()]
+        return found[0] if len(found) == 1 else None
 
     @property
     def shape(self) -> tuple[int, ...]:

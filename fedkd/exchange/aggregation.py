@@ -124,15 +124,18 @@ def entropy_reduction(probabilities: Tensor, *, temperature: float) -> Tensor:
     """ERA, softmax(mean p / T): sharper, the lower T. Itahara et al. 2021, arXiv:2008.06180.
 
     Args:
-        probabilities: (K, N, *S, C), summing to 1 over classes.
+        probabilities: (K, N, *S, C), summing to 1 over classes, or all 0 at a place of which
+            nothing is said.
         temperature: T > 0; the paper's 0.1.
 
     Returns:
-        (N, *S, C), summing to 1 over classes.
+        (N, *S, C), summing to 1 over classes, or all 0 where nobody says anything.
 
     Raises:
         ValueError: temperature is not positive.
     """
     if temperature <= 0:
         raise ValueError(f"Expected temperature={temperature} > 0.")
-    return torch.softmax(mean(probabilities) / temperature, dim=-1)
+    agreed = mean(probabilities)
+    sharpened = torch.softmax(agreed / temperature, dim=-1)
+    return torch.where((agreed != 0).any(dim=-1, keepdim=True), sharpened, 0.0)

@@ -207,6 +207,7 @@ def _assemble(
         inputs=federated.shape,
         names=federated.class_names,
         vocabularies=federated.vocabularies,
+        decode=federated.decode,
     )
     stages = streaming.stages(experiment.data.stream, federated.class_names, federated.targets)
     task = task if stages is None else stages.asked(task)

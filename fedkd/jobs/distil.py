@@ -24,7 +24,7 @@ from fedkd.learning.ways.prepare import Prepared
 from fedkd.privacy.ledger import fingerprint
 from fedkd.reports import distil_report, shortfall
 from fedkd.rng import stream
-from fedkd.runs import examples
+from fedkd.runs import examples, tokenizers
 from fedkd.runs import spending as paying
 from fedkd.runs.common import locked, resumable
 from fedkd.runs.continual import about, learned
@@ -87,6 +87,7 @@ def distil(
             student = ready.way.learn(student_run, ready.params)
             summary = _summarise(ready, student_run, student, plain, run.records())
             summary["privacy"] = {"unit": "none"} if spending is None else spending.summary()
+            tokenizers.keep(folder, ready.data.tokenizers)
             run.finish(student, summary)
             alike = () if ready.shares.shown else teachers  # who see what the student sees
             asked = {f"Teacher {n}": each for n, each in enumerate(alike, 1)}

@@ -18,7 +18,10 @@ from torch.jit._trace import TracerWarning
 from fedkd.errors import ConfigError, DataError, ExportError, UsageError
 from fedkd.files import make_folder, write_atomically
 from fedkd.models import call, probes
-from fedkd.runs import student
+from fedkd.rows import Rows, first, whole
+from fedkd.runs import student, tokenizers
+from fedkd.runs.student import FinishedStudent
+from fedkd.tasks import Task
 
 Format = Literal["onnx", "torchscript"]
 Answer = Callable[[Tensor], Tensor]
@@ -57,7 +60,9 @@ class Exported:
 def export(run: Path, format: Format, out: Path | None = None) -> Exported:
     """Write a run's student in another format.
 
-    The file takes inputs (N, *shape) for any N >= 1, writes into none, and gives logits. It is left
+    The file takes inputs (N, *shape) for any N >= 1, writes into none, and gives logits. Of texts
+    inputs are token numbers, int64, of any length where a text as a whole has one answer, and the
+    tokeniser is written beside it as `tokenizer.json`. It is left
     only if it agrees with the original on drawn inputs, and on test inputs where the run's data is
     here: on each alone, on all together, in another order, and in smaller batches.
 
@@ -79,17 +84,43 @@ def export(run: Path, format: Format, out: Path | None = None) -> Exported:
         untested = str(error)
     try:
         with torch.no_grad():
-            x = probes.inputs(finished.model, finished.shape, tests, each=_OF_A_KIND)
+            x = _inputs(finished, tests)
     except Exception as error:  # whatever a user's own model raises
         raise ExportError(f"the student fails on its inputs: {_reason(error)}") from error
-    write = _onnx if format == "onnx" else _torchscript
-    content, answer = write(_Answering(finished.model).eval(), x)
+    asking, texts = _Answering(finished.model).eval(), finished.tokenizer
+    shorter = texts is not None and _of_any_length(finished.task)
+    if format == "onnx":
+        content, answer = _onnx(asking, x, any_length=shorter)
+    elif texts is None:
+        content, answer = _torchscript(asking, x)
+    else:
+        raise UsageError(
+            "format 'torchscript' would keep the length of one batch of texts for all: choose onnx"
+        )
     difference = _difference(finished.model, answer, x, format)
+    if shorter:
+        few = x[:, : max(1, x.shape[1] // 2)]
+        difference = max(difference, _difference(finished.model, answer, few, format))
     path = out or run / f"student{FORMATS[format]}"
     make_folder(path.parent)
     write_atomically(path, content)
+    if texts is not None:
+        write_atomically(path.with_name(tokenizers.FILE), texts.content)
     asked = 0 if tests is None else min(_OF_A_KIND, len(tests))
     return Exported(path, difference, len(x), asked, untested, len(finished.scale))
+
+
+def _inputs(finished: FinishedStudent, tests: Rows | None) -> Tensor:
+    """What the student and its file are asked: inputs (M, *shape) of several kinds."""
+    if (words := finished.task.vocabulary) is None:
+        return probes.inputs(finished.model, finished.shape, tests, each=_OF_A_KIND)
+    drawn = probes.texts(words, finished.shape, count=_OF_A_KIND)
+    return drawn if tests is None else torch.cat([whole(first(tests, _OF_A_KIND)), drawn])
+
+
+def _of_any_length(task: Task) -> bool:
+    """Whether a text of fewer tokens than a record has may be asked as it is, without padding."""
+    return len(task.inputs) == 1 and task.targets in ("classes", "binary", "numbers")
 
 
 class _Answering(nn.Module):
@@ -127,7 +158,7 @@ def _difference(model: nn.Module, answer: Answer, x: Tensor, format: Format) -> 
     return largest
 
 
-def _onnx(model: nn.Module, x: Tensor) -> tuple[bytes, Answer]:
+def _onnx(model: nn.Module, x: Tensor, *, any_length: bool) -> tuple[bytes, Answer]:
     missing = [name for name in _ONNX if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(
@@ -136,6 +167,9 @@ def _onnx(model: nn.Module, x: Tensor) -> tuple[bytes, Answer]:
         )
     import onnxruntime
 
+    free = {0: torch.export.Dim("batch", min=1)}
+    if any_length:
+        free[1] = torch.export.Dim("length", min=1)
     try:
         with _quiet("torch.onnx"):
             program = torch.onnx.export(
@@ -143,7 +177,7 @@ def _onnx(model: nn.Module, x: Tensor) -> tuple[bytes, Answer]:
                 (x[:2].clone(),),
                 input_names=["inputs"],
                 output_names=["logits"],
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                dynamic_shapes=(free,),
                 dynamo=True,
                 verbose=False,
             )

@@ -15,6 +15,7 @@ from fedkd.federation.prepare import prepare
 from fedkd.files import storing
 from fedkd.locks import hold
 from fedkd.reports import report
+from fedkd.runs import tokenizers
 from fedkd.runs.folder import RunFolder
 from fedkd.runs.progress import ProgressWriter
 from fedkd.runs.summary import summarise
@@ -32,6 +33,7 @@ def _main(submission: Submission, federate: Callable[..., nn.Module]) -> None:
         run.open(prepared.experiment, prepared.data, resume=True, devices=prepared.setting.devices)
         student = federate(prepared, run, recorder)
         summary = summarise(prepared, student, run.records(), run.released())
+        tokenizers.keep(run.path, prepared.in_students_view.data.tokenizers)
         run.finish(student.state_dict(), summary)
         report.write(folder)
         lock.release()

@@ -11,7 +11,7 @@ from fedkd.federation.answers import Observer, Unwatched
 from fedkd.federation.prepare import PreparedExperiment, prepare
 from fedkd.privacy.ledger import Anchor, Ledger
 from fedkd.reports import report, shortfall
-from fedkd.runs import examples
+from fedkd.runs import examples, tokenizers
 from fedkd.runs.common import locked, resumable
 from fedkd.runs.folder import RunFolder
 from fedkd.runs.manifest import check_ledger
@@ -74,6 +74,7 @@ def simulate_world(
                 _check_ledgers(prepared, run)
             student = engines.simulate(prepared, run, observer or Unwatched(), states=run.states)
             summary = summarise(prepared, student, run.records(), run.released())
+            tokenizers.keep(folder, prepared.in_students_view.data.tokenizers)
             run.finish(student.state_dict(), summary)
             _keep_examples(prepared, student, run)
             report.write(folder)

@@ -81,33 +81,48 @@ def mae(student: Tensor, teacher: Tensor, *, where: Tensor | None = None) -> Ten
 
 
 def jsd(
-    student: Tensor, teacher: Tensor, *, temperature: float, where: Tensor | None = None
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    temperature: float,
+    beta: float = 0.5,
+    where: Tensor | None = None,
 ) -> Tensor:
     """T^2 * JS(teacher, student), the Jensen-Shannon divergence in nats, per place.
 
-    JS(p, q) = KL(p || m) / 2 + KL(q || m) / 2 with m = (p + q) / 2; Lin 1991, IEEE Transactions on
-    Information Theory 37(1) (no arXiv). Symmetric and bounded, so a teacher that is sure and wrong
-    cannot dominate; the factor is that of `kd`.
+    JS(p, q) = beta KL(p || m) + (1 - beta) KL(q || m) with m = beta p + (1 - beta) q. At beta 1/2
+    it is Lin's, 1991, IEEE Transactions on Information Theory 37(1) (no arXiv): symmetric and
+    bounded, so a teacher that is sure and wrong cannot dominate. With other shares it is the
+    generalised one of Agarwal et al. 2024 (GKD), arXiv:2306.13649, for models that write: near 0
+    its gradient is like that of `kd`, near 1 like that of `writing.reverse_kl`. T^2 is that of
+    `kd`.
 
     Args:
         student: logits (..., C).
         teacher: logits (..., C).
         temperature: T > 0; both logits are divided by it.
+        beta: in (0, 1), the teacher's share.
         where: bool (...), which places count; None: all.
 
     Returns:
         (...) in [0, T^2 log 2], and 0 where both distributions agree.
 
     Raises:
-        ValueError: the shapes do not fit, or the temperature is not positive.
+        ValueError: the shapes do not fit, the temperature is not positive, or beta is not in
+            (0, 1).
     """
     student, teacher = counted(where, student=student, teacher=teacher)
-    positive(temperature=temperature)
+    positive(temperature=temperature, beta=beta)
+    if beta >= 1:
+        raise ValueError(f"expected beta={beta} < 1")
     log_student = F.log_softmax(student / temperature, dim=-1)
     log_teacher = F.log_softmax(teacher / temperature, dim=-1)
-    log_middle = torch.logaddexp(log_student, log_teacher) - math.log(2)
-    to_middle = log_student.exp() * (log_student - log_middle)
-    to_middle = to_middle + log_teacher.exp() * (log_teacher - log_middle)
+    # Twice each share, so that at one half nothing is added and nothing multiplied: the same bits.
+    ours, theirs = 2 * (1 - beta), 2 * beta
+    log_middle = torch.logaddexp(log_student + math.log(ours), log_teacher + math.log(theirs))
+    log_middle = log_middle - math.log(2)
+    to_middle = ours * (log_student.exp() * (log_student - log_middle))
+    to_middle = to_middle + theirs * (log_teacher.exp() * (log_teacher - log_middle))
     return zeroed(temperature**2 * to_middle.sum(dim=-1) / 2, where)
 
 

@@ -1,7 +1,8 @@
 """What several teachers say together: logits (K, N, *S, C) of K teachers to logits (N, *S, C).
 
 For one class a record there is no S; for one a pixel or a token there is. `average_logits` and
-`one_of` suit any answers, (K, N, *A) to (N, *A).
+`one_of` suit any answers, (K, N, *A) to (N, *A). Logits that are all 0, as at a text's padding, say
+nothing: where all teachers' are, so are those of a consensus.
 """
 
 import math
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from fedkd.knowledge.checks import has_shape
 from fedkd.tasks import Likelihood
+from fedkd.tasks.likelihoods.tokens import spoken
 
 Average = Literal["logits", "probabilities", "confidence"]
 """A consensus that needs nothing but the logits, by name; see `average`."""
@@ -43,7 +45,8 @@ def average_logits(logits: Tensor) -> Tensor:
 
 def average_probabilities(logits: Tensor) -> Tensor:
     """(K, N, *S, C) -> (N, *S, C): the logarithm of the teachers' mean probability."""
-    return torch.logsumexp(torch.log_softmax(logits, dim=-1), dim=0) - math.log(len(logits))
+    mean = torch.logsumexp(torch.log_softmax(logits, dim=-1), dim=0) - math.log(len(logits))
+    return _silent_where(logits, mean)
 
 
 def average_confidence(logits: Tensor) -> Tensor:
@@ -56,7 +59,12 @@ def average_confidence(logits: Tensor) -> Tensor:
     log_p = torch.log_softmax(logits, dim=-1)
     entropy = -(log_p.exp() * log_p).sum(dim=-1)
     log_weights = torch.log_softmax(-entropy, dim=0)
-    return torch.logsumexp(log_weights[..., None] + log_p, dim=0)
+    return _silent_where(logits, torch.logsumexp(log_weights[..., None] + log_p, dim=0))
+
+
+def _silent_where(logits: Tensor, agreed: Tensor) -> Tensor:
+    """A consensus with zeros where no teacher says anything."""
+    return torch.where(spoken(logits).any(dim=0)[..., None], agreed, 0.0)
 
 
 def weighted(logits: Tensor, weights: Tensor) -> Tensor:
@@ -98,7 +106,8 @@ def by_class(logits: Tensor, counts: Tensor) -> Tensor:
     log_p = torch.log_softmax(logits, dim=-1)
     # A class that a teacher has not seen weighs exp(-inf) = 0; log_softmax renormalises.
     log_weights = weights.log().reshape(len(logits), *[1] * (logits.dim() - 2), -1)
-    return torch.log_softmax(torch.logsumexp(log_p + log_weights, dim=0), dim=-1)
+    agreed = torch.log_softmax(torch.logsumexp(log_p + log_weights, dim=0), dim=-1)
+    return _silent_where(logits, agreed)
 
 
 def one_of(logits: Tensor, generator: torch.Generator) -> Tensor:

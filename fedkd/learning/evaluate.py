@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from fedkd.data.types import Samples
 from fedkd.errors import DataError
 from fedkd.models import call
-from fedkd.rows import Rows, batches, device_of, take
-from fedkd.tasks import Score
+from fedkd.models.text.writing import write
+from fedkd.rows import Rows, batches, device_of, one
+from fedkd.tasks import Score, Task
 
 
 @contextmanager
@@ -53,15 +54,32 @@ def tallies(
     if any(score.together for score in scores):
         model = answers(model, samples.x) if isinstance(model, nn.Module) else model
         batch_size = len(samples)
+    elif isinstance(samples.x, Tensor) and samples.x.dtype == torch.int64:
+        batch_size = min(batch_size, _TEXTS)
     for rows in torch.split(torch.arange(len(samples)), batch_size):
-        given = (
-            answers(model, take(samples.x, rows)) if isinstance(model, nn.Module) else model[rows]
-        )
+        part = samples.subset(rows)
+        given = answers(model, part.x) if isinstance(model, nn.Module) else model[rows]
+        written: Tensor | None = None
         for score in scores:
-            tally = score.tally(given, samples.y[rows])
+            if score.written is None:
+                tally = score.tally(given, part.y)
+            elif isinstance(model, nn.Module):
+                written = _written(model, part.x, score.written) if written is None else written
+                tally = score.tally(written, part.y)
+            else:  # answers to what others wrote say nothing of what a model would write
+                tally = torch.zeros(score.counts.shape, dtype=score.counts.dtype)
             before = counted.get(score.figure)
             counted[score.figure] = tally if before is None else before + tally
     return counted
+
+
+_TEXTS = 64
+"""Texts of which answers are held at a time: each token's has as many numbers as a vocabulary."""
+
+
+def _written(model: nn.Module, x: Rows, task: Task) -> Tensor:
+    with evaluating(model):
+        return write(model, one(x[torch.arange(len(x))]), task)
 
 
 def totals(samples: Samples, scores: Sequence[Score]) -> dict[str, Tensor]:

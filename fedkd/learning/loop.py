@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fedkd import devices
 from fedkd.config import Optimisation
+from fedkd.data.texts.batches import by_length
 from fedkd.errors import FederationError
 from fedkd.learning import augment, optim
 from fedkd.rows import Rows, one
@@ -45,7 +46,8 @@ def fit(
 
     The rows are on the CPU, and each batch goes to the device where the model is.
 
-    A trailing batch of one row is left out unless it is all there is: BatchNorm cannot train on it.
+    Of texts the rows of a batch are of like length. A trailing batch of one row is left out unless
+    it is all there is: BatchNorm cannot train on it.
 
     Args:
         model: trained in place.
@@ -100,6 +102,8 @@ def epochs(
     losses = []
     for epoch in range(optimisation.epochs):
         order = torch.randperm(count, generator=generator)
+        if isinstance(x := rows[0], Tensor) and x.dtype == torch.int64 and x.dim() == 2:  # texts
+            order = by_length(x, order, optimisation.batch_size, generator)
         total = 0.0
         for number, batch in enumerate(batches):
             index = order[batch]

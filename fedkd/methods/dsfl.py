@@ -11,6 +11,7 @@ from fedkd.knowledge import label
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.methods.core.label_loss import LabelLoss, label_loss
 from fedkd.specs import TensorSpec
+from fedkd.tasks.likelihoods.tokens import spoken
 
 
 class DSFLParams(Frozen):
@@ -61,8 +62,9 @@ class DSFL(Method):
             ctx.distil(inputs, targets, label.soft_cross_entropy, self.params.digest)
         ctx.train()
         logits = ctx.answer(ctx.setting.proxy_inputs(self.params.public_per_round, ctx.round))
-        probabilities = half(torch.softmax(logits, dim=-1))
-        return Upload({"probabilities": Value(probabilities, ctx.from_teacher)})
+        # At a text's padding a model says nothing, and an even distribution would be something.
+        probabilities = torch.where(spoken(logits)[..., None], torch.softmax(logits, dim=-1), 0.0)
+        return Upload({"probabilities": Value(half(probabilities), ctx.from_teacher)})
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         stacked = torch.stack([upload["probabilities"] for upload in uploads.values()])
@@ -71,8 +73,9 @@ class DSFL(Method):
         if self.params.loss == "soft-labels":
             ctx.distil(inputs, aggregate, label.soft_cross_entropy, self.params.student)
         else:
-            logits = aggregate.clamp_min(torch.finfo(aggregate.dtype).tiny).log()
-            ctx.distil(
-                inputs, logits, label_loss(self.params.loss, temperature=1.0), self.params.student
-            )
+            logs = aggregate.clamp_min(torch.finfo(aggregate.dtype).tiny).log()
+            logits = torch.where(spoken(aggregate)[..., None], logs, 0.0)
+            likelihood = ctx.setting.task.likelihood
+            loss = label_loss(self.params.loss, temperature=1.0, likelihood=likelihood)
+            ctx.distil(inputs, logits, loss, self.params.student)
         return Broadcast(common={"aggregate": half(aggregate)})

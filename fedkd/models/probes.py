@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fedkd.models import call
 from fedkd.rows import Rows, one
+from fedkd.tasks import Vocabulary
 
 _LARGE = 1e6
 _EXTREMES = {
@@ -54,6 +55,14 @@ def inputs(
     if not taken and failures[0] is not None:
         raise failures[0]
     return torch.cat(taken)
+
+
+def texts(words: Vocabulary, shape: tuple[int, ...], *, count: int) -> Tensor:
+    """Drawn token numbers of texts of all lengths, int64 (count, *shape), padded at the end."""
+    draws = torch.Generator().manual_seed(0)
+    ids = torch.randint(words.size, (count, *shape), generator=draws)
+    lengths = torch.randint(1, shape[-1] + 1, (count, *shape[:-1], 1), generator=draws)
+    return ids.masked_fill(torch.arange(shape[-1]) >= lengths, words.padding)
 
 
 def neighbours(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Tensor]:

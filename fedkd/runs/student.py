@@ -11,6 +11,7 @@ from fedkd import config, data, models, rng, tasks
 from fedkd.config import Distillation, Experiment, TaskChoice
 from fedkd.config.parts import absent
 from fedkd.data import scaling, views
+from fedkd.data.texts.tokenizer import Tokenizer
 from fedkd.data.types import Dataset, FederatedData, Limits
 from fedkd.errors import ConfigError, DataError, MessageError, RunFolderError
 from fedkd.exchange.codec import decode
@@ -18,7 +19,7 @@ from fedkd.learning.ways import prepare
 from fedkd.learning.ways.base import Splits
 from fedkd.models.weights import random
 from fedkd.rows import Rows
-from fedkd.runs import reading
+from fedkd.runs import reading, tokenizers
 from fedkd.runs.scores import RunPart
 from fedkd.tasks import Task, Vocabulary, with_inputs
 
@@ -34,6 +35,8 @@ class FinishedStudent:
         class_names: what its logits stand for, in order.
         features: what the columns of a row are called; none where inputs have no named columns.
         scale: what became -1 and 1 of a column, by name, before the student saw it.
+        task: what is asked of it, but for scores.
+        tokenizer: how texts become its inputs; None where it takes none.
     """
 
     name: str
@@ -42,6 +45,8 @@ class FinishedStudent:
     class_names: tuple[str, ...]
     features: tuple[str, ...]
     scale: Mapping[str, Limits]
+    task: Task
+    tokenizer: Tokenizer | None = None
 
 
 class Inputs(RunPart):
@@ -133,11 +138,20 @@ def load(run: Path) -> FinishedStudent:
             )
         model = _model(experiment, inputs)
         model.load_state_dict(decode(file.read_bytes()))
+        task = inputs.task(experiment.task)
     except (ConfigError, MessageError, RuntimeError) as error:
         raise _damaged(run, error) from error
     model.requires_grad_(requires_grad=False).eval()
+    words = task.vocabulary
     return FinishedStudent(
-        experiment.name, model, inputs.shape, inputs.classes, inputs.features, inputs.scale
+        name=experiment.name,
+        model=model,
+        shape=inputs.shape,
+        class_names=inputs.classes,
+        features=inputs.features,
+        scale=inputs.scale,
+        task=task,
+        tokenizer=None if words is None else tokenizers.read(run, words),
     )
 
 

@@ -1,6 +1,7 @@
 """What is asked of a model: tasks by name or import path; one task, one file."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from fedkd.config import TaskChoice, validate
 from fedkd.errors import ConfigError
@@ -19,6 +20,7 @@ from fedkd.tasks.base import (
 )
 from fedkd.tasks.kind import TaskKind
 from fedkd.tasks.scores.metrics import check_own, own
+from fedkd.tasks.scores.written import Decode, TextScore
 from fedkd.tasks.vocabulary import Vocabulary
 
 __all__ = [
@@ -46,10 +48,15 @@ BUILT_IN = {
     "detection": "fedkd.tasks.detection:KIND",
     "embedding": "fedkd.tasks.embedding:KIND",
     "keypoints": "fedkd.tasks.keypoints:KIND",
+    "language-model": "fedkd.tasks.texts.language_model:KIND",
     "multi-label": "fedkd.tasks.multi_label:KIND",
     "recommendation": "fedkd.tasks.recommendation:KIND",
     "regression": "fedkd.tasks.regression:KIND",
+    "retrieval": "fedkd.tasks.texts.retrieval:KIND",
     "segmentation": "fedkd.tasks.segmentation:KIND",
+    "sequence-to-sequence": "fedkd.tasks.texts.sequence_to_sequence:KIND",
+    "span": "fedkd.tasks.texts.span:KIND",
+    "tagging": "fedkd.tasks.texts.tagging:KIND",
 }
 
 
@@ -77,6 +84,7 @@ def build(
     inputs: tuple[int, ...],
     names: Sequence[str],
     vocabularies: Mapping[str, Vocabulary] | None = None,
+    decode: Decode | None = None,
 ) -> Task:
     """The task that a configuration asks of a data set.
 
@@ -85,6 +93,7 @@ def build(
         inputs: the shape of one record's inputs.
         names: of the classes, labels or numbers of its targets.
         vocabularies: of texts, what tokens records hold, by view.
+        decode: token numbers as texts, for scores of what models write.
 
     Raises:
         ConfigError: an unknown task, key or score, or a score that does not suit.
@@ -107,9 +116,16 @@ def build(
             f"task {choice.name!r} is for texts, and records of the data have shape {inputs}: name "
             "a table with a column of texts, and say by [data.text] how they become numbers"
         )
+    if kind.targets == "identities" and vocabularies and not kind.of_texts:
+        raise ConfigError(
+            f"task {choice.name!r} has one vector a record, and records of texts are pairs of a "
+            "question and its answer: choose task 'retrieval'"
+        )
     task = kind.build(options, inputs, tuple(names), scores)
     if vocabularies:
         task = with_inputs(task, inputs, vocabularies)
+    if decode is not None:
+        task = replace(task, scores=tuple(_of_task(score, task, decode) for score in task.scores))
     for path, score in zip(asked, scores, strict=True):
         if ":" in path:
             check_own(path, score, task)
@@ -136,6 +152,10 @@ def _check_distinct(scores: Sequence[Score]) -> None:
                 "the metric another name"
             )
         taken[score.figure] = taken[score.by_class] = "and it names it before"
+
+
+def _of_task(score: Score, task: Task, decode: Decode) -> Score:
+    return score.of_task(task, decode) if isinstance(score, TextScore) else score
 
 
 def _score(kind: TaskKind, task: str, name: str, outputs: int) -> Score:

@@ -161,6 +161,8 @@ class Score(Figures):
         share: whether the figure is a share of 1, and so is shown as a percentage.
         number: whether the figure is one number, and so may be the headline.
         together: whether it counts pairs of records, and so takes all that a party has at once.
+        written: the task whose models write what it counts, token numbers (N, T) in place of
+            answers; None: it counts answers.
     """
 
     name: str
@@ -172,6 +174,7 @@ class Score(Figures):
     share: bool = True
     number: bool = True
     together: bool = False
+    written: "Task | None" = None
 
     def of(self, answers: Tensor, targets: Tensor) -> Mapping[str, Any]:
         """The figures of these answers to these targets."""

@@ -5,12 +5,33 @@ from agreement import Array
 from loss_oracles import divergence, norm, probabilities
 
 
-def jsd(student: Array, teacher: Array, temperature: float) -> Array:
+def jsd(student: Array, teacher: Array, temperature: float, beta: float = 0.5) -> Array:
     values = []
     for s, t in zip(student, teacher, strict=True):
-        p, q = probabilities(s, temperature), probabilities(t, temperature)
-        middle = [(a + b) / 2 for a, b in zip(p, q, strict=True)]
-        values.append(temperature**2 * (divergence(p, middle) + divergence(q, middle)) / 2)
+        q, p = probabilities(s, temperature), probabilities(t, temperature)
+        middle = [beta * a + (1 - beta) * b for a, b in zip(p, q, strict=True)]
+        total = beta * divergence(p, middle) + (1 - beta) * divergence(q, middle)
+        values.append(temperature**2 * total)
+    return np.array(values)
+
+
+def skewed(one: Array, other: Array, temperature: float, alpha: float) -> Array:
+    """KL(other || (1 - alpha) one + alpha other)."""
+    values = []
+    for a, b in zip(one, other, strict=True):
+        p, q = probabilities(a, temperature), probabilities(b, temperature)
+        mixed = [(1 - alpha) * x + alpha * y for x, y in zip(p, q, strict=True)]
+        values.append(temperature**2 * divergence(q, mixed))
+    return np.array(values)
+
+
+def top_k(student: Array, teacher: Array, temperature: float, k: int) -> Array:
+    values = []
+    for s, t in zip(student, teacher, strict=True):
+        p, q = probabilities(t, temperature), probabilities(s, temperature)
+        best = sorted(range(len(p)), key=lambda c: -p[c].real)[:k]
+        named = [[each[c] for c in best] for each in (p, q)]
+        values.append(temperature**2 * divergence(*([*n, 1 - sum(n)] for n in named)))
     return np.array(values)
 
 

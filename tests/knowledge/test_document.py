@@ -16,10 +16,12 @@ from fedkd.knowledge import (
     relation,
     similarity,
     structure,
+    writing,
 )
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "knowledge.md"
 ROOMS = [boxes, dist, feature, graph, label, parameter, ranking, relation, similarity, structure]
+ROOMS += [writing]
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -12,7 +12,7 @@ from fedkd import tasks
 from fedkd.config import TaskChoice
 from fedkd.errors import ConfigError
 from fedkd.exchange.messages import Broadcast
-from fedkd.knowledge import dist, label
+from fedkd.knowledge import dist, label, writing
 from fedkd.learning import forms, offline
 from fedkd.methods.core.label_loss import LABEL_FORMS, check_loss, label_loss
 
@@ -25,6 +25,10 @@ ORACLES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mae": label.mae,
     "angular": lambda s, t: (1 - torch.cosine_similarity(s, t, dim=1)).square(),
     "divergence": lambda s, t: label.kd(s, t, temperature=T),
+    "reverse-kl": lambda s, t: writing.reverse_kl(s, t, temperature=T),
+    "skew-kl": lambda s, t: writing.skew_kl(s, t, temperature=T, alpha=0.1),
+    "top-k": lambda s, t: writing.top_k(s, t, temperature=T, k=32),
+    "uld": writing.universal,
     "soft-labels": lambda s, t: label.soft_cross_entropy(s, (t / T).softmax(dim=1)),
     "dist": lambda s, t: (
         dist.inter_class(s, t, temperature=T).mean() + dist.intra_class(s, t, temperature=T).mean()

@@ -1,14 +1,17 @@
-"""The gradient of every sample, by Opacus, and by nothing else of Opacus."""
+"""The gradient of every sample: Opacus's, and our own of recurrent layers and of tied weights."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from fedkd.errors import ConfigError
+from fedkd.learning.dp import recurrent, tied
 from fedkd.learning.dp.restored import restored
 from fedkd.models import call
+from fedkd.models.text.tied import TiedLinear
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Answers (N, *A) and targets (N, ...) to a value per sample (N,), each of its own row alone."""
@@ -20,6 +23,11 @@ def at_once(parameters: Iterable[Tensor]) -> int:
     """How many samples a batch has at most, for trainable parameters of that size."""
     size = sum(parameter.numel() for parameter in parameters)
     return max(8, min(256, _CACHE // max(size, 1)))
+
+
+def has_rule(layer: nn.Module) -> bool:
+    """Whether a layer's gradients are found by a rule of our own."""
+    return recurrent.serves(layer) or isinstance(layer, TiedLinear)
 
 
 class PerSample:
@@ -44,9 +52,17 @@ class PerSample:
         self._ends: list[tuple[nn.Module, Tensor]] = []
         self._layers = list(self._opacus.iterate_submodules(model))
         self._handles = [layer.register_forward_pre_hook(self._root) for layer in self._layers]
+        self._uses: list[Any] = []
+        """Of layers by our own rules, in this pass: each has an `end` and `gradients`."""
+        self._ours = [layer for layer in self._layers if has_rule(layer)]
         for layer in self._layers:
             if isinstance(layer, nn.Embedding):
-                self._end_at(layer)
+                self._unhook(layer)
+                self._handles.append(layer.register_forward_hook(self._end))
+        for layer in self._ours:
+            self._unhook(layer)
+            rule: Any = tied if isinstance(layer, TiedLinear) else recurrent
+            layer.forward = partial(rule.forward, layer, self._uses)
         # What a layer hands on is what torch's backward hooks look at: nobody may write into it.
         self._inplace: list[Any] = [
             each for each in model.modules() if getattr(each, "inplace", False)
@@ -62,6 +78,8 @@ class PerSample:
         for handle in self._handles:
             handle.remove()
         self._opacus.cleanup()
+        for layer in self._ours:
+            del layer.forward
         for module in self._inplace:
             module.inplace = True
         for module in self._model.modules():
@@ -79,6 +97,9 @@ class PerSample:
         self._forget()
         with restored(self._model):
             self._pass(x, y, loss)
+        for parameter, gradient in (own for use in self._uses for own in use.gradients()):
+            found = parameter.grad_sample
+            parameter.grad_sample = gradient if found is None else found + gradient
         gradients = [
             parameter.new_zeros(len(x), *parameter.shape)  # the loss does not depend on it
             if parameter.grad_sample is None
@@ -93,7 +114,7 @@ class PerSample:
         losses = loss(call.answer(self._model, x), y)
         # The sum leaves each sample's gradient as it is. Only the way to the layers' inputs is
         # gone, never to p.grad: that saves a third of the time, and no raw gradient ever exists.
-        leaves = [*self._roots, *(end for _, end in self._ends)]
+        leaves = [*self._roots, *(end for _, end in self._ends), *(use.end for use in self._uses)]
         losses.sum().backward(inputs=leaves)  # type: ignore[no-untyped-call]
         for layer, end in reversed(self._ends):
             slope = torch.zeros_like(end) if end.grad is None else end.grad
@@ -121,17 +142,19 @@ class PerSample:
         self._roots.append(root)
         return root
 
-    def _end_at(self, layer: nn.Module) -> None:
+    def _unhook(self, layer: nn.Module) -> None:
+        """Let Opacus not be called when the way back passes a layer; forward, of ours alone."""
+        for handle in self._opacus.autograd_grad_sample_hooks:
+            if handle.id in layer._backward_hooks or (
+                layer in self._ours and handle.id in layer._forward_hooks
+            ):
+                handle.remove()
+
+    def _end(self, layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         """End the way back at what a layer gives, since what enters it has no gradient: indices.
 
         torch calls its backward hook too, but with a warning; so Opacus's is called by hand.
         """
-        for handle in self._opacus.autograd_grad_sample_hooks:
-            if handle.id in layer._backward_hooks:
-                handle.remove()
-        self._handles.append(layer.register_forward_hook(self._end))
-
-    def _end(self, layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         end = output.detach().requires_grad_()
         self._ends.append((layer, end))
         if (padding := layer.padding_idx) is None:
@@ -143,6 +166,7 @@ class PerSample:
         """Forget a forward pass: what it left in a layer off the loss's path would pile up."""
         self._roots.clear()
         self._ends.clear()
+        self._uses.clear()
         for layer in self._layers:
             layer.__dict__.pop("activations", None)
             layer.__dict__.pop("max_batch_len", None)

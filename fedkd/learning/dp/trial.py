@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from fedkd.errors import ConfigError
-from fedkd.learning.dp.per_sample import PerSample, at_once
+from fedkd.learning.dp.per_sample import PerSample, at_once, has_rule
 from fedkd.models import call, probes
 from fedkd.rows import Rows
 
@@ -150,6 +150,8 @@ def _check_layers(model: nn.Module) -> None:
         what = f"DP-SGD cannot train layer {name!r}, {type(layer).__name__}"
         lacking = "Opacus has no gradients per sample for it"
         instead = next((each for kind, each in _INSTEAD.items() if isinstance(layer, kind)), None)
+        if has_rule(layer):
+            continue
         if instead and any(value.requires_grad for value in layer.parameters()):
             raise ConfigError(f"{what}: {lacking}; use {instead}")
         if not any(value.requires_grad for value in layer.parameters(recurse=False)):

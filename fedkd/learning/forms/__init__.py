@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from fedkd.config import Knowledge, validate
 from fedkd.errors import ConfigError
-from fedkd.learning.forms import boxes, feature, label, ranking, relation, structure
+from fedkd.learning.forms import boxes, feature, label, ranking, relation, structure, writing
 from fedkd.learning.forms.base import Form, Weighted
 from fedkd.names import unknown
 from fedkd.tasks import Task
@@ -21,6 +21,7 @@ BUILT_IN: dict[str, Form] = {
     **relation.FORMS,
     **boxes.FORMS,
     **ranking.FORMS,
+    **writing.FORMS,
 }
 
 

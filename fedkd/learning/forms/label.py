@@ -29,6 +29,13 @@ class KD(Tempered):
     weight: float = Field(default=0.9, gt=0)
 
 
+class JSD(Tempered):
+    """Parameters of `jsd`."""
+
+    beta: float = Field(default=0.5, gt=0, lt=1, exclude_if=lambda share: share == 0.5)
+    """The teacher's share; near 0 like `kd`, near 1 like `reverse-kl`."""
+
+
 class DKD(Tempered):
     """Parameters of `dkd`."""
 
@@ -79,12 +86,13 @@ def _by_record(loss: Callable[..., Tensor]) -> Compared:
     return logits(compare)
 
 
-def _unlabelled(loss: Callable[..., Tensor]) -> Compared:
+def unlabelled(loss: Callable[..., Tensor]) -> Compared:
+    """A form by a loss per place, of answers and `where`: of each record the mean."""
     return _by_record(lambda ours, theirs, _y, where: loss(ours, theirs, where=where))
 
 
 def _kd(params: KD, *_: Any) -> Compared:
-    return _unlabelled(partial(label.kd, temperature=params.temperature))
+    return unlabelled(partial(label.kd, temperature=params.temperature))
 
 
 def _dkd(params: DKD, *_: Any) -> Compared:
@@ -103,8 +111,8 @@ def _dist(params: DIST, *_: Any) -> Compared:
     return logits(compare)
 
 
-def _jsd(params: Tempered, *_: Any) -> Compared:
-    return _unlabelled(partial(label.jsd, temperature=params.temperature))
+def _jsd(params: JSD, *_: Any) -> Compared:
+    return unlabelled(partial(label.jsd, temperature=params.temperature, beta=params.beta))
 
 
 def _soft_labels(params: SoftLabels, *_: Any) -> Compared:
@@ -112,11 +120,11 @@ def _soft_labels(params: SoftLabels, *_: Any) -> Compared:
         target = (theirs / params.temperature).softmax(dim=-1)
         return label.soft_cross_entropy(ours, target, where=where)
 
-    return _unlabelled(loss)
+    return unlabelled(loss)
 
 
 def _mae(_params: Weighted, *_: Any) -> Compared:
-    return _unlabelled(label.mae)
+    return unlabelled(label.mae)
 
 
 def _angular(_params: Weighted, *_: Any) -> Compared:
@@ -136,28 +144,27 @@ def _divergence(params: Divergence, *_: Any, likelihood: Likelihood) -> Compared
     return logits(lambda ours, theirs, _y: likelihood.divergence(ours[0], theirs[0], temperature=t))
 
 
-_OF_CLASSES: tuple[Ask, ...] = ("categorical",)
+OF_CLASSES: tuple[Ask, ...] = ("categorical",)
+"""What a form asks that compares distributions over classes."""
 
 FORMS = {
-    "kd": Form("Hinton et al. 2015, arXiv:1503.02531", "logits", _kd, KD, asks=_OF_CLASSES),
-    "dkd": Form("Zhao et al. 2022, arXiv:2203.08679", "logits", _dkd, DKD, asks=_OF_CLASSES),
+    "kd": Form("Hinton et al. 2015, arXiv:1503.02531", "logits", _kd, KD, asks=OF_CLASSES),
+    "dkd": Form("Zhao et al. 2022, arXiv:2203.08679", "logits", _dkd, DKD, asks=OF_CLASSES),
     "dist": Form(
         "Huang et al. 2022, arXiv:2205.10536",
         "logits",
         _dist,
         DIST,
         couples=True,
-        asks=_OF_CLASSES,
+        asks=OF_CLASSES,
     ),
-    "jsd": Form(
-        "Lin 1991, IEEE Trans. Inf. Theory 37(1)", "logits", _jsd, Tempered, asks=_OF_CLASSES
-    ),
+    "jsd": Form("Lin 1991, IEEE Trans. Inf. Theory 37(1)", "logits", _jsd, JSD, asks=OF_CLASSES),
     "soft-labels": Form(
         "Hinton et al. 2015, arXiv:1503.02531",
         "logits",
         _soft_labels,
         SoftLabels,
-        asks=_OF_CLASSES,
+        asks=OF_CLASSES,
     ),
     "mae": Form("Li & Wang 2019, arXiv:1910.03581", "logits", _mae),
     "angular": Form("Duong et al. 2019, arXiv:1905.10620", "logits", _angular, fits=_of_vectors),

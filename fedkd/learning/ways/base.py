@@ -33,6 +33,7 @@ def task_of(distillation: Distillation, dataset: Dataset) -> Task:
         inputs=dataset.shape,
         names=dataset.class_names,
         vocabularies=dataset.vocabularies,
+        decode=dataset.decode,
     )
     found = stages(distillation.data.stream, dataset.class_names, dataset.targets)
     return task if found is None else found.asked(task)

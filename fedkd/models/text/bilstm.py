@@ -37,22 +37,22 @@ class BiLSTM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Answers (N, *A)."""
         ids, counted = read(x, self._padding)
-        vectors, order = self.embedding(ids), _turned(counted)
+        vectors, order = self.embedding(ids), turned(counted)
         left, _ = self.forwards(vectors)
-        right, _ = self.backwards(_ordered(vectors, order))
-        states = torch.cat([left, _ordered(right, order)], dim=-1)
+        right, _ = self.backwards(ordered(vectors, order))
+        states = torch.cat([left, ordered(right, order)], dim=-1)
         answer: Tensor = self.heads(states, counted)
         return answer
 
 
-def _turned(counted: Tensor) -> Tensor:
+def turned(counted: Tensor) -> Tensor:
     """Of each record its tokens from the last to the first, then its padding: int64 (N, K)."""
     places = torch.arange(counted.shape[1], device=counted.device)
     length = counted.sum(dim=1, keepdim=True)
     return torch.where(places < length, length - 1 - places, places)
 
 
-def _ordered(states: Tensor, order: Tensor) -> Tensor:
+def ordered(states: Tensor, order: Tensor) -> Tensor:
     """States (N, K, D) in another order; twice in a turned one they are as before."""
     return states.gather(1, order.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
 

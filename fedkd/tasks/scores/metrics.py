@@ -151,8 +151,7 @@ def check_own(path: str, score: Score, task: Task) -> None:
     """
     outputs = len(task.names)
     # One record more than outputs, or (N,) would pass for a row of them.
-    alone = task.targets in ("classes", "identities")
-    shape = (outputs + 1,) if alone else (outputs + 1, outputs)
+    shape = (outputs + 1, *_target_of(task))
     answers = torch.zeros(outputs + 1, *task.answer)
     targets = torch.zeros(shape, dtype=torch.float32 if task.targets == "numbers" else torch.int64)
     try:
@@ -164,6 +163,14 @@ def check_own(path: str, score: Score, task: Task) -> None:
             f"and targets {shape} it raises {type(error).__name__}: {why}; expected a metric that "
             "takes both, or a score that 'fedkd tasks' lists"
         ) from error
+
+
+def _target_of(task: Task) -> tuple[int, ...]:
+    """The shape of one record's target."""
+    if task.targets in ("classes", "identities"):
+        return ()
+    places = ("masks", "tags", "spans", "tokens", "next-tokens")
+    return task.answer[:-1] if task.targets in places else (len(task.names),)
 
 
 def _is_number(path: str, fresh: "Metric") -> bool:

@@ -656,8 +656,15 @@ def after(layer: nn.Module) -> nn.Module:
         (Reshaped, r"Opacus gets the gradients of 'inner\.weight'"),
         (Detached, r"Opacus gets the gradients of 'layer\.weight'"),
         (Attention, "layer 'attention', MultiheadAttention: .*opacus.layers.DPMultiheadAttention"),
-        (lambda: Sequence(nn.LSTM(2, 2)), "layer 'inner', LSTM: .* opacus.layers.DPLSTM"),
-        (lambda: Sequence(nn.GRU(2, 2)), "layer 'inner', GRU: .* opacus.layers.DPGRU"),
+        (lambda: Sequence(nn.LSTM(2, 2)), "logits depend on the other samples"),
+        (
+            lambda: Sequence(nn.LSTM(2, 3, proj_size=2)),
+            "layer 'inner', LSTM: .* opacus.layers.DPLSTM",
+        ),
+        (
+            lambda: Sequence(nn.GRU(2, 2, 2, dropout=0.5)),
+            "layer 'inner', GRU: .* opacus.layers.DPGRU",
+        ),
         (lambda: Sequence(nn.RNN(2, 2)), "layer 'inner', RNN: .* opacus.layers.DPRNN"),
         (
             lambda: after(Layered(lambda _, x: x.add_(1))),
@@ -734,6 +741,8 @@ def tied_words() -> nn.Module:
         Sequence,
         partial(Sequence, padding_idx=0),
         tied_words,
+        lambda: Sequence(nn.LSTM(2, 2, batch_first=True)),
+        lambda: Sequence(nn.GRU(2, 2, batch_first=True)),
         lambda: Sequence(DPLSTM(2, 2, batch_first=True)),
         lambda: Sequence(DPGRU(2, 2, batch_first=True)),
         lambda: Sequence(DPRNN(2, 2, batch_first=True)),

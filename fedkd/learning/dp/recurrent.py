@@ -1,0 +1,148 @@
+"""Gradients per sample of torch's LSTM and GRU, by torch's own kernels.
+
+In each step a layer adds W x_t + b and U h_{t-1} + c to its gates. A sample's gradient of W is the
+sum over steps of the gates' slopes times x_t, that of U the same with h_{t-1}. torch tells no slope
+of gates, but the slope of its inputs: so the kernel is given the gates' own W x_t + b for inputs,
+and the identity for W.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedkd.errors import ConfigError
+
+Recurrent = nn.LSTM | nn.GRU
+
+
+def serves(layer: nn.Module) -> bool:
+    """Whether a layer is one whose gradients are found here."""
+    if not isinstance(layer, nn.LSTM | nn.GRU):
+        return False
+    return not layer.proj_size and not (layer.dropout and layer.num_layers > 1)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Pass:
+    """What one direction of one layer did to a batch: N samples, T steps, H states, G gates.
+
+    Attributes:
+        layer: of whom.
+        suffix: of its parameters' names, such as `_l0_reverse`.
+        x: inputs (N, T, D).
+        gates: what the inputs add to the gates, (N, T, G).
+        before: states (N, T, H) before each step.
+        end: zeros (N, T, G), added to the gates; its gradient is theirs.
+    """
+
+    layer: Recurrent
+    suffix: str
+    x: Tensor
+    gates: Tensor
+    before: Tensor
+    end: Tensor
+
+    def gradients(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each trainable parameter p and its gradient for each sample, (N, *shape_p)."""
+        entering = torch.zeros_like(self.end) if self.end.grad is None else self.end.grad
+        recurring = self._from_states(entering)
+        found = {
+            "weight_ih": _products(entering, self.x),
+            "weight_hh": _products(recurring, self.before),
+            "bias_ih": entering.sum(dim=1),
+            "bias_hh": recurring.sum(dim=1),
+        }
+        for name, gradient in found.items():
+            parameter = getattr(self.layer, name + self.suffix, None)
+            if parameter is not None and parameter.requires_grad:
+                yield parameter, gradient
+
+    def _from_states(self, entering: Tensor) -> Tensor:
+        """Slopes (N, T, G) of U h + c: a GRU's last gate takes its part of it times the first."""
+        if isinstance(self.layer, nn.LSTM):
+            return entering
+        size = self.layer.hidden_size
+        _, weight, *biases = _weights(self.layer, self.suffix)
+        bias = biases[1][:size] if biases else None
+        reset = torch.sigmoid(self.gates[..., :size] + F.linear(self.before, weight[:size], bias))
+        return torch.cat([entering[..., : 2 * size], entering[..., 2 * size :] * reset], dim=-1)
+
+
+def forward(layer: Recurrent, passes: list[Pass], x: Tensor, hx: Any = None) -> tuple[Tensor, Any]:
+    """What `layer(x, hx)` gives, with no way back to its parameters, and what was done in `passes`.
+
+    Args:
+        layer: one that `serves`.
+        passes: one is appended for each layer and direction.
+        x: inputs (N, T, D), or (T, N, D) unless `batch_first`.
+        hx: states at first, as the layer takes them.
+
+    Raises:
+        ConfigError: a packed sequence, or one without an axis of samples.
+    """
+    if not isinstance(x, Tensor) or x.dim() != 3:
+        what = f"inputs of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise ConfigError(
+            f"DP-SGD cannot train {type(layer).__name__} on {what}: expected padded sequences of "
+            "numbers, (N, L, D)"
+        )
+    states = x if layer.batch_first else x.transpose(0, 1)
+    directions = ("", "_reverse") if layer.bidirectional else ("",)
+    last: list[tuple[Tensor, ...]] = []
+    for number in range(layer.num_layers):
+        ways = []
+        for back, direction in enumerate(directions):
+            entered = states.flip(1) if back else states
+            first = _first(layer, hx, len(last), len(x) if layer.batch_first else x.shape[1], x)
+            gone, after = _direction(layer, f"_l{number}{direction}", passes, entered, first)
+            ways.append(gone.flip(1) if back else gone)
+            last.append(after)
+        states = torch.cat(ways, dim=-1)
+    ends = tuple(torch.cat(each) for each in zip(*last, strict=True))
+    output = states if layer.batch_first else states.transpose(0, 1)
+    return output, ends if isinstance(layer, nn.LSTM) else ends[0]
+
+
+def _direction(
+    layer: Recurrent, suffix: str, passes: list[Pass], x: Tensor, first: tuple[Tensor, ...]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """States (N, T, H) of one direction of one layer, and the last ones, (1, N, H) each."""
+    entering, recurrent, *biases = _weights(layer, suffix)
+    gates = F.linear(x, entering, biases[0] if biases else None)
+    end = torch.zeros_like(gates, requires_grad=True)
+    weights = [torch.eye(len(entering)).to(entering), recurrent]
+    if biases:
+        weights += [torch.zeros_like(biases[0]), biases[1]]
+    rest = bool(biases), 1, 0.0, True, False, True  # a layer, one way, in training, (N, T, G)
+    with torch.backends.cudnn.flags(enabled=False):  # which wants weights in one piece of memory
+        if isinstance(layer, nn.LSTM):
+            states, *after = torch.lstm(gates + end, first, weights, *rest)
+        else:
+            states, *after = torch.gru(gates + end, first[0], weights, *rest)
+    before = torch.cat([first[0].transpose(0, 1), states[:, :-1]], dim=1)
+    passes.append(Pass(layer, suffix, x.detach(), gates.detach(), before.detach(), end))
+    return states, tuple(after)
+
+
+def _first(layer: Recurrent, hx: Any, place: int, count: int, like: Tensor) -> tuple[Tensor, ...]:
+    """The states before the first step of one direction of one layer, (1, N, H) each."""
+    if hx is None:
+        zeros = like.new_zeros(1, count, layer.hidden_size)
+        return (zeros, zeros) if isinstance(layer, nn.LSTM) else (zeros,)
+    given = hx if isinstance(layer, nn.LSTM) else (hx,)
+    return tuple(each[place : place + 1] for each in given)
+
+
+def _weights(layer: Recurrent, suffix: str) -> list[Tensor]:
+    """W, U and, where there are any, b and c: without a way back to them."""
+    names = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if layer.bias else ()))
+    return [getattr(layer, name + suffix).detach() for name in names]
+
+
+def _products(slopes: Tensor, entered: Tensor) -> Tensor:
+    """(N, T, G) and (N, T, D) -> (N, G, D)."""
+    return slopes.transpose(1, 2) @ entered

@@ -1,0 +1,65 @@
+"""Forms of knowledge for models that write: of what is likely next, and of unlike vocabularies."""
+
+from functools import partial
+from typing import Any
+
+from pydantic import Field
+
+from fedkd.knowledge import writing
+from fedkd.learning.forms.base import Compared, Form, Weighted
+from fedkd.learning.forms.label import OF_CLASSES, Tempered, unlabelled
+
+
+class ReverseKL(Tempered):
+    """Parameters of `reverse-kl`."""
+
+    temperature: float = Field(default=1.0, gt=0)
+    """What logits are divided by."""
+    alpha: float = Field(default=0.0, ge=0, lt=1)
+    """The student's share of what it is compared with; 0.1 is DistiLLM's skew reverse KL."""
+
+
+class SkewKL(ReverseKL):
+    """Parameters of `skew-kl`."""
+
+    alpha: float = Field(default=0.1, ge=0, lt=1)
+    """The teacher's share of what it is compared with."""
+
+
+class TopK(Tempered):
+    """Parameters of `top-k`."""
+
+    temperature: float = Field(default=1.0, gt=0)
+    """What logits are divided by."""
+    k: int = Field(default=32, ge=1)
+    """How many of the teacher's likeliest classes are told apart; all others are one."""
+
+
+def _reverse_kl(params: ReverseKL, *_: Any) -> Compared:
+    return unlabelled(partial(writing.reverse_kl, **params.model_dump(exclude={"weight"})))
+
+
+def _skew_kl(params: SkewKL, *_: Any) -> Compared:
+    return unlabelled(partial(writing.skew_kl, **params.model_dump(exclude={"weight"})))
+
+
+def _top_k(params: TopK, *_: Any) -> Compared:
+    return unlabelled(partial(writing.top_k, **params.model_dump(exclude={"weight"})))
+
+
+def _universal(_params: Weighted, *_: Any) -> Compared:
+    return unlabelled(writing.universal)
+
+
+FORMS = {
+    "reverse-kl": Form(
+        "Gu et al. 2024, arXiv:2306.08543", "logits", _reverse_kl, ReverseKL, asks=OF_CLASSES
+    ),
+    "skew-kl": Form(
+        "Ko et al. 2024, arXiv:2402.03898", "logits", _skew_kl, SkewKL, asks=OF_CLASSES
+    ),
+    "top-k": Form(
+        "compare Tan et al. 2019, arXiv:1902.10461", "logits", _top_k, TopK, asks=OF_CLASSES
+    ),
+    "uld": Form("Boizard et al. 2024, arXiv:2402.12030", "logits", _universal, asks=OF_CLASSES),
+}

@@ -1,0 +1,1 @@
+"""Tasks whose records are texts; one task, one file."""
