@@ -97,7 +97,7 @@ class FedAvg(Method):
         start = self._start(ctx, broadcast)
         ctx.teacher.load_state_dict(start)
         ctx.train(anchor=start, proximal=self.proximal)
-        return Upload({**self._shared(ctx.learned()), "count": ctx.example_count()})
+        return Upload({**self._shared(ctx.model().values), "count": ctx.example_count()})
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         counts = ctx.counts(uploads, "count")

@@ -93,7 +93,7 @@ class FedLwF(FedAvg):
             retention.likelihood(stages, task, _counts(ctx, stages, stage, samples)),
             samples,
         )
-        return Upload({**self._shared(ctx.learned()), "count": ctx.example_count()})
+        return Upload({**self._shared(ctx.model().values), "count": ctx.example_count()})
 
 
 def _stages(setting: Setting) -> Stages:

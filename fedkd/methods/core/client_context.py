@@ -281,14 +281,10 @@ class ClientContext:
             self.keep(RELEASED, {event.what: torch.cat(released, dim=1)})
         return released, Release(event)
 
-    def learned(self) -> dict[str, Value]:
-        """The teacher's state under `model/`, but for what never changes: see `Setting.sent`."""
-        own = self.setting.of_client(self.client)
-        return values("model", own.sent(self.spec, self.teacher.state_dict()), self.from_teacher)
-
     def model(self) -> Upload:
-        """The teacher itself."""
-        return Upload(self.learned())
+        """The teacher itself, but for what never changes: see `Setting.sent`."""
+        own = self.setting.of_client(self.client).sent(self.spec, self.teacher.state_dict())
+        return Upload(values("model", own, self.from_teacher))
 
     def model_and_count(self) -> Upload:
         """The teacher itself, and how many samples taught it."""

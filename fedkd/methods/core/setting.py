@@ -14,12 +14,10 @@ from fedkd import devices, models, rng
 from fedkd.config import Experiment, ModelSpec
 from fedkd.data.views import Sight
 from fedkd.devices import CPU
-from fedkd.errors import ConfigError
-from fedkd.exchange.codec import DTYPES, Expected
-from fedkd.exchange.messages import prefixed
+from fedkd.exchange.codec import Expected
 from fedkd.learning.dp import sgd
 from fedkd.learning.teacher_statistics import feature_width
-from fedkd.models import weights
+from fedkd.methods.core.model_specs import specs_of
 from fedkd.privacy.events import Gaussian, Laplace
 from fedkd.rows import Rows, shapes_of, take
 from fedkd.specs import TensorSpec
@@ -294,17 +292,5 @@ class Setting:
         """What messages have of a state dict of this model must look like, under `model/`."""
         key = str(spec)
         if key not in self._specs:
-            model = self.build(spec, purpose="specification")
-            still = weights.fixed(spec, model)
-            state = {name: t for name, t in model.state_dict().items() if name not in still}
-            if unknown := {str(t.dtype) for t in state.values()} - {str(d) for d in DTYPES}:
-                raise ConfigError(
-                    f"model {key!r} holds tensors of {', '.join(sorted(unknown))}: expected "
-                    f"{', '.join(str(dtype) for dtype in DTYPES)}"
-                )
-            # A negative variance would turn every answer of the model into NaN.
-            self._specs[key] = {
-                name: TensorSpec.of(t, low=0 if name.endswith(".running_var") else -math.inf)
-                for name, t in prefixed("model", state).items()
-            }
+            self._specs[key] = specs_of(spec, self.build(spec, purpose="specification"))
         return self._specs[key]
