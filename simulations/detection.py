@@ -1,12 +1,13 @@
 """Crowns of trees from the air: what is a student without labels worth, and one of two scenes?
 
-    FEDKD_DATA=... python simulations/detection.py [--seeds 0 1 2]      # a table, in minutes
+    FEDKD_DATA=... python simulations/detection.py [--seeds 0 1 2]      # a table, in half an hour
     FEDKD_DATA=... python simulations/detection.py --write FOLDER       # the pictures alone
 
 Three strips of one large image (YELL-528000 of deepforest 2.1.0, MIT): the left 30% is the site
 `near`, the next 30% the proxy set, whose boxes nobody is given, the right 40% the test. The site
-`far` is another scene, YELL-541000. Training and proxy squares of 128 pixels overlap by half, test
-squares do not. A box of which less than half is in a square is none of it.
+`far` is another scene, YELL-541000. Of squares of 128 pixels those of training overlap by half,
+those of the proxy set by three quarters, those of the test not at all. A box of which less than
+half is in a square is none of it.
 """
 
 import argparse
@@ -23,16 +24,19 @@ from torch import Tensor, nn
 from fedkd import config, rng, tasks
 from fedkd.config import Optimisation, validate
 from fedkd.data.readers import boxes, pictures
+from fedkd.exchange.codec import decode
 from fedkd.federation import engines
 from fedkd.federation.prepare import PreparedExperiment, prepare
 from fedkd.jobs.simulate import simulate_world
 from fedkd.learning import consensus, evaluate, offline
+from fedkd.learning.familiarity import familiarity
 from fedkd.tasks.detection import Together
 
 CONFIG = Path(__file__).parents[1] / "configs" / "detection.toml"
 NEAR, FAR = "2019_YELL_2_528000_4978000_image_crop2", "2019_YELL_2_541000_4977000_image_crop"
 SIDE = 128
 STEP = SIDE // 2
+PROXY_STEP = SIDE // 4
 MIXES: tuple[Together, ...] = ("mean", "certain", "boxes")
 
 
@@ -73,17 +77,19 @@ def write(folder: Path) -> None:
     save(folder / "sites/train/near", NEAR, (0, 0.3), STEP, boxed=True)
     save(folder / "sites/train/far", FAR, (0, 1), STEP, boxed=True)
     save(folder / "sites/test", NEAR, (0.6, 1), SIDE, boxed=True)
-    save(folder / "proxy", NEAR, (0.3, 0.6), STEP, boxed=False)
+    save(folder / "proxy", NEAR, (0.3, 0.6), PROXY_STEP, boxed=False)
 
 
-def federated(folder: Path, seed: int) -> tuple[PreparedExperiment, list[nn.Module]]:
-    """A run of the configuration: what was prepared, and the teachers of near and far."""
+def federated(folder: Path, seed: int) -> tuple[PreparedExperiment, nn.Module, list[nn.Module]]:
+    """A run of the configuration: what was prepared, its student, the teachers of near and far."""
     place = [f"data.name={folder / 'sites'}", f"data.public.source={folder / 'proxy'}"]
     found = prepare(config.load(CONFIG, [*place, f"seed={seed}"]))
     simulate_world(found, out := folder / f"run-{seed}")
     kept = [engines.teacher(found, out / "checkpoints/clients", each) for each in range(2)]
     far, near = (each for each in kept if each is not None)  # in the order of their names
-    return found, [near, far]
+    student = found.setting.build(found.experiment.student.model, purpose="student")
+    student.load_state_dict(decode((out / "student.safetensors").read_bytes()))
+    return found, student, [near, far]
 
 
 def taught(found: PreparedExperiment, answers: Tensor) -> nn.Module:
@@ -102,22 +108,28 @@ def taught(found: PreparedExperiment, answers: Tensor) -> nn.Module:
 
 
 def study(folder: Path, seed: int) -> dict[str, list[float]]:
-    """AP at the overlaps of the configuration, of every model."""
-    found, teachers = federated(folder, seed)
-    test, scores = found.data.test, found.setting.task.scores
+    """AP at the overlaps of the configuration, of all models; how familiar near and far are."""
+    found, student, teachers = federated(folder, seed)
+    test, proxy, scores = found.data.test, found.setting.proxy, found.setting.task.scores
 
-    def figures(model: nn.Module) -> list[float]:
+    def figures(model: nn.Module | Tensor) -> list[float]:
         held = evaluate.score(model, test, scores)
         return [held[score.figure] for score in scores]
 
     table = {"teacher near": figures(teachers[0]), "teacher far": figures(teachers[1])}
-    asked = torch.stack([evaluate.answers(each, found.setting.proxy) for each in teachers])
-    table["student of near alone"] = figures(taught(found, asked[0]))
+    asked = torch.stack([evaluate.answers(each, test.x) for each in teachers])
     for mix in MIXES:
         choice = found.experiment.task.model_copy(update={"together": mix})
         together = tasks.build(choice, inputs=found.setting.shape, names=found.data.class_names)
-        answers = consensus.of_task(together.likelihood)(asked)
-        table[f"student of both, `{mix}`"] = figures(taught(found, answers))
+        table[f"both teachers, `{mix}`"] = figures(consensus.of_task(together.likelihood)(asked))
+    weights = [
+        familiarity(own.x, proxy, rng.stream(seed, purpose="familiarity"))
+        for own in reversed(found.data.clients)
+    ]
+    table["familiarity of near, of far"] = weights
+    table["both teachers, familiar"] = figures(consensus.weighted(asked, torch.tensor(weights)))
+    table["student of near alone"] = figures(taught(found, evaluate.answers(teachers[0], proxy)))
+    table["student of both, familiar"] = figures(student)
     return table
 
 

@@ -6,14 +6,20 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from fedkd import rng
 from fedkd.config import Frozen, Optimisation
+from fedkd.config.parts import absent
+from fedkd.errors import ConfigError
 from fedkd.exchange.aggregation import mean
 from fedkd.exchange.codec import Expected, half
-from fedkd.exchange.messages import Broadcast, Tensors, Upload, Value
+from fedkd.exchange.messages import Broadcast, Release, Tensors, Upload, Value
 from fedkd.knowledge import label
+from fedkd.learning import consensus
+from fedkd.learning.familiarity import LEAST, familiarity
 from fedkd.learning.offline import Loss
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.methods.core.label_loss import LabelLoss, check_loss, label_loss
+from fedkd.privacy.events import Unprotected
 from fedkd.specs import TensorSpec
 from fedkd.tasks import Ask, Likelihood
 
@@ -22,6 +28,8 @@ _LARGEST = 1e15
 
 _LOGITS = frozenset[Ask]({"categorical", "items"})
 """What a task offers whose answers are logits."""
+
+_FAMILIARITY = TensorSpec((), torch.float64, low=LEAST, high=1)
 
 
 class FedMDParams(Frozen):
@@ -38,6 +46,9 @@ class FedMDParams(Frozen):
     loss: LabelLoss = "kd"
     """By which form of knowledge the student learns: see docs/knowledge.md. For a task without
     classes it is `divergence` unless given."""
+    familiar: bool = Field(default=False, exclude_if=absent)
+    """Whether a client weighs as much as its own records are like the proxy set, which is one more
+    number that it sends: see `fedkd.learning.familiarity`."""
 
 
 class FedMD(Method):
@@ -50,11 +61,15 @@ class FedMD(Method):
     float32. The paper's first training on labelled public
     data is left out: the proxy set here has no labels. Embeddings come together by their cosines,
     and clients learn these from the consensus: of models that learned apart no axis is the same.
+
+    With `familiar` the mean is weighed, by one number a client. Selective-FD (Shao et al. 2023,
+    arXiv:2304.01731) leaves records out of it that are unlike a client's own; here a client counts
+    as a whole, which tells less of its records, by what both sets have in common.
     """
 
     card = Card(
         paper="Li & Wang 2019, arXiv:1910.03581",
-        sends="logits, or numbers, on the proxy set",
+        sends="logits, or numbers, on the proxy set; if familiar, one number of its data",
         needs="a proxy set",
         returns="the mean of all answers, or what the task has in its place",
         needs_public=True,
@@ -66,13 +81,16 @@ class FedMD(Method):
 
     def check(self, setting: Setting) -> None:
         check_loss(self.params.loss, setting.task)
+        if self.params.familiar:
+            _check_familiar(setting)
 
     def expects(self, setting: Setting, client: int) -> Expected:
         size = len(setting.proxy_subset(self.params.public_per_round, round=1))
         shape = (size, *setting.task.answer)
+        own = {"familiarity": _FAMILIARITY} if self.params.familiar else {}
         if _LOGITS & setting.task.offers:
-            return {"logits": TensorSpec(shape, torch.float16)}
-        return {"logits": TensorSpec(shape, low=-_LARGEST, high=_LARGEST)}
+            return {"logits": TensorSpec(shape, torch.float16), **own}
+        return {"logits": TensorSpec(shape, low=-_LARGEST, high=_LARGEST), **own}
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
         if "consensus" in broadcast:  # the last round's, so it stands on the last round's subset
@@ -81,18 +99,56 @@ class FedMD(Method):
             ctx.distil(inputs, broadcast["consensus"].float(), loss, self.params.digest)
         ctx.train()
         answers = ctx.answer(ctx.setting.proxy_inputs(self.params.public_per_round, ctx.round))
-        return Upload({"logits": Value(_sent(answers, ctx.setting), ctx.from_teacher)})
+        upload = Upload({"logits": Value(_sent(answers, ctx.setting), ctx.from_teacher)})
+        if not self.params.familiar:
+            return upload
+        return upload.with_values({"familiarity": _familiarity(ctx)})
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         likelihood = ctx.setting.task.likelihood
-        mix = likelihood.mix or mean
-        consensus = mix(torch.stack([upload["logits"] for upload in uploads.values()]))
+        answers = torch.stack([upload["logits"] for upload in uploads.values()])
+        if self.params.familiar:
+            together = consensus.weighted(answers, ctx.counts(uploads, "familiarity")).float()
+        else:
+            together = (likelihood.mix or mean)(answers)
         inputs = ctx.setting.proxy_inputs(self.params.public_per_round, ctx.round)
         loss = label_loss(
             self.params.loss, temperature=self.params.temperature, likelihood=likelihood
         )
-        ctx.distil(inputs, consensus, loss, self.params.student)
-        return Broadcast(common={"consensus": _sent(consensus, ctx.setting)})
+        ctx.distil(inputs, together, loss, self.params.student)
+        return Broadcast(common={"consensus": _sent(together, ctx.setting)})
+
+
+def _familiarity(ctx: ClientContext) -> Value:
+    """How like the client's records the proxy set is: a fact about them, which nothing pays for."""
+    # One stream for all clients and rounds: their filters are the same, and so is what they say.
+    draws = rng.stream(ctx.setting.experiment.seed, purpose="familiarity")
+    with ctx.clock.phase("answer"):
+        found = familiarity(ctx.data.x, ctx.setting.proxy, draws)
+    number = torch.tensor(found, dtype=torch.float64)
+    return Value(number, Release(Unprotected("familiarity with the proxy set")))
+
+
+def _check_familiar(setting: Setting) -> None:
+    """Refuse what a client cannot be compared by, or may not say, and what is no mean."""
+    task, unit = setting.task, setting.experiment.privacy.unit
+    if unit != "none":
+        raise ConfigError(
+            f"method.familiar = true sends a number computed from private records, which no noise "
+            f"of privacy.unit = {unit!r} covers: leave it out"
+        )
+    if task.likelihood.mix is not None:
+        raise ConfigError(
+            "method.familiar = true weighs a mean of answers, and those of task "
+            f"{task.name!r} come together in another way: leave it out, or of a detection set "
+            "task.together to 'mean'"
+        )
+    for client in setting.first_clients:
+        if not {"image", "features"} & (own := setting.of_client(client).task).offers:
+            raise ConfigError(
+                f"method.familiar = true compares rows of numbers or images, and client {client} "
+                f"sees records of shape {own.inputs}: leave it out"
+            )
 
 
 def _digested(likelihood: Likelihood) -> Loss:

@@ -73,9 +73,7 @@ def capped(client: int, claimed: float, weighed: float) -> str:
 
     Louder where it outweighs all others together still, as the default bound lets it.
     """
-    text = (
-        f"client {client} claimed {percent(claimed)} of the samples and weighed {percent(weighed)}"
-    )
+    text = f"client {client} claimed {percent(claimed)} of the weight and has {percent(weighed)}"
     if weighed <= 0.5:
         return text
     return f"{text}, more than all others together: set clients.max_weight to 0.5 or less"

@@ -49,9 +49,9 @@ def _task(
             ": expected a number that divides both"
         )
 
-    mixes: dict[Together, Callable[[Tensor], Tensor]] = {
+    mixes: dict[Together, Callable[[Tensor], Tensor] | None] = {
         "certain": together.certain,
-        "mean": together.plain,
+        "mean": None,
         "boxes": partial(together.fused, stride=stride),
     }
 

@@ -62,7 +62,7 @@ def test_who_claims_more_than_its_share_is_in_the_record_and_on_the_page(
         assert (cut["client"], cut["weighed"]) == (1, pytest.approx(weighed))
         assert cut["claimed"] > 0.9999
     page = report.write(tmp_path / "run").read_text()
-    said = f"Client 1 claimed 100.0% of the samples and weighed {100 * weighed:.1f}%"
+    said = f"Client 1 claimed 100.0% of the weight and has {100 * weighed:.1f}%"
     loud = ", more than all others together: set clients.max_weight to 0.5 or less."
     assert f"{said}{loud if weighed > 0.5 else '.'}" in page
     simulate(

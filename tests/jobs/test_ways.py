@@ -61,6 +61,10 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+OF_WRITERS = {"sequence-level", "on-policy"}
+"""See `test_ways_of_writers`."""
+
+
 def ignore(stage: str, done: int, total: int) -> None: ...
 
 
@@ -96,7 +100,7 @@ def run(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Any
 
 
 def test_all_ways_are_here() -> None:
-    assert set(BUILT_IN) == set(WAYS) | {"offline", "injection", "dfad"}
+    assert set(BUILT_IN) == set(WAYS) | {"offline", "injection", "dfad", *OF_WRITERS}
 
 
 @pytest.mark.parametrize("name", WAYS)

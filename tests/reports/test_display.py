@@ -34,7 +34,7 @@ def test_a_round_in_words():
         "round   2  student 81.2%  teachers 50.0% (best 75.0%)  ensemble 62.5%  12.3 s  "
         "client 1 left out: field 'logits': shape is not (40, 3)  "
         "client 2 left out: no answer within 4 s [bold]  "
-        "client 3 claimed 100.0% of the samples and weighed 75.0%, more than all others together: "
+        "client 3 claimed 100.0% of the weight and has 75.0%, more than all others together: "
         "set clients.max_weight to 0.5 or less"
     )
     bare = RECORD | {"teachers": None, "ensemble": None, "failures": [], "capped": []}

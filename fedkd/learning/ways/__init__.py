@@ -27,6 +27,7 @@ from fedkd.learning.ways import (
     multi_teacher,
     mutual,
     privileged,
+    writing,
 )
 from fedkd.learning.ways.base import FromLabels, Splits, StudentRun
 from fedkd.learning.ways.injection import Injection, inject
@@ -181,6 +182,21 @@ BUILT_IN: dict[str, Way] = {
         forms="may",
         share=privileged.share,
         check=privileged.check,
+    ),
+    "sequence-level": Way(
+        "Kim & Rush 2016, arXiv:1606.07947",
+        writing.learn_by_sequences,
+        writing.SequenceLevel,
+        teachers=(1, 1),
+        check=writing.check,
+    ),
+    "on-policy": Way(
+        "Agarwal et al. 2024, arXiv:2306.13649",
+        writing.learn_on_policy,
+        writing.OnPolicy,
+        teachers=(1, 1),
+        forms="must",
+        check=writing.check,
     ),
     "dfad": Way(
         "Fang et al. 2019, arXiv:1912.11006",

@@ -81,10 +81,11 @@ class ServerContext:
         return self.summed or len(uploads)
 
     def counts(self, uploads: Uploads, field: str) -> Tensor:
-        """How many samples clients say that they hold, (K,) or by class (K, C), float64.
+        """How much clients say that they hold, (K,) or by class (K, C), float64.
 
-        By these a method weighs clients, and never by the claims as they came: nobody can check
-        them, so none is more than `clients.max_weight` lets it be.
+        Of samples, or of what the proxy set has (`learning.familiarity`). By these a method
+        weighs clients, and never by the claims as they came: nobody can check them, so none is more
+        than `clients.max_weight` lets it be.
         """
         return self._bounded(uploads, self._claimed(uploads, field))
 

@@ -14,13 +14,8 @@ _FAINT = 0.05
 """The probability below which a box is not looked at."""
 
 
-def plain(answers: Tensor) -> Tensor:
-    """(K, N, h, w, C + 4) -> (N, h, w, C + 4): the mean of all numbers."""
-    return answers.mean(dim=0)
-
-
 def certain(answers: Tensor) -> Tensor:
-    """As `plain`, a mean in each cell in which the sure weigh more.
+    """(K, N, h, w, C + 4) -> (N, h, w, C + 4): a mean in each cell in which the sure weigh more.
 
     Of a class's logits a detector weighs exp(-H), H the entropy in nats of whether a centre is
     there, as classifiers do in `learning.consensus.average_confidence`. Of shapes it weighs as much
@@ -36,7 +31,7 @@ def certain(answers: Tensor) -> Tensor:
 
 
 def fused(answers: Tensor, *, stride: int) -> Tensor:
-    """As `plain`, by the boxes in the answers: weighted box fusion, drawn on the grid again.
+    """As `certain`, by the boxes in the answers: weighted box fusion, drawn on the grid again.
 
     Solovyev et al. 2021, arXiv:1910.13302. The boxes of all K detectors, the likeliest first, join
     the group whose mean box they overlap by more than 0.55, or begin one. A group's box is the mean

@@ -21,7 +21,7 @@ _NEAR = 0.3
 
 
 def centre_point(
-    classes: int, stride: int, mix: Callable[[Tensor], Tensor] = certain
+    classes: int, stride: int, mix: Callable[[Tensor], Tensor] | None = certain
 ) -> Likelihood:
     """The likelihood of boxes (N, M, 5) given answers (N, h, w, C + 4), as `boxes.grid` has them.
 
@@ -35,7 +35,7 @@ def centre_point(
     Args:
         classes: C.
         stride: the cells' side s, in pixels.
-        mix: what answers of several models come to, one of `boxes.together`.
+        mix: what answers of several models come to, one of `boxes.together`; None: their mean.
     """
     draw = partial(grid.drawn, stride=stride, classes=classes)
 
