@@ -258,8 +258,7 @@ class ClientContext:
                 return summed.summed(model, self._data, self.setting.classes, **how)
 
         if self.allowance is None:
-            origin = Unprotected("sums of features")
-            return sums(basis=basis, intercept=intercept), Release(origin)
+            return sums(basis=basis, intercept=intercept), Release(Unprotected("sums of features"))
         event = self.setting.summing("sums of features")
         securely = self.setting.securely
         if not securely and (kept := group(RELEASED, self.state).get(event.what)) is not None:
