@@ -55,7 +55,6 @@ def experiment(place, method, train):
         ("fedprox", "head"),
         ("feddf", "lora"),
         ("fedkd", "head"),
-        ("local", "head"),
     ],
 )
 def test_what_does_not_train_is_in_no_message(folder, tmp_path, method, train):

@@ -12,7 +12,7 @@ from fedkd import optional
 from fedkd.config import validate
 from fedkd.errors import ConfigError
 from fedkd.models.hub import texts
-from fedkd.models.hub.trained import ADAPTER, Trained, freeze, plain
+from fedkd.models.hub.trained import ADAPTER, TrainedPart, freeze, plain
 from fedkd.models.text.base import ONE_ANSWER
 from fedkd.names import unknown
 from fedkd.tasks import Task
@@ -32,9 +32,9 @@ def build(
     """The model that a folder's config.json describes, with random weights.
 
     One for images takes (C, H, W). Of a task of texts the model is the library's for what the task
-    asks for (`texts.adapt`), and what of it trains can be chosen (`trained.Trained`). Without texts
+    asks for (`texts.adapt`), and what of it trains can be chosen (`trained.TrainedPart`). Without texts
     it takes rows (L,) of token numbers, of which the padding's are not looked at, and classifies.
-    `options` are keys of config.json, beside those of `Trained`. No code of the folder is run.
+    `options` are keys of config.json, beside those of `TrainedPart`. No code of the folder is run.
 
     Args:
         name: the folder.
@@ -70,8 +70,8 @@ def build(
 def _of_texts(
     transformers: Any, folder: Path, classes: int, options: Mapping[str, Any], task: Task
 ) -> nn.Module:
-    own = {key: options[key] for key in Trained.model_fields if key in options}
-    how = validate(Trained, own, prefix=f"hf/{folder.name}.")
+    own = {key: options[key] for key in TrainedPart.model_fields if key in options}
+    how = validate(TrainedPart, own, prefix=f"hf/{folder.name}.")
     keys = {key: value for key, value in options.items() if key not in own}
     outputs = 2 if task.targets == "spans" else classes  # of each token: does it begin, or end?
     config = _config(transformers, folder, keys, outputs)

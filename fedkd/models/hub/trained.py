@@ -13,7 +13,7 @@ ADAPTER = ".lora_"
 """What the names of an adapter's tensors hold."""
 
 
-class Trained(Frozen):
+class TrainedPart(Frozen):
     """Options of `hf/FOLDER` that are no keys of its config.json."""
 
     train: Literal["all", "head", "lora"] = "all"
@@ -31,7 +31,7 @@ class Trained(Frozen):
     states under a linear layer, as sentence encoders are made for."""
 
 
-def freeze(model: nn.Module, how: Trained, *, pooled: bool, name: str) -> None:
+def freeze(model: nn.Module, how: TrainedPart, *, pooled: bool, name: str) -> None:
     """Let only what is asked for train, with adapters where they are asked for.
 
     LoRA: Hu et al. 2021, arXiv:2106.09685.
@@ -56,7 +56,7 @@ def freeze(model: nn.Module, how: Trained, *, pooled: bool, name: str) -> None:
         )
 
 
-def _with_adapters(model: nn.Module, how: Trained, name: str) -> None:
+def _with_adapters(model: nn.Module, how: TrainedPart, name: str) -> None:
     peft: Any = optional.load("peft", extra="lora")
     config = peft.LoraConfig(
         r=how.rank, lora_alpha=how.alpha, target_modules=list(how.targets) or None
