@@ -32,8 +32,8 @@ def build(
     """The model that a folder's config.json describes, with random weights.
 
     One for images takes (C, H, W). Of a task of texts the model is the library's for what the task
-    asks for (`texts.adapt`), and what of it trains can be chosen (`trained.TrainedPart`). Without texts
-    it takes rows (L,) of token numbers, of which the padding's are not looked at, and classifies.
+    asks for (`texts.adapt`), and what of it trains can be chosen (`trained.TrainedPart`). Without
+    texts it takes rows (L,) of token numbers, does not look at the padding's, and classifies.
     `options` are keys of config.json, beside those of `TrainedPart`. No code of the folder is run.
 
     Args:
