@@ -26,9 +26,19 @@ from fedkd.jobs.distil import distil
 from fedkd.jobs.simulate import simulate
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-ALONE = ("student.training.epochs=8", "way.weight=1")
-TOGETHER = ("clients.training.epochs=4", "method.weight=1")
-"""Set beforehand, see docs/applications/continual.md."""
+ALONE = (
+    "student.training.epochs=8",
+    "student.training.schedule='cosine'",
+    "student.training.clip_norm=1",
+)
+TOGETHER = (
+    "rounds=15",
+    "data.stream.rounds=3",
+    "clients.training.epochs=8",
+    "clients.training.batch_size=16",
+    "clients.training.clip_norm=1",
+)
+"""Both tuned on held-out training images, see docs/applications/continual.md."""
 
 
 def file_of(name: str, folder: Path) -> Path:

@@ -20,6 +20,7 @@ import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +41,35 @@ TECHNICAL = ("student", "engineer", "programmer", "technician", "scientist")
 GROUPS = (("student",), TECHNICAL[1:], ("other", "administrator", "executive", "salesman"))
 HIDE = [{"name": "dropout", "probability": 0.5}]
 ADAM = {"batch_size": 64, "optimiser": "adam", "learning_rate": 0.003}
-LARGE, SMALL = {"name": "mult-dae", "hidden": [100]}, {"name": "mult-dae", "hidden": [6]}
+LARGE = {"name": "mult-dae", "hidden": [100]}
 TOWERS = {"name": "two-tower", "width": 32}
-FORMS: dict[str, list[dict[str, Any]]] = {
-    "`divergence`": [{"name": "divergence", "temperature": 2.0}],
-    "`relaxed-ranking`": [{"name": "relaxed-ranking"}],
-    "`ranking`": [{"name": "ranking"}],
-    "`divergence` and `experts`": [
-        {"name": "divergence", "temperature": 2.0},
-        {"name": "experts", "student": "tanh1", "teacher": "tanh1"},
-    ],
+LONG = {**ADAM, "augment": HIDE, "epochs": 200, "schedule": "cosine"}
+TEACHING = {**LONG, "weight_decay": 2e-4}
+LEARNING = {**LONG, "learning_rate": 0.01}
+DECAY = {"weight_decay": 1e-4}
+DIVERGENCE = {"name": "divergence", "temperature": 2.0}
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a student learns: units, forms, the weight of labels, decay, and whether alone too."""
+
+    knowledge: Sequence[Mapping[str, Any]] = (DIVERGENCE,)
+    units: int = 6
+    labels: float = 0.0
+    decay: Mapping[str, float] = field(default_factory=dict)
+    alone: bool = False
+
+
+LESSONS = {
+    "6 units, `divergence`": Lesson(alone=True),
+    "6 units, `relaxed-ranking`": Lesson([{"name": "relaxed-ranking", "k": 10}]),
+    "6 units, `ranking` and labels": Lesson([{"name": "ranking"}], labels=1.0),
+    "6 units, `divergence` and `experts`": Lesson(
+        [DIVERGENCE, {"name": "experts", "student": "tanh1", "teacher": "tanh1"}]
+    ),
+    "6 units with decay, `divergence`": Lesson(decay=DECAY, alone=True),
+    "12 units with decay, `divergence`": Lesson(units=12, decay=DECAY, alone=True),
 }
 
 
@@ -120,30 +140,40 @@ def _data(folder: Path, **more: Any) -> dict[str, Any]:
     return {"name": str(folder / "ratings.csv"), "interactions": films, **more}
 
 
+def distillation(
+    folder: Path, seed: int, lesson: Lesson, weights: Path | None = None
+) -> config.Distillation:
+    """A student's lesson from the teacher, who is trained first unless its weights are given."""
+    given: dict[str, Any] = {"training": TEACHING} if weights is None else {"weights": str(weights)}
+    asked = {
+        "name": "forms",
+        "seed": seed,
+        "plain": lesson.alone,
+        "task": {"name": "recommendation", "scores": SCORES},
+        "data": _data(folder),
+        "teachers": [{"model": LARGE, **given}],
+        "student": {
+            "model": {"name": "mult-dae", "hidden": [lesson.units]},
+            "training": {**LEARNING, **lesson.decay},
+        },
+        "way": {"name": "offline", "labels": lesson.labels},
+        "knowledge": lesson.knowledge,
+    }
+    return config.validate(config.Distillation, asked)
+
+
 def distilled(seed: int, folder: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Of teacher, student alone and each form, who and its scores."""
-    learning = {**ADAM, "augment": HIDE}
-    for number, (name, knowledge) in enumerate(FORMS.items()):
-        asked = {
-            "name": "forms",
-            "seed": seed,
-            "plain": number == 0,
-            "task": {"name": "recommendation", "scores": SCORES},
-            "data": _data(folder),
-            "teachers": [{"model": LARGE, "training": {**learning, "epochs": 40}}],
-            "student": {
-                "model": SMALL,
-                "training": {**learning, "epochs": 200, "schedule": "cosine"},
-            },
-            "way": {"name": "offline", "labels": 0.0 if "ranking" not in name else 1.0},
-            "knowledge": knowledge,
-        }
+    """Of the one teacher, and of each lesson's student, taught and alone, who and its scores."""
+    weights: Path | None = None
+    for number, (name, lesson) in enumerate(LESSONS.items()):
         run = folder / f"distil-{seed}-{number}"
-        summary = distil(config.validate(config.Distillation, asked), run)
-        if number == 0:
-            yield "teacher, 100 hidden units", summary["teachers"][0]
-            yield "student alone, 6", {SCORES[0]: summary["plain"]}
-        yield f"student, {name}", summary["student"]
+        summary = distil(distillation(folder, seed, lesson, weights), run)
+        if weights is None:
+            weights = run / "checkpoints" / "teacher-0.safetensors"
+            yield "teacher, 100 units", summary["teachers"][0]
+        if lesson.alone:
+            yield f"{name.split(',')[0]}, alone", {SCORES[0]: summary["plain"]}
+        yield name, summary["student"]
 
 
 def experiment(

@@ -108,7 +108,52 @@ def save(path: Path, pixels: np.ndarray) -> None:
     Image.fromarray(pixels).save(path)
 
 
+def _sentiment(n: int) -> dict[str, object]:
+    return {
+        "text": f"{['bad', 'good'][n % 2]} food {n}",
+        "class": n % 2,
+        "site": "ab"[n % 4 // 2],
+    }
+
+
+def _translation(n: int) -> dict[str, object]:
+    number, site = n, "ab"[n % 4 // 2]
+    return {"en": f"open file {number}", "fr": f"ouvrir le fichier {number}", "project": site}
+
+
+def _span(n: int) -> dict[str, object]:
+    parts = [f"it is {['red', 'green', 'blue'][(n + k) % 3]}." for k in range(3)]
+    return {
+        "question": f"what is {n % 3}, {n}?",
+        "context": " ".join(parts),
+        "answer": parts[n % 3],
+    }
+
+
+def text_rows(name: str, count: int = 90) -> list[dict[str, object]]:
+    """Records of a table of `simulations/text_tasks.py`, drawn here."""
+    drawn: dict[str, Callable[[int], dict[str, object]]] = {
+        "answers": lambda n: {"question": f"what is {n}?", "answer": f"it is {n}"},
+        "sentiment": _sentiment,
+        "spans": _span,
+        "translation": _translation,
+    }
+    return (
+        study("text_tasks").tags(count)
+        if name == "tags"
+        else [drawn[name](n) for n in range(count)]
+    )
+
+
+def texts(name: str) -> Callable[[Path], None]:
+    """Ninety records, of which a third is public."""
+    return lambda path: study("text_tasks").write(path.parent, name, text_rows(name))
+
+
+TEXTS = ("answers", "sentiment", "spans", "tags", "translation")
+
 FILES: dict[str, Callable[[Path], None]] = {
+    **{f"{name}{part}.csv": texts(name) for name in TEXTS for part in ("", "_public")},
     "clicks.csv": lambda path: study("recommender").write_clicks(path, users=100, items=30),
     "crowns": crowns,
     "diabetes.csv": lambda path: few_rows(study("tasks").write_diabetes, path),

@@ -52,6 +52,8 @@ def test_a_config_that_the_document_names_runs(name, here, monkeypatch):
     source = data.get("public", {}).get("source", "held-out")
     if source != "held-out":
         data["public"]["source"] = set_up(source)
+    if "texts" in data.get("text", {}):
+        set_up(data["text"]["texts"])
     if "method" in table:
         summary = simulate(shrunk.experiment(table), here / "run", tiny.Quiet())
     else:

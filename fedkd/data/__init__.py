@@ -241,7 +241,8 @@ def _hashed(source: Dataset, seed: int) -> Tensor:
     records anew anyway.
     """
     y = source.train.y.tolist()
-    names = [source.class_names[n] if source.targets == "classes" else repr(n) for n in y]
+    named = source.targets == "classes" and source.train.y.dim() == 1  # else nobody knows targets
+    names = [source.class_names[n] if named else repr(n) for n in y]
     return torch.from_numpy(
         hashes(source.train.x, names, seed=seed, purpose="public").argsort(kind="stable")
     )

@@ -219,6 +219,7 @@ def _assemble(
         )
     methods.check_task(method, experiment.method.name, task)
     public = federated.public
+    methods.check_written(method, experiment.method.name, task, public)
     method, experiment = methods.resolve(experiment, None if public is None else len(public), task)
     setting = Setting(
         experiment=experiment,

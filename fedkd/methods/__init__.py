@@ -1,5 +1,7 @@
 """Federated methods, by name or import path; one method, one file."""
 
+from torch import Tensor
+
 from fedkd.config import Experiment, Frozen, MethodChoice, Optimisation, validate
 from fedkd.errors import ConfigError
 from fedkd.learning import augment
@@ -7,6 +9,7 @@ from fedkd.methods.core.base import Card, Method
 from fedkd.methods.core.label_loss import suited
 from fedkd.methods.core.pace import paced
 from fedkd.names import imported, unknown
+from fedkd.rows import Rows
 from fedkd.tasks import Task
 
 BUILT_IN = {
@@ -91,6 +94,29 @@ def check_task(method: Method, name: str, task: Task) -> None:
         raise ConfigError(
             f"method {name!r} asks for {', '.join(missing)}, which task {task.name!r} on inputs of "
             f"shape {task.inputs} does not offer: choose one of {', '.join(fit)}"
+        )
+
+
+def check_written(method: Method, name: str, task: Task, public: Rows | None) -> None:
+    """Refuse a proxy set of texts without what was written of them, where answers are compared.
+
+    A model that writes is asked for each token after those before it.
+
+    Raises:
+        ConfigError: names the methods that fit.
+    """
+    words = task.vocabulary
+    if words is None or not (method.card.aligns and task.targets == "tokens"):
+        return
+    if isinstance(public, Tensor) and bool(
+        (public[:, 1 - task.answer[0] :] == words.padding).all()
+    ):
+        fit = [each for each in BUILT_IN if not (set(find(each).card.asks) - task.offers)]
+        fit = [each for each in fit if not find(each).card.aligns]
+        raise ConfigError(
+            f"method {name!r} compares what models say of each token after those before it, and "
+            f"the proxy set (data.public.source) has no column of what is written, data.label: add "
+            f"it, take 'held-out', or choose one of {', '.join(fit)}"
         )
 
 

@@ -16,6 +16,7 @@ from fedkd.models.fusion import Fusion, FusionOptions
 from fedkd.models.hourglass import HourglassOptions, hourglass
 from fedkd.models.random_filters import RandomFiltersOptions, random_filters
 from fedkd.models.scattering import ScatteringOptions, scattering
+from fedkd.models.text import pairs
 from fedkd.models.unet import UNetOptions, unet
 from fedkd.names import choices, imported
 from fedkd.rng import torch_default
@@ -78,6 +79,9 @@ def build(
         ConfigError: the name or an option is unknown, the shape does not fit, what the import path
             leads to does not turn (N, *shape) into (N, classes), or weights do not fit the model.
     """
+    if task is not None and (each := pairs.of_one(task)) is not None:
+        one = build(spec, shape=each.inputs, classes=classes, generator=generator, task=each)
+        return pairs.Pairs(one)
     x: Batch
     if columns is not None:
         x = columns

@@ -8,6 +8,7 @@ import drawn
 import pytest
 
 from fedkd import config
+from fedkd.learning import forms
 
 study = drawn.study("recommender")
 
@@ -45,3 +46,24 @@ def test_films_that_five_liked_and_users_who_liked_five(wheel: Path, tmp_path: P
 def test_its_federations_are_well_formed(name: str, tmp_path: Path) -> None:
     asked = config.parse(study.experiment(tmp_path, 0, *study.FEDERATIONS[name]))
     assert asked.data.interactions.items == str(tmp_path / "films.txt")
+
+
+@pytest.mark.parametrize("name", study.LESSONS)
+def test_its_lessons_are_well_formed(name: str, tmp_path: Path) -> None:
+    lesson = study.LESSONS[name]
+    asked = study.distillation(tmp_path, 0, lesson, tmp_path / "teacher-0.safetensors")
+    for number, knowledge in enumerate(asked.knowledge):
+        assert forms.parameters(knowledge, number).weight == 1
+
+
+def test_its_lessons_are_of_one_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TEACHING", "LEARNING"):
+        monkeypatch.setitem(getattr(study, name), "epochs", 1)
+    chosen = ["6 units, `divergence`", "6 units, `relaxed-ranking`"]
+    monkeypatch.setattr(study, "LESSONS", {name: study.LESSONS[name] for name in chosen})
+    study.write_clicks(tmp_path / "ratings.csv", users=40, items=25)
+    (tmp_path / "items.txt").rename(tmp_path / "films.txt")
+    found = dict(study.distilled(0, tmp_path))
+    assert list(found) == ["teacher, 100 units", "6 units, alone", *chosen]
+    trained = list(tmp_path.glob("distil-0-*/checkpoints/teacher-0.safetensors"))
+    assert [path.parent.parent.name for path in trained] == ["distil-0-0"]

@@ -14,7 +14,8 @@ def by_length(x: Tensor, order: Tensor, size: int, generator: torch.Generator) -
     shuffled then, and the last, which may be smaller, stays the last.
 
     Args:
-        x: token numbers (N, L), of which the end may be padding: a number that repeats.
+        x: token numbers (N, L), or of pairs (N, 2, L), of which the end may be padding: a number
+            that repeats.
         order: int64 (N,), shuffled.
         size: of a batch.
         generator: shuffles batches.
@@ -31,6 +32,6 @@ def by_length(x: Tensor, order: Tensor, size: int, generator: torch.Generator) -
 
 def _lengths(x: Tensor) -> Tensor:
     """How many tokens stand before the number that a record ends with repeats: int64 (N,)."""
-    differs = x != x[:, -1:]
-    places = torch.arange(1, x.shape[1] + 1)
-    return (differs * places).amax(dim=1)
+    differs = x != x[..., -1:]
+    places = torch.arange(1, x.shape[-1] + 1)
+    return (differs * places).flatten(1).amax(dim=1)

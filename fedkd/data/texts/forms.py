@@ -116,10 +116,13 @@ def _in_columns(reading: Reading, targets: Targets) -> Read:
 
 
 def _identities(reading: Reading) -> Read:
-    """A text and its answer; equal answers are one identity."""
+    """A text and its answer; equal answers are one identity, which has a number for a name.
+
+    What answers say would stand in every summary and shared file otherwise.
+    """
     x, answers = _pairs(reading)
-    y, names = labels.encode(answers)
-    return Read(x, y, names, answers)
+    y, found = labels.encode(answers)
+    return Read(x, y, tuple(str(number) for number in range(len(found))), answers)
 
 
 def _pairs(reading: Reading) -> tuple[Tensor, list[str]]:
@@ -243,7 +246,8 @@ OF_ANY_TOKENIZER: tuple[Targets, ...] = ("binary", "classes", "identities", "num
 def unlabelled(reading: Reading, targets: Targets) -> Tensor:
     """The inputs of texts whose targets nobody knows, as `FORMS` has them.
 
-    Of what is to be written only the start is shown.
+    Of what is to be written only the start is shown, unless the table has a column of it: then all
+    that was written before is, as a model that writes needs.
     """
     match targets:
         case "identities":
@@ -253,6 +257,8 @@ def unlabelled(reading: Reading, targets: Targets) -> Tensor:
             return reading.padded(
                 [each.ids for each in reading.encoded(texts, is_pretokenized=True)]
             )
+        case "tokens" if set(reading.labels) & set(reading.table.header):
+            return _tokens(reading).x
         case "tokens":
             x, start = reading.inputs(), [reading.tokenizer.vocabulary.start]
             return torch.cat(

@@ -113,9 +113,10 @@ def unlabelled(path: Path, source: config.Source, like: Dataset) -> Dataset:
         DataError: as `load`.
     """
     text = _text(source)
-    table = tables.read(path, text.columns)
+    written = source.labels if like.targets == "tokens" else ()
+    table = tables.read(path, text.columns, also=written)
     found: dict[str, Rows] = {
-        name: forms.unlabelled(Reading(table, text, (), each, text.length), like.targets)
+        name: forms.unlabelled(Reading(table, text, written, each, text.length), like.targets)
         for name, each in like.tokenizers.items()
     }
     x = Table(found) if len(found) > 1 else next(iter(found.values()))

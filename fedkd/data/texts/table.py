@@ -13,13 +13,14 @@ from fedkd.errors import DataError
 ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt")
 
 
-def read(path: Path, columns: Sequence[str]) -> Cells:
+def read(path: Path, columns: Sequence[str], *, also: Sequence[str] = ()) -> Cells:
     """Read the columns of a table; a fault names the line, or the record counted from 1.
 
     Args:
         path: `.csv`, with a header; `.jsonl`, an object a line; `.json`, a list of objects;
             `.parquet`; or `.txt`, a text a line, which is one column. In all UTF-8.
         columns: that it must have. Of JSON and Parquet no others are read.
+        also: that are read where it has them.
 
     Raises:
         DataError: it cannot be read, a column is missing, or a value is no text or number.
@@ -32,7 +33,8 @@ def read(path: Path, columns: Sequence[str]) -> Cells:
         texts = [(number, {columns[0]: line}) for number, line in lines if line.strip()]
         table = _cells(path, texts, columns)
     elif ending in ENDINGS:
-        table = _cells(path, list(_objects(path, ending, columns)), columns)
+        asked = (*columns, *also)
+        table = _cells(path, list(_objects(path, ending, asked)), asked)
     else:
         raise DataError(f"{path}: expected a table of texts, {', '.join(ENDINGS)}")
     for column in columns:

@@ -16,8 +16,9 @@ from fedkd.errors import ConfigError
 from fedkd.learning import augment, ways
 from fedkd.learning.dp import plan
 from fedkd.learning.forms import terms
-from fedkd.learning.ways import Way, weights
+from fedkd.learning.ways import weights
 from fedkd.learning.ways.base import Splits, task_of
+from fedkd.learning.ways.kind import Way
 from fedkd.models.layers import inspect_layers
 from fedkd.models.weights import identified
 from fedkd.tasks import Task, with_inputs
@@ -190,6 +191,8 @@ def _check_augment(
     key = "student.training.augment"
     augment.check(own, task.inputs, task.targets, key=key, along=follow)
     for number, (each, shape) in enumerate(zip(distillation.teachers, teachers, strict=True)):
+        if each.weights is not None:
+            continue  # it has learned already
         key = f"teachers[{number}].training.augment"
         augment.check(each.training.augment, shape, task.targets, key=key, along=follow)
 

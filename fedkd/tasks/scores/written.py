@@ -74,7 +74,7 @@ def bleu(_tokens: int) -> Score:
         if not wanted:
             return {"bleu": None}
         found = _metrics().BLEU.compute_bleu(counts[:_ORDERS], counts[_ORDERS:], written, wanted)
-        return {"bleu": found.score / 100}
+        return {"bleu": _share(found)}
 
     spec = TensorSpec((2 + 2 * _ORDERS,), torch.int64, low=0)
     return TextScore("bleu", _untold, read, spec, compared=compared, most=most)
@@ -100,7 +100,7 @@ def chrf(_tokens: int) -> Score:
     def read(counters: Tensor, _totals: Tensor) -> Mapping[str, Any]:
         if not counters[1]:
             return {"chrf": None}
-        return {"chrf": _metrics().CHRF()._compute_score_from_stats(counters.tolist()).score / 100}
+        return {"chrf": _share(_metrics().CHRF()._compute_score_from_stats(counters.tolist()))}
 
     spec = TensorSpec((3 * _CHARACTERS,), torch.int64, low=0)
     return TextScore("chrf", _untold, read, spec, compared=compared, most=most)
@@ -108,3 +108,8 @@ def chrf(_tokens: int) -> Score:
 
 def _metrics() -> Any:
     return optional.load("sacrebleu.metrics", extra="text")
+
+
+def _share(found: Any) -> float:
+    """A figure of the library over 100; it may round above that."""
+    return float(min(1.0, found.score / 100))
