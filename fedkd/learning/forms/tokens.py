@@ -26,7 +26,7 @@ class PKD(Weighted):
 class Attentions(Weighted):
     """Parameters of `attention-scores` and `minilm`."""
 
-    heads: PositiveInt
+    heads: PositiveInt = 1
     """How many both attentions are cut into: a divisor of both widths."""
 
 

@@ -50,7 +50,8 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Answers (N, *A)."""
         ids, counted = read(x, self._padding)
-        places = self.places(torch.arange(ids.shape[1], device=ids.device))
+        # Of each record its own, since a gradient of each is asked for under DP-SGD.
+        places = self.places(torch.arange(ids.shape[1], device=ids.device).expand_as(ids))
         states, mask = self.embedded(self.embedding(ids) + places), shown(counted)
         for block in self.blocks:
             states = block(states, mask)
