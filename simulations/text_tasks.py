@@ -39,6 +39,7 @@ def sentiment() -> list[Row]:
         {"text": " ".join(each["text"].split()), "class": each["class"], "site": site}
         for site in ("amazon", "imdb", "yelp")
         for each in _read(f"sentiment/{site}.json")
+        if each["text"].strip()
     ]
 
 

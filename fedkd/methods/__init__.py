@@ -20,6 +20,7 @@ BUILT_IN = {
     "fedmd": "fedkd.methods.fedmd:FedMD",
     "dsfl": "fedkd.methods.dsfl:DSFL",
     "feddf": "fedkd.methods.feddf:FedDF",
+    "sequence-kd": "fedkd.methods.sequence_kd:SequenceKD",
     "dense": "fedkd.methods.data_free.dense:Dense",
     "dafl": "fedkd.methods.data_free.dafl:DAFL",
     "adi": "fedkd.methods.data_free.adi:ADI",

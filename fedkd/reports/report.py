@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -212,6 +213,12 @@ def _link(report: Path, folder: Path) -> str | None:
 
 def page(template: str, **values: Any) -> str:
     """A page of `templates/`, filled in."""
+    return _templates().get_template(template).render(values)
+
+
+@cache
+def _templates() -> Environment:
+    """The templates, each compiled once: that takes longer than to fill one in."""
     environment = Environment(
         loader=PackageLoader("fedkd.reports"),
         autoescape=True,
@@ -229,4 +236,4 @@ def page(template: str, **values: Any) -> str:
         "duration": wording.duration,
         "dataset": wording.dataset,
     }
-    return environment.get_template(template).render(values)
+    return environment

@@ -52,7 +52,9 @@ def verdicts_alone(monkeypatch):
 @pytest.mark.parametrize("name", BUILT_WRONG)
 def test_a_planted_fault_is_found(name, private_experiment, monkeypatch):
     faults.plant(name, monkeypatch)
-    found = audit_teacher(private_experiment, look_away)
+    # What does not leak shows in how the training goes about it, whatever the canaries.
+    canaries = 2000 if name in LEAKS else 200
+    found = audit_teacher(private_experiment, look_away, canaries=canaries)
     broken = [check.what for check in found.checks if check.outcome == "VIOLATION"]
     assert BUILT_WRONG[name] in broken
     [verdict] = found.verdicts

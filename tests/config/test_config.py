@@ -127,7 +127,7 @@ def at(path: str, value: Any) -> dict[str, Any]:
     return table
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(experiment=experiments)
 def test_every_experiment_reads_back_from_toml_and_json(experiment: Experiment) -> None:
     assert config.parse(tomllib.loads(experiment.to_toml())) == experiment

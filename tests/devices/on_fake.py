@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedkd import config, devices, models, rng
-from fedkd.audit import inversion
+from fedkd.audit import inversion, structure
 from fedkd.federation import engines
 from fedkd.federation.prepare import prepare
 from fedkd.federation.rounds import Checkpoint
@@ -277,7 +277,7 @@ def main() -> None:
     """Run those that the arguments name, or all."""
     draw_nothing()
     torch.set_num_threads(1)
-    inversion._STEPS, accountant._INTERVAL = 20, 1e-3
+    inversion._STEPS, structure._STEPS, accountant._INTERVAL = 20, 20, 1e-3
     with tempfile.TemporaryDirectory() as folder:
         every = cases(Path(folder))
         found: dict[str, Any] = {

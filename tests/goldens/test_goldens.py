@@ -30,8 +30,8 @@ def measured() -> dict[str, Any]:
 
 
 def test_everything_built_in_is_recorded() -> None:
-    assert set(METHODS) == set(methods.BUILT_IN)
     # Later ones have tests of their own.
+    assert set(METHODS) <= set(methods.BUILT_IN)
     assert set(WAYS) <= set(ways.BUILT_IN)
     assert set(FORMS) <= set(forms.BUILT_IN)
     assert set(RECORDED["cases"]) == set(CASES)

@@ -6,6 +6,7 @@ import pytest
 import small
 import tiny
 
+from fedkd import config
 from fedkd.federation.prepare import prepare
 from fedkd.jobs.distil import distil
 from fedkd.jobs.simulate import simulate
@@ -54,12 +55,9 @@ def test_epochs_that_are_named_are_obeyed_and_a_student_far_below_is_warned_of(
 
 
 def epochs(rows, method, size, **student):
-    changes = {
-        "data.public.size": size,
-        "clients.models": ["mlp"],
-        "method": {"name": method, **student},
-    }
-    told = prepare(tiny.experiment(rows, changes)).experiment
+    table = tiny.table(rows, {"data.public.size": size, "clients.models": ["mlp"]})
+    table["method"] = {"name": method, **student}
+    told = prepare(config.parse(table)).experiment
     return told.method.parameters["student"]["epochs"]
 
 

@@ -53,7 +53,7 @@ def kill_when(process, ready, delay):
 
 
 @pytest.mark.slow
-def test_killed_five_times_and_resumed_ends_in_the_same_bits(rows, tmp_path):
+def test_killed_four_times_and_resumed_ends_in_the_same_bits(rows, tmp_path):
     config = tiny.write_config(tmp_path / "tiny.toml", rows, CHANGES)
     run, unbroken = tmp_path / "killed", tmp_path / "unbroken"
     simulate(tiny.experiment(rows, CHANGES), unbroken, tiny.Quiet())
@@ -61,9 +61,8 @@ def test_killed_five_times_and_resumed_ends_in_the_same_bits(rows, tmp_path):
     draw = random.Random(4)
     moments = [
         (run / "config.toml").exists,
-        lambda: lines(run) >= 2,
-        lambda: lines(run) >= 5,
-        lambda: lines(run) >= 8,
+        lambda: lines(run) >= 3,
+        lambda: lines(run) >= 7,
         (run / "student.safetensors").exists,
     ]
     for ready in moments:

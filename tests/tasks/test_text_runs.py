@@ -168,3 +168,11 @@ def test_an_answer_has_no_name_that_says_what_it_is(folder: Path) -> None:
     own = shrunk.experiment(table(folder, "retrieval")).data
     found = data.load(own, seed=0, targets="identities")
     assert all(name.isdigit() for name in found.class_names)
+
+
+def test_a_tokeniser_is_learned_from_both_sides_of_public_pairs(folder: Path) -> None:
+    own = shrunk.experiment(table(folder, "translation")).data
+    [words] = data.load(own, seed=0, targets="tokens").tokenizers.values()
+    assert any("ouvrir" in name for name in words.names)
+    [english] = data.load(own, seed=0, targets="next-tokens").tokenizers.values()
+    assert not any("ouvrir" in name for name in english.names)

@@ -40,7 +40,7 @@ def load(path: Path, source: config.Source, *, seed: int, targets: Targets = "cl
         ConfigError: a key is missing or does not suit.
     """
     text = _text(source)
-    tokenizers = _tokenizers(text, source)
+    tokenizers = _tokenizers(text, source, targets)
     if targets not in FORMS:
         raise ConfigError(
             f"data.text makes texts of data.name = {str(path)!r}, and the task asks for {targets}: "
@@ -155,17 +155,18 @@ def _read(
     return x, first, table
 
 
-def _tokenizers(text: config.Text, source: config.Source) -> dict[str, Tokenizer]:
+def _tokenizers(text: config.Text, source: config.Source, targets: Targets) -> dict[str, Tokenizer]:
     """The tokenisers that are named, held against their SHA-256 where that was agreed on."""
     found = {
-        name: _learned(text, source) if file == BPE else tokenizer.read(file)
+        name: _learned(text, source, targets) if file == BPE else tokenizer.read(file)
         for name, file in text.tokenizers.items()
     }
     tokenizer.check_agreed(found, text.sha256)
     return found
 
 
-def _learned(text: config.Text, source: config.Source) -> Tokenizer:
+def _learned(text: config.Text, source: config.Source, targets: Targets) -> Tokenizer:
+    """From the public texts, and from what is written of them where the table has that."""
     public = source.public.source if isinstance(source, config.Data) and source.public else None
     file = text.texts or (None if public == "held-out" else public)
     if file is None:
@@ -175,6 +176,8 @@ def _learned(text: config.Text, source: config.Source) -> Tokenizer:
             "data.text.tokenizer"
         )
     path = Path(file).expanduser()
-    table = tables.read(path, text.columns)
-    texts = (cell for column in text.columns for cell in table.column(column))
+    written = source.labels if targets == "tokens" else ()
+    table = tables.read(path, text.columns, also=written)
+    columns = (*text.columns, *(name for name in written if name in table.header))
+    texts = (cell for column in columns for cell in table.column(column))
     return tokenizer.learn(texts, text.vocabulary)

@@ -85,6 +85,8 @@ def records(written: Tensor, x: Tensor, task: Task) -> tuple[Tensor, Tensor]:
     before, y = whole[:, :-1], whole[:, 1:]
     ends = (y == words.end).long()
     counted = ends.cumsum(dim=1) - ends == 0  # up to the first end
+    if words.padding != words.end:
+        counted &= y != words.padding
     before = before.masked_fill(~counted, words.padding)
     if reads:
         source = x[:, : x.shape[1] - y.shape[1]]

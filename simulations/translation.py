@@ -1,0 +1,112 @@
+"""Translation of interface strings, English to French: a large model's sentences teach a small one.
+
+    python simulations/translation.py --data DATA --out OUT [--seeds 1]
+
+`DATA/enfr/pairs.json` holds [project, English, French] of five projects. A fifth of the strings,
+drawn by the seed, is for testing. The tokeniser is learned from the strings that are not for
+testing, all of which are published: in the federated part, too, no client has another secret.
+"""
+
+import argparse
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from fedkd import config
+from fedkd.data.types import Samples
+from fedkd.jobs.distil import distil
+from fedkd.learning import evaluate
+from fedkd.learning.ways import prepare
+from fedkd.learning.ways.prepare import Prepared
+from fedkd.rows import whole
+
+TEACHER = {"name": "gru-seq2seq", "width": 128, "hidden": 256}
+STUDENT = {"name": "gru-seq2seq", "width": 56, "hidden": 96}
+HOW = {
+    "batch_size": 32,
+    "optimiser": "adam",
+    "learning_rate": 0.003,
+    "schedule": "cosine",
+    "clip_norm": 1.0,
+}
+
+
+def written(data: Path, folder: Path, seed: int) -> dict[str, Any]:
+    """Tables for training and testing, and `[data]` of them."""
+    pairs = json.loads((data / "enfr" / "pairs.json").read_text(encoding="utf-8"))
+    random.Random(seed).shuffle(pairs)
+    fifth = len(pairs) // 5
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, part in (("test", pairs[:fifth]), ("train", pairs[fifth:])):
+        rows = [{"project": p, "text": en, "label": fr} for p, en, fr in part]
+        (folder / f"{name}.json").write_text(json.dumps(rows), encoding="utf-8")
+    texts = "\n".join(each.replace("\n", " ") for _, *both in pairs[fifth:] for each in both)
+    (folder / "public.txt").write_text(texts, encoding="utf-8")
+    text = {"texts": str(folder / "public.txt"), "vocabulary": 1500, "length": 32, "cut": True}
+    return {"name": str(folder / "train.json"), "test": str(folder / "test.json"), "text": text}
+
+
+def distillation(
+    data: dict[str, Any], seed: int, *, epochs: tuple[int, int], scores: tuple[str, ...]
+) -> config.Distillation:
+    """One party: a teacher, a student of a fifth of its size, and the same student alone."""
+    teacher, student = epochs
+    table = {
+        "name": "translation",
+        "seed": seed,
+        "task": {"name": "sequence-to-sequence", "scores": list(scores)},
+        "data": data,
+        "teachers": [{"model": TEACHER, "training": HOW | {"epochs": teacher}}],
+        "student": {"model": STUDENT, "training": HOW | {"epochs": student}},
+        "way": {"name": "sequence-level"},
+    }
+    return config.validate(config.Distillation, table)
+
+
+def figures(told: config.Distillation, run: Path) -> dict[str, Any]:
+    """What the models of a finished run write of the test strings, against the true ones."""
+    ready = prepare.prepare(told)
+    teacher, student = ready.teachers[0], ready.student(ready.teachers)
+    found = {"copying": _copied(ready.data.test, ready)}
+    for name, model, file in (
+        ("teacher", teacher, "checkpoints/teacher-0"),
+        ("student alone", student, "checkpoints/plain-student"),
+        ("student of sentences", student, "student"),
+    ):
+        model.load_state_dict(load_file(run / f"{file}.safetensors"))
+        figure = evaluate.score(model, ready.data.test, ready.task.scores)
+        size = sum(each.numel() for each in model.parameters())
+        found[name] = {"parameters": size, "chrf": figure["chrf"], "bleu": figure["bleu"]}
+    return found
+
+
+def _copied(test: Samples, ready: Prepared) -> dict[str, Any]:
+    """The English strings as they are."""
+    length = ready.task.answer[0]
+    copied = whole(test.x)[:, 1 : length + 1]
+    return {each.figure: each.of(copied, test.y)[each.figure] for each in ready.task.scores}
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--epochs", type=int, nargs=2, default=(10, 16))
+    asked = parser.parse_args()
+    for seed in range(asked.seeds):
+        folder = asked.out / f"seed{seed}"
+        data, run = written(asked.data, folder, seed), folder / "run"
+        how = {"epochs": tuple(asked.epochs)}
+        if not (run / "summary.json").exists():  # what is written takes longer than an epoch
+            distil(distillation(data, seed, scores=("token-accuracy",), **how), run)
+        told = distillation(data, seed, scores=("chrf", "bleu"), **how)
+        print(json.dumps({"seed": seed, **figures(told, run)}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
