@@ -210,20 +210,21 @@ def _tokens(reading: Reading) -> Read:
     label = reading.only_label("text to be written")
     written = reading.table.column(label)
     rows = [each.ids for each in reading.encoded(written)]
-    before, y = _shifted(reading, rows)
+    before, y = shifted(rows, reading.length - 1, reading.tokenizer.vocabulary.padding)
     return Read(torch.cat([reading.inputs(), before], dim=1), y, reading.tokenizer.names, written)
 
 
 def _next_tokens(reading: Reading) -> Read:
     """Texts without their last token, (N, L - 1), and without their first."""
     texts = reading.table.column(reading.how.columns[0])
-    x, y = _shifted(reading, [each.ids for each in reading.encoded(texts)])
+    rows = [each.ids for each in reading.encoded(texts)]
+    x, y = shifted(rows, reading.length - 1, reading.tokenizer.vocabulary.padding)
     return Read(x, y, reading.tokenizer.names, texts)
 
 
-def _shifted(reading: Reading, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    length = reading.length - 1
-    x = reading.padded([row[:-1] for row in rows], length=length)
+def shifted(rows: Sequence[Sequence[int]], length: int, padding: int) -> tuple[Tensor, Tensor]:
+    """Rows of token numbers without their last, and without their first: int64 (N, length) each."""
+    x = padded([row[:-1] for row in rows], length, padding)
     return x, padded([row[1:] for row in rows], length, IGNORED)
 
 
