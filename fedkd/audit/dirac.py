@@ -131,7 +131,7 @@ def observe(
     seen = _Seen(audited.canary, noise)
     optimiser.register_step_pre_hook(seen.note)
     if like is not None:
-        like = F.pad(like.flatten(1), (0, canaries))
+        like = F.pad(like.flatten(1).float(), (0, canaries))
     loss = partial(audited.loss, likelihood=likelihood)
     learn = partial(sgd.train, loss=loss, optimiser=optimiser, like=like)
     # A change of inputs would change marks with them, and so hide canaries from the attacker.
@@ -187,7 +187,7 @@ def _rows(samples: Samples, included: Tensor) -> Samples:
     count = len(included)
     chosen = included.nonzero().flatten()
     carriers = samples.subset(chosen % len(samples))
-    x = whole(concat([samples.x, carriers.x])).flatten(1)
+    x = whole(concat([samples.x, carriers.x])).flatten(1).float()  # token numbers are exact
     marks = torch.zeros(len(x), count)
     marks[len(samples) + torch.arange(len(chosen)), chosen] = 1.0
     return Samples(torch.cat([x, marks], dim=1), torch.cat([samples.y, carriers.y]))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from fedkd.audit.exposure import Exposure
 from fedkd.audit.inversion import Inversion
 from fedkd.audit.labels import LabelInference
 from fedkd.audit.membership import Attack
@@ -17,6 +18,7 @@ class Audited:
     attacks: tuple[Attack, ...] = ()
     labels: LabelInference | None = None
     inversions: tuple[Inversion, ...] = ()
+    exposures: tuple[Exposure, ...] = ()
     notes: tuple[str, ...] = ()
     """What was not tried, and why."""
 
@@ -28,6 +30,7 @@ class Audited:
             self.attacks + other.attacks,
             self.labels or other.labels,
             self.inversions + other.inversions,
+            self.exposures + other.exposures,
             self.notes + other.notes,
         )
 
@@ -35,7 +38,8 @@ class Audited:
     def outcomes(self) -> tuple[Verdict | Check, ...]:
         """All that ends in a verdict."""
         attacked = (each.verdict for each in self.attacks if each.verdict is not None)
-        return (*self.verdicts, *self.checks, *attacked)
+        exposed = (each.verdict for each in self.exposures if each.verdict is not None)
+        return (*self.verdicts, *self.checks, *attacked, *exposed)
 
     @property
     def claims(self) -> tuple[Claim, ...]:

@@ -1,6 +1,5 @@
 """`fedkd audit`: what an experiment costs in privacy, and what an attacker really gets."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -8,6 +7,7 @@ import typer
 from rich.console import Console
 
 from fedkd.cli.audit_claims import audit_allow, audit_ledger, audit_plan
+from fedkd.cli.audit_secret import audit_secret
 from fedkd.cli.common import (
     AsJson,
     Config,
@@ -18,12 +18,12 @@ from fedkd.cli.common import (
     say_report,
     watch,
 )
+from fedkd.cli.found import say_found
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fedkd.audit.candidates import Kind
-    from fedkd.audit.findings import Audited
     from fedkd.federation.prepare import PreparedExperiment
 
 audit = typer.Typer(
@@ -34,6 +34,7 @@ audit = typer.Typer(
 audit.command("plan")(audit_plan)
 audit.command("ledger")(audit_ledger)
 audit.command("allow")(audit_allow)
+audit.command("secret")(audit_secret)
 
 Confidence = Annotated[
     float, typer.Option(help="Of all bounds together: how sure a VIOLATION is.", min=0.5, max=0.999)
@@ -81,7 +82,7 @@ def audit_mechanism(
     """
     from fedkd.jobs.audit import teachers
 
-    _report_audit(
+    say_found(
         teachers.audit_mechanism(
             noise_multiplier=noise, draws=draws, delta=delta, confidence=confidence
         ),
@@ -115,7 +116,7 @@ def audit_teacher(
     experiment = load(config, override or ())
     with progress(err if as_json else out) as notify:
         found = teachers.audit_teacher(experiment, notify, canaries=canaries, confidence=confidence)
-    _report_audit(found, as_json=as_json)
+    say_found(found, as_json=as_json)
 
 
 @audit.command("exchange")
@@ -151,7 +152,7 @@ def audit_exchange(
         found = messages.audit_exchange(
             path, notify, count=_even(references), confidence=confidence
         )
-    _report_audit(found, as_json=as_json)
+    say_found(found, as_json=as_json)
 
 
 @audit.command("student")
@@ -175,7 +176,7 @@ def audit_student(
     import_beside(run)
     with progress(err if as_json else out) as notify:
         found = students.audit_student(run, notify, count=_even(references), confidence=confidence)
-    _report_audit(found, as_json=as_json)
+    say_found(found, as_json=as_json)
 
 
 @audit.command("report")
@@ -203,7 +204,7 @@ def audit_report(
     with progress(out) as notify:
         found = teachers.audit_all(run, notify, count=_even(references), confidence=confidence)
     say_report(run / "audit.html")
-    _report_audit(found, as_json=False)
+    say_found(found, as_json=False)
 
 
 def _even(references: int) -> int:
@@ -230,15 +231,3 @@ def _with_canaries(
     with watch(experiment, console) as observer:
         record(experiment, Canaries(candidates, kind), run, observer, check=check)
     return run
-
-
-def _report_audit(found: "Audited", *, as_json: bool) -> None:
-    """Print what an audit found; a violation is an error, once all of it is said."""
-    from fedkd.audit.verdicts import raise_on_violation
-    from fedkd.reports import audit_tables
-
-    if as_json:
-        typer.echo(json.dumps(audit_tables.as_json(found), indent=2, allow_nan=False))
-    else:
-        out.print(audit_tables.tables(found))
-    raise_on_violation(found.outcomes)

@@ -44,7 +44,8 @@ def tallies(
     """What scores count of a model's answers, by the name of their figure.
 
     Args:
-        model: a model, or answers (N, *A) that were computed before.
+        model: a model, or answers (N, *A) that were computed before, of which scores of what a
+            model writes count nothing.
         samples: N samples with their true targets, at least 1.
         scores: what counts.
         batch_size: of how many samples answers are held at a time, since counters add up; of all,

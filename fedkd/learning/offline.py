@@ -146,9 +146,18 @@ def asking(teacher: nn.Module, x: Rows, layers: Sequence[str]) -> Callable[[Tens
     if size > _MEMORY:
         return ask
     parts = [ask(rows) for rows in torch.split(torch.arange(len(x)), _CHUNK)]
-    told = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    told = {name: _joined([part[name] for part in parts]) for name in parts[0]}
     device = devices.of(teacher)
     return lambda rows: {name: each[rows.to(device)] for name, each in told.items()}
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """Parts along the first axis; of texts, whose padding a model may leave out, with it again."""
+    if len({part.shape[1:] for part in parts}) == 1:
+        return torch.cat(list(parts))
+    longest = max(part.shape[1] for part in parts)
+    missing = [(part, longest - part.shape[1]) for part in parts]
+    return torch.cat([nn.functional.pad(each, (0, 0, 0, more)) for each, more in missing])
 
 
 def _of_what_is_seen(

@@ -9,9 +9,9 @@ from torch import Tensor
 from fedkd.config import Frozen
 from fedkd.errors import ConfigError
 from fedkd.exchange.codec import Expected
-from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed, values
+from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
-from fedkd.methods.core.recipes import average_into_student
+from fedkd.methods.core.recipes import average_into_student, hand_out
 from fedkd.names import choices
 from fedkd.rows import Rows
 
@@ -71,7 +71,7 @@ class FedAvg(Method):
         """Refuse a private part that has another name too, by which it would be sent."""
         spec = setting.experiment.student.model
         state = setting.build(spec, purpose="specification").state_dict()
-        shared = self._shared(prefixed("model", state))
+        shared = self._shared(prefixed("model", setting.student.sent(spec, state)))
         sent = {value.data_ptr(): key for key, value in shared.items() if value.numel()}
         for key, value in prefixed("model", state).items():
             if key not in shared and (other := sent.get(value.data_ptr())) is not None:
@@ -91,14 +91,13 @@ class FedAvg(Method):
         return super().probe(setting, client, complete, x)
 
     def begin(self, ctx: ServerContext) -> Broadcast:
-        return Broadcast(common=self._shared(prefixed("model", ctx.student.state_dict())))
+        return Broadcast(common=self._shared(hand_out(ctx).common))
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
         start = self._start(ctx, broadcast)
         ctx.teacher.load_state_dict(start)
         ctx.train(anchor=start, proximal=self.proximal)
-        model = values("model", ctx.teacher.state_dict(), ctx.from_teacher)
-        return Upload({**self._shared(model), "count": ctx.example_count()})
+        return Upload({**self._shared(ctx.model().values), "count": ctx.example_count()})
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         counts = ctx.counts(uploads, "count")
@@ -107,7 +106,9 @@ class FedAvg(Method):
 
     def _start(self, ctx: ClientContext, broadcast: Tensors) -> Tensors:
         """Where a client's round starts: with what is shared of the broadcast, whatever it has."""
-        return {**self._before(ctx), **group("model", self._shared(broadcast))}
+        shared = group("model", self._shared(broadcast))
+        own = ctx.setting.of_client(ctx.client)
+        return {**self._before(ctx), **own.sent(ctx.spec, shared)}
 
     def _before(self, ctx: ClientContext) -> Tensors:
         """The client's model as its last round left it.

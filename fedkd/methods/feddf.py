@@ -19,6 +19,7 @@ from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, 
 from fedkd.methods.core.label_loss import LabelLoss, check_loss, label_loss
 from fedkd.methods.core.one_shot import Synthesis, check_images, check_statistics, synthesised
 from fedkd.methods.core.recipes import train_received
+from fedkd.models import weights
 from fedkd.rows import Rows, concat
 
 
@@ -108,7 +109,7 @@ class FedDF(Method):
             for spec in _groups(ctx.setting)
         ]
         for spec, model in fused:
-            model.load_state_dict(_average(ctx, spec, uploads))
+            weights.complete(model, _average(ctx, spec, uploads))
         likelihood = ctx.setting.task.likelihood
         average, models = consensus.of_task(likelihood), list(teachers.values())
         with Ensemble(models, threads=ctx.threads, average=average) as ensemble:
@@ -171,5 +172,6 @@ def _average(ctx: ServerContext, spec: ModelSpec, uploads: Uploads) -> dict[str,
 
 
 def _to_groups(ctx: ServerContext) -> Broadcast:
-    groups = _groups(ctx.setting)
-    return Broadcast(by_model={str(s): prefixed("model", _fused(ctx, s)) for s in groups})
+    groups, own = _groups(ctx.setting), ctx.setting.of_client(0)
+    sent = {str(s): own.sent(s, _fused(ctx, s)) for s in groups}
+    return Broadcast(by_model={name: prefixed("model", each) for name, each in sent.items()})

@@ -15,12 +15,13 @@ from fedkd.exchange.messages import (
     Upload,
     Value,
     group,
-    prefixed,
 )
 from fedkd.knowledge import feature
 from fedkd.learning import evaluate
 from fedkd.learning.teacher_statistics import feature_width, with_features
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.methods.core.recipes import hand_out
+from fedkd.models import weights
 from fedkd.privacy.events import Unprotected
 from fedkd.rng import torch_default
 from fedkd.rows import Rows, whole
@@ -101,18 +102,18 @@ class FedKD(Method):
     def probe(self, setting: Setting, client: int, upload: Tensors, x: Rows) -> Tensor | None:
         # On top of the first mentee, not the round's: what overflows does so on either.
         mentee = setting.student.build(setting.experiment.student.model, purpose="student")
-        mentee.load_state_dict(_moved(mentee.state_dict(), upload))
+        weights.complete(mentee, _moved(_sent(setting, mentee), upload))
         return evaluate.answers(mentee, setting.students_view(x))
 
     def begin(self, ctx: ServerContext) -> Broadcast:
-        return Broadcast(common=prefixed("model", ctx.student.state_dict()))
+        return hand_out(ctx)
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
         start = group("model", broadcast) or _moved(group("mentee", ctx.state), broadcast)
         ctx.keep("mentee", start)
         student = ctx.setting.experiment.student.model
         mentee = ctx.setting.student.build(student, purpose="specification")
-        mentee.load_state_dict(start)
+        weights.complete(mentee, start)
         self._learn(ctx, mentee)
         update = _update(start, mentee.state_dict(), energy=self._energy(ctx.setting, ctx.round))
         origin = PostProcessing(of=Unprotected("mentor and mentee training"))
@@ -120,13 +121,13 @@ class FedKD(Method):
         return Upload({**sent, "count": ctx.example_count()})
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
-        start = ctx.student.state_dict()
+        start = _sent(ctx.setting, ctx.student)
         mentees = [_moved(start, upload) for upload in uploads.values()]
         averaged = average_models(mentees, ctx.counts(uploads, "count").tolist())
         update = _update(start, averaged, energy=self._energy(ctx.setting, ctx.round))
         # The student goes where the clients will be, not where the whole average is.
-        ctx.student.load_state_dict(_moved(start, update))
-        whole = prefixed("model", ctx.student.state_dict())
+        weights.complete(ctx.student, _moved(start, update))
+        whole = hand_out(ctx).common
         missed = [c for c in ctx.setting.cohort(ctx.round + 1) if c not in uploads]
         return Broadcast(common=update, by_client=dict.fromkeys(missed, whole))
 
@@ -183,6 +184,11 @@ def mutual(
     own = likelihood.divergence(mentee[0], mentor[0].detach(), temperature=1.0).mean()
     matched = feature.hint(mentee[1], mentor[1], regressor=match).mean()
     return task + (taught + own + hidden * matched) / task.detach().clamp_min(_LEAST_TASK_LOSS)
+
+
+def _sent(setting: Setting, mentee: nn.Module) -> dict[str, Tensor]:
+    """What messages have of a mentee, as of any model that averages."""
+    return setting.student.sent(setting.experiment.student.model, mentee.state_dict())
 
 
 def _match(ctx: ClientContext, mentee: nn.Module) -> nn.Module:

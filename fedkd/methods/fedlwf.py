@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fedkd.data.types import Samples
 from fedkd.errors import ConfigError
-from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed, values
+from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
 from fedkd.learning import retention
 from fedkd.methods.core.base import Card, ClientContext, ServerContext, Setting
 from fedkd.methods.core.memory import reminded
@@ -93,8 +93,7 @@ class FedLwF(FedAvg):
             retention.likelihood(stages, task, _counts(ctx, stages, stage, samples)),
             samples,
         )
-        model = values("model", ctx.teacher.state_dict(), ctx.from_teacher)
-        return Upload({**self._shared(model), "count": ctx.example_count()})
+        return Upload({**self._shared(ctx.model().values), "count": ctx.example_count()})
 
 
 def _stages(setting: Setting) -> Stages:

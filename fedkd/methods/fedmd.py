@@ -10,9 +10,18 @@ from fedkd import rng
 from fedkd.config import Frozen, Optimisation
 from fedkd.config.parts import absent
 from fedkd.errors import ConfigError
+from fedkd.exchange import likeliest
 from fedkd.exchange.aggregation import mean
 from fedkd.exchange.codec import Expected, half
-from fedkd.exchange.messages import Broadcast, Release, Tensors, Upload, Value
+from fedkd.exchange.messages import (
+    Broadcast,
+    Release,
+    Tensors,
+    Upload,
+    Value,
+    group,
+    prefixed,
+)
 from fedkd.knowledge import label
 from fedkd.learning import consensus
 from fedkd.learning.familiarity import LEAST, familiarity
@@ -21,7 +30,7 @@ from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, 
 from fedkd.methods.core.label_loss import LabelLoss, check_loss, label_loss
 from fedkd.privacy.events import Unprotected
 from fedkd.specs import TensorSpec
-from fedkd.tasks import Ask, Likelihood
+from fedkd.tasks import Ask, Likelihood, Task
 
 _LARGEST = 1e15
 """Of a number that is no logit: its square, and a sum of them, are finite in float32."""
@@ -46,6 +55,9 @@ class FedMDParams(Frozen):
     loss: LabelLoss = "kd"
     """By which form of knowledge the student learns: see docs/knowledge.md. For a task without
     classes it is `divergence` unless given."""
+    top: int | None = Field(default=None, ge=2)
+    """How many of the likeliest classes of each place are sent, all others as one: for answers over
+    large vocabularies. All classes unless given."""
     familiar: bool = Field(default=False, exclude_if=absent)
     """Whether a client weighs as much as its own records are like the proxy set, which is one more
     number that it sends: see `fedkd.learning.familiarity`."""
@@ -69,7 +81,8 @@ class FedMD(Method):
 
     card = Card(
         paper="Li & Wang 2019, arXiv:1910.03581",
-        sends="logits, or numbers, on the proxy set; if familiar, one number of its data",
+        sends="logits (by top the likeliest) or numbers on the proxy set; if familiar, one number "
+        "of its data",
         needs="a proxy set",
         returns="the mean of all answers, or what the task has in its place",
         needs_public=True,
@@ -83,30 +96,40 @@ class FedMD(Method):
         check_loss(self.params.loss, setting.task)
         if self.params.familiar:
             _check_familiar(setting)
+        if self.params.top is not None:
+            _check_top(self.params.top, setting.task)
 
     def expects(self, setting: Setting, client: int) -> Expected:
         size = len(setting.proxy_subset(self.params.public_per_round, round=1))
         shape = (size, *setting.task.answer)
         own = {"familiarity": _FAMILIARITY} if self.params.familiar else {}
+        if self.params.top is not None:
+            few = likeliest.expected(shape, self.params.top)
+            return {**{f"logits/{name}": spec for name, spec in few.items()}, **own}
         if _LOGITS & setting.task.offers:
             return {"logits": TensorSpec(shape, torch.float16), **own}
         return {"logits": TensorSpec(shape, low=-_LARGEST, high=_LARGEST), **own}
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
-        if "consensus" in broadcast:  # the last round's, so it stands on the last round's subset
+        if any(
+            name.startswith("consensus") for name in broadcast
+        ):  # the last round's, so it stands on the last round's subset
             inputs = ctx.setting.proxy_inputs(self.params.public_per_round, ctx.round - 1)
-            loss = _digested(ctx.setting.task.likelihood)
-            ctx.distil(inputs, broadcast["consensus"].float(), loss, self.params.digest)
+            loss = _digested(ctx.setting.task.likelihood, self.params.top)
+            told = _received("consensus", broadcast, ctx.setting)
+            ctx.distil(inputs, told.float(), loss, self.params.digest)
         ctx.train()
         answers = ctx.answer(ctx.setting.proxy_inputs(self.params.public_per_round, ctx.round))
-        upload = Upload({"logits": Value(_sent(answers, ctx.setting), ctx.from_teacher)})
+        sent = _sent("logits", answers, ctx.setting, self.params.top)
+        upload = Upload({name: Value(each, ctx.from_teacher) for name, each in sent.items()})
         if not self.params.familiar:
             return upload
         return upload.with_values({"familiarity": _familiarity(ctx)})
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         likelihood = ctx.setting.task.likelihood
-        answers = torch.stack([upload["logits"] for upload in uploads.values()])
+        said = [_received("logits", upload, ctx.setting) for upload in uploads.values()]
+        answers = torch.stack(said)
         if self.params.familiar:
             together = consensus.weighted(answers, ctx.counts(uploads, "familiarity")).float()
         else:
@@ -116,7 +139,7 @@ class FedMD(Method):
             self.params.loss, temperature=self.params.temperature, likelihood=likelihood
         )
         ctx.distil(inputs, together, loss, self.params.student)
-        return Broadcast(common={"consensus": _sent(together, ctx.setting)})
+        return Broadcast(common=_sent("consensus", together, ctx.setting, self.params.top))
 
 
 def _familiarity(ctx: ClientContext) -> Value:
@@ -151,15 +174,37 @@ def _check_familiar(setting: Setting) -> None:
             )
 
 
-def _digested(likelihood: Likelihood) -> Loss:
-    """By what a client fits its teacher to the consensus: the paper's, where axes mean the same."""
-    if not likelihood.couples:
+def _check_top(top: int, task: Task) -> None:
+    """Refuse to send some of the classes where there are none, or no more than these."""
+    if "categorical" not in task.offers or top >= task.classes:
+        raise ConfigError(
+            f"method.top is {top}: expected fewer than the {task.classes} numbers of an answer of "
+            f"task {task.name!r}, which must be classes, such as a vocabulary's tokens: leave it "
+            "out"
+        )
+
+
+def _digested(likelihood: Likelihood, top: int | None) -> Loss:
+    """By what a client fits its teacher to the consensus: the paper's, where axes mean the same.
+
+    Of log-probabilities, which are no logits that somebody gave, it is the task's divergence.
+    """
+    if top is None and not likelihood.couples:
         return label.mae
     return partial(likelihood.divergence, temperature=1.0)
 
 
-def _sent(answers: Tensor, setting: Setting) -> Tensor:
+def _sent(name: str, answers: Tensor, setting: Setting, top: int | None) -> dict[str, Tensor]:
     """Answers as they cross the wire, no larger than the wire lets in."""
+    if top is not None:
+        return prefixed(name, likeliest.sparse(answers, top))
     if _LOGITS & setting.task.offers:
-        return half(answers)
-    return answers.clamp(-_LARGEST, _LARGEST)
+        return {name: half(answers)}
+    return {name: answers.clamp(-_LARGEST, _LARGEST)}
+
+
+def _received(name: str, sent: Tensors, setting: Setting) -> Tensor:
+    """Answers that crossed the wire: as they were sent, or log-probabilities of all classes."""
+    if name in sent:
+        return sent[name]
+    return likeliest.dense(group(name, sent), setting.task.classes)

@@ -4,6 +4,7 @@ from fedkd.errors import ConfigError
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.models import weights
 
 
 class Local(Method):
@@ -43,5 +44,5 @@ class Local(Method):
         alike = [c for c in uploads if experiment.client_model(c) == experiment.student.model]
         if alike:
             largest = max(alike, key=lambda client: int(uploads[client]["count"]))
-            ctx.student.load_state_dict(group("model", uploads[largest]))
+            weights.complete(ctx.student, group("model", uploads[largest]))
         return Broadcast()

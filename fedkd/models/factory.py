@@ -91,7 +91,7 @@ def build(
     with torch_default(generator):
         model: object
         if hub.family(spec.name):
-            model = hub.build(spec, shape, classes)
+            model = hub.build(spec, shape, classes, task)
         elif ":" in spec.name:
             model = _own(spec, _offered(_shapes(x), classes, task))
         elif task is not None and task.vocabulary is not None:

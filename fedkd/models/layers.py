@@ -15,6 +15,8 @@ from fedkd.models.call import answer
 from fedkd.models.heads import find_head
 from fedkd.names import unknown
 
+INPUTS = "(inputs)"
+"""The name of what a model is given, among what its layers give."""
 LOGITS = ""
 """The name of the model itself among its layers, so that its answer is a layer's output too."""
 
@@ -28,7 +30,7 @@ def forward_with(model: nn.Module, x: Tensor, layers: Iterable[str]) -> dict[str
     Args:
         model: any module.
         x: inputs (N, *shape).
-        layers: dotted names, as in `model.named_modules()`.
+        layers: dotted names, as in `model.named_modules()`, or `INPUTS`.
 
     Returns:
         What each layer gives, (N, ...), and the model's answer under `LOGITS`.
@@ -37,14 +39,17 @@ def forward_with(model: nn.Module, x: Tensor, layers: Iterable[str]) -> dict[str
         ConfigError: there is no such layer (the nearest and all valid ones are named), or its
             output is no tensor, was overwritten by a later layer, or came more than once or never.
     """
-    wanted = [name for name in dict.fromkeys(layers) if name != LOGITS]
+    asked = dict.fromkeys(layers)
+    wanted = [name for name in asked if name not in (LOGITS, INPUTS)]
     valid = [name for name, _ in model.named_modules()]
     for name in wanted:
         if name not in valid:
             raise _unknown(name, valid)
     with _watching(model, wanted) as looks:
         logits = answer(model, x)
-    return {LOGITS: logits, **{name: _output(name, looks.get(name, [])) for name in wanted}}
+    given = {INPUTS: x} if INPUTS in asked else {}
+    found = {name: _output(name, looks.get(name, [])) for name in wanted}
+    return {LOGITS: logits, **given, **found}
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,24 @@ def random(spec: ModelSpec) -> ModelSpec:
     return spec.model_copy(update={"weights": Weights(file=RANDOM)})
 
 
+def fixed(spec: ModelSpec, model: nn.Module) -> frozenset[str]:
+    """The parameters of a model that are and stay as weights have them that all parties hold.
+
+    Args:
+        spec: whose weights are `identified`, and so the same for all; of others there are none.
+        model: as it was built.
+    """
+    if spec.weights is None or spec.weights.file == RANDOM:
+        return frozenset()
+    return frozenset(name for name, each in model.named_parameters() if not each.requires_grad)
+
+
+def complete(model: nn.Module, given: Mapping[str, Tensor]) -> None:
+    """Give a model what a message has of it; what does not train may be left out, and stays."""
+    still = {name: each for name, each in model.named_parameters() if not each.requires_grad}
+    model.load_state_dict({**still, **given})
+
+
 def load(spec: ModelSpec, model: nn.Module) -> None:
     """Give a fresh model the weights that its specification names, BatchNorm statistics included.
 

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from fedkd.audit.exposure import Exposure
 from fedkd.audit.findings import Audited
 from fedkd.audit.membership import Attack
 from fedkd.audit.roc import RATES, Rate
@@ -27,6 +28,8 @@ def tables(found: Audited) -> Group:
     parts: list[RenderableType] = []
     if found.attacks:
         parts.append(_attacks(found.attacks))
+    if found.exposures:
+        parts.append(_exposures(found.exposures))
     parts += [escape(line) for line in words(found)]
     if found.verdicts:
         parts.append(_verdicts(found.verdicts))
@@ -46,6 +49,34 @@ def _attacks(attacks: Sequence[Attack]) -> Table:
             f"{escape(each.name)}\n[dim]{escape(each.on)}[/dim]",
             _on_two_lines(area(each.roc.auc)),
             *(_on_two_lines(share(each.roc.at[rate])) for rate in RATES),
+            f">= {each.epsilon:.2f}",
+            mark(each.verdict.outcome) if each.verdict else "no claim",
+        )
+    return table
+
+
+def _exposures(exposures: Sequence[Exposure]) -> Table:
+    threats = dict.fromkeys(each.verdict.threat for each in exposures if each.verdict is not None)
+    claims = dict.fromkeys(each.verdict.claim for each in exposures if each.verdict is not None)
+    lines = [
+        "exposure in bits: log2 of how many fills there are, less log2 of the secret's rank; a "
+        "model that never saw it has 1.4 on average, and as many as b bits once in 2^b",
+        *(f"claimed: {claim}, and a secret is in several records" for claim in claims),
+        *([] if claims else ["NO DP: nothing is claimed"]),
+        *(f"attacker: {escape(threat)}" for threat in threats),
+    ]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, caption="\n".join(lines))
+    table.add_column("exposed by")
+    for name in ("mean", "each", "most", "records", "epsilon"):
+        table.add_column(name, justify="right")
+    table.add_column("verdict", no_wrap=True)
+    for each in exposures:
+        table.add_row(
+            escape(each.on),
+            f"{sum(each.bits) / len(each.bits):.1f}",
+            " ".join(f"{bits:.1f}" for bits in each.bits),
+            f"{each.most:.1f}",
+            f"{each.times}",
             f">= {each.epsilon:.2f}",
             mark(each.verdict.outcome) if each.verdict else "no claim",
         )
@@ -166,6 +197,7 @@ def as_json(found: Audited) -> dict[str, Any]:
         ],
         "checks": [asdict(each) for each in found.checks],
         "attacks": [_attack(each) for each in found.attacks],
+        "exposures": [_exposure(each) for each in found.exposures],
         "words": words(found),
     }
 
@@ -180,6 +212,18 @@ def _attack(each: Attack) -> dict[str, Any]:
         "members": each.roc.members,
         "others": each.roc.others,
         "auc_by_client": {client: asdict(rate) for client, rate in each.by_client.items()},
+        "epsilon": each.epsilon,
+        "claim": asdict(each.verdict.claim) if each.verdict else None,
+        "outcome": each.verdict.outcome if each.verdict else None,
+    }
+
+
+def _exposure(each: Exposure) -> dict[str, Any]:
+    return {
+        "on": each.on,
+        "bits": list(each.bits),
+        "most": each.most,
+        "records": each.times,
         "epsilon": each.epsilon,
         "claim": asdict(each.verdict.claim) if each.verdict else None,
         "outcome": each.verdict.outcome if each.verdict else None,

@@ -142,27 +142,39 @@ def test_a_place_that_is_no_number_names_its_line(folder, tmp_path):
         data.load(own, seed=0, targets="spans")
 
 
-def bare(folder):
-    """A tokeniser with one mark for all, which adds none, as GPT-2's."""
+@pytest.mark.parametrize("targets", ["next-tokens", "tags"])
+def test_a_second_column_that_nobody_would_read_is_refused(folder, targets):
+    file = folder / "tokenizer.json"
+    file.write_text(tokenizer.learn(["good"], 300).content)
+    own = source(folder, column=("text", "site"), tokenizer=str(file), texts=None)
+    with pytest.raises(ConfigError, match="the task asks for one text: name one"):
+        data.load(own, seed=0, targets=targets)
+
+
+@pytest.mark.parametrize(
+    ("template", "targets", "message"),
+    [
+        ("$A </s>", "tokens", "puts no start before a text or no end after it"),
+        ("<s> $A", "tokens", "puts no start before a text or no end after it"),
+        ("<pad> $A </s>", "next-tokens", "begins texts with token 0, its padding"),
+        ("$A", "next-tokens", None),  # GPT-2's: texts go on without marks
+    ],
+)
+def test_a_tokeniser_whose_marks_teach_no_writing_is_refused(folder, template, targets, message):
     library = pytest.importorskip("tokenizers")
-    made = library.Tokenizer(library.models.WordLevel({"<|endoftext|>": 0, "good": 1, "food": 2}))
-    made.pre_tokenizer = library.pre_tokenizers.WhitespaceSplit()
-    file = folder / "bare.json"
-    made.save(str(file))
-    return str(file)
-
-
-@pytest.mark.parametrize("targets", ["next-tokens", "tokens"])
-def test_what_is_written_has_a_start_and_an_end_whatever_the_tokeniser_adds(
-    folder, tmp_path, targets
-):
-    rows = [{"text": "good food", "label": "food good", "site": "a"} for _ in range(20)]
-    (tmp_path / "a.json").write_text(json.dumps([*rows, rows[0] | {"text": "food"}]))
-    named = {"name": str(tmp_path / "a.json"), "test_share": 0.5, "client": None}
-    own = source(folder, tokenizer=bare(folder), texts=None, length=5).model_copy(update=named)
-    found = data.load(own.model_copy(update={"test": named["name"]}), seed=0, targets=targets)
-    first, wanted = found.train.x[0].tolist(), found.train.y[0].tolist()
-    if targets == "next-tokens":
-        assert (first, wanted) == ([0, 1, 2, 0], [1, 2, 0, -100])
-    else:
-        assert (first, wanted) == ([1, 2, 0, 0, 0, 0, 2, 1, 0], [2, 1, 0, -100])
+    marks = {"<pad>": 0, "</s>": 1, "<s>": 2, "<unk>": 3}
+    words = sorted({word for text in TEXTS for word in text.split()} | set("01234"))
+    known = marks | {word: 4 + n for n, word in enumerate(words)}
+    made = library.Tokenizer(library.models.WordLevel(known, unk_token="<unk>"))
+    made.pre_tokenizer = library.pre_tokenizers.Whitespace()
+    made.post_processor = library.processors.TemplateProcessing(
+        single=template, special_tokens=list(marks.items())
+    )
+    made.save(str(folder / "marked.json"))
+    asked = source(folder, tokenizer=str(folder / "marked.json"), texts=None)
+    asked = asked.model_copy(update={"label": "text"})
+    if message is None:
+        assert data.load(asked, seed=0, targets=targets).targets == targets
+        return
+    with pytest.raises(DataError, match=message):
+        data.load(asked, seed=0, targets=targets)

@@ -16,12 +16,13 @@ from fedkd.knowledge import (
     relation,
     similarity,
     structure,
+    tokens,
     writing,
 )
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "knowledge.md"
 ROOMS = [boxes, dist, feature, graph, label, parameter, ranking, relation, similarity, structure]
-ROOMS += [writing]
+ROOMS += [tokens, writing]
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -19,7 +19,7 @@ NAMED: dict[str, dict[str, Any]] = {
     "graph": {"student": ["stage1", "stage2"], "teacher": ["pool1", "pool2"]},
 }
 """Layers where a form has none by default: of a `resnet8` and a `dense-cnn`."""
-OF_CLASSES = [n for n, form in forms.BUILT_IN.items() if "boxes" not in form.asks]
+OF_CLASSES = [n for n, form in forms.BUILT_IN.items() if not {"boxes", "text"} & {*form.asks}]
 ALONE = [n for n in OF_CLASSES if not forms.find(n).couples and not forms.find(n).first]
 
 

@@ -60,7 +60,11 @@ def test_a_method_that_fits_makes_a_student_of_texts(
 
 
 def _numbers(name: str) -> tuple[str, ...]:
-    return ("accuracy",) if name == "text_classification" else ("entity_f1", "micro_f1")
+    return (
+        ("accuracy", "macro_f1", "auroc")
+        if name == "text_classification"
+        else ("entity_f1", "micro_f1")
+    )
 
 
 def test_scores_of_what_a_model_writes_are_sacrebleu_s(folder: Path) -> None:

@@ -77,6 +77,11 @@ def plant(experiment: Experiment, exposure: Canaries) -> CanaryRun:
             f"candidates of kind {exposure.kind!r} have classes drawn for them, and task "
             f"{task.name!r} has none: expected kind 'records'"
         )
+    if exposure.kind == "out-of-distribution" and len(task.vocabularies) > 1:
+        raise UsageError(
+            "candidates of kind 'out-of-distribution' are texts of one vocabulary, and records are "
+            f"in {', '.join(task.vocabularies)}: expected kind 'records' or 'mislabelled'"
+        )
     clients, chosen = [], {}
     for client, data in enumerate(prepared.data.clients):
         rest, taken = drawing.draw(
@@ -85,6 +90,7 @@ def plant(experiment: Experiment, exposure: Canaries) -> CanaryRun:
             exposure.kind,
             classes=prepared.data.classes,
             generator=rng.stream(experiment.seed, purpose="audit candidates", client=client),
+            words=task.vocabulary,
         )
         if len(taken) < membership.FEWEST:
             raise UsageError(

@@ -63,7 +63,7 @@ def audit_student(
         )
     claim = claimed(run, asked.prepared, by_clients=False)
     with one_intra_op_thread():
-        answers = _answers(asked, _student(run, asked.prepared), count, notify)
+        answers = _answers(asked, released(run, asked.prepared), count, notify)
     attacks = membership.attack(
         {-1: answers},
         "the student",
@@ -180,7 +180,8 @@ def _by_generator(
     ]
 
 
-def _student(run: Path, prepared: PreparedExperiment) -> nn.Module:
+def released(run: Path, prepared: PreparedExperiment) -> nn.Module:
+    """The student of a finished run."""
     student = prepared.setting.student.build(prepared.experiment.student.model, purpose="student")
     student.load_state_dict(decode((run / "student.safetensors").read_bytes()))
     return student.eval()

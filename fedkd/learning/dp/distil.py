@@ -176,9 +176,14 @@ def check_forms(names: Sequence[str]) -> None:
     """Refuse forms of knowledge that DP-SGD cannot protect.
 
     Raises:
-        ConfigError: a form couples samples, or learns something before the student.
+        ConfigError: a form couples samples, compares tokens, or learns something before the
+            student.
     """
-    fit = [name for name, form in forms.BUILT_IN.items() if not form.couples and not form.first]
+    fit = [
+        name
+        for name, form in forms.BUILT_IN.items()
+        if not (form.couples or form.first or form.masked)
+    ]
     for number, name in enumerate(names):
         form = forms.find(name)
         reason = ""
@@ -189,6 +194,8 @@ def check_forms(names: Sequence[str]) -> None:
             )
         elif form.first:
             reason = "learns from the records before the student does, which nothing pays for"
+        elif form.masked:
+            reason = "compares tokens, which gradients of single records do not reach yet"
         if reason:
             raise ConfigError(
                 f"knowledge[{number}] ({name}) cannot be learned under [privacy]: it {reason}; "

@@ -111,7 +111,9 @@ def check_student(
     """
     ours, theirs = inspect_layers(student, dataset.shape), inspect_layers(teacher, shown)
     draws = rng.stream(distillation.seed, purpose="trial")
-    built = terms.build(distillation.knowledge, ours, theirs, draws, task.likelihood)
+    built = terms.build(
+        distillation.knowledge, ours, theirs, draws, task.likelihood, task.vocabulary
+    )
     with (
         blaming("student.model", distillation.student.model),
         distil.flat_answers(student, built) as model,

@@ -7,7 +7,16 @@ from collections.abc import Iterable
 
 from fedkd.config import Knowledge, validate
 from fedkd.errors import ConfigError
-from fedkd.learning.forms import boxes, feature, label, ranking, relation, structure, writing
+from fedkd.learning.forms import (
+    boxes,
+    feature,
+    label,
+    ranking,
+    relation,
+    structure,
+    tokens,
+    writing,
+)
 from fedkd.learning.forms.base import Form, Weighted
 from fedkd.names import unknown
 from fedkd.tasks import Task
@@ -21,6 +30,7 @@ BUILT_IN: dict[str, Form] = {
     **relation.FORMS,
     **boxes.FORMS,
     **ranking.FORMS,
+    **tokens.FORMS,
     **writing.FORMS,
 }
 

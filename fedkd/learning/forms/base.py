@@ -75,6 +75,8 @@ class Form:
         first: whether something is learned before the student's own training.
         asks: what the task must offer.
         of_task: whether it compares as the task's likelihood does.
+        masked: whether it looks at tokens, and so is shown which of them count, as the last of
+            the student's layers; both models then take the same texts.
         fits: (parameters, task, where they stand) -> nothing; raises `ConfigError` where the
             parameters are not of this task.
     """
@@ -88,12 +90,13 @@ class Form:
     first: bool = False
     asks: tuple[Ask, ...] = ()
     of_task: bool = False
+    masked: bool = False
     fits: Callable[[Any, Task, str], None] = lambda _params, _task, _key: None
 
     @property
     def compares(self) -> str:
         """What a task must have for it, in a word."""
-        return next((ask for ask in ("items", "boxes") if ask in self.asks), "classes")
+        return next((ask for ask in ("items", "boxes", "text") if ask in self.asks), "classes")
 
     def compared(
         self,

@@ -11,8 +11,8 @@ from fedkd.config import Knowledge
 from fedkd.errors import ConfigError
 from fedkd.learning import forms
 from fedkd.learning.forms.base import Compared, Form
-from fedkd.models.layers import LOGITS, LayerShapes
-from fedkd.tasks import Likelihood, Task
+from fedkd.models.layers import INPUTS, LOGITS, LayerShapes
+from fedkd.tasks import Likelihood, Task, Vocabulary
 from fedkd.tasks.likelihoods.categorical import CATEGORICAL
 
 Layers = Mapping[str, Tensor]
@@ -87,6 +87,20 @@ class Terms:
         return total
 
 
+class Counted(nn.Module):
+    """Texts (N, L) as which of their tokens count, bool (N, L); the first always does."""
+
+    def __init__(self, words: Vocabulary | None) -> None:
+        super().__init__()
+        if words is None:
+            raise ValueError("Expected texts of one vocabulary; the form must say that it asks so.")
+        self._padding = words.padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        return (x != self._padding) | (torch.arange(x.shape[1], device=x.device) == 0)
+
+
 def resolve(
     knowledge: Sequence[Knowledge], student: LayerShapes, teacher: LayerShapes
 ) -> tuple[Knowledge, ...]:
@@ -111,7 +125,26 @@ def check_task(knowledge: Sequence[Knowledge], task: Task) -> None:
                 f"knowledge[{number}] ({each.name}) compares {form.compares}, and task "
                 f"{task.name!r} has none: choose one of {', '.join(forms.fitting(task))}"
             )
+        if form.masked and task.vocabulary is None:
+            raise ConfigError(
+                f"knowledge[{number}] ({each.name}) compares tokens, and the student sees texts of "
+                f"{len(task.vocabularies)} tokenisers: let it see one (student.views)"
+            )
         form.fits(forms.parameters(each, number), task, f"knowledge[{number}]")
+
+
+def check_alike(knowledge: Sequence[Knowledge], student: object, teacher: object) -> None:
+    """Refuse forms that compare tokens where the models see other views of a text.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    for number, each in enumerate(knowledge):
+        if forms.find(each.name).masked and student != teacher:
+            raise ConfigError(
+                f"knowledge[{number}] ({each.name}) compares tokens one by one, and teacher and "
+                "student see different views: let both see the same, or choose a form of answers"
+            )
 
 
 def build(
@@ -120,6 +153,7 @@ def build(
     teacher: LayerShapes,
     generator: torch.Generator,
     likelihood: Likelihood = CATEGORICAL,
+    words: Vocabulary | None = None,
 ) -> Terms:
     """The terms of forms that are resolved.
 
@@ -129,6 +163,7 @@ def build(
         teacher: of the model that knows.
         generator: determines the initial weights of what is learned.
         likelihood: the task's.
+        words: of texts, what tells padding.
     """
     terms = []
     for number, each in enumerate(knowledge):
@@ -138,8 +173,11 @@ def build(
             [anatomy.shapes[name] for name in layers]
             for anatomy, layers in zip((student, teacher), names, strict=True)
         )
-        compared = form.compared(params, ours, theirs, generator, likelihood)
-        terms.append(Term(params.weight, *names, compared))
+        compared, shown = form.compared(params, ours, theirs, generator, likelihood), names[0]
+        if form.masked:
+            compared.student.append(Counted(words))
+            shown = (*shown, INPUTS)
+        terms.append(Term(params.weight, shown, names[1], compared))
     return Terms(terms)
 
 

@@ -166,5 +166,6 @@ class StudentRun:
             inspect_layers(teacher, self.shares.teachers[0].shape),
             self.stream(f"{purpose} adapters"),
             self.task.likelihood,
+            self.task.vocabulary,
         )
         return built.to(self.device)

@@ -236,6 +236,8 @@ def _complete(ready: Prepared) -> Prepared:
     terms.check_task(distillation.knowledge, ready.task)
     student = ready.student(ready.teachers)
     if distillation.knowledge:
+        views = distillation.student.views, distillation.teachers[0].views
+        terms.check_alike(distillation.knowledge, *views)
         anatomies = (
             inspect_layers(student, ready.data.shape),
             inspect_layers(ready.teachers[0], ready.shares.teachers[0].shape),

@@ -16,6 +16,7 @@ from fedkd.learning import evaluate
 from fedkd.methods.core.client_context import ClientContext
 from fedkd.methods.core.server_context import ServerContext, Uploads
 from fedkd.methods.core.setting import Count, Setting, Sum
+from fedkd.models import weights
 from fedkd.rows import Rows
 from fedkd.tasks import Ask
 
@@ -87,12 +88,12 @@ class Method:
         An upload whose answers are not finite is refused: averaged or distilled, such a model would
         end the run for all. As it stands, it tries what `ClientContext.model` sends.
         """
-        weights = group("model", upload)
-        if not weights:
+        given = group("model", upload)
+        if not given:
             return None
         own, spec = setting.of_client(client), setting.experiment.client_model(client)
         model = own.build(spec, purpose="specification")
-        model.load_state_dict(weights)
+        weights.complete(model, given)
         return evaluate.answers(model, setting.clients_view(client, x))
 
     def begin(self, ctx: ServerContext) -> Broadcast:

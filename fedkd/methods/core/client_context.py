@@ -258,8 +258,7 @@ class ClientContext:
                 return summed.summed(model, self._data, self.setting.classes, **how)
 
         if self.allowance is None:
-            origin = Unprotected("sums of features")
-            return sums(basis=basis, intercept=intercept), Release(origin)
+            return sums(basis=basis, intercept=intercept), Release(Unprotected("sums of features"))
         event = self.setting.summing("sums of features")
         securely = self.setting.securely
         if not securely and (kept := group(RELEASED, self.state).get(event.what)) is not None:
@@ -282,8 +281,9 @@ class ClientContext:
         return released, Release(event)
 
     def model(self) -> Upload:
-        """The teacher itself."""
-        return Upload(values("model", self.teacher.state_dict(), self.from_teacher))
+        """The teacher itself, but for what never changes: see `Setting.sent`."""
+        own = self.setting.of_client(self.client).sent(self.spec, self.teacher.state_dict())
+        return Upload(values("model", own, self.from_teacher))
 
     def model_and_count(self) -> Upload:
         """The teacher itself, and how many samples taught it."""

@@ -6,18 +6,21 @@ from fedkd.exchange.aggregation import average_models
 from fedkd.exchange.messages import Broadcast, Tensors, group, prefixed
 from fedkd.methods.core.client_context import ClientContext
 from fedkd.methods.core.server_context import ServerContext, Uploads
+from fedkd.models import weights
 
 
 def hand_out(ctx: ServerContext) -> Broadcast:
     """The student, to all clients."""
-    return Broadcast(common=prefixed("model", ctx.student.state_dict()))
+    student = ctx.setting.experiment.student.model
+    state = ctx.setting.student.sent(student, ctx.student.state_dict())
+    return Broadcast(common=prefixed("model", state))
 
 
 def receive(ctx: ClientContext, broadcast: Tensors) -> Tensors:
-    """The state dict that the server handed out, which the teacher then has."""
-    model = group("model", broadcast)
-    ctx.teacher.load_state_dict(model)
-    return model
+    """The state dict that the teacher has with what the server handed out."""
+    own = ctx.setting.of_client(ctx.client)
+    weights.complete(ctx.teacher, own.sent(ctx.spec, group("model", broadcast)))
+    return {name: value.clone() for name, value in ctx.teacher.state_dict().items()}
 
 
 def train_received(ctx: ClientContext, broadcast: Tensors, *, proximal: float = 0.0) -> None:

@@ -18,6 +18,7 @@ from fedkd.exchange.messages import Tensors, group
 from fedkd.learning import evaluate, offline
 from fedkd.learning.offline import Loss
 from fedkd.methods.core.setting import Setting
+from fedkd.models import weights
 from fedkd.privacy import mechanisms
 from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.source import GENERATOR, NoiseSource
@@ -190,6 +191,6 @@ class ServerContext:
             spec = self.setting.experiment.client_model(client)
             own = self.setting.of_client(client)
             teachers[client] = own.build(spec, purpose="specification")
-            teachers[client].load_state_dict(group("model", upload))
+            weights.complete(teachers[client], group("model", upload))
             teachers[client].to(self.device)
         return teachers

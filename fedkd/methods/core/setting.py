@@ -1,10 +1,11 @@
 """What both sides of a federation know, and the clock that they run by."""
 
 import math
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,16 +14,17 @@ from fedkd import devices, models, rng
 from fedkd.config import Experiment, ModelSpec
 from fedkd.data.views import Sight
 from fedkd.devices import CPU
-from fedkd.errors import ConfigError
-from fedkd.exchange.codec import DTYPES, Expected
-from fedkd.exchange.messages import prefixed
+from fedkd.exchange.codec import Expected
 from fedkd.learning.dp import sgd
 from fedkd.learning.teacher_statistics import feature_width
+from fedkd.methods.core.model_specs import specs_of
 from fedkd.privacy.events import Gaussian, Laplace
 from fedkd.rows import Rows, shapes_of, take
 from fedkd.specs import TensorSpec
 from fedkd.tasks import Task, with_inputs
 from fedkd.tasks.stages import Stages
+
+_V = TypeVar("_V")
 
 Count = Literal["example count", "class counts"]
 """A fact about private data that no teacher covers, so that it is paid for as an event."""
@@ -281,19 +283,14 @@ class Setting:
         """The proxy inputs of `proxy_subset`."""
         return take(self.proxy, self.proxy_subset(size, round))
 
+    def sent(self, spec: ModelSpec, state: Mapping[str, _V]) -> dict[str, _V]:
+        """What messages have of a state dict of this model: all but what is `weights.fixed`."""
+        names = self.model_specs(spec)
+        return {name: value for name, value in state.items() if f"model/{name}" in names}
+
     def model_specs(self, spec: ModelSpec) -> Expected:
-        """What a state dict of this model must look like, under `model/`."""
+        """What messages have of a state dict of this model must look like, under `model/`."""
         key = str(spec)
         if key not in self._specs:
-            state = self.build(spec, purpose="specification").state_dict()
-            if unknown := {str(t.dtype) for t in state.values()} - {str(d) for d in DTYPES}:
-                raise ConfigError(
-                    f"model {key!r} holds tensors of {', '.join(sorted(unknown))}: expected "
-                    f"{', '.join(str(dtype) for dtype in DTYPES)}"
-                )
-            # A negative variance would turn every answer of the model into NaN.
-            self._specs[key] = {
-                name: TensorSpec.of(t, low=0 if name.endswith(".running_var") else -math.inf)
-                for name, t in prefixed("model", state).items()
-            }
+            self._specs[key] = specs_of(spec, self.build(spec, purpose="specification"))
         return self._specs[key]

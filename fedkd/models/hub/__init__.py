@@ -11,6 +11,7 @@ from torch import nn
 
 from fedkd.config import ModelSpec, Weights
 from fedkd.errors import ConfigError
+from fedkd.tasks import Task
 
 FAMILIES = {
     "torchvision": "fedkd.models.hub.torchvision",
@@ -33,16 +34,21 @@ def folder(spec: ModelSpec) -> Path | None:
     return Path(spec.name.partition("/")[2]).expanduser() if family(spec.name) == "hf" else None
 
 
-def build(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
+def build(
+    spec: ModelSpec, shape: tuple[int, ...], classes: int, task: Task | None = None
+) -> nn.Module:
     """A model of a family, with random weights, for these inputs and so many classes.
+
+    Of texts it answers as the task asks.
 
     Raises:
         ConfigError: its library is not installed, has no such model, or cannot build it so.
     """
-    name = spec.name.partition("/")[2]
-    build = import_module(FAMILIES[family(spec.name) or ""]).build
+    name, known = spec.name.partition("/")[2], family(spec.name) or ""
+    own = {"task": task} if known == "hf" else {}
+    build = import_module(FAMILIES[known]).build
     try:
-        model: nn.Module = build(name, shape, classes, spec.options)
+        model: nn.Module = build(name, shape, classes, spec.options, **own)
     except ConfigError:
         raise
     except Exception as error:  # whatever a library says of options that it does not take

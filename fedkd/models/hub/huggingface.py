@@ -9,28 +9,43 @@ import torch
 from torch import Tensor, nn
 
 from fedkd import optional
+from fedkd.config import validate
 from fedkd.errors import ConfigError
+from fedkd.models.hub import texts
+from fedkd.models.hub.trained import ADAPTER, TrainedPart, freeze, plain
+from fedkd.models.text.base import ONE_ANSWER
 from fedkd.names import unknown
+from fedkd.tasks import Task
 
 _IMAGES, _WORDS = "ForImageClassification", "ForSequenceClassification"
 _FIXED = ("architectures", "auto_map", "model_type", "num_labels", "transformers_version")
 _AUTO = {_IMAGES: "AutoModelForImageClassification", _WORDS: "AutoModelForSequenceClassification"}
 
 
-def build(name: str, shape: tuple[int, ...], classes: int, options: Mapping[str, Any]) -> nn.Module:
-    """The classifier that a folder's config.json describes, with random weights.
+def build(
+    name: str,
+    shape: tuple[int, ...],
+    classes: int,
+    options: Mapping[str, Any],
+    task: Task | None = None,
+) -> nn.Module:
+    """The model that a folder's config.json describes, with random weights.
 
-    One for images takes (C, H, W). One for sequences takes rows (L,) of token numbers, of which the
-    padding's are not looked at. `options` are keys of config.json. No code of the folder is run.
+    One for images takes (C, H, W). Of a task of texts the model is the library's for what the task
+    asks for (`texts.adapt`), and what of it trains can be chosen (`trained.TrainedPart`). Without
+    texts it takes rows (L,) of token numbers, does not look at the padding's, and classifies.
+    `options` are keys of config.json, beside those of `TrainedPart`. No code of the folder is run.
 
     Args:
         name: the folder.
         shape: of one input.
         classes: how many logits come out.
         options: instead of what config.json says.
+        task: what is asked.
 
     Raises:
-        ConfigError: transformers is not installed, or the folder holds no classifier.
+        ConfigError: transformers is not installed, the folder holds no such model, or the texts do
+            not fit it.
     """
     folder = Path(name).expanduser()
     if not (folder / "config.json").is_file():
@@ -39,6 +54,8 @@ def build(name: str, shape: tuple[int, ...], classes: int, options: Mapping[str,
             "it; nothing is downloaded"
         )
     transformers = _library()
+    if task is not None and task.vocabulary is not None:
+        return _of_texts(transformers, folder, classes, options, task)
     config = _config(transformers, folder, options, classes)
     kind = _kind(transformers, config, name)
     if kind == _IMAGES:
@@ -50,11 +67,44 @@ def build(name: str, shape: tuple[int, ...], classes: int, options: Mapping[str,
     return model
 
 
+def _of_texts(
+    transformers: Any, folder: Path, classes: int, options: Mapping[str, Any], task: Task
+) -> nn.Module:
+    own = {key: options[key] for key in TrainedPart.model_fields if key in options}
+    how = validate(TrainedPart, own, prefix=f"hf/{folder.name}.")
+    keys = {key: value for key, value in options.items() if key not in own}
+    outputs = 2 if task.targets == "spans" else classes  # of each token: does it begin, or end?
+    config = _config(transformers, folder, keys, outputs)
+    texts.fit(config, task, folder.name)
+    if how.train != "all" and not any(folder.glob("*.safetensors")):
+        raise ConfigError(
+            f"model 'hf/{folder.name}' is to keep its trunk (train = {how.train!r}), and the "
+            "folder has no weights: expected .safetensors files beside config.json, or train = "
+            "'all'"
+        )
+    pooled = task.targets == "identities" or how.pooling == "mean"
+    if pooled and task.targets not in ONE_ANSWER:
+        raise ConfigError(
+            f"model 'hf/{folder.name}': pooling = 'mean' is of a text as a whole, and task "
+            f"{task.name!r} asks for each token: leave it out"
+        )
+    auto = getattr(transformers, texts.auto_of(task, pooled=pooled))
+    if type(config) not in auto._model_mapping:
+        raise ConfigError(
+            f"model 'hf/{folder.name}' is {config.model_type!r}, which does not answer as task "
+            f"{task.name!r} asks ({auto.__name__}): choose another folder"
+        )
+    model: nn.Module = auto.from_config(config, trust_remote_code=False).float()
+    texts.adapt(model, task, pooled=pooled)
+    freeze(model, how, pooled=pooled, name=folder.name)
+    return model
+
+
 def weights_of(folder: Path, model: nn.Module) -> dict[str, Tensor]:
     """A folder's weights by the names that a model of `build` has for them.
 
     What fits in name but not in shape comes as a tensor of the folder's shape, without values.
-    What belongs to another task's head is left out.
+    What belongs to another task's head is left out, and adapters stay as they are.
     """
     _library()
     kind: Any = type(model)  # from_pretrained knows older names, and weights in several files
@@ -67,10 +117,14 @@ def weights_of(folder: Path, model: nn.Module) -> dict[str, Tensor]:
         output_loading_info=True,
         dtype=torch.float32,
     )
-    found = {k: v for k, v in loaded.state_dict().items() if k not in report["missing_keys"]}
-    for name, theirs, _ in report["mismatched_keys"]:
-        found[name] = torch.empty(tuple(theirs), device="meta")
-    return found
+    theirs = {k: v for k, v in loaded.state_dict().items() if k not in report["missing_keys"]}
+    for name, shape, _ in report["mismatched_keys"]:
+        theirs[name] = torch.empty(tuple(shape), device="meta")
+    return {
+        name: own if ADAPTER in name else theirs[plain(name)]
+        for name, own in model.state_dict().items()
+        if ADAPTER in name or plain(name) in theirs
+    }
 
 
 def _config(transformers: Any, folder: Path, options: Mapping[str, Any], classes: int) -> Any:

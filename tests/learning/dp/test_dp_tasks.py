@@ -16,7 +16,7 @@ from fedkd.errors import ConfigError
 from fedkd.learning.dp.checks import check_task, checked_loss
 from fedkd.learning.dp.per_sample import PerSample
 from fedkd.privacy.mechanisms import clipped_sum
-from fedkd.tasks import Task
+from fedkd.tasks import Task, Vocabulary
 
 N, SIDE, CLIP = 5, 16, 0.01
 IMAGE = (2, SIDE, SIDE)
@@ -127,8 +127,13 @@ def test_gradients_of_records_are_those_of_a_loop_and_each_is_clipped(case: str)
 
 def test_every_built_in_task_is_tried_or_refused() -> None:
     plain = {"classification", "multi-label", "regression"}  # have tests of their own
-    tried = plain | {name for name, *_ in CASES.values()}
+    texts = {"tagging", "span", "language-model", "sequence-to-sequence"}  # test_dp_texts.py
+    tried = plain | texts | {name for name, *_ in CASES.values()}
+    words = {"": Vocabulary(size=40, padding=3, start=0, end=1)}
     for name in set(tasks.BUILT_IN) - tried:
-        task = tasks.build(TaskChoice(name=name), inputs=(1, 8, 8), names=("ann", "bob"))
+        inputs, vocabularies = ((2, 8), words) if name == "retrieval" else ((1, 8, 8), None)
+        task = tasks.build(
+            TaskChoice(name=name), inputs=inputs, names=("ann", "bob"), vocabularies=vocabularies
+        )
         with pytest.raises(ConfigError, match=r"unit 'record': its loss compares the records"):
             check_task(task)

@@ -1,0 +1,50 @@
+"""`fedkd audit secret`: what models give away of a secret in a client's texts."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedkd.cli.common import AsJson, Config, Override, err, import_beside, out, watch
+from fedkd.cli.found import say_found
+
+
+def audit_secret(
+    config: Config,
+    *,
+    override: Override = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--out", help="The run folder of the audit.", show_default="runs/NAME-secret"),
+    ] = None,
+    text: Annotated[str, typer.Option(help="With one {} for the digits.")] = "my number is {}",
+    digits: Annotated[int, typer.Option(help="How many random digits.", min=1, max=6)] = 4,
+    secrets: Annotated[int, typer.Option(help="How many are planted.", min=1)] = 4,
+    times: Annotated[int, typer.Option(help="How often each is planted.", min=1)] = 4,
+    client: Annotated[int, typer.Option(help="In whose texts.", min=0)] = 0,
+    label: Annotated[
+        str | None,
+        typer.Option(help="Class of the planted texts.", show_default="the first"),
+    ] = None,
+    confidence: Annotated[
+        float, typer.Option(help="Of the bound on epsilon.", min=0.5, max=0.999)
+    ] = 0.95,
+    as_json: AsJson = False,
+) -> None:
+    """Plant secrets in a client's texts, and measure how far models expose them.
+
+    Runs the experiment with texts such as "my number is 4821", whose digits are drawn at random,
+    among a client's records. Then ranks each by its loss among all that the digits might have been:
+    the exposure of Carlini et al. 2019, arXiv:1802.08232, of the student and of the client's own
+    model. For classifiers of texts and language models. Exit status 3 on a VIOLATION.
+    """
+    from fedkd.config import load
+    from fedkd.jobs.audit.secrets import Secret, audit_secret
+
+    import_beside(config)
+    experiment = load(config, override or ())
+    run = folder or Path(experiment.output.folder) / f"{experiment.name}-secret"
+    secret = Secret(text, digits, secrets, times, client, label)
+    with watch(experiment, err if as_json else out) as observer:
+        found = audit_secret(experiment, secret, run, observer, confidence=confidence)
+    say_found(found, as_json=as_json)
