@@ -12,7 +12,8 @@ from fedkd.data.readers import labels
 from fedkd.data.readers.csv_file import Cells
 from fedkd.data.texts import forms, tokenizer
 from fedkd.data.texts import table as tables
-from fedkd.data.texts.forms import FORMS, OF_ANY_TOKENIZER, Read, Reading
+from fedkd.data.texts.forms import FORMS, OF_ANY_TOKENIZER
+from fedkd.data.texts.reading import Read, Reading
 from fedkd.data.texts.tokenizer import Tokenizer
 from fedkd.data.types import Dataset, Samples
 from fedkd.errors import ConfigError
