@@ -81,7 +81,7 @@ class FedMD(Method):
 
     card = Card(
         paper="Li & Wang 2019, arXiv:1910.03581",
-        sends="logits (by top the likeliest), or numbers, on the proxy set; if familiar, one number "
+        sends="logits (by top the likeliest) or numbers on the proxy set; if familiar, one number "
         "of its data",
         needs="a proxy set",
         returns="the mean of all answers, or what the task has in its place",
