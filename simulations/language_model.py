@@ -24,11 +24,21 @@ WAYS: dict[str, dict[str, Any]] = {
         "way": {"name": "offline", "labels": 1.0},
         "knowledge": [{"name": "kd", "temperature": 1.0, "weight": 1.0}],
     },
-    "on-policy jsd": {
+    "on-policy jsd, fresh": {
+        "way": {"name": "on-policy", "labels": 1.0, "student_share": 0.5, "prompt": 6},
+        "knowledge": [SHARED],
+    },
+    "offline kd, then more of it": {
+        "way": {"name": "offline", "labels": 1.0},
+        "knowledge": [{"name": "kd", "temperature": 1.0, "weight": 1.0}],
+    },
+    "offline kd, then on-policy jsd": {
         "way": {"name": "on-policy", "labels": 1.0, "student_share": 0.5, "prompt": 6},
         "knowledge": [SHARED],
     },
 }
+"""In order; GKD starts from a student that has learned already, as the last two do from the first's
+student, for as many epochs again."""
 
 
 def written(data: Path, folder: Path, seed: int, count: int) -> dict[str, Any]:
@@ -61,18 +71,24 @@ def main() -> None:
         how = HOW | {"epochs": asked.epochs}
         teacher: dict[str, Any] = {"model": TEACHER, "training": how}
         for number, (name, way) in enumerate(WAYS.items()):
+            first = {"file": str(folder / "run0" / "student.safetensors")}
+            begun = {"weights": first} if name.startswith("offline kd, then") else {}
             table = {
                 "name": "language-model",
                 "seed": seed,
                 "task": {"name": "language-model"},
                 "data": data,
                 "teachers": [teacher],
-                "student": {"model": STUDENT, "training": how},
+                "student": {"model": STUDENT | begun, "training": how},
                 "plain": number == 0,
                 **way,
             }
             run = folder / f"run{number}"
-            found = distil(config.validate(config.Distillation, table), run)
+            done = run / "summary.json"
+            if done.exists():
+                found = json.loads(done.read_text(encoding="utf-8"))
+            else:
+                found = distil(config.validate(config.Distillation, table), run)
             teacher = {
                 "model": TEACHER,
                 "weights": str(folder / "run0" / "checkpoints" / "teacher-0.safetensors"),

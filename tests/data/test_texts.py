@@ -116,3 +116,32 @@ def test_numbers_beyond_the_vocabulary_are_refused(folder, tmp_path):
     np.savez(tmp_path / "own.npz", x_train=x, y_train=[0, 1])
     with pytest.raises(DataError, match="x_train has 300 in sample 1; expected token numbers 0 to"):
         shared_file.read_own(tmp_path / "own.npz", "npz", label="label", shared=whole)
+
+
+@pytest.mark.parametrize(
+    ("template", "targets", "message"),
+    [
+        ("$A </s>", "tokens", "puts no start before a text or no end after it"),
+        ("<s> $A", "tokens", "puts no start before a text or no end after it"),
+        ("<pad> $A </s>", "next-tokens", "begins texts with token 0, its padding"),
+        ("$A", "next-tokens", None),  # GPT-2's: texts go on without marks
+    ],
+)
+def test_a_tokeniser_whose_marks_teach_no_writing_is_refused(folder, template, targets, message):
+    library = pytest.importorskip("tokenizers")
+    marks = {"<pad>": 0, "</s>": 1, "<s>": 2, "<unk>": 3}
+    words = sorted({word for text in TEXTS for word in text.split()} | set("01234"))
+    known = marks | {word: 4 + n for n, word in enumerate(words)}
+    made = library.Tokenizer(library.models.WordLevel(known, unk_token="<unk>"))
+    made.pre_tokenizer = library.pre_tokenizers.Whitespace()
+    made.post_processor = library.processors.TemplateProcessing(
+        single=template, special_tokens=list(marks.items())
+    )
+    made.save(str(folder / "marked.json"))
+    asked = source(folder, tokenizer=str(folder / "marked.json"), texts=None)
+    asked = asked.model_copy(update={"label": "text"})
+    if message is None:
+        assert data.load(asked, seed=0, targets=targets).targets == targets
+        return
+    with pytest.raises(DataError, match=message):
+        data.load(asked, seed=0, targets=targets)

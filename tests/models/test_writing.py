@@ -1,5 +1,7 @@
 """What models write, against a loop of one text and one token at a time."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_writers import MODELS, READING, WORDS, L, asked, build, records
@@ -15,7 +17,7 @@ def sharpened(name):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(2.0)
-        model.words.bias[WORDS.end] = 4.0
+        model.words.classifier.bias[WORDS.end] = 4.0
     return model
 
 
@@ -83,3 +85,12 @@ def test_what_was_written_becomes_records_of_which_only_that_counts(name):
         shown, y = writing.records(torch.tensor([[0, 5, 9, 8, 1, 3, 3]]), x, task)
         assert shown[0].tolist() == [0, 5, 9, 8, 3, 3]
         assert y[0].tolist() == [IGNORED, 9, 8, 1, IGNORED, IGNORED]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_texts_are_written_where_padding_is_the_mark_of_the_end(name):
+    task, model = asked(name), sharpened(name)
+    x = writing.begun(records(name, (6, 4, 2)), task, 2)
+    both = replace(WORDS, end=WORDS.padding)
+    written = writing.write(model, x, replace(task, vocabularies={"": both}))
+    assert ((written != WORDS.padding).sum(dim=1) > (1 if name in READING else 2)).all()

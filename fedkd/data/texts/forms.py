@@ -11,7 +11,7 @@ from fedkd.config import TextColumns
 from fedkd.data.readers import labels
 from fedkd.data.readers.csv_file import Cells
 from fedkd.data.texts.tokenizer import Tokenizer, padded
-from fedkd.errors import ConfigError
+from fedkd.errors import ConfigError, DataError
 from fedkd.tasks import Targets
 from fedkd.tasks.likelihoods.categorical import IGNORED
 
@@ -210,6 +210,7 @@ def _tokens(reading: Reading) -> Read:
     label = reading.only_label("text to be written")
     written = reading.table.column(label)
     rows = [each.ids for each in reading.encoded(written)]
+    _check_marks(reading, rows, both=True)
     before, y = shifted(rows, reading.length - 1, reading.tokenizer.vocabulary.padding)
     return Read(torch.cat([reading.inputs(), before], dim=1), y, reading.tokenizer.names, written)
 
@@ -218,8 +219,35 @@ def _next_tokens(reading: Reading) -> Read:
     """Texts without their last token, (N, L - 1), and without their first."""
     texts = reading.table.column(reading.how.columns[0])
     rows = [each.ids for each in reading.encoded(texts)]
+    _check_marks(reading, rows, both=False)
     x, y = shifted(rows, reading.length - 1, reading.tokenizer.vocabulary.padding)
     return Read(x, y, reading.tokenizer.names, texts)
+
+
+def _check_marks(reading: Reading, rows: Sequence[list[int]], *, both: bool) -> None:
+    """Refuse texts of which a model could not learn the first token, or never where to end.
+
+    Args:
+        reading: by which tokeniser.
+        rows: the texts' tokens.
+        both: whether they need a start and an end.
+
+    Raises:
+        DataError: the start is padding, of which a model says nothing, or a mark is missing.
+    """
+    marks = reading.tokenizer.vocabulary
+    if any(row[:1] == [marks.padding] for row in rows):
+        raise DataError(
+            f"the tokeniser (data.text.tokenizer) begins texts with token {marks.padding}, its "
+            "padding, which counts for nothing: expected another pad_token, as its "
+            "tokenizer_config.json may name one, or 'bpe'"
+        )
+    if both and any(row[:1] != [marks.start] or row[-1:] != [marks.end] for row in rows):
+        raise DataError(
+            "the tokeniser (data.text.tokenizer) puts no start before a text or no end after it, "
+            "and a model writes from the one to the other: expected a tokenizer.json whose "
+            "post_processor adds both, or 'bpe'"
+        )
 
 
 def shifted(rows: Sequence[Sequence[int]], length: int, padding: int) -> tuple[Tensor, Tensor]:

@@ -104,7 +104,8 @@ def _continued(model: nn.Module, x: Tensor, task: Task, pick: Callable[[Tensor],
     given = ids != words.padding
     given[:, 0] = True
     following = _next(model, x, task)
-    ended = (ids[:, 1:] == words.end).any(dim=1)
+    # Padding may be the mark of the end, as GPT-2's is.
+    ended = ((ids[:, 1:] == words.end) & given[:, 1:]).any(dim=1)
     never = [mark for mark in (words.padding, words.start) if mark != words.end]
     for place in range(int(given.sum(dim=1).min()), length + 1):
         rows = torch.nonzero(~ended & ~given[:, place])[:, 0]
