@@ -6,6 +6,7 @@ Carlini et al. 2019, "The Secret Sharer", arXiv:1802.08232.
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from fedkd.audit.verdicts import CONFIDENCE, Bound, Claim, Outcome, Verdict
@@ -42,9 +43,10 @@ def ranks(losses: Tensor, planted: Tensor) -> Tensor:
         losses: of each fill, (R,), in nats.
         planted: which fills are the secrets, int64 (S,).
     """
-    others = losses.clone()
-    others[planted] = math.inf
-    before: Tensor = others[None, :] <= losses[planted][:, None]
+    losses = losses.nan_to_num(nan=math.inf, posinf=math.inf)  # what is no number tells nothing
+    others = torch.ones(len(losses), dtype=torch.bool)
+    others[planted] = False
+    before: Tensor = losses[others][None, :] <= losses[planted][:, None]
     return before.sum(dim=1) + 1
 
 

@@ -63,6 +63,12 @@ class SequenceKD(Method):
                 f"has {setting.task.targets}: choose 'sequence-to-sequence' or 'language-model', "
                 "or another method, such as fedmd"
             )
+        if self.params.choice == "likest" and setting.cohort_size < 3:
+            raise ConfigError(
+                "method.choice = 'likest' takes the text that is most like the others', and of "
+                f"{setting.cohort_size} clients in a round none is: ask 3 or more "
+                "(clients.count, clients.participation), or take 'all'"
+            )
 
     def expects(self, setting: Setting, client: int) -> Expected:
         size = len(setting.proxy_subset(self.params.public_per_round, round=1))

@@ -38,6 +38,11 @@ def test_what_a_model_cannot_tell_apart_exposes_nothing():
     assert judged(torch.ones(64), [5]).bits == (0.0,)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_losses_that_are_no_numbers_expose_nothing(value):
+    assert judged(torch.full((65,), value), [5, 9]).bits == (0.0, 0.0)
+
+
 def test_a_model_that_never_saw_them_has_log2_e_bits_on_average():
     draws = torch.Generator().manual_seed(0)
     bits = judged(torch.rand(5000, generator=draws), list(range(2000))).bits

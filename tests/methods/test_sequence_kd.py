@@ -128,6 +128,13 @@ def test_what_does_not_write_is_refused(changes: dict[str, Any], message: str, r
         prepare(told)
 
 
+def test_of_two_clients_no_text_is_the_likest() -> None:
+    fed = federation(choice="likest")
+    fed.method.check(fed.setting)
+    with pytest.raises(ConfigError, match="of 2 clients in a round none is: ask 3 or more"):
+        fed.method.check(replace(fed.setting, clients=2))
+
+
 def test_client_units_are_refused() -> None:
     fed = federation()
     privacy = config.Privacy(unit="client-logits", epsilon=8.0, delta=1e-3)

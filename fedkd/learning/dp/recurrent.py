@@ -20,8 +20,8 @@ Recurrent = nn.LSTM | nn.GRU
 
 
 def serves(layer: nn.Module) -> bool:
-    """Whether a layer is one whose gradients are found here."""
-    if not isinstance(layer, nn.LSTM | nn.GRU):
+    """Whether a layer is one whose gradients are found here: torch's own, not one made of it."""
+    if not isinstance(layer, nn.LSTM | nn.GRU) or type(layer) not in (nn.LSTM, nn.GRU):
         return False
     return not layer.proj_size and not (layer.dropout and layer.num_layers > 1)
 

@@ -2,11 +2,14 @@
 
 import copy
 import itertools
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from fedkd.errors import ConfigError
+from fedkd.learning.dp.checks import check_model
 from fedkd.learning.dp.per_sample import PerSample
 
 LAYERS = list(itertools.product((nn.LSTM, nn.GRU), (1, 2), (False, True), (False, True)))
@@ -59,3 +62,14 @@ def test_gradients_are_those_of_a_loop(
         for ours, theirs in zip(found, wanted, strict=True):
             torch.testing.assert_close(ours[row], theirs, rtol=1e-6, atol=1e-12)
     assert torch.equal(model(x), plain(x))  # its own forward pass again
+
+
+class Louder(nn.LSTM):
+    def forward(self, x: Tensor, hx: Any = None) -> Any:
+        return super().forward(2 * x, hx)
+
+
+def test_a_layer_of_ones_own_made_of_them_is_refused() -> None:
+    model = Reader(Louder(5, 4, batch_first=True))
+    with pytest.raises(ConfigError, match=r"cannot train layer 'layer', Louder"):
+        check_model(model, (6,), like=torch.randint(11, (5, 6)))
