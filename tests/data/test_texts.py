@@ -130,6 +130,13 @@ def test_a_text_may_hold_what_unicode_calls_the_end_of_a_line(folder, tmp_path):
     assert len(found.train) + len(found.test) == 20
 
 
+def test_half_a_character_names_its_line(folder, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "good \\ud800", "label": 0, "site": "a"}')
+    own = source(folder).model_copy(update={"name": str(tmp_path / "a.jsonl")})
+    with pytest.raises(DataError, match=r"line 1, column 'text': .*has half a character"):
+        data.load(own, seed=0)
+
+
 def test_a_place_that_is_no_number_names_its_line(folder, tmp_path):
     content = "question,context,answer,at\nwhat?,it is red,red,soon\n"
     (tmp_path / "spans.csv").write_text(content)

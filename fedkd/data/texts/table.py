@@ -1,6 +1,7 @@
 """A table of texts, as CSV, JSON, JSON lines or Parquet: the same cells, whatever the file."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from fedkd.data.readers.csv_file import Cells
 from fedkd.errors import DataError
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt")
+_HALF = re.compile("[\ud800-\udfff]")
+"""Of a pair in UTF-16, alone: JSON can write it, and no tokeniser can read it."""
 
 
 def read(path: Path, columns: Sequence[str], *, also: Sequence[str] = ()) -> Cells:
@@ -107,6 +110,10 @@ def _cell(table: Cells, row: int, column: str, value: Any, *, asked: bool) -> st
     """A value as a cell of CSV would have it; of lists their parts with blanks between."""
     if isinstance(value, list) and all(isinstance(each, str | int) for each in value):
         return " ".join(map(str, value))
+    if isinstance(value, str) and asked and not value.isascii() and _HALF.search(value):
+        raise table.fault(
+            row, f", column {column!r}: {value!r:.60} has half a character; expected Unicode text"
+        )
     if isinstance(value, str | int | float) or value is None or not asked:
         return "" if value is None or not asked else str(value).strip()
     raise table.fault(row, f", column {column!r}: {value!r:.60} is no text; expected text")

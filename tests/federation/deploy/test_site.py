@@ -402,3 +402,18 @@ def test_a_site_without_a_file_or_a_format_says_so(site, tmp_path):
     with pytest.raises(ConfigError, match=r"say data\.format"):
         _ = Policy.load(site({"data.path": "own.data"})).format
     assert Policy.load(site({"data.path": "own.data", "data.format": "npz"})).format == "npz"
+
+
+def test_a_text_is_not_taken_for_a_pair(site, rows, tmp_path, caplog):
+    lines = [f"good {n},food {n},{n % 2}" for n in range(40)]
+    (tmp_path / "own.csv").write_text("\n".join(["text,more,label", *lines]))
+    (tmp_path / "public.csv").write_text("text,more\ngood,food\n")
+    text = {"column": ["text", "more"], "texts": str(tmp_path / "public.csv"), "length": 20}
+    named = {"data.name": str(tmp_path / "own.csv"), "data.text": text, "data.public": None}
+    models = {"clients.models": ["bag"], "student.model": "bag", "method": {"name": "fedavg"}}
+    experiment = prepare(tiny.experiment(rows, named | models)).experiment
+    federated = data.federate(experiment.data, clients=4, seed=7)
+    file = site({"data": {"path": "own.csv"}})
+    (tmp_path / "shared.safetensors").write_bytes(shared_file.to_bytes(federated))
+    assert str(ask(file, bundle.for_wire(experiment, 4))) == "DataError"
+    assert "the experiment's texts have 2 column(s), such as ('text', 'more')" in caplog.text
