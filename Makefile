@@ -33,7 +33,7 @@ $(VENV)/.user: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.developer: $(VENV)/.user
-	$(INSTALL) '.[dev,onnx,opencv,ray,text,vision]'
+	$(INSTALL) '.[dev,lora,onnx,opencv,parquet,ray,text,vision]'
 	@touch $@
 
 clean:  ## Remove what was made here, runs excepted.

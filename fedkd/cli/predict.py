@@ -45,7 +45,8 @@ def predict(
         return
     for each in found:
         shown = each.text if isinstance(each.text, str) else " | ".join(each.text)
-        out.print(f"[dim]{escape(shown)}[/dim]", highlight=False, soft_wrap=True)
+        out.print(f"[dim]{escape(shown)}[/dim]", highlight=False, soft_wrap=True, emoji=False)
         ranked = sorted(each.scores.items(), key=lambda pair: -pair[1])[:5]
         scores = "  ".join(f"{escape(name)} {value:.3f}" for name, value in ranked)
-        out.print(f"  [bold]{escape(each.answer)}[/bold]  {scores}", highlight=False)
+        answer = f"  [bold]{escape(each.answer)}[/bold]  {scores}"
+        out.print(answer, highlight=False, soft_wrap=True, emoji=False)

@@ -42,8 +42,8 @@ def predict(run: Path, texts: Sequence[Text], *, cut: bool = False) -> list[Pred
         cut: whether a text that is longer than those that the student learned from is cut.
 
     Raises:
-        UsageError: the student takes no texts, its answer is none that can be said, or a text is
-            too long.
+        UsageError: the student takes no texts, or pairs of them and this is none, its answer is
+            none that can be said, or a text is too long.
         RunFolderError: it is no finished run.
     """
     finished = student.load(run)
@@ -57,6 +57,12 @@ def predict(run: Path, texts: Sequence[Text], *, cut: bool = False) -> list[Pred
         raise UsageError(
             f"task {task.name!r} answers what cannot be said in a line: 'fedkd predict' is for "
             f"targets that are {', '.join(_SAID)}"
+        )
+    columns, given = finished.columns, {1 if isinstance(text, str) else 2 for text in texts}
+    if given != {len(columns)}:
+        raise UsageError(
+            f"the student learned from {' and '.join(map(repr, columns))}: "
+            + ("leave out --second" if len(columns) == 1 else "name --second once for each --text")
         )
     words = task.targets == "tags"
     asked: Sequence[Any] = [str(text).split() for text in texts] if words else texts

@@ -37,6 +37,7 @@ class FinishedStudent:
         scale: what became -1 and 1 of a column, by name, before the student saw it.
         task: what is asked of it, but for scores.
         tokenizer: how texts become its inputs; None where it takes none.
+        columns: of texts, what it learned from: one column, or two of pairs.
     """
 
     name: str
@@ -47,6 +48,7 @@ class FinishedStudent:
     scale: Mapping[str, Limits]
     task: Task
     tokenizer: Tokenizer | None = None
+    columns: tuple[str, ...] = ()
 
 
 class Inputs(RunPart):
@@ -142,7 +144,8 @@ def load(run: Path) -> FinishedStudent:
     except (ConfigError, MessageError, RuntimeError) as error:
         raise _damaged(run, error) from error
     model.requires_grad_(requires_grad=False).eval()
-    words = task.vocabulary
+    words, text = task.vocabulary, experiment.data.text
+    agreed = {} if text is None else text.sha256
     return FinishedStudent(
         name=experiment.name,
         model=model,
@@ -151,7 +154,8 @@ def load(run: Path) -> FinishedStudent:
         features=inputs.features,
         scale=inputs.scale,
         task=task,
-        tokenizer=None if words is None else tokenizers.read(run, words),
+        tokenizer=None if words is None else tokenizers.read(run, words, agreed),
+        columns=() if text is None else text.columns,
     )
 
 

@@ -91,10 +91,13 @@ def _all(folder):
         ({"texts": None}, "data.text.texts is missing: byte pairs are learned from public texts"),
         ({"column": "words"}, "no column 'words'"),
         ({"tokenizer": "nowhere.json", "texts": None}, "nowhere.json: .*expected a tokenizer.json"),
+        ({"texts": "a.csv"}, "'.*a.csv', which data.name is too: these are the clients' texts"),
         ({"sha256": {"": "0" * 64}}, "has SHA-256 .* and 0000000000000000... was agreed on"),
     ],
 )
 def test_what_does_not_fit_is_refused(folder, changes, message):
+    if changes.get("texts"):
+        changes = changes | {"texts": str(folder / changes["texts"])}
     with pytest.raises((DataError, ConfigError), match=message):
         data.load(source(folder, **changes), seed=0)
 
@@ -116,6 +119,36 @@ def test_numbers_beyond_the_vocabulary_are_refused(folder, tmp_path):
     np.savez(tmp_path / "own.npz", x_train=x, y_train=[0, 1])
     with pytest.raises(DataError, match="x_train has 300 in sample 1; expected token numbers 0 to"):
         shared_file.read_own(tmp_path / "own.npz", "npz", label="label", shared=whole)
+
+
+def test_a_text_may_hold_what_unicode_calls_the_end_of_a_line(folder, tmp_path):
+    rows = [{"text": f"good\u2028food {n}", "label": n % 2, "site": "a"} for n in range(20)]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    own = source(folder, length=20).model_copy(update={"name": str(tmp_path / "a.jsonl")})
+    found = data.load(own, seed=0)
+    assert len(found.train) + len(found.test) == 20
+
+
+def test_a_place_that_is_no_number_names_its_line(folder, tmp_path):
+    content = "question,context,answer,at\nwhat?,it is red,red,soon\n"
+    (tmp_path / "spans.csv").write_text(content)
+    changed = {"name": str(tmp_path / "spans.csv"), "label": ("answer", "at"), "client": None}
+    file = folder / "tokenizer.json"
+    file.write_text(tokenizer.learn(["it is red"], 300).content)
+    pair = {"column": ("question", "context"), "tokenizer": str(file), "texts": None}
+    own = source(folder, **pair).model_copy(update=changed)
+    with pytest.raises(DataError, match="line 2, column 'at': 'soon' is no place; expected"):
+        data.load(own, seed=0, targets="spans")
+
+
+@pytest.mark.parametrize("targets", ["next-tokens", "tags"])
+def test_a_second_column_that_nobody_would_read_is_refused(folder, targets):
+    file = folder / "tokenizer.json"
+    file.write_text(tokenizer.learn(["good"], 300).content)
+    own = source(folder, column=("text", "site"), tokenizer=str(file), texts=None)
+    with pytest.raises(ConfigError, match="the task asks for one text: name one"):
+        data.load(own, seed=0, targets=targets)
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,17 @@ def test_the_command_prints_texts_as_they_are(run):
     assert "good [x]" in done.output
 
 
+def test_an_emoji_by_name_and_a_long_answer_are_printed_as_they_are(run):
+    text = "good :cat: " + "x" * 90
+    done = CliRunner().invoke(app, ["predict", str(run), "--cut", "--text", text])
+    assert text in done.output
+
+
+def test_a_pair_is_refused_where_texts_were_learned_from(run):
+    with pytest.raises(UsageError, match="learned from 'text': leave out --second"):
+        predict(run, [("good", "bad")])
+
+
 def test_a_long_text_is_cut_only_where_that_is_asked_for(run):
     with pytest.raises(UsageError, match="has more tokens than the 16 that the student takes"):
         predict(run, ["good " * 30])
@@ -97,5 +108,8 @@ def test_a_run_without_its_tokeniser_says_so(run):
     content = file.read_text()
     file.unlink()
     with pytest.raises(RunFolderError, match=r"its tokenizer\.json cannot be read"):
+        predict(run, ["good"])
+    file.write_text(content.replace("good", "bad"))
+    with pytest.raises(RunFolderError, match=r"tokenizer\.json has SHA-256 .*put the run's own"):
         predict(run, ["good"])
     file.write_text(content)

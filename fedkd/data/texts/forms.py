@@ -1,92 +1,16 @@
 """What a table of texts tells for each kind of targets: inputs as token numbers, and targets."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fedkd.config import TextColumns
 from fedkd.data.readers import labels
-from fedkd.data.readers.csv_file import Cells
-from fedkd.data.texts.tokenizer import Tokenizer, padded
+from fedkd.data.texts.reading import Read, Reading
+from fedkd.data.texts.tokenizer import padded
 from fedkd.errors import ConfigError, DataError
 from fedkd.tasks import Targets
 from fedkd.tasks.likelihoods.categorical import IGNORED
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A table that is being read.
-
-    Attributes:
-        table: its cells.
-        how: which columns are texts, and whether long ones are cut.
-        labels: the columns of labels.
-        tokenizer: by which texts become numbers.
-        length: how many tokens a text may have, L.
-        known: the names of classes that the parties agreed on; None: those that the table has.
-    """
-
-    table: Cells
-    how: TextColumns
-    labels: tuple[str, ...]
-    tokenizer: Tokenizer
-    length: int
-    known: tuple[str, ...] | None = None
-
-    def encoded(self, texts: Sequence[Any], **options: Any) -> list[Any]:
-        """Texts or pairs as the library's encodings, no longer than `length`.
-
-        Raises:
-            DataError: one is longer, and is not to be cut.
-        """
-        found = self.tokenizer.encode(texts, length=self.length, **options)
-        for row, each in enumerate(found):
-            if each.overflowing and not self.how.cut:
-                raise self.table.fault(
-                    row,
-                    f": a text has {self.tokenizer.count(texts[row], **options)} tokens, and "
-                    f"data.text.length is {self.length}: raise it as far as models take, or have "
-                    "long texts cut, data.text.cut = true",
-                )
-        return found
-
-    def inputs(self) -> Tensor:
-        """The texts, of pairs both with a mark between, as int64 (N, L)."""
-        columns = [self.table.column(name) for name in self.how.columns]
-        texts = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
-        return self.padded([each.ids for each in self.encoded(texts)])
-
-    def padded(self, rows: Sequence[Sequence[int]], *, length: int | None = None) -> Tensor:
-        """Rows of token numbers as int64 (N, L)."""
-        return padded(rows, length or self.length, self.tokenizer.vocabulary.padding)
-
-    def only_label(self, what: str) -> str:
-        """The one column of labels."""
-        if len(self.labels) > 1:
-            raise ConfigError(
-                f"data.label names {len(self.labels)} columns, and a text has one {what}: name one "
-                f"of {', '.join(self.labels)}"
-            )
-        return self.labels[0]
-
-
-class Read(NamedTuple):
-    """What a table holds.
-
-    Attributes:
-        x: token numbers, int64 (N, ...).
-        y: targets, as `fedkd.tasks.Targets` says.
-        names: of their classes.
-        cells: of each record what tells its target, for the hash that holds it out.
-    """
-
-    x: Tensor
-    y: Tensor
-    names: tuple[str, ...]
-    cells: list[str]
 
 
 def _classes(reading: Reading) -> Read:
@@ -139,7 +63,7 @@ def _pairs(reading: Reading) -> tuple[Tensor, list[str]]:
 
 def _tags(reading: Reading) -> Read:
     """Words and as many tags, both with blanks between; a tag stands at its word's first token."""
-    (column, *_), label = reading.how.columns, reading.only_label("column of tags")
+    column, label = reading.only_column(), reading.only_label("column of tags")
     texts = [cell.split() for cell in reading.table.column(column)]
     tags = [cell.split() for cell in reading.table.column(label)]
     for row, (words, own) in enumerate(zip(texts, tags, strict=True)):
@@ -181,7 +105,7 @@ def _spans(reading: Reading) -> Read:
     for row, (encoding, context, answer) in enumerate(
         zip(encodings, contexts, answers, strict=True)
     ):
-        first = context.find(answer) if starts is None else int(starts[row])
+        first = context.find(answer) if starts is None else _place(reading, row, starts[row])
         if first < 0 or context[first : first + len(answer)] != answer:
             raise reading.table.fault(
                 row,
@@ -201,6 +125,17 @@ def _spans(reading: Reading) -> Read:
     return Read(reading.padded([each.ids for each in encodings]), y, names, answers)
 
 
+def _place(reading: Reading, row: int, cell: str) -> int:
+    """At which character an answer starts."""
+    if not cell.isdecimal():
+        raise reading.table.fault(
+            row,
+            f", column {reading.labels[1]!r}: {cell!r:.60} is no place; expected at which "
+            "character of the text the answer starts, from 0",
+        )
+    return int(cell)
+
+
 def _tokens(reading: Reading) -> Read:
     """A text and what is to be written of it: inputs (N, 2 L - 1), the text, then what was written.
 
@@ -217,7 +152,7 @@ def _tokens(reading: Reading) -> Read:
 
 def _next_tokens(reading: Reading) -> Read:
     """Texts without their last token, (N, L - 1), and without their first."""
-    texts = reading.table.column(reading.how.columns[0])
+    texts = reading.table.column(reading.only_column())
     rows = [each.ids for each in reading.encoded(texts)]
     _check_marks(reading, rows, both=False)
     x, y = shifted(rows, reading.length - 1, reading.tokenizer.vocabulary.padding)
@@ -282,7 +217,7 @@ def unlabelled(reading: Reading, targets: Targets) -> Tensor:
         case "identities":
             return _pairs(reading)[0]
         case "tags":
-            texts = [cell.split() for cell in reading.table.column(reading.how.columns[0])]
+            texts = [cell.split() for cell in reading.table.column(reading.only_column())]
             return reading.padded(
                 [each.ids for each in reading.encoded(texts, is_pretokenized=True)]
             )

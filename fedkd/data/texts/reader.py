@@ -12,7 +12,8 @@ from fedkd.data.readers import labels
 from fedkd.data.readers.csv_file import Cells
 from fedkd.data.texts import forms, tokenizer
 from fedkd.data.texts import table as tables
-from fedkd.data.texts.forms import FORMS, OF_ANY_TOKENIZER, Read, Reading
+from fedkd.data.texts.forms import FORMS, OF_ANY_TOKENIZER
+from fedkd.data.texts.reading import Read, Reading
 from fedkd.data.texts.tokenizer import Tokenizer
 from fedkd.data.types import Dataset, Samples
 from fedkd.errors import ConfigError
@@ -176,6 +177,12 @@ def _learned(text: config.Text, source: config.Source, targets: Targets) -> Toke
             "data.text.tokenizer"
         )
     path = Path(file).expanduser()
+    if path.resolve() == Path(source.name).expanduser().resolve():
+        raise ConfigError(
+            f"byte pairs would be learned from {file!r}, which data.name is too: these are the "
+            "clients' texts, and a vocabulary tells what it was learned from: name a file of "
+            "public ones, data.text.texts"
+        )
     written = source.labels if targets == "tokens" else ()
     table = tables.read(path, text.columns, also=written)
     columns = (*text.columns, *(name for name in written if name in table.header))

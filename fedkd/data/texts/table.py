@@ -29,7 +29,7 @@ def read(path: Path, columns: Sequence[str], *, also: Sequence[str] = ()) -> Cel
     if ending in (".csv", ".tsv"):
         table = csv_file.read(path, label=columns[0])
     elif ending == ".txt":
-        lines = enumerate(_content(path).splitlines(), start=1)
+        lines = enumerate(_lines(path), start=1)
         texts = [(number, {columns[0]: line}) for number, line in lines if line.strip()]
         table = _cells(path, texts, columns)
     elif ending in ENDINGS:
@@ -55,14 +55,13 @@ def _objects(
             raise DataError(f"{path}: {error}; expected a Parquet file") from error
         yield from enumerate(rows, start=1)
         return
-    content = _content(path)
     if ending == ".json":
-        found = _parsed(path, content, "")
+        found = _parsed(path, _content(path), "")
         if not isinstance(found, list):
             raise DataError(f"{path}: expected a list of objects")
         yield from enumerate(found, start=1)
         return
-    for number, line in enumerate(content.splitlines(), start=1):
+    for number, line in enumerate(_lines(path), start=1):
         if line.strip():
             yield number, _parsed(path, line, f"line {number}, ")
 
@@ -72,6 +71,11 @@ def _content(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: {error}; expected texts in UTF-8") from error
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines as an editor counts them; a text may hold what else Unicode calls the end of one."""
+    return _content(path).split("\n")
 
 
 def _parsed(path: Path, content: str, where: str) -> Any:

@@ -16,7 +16,7 @@ from flwr.app import Context
 from fedkd import __version__, config
 from fedkd.data.shared_file import read_own, read_shared, seen_from
 from fedkd.data.types import FederatedData, Samples
-from fedkd.errors import ConfigError, MessageError, PolicyError
+from fedkd.errors import ConfigError, DataError, MessageError, PolicyError
 from fedkd.federation.client import ClientParty, client_app
 from fedkd.federation.deploy.bundle import EXPERIMENT, RUN, SHARED, VERSION, fingerprint, moved
 from fedkd.federation.deploy.site import Policy, run_name
@@ -51,6 +51,17 @@ def own_data(policy: Policy, shared: FederatedData) -> Samples:
     )
 
 
+def _check_columns(policy: Policy, experiment: config.Experiment) -> None:
+    """Refuse a text in place of a pair, or a pair in place of one: both are rows of tokens."""
+    asked, own = experiment.data.text, policy.site.data.text or config.TextColumns()
+    if asked is None or policy.format == "npz" or len(asked.columns) == len(own.columns):
+        return
+    raise DataError(
+        f"{policy.file.name}: data.text.column is {own.column!r}, and the experiment's texts have "
+        f"{len(asked.columns)} column(s), such as {asked.column!r}: name as many"
+    )
+
+
 def ledger(policy: Policy) -> Path:
     """The site's one ledger, for all experiments."""
     return policy.path(policy.site.state) / "ledger.db"
@@ -79,6 +90,7 @@ def party(file: Path, context: Context, call: Call) -> ClientParty:
     if not (1 <= call.round <= experiment.rounds and 0 <= call.client < clients):
         raise MessageError("the call is for a round or a client that the experiment has not")
     shared = read_shared(policy.path(site.shared), digest=str(context.run_config[SHARED]))
+    _check_columns(policy, experiment)
     samples = own_data(policy, shared)
     seen = seen_from(shared, clients, samples={call.client: samples})
     prepared = prepare(experiment, seen, device=site.device)
