@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedkd.models.text.tied import TiedLinear
 
@@ -23,7 +23,8 @@ class TiedUse:
     def gradients(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Each trainable parameter p and its gradient for each sample, (N, *shape_p)."""
         slopes = torch.zeros_like(self.end) if self.end.grad is None else self.end.grad
-        if self.weight.requires_grad:
+        # A frozen weight came in as a root of the way back, which is nobody's parameter.
+        if isinstance(self.weight, nn.Parameter) and self.weight.requires_grad:
             yield self.weight, slopes.transpose(1, 2) @ self.states
         if self.layer.bias.requires_grad:
             yield self.layer.bias, slopes.sum(dim=1)

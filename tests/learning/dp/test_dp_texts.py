@@ -98,3 +98,19 @@ def test_gradients_of_records_are_those_of_a_loop_and_each_is_clipped(
         rest = clipped_sum([torch.cat([each[:row], each[row + 1 :]]) for each in found], CLIP)
         moved = torch.cat([(a - b).flatten() for a, b in zip(whole, rest, strict=True)]).norm()
         assert moved <= CLIP * (1 + 1e-6)
+
+
+def test_vectors_that_do_not_learn_may_be_tied() -> None:
+    task, (x, y) = asked("next-tokens"), records("next-tokens")
+    spec = ModelSpec.model_validate({"name": "causal-transformer", "width": 8, "layers": 1})
+    draws = torch.Generator().manual_seed(1)
+    model = models.build(spec, shape=task.inputs, classes=3, generator=draws, task=task).double()
+    model.get_submodule("words.embedding").requires_grad_(requires_grad=False)
+    with PerSample(model) as per_sample:
+        found = per_sample.gradients(x, y, checked_loss(task.likelihood.nll))
+        own = list(per_sample.parameters.values())
+    for row in range(N):
+        alone = task.likelihood.mean_nll(model(x[row : row + 1]), y[row : row + 1])
+        wanted = torch.autograd.grad(alone, own, allow_unused=True, materialize_grads=True)
+        for ours, theirs in zip(found, wanted, strict=True):
+            torch.testing.assert_close(ours[row], theirs, rtol=1e-6, atol=1e-12)
