@@ -63,6 +63,7 @@ class SequenceKD(Method):
                 f"has {setting.task.targets}: choose 'sequence-to-sequence' or 'language-model', "
                 "or another method, such as fedmd"
             )
+        writing.check_prompt(setting.task, self.params.prompt, key="method.prompt")
         if self.params.choice == "likest" and setting.cohort_size < 3:
             raise ConfigError(
                 "method.choice = 'likest' takes the text that is most like the others', and of "

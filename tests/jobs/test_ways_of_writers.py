@@ -91,6 +91,15 @@ def test_a_task_of_classes_is_refused(table: Path) -> None:
         prepare.prepare(told.model_copy(update={"student": bag}))
 
 
+@pytest.mark.parametrize("name", ["sequence-level", "on-policy"])
+def test_beginnings_that_are_whole_texts_are_refused(name: str, table: Path) -> None:
+    forms = JSD if name == "on-policy" else {}
+    with pytest.raises(
+        ConfigError, match=r"way\.prompt is 99, and a text of task 'language-model'"
+    ):
+        prepare.prepare(asked(table, {"name": name, "prompt": 99}, "language-model", **forms))
+
+
 def test_on_policy_needs_to_know_how_tokens_are_graded(table: Path) -> None:
     with pytest.raises(ConfigError, match=r"way 'on-policy' needs to know what is passed on"):
         prepare.prepare(asked(table, {"name": "on-policy"}))

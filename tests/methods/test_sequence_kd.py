@@ -96,6 +96,12 @@ def test_numbers_beyond_the_vocabulary_are_not_let_in() -> None:
             decode(encode({"written": bad}), fed.method.expects(fed.setting, 0))
 
 
+def test_beginnings_that_are_whole_texts_are_refused() -> None:
+    fed = federation("language-model", prompt=L)
+    with pytest.raises(ConfigError, match=r"method\.prompt is \d+, and a text of task"):
+        fed.method.check(fed.setting)
+
+
 def test_a_language_model_s_texts_begin_as_they_were_shown_whatever_is_sent() -> None:
     fed, students = federation("language-model"), []
     honest = fed.wire(0, fed.ask(0, 1, fed.begin()))

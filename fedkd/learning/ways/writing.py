@@ -16,21 +16,21 @@ from fedkd.rows import Rows, whole
 from fedkd.tasks import Task
 
 
-class _Begun(Frozen):
+class Begun(Frozen):
     """A parameter that both ways have."""
 
     prompt: int = Field(default=8, ge=1)
     """With how many tokens of a record what is written begins, of a language model."""
 
 
-class SequenceLevel(_Begun):
+class SequenceLevel(Begun):
     """Parameters of `sequence-level`."""
 
     labels: float = Field(default=0.0, ge=0)
     """The weight of the loss on the true texts, beside 1 of that on what the teacher wrote."""
 
 
-class OnPolicy(_Begun):
+class OnPolicy(Begun):
     """Parameters of `on-policy`."""
 
     labels: float = Field(default=0.0, ge=0)
@@ -41,17 +41,18 @@ class OnPolicy(_Begun):
     """At which the student's tokens are drawn."""
 
 
-def check(task: Task, _params: Frozen) -> None:
+def check(task: Task, params: Begun) -> None:
     """Refuse a task of which nothing is written.
 
     Raises:
-        ConfigError: its targets are not tokens.
+        ConfigError: its targets are not tokens, or beginnings are whole texts.
     """
     if task.targets not in ("tokens", "next-tokens"):
         raise ConfigError(
             f"way.name is for models that write, and task {task.name!r} has {task.targets}: choose "
             "'sequence-to-sequence' or 'language-model', or another way, such as 'offline'"
         )
+    writing.check_prompt(task, params.prompt, key="way.prompt")
 
 
 def written_by(model: nn.Module, x: Rows, task: Task, prompt: int) -> Samples:

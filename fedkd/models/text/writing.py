@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fedkd import devices
+from fedkd.errors import ConfigError
 from fedkd.models import call
 from fedkd.models.text.base import words_of
 from fedkd.models.text.seq2seq import Memory, Seq2Seq
@@ -53,6 +54,19 @@ def write(
     with torch.no_grad():
         parts = [_continued(model, part.cpu(), task, pick) for part in torch.split(x, _AT_ONCE)]
     return torch.cat(parts)
+
+
+def check_prompt(task: Task, tokens: int, *, key: str) -> None:
+    """Refuse beginnings that leave nothing of a text to be written.
+
+    Raises:
+        ConfigError: they are as long as a text.
+    """
+    if task.targets == "next-tokens" and tokens >= (length := task.inputs[-1]):
+        raise ConfigError(
+            f"{key} is {tokens}, and a text of task {task.name!r} has {length} tokens: expected "
+            "fewer, so that there is something to write"
+        )
 
 
 def begun(x: Tensor, task: Task, tokens: int) -> Tensor:
