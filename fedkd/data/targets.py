@@ -37,6 +37,8 @@ class TargetForm:
         counted: (targets, outputs) -> int64 (outputs,), how many of each there are.
         by_value: whether the largest value says how many there are, so that a part of the data may
             have fewer.
+        in_all: what all targets of a record are counted as, one number, where there are too many
+            classes to count each; empty: each class is counted.
         own: whether a part of the data, such as the test set, may have classes of its own.
         fits: (key, targets, the shape of one input) -> nothing; raises `FaultError` where they are
             not of such inputs.
@@ -46,6 +48,7 @@ class TargetForm:
     outputs: Callable[[Tensor], int]
     counted: Callable[[Tensor, int], Tensor]
     by_value: bool = False
+    in_all: str = ""
     own: bool = False
     fits: Callable[[str, Tensor, tuple[int, ...]], None] = lambda _key, _targets, _shape: None
 
@@ -91,6 +94,12 @@ def outputs(y: Tensor, targets: Targets) -> int:
 def counted(y: Tensor, targets: Targets, outputs: int) -> Tensor:
     """How many records have each class or label, or how many there are of each: (outputs,)."""
     return FORMS[targets].counted(y, outputs)
+
+
+def counted_names(names: tuple[str, ...], targets: Targets) -> tuple[str, ...]:
+    """What `counted` counts, by name: the classes, or one name for all of them."""
+    in_all = FORMS[targets].in_all
+    return (in_all,) if in_all else names
 
 
 def _classes(key: str, array: Array, count: int, limit: Limit) -> Tensor:
@@ -232,6 +241,12 @@ _TOKENS = TargetForm(
     by_value=True,
 )
 
+_IN_ALL = replace(
+    _TOKENS,
+    counted=lambda y, _outputs: (y != IGNORED).sum().reshape(1),
+    in_all="tokens",
+)
+
 FORMS: dict[Targets, TargetForm] = {
     "classes": _CLASSES,
     "identities": replace(_CLASSES, own=True),
@@ -274,8 +289,8 @@ FORMS: dict[Targets, TargetForm] = {
         fits=points.check_inside,
     ),
     "tags": _TOKENS,
-    "spans": _TOKENS,
-    "tokens": _TOKENS,
-    "next-tokens": _TOKENS,
+    "spans": _IN_ALL,
+    "tokens": _IN_ALL,
+    "next-tokens": _IN_ALL,
 }
 """Every kind of targets, by name."""

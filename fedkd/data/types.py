@@ -188,10 +188,16 @@ class FederatedData:
             tokenizers=sight.among(self.tokenizers),
         )
 
+    @property
+    def counted_names(self) -> tuple[str, ...]:
+        """What the columns of `counts` are called."""
+        return targets.counted_names(self.class_names, self.targets)
+
     def counts(self) -> Tensor:
         """How many samples of each class each client holds: int64 (clients, C).
 
-        Of labels (clients, L), how many have each; of numbers (clients, D), how many there are.
+        Of labels (clients, L), how many have each; of numbers (clients, D), how many there are; of
+        what is written (clients, 1), how many tokens.
         """
         return torch.stack(
             [targets.counted(client.y, self.targets, self.classes) for client in self.clients]

@@ -89,7 +89,7 @@ class RunFolder:
         check_free(self.path, _OWN, resume=resume)
         # In a deployment nobody sees the others' data, so nobody knows how it is split.
         counts = data.counts().tolist() if any(len(samples) for samples in data.clients) else []
-        partition: dict[str, Any] = {"classes": list(data.class_names), "counts": counts}
+        partition: dict[str, Any] = {"classes": list(data.counted_names), "counts": counts}
         if counts and data.targets != "classes":  # whose counts do not add up to them
             partition["sizes"] = [len(samples) for samples in data.clients]
         if data.scale:  # whoever uses the student scales alike

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from fedkd import config, data
+from fedkd import config, data, tasks
 from fedkd.data.texts import tokenizer
 from fedkd.errors import ConfigError, DataError
 
@@ -58,6 +58,14 @@ def test_a_learned_tokeniser_depends_on_the_public_texts_alone(folder):
     assert first.digest == again.digest
     other = tokenizer.learn([*TEXTS, "other words here, other words there"], 400)
     assert other.digest != first.digest
+
+
+def test_a_mark_that_somebody_writes_is_text():
+    words = tokenizer.learn(TEXTS, 300)
+    [found] = words.encode(["good [SEP] [PAD] food"], length=40)
+    assert found.ids.count(words.vocabulary.end) == 1
+    assert words.vocabulary.padding not in found.ids
+    assert words.decode(torch.tensor([found.ids])) == ["good [SEP] [PAD] food"]
 
 
 def test_several_tokenisers_make_views(folder):
@@ -185,3 +193,11 @@ def test_a_tokeniser_whose_marks_teach_no_writing_is_refused(folder, template, t
         return
     with pytest.raises(DataError, match=message):
         data.load(asked, seed=0, targets=targets)
+
+
+def test_what_is_written_is_counted_in_all_and_not_by_token(folder):
+    found = data.federate(source(folder), clients=None, seed=0, task=tasks.find("language-model"))
+    expected = [[int((client.y >= 0).sum())] for client in found.clients]
+    assert found.counts().tolist() == expected
+    assert found.counted_names == ("tokens",)
+    assert len(found.class_names) > 200

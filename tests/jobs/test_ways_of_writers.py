@@ -72,6 +72,9 @@ def test_a_student_learns_what_its_teacher_writes(
 
 def test_what_is_learned_is_what_the_teacher_wrote_and_not_the_truth(table: Path) -> None:
     ready = prepare.prepare(asked(table, {"name": "sequence-level"}))
+    text = ready.distillation.data.text
+    assert text is not None
+    assert text.sha256 == {"": ready.data.tokenizers[""].digest}  # a resume would see another one
     [teacher], x = ready.teachers, ready.data.train.x
     told = writing.written_by(teacher.train(), x, ready.task, 8)
     assert teacher.training

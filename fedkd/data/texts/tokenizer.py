@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ from fedkd.tasks.vocabulary import Vocabulary
 
 PADDING, UNKNOWN, START, END, MASK = MARKS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 """The marks of a tokeniser that is learned here."""
+
+_Source = TypeVar("_Source", bound=config.Source)
 
 _FILE, _ABOUT = "tokenizer.json", "tokenizer_config.json"
 _KNOWN = {
@@ -57,6 +59,7 @@ class Tokenizer:
     def _library(self) -> Any:
         found = optional.load("tokenizers", extra="text").Tokenizer.from_str(self.content)
         found.no_padding()
+        found.encode_special_tokens = True  # a mark that somebody writes into a text is text
         return found
 
     @cached_property
@@ -95,7 +98,7 @@ class Tokenizer:
         return [token for token in whole if token not in (marks.padding, marks.start, marks.end)]
 
 
-def settled(data: config.Data, tokenizers: Mapping[str, Tokenizer]) -> config.Data:
+def settled(data: _Source, tokenizers: Mapping[str, Tokenizer]) -> _Source:
     """`[data]` with the SHA-256 of each tokeniser, which must be what it has already.
 
     Raises:

@@ -10,6 +10,7 @@ from torch import nn
 from fedkd import data, devices, models, rng, tasks
 from fedkd.config import Distillation, Frozen, Trained, with_specs
 from fedkd.data import views
+from fedkd.data.texts import tokenizer
 from fedkd.data.types import Dataset
 from fedkd.data.views import Sight
 from fedkd.errors import ConfigError
@@ -165,6 +166,8 @@ def prepare(distillation: Distillation) -> Prepared:
     resolved = tuple(weights.resolve(each, n) for n, each in enumerate(distillation.teachers))
     distillation = distillation.model_copy(update={"teachers": resolved})
     dealt = shares(distillation)
+    known = tokenizer.settled(distillation.data, dealt.whole.tokenizers)
+    distillation = distillation.model_copy(update={"data": known})
     if way.check is not None:
         way.check(task_of(distillation, dealt.student), params)
     shapes = [each.shape for each in dealt.teachers]

@@ -127,7 +127,10 @@ def partition(parts: Partition) -> Chart:
             _totals(axes, sizes)
 
     kind = "class" if by_class else "label or number"
-    heading = f"Training samples by client and {kind} (light 0, dark {top:,.0f})"
+    what = f"Training samples by client and {kind}"
+    if parts.classes == ("tokens",):
+        what = "How many tokens the targets of each client's training samples have"
+    heading = f"{what} (light 0, dark {top:,.0f})"
     text = _sizes(sizes) + (f"; {_skew(counts, sizes)}." if by_class else ".")
     return chart("partition", heading, text, draw, heights=heights(len(counts), parts.classes))
 
