@@ -23,6 +23,7 @@ def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("adapters")
     rows = [f"{'good' if n % 2 else 'bad'} food {n},{n % 2}" for n in range(60)]
     (place / "texts.csv").write_text("\n".join(["text,label", *rows]))
+    (place / "public.csv").write_text("\n".join(["text,label", *rows]))
     size = {"hidden_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 2}
     size |= {"intermediate_size": 16, "max_position_embeddings": 16, "vocab_size": 300}
     torch.manual_seed(1)
@@ -34,7 +35,7 @@ def experiment(place, method, train):
     bert = str(place / "bert")
     model = {"name": f"hf/{bert}", "train": train, "rank": 2, "pooling": "mean"}
     model["weights"] = {"file": bert, "head": "new"}
-    text = {"texts": str(place / "texts.csv"), "vocabulary": 300, "length": 12}
+    text = {"texts": str(place / "public.csv"), "vocabulary": 300, "length": 12}
     training = {"epochs": 1, "batch_size": 8, "optimiser": "adam", "learning_rate": 0.01}
     table = {
         "name": "adapters",
