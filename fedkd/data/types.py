@@ -61,8 +61,25 @@ def joined(*parts: Samples) -> Samples:
     return Samples(concat([p.x for p in parts]), torch.cat([p.y for p in parts]), stage)
 
 
+class Tokenized:
+    """What follows from how texts became numbers, of whatever data has `tokenizers` by view."""
+
+    tokenizers: Mapping[str, Tokenizer]
+
+    @property
+    def vocabularies(self) -> dict[str, Vocabulary]:
+        """Of texts, what tokens records hold, by view."""
+        return {name: each.vocabulary for name, each in self.tokenizers.items()}
+
+    @property
+    def decode(self) -> Callable[[Tensor], list[str]] | None:
+        """Token numbers (N, L) as texts; None of what is no text, or has several tokenisers."""
+        found = [each.decode for each in self.tokenizers.values()]
+        return found[0] if len(found) == 1 else None
+
+
 @dataclass(frozen=True, eq=False)
-class Dataset:
+class Dataset(Tokenized):
     """A data set with its official or drawn test split, not yet split among clients.
 
     Attributes:
@@ -94,17 +111,6 @@ class Dataset:
     length: int = 0
 
     @property
-    def vocabularies(self) -> dict[str, Vocabulary]:
-        """Of texts, what tokens records hold, by view."""
-        return {name: each.vocabulary for name, each in self.tokenizers.items()}
-
-    @property
-    def decode(self) -> Callable[[Tensor], list[str]] | None:
-        """Token numbers (N, L) as texts; None of what is no text, or has several tokenisers."""
-        found = [each.decode for each in self.tokenizers.values()]
-        return found[0] if len(found) == 1 else None
-
-    @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one sample: (C, H, W) or (F,)."""
         return shape_of(self.train.x)
@@ -125,7 +131,7 @@ class Dataset:
 
 
 @dataclass(frozen=True, eq=False)
-class FederatedData:
+class FederatedData(Tokenized):
     """A data set split among clients.
 
     Attributes:
@@ -155,17 +161,6 @@ class FederatedData:
     held_out: tuple[Samples, ...] = ()
     tokenizers: Mapping[str, Tokenizer] = field(default_factory=dict)
     length: int = 0
-
-    @property
-    def vocabularies(self) -> dict[str, Vocabulary]:
-        """Of texts, what tokens records hold, by view."""
-        return {name: each.vocabulary for name, each in self.tokenizers.items()}
-
-    @property
-    def decode(self) -> Callable[[Tensor], list[str]] | None:
-        """Token numbers (N, L) as texts; None of what is no text, or has several tokenisers."""
-        found = [each.decode for each in self.tokenizers.values()]
-        return found[0] if len(found) == 1 else None
 
     @property
     def shape(self) -> tuple[int, ...]:

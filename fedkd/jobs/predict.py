@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedkd.data.texts.tokenizer import padded
+from fedkd.data.texts.tokenizer import first_tokens, padded
 from fedkd.errors import UsageError
 from fedkd.models import call
 from fedkd.runs import student
@@ -102,12 +102,8 @@ def _numbers(task: Task, text: Text, _encoding: Any, answer: Tensor) -> Predicti
 
 def _tags(task: Task, text: Text, encoding: Any, answer: Tensor) -> Prediction:
     """Each word with the tag of its first token."""
-    found, before = [], None
-    for place, word in enumerate(encoding.word_ids):
-        if word is not None and word != before:
-            tag = task.names[int(answer[place].argmax())]
-            found.append(f"{str(text).split()[word]}/{tag}")
-        before = word
+    words, tags = str(text).split(), answer.argmax(dim=-1).tolist()
+    found = [f"{words[word]}/{task.names[tags[place]]}" for place, word in first_tokens(encoding)]
     return Prediction(text, " ".join(found), {})
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fedkd.data.readers import labels
 from fedkd.data.texts.reading import Read, Reading
-from fedkd.data.texts.tokenizer import padded
+from fedkd.data.texts.tokenizer import first_tokens, padded
 from fedkd.errors import ConfigError, DataError
 from fedkd.tasks import Targets
 from fedkd.tasks.likelihoods.categorical import IGNORED
@@ -76,16 +76,12 @@ def _tags(reading: Reading) -> Read:
     encodings = reading.encoded(texts, is_pretokenized=True)
     y = torch.full((len(texts), reading.length), IGNORED)
     for row, (encoding, own) in enumerate(zip(encodings, tags, strict=True)):
-        before = None
-        for place, word in enumerate(encoding.word_ids):
-            if word is not None and word != before:
-                if own[word] not in codes:
-                    raise reading.table.fault(
-                        row,
-                        f", column {label!r}: {own[word]!r} is no tag; expected {', '.join(names)}",
-                    )
-                y[row, place] = codes[own[word]]
-            before = word
+        for place, word in first_tokens(encoding):
+            if own[word] not in codes:
+                raise reading.table.fault(
+                    row, f", column {label!r}: {own[word]!r} is no tag; expected {', '.join(names)}"
+                )
+            y[row, place] = codes[own[word]]
     x = reading.padded([each.ids for each in encodings])
     return Read(x, y, names, [" ".join(own) for own in tags])
 

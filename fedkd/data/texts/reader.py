@@ -41,12 +41,12 @@ def load(path: Path, source: config.Source, *, seed: int, targets: Targets = "cl
         ConfigError: a key is missing or does not suit.
     """
     text = _text(source)
-    tokenizers = _tokenizers(text, source, targets)
     if targets not in FORMS:
         raise ConfigError(
             f"data.text makes texts of data.name = {str(path)!r}, and the task asks for {targets}: "
             f"choose a task of {', '.join(FORMS)}"
         )
+    tokenizers = _tokenizers(text, source, targets)
     x, read, table = _read(path, source.client, text, source.labels, targets, tokenizers)
     everything = Samples(x, read.y)
     if source.test is None:

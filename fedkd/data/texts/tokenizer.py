@@ -126,6 +126,16 @@ def check_agreed(tokenizers: Mapping[str, Tokenizer], digests: Mapping[str, str]
             )
 
 
+def first_tokens(encoding: Any) -> list[tuple[int, int]]:
+    """Of each word of an encoding of words, where its first token stands, and which word it is."""
+    words = encoding.word_ids
+    return [
+        (place, word)
+        for place, (before, word) in enumerate(zip([None, *words], words, strict=False))
+        if word is not None and word != before
+    ]
+
+
 def padded(rows: Sequence[Sequence[int]], length: int, padding: int) -> Tensor:
     """Rows of numbers, none longer than `length`, as int64 (N, length)."""
     found = torch.full((len(rows), length), padding)
