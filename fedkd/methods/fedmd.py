@@ -19,8 +19,6 @@ from fedkd.exchange.messages import (
     Tensors,
     Upload,
     Value,
-    group,
-    prefixed,
 )
 from fedkd.knowledge import label
 from fedkd.learning import consensus
@@ -28,9 +26,10 @@ from fedkd.learning.familiarity import LEAST, familiarity
 from fedkd.learning.offline import Loss
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.methods.core.label_loss import LabelLoss, check_loss, label_loss
+from fedkd.methods.core.top import Top, check_top
 from fedkd.privacy.events import Unprotected
 from fedkd.specs import TensorSpec
-from fedkd.tasks import Ask, Likelihood, Task
+from fedkd.tasks import Ask, Likelihood
 
 _LARGEST = 1e15
 """Of a number that is no logit: its square, and a sum of them, are finite in float32."""
@@ -55,7 +54,7 @@ class FedMDParams(Frozen):
     loss: LabelLoss = "kd"
     """By which form of knowledge the student learns: see docs/knowledge.md. For a task without
     classes it is `divergence` unless given."""
-    top: int | None = Field(default=None, ge=2)
+    top: Top = None
     """How many of the likeliest classes of each place are sent, all others as one: for answers over
     large vocabularies. All classes unless given."""
     familiar: bool = Field(default=False, exclude_if=absent)
@@ -96,16 +95,14 @@ class FedMD(Method):
         check_loss(self.params.loss, setting.task)
         if self.params.familiar:
             _check_familiar(setting)
-        if self.params.top is not None:
-            _check_top(self.params.top, setting.task)
+        check_top(self.params.top, setting.task)
 
     def expects(self, setting: Setting, client: int) -> Expected:
         size = len(setting.proxy_subset(self.params.public_per_round, round=1))
         shape = (size, *setting.task.answer)
         own = {"familiarity": _FAMILIARITY} if self.params.familiar else {}
         if self.params.top is not None:
-            few = likeliest.expected(shape, self.params.top)
-            return {**{f"logits/{name}": spec for name, spec in few.items()}, **own}
+            return {**likeliest.expected("logits", shape, self.params.top), **own}
         if _LOGITS & setting.task.offers:
             return {"logits": TensorSpec(shape, torch.float16), **own}
         return {"logits": TensorSpec(shape, low=-_LARGEST, high=_LARGEST), **own}
@@ -174,16 +171,6 @@ def _check_familiar(setting: Setting) -> None:
             )
 
 
-def _check_top(top: int, task: Task) -> None:
-    """Refuse to send some of the classes where there are none, or no more than these."""
-    if "categorical" not in task.offers or top >= task.classes:
-        raise ConfigError(
-            f"method.top is {top}: expected fewer than the {task.classes} numbers of an answer of "
-            f"task {task.name!r}, which must be classes, such as a vocabulary's tokens: leave it "
-            "out"
-        )
-
-
 def _digested(likelihood: Likelihood, top: int | None) -> Loss:
     """By what a client fits its teacher to the consensus: the paper's, where axes mean the same.
 
@@ -197,7 +184,7 @@ def _digested(likelihood: Likelihood, top: int | None) -> Loss:
 def _sent(name: str, answers: Tensor, setting: Setting, top: int | None) -> dict[str, Tensor]:
     """Answers as they cross the wire, no larger than the wire lets in."""
     if top is not None:
-        return prefixed(name, likeliest.sparse(answers, top))
+        return likeliest.sparse(name, answers, top)
     if _LOGITS & setting.task.offers:
         return {name: half(answers)}
     return {name: answers.clamp(-_LARGEST, _LARGEST)}
@@ -207,4 +194,4 @@ def _received(name: str, sent: Tensors, setting: Setting) -> Tensor:
     """Answers that crossed the wire: as they were sent, or log-probabilities of all classes."""
     if name in sent:
         return sent[name]
-    return likeliest.dense(group(name, sent), setting.task.classes)
+    return likeliest.dense(name, sent, setting.task.classes)
