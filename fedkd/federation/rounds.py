@@ -31,6 +31,7 @@ from fedkd.federation.prepare import PreparedExperiment
 from fedkd.federation.record import describe
 from fedkd.federation.spending import Spending, no_ledger
 from fedkd.federation.summing import ask_for_sum
+from fedkd.federation.tampering import Tamper, tamper_with
 from fedkd.federation.wire import LedgerHead
 from fedkd.methods.core.base import ServerContext
 from fedkd.privacy.allowance import Allowance
@@ -74,6 +75,7 @@ def federate(
     ledger: Callable[[], Ledger] = no_ledger,
     connections: Connections = LOCAL,
     ledger_heads: Mapping[int, LedgerHead] | None = None,
+    tamper: Tamper | None = None,
 ) -> nn.Module:
     """Run an experiment's rounds, going on after the last one that was kept.
 
@@ -86,6 +88,7 @@ def federate(
         ledger: opens the server's own ledger; called only under a client unit.
         connections: how clients are reached.
         ledger_heads: where clients' ledgers stood when they last answered, in whatever run.
+        tamper: what hostile clients send in place of their own answers; None: nobody is hostile.
 
     Returns:
         The student.
@@ -120,6 +123,8 @@ def federate(
         cohort = prepared.setting.cohort(round)
         observer.round_begins(round, cohort)
         answers = asking(clients, cohort, broadcast, round)
+        if tamper is not None:
+            tamper_with(answers, tamper, prepared, round, broadcast)
         require_quorum(prepared, round, answers)
         answered = time.perf_counter()
 
