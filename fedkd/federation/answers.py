@@ -1,11 +1,17 @@
-"""What a cohort sent back, and who is told about it."""
+"""What a cohort sent back, whether it is enough, and who is told about it."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from fedkd.errors import BudgetError, QuorumError
 from fedkd.exchange.messages import Tensors
+from fedkd.federation.prepare import PreparedExperiment
 from fedkd.federation.wire import LedgerHead
+
+_NAMED = 5
+"""Reasons for failures that an error names, the most frequent first."""
 
 Record = dict[str, Any]
 """A line of `rounds.jsonl`: JSON values only; accuracies are shares of 1, times are seconds."""
@@ -66,8 +72,55 @@ class Answers:
     bytes_down: int = 0
     total: Tensors | None = None
     """Under secure aggregation the sum of all uploads, which are masked one by one."""
+    kept: dict[int, Tensors] = field(default_factory=dict)
+    """Where rounds are asynchronous, what others than those of the uploads answered before."""
+
+    def by_client(self) -> "dict[int, Answers]":
+        """Each client's alone; the bytes of all stand with the first."""
+        apart = {}
+        for client in self.cohort:
+            own = Answers([client], ledger_heads=self.ledger_heads)
+            own.uploads = {c: each for c, each in self.uploads.items() if c == client}
+            own.failures = {c: why for c, why in self.failures.items() if c == client}
+            own.refused = self.refused & {client}
+            apart[client] = own
+        apart[self.cohort[0]].bytes_up += self.bytes_up
+        apart[self.cohort[0]].bytes_down += self.bytes_down
+        return apart
+
+    def add(self, others: "Answers") -> None:
+        """Take in what came later; of a client that answered before, its later answer counts."""
+        self.uploads |= others.uploads
+        self.failures |= others.failures
+        self.refused |= others.refused
+        self.bytes_up += others.bytes_up
+        self.bytes_down += others.bytes_down
 
     @property
     def for_method(self) -> Mapping[int, Tensors]:
         """What the method's server part is given."""
-        return self.uploads if self.total is None else {0: self.total}
+        if self.total is not None:
+            return {0: self.total}
+        return dict(sorted({**self.kept, **self.uploads}.items())) if self.kept else self.uploads
+
+
+def require_quorum(
+    prepared: PreparedExperiment, round: int, answers: Answers, *, of: int | None = None
+) -> None:
+    """Refuse to go on with too few of the cohort, or `of` so many.
+
+    Raises:
+        QuorumError: names the round, the numbers and each kind of failure.
+        BudgetError: likewise, where privacy budgets are among the reasons.
+    """
+    share = prepared.experiment.clients.quorum
+    needed = prepared.setting.quorum(len(answers.cohort) if of is None else of)
+    if len(answers.uploads) < needed:
+        kinds = Counter(answers.failures.values()).most_common()
+        why = ", ".join(f"{reason} ({count})" for reason, count in kinds[:_NAMED])
+        why += f", and {len(kinds) - _NAMED} other reasons" if len(kinds) > _NAMED else ""
+        error = BudgetError if answers.refused else QuorumError
+        raise error(
+            f"round {round}: {len(answers.uploads)} of {len(answers.cohort)} clients answered and "
+            f"clients.quorum = {share:g} asks for {needed}: {why}"
+        )

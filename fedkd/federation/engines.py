@@ -24,7 +24,7 @@ from fedkd.federation.prepare import PreparedExperiment, prepare_json
 from fedkd.federation.rounds import federate
 from fedkd.federation.server import Keeper
 from fedkd.federation.spending import no_ledger
-from fedkd.federation.state import MemoryState
+from fedkd.federation.state import MemoryState, rounds_back
 from fedkd.federation.tampering import Tamper
 from fedkd.federation.wire import Call
 from fedkd.privacy import shared
@@ -105,7 +105,8 @@ def _in_process(
     threads: int,
     tamper: Tamper | None,
 ) -> nn.Module:
-    in_memory = [ClientParty(prepared, MemoryState()) for _ in prepared.data.clients]
+    back = rounds_back(prepared.experiment)
+    in_memory = [ClientParty(prepared, MemoryState(back=back)) for _ in prepared.data.clients]
 
     def find(_context: Context, call: Call) -> ClientParty:
         return _on_disk(prepared, states, call.client) if states else in_memory[call.client]
@@ -162,7 +163,9 @@ def _of_worker(experiment: str, states: Path, _context: Context, call: Call) -> 
 def _on_disk(prepared: PreparedExperiment, states: Path, client: int) -> ClientParty:
     """A client whose state is in a folder of its own."""
     ledger = partial(Ledger, client_ledger(prepared.experiment.privacy, states, client))
-    return ClientParty(prepared, DiskState(states / _folder_name(client), durable=False), ledger)
+    back = rounds_back(prepared.experiment)
+    state = DiskState(states / _folder_name(client), durable=False, back=back)
+    return ClientParty(prepared, state, ledger)
 
 
 def _server_opens(prepared: PreparedExperiment, states: Path) -> Callable[[], Ledger]:

@@ -22,7 +22,7 @@ from fedkd.errors import ConfigError, DataError
 from fedkd.exchange.codec import Expected
 from fedkd.federation import personal, report, secure
 from fedkd.learning import alignment, augment, evaluate
-from fedkd.methods.core import accounting, protection
+from fedkd.methods.core import accounting, lateness, protection
 from fedkd.methods.core.base import Method, Setting
 from fedkd.methods.core.forecast import Forecast, forecast_plan
 from fedkd.methods.core.signal import of_records
@@ -247,6 +247,7 @@ def _assemble(
     setting.student.model_specs(experiment.student.model)
     method.check(setting)
     protection.check_secure(setting)
+    lateness.check(setting)
     for client in range(setting.clients):
         method.expects(setting, client)
     return method, federated, setting

@@ -13,6 +13,7 @@ from fedkd.errors import FederationError, UnpaidError
 from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Broadcast, Tensors
 from fedkd.federation.answers import Answers, Observer, Record
+from fedkd.federation.asynchronous.in_flight import InFlight
 from fedkd.federation.prepare import PreparedExperiment
 from fedkd.federation.record import describe
 from fedkd.federation.spending import Spending
@@ -34,6 +35,8 @@ class Checkpoint:
     """Where each client's ledger stood when it last answered."""
     server_head: LedgerHead | None = None
     """Where the server's own ledger stood, under a client unit."""
+    in_flight: InFlight | None = None
+    """Where rounds are asynchronous, what clients are at work on, and what they said before."""
 
 
 class Keeper(Protocol):
@@ -140,7 +143,12 @@ class ServerParty:
         }
         return Step(round, broadcast, record, ledger_head, ctx.generated)
 
-    def checkpoint(self, step: Step, ledger_heads: Mapping[int, LedgerHead]) -> Checkpoint:
+    def checkpoint(
+        self,
+        step: Step,
+        ledger_heads: Mapping[int, LedgerHead],
+        in_flight: InFlight | None = None,
+    ) -> Checkpoint:
         """What a run goes on from after a step."""
         return Checkpoint(
             step.round,
@@ -149,6 +157,7 @@ class ServerParty:
             step.broadcast,
             ledger_heads,
             step.ledger_head,
+            in_flight,
         )
 
     def _context(self, round: int) -> ServerContext:

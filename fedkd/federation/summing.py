@@ -3,8 +3,8 @@
 from fedkd.errors import BudgetError, QuorumError
 from fedkd.exchange.messages import Broadcast
 from fedkd.federation import secure
-from fedkd.federation.answers import Answers
-from fedkd.federation.cohort import Connected, ask, require_quorum
+from fedkd.federation.answers import Answers, require_quorum
+from fedkd.federation.cohort import Connected, ask
 from fedkd.federation.prepare import PreparedExperiment
 
 

@@ -56,6 +56,7 @@ class DSFL(Method):
         privileged=True,
         aligns=True,
         client_units=True,
+        asynchronous="answers",
     )
     Params = DSFLParams
     params: DSFLParams

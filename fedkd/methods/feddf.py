@@ -71,6 +71,7 @@ class FedDF(Method):
         privileged=True,
         aligns=True,
         counts=("example count",),
+        asynchronous="models",
     )
     Params = FedDFParams
     params: FedDFParams

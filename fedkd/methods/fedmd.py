@@ -87,6 +87,7 @@ class FedMD(Method):
         needs_public=True,
         privileged=True,
         aligns=True,
+        asynchronous="answers",
     )
     Params = FedMDParams
     params: FedMDParams

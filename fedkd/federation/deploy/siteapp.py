@@ -23,6 +23,7 @@ from fedkd.federation.deploy.site import Policy, run_name
 from fedkd.federation.disk_state import DiskState
 from fedkd.federation.prepare import prepare
 from fedkd.federation.spending import Owner
+from fedkd.federation.state import rounds_back
 from fedkd.federation.wire import Call
 from fedkd.privacy.ledger import Ledger
 from fedkd.privacy.size import warn_of_sizes
@@ -103,7 +104,9 @@ def party(file: Path, context: Context, call: Call) -> ClientParty:
     run = run_name(str(context.run_config[RUN]))
     return ClientParty(
         prepared=prepared,
-        state=DiskState(state / "runs" / f"{run}-{fingerprint(text)[:16]}"),
+        state=DiskState(
+            state / "runs" / f"{run}-{fingerprint(text)[:16]}", back=rounds_back(experiment)
+        ),
         ledger=partial(Ledger, ledger(policy)),
         owner=Owner(policy.cap),
         most_bytes=site.limits.bytes,

@@ -5,7 +5,7 @@ tested on tiny tensors. It keeps no state of its own: what must last goes into `
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -56,6 +56,10 @@ class Card:
     `privacy.secure_aggregation` may give it that sum, in float64, as one upload."""
     client_units: bool = False
     """Whether the server part asks `ctx.protect` of all it combines, and of nothing else."""
+    asynchronous: Literal["", "models", "answers"] = ""
+    """What `clients.asynchronous` makes of uploads that come late: `models` under `model/` are
+    moved on to the newest broadcast, see `lateness`; of `answers`, which are to one proxy set, each
+    client's last ones count until it answers anew. Empty: the server part needs a round's own."""
     no_dp: str = ""
     """Why it cannot run under differential privacy, if it cannot."""
 
