@@ -17,6 +17,7 @@ from fedkd.errors import ConfigError
 from fedkd.exchange.messages import group
 from fedkd.federation import compat
 from fedkd.federation.answers import Observer
+from fedkd.federation.asynchronous.arrivals import Script
 from fedkd.federation.client import WATCHER, ClientParty, client_app
 from fedkd.federation.disk_state import DiskState
 from fedkd.federation.inprocess import InProcessGrid
@@ -73,6 +74,7 @@ def simulate(
     *,
     states: Path | None,
     tamper: Tamper | None = None,
+    script: Script | None = None,
 ) -> nn.Module:
     """Run an experiment on this machine, on the engine that it names.
 
@@ -83,6 +85,7 @@ def simulate(
         states: the folder in which each client keeps its state, so that a run can resume; None
             keeps it in memory, on the in-process engine only.
         tamper: as of `federate`.
+        script: as of `federate`.
 
     Returns:
         The student.
@@ -94,7 +97,8 @@ def simulate(
     engine = _on_ray if prepared.experiment.engine.kind == "ray" else _in_process
     tune_allocator()
     with one_intra_op_thread():
-        return engine(prepared, keeper, observer, states, threads, tamper)
+        rounds = partial(federate, threads=threads, tamper=tamper, script=script)
+        return engine(prepared, keeper, observer, states, threads, rounds)
 
 
 def _in_process(
@@ -103,7 +107,7 @@ def _in_process(
     observer: Observer,
     states: Path | None,
     threads: int,
-    tamper: Tamper | None,
+    rounds: Callable[..., nn.Module],
 ) -> nn.Module:
     back = rounds_back(prepared.experiment)
     in_memory = [ClientParty(prepared, MemoryState(back=back)) for _ in prepared.data.clients]
@@ -116,9 +120,7 @@ def _in_process(
     try:
         with InProcessGrid(app, nodes=prepared.setting.clients, threads=threads) as grid:
             ledger = _server_opens(prepared, states) if states else no_ledger
-            return federate(
-                grid, prepared, keeper, observer, threads=threads, ledger=ledger, tamper=tamper
-            )
+            return rounds(grid, prepared, keeper, observer, ledger=ledger)
     finally:
         WATCHER.reset(token)
 
@@ -129,7 +131,7 @@ def _on_ray(
     observer: Observer,
     states: Path | None,
     threads: int,
-    tamper: Tamper | None,
+    rounds: Callable[..., nn.Module],
 ) -> nn.Module:
     if states is None:
         raise ValueError("Expected a folder for client states: Ray's workers share no memory.")
@@ -138,11 +140,7 @@ def _on_ray(
     @server.main()
     def main(grid: Grid, _context: Context) -> None:
         ledger = _server_opens(prepared, states)
-        outcome.append(
-            federate(
-                grid, prepared, keeper, observer, threads=threads, ledger=ledger, tamper=tamper
-            )
-        )
+        outcome.append(rounds(grid, prepared, keeper, observer, ledger=ledger))
 
     find = partial(_of_worker, prepared.experiment.to_json(), states.resolve())
     client = client_app(find, simulated=True)

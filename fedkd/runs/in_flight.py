@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from fedkd.exchange.messages import Broadcast, Tensors, group, prefixed
-from fedkd.federation.asynchronous.in_flight import Asked, InFlight, KeptUpload
+from fedkd.federation.asynchronous.in_flight import AtWork, InFlight, KeptUpload
 
 
 def pack_broadcast(broadcast: Broadcast) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -61,7 +61,7 @@ def unpack(tensors: Tensors, text: str, newest: int, broadcast: Broadcast) -> In
         AttributeError, KeyError, TypeError, ValueError: it did not make this.
     """
     about = json.loads(text)
-    working = {int(c): Asked(int(r), float(since)) for c, (r, since) in about["working"].items()}
+    working = {int(c): AtWork(int(r), float(since)) for c, (r, since) in about["working"].items()}
     broadcasts = {
         int(r): unpack_broadcast(group(f"sent-{r}", tensors), parts)
         for r, parts in about["sent"].items()

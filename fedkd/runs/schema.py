@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fedkd.config import Experiment
 from fedkd.runs.continual import ContinualScores, StageScores
+from fedkd.runs.late import Asynchrony
 from fedkd.runs.scores import ACCURACY_ALONE, Numbers, RunPart, Scores, ShownScore
 
 
@@ -108,6 +109,8 @@ class Round(RunPart):
     participants: tuple[int, ...]
     failures: tuple[FailedClient, ...]
     capped: tuple[Capped, ...] = ()
+    asynchronous: Asynchrony | None = None
+    """Where rounds are asynchronous."""
 
     @property
     def asked(self) -> int:

@@ -8,7 +8,7 @@ from fedkd.exchange.messages import Broadcast, Tensors
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AtWork:
     """What a client is at work on."""
 
     round: int
@@ -31,7 +31,7 @@ class InFlight:
 
     now: float = 0.0
     """Seconds of the run's clock: virtual ones in a simulation."""
-    working: Mapping[int, Asked] = field(default_factory=dict)
+    working: Mapping[int, AtWork] = field(default_factory=dict)
     broadcasts: Mapping[int, Broadcast] = field(default_factory=dict)
     """What those at work were sent, by the round that they were asked for."""
     kept: Mapping[int, KeptUpload] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class InFlight:
 
     def asking(self, clients: Iterable[int], round: int, broadcast: Broadcast) -> Self:
         """The same with some more clients at work, for `round`, as of now."""
-        new = dict.fromkeys(clients, Asked(round, self.now))
+        new = dict.fromkeys(clients, AtWork(round, self.now))
         working = dict(sorted({**self.working, **new}.items()))
         sent = {**self.broadcasts, round: broadcast}
         rounds = sorted({asked.round for asked in working.values()})

@@ -14,7 +14,7 @@ from fedkd.exchange.messages import Broadcast, Tensors
 from fedkd.federation.answers import Answers, require_quorum
 from fedkd.federation.asynchronous import log
 from fedkd.federation.asynchronous.arrivals import Arrivals, Posted, Script, Simulated, VirtualClock
-from fedkd.federation.asynchronous.in_flight import Asked, Awaited, InFlight, KeptUpload, snapshot
+from fedkd.federation.asynchronous.in_flight import AtWork, Awaited, InFlight, KeptUpload, snapshot
 from fedkd.federation.cohort import Connected
 from fedkd.federation.prepare import PreparedExperiment
 from fedkd.federation.server import Checkpoint, Keeper, ServerParty
@@ -137,7 +137,7 @@ def _take(
     prepared: PreparedExperiment,
     how: Asynchronous,
     client: int,
-    asked: Asked,
+    asked: AtWork,
     came: Answers,
 ) -> log.Outcome:
     """Make a client's answer fit the newest broadcast, or leave it out for being too late."""
