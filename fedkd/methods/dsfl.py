@@ -1,7 +1,10 @@
 """Distillation-based semi-supervised federated learning."""
 
+from collections.abc import Callable
+
 import torch
 from pydantic import Field
+from torch import Tensor
 from torch import Tensor
 
 from fedkd.config import Frozen, Optimisation
@@ -13,6 +16,7 @@ from fedkd.knowledge import label
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.methods.core.label_loss import LabelLoss, label_loss
 from fedkd.methods.core.top import Top, check_top
+from fedkd.rows import Rows
 from fedkd.specs import TensorSpec
 from fedkd.tasks.likelihoods.tokens import spoken
 
@@ -70,6 +74,9 @@ class DSFL(Method):
             return likeliest.expected("probabilities", shape, self.params.top)
         return {"probabilities": TensorSpec(shape, torch.float16, low=0, high=1)}
 
+    def said(self, ctx: ServerContext, uploads: Uploads, inputs: Callable[[], Rows]) -> Tensor:
+        return _logs(torch.stack([upload["probabilities"] for upload in uploads.values()]).float())
+
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
         if any(
             name.startswith("aggregate") for name in broadcast
@@ -119,3 +126,9 @@ def _received(name: str, sent: Tensors, setting: Setting) -> Tensor:
     if name in sent:
         return sent[name]
     return _probabilities(likeliest.dense(name, sent, setting.task.classes))
+
+
+def _logs(probabilities: Tensor) -> Tensor:
+    """Probabilities (..., C) as logits; zeros where nothing is said."""
+    logs = probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
+    return torch.where(spoken(probabilities)[..., None], logs, 0.0)

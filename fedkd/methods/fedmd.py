@@ -1,5 +1,6 @@
 """Federated distillation by consensus logits."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -28,6 +29,7 @@ from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, 
 from fedkd.methods.core.label_loss import LabelLoss, check_loss, label_loss
 from fedkd.methods.core.top import Top, check_top
 from fedkd.privacy.events import Unprotected
+from fedkd.rows import Rows
 from fedkd.specs import TensorSpec
 from fedkd.tasks import Ask, Likelihood
 
@@ -106,6 +108,9 @@ class FedMD(Method):
         if _LOGITS & setting.task.offers:
             return {"logits": TensorSpec(shape, torch.float16), **own}
         return {"logits": TensorSpec(shape, low=-_LARGEST, high=_LARGEST), **own}
+
+    def said(self, ctx: ServerContext, uploads: Uploads, inputs: Callable[[], Rows]) -> Tensor:
+        return torch.stack([_received("logits", each, ctx.setting) for each in uploads.values()])
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
         if any(

@@ -6,6 +6,9 @@ does not count either. What is left of two honest clients points the same way, h
 data, since both learned from the same world; a lie points elsewhere, or nowhere.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor
 
@@ -17,6 +20,18 @@ _LOUD = 3.0
 _SWEEPS = 10
 """After which who is heard no longer changes, or goes back and forth."""
 _TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Screened:
+    """What a server found of a round's clients."""
+
+    agreement: dict[int, float]
+    """By client, in [-1, 1], see `agreement`; empty where nothing could be compared."""
+    left_out: tuple[int, ...] = ()
+    """Who does not agree with the rest."""
+    drawn_nearer: Mapping[int, float] = field(default_factory=dict)
+    """Whose model was too far from all others, and by what factor its distance was cut."""
 
 
 def agreement(said: Tensor) -> Tensor:
@@ -77,23 +92,16 @@ def kept(agreements: Tensor) -> Tensor:
 
 
 def quieted(answers: Tensor) -> Tensor:
-    """Answers (K, N, *A) of which none is longer than three times the median: K factors in (0, 1].
+    """Answers (K, N, *A) of which none is longer than three times the median, over all inputs."""
+    factors = no_longer(answers.flatten(1).norm(dim=1).double())
+    return answers * factors.to(answers.dtype).view(-1, *[1] * (answers.dim() - 1))
 
-    Lengths are those of what an answer says of one input beside another, so that an offset common
-    to all inputs, which says nothing, has none.
+
+def no_longer(lengths: Tensor) -> Tensor:
+    """By how much each of lengths (K,) is to be cut, so that none is above three times the median.
+
+    Factors in (0, 1].
     """
-    return _no_longer(_beside(answers).norm(dim=1))
-
-
-def nearer(vectors: Tensor) -> Tensor:
-    """By how much each of (K, D) is to be drawn to the coordinate-wise median: (K,) in (0, 1].
-
-    None stays further from it than three times the median distance.
-    """
-    return _no_longer((vectors - vectors.median(dim=0).values).norm(dim=1))
-
-
-def _no_longer(lengths: Tensor) -> Tensor:
     return (_LOUD * lengths.median() / lengths.clamp(min=_TINY)).clamp(max=1.0)
 
 
