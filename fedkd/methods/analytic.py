@@ -140,9 +140,7 @@ class Analytic(Method):
             own = unpacked(upload["features"], upload["labels"])
             weights = ridge(own, self._penalty(ctx.setting, own, ctx.setting.noise_share**2))
             alone = ctx.setting.build(spec, purpose="student")
-            set_classifier(
-                alone, weights, basis=_basis(ctx.state), intercept=self.params.intercept
-            )
+            set_classifier(alone, weights, basis=_basis(ctx.state), intercept=self.params.intercept)
             answers.append(evaluate.answers(alone, x))
         return torch.stack(answers)
 

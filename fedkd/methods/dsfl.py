@@ -5,7 +5,6 @@ from collections.abc import Callable
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch import Tensor
 
 from fedkd.config import Frozen, Optimisation
 from fedkd.exchange import likeliest
@@ -75,7 +74,7 @@ class DSFL(Method):
         return {"probabilities": TensorSpec(shape, torch.float16, low=0, high=1)}
 
     def said(self, ctx: ServerContext, uploads: Uploads, inputs: Callable[[], Rows]) -> Tensor:
-        return _logs(torch.stack([upload["probabilities"] for upload in uploads.values()]).float())
+        return _logits(_answers(uploads, ctx.setting).float())
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
         if any(
@@ -90,8 +89,7 @@ class DSFL(Method):
         return Upload({name: Value(each, ctx.from_teacher) for name, each in sent.items()})
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
-        said = [_received("probabilities", upload, ctx.setting) for upload in uploads.values()]
-        answers = ctx.protect(torch.stack(said))
+        answers = ctx.protect(_answers(uploads, ctx.setting))
         aggregate = entropy_reduction(answers, temperature=self.params.temperature)
         inputs = ctx.setting.proxy_inputs(self.params.public_per_round, ctx.round)
         if self.params.loss == "soft-labels":
@@ -101,6 +99,11 @@ class DSFL(Method):
             loss = label_loss(self.params.loss, temperature=1.0, likelihood=likelihood)
             ctx.distil(inputs, _logits(aggregate), loss, self.params.student)
         return Broadcast(common=_sent("aggregate", aggregate, self.params.top))
+
+
+def _answers(uploads: Uploads, setting: Setting) -> Tensor:
+    """All clients' probabilities, (K, N, *S, C)."""
+    return torch.stack([_received("probabilities", each, setting) for each in uploads.values()])
 
 
 def _probabilities(logits: Tensor) -> Tensor:
@@ -126,9 +129,3 @@ def _received(name: str, sent: Tensors, setting: Setting) -> Tensor:
     if name in sent:
         return sent[name]
     return _probabilities(likeliest.dense(name, sent, setting.task.classes))
-
-
-def _logs(probabilities: Tensor) -> Tensor:
-    """Probabilities (..., C) as logits; zeros where nothing is said."""
-    logs = probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
-    return torch.where(spoken(probabilities)[..., None], logs, 0.0)

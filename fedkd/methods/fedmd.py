@@ -110,7 +110,7 @@ class FedMD(Method):
         return {"logits": TensorSpec(shape, low=-_LARGEST, high=_LARGEST), **own}
 
     def said(self, ctx: ServerContext, uploads: Uploads, inputs: Callable[[], Rows]) -> Tensor:
-        return torch.stack([_received("logits", each, ctx.setting) for each in uploads.values()])
+        return _answers(uploads, ctx.setting)
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
         if any(
@@ -130,8 +130,7 @@ class FedMD(Method):
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         likelihood = ctx.setting.task.likelihood
-        said = [_received("logits", upload, ctx.setting) for upload in uploads.values()]
-        answers = torch.stack(said)
+        answers = _answers(uploads, ctx.setting)
         if self.params.familiar:
             together = consensus.weighted(answers, ctx.counts(uploads, "familiarity")).float()
         else:
@@ -142,6 +141,11 @@ class FedMD(Method):
         )
         ctx.distil(inputs, together, loss, self.params.student)
         return Broadcast(common=_sent("consensus", together, ctx.setting, self.params.top))
+
+
+def _answers(uploads: Uploads, setting: Setting) -> Tensor:
+    """What all clients answer, (K, N, *A)."""
+    return torch.stack([_received("logits", each, setting) for each in uploads.values()])
 
 
 def _familiarity(ctx: ClientContext) -> Value:

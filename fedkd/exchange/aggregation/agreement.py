@@ -57,9 +57,9 @@ def agreement(said: Tensor) -> Tensor:
     alike = directions @ directions.T
     others = alike.masked_fill(torch.eye(clients, dtype=torch.bool), -torch.inf)
     found = others.sort(dim=1, descending=True).values[:, (clients - 1) // 2 - 1]
-    heard = found > 0
+    heard = kept(found)
     for _ in range(_SWEEPS):
-        if not bool(heard.any()):
+        if not bool((found > 0).any()):
             break
         # The direction of the others' mean, from the cosines alone: |sum d| and d . sum d.
         among = alike * heard
@@ -75,14 +75,14 @@ def agreement(said: Tensor) -> Tensor:
 
 
 def kept(agreements: Tensor) -> Tensor:
-    """Who is heard, bool (K,): who agrees at least a third as well as the median of who agrees.
+    """Who is heard, bool (K,): who agrees more than a third as well as the median of all.
 
-    At most a minority is left out, those who agree least; nobody where no one agrees.
+    At most a minority is left out, those who agree least; nobody where most agree with nobody.
     """
-    agree = agreements > 0
-    if not bool(agree.any()):
-        return torch.ones_like(agree)
-    heard = agreements > _FAR * agreements[agree].median()
+    middle = agreements.sort().values[len(agreements) // 2]  # an honest client's, if most are
+    if middle <= 0:
+        return torch.ones(len(agreements), dtype=torch.bool)
+    heard = agreements > _FAR * middle
     most = (len(agreements) - 1) // 2
     if int((~heard).sum()) > most:
         worst = agreements.argsort(stable=True)[:most]

@@ -40,15 +40,13 @@ def screened(
     which count by `robust.memory`; so honest rounds buy nobody a lie.
     """
     said = method.said(ctx, uploads, lambda: _inputs(ctx))
-    found = None if said is None else agreement.agreement(_comparable(said, ctx.setting.task))
-    if found is None or not bool((found > 0).any()):
-        heard, agreements, out = uploads, {}, ()
-    else:
-        ids = list(uploads)
+    ids, heard, agreements = list(uploads), uploads, {}
+    if said is not None:
+        found = agreement.agreement(_comparable(said, ctx.setting.task))
+        stays = agreement.kept(_with_past(ctx, robust, ids, found)).tolist()
+        heard = {each: uploads[each] for each, stay in zip(ids, stays, strict=True) if stay}
         agreements = dict(zip(ids, found.tolist(), strict=True))
-        stays = agreement.kept(_with_past(ctx, robust, ids, found))
-        out = tuple(each for each, stay in zip(ids, stays.tolist(), strict=True) if not stay)
-        heard = {client: upload for client, upload in uploads.items() if client not in out}
+    out = tuple(each for each in ids if each not in heard)
     cut = _too_far(ctx, heard)
     return _drawn(heard, cut), Screened(agreements, out, {c: f for c, (f, _) in cut.items()})
 
@@ -102,7 +100,7 @@ def _too_far(ctx: ServerContext, uploads: Uploads) -> dict[int, tuple[float, Ten
         sent = {n: t for n, t in group("model", upload).items() if t.is_floating_point()}
         if sent:
             equal.setdefault(ctx.setting.experiment.client_model(client), {})[client] = sent
-    cut = {}
+    cut: dict[int, tuple[float, Tensors]] = {}
     for models in equal.values():
         if len(models) < _FEWEST:
             continue
