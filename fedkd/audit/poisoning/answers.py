@@ -1,7 +1,7 @@
 """Attacks on answers: logits of hostile clients in place of their own.
 
-Classes are the last axis of an answer. Where an attack wants a class to be certain, its logit stands
-`peak` above all others, which the caller chooses: as loud as honest clients are, or far louder.
+Classes are the last axis of an answer. Where an attack wants a class to be certain, its logit
+stands `peak` above all others, which the caller chooses: as loud as honest clients are, or more.
 """
 
 import torch
@@ -33,8 +33,8 @@ def scaled(answers: Tensor, factor: float) -> Tensor:
 def least_likely(honest: Tensor, peak: float) -> Tensor:
     """LMA, the loss maximisation attack (Roux et al., ICLR 2025, arXiv:2402.12265).
 
-    Certain of the class that honest clients together find least likely: of all answers it raises the
-    loss of their mean the most.
+    Certain of the class that honest clients together find least likely: of all answers it raises
+    the loss of their mean the most.
 
     Args:
         honest: probabilities of honest clients, (K, N, *S, C).

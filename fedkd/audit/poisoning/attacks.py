@@ -48,7 +48,7 @@ class Attack:
 
     does: str
     paper: str
-    knows: Literal["its own", "the colluders'", "everybody's"] = "its own"
+    knows: Literal["their own", "the colluders'", "everybody's"] = "their own"
     asks: tuple[str, ...] = ()
     data: Data | None = None
     forge: Forge | None = None
@@ -132,17 +132,17 @@ def _alie(scene: Scene, client: int) -> Tensors:
     known = scene.alike(client, tuple(scene.uploads))
     if len(known) == 1:  # nobody else has its model, so there is no crowd to hide in
         return known[0]
-    return models.a_little(known, clients=scene.clients, hostile=len(scene.hostile))
+    return models.a_little(known, clients=len(scene.uploads), hostile=len(scene.hostile))
 
 
 def _inner_product(scene: Scene, client: int) -> Tensors:
     known = scene.alike(client, scene.honest) or [scene.model(client)]
     start, hostile = scene.start(client), len(scene.hostile)
-    return models.against(known, start, clients=scene.clients, hostile=hostile)
+    return models.against(known, start, clients=len(scene.uploads), hostile=hostile)
 
 
 def _replacement(scene: Scene, client: int) -> Tensors:
-    factor = scene.clients / len(scene.hostile)
+    factor = len(scene.uploads) / len(scene.hostile)
     return models.rescaled(scene.model(client), scene.start(client), factor)
 
 
@@ -165,7 +165,7 @@ def _loud(name: str, sent: Tensor, scene: Scene, client: int) -> Tensor:
     match name:
         case "prototypes":
             return sent[scene.target].expand_as(sent)
-        case "features" if not scene.expected[client][name].dtype.itemsize == 2:  # sums, no records
+        case "features" if scene.expected[client][name].dtype.itemsize != 2:  # sums, no records
             return _LOUD * sent
         case "labels" if sent.is_floating_point():
             together = torch.zeros_like(sent)

@@ -3,11 +3,10 @@
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedkd.data.types import Samples
-from fedkd.learning import evaluate
-from fedkd.rows import Rows, whole
+from fedkd.rows import whole
 
 _SIDE = 7
 """A patch has one seventh of an image's shorter side."""
@@ -38,14 +37,14 @@ class Trigger:
         return marked
 
 
-def trigger(held: Tensor) -> Trigger:
-    """The trigger of attackers who hold these inputs: the largest value that stands there anywhere.
+def trigger(like: Tensor) -> Trigger:
+    """A trigger for inputs like these: the largest value that stands there.
 
     Images (N, C, H, W) get a patch of it, rows (N, F) have it in the last feature.
     """
-    if held.dim() == 4:
-        return Trigger(float(held.max()), max(1, min(held.shape[-2:]) // _SIDE))
-    return Trigger(float(held[:, -1].max()), 0)
+    if like.dim() == 4:
+        return Trigger(float(like.max()), max(1, min(like.shape[-2:]) // _SIDE))
+    return Trigger(float(like[:, -1].max()), 0)
 
 
 def flipped(samples: Samples, classes: int) -> Samples:
@@ -72,20 +71,28 @@ def backdoored(samples: Samples, mark: Trigger, target: int, generator: torch.Ge
     return replace(samples, x=x, y=y)
 
 
-def success(model: nn.Module, test: Samples, mark: Trigger, target: int) -> float | None:
-    """How often the backdoor opens: of test records of other classes, with the trigger on them.
+def triggered(test: Samples, mark: Trigger, target: int) -> Samples:
+    """Test records of other classes, with the trigger on them.
 
     Args:
-        model: takes what `test` holds.
         test: samples with their true classes.
         mark: the trigger.
         target: the class that it shall mean.
-
-    Returns:
-        The share that the model calls `target`, in [0, 1]; None where all are of that class.
     """
     others = test.subset((test.y != target).nonzero()[:, 0])
-    if not len(others):
+    return replace(others, x=mark.on(whole(others.x)))
+
+
+def success(answers: Tensor, target: int) -> float | None:
+    """How often a backdoor opens.
+
+    Args:
+        answers: to records that are `triggered`, logits (N, C).
+        target: the class that the trigger shall mean.
+
+    Returns:
+        The share of which the answer is `target`, in [0, 1]; None of no records.
+    """
+    if not len(answers):
         return None
-    inputs: Rows = mark.on(whole(others.x))
-    return float((evaluate.answers(model, inputs).argmax(dim=-1) == target).double().mean())
+    return float((answers.argmax(dim=-1) == target).double().mean())

@@ -1,4 +1,4 @@
-"""What hostile clients know in a round, and what uploads are made of, so that they can be forged."""
+"""What hostile clients know in a round, and how the uploads that they forge are made."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from fedkd.exchange.messages import Tensors, group, prefixed
 from fedkd.specs import TensorSpec
 
 SHARED = ("logits", "probabilities")
-"""Fields that answer inputs which all clients are asked about, each whole or as `likeliest` has it."""
+"""Fields that answer inputs which all clients are asked about: whole, or as `likeliest` has it."""
 OWN = ("record_logits",)
 """Fields that answer a client's own records."""
 _LEAST = 1e-6
@@ -26,18 +26,15 @@ class Scene:
     Attributes:
         uploads: what all clients that answered would send, by client.
         hostile: who of them is hostile, in ascending order.
-        clients: how many clients the round asked.
-        starts: of each hostile client, the state dict that it was sent; none where it was sent none.
+        starts: of each hostile client, the state dict that it was sent; empty where there is none.
         expected: of each hostile client, what the door lets in.
-        biases: of each hostile client, the field with its last layer's bias; none where it sends
-            none.
+        biases: the field with a client's last layer's bias, of hostile clients that send one.
         classes: C, or how many numbers an answer ends in.
         target: the class that is to be called.
     """
 
     uploads: Mapping[int, Tensors]
     hostile: tuple[int, ...]
-    clients: int
     starts: Mapping[int, Tensors]
     expected: Mapping[int, Expected]
     biases: Mapping[int, str]
