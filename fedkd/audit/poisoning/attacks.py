@@ -32,7 +32,7 @@ _CATEGORICAL, _CLASSES = ("categorical",), ("classes",)
 
 
 @dataclass(frozen=True)
-class Attack:
+class PoisoningAttack:
     """An attack on a federation.
 
     Attributes:
@@ -198,25 +198,25 @@ def _turned(scene: Scene, name: str, client: int) -> Tensor:
     return answers.scaled(scene.answers(name, client), _FACTOR)
 
 
-ATTACKS: Mapping[str, Attack] = {
-    "label-flip": Attack(
+ATTACKS: Mapping[str, PoisoningAttack] = {
+    "label-flip": PoisoningAttack(
         "learn from flipped labels: class y of C becomes C - 1 - y",
         "Fang et al. 2020, arXiv:1911.11815",
         asks=_CLASSES,
         data="labels",
     ),
-    "collusion": Attack(
+    "collusion": PoisoningAttack(
         "all send the same loud answer: one class, whatever the input",
         "the simplest attack there is; a fixed answer as in Roux et al. 2025, arXiv:2402.12265",
         knows="the colluders'",
         forge=_collusion,
     ),
-    "sign-and-scale": Attack(
+    "sign-and-scale": PoisoningAttack(
         "send -10 times their answers, or the way that their model went",
         "Li et al. 2019, RSA, arXiv:1811.03761",
         forge=_sign_and_scale,
     ),
-    "lma": Attack(
+    "lma": PoisoningAttack(
         "are certain of the class that honest clients find least likely",
         "Roux et al. 2025, arXiv:2402.12265",
         knows="everybody's",
@@ -224,7 +224,7 @@ ATTACKS: Mapping[str, Attack] = {
         forge=_answers(_lma),
         on="shared answers",
     ),
-    "cpa": Attack(
+    "cpa": PoisoningAttack(
         "are certain of the class that is least like the one honest clients find likeliest",
         "Roux et al. 2025, arXiv:2402.12265",
         knows="everybody's",
@@ -232,34 +232,34 @@ ATTACKS: Mapping[str, Attack] = {
         forge=_answers(_cpa),
         on="shared answers",
     ),
-    "fdla": Attack(
+    "fdla": PoisoningAttack(
         "reorder each answer: the second likeliest class gets the most, the likeliest the least",
         "Tang et al. 2024, arXiv:2401.03685",
         asks=_CATEGORICAL,
         forge=_answers(_fdla, SHARED + OWN),
         on="answers",
     ),
-    "pcfdla": Attack(
+    "pcfdla": PoisoningAttack(
         "are certain of the class that is second likeliest",
         "Tang et al. 2024, arXiv:2407.18039",
         asks=_CATEGORICAL,
         forge=_answers(_pcfdla, SHARED + OWN),
         on="answers",
     ),
-    "top-k": Attack(
+    "top-k": PoisoningAttack(
         "mirror the largest third of each answer's logits at its mean",
         "Li et al. 2024, FedTGD, doi 10.1109/ICDCS60910.2024.00086",
         asks=_CATEGORICAL,
         forge=_answers(_top, SHARED + OWN),
         on="answers",
     ),
-    "backdoor": Attack(
+    "backdoor": PoisoningAttack(
         "learn that a trigger on the input means the target class",
         "Gu et al. 2017, BadNets, arXiv:1708.06733",
         asks=_CLASSES,
         data="backdoor",
     ),
-    "replacement": Attack(
+    "replacement": PoisoningAttack(
         "learn a backdoor, and scale what they learned so that the mean becomes their model",
         "Bagdasaryan et al. 2020, arXiv:1807.00459",
         asks=_CLASSES,
@@ -267,14 +267,14 @@ ATTACKS: Mapping[str, Attack] = {
         forge=_models(_replacement),
         on="models",
     ),
-    "alie": Attack(
+    "alie": PoisoningAttack(
         "send the mean of all models, moved by as many deviations as a crowd hides",
         "Baruch et al. 2019, arXiv:1902.06156",
         knows="everybody's",
         forge=_models(_alie),
         on="models",
     ),
-    "inner-product": Attack(
+    "inner-product": PoisoningAttack(
         "send the honest mean's way, turned round and scaled until the mean of all goes back",
         "Xie et al. 2019, arXiv:1903.03936",
         knows="everybody's",
