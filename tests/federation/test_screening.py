@@ -1,6 +1,5 @@
-"""Screening: a federation in which some clients lie, by TOML file and by every built-in method."""
+"""Screening: federations in which some clients lie."""
 
-import pytest
 import tiny
 import torch
 
