@@ -21,7 +21,8 @@ from fedkd.federation.client import WATCHER, ClientParty, client_app
 from fedkd.federation.disk_state import DiskState
 from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.prepare import PreparedExperiment, prepare_json
-from fedkd.federation.rounds import Keeper, federate
+from fedkd.federation.rounds import federate
+from fedkd.federation.server import Keeper
 from fedkd.federation.spending import no_ledger
 from fedkd.federation.state import MemoryState
 from fedkd.federation.tampering import Tamper
