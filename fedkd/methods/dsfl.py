@@ -6,15 +6,16 @@ from torch import Tensor
 
 from fedkd.config import Frozen, Optimisation
 from fedkd.exchange import likeliest
-from fedkd.exchange.aggregation import entropy_reduction
+from fedkd.exchange.aggregation import entropy_reduction, mean
 from fedkd.exchange.codec import Expected, half
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, Value
 from fedkd.knowledge import label
+from fedkd.knowledge.places import spoken
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.methods.core.label_loss import LabelLoss, label_loss
 from fedkd.methods.core.top import Top, check_top
 from fedkd.specs import TensorSpec
-from fedkd.tasks.likelihoods.tokens import spoken
+from fedkd.tasks.bounded import OF_PROBABILITIES
 
 
 class DSFLParams(Frozen):
@@ -56,6 +57,7 @@ class DSFL(Method):
         privileged=True,
         aligns=True,
         client_units=True,
+        combines=("answers",),
     )
     Params = DSFLParams
     params: DSFLParams
@@ -85,7 +87,8 @@ class DSFL(Method):
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         said = [_received("probabilities", upload, ctx.setting) for upload in uploads.values()]
         answers = ctx.protect(torch.stack(said))
-        aggregate = entropy_reduction(answers, temperature=self.params.temperature)
+        agreed = ctx.combine(uploads, answers, mean, OF_PROBABILITIES)
+        aggregate = entropy_reduction(agreed[None], temperature=self.params.temperature)
         inputs = ctx.setting.proxy_inputs(self.params.public_per_round, ctx.round)
         if self.params.loss == "soft-labels":
             ctx.distil(inputs, aggregate, label.soft_cross_entropy, self.params.student)

@@ -107,7 +107,8 @@ def test_the_geometric_median_has_the_least_sum_of_distances(seed: int, clients:
     steps = torch.randn(60, 6, generator=torch.Generator().manual_seed(seed)).double()
     for size in (1.0, 0.1, 1e-2, 1e-3):
         there = (found + size * steps)[:, None] - points
-        assert (there.norm(dim=2).sum(dim=1) >= (found - points).norm(dim=1).sum() - 1e-6).all()
+        least = 0.999 * (found - points).norm(dim=1).sum()
+        assert (there.norm(dim=2).sum(dim=1) >= least).all()
 
 
 @settings(deadline=None, max_examples=10)

@@ -90,7 +90,8 @@ def expguard(answers: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tenso
 
     def distances(points: Tensor) -> Tensor:
         centre = (_central(points)[..., None] * points).sum(dim=0)
-        return torch.linalg.vector_norm(points - centre, dim=2)
+        away: Tensor = torch.linalg.vector_norm(points - centre, dim=2)
+        return away
 
     away = _weights(answers, distances).mean(dim=1)
     scores = away / median(away).clamp(min=_LEAST)
@@ -121,7 +122,9 @@ def _weights(answers: Tensor, rule: Callable[[Tensor], Tensor]) -> Tensor:
     """What a rule says of clients, (K, n, D) -> (K, n), of answers a part at a time: (K, N)."""
     points = answers.detach().reshape(*answers.shape[:2], -1)
     size = max(1, _PART // max(1, len(points) * points.shape[2]))
-    return torch.cat([rule(part.cpu().double()) for part in torch.split(points, size, dim=1)], dim=1)
+    return torch.cat(
+        [rule(part.cpu().double()) for part in torch.split(points, size, dim=1)], dim=1
+    )
 
 
 def _weighed(answers: Tensor, weights: Tensor) -> Tensor:
@@ -132,7 +135,7 @@ def _weighed(answers: Tensor, weights: Tensor) -> Tensor:
 
 def _central(points: Tensor) -> Tensor:
     """Points (K, N, D) -> the weights (K, N) by which their mean is the geometric median."""
-    centre = median(points)
+    centre, weights = median(points), torch.empty(0)
     for _ in range(_STEPS):
         away = torch.linalg.vector_norm(points - centre, dim=2)
         scale = median(away)
