@@ -1,5 +1,6 @@
 """Federated learning by class prototypes."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -90,6 +91,9 @@ class FedProto(Method):
             "counts": setting.class_counts,
             "logits": TensorSpec((len(setting.proxy), setting.classes), torch.float16, high=0),
         }
+
+    def said(self, ctx: ServerContext, uploads: Uploads, inputs: Callable[[], Rows]) -> Tensor:
+        return torch.stack([upload["logits"] for upload in uploads.values()])
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
         known, prototypes = broadcast.get("known"), broadcast.get("prototypes")
