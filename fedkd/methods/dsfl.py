@@ -91,15 +91,9 @@ class DSFL(Method):
         return Upload({name: Value(each, ctx.from_teacher) for name, each in sent.items()})
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
-<<<<<<< HEAD
-        said = [_received("probabilities", upload, ctx.setting) for upload in uploads.values()]
-        answers = ctx.protect(torch.stack(said))
+        answers = ctx.protect(_answers(uploads, ctx.setting))
         agreed = ctx.combine(uploads, answers, mean, OF_PROBABILITIES)
         aggregate = entropy_reduction(agreed[None], temperature=self.params.temperature)
-=======
-        answers = ctx.protect(_answers(uploads, ctx.setting))
-        aggregate = entropy_reduction(answers, temperature=self.params.temperature)
->>>>>>> main
         inputs = ctx.setting.proxy_inputs(self.params.public_per_round, ctx.round)
         if self.params.loss == "soft-labels":
             ctx.distil(inputs, aggregate, label.soft_cross_entropy, self.params.student)

@@ -61,16 +61,13 @@ class ServerContext:
     capped: dict[int, tuple[float, float]] = field(default_factory=dict)
     """Clients that claimed a larger share of the samples than `clients.max_weight` lets them have:
     what they claimed, and what they got."""
-<<<<<<< HEAD
     apart: dict[int, float] = field(default_factory=dict)
     """Under a rule of `[robust]`, how far what a client sent was from what came of it, over the
     median client's."""
-=======
     robust: Robust | None = None
     """What is done about clients that lie; None: nothing."""
     screened: Screened | None = None
     """What the server found of the round's clients, where it screens them."""
->>>>>>> main
     losses: dict[str, float] = field(default_factory=dict)
     """Mean losses worth a line in the round's record."""
     curve: list[float | None] = field(default_factory=list)
