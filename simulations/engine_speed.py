@@ -25,7 +25,7 @@ from fedkd.exchange.messages import Broadcast, Tensors, Upload
 from fedkd.federation import engines
 from fedkd.federation.answers import Record
 from fedkd.federation.prepare import PreparedExperiment, prepare
-from fedkd.federation.rounds import Checkpoint
+from fedkd.federation.server import Checkpoint
 from fedkd.learning import supervised
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 

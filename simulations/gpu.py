@@ -30,7 +30,7 @@ from fedkd.errors import ConfigError
 from fedkd.federation import engines
 from fedkd.federation.answers import Record, Unwatched
 from fedkd.federation.prepare import prepare
-from fedkd.federation.rounds import Checkpoint
+from fedkd.federation.server import Checkpoint
 from fedkd.learning import evaluate, supervised
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

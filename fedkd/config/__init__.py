@@ -18,22 +18,19 @@ from fedkd.config.experiment import (
     Alignment,
     Clients,
     Data,
-    Dirichlet,
     Engine,
     Experiment,
-    Iid,
     MethodChoice,
-    Natural,
-    Partition,
     Privacy,
     Privileged,
     PublicData,
-    Shards,
     Student,
 )
 from fedkd.config.models import RANDOM, ModelSpec, Weights, specs_in, with_specs
+from fedkd.config.partition import Dirichlet, Iid, Natural, Partition, Shards
 from fedkd.config.parts import Choice, Frozen, Hardware, Output, TaskChoice
 from fedkd.config.read import load, load_distillation, parse, parse_json, read, validate
+from fedkd.config.robust import Robust
 from fedkd.config.source import Format, Interactions, Layout, Source, Stream
 from fedkd.config.text import Text, TextColumns
 from fedkd.config.training import DPSGD, OPTIMISERS, Augmentation, Optimisation
@@ -68,6 +65,7 @@ __all__ = [
     "Privileged",
     "PublicData",
     "RecordPrivacy",
+    "Robust",
     "Shards",
     "Source",
     "Stream",

@@ -11,6 +11,7 @@ from pydantic import (
 )
 
 from fedkd.config.models import ModelSpec
+from fedkd.config.partition import Dirichlet, Natural, Partition
 from fedkd.config.parts import (
     CLASSIFICATION,
     NAME,
@@ -22,6 +23,7 @@ from fedkd.config.parts import (
     absent,
     is_classification,
 )
+from fedkd.config.robust import Robust
 from fedkd.config.source import Source
 from fedkd.config.training import DPSGD, Optimisation
 
@@ -53,42 +55,6 @@ class PublicData(Frozen):
                 "and data.public.source is 'held-out': name that data set, or leave test out"
             )
         return self
-
-
-class Iid(Frozen):
-    """Equal random shares."""
-
-    scheme: Literal["iid"] = "iid"
-
-
-class Shards(Frozen):
-    """Sort by label, cut into equal shards, deal each client some of them (arXiv:1602.05629)."""
-
-    scheme: Literal["shards"]
-    per_client: int = Field(default=2, ge=1)
-
-
-class Natural(Frozen):
-    """The split that the data brings: `client_train` in an .npz, the client column in a CSV."""
-
-    scheme: Literal["natural"]
-
-
-class Dirichlet(Frozen):
-    """One of the three draws that papers all call Dirichlet.
-
-    `dirichlet`: per class, shares over clients from Dir(alpha). `dirichlet-balanced`: the same, but
-    a client that holds its fair share already gets nothing more (DENSE, arXiv:2112.12371).
-    `dirichlet-client`: per client, a class prior from Dir(alpha); equal sizes (Co-Boosting).
-    """
-
-    scheme: Literal["dirichlet", "dirichlet-balanced", "dirichlet-client"]
-    alpha: float = Field(default=0.5, gt=0)
-    min_size: int = Field(default=10, ge=1)
-    """The fewest samples that a client may end with."""
-
-
-Partition = Annotated[Iid | Shards | Natural | Dirichlet, Field(discriminator="scheme")]
 
 
 class Data(Source):
@@ -247,6 +213,8 @@ class Experiment(Frozen):
     clients: Clients
     student: Student = Student()
     method: MethodChoice
+    robust: Robust | None = Field(default=None, exclude_if=absent)
+    """What the server does about clients that lie; None: nothing."""
     privacy: Privacy = Privacy()
     engine: Engine = Engine()
     output: Output = Output()
@@ -277,6 +245,21 @@ class Experiment(Frozen):
             )
         if self.data.views and not (any(self.clients.views) or self.student.views):
             raise ValueError("[data.views] names views that nobody sees: leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _sees_whom_to_judge(self) -> Self:
+        if self.robust is not None and self.privacy.secure_aggregation:
+            raise ValueError(
+                "[robust] compares clients with each other, and privacy.secure_aggregation shows "
+                "the server their sum alone: leave one of the two out"
+            )
+        if self.robust is not None and self.privacy.unit.startswith("client"):
+            raise ValueError(
+                "[robust] lets what one client says decide how others count, and the noise of "
+                f"privacy.unit = {self.privacy.unit!r} covers a client that moves its own part "
+                "alone: leave [robust] out, or take unit = 'record'"
+            )
         return self
 
     @property

@@ -13,8 +13,9 @@ from pydantic import (
 
 from fedkd.config import overrides as overriding
 from fedkd.config.distillation import Distillation
-from fedkd.config.experiment import Experiment, Partition
+from fedkd.config.experiment import Experiment
 from fedkd.config.explain import explain
+from fedkd.config.partition import Partition
 from fedkd.config.training import Optimisation
 from fedkd.errors import ConfigError
 

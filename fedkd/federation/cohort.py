@@ -250,12 +250,15 @@ def _take_answer(
         else:
             if answer.ledger_head is None and prepared.experiment.privacy.unit == "record":
                 raise MessageError("answer does not say where its ledger stands")
-            answers.uploads[client] = _checked(prepared, client, answer.payload, action)
+            answers.uploads[client] = checked(prepared, client, answer.payload, action)
     except MessageError as error:
         answers.failures[client] = str(error)
 
 
-def _checked(prepared: PreparedExperiment, client: int, payload: bytes, action: str) -> Tensors:
+def checked(
+    prepared: PreparedExperiment, client: int, payload: bytes, action: str = ACTION
+) -> Tensors:
+    """An answer that may be let in; otherwise a MessageError says why not."""
     if action == secure.ACTION:
         return secure.read_key(payload)
     upload = decode(payload, prepared.expects(client))

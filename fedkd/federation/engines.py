@@ -21,9 +21,11 @@ from fedkd.federation.client import WATCHER, ClientParty, client_app
 from fedkd.federation.disk_state import DiskState
 from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.prepare import PreparedExperiment, prepare_json
-from fedkd.federation.rounds import Keeper, federate
+from fedkd.federation.rounds import federate
+from fedkd.federation.server import Keeper
 from fedkd.federation.spending import no_ledger
 from fedkd.federation.state import MemoryState
+from fedkd.federation.tampering import Tamper
 from fedkd.federation.wire import Call
 from fedkd.privacy import shared
 from fedkd.privacy.chain import beside
@@ -65,7 +67,12 @@ def _check_writable(folder: Path) -> None:
 
 
 def simulate(
-    prepared: PreparedExperiment, keeper: Keeper, observer: Observer, *, states: Path | None
+    prepared: PreparedExperiment,
+    keeper: Keeper,
+    observer: Observer,
+    *,
+    states: Path | None,
+    tamper: Tamper | None = None,
 ) -> nn.Module:
     """Run an experiment on this machine, on the engine that it names.
 
@@ -75,6 +82,7 @@ def simulate(
         observer: is told what happens.
         states: the folder in which each client keeps its state, so that a run can resume; None
             keeps it in memory, on the in-process engine only.
+        tamper: as of `federate`.
 
     Returns:
         The student.
@@ -86,7 +94,7 @@ def simulate(
     engine = _on_ray if prepared.experiment.engine.kind == "ray" else _in_process
     tune_allocator()
     with one_intra_op_thread():
-        return engine(prepared, keeper, observer, states, threads)
+        return engine(prepared, keeper, observer, states, threads, tamper)
 
 
 def _in_process(
@@ -95,6 +103,7 @@ def _in_process(
     observer: Observer,
     states: Path | None,
     threads: int,
+    tamper: Tamper | None,
 ) -> nn.Module:
     in_memory = [ClientParty(prepared, MemoryState()) for _ in prepared.data.clients]
 
@@ -106,7 +115,9 @@ def _in_process(
     try:
         with InProcessGrid(app, nodes=prepared.setting.clients, threads=threads) as grid:
             ledger = _server_opens(prepared, states) if states else no_ledger
-            return federate(grid, prepared, keeper, observer, threads=threads, ledger=ledger)
+            return federate(
+                grid, prepared, keeper, observer, threads=threads, ledger=ledger, tamper=tamper
+            )
     finally:
         WATCHER.reset(token)
 
@@ -117,6 +128,7 @@ def _on_ray(
     observer: Observer,
     states: Path | None,
     threads: int,
+    tamper: Tamper | None,
 ) -> nn.Module:
     if states is None:
         raise ValueError("Expected a folder for client states: Ray's workers share no memory.")
@@ -125,7 +137,11 @@ def _on_ray(
     @server.main()
     def main(grid: Grid, _context: Context) -> None:
         ledger = _server_opens(prepared, states)
-        outcome.append(federate(grid, prepared, keeper, observer, threads=threads, ledger=ledger))
+        outcome.append(
+            federate(
+                grid, prepared, keeper, observer, threads=threads, ledger=ledger, tamper=tamper
+            )
+        )
 
     find = partial(_of_worker, prepared.experiment.to_json(), states.resolve())
     client = client_app(find, simulated=True)

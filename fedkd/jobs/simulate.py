@@ -9,6 +9,7 @@ from fedkd.config import Experiment
 from fedkd.federation import engines
 from fedkd.federation.answers import Observer, Unwatched
 from fedkd.federation.prepare import PreparedExperiment, prepare
+from fedkd.federation.tampering import Tamper
 from fedkd.privacy.ledger import Anchor, Ledger
 from fedkd.reports import report, shortfall
 from fedkd.runs import examples, tokenizers
@@ -53,8 +54,16 @@ def simulate_world(
     observer: Observer | None = None,
     *,
     resume: bool = False,
+    tamper: Tamper | None = None,
 ) -> dict[str, Any]:
     """As `simulate`, of an experiment that is prepared, its data or method perhaps changed since.
+
+    Args:
+        prepared: the experiment.
+        folder: as of `simulate`.
+        observer: as of `simulate`.
+        resume: as of `simulate`.
+        tamper: what hostile clients send in place of their own answers; None: nobody is hostile.
 
     Raises:
         UsageError: as `simulate`.
@@ -72,7 +81,9 @@ def simulate_world(
         with locked(folder):
             if resume:
                 _check_ledgers(prepared, run)
-            student = engines.simulate(prepared, run, observer or Unwatched(), states=run.states)
+            student = engines.simulate(
+                prepared, run, observer or Unwatched(), states=run.states, tamper=tamper
+            )
             summary = summarise(prepared, student, run.records(), run.released())
             tokenizers.keep(folder, prepared.in_students_view.data.tokenizers)
             run.finish(student.state_dict(), summary)

@@ -1,5 +1,6 @@
 """Federated distillation by consensus logits."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -19,8 +20,6 @@ from fedkd.exchange.messages import (
     Tensors,
     Upload,
     Value,
-    group,
-    prefixed,
 )
 from fedkd.knowledge import label
 from fedkd.learning import consensus
@@ -28,9 +27,11 @@ from fedkd.learning.familiarity import LEAST, familiarity
 from fedkd.learning.offline import Loss
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.methods.core.label_loss import LabelLoss, check_loss, label_loss
+from fedkd.methods.core.top import Top, check_top
 from fedkd.privacy.events import Unprotected
+from fedkd.rows import Rows
 from fedkd.specs import TensorSpec
-from fedkd.tasks import Ask, Likelihood, Task
+from fedkd.tasks import Ask, Likelihood
 
 _LARGEST = 1e15
 """Of a number that is no logit: its square, and a sum of them, are finite in float32."""
@@ -55,7 +56,7 @@ class FedMDParams(Frozen):
     loss: LabelLoss = "kd"
     """By which form of knowledge the student learns: see docs/knowledge.md. For a task without
     classes it is `divergence` unless given."""
-    top: int | None = Field(default=None, ge=2)
+    top: Top = None
     """How many of the likeliest classes of each place are sent, all others as one: for answers over
     large vocabularies. All classes unless given."""
     familiar: bool = Field(default=False, exclude_if=absent)
@@ -88,6 +89,7 @@ class FedMD(Method):
         needs_public=True,
         privileged=True,
         aligns=True,
+        combines=("answers",),
     )
     Params = FedMDParams
     params: FedMDParams
@@ -96,19 +98,20 @@ class FedMD(Method):
         check_loss(self.params.loss, setting.task)
         if self.params.familiar:
             _check_familiar(setting)
-        if self.params.top is not None:
-            _check_top(self.params.top, setting.task)
+        check_top(self.params.top, setting.task)
 
     def expects(self, setting: Setting, client: int) -> Expected:
         size = len(setting.proxy_subset(self.params.public_per_round, round=1))
         shape = (size, *setting.task.answer)
         own = {"familiarity": _FAMILIARITY} if self.params.familiar else {}
         if self.params.top is not None:
-            few = likeliest.expected(shape, self.params.top)
-            return {**{f"logits/{name}": spec for name, spec in few.items()}, **own}
+            return {**likeliest.expected("logits", shape, self.params.top), **own}
         if _LOGITS & setting.task.offers:
             return {"logits": TensorSpec(shape, torch.float16), **own}
         return {"logits": TensorSpec(shape, low=-_LARGEST, high=_LARGEST), **own}
+
+    def said(self, ctx: ServerContext, uploads: Uploads, inputs: Callable[[], Rows]) -> Tensor:
+        return _answers(uploads, ctx.setting)
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
         if any(
@@ -128,18 +131,23 @@ class FedMD(Method):
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         likelihood = ctx.setting.task.likelihood
-        said = [_received("logits", upload, ctx.setting) for upload in uploads.values()]
-        answers = torch.stack(said)
+        answers = _answers(uploads, ctx.setting)
         if self.params.familiar:
             together = consensus.weighted(answers, ctx.counts(uploads, "familiarity")).float()
         else:
-            together = (likelihood.mix or mean)(answers)
+            plain = likelihood.mix or mean
+            together = ctx.combine(uploads, answers, plain, likelihood.bounded)
         inputs = ctx.setting.proxy_inputs(self.params.public_per_round, ctx.round)
         loss = label_loss(
             self.params.loss, temperature=self.params.temperature, likelihood=likelihood
         )
         ctx.distil(inputs, together, loss, self.params.student)
         return Broadcast(common=_sent("consensus", together, ctx.setting, self.params.top))
+
+
+def _answers(uploads: Uploads, setting: Setting) -> Tensor:
+    """What all clients answer, (K, N, *A)."""
+    return torch.stack([_received("logits", each, setting) for each in uploads.values()])
 
 
 def _familiarity(ctx: ClientContext) -> Value:
@@ -160,6 +168,12 @@ def _check_familiar(setting: Setting) -> None:
             f"method.familiar = true sends a number computed from private records, which no noise "
             f"of privacy.unit = {unit!r} covers: leave it out"
         )
+    robust = setting.experiment.robust
+    if robust is not None and robust.answers != "mean":
+        raise ConfigError(
+            f"method.familiar = true weighs clients by what they say of themselves, which "
+            f"robust.answers = {robust.answers!r} does not look at: leave one of the two out"
+        )
     if task.likelihood.mix is not None:
         raise ConfigError(
             "method.familiar = true weighs a mean of answers, and those of task "
@@ -172,16 +186,6 @@ def _check_familiar(setting: Setting) -> None:
                 f"method.familiar = true compares rows of numbers or images, and client {client} "
                 f"sees records of shape {own.inputs}: leave it out"
             )
-
-
-def _check_top(top: int, task: Task) -> None:
-    """Refuse to send some of the classes where there are none, or no more than these."""
-    if "categorical" not in task.offers or top >= task.classes:
-        raise ConfigError(
-            f"method.top is {top}: expected fewer than the {task.classes} numbers of an answer of "
-            f"task {task.name!r}, which must be classes, such as a vocabulary's tokens: leave it "
-            "out"
-        )
 
 
 def _digested(likelihood: Likelihood, top: int | None) -> Loss:
@@ -197,7 +201,7 @@ def _digested(likelihood: Likelihood, top: int | None) -> Loss:
 def _sent(name: str, answers: Tensor, setting: Setting, top: int | None) -> dict[str, Tensor]:
     """Answers as they cross the wire, no larger than the wire lets in."""
     if top is not None:
-        return prefixed(name, likeliest.sparse(answers, top))
+        return likeliest.sparse(name, answers, top)
     if _LOGITS & setting.task.offers:
         return {name: half(answers)}
     return {name: answers.clamp(-_LARGEST, _LARGEST)}
@@ -207,4 +211,4 @@ def _received(name: str, sent: Tensors, setting: Setting) -> Tensor:
     """Answers that crossed the wire: as they were sent, or log-probabilities of all classes."""
     if name in sent:
         return sent[name]
-    return likeliest.dense(group(name, sent), setting.task.classes)
+    return likeliest.dense(name, sent, setting.task.classes)

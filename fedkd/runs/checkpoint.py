@@ -18,7 +18,7 @@ from fedkd.config import Experiment
 from fedkd.errors import FedkdError
 from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Broadcast, group, prefixed
-from fedkd.federation.rounds import Checkpoint
+from fedkd.federation.server import Checkpoint
 from fedkd.federation.wire import LedgerHead
 from fedkd.files import storing
 from fedkd.runs import manifest

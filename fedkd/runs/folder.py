@@ -23,7 +23,7 @@ from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Tensors
 from fedkd.federation.answers import Record
 from fedkd.federation.disk_state import DiskState
-from fedkd.federation.rounds import Checkpoint
+from fedkd.federation.server import Checkpoint
 from fedkd.federation.wire import LedgerHead
 from fedkd.files import storing, write_atomically
 from fedkd.methods import find

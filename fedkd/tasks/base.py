@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fedkd.specs import TensorSpec
+from fedkd.tasks.bounded import Bounded
 from fedkd.tasks.motion import Motion
 from fedkd.tasks.vocabulary import Vocabulary
 
@@ -38,6 +39,8 @@ Of texts of L tokens, -100 where a token does not count: `tags`, a class for eac
 `spans`, where the answer's first and last token stand, int64 (N, 2); `tokens`, what is to be
 written, int64 (N, T); `next-tokens`, what follows each token, int64 (N, L).
 """
+WRITTEN: frozenset[Targets] = frozenset({"tokens", "next-tokens"})
+"""Targets that a model writes, token by token, so that their classes are a tokeniser's tokens."""
 Ask = Literal["classes", "categorical", "items", "boxes", "image", "features", "text"]
 """What a method may ask of a task.
 
@@ -66,6 +69,7 @@ class Likelihood:
             a gradient of its own: DP-SGD cannot learn by it, and no attack scores a record by it.
         mix: (K, N, *A) -> (N, *A), what answers of K models come to together, where their mean says
             nothing; None: their mean.
+        bounded: the form in which robust rules compare answers; None: as they are.
     """
 
     nll: Callable[[Tensor, Tensor], Tensor]
@@ -75,6 +79,7 @@ class Likelihood:
     couples: bool = False
     mix: Callable[[Tensor], Tensor] | None = None
     moved: Callable[[Tensor, Motion], Tensor] | None = None
+    bounded: Bounded | None = None
 
 
 K = TypeVar("K")

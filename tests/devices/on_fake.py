@@ -30,7 +30,7 @@ from fedkd import config, devices, models, rng
 from fedkd.audit import inversion, structure
 from fedkd.federation import engines
 from fedkd.federation.prepare import prepare
-from fedkd.federation.rounds import Checkpoint
+from fedkd.federation.server import Checkpoint
 from fedkd.jobs.audit import canary_run
 from fedkd.jobs.audit.messages import audit_exchange
 from fedkd.jobs.audit.teachers import audit_teacher

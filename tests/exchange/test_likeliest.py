@@ -24,8 +24,8 @@ def test_what_comes_back_is_a_distribution_whose_likeliest_are_those_that_were_s
     seed: int, k: int
 ) -> None:
     logits = answers(seed)
-    sent = decode(encode(likeliest.sparse(logits, k)), likeliest.expected(SHAPE, k))
-    back = likeliest.dense(sent, 9)
+    sent = decode(encode(likeliest.sparse("a", logits, k)), likeliest.expected("a", SHAPE, k))
+    back = likeliest.dense("a", sent, 9)
     said = (logits != 0).any(dim=-1)
     assert not back[~said].any()
     p, was = back[said].exp(), logits[said].softmax(dim=-1)
@@ -42,8 +42,8 @@ def test_what_comes_back_is_a_distribution_whose_likeliest_are_those_that_were_s
 def test_what_a_stranger_sends_stays_finite_or_is_not_let_in() -> None:
     ids = torch.zeros(1, 1, 3, dtype=torch.int32)
     values = torch.tensor([[[-0.1, -0.2, -0.3]]], dtype=torch.float16)
-    sent = decode(encode({"ids": ids, "values": values}), likeliest.expected((1, 1, 9), 3))
-    assert torch.isfinite(likeliest.dense(sent, 9)).all()
-    for wrong in ({"ids": ids + 9, "values": values}, {"ids": ids, "values": values + 1}):
+    sent = decode(encode({"a/ids": ids, "a/values": values}), likeliest.expected("a", (1, 1, 9), 3))
+    assert torch.isfinite(likeliest.dense("a", sent, 9)).all()
+    for wrong in ({"a/ids": ids + 9, "a/values": values}, {"a/ids": ids, "a/values": values + 1}):
         with pytest.raises(MessageError, match="is not within"):
-            decode(encode(wrong), likeliest.expected((1, 1, 9), 3))
+            decode(encode(wrong), likeliest.expected("a", (1, 1, 9), 3))

@@ -11,7 +11,7 @@ from fedkd.data.types import Samples
 from fedkd.errors import RunFolderError, StorageError
 from fedkd.exchange.messages import Broadcast
 from fedkd.federation.prepare import prepare
-from fedkd.federation.rounds import Checkpoint
+from fedkd.federation.server import Checkpoint
 from fedkd.jobs.simulate import simulate
 from fedkd.reports import report
 from fedkd.runs.folder import RunFolder

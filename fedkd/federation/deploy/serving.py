@@ -22,7 +22,8 @@ from fedkd.federation.deploy.processes import never_outlive_parent
 from fedkd.federation.deploy.site import run_name
 from fedkd.federation.deploy.superlink import STATE
 from fedkd.federation.prepare import PreparedExperiment
-from fedkd.federation.rounds import Checkpoint, Keeper, federate
+from fedkd.federation.rounds import federate
+from fedkd.federation.server import Checkpoint, Keeper
 from fedkd.federation.wire import LedgerHead, read_ledger_head
 from fedkd.files import storing, write_atomically
 from fedkd.privacy.ledger import Ledger

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from fedkd.data.types import Samples
+from fedkd.exchange import likeliest
 from fedkd.exchange.messages import Tensors
 from fedkd.federation.prepare import PreparedExperiment
 from fedkd.jobs.audit.canary_run import CanaryRun
 from fedkd.jobs.audit.recording import Messages
 from fedkd.rows import Rows, first
+from fedkd.tasks import Task
 
 _ON_PROXY = ("logits", "probabilities")
 """Fields that answer the proxy set."""
@@ -28,7 +30,7 @@ def why_unreadable(prepared: PreparedExperiment) -> str:
     if prepared.setting.securely:
         return "the server sees nothing but sums over clients"
     fields = prepared.method.expects(prepared.setting, client=0)
-    if any(name.startswith("model/") or name in _ON_PROXY for name in fields):
+    if any(name.split("/")[0] in ("model", *_ON_PROXY) for name in fields):
         return ""
     return "clients send neither models, logits nor probabilities, and no attack here reads more"
 
@@ -78,14 +80,18 @@ def on_proxy(run: CanaryRun, messages: Messages, client: int) -> Tensor:
     for round, uploads in messages.items():
         rows = empty.clone()
         if client in uploads:
-            rows[setting.proxy_subset(size, round)] = _logits(uploads[client])
+            rows[setting.proxy_subset(size, round)] = read_logits(uploads[client], setting.task)
         by_round.append(rows)
     return torch.stack(by_round)
 
 
-def _logits(upload: Tensors) -> Tensor:
+def read_logits(upload: Tensors, task: Task) -> Tensor:
+    """What a client said of the proxy set, (P, *A), up to a constant a place."""
     if "logits" in upload:
         return upload["logits"].float()
+    for name in _ON_PROXY:
+        if f"{name}/ids" in upload:
+            return likeliest.dense(name, upload, task.classes)
     return upload["probabilities"].float().clamp(min=1e-6).log()
 
 

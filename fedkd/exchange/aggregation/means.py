@@ -1,4 +1,4 @@
-"""Aggregation: many clients' knowledge into one. Pure functions; the first axis is the client."""
+"""Means, weighed by what clients say that they hold, which is bounded."""
 
 import math
 from collections.abc import Sequence
