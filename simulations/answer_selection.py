@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from fedkd import rng, tasks
 from fedkd.config import Optimisation, TaskChoice
-from fedkd.data.texts import tokenizer
 from fedkd.data.types import Samples
 from fedkd.knowledge import similarity
 from fedkd.learning import evaluate, offline
@@ -65,26 +64,38 @@ def split(count: int, seed: int, *, held: bool) -> tuple[Tensor, Tensor]:
     return (train[:HELD], train[HELD:]) if held else (test, train)
 
 
-def vectors(study: Study, words: tokenizer.Tokenizer, texts: Sequence[str]) -> Tensor:
-    """What the encoder makes of each token alone, cut to principal components; frequent ones less.
+def of_tokens(study: Study) -> Tensor:
+    """What the encoder makes of each token alone (V, 384); of marks and other letters nothing."""
+    pieces = [token.removeprefix("##") for token in study.words.names]
+    plain = [n for n, piece in enumerate(pieces) if piece.isascii() and not piece.startswith("[")]
+    found = torch.zeros(len(pieces), study.of_all.shape[1])
+    found[plain] = study.states([pieces[n] for n in plain])
+    found[plain] -= found[plain].mean(dim=0)
+    return found
+
+
+def vectors(study: Study, tokens: Tensor, texts: Sequence[str]) -> Tensor:
+    """Vectors of tokens, cut to principal components, and the smaller the more frequent they are.
 
     The weights are of Arora et al. 2017, "A simple but tough-to-beat baseline for sentence
     embeddings", and the mean of such vectors is a text's.
     """
-    rows = study.states([token.strip("\u0120 ") or "." for token in words.names])
-    rows = rows - rows.mean(dim=0)
-    _, _, axes = torch.linalg.svd(rows, full_matrices=False)
-    seen = Counter(token for each in words.encode(texts, length=LENGTH) for token in each.ids)
-    share = torch.tensor([seen[n] + 1.0 for n in range(len(rows))])
+    _, _, axes = torch.linalg.svd(tokens, full_matrices=False)
+    seen = Counter(token for each in study.words.encode(texts, length=LENGTH) for token in each.ids)
+    share = torch.tensor([seen[n] + 1.0 for n in range(len(tokens))])
     weight = RARE / (RARE + share / share.sum())
-    found = rows @ axes[:WIDTH].T * weight[:, None]
-    found = found / found.std() / WIDTH**0.5
-    found[words.vocabulary.padding] = 0
-    return found
+    found = tokens @ axes[:WIDTH].T * weight[:, None]
+    return found / found.std() / WIDTH**0.5
 
 
 def selection(
-    study: Study, asked: Sequence[tuple[str, str]], others: list[str], seed: int, *, held: bool
+    study: Study,
+    asked: Sequence[tuple[str, str]],
+    others: list[str],
+    tokens: Tensor,
+    seed: int,
+    *,
+    held: bool,
 ) -> Iterator[tuple[str, float]]:
     """MRR of the encoder, and of bags by labels, by the encoder, and by both."""
     numbers: dict[str, int] = {}
@@ -92,14 +103,14 @@ def selection(
     test, train = split(len(asked), seed, held=held)
     own = [text for row in train.tolist() for text in asked[row]]
     known = study.of_all[: 2 * len(asked)].reshape(len(asked), 2, -1)
-    words = tokenizer.learn([*others, *own], 8000)
+    words = study.words
     alone = partial(numbered, words)
     x = alone(study.texts[: 2 * len(asked)]).reshape(len(asked), 2, LENGTH)
     choice = TaskChoice.model_validate({"name": "retrieval", "dimensions": WIDTH})
     task: Task = tasks.build(
         choice, inputs=(2, LENGTH), names=(), vocabularies={"": words.vocabulary}
     )
-    likelihood, begun = task.likelihood, vectors(study, words, [*others, *own])
+    likelihood, begun = task.likelihood, vectors(study, tokens, [*others, *own])
 
     def score(answers: nn.Module | Tensor) -> float:
         """MRR on the test pairs, of a model or of answers to all pairs."""
@@ -163,9 +174,9 @@ def main() -> None:
     asked, others = pairs(data), public(data)
     texts = [*(text for pair in asked for text in pair), *others]
     study = Study(fetched(Path(given.cache)), texts, torch.empty(0))
-    found: dict[str, list[float]] = {}
+    tokens, found = of_tokens(study), dict[str, list[float]]()
     for seed in given.seeds:
-        for who, figure in selection(study, asked, others, seed, held=given.held_out):
+        for who, figure in selection(study, asked, others, tokens, seed, held=given.held_out):
             found.setdefault(who, []).append(figure)
             print(f"seed {seed}, {who}: {figure:.3f}", file=sys.stderr, flush=True)
     print("\n| answer selection, MRR | mean | by seed |\n|---|---|---|")
