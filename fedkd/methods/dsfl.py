@@ -8,16 +8,17 @@ from torch import Tensor
 
 from fedkd.config import Frozen, Optimisation
 from fedkd.exchange import likeliest
-from fedkd.exchange.aggregation import entropy_reduction
+from fedkd.exchange.aggregation import entropy_reduction, mean
 from fedkd.exchange.codec import Expected, half
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, Value
 from fedkd.knowledge import label
+from fedkd.knowledge.places import spoken
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.methods.core.label_loss import LabelLoss, label_loss
 from fedkd.methods.core.top import Top, check_top
 from fedkd.rows import Rows
 from fedkd.specs import TensorSpec
-from fedkd.tasks.likelihoods.tokens import spoken
+from fedkd.tasks.bounded import OF_PROBABILITIES
 
 
 class DSFLParams(Frozen):
@@ -59,6 +60,7 @@ class DSFL(Method):
         privileged=True,
         aligns=True,
         client_units=True,
+        combines=("answers",),
     )
     Params = DSFLParams
     params: DSFLParams
@@ -90,7 +92,8 @@ class DSFL(Method):
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         answers = ctx.protect(_answers(uploads, ctx.setting))
-        aggregate = entropy_reduction(answers, temperature=self.params.temperature)
+        agreed = ctx.combine(uploads, answers, mean, OF_PROBABILITIES)
+        aggregate = entropy_reduction(agreed[None], temperature=self.params.temperature)
         inputs = ctx.setting.proxy_inputs(self.params.public_per_round, ctx.round)
         if self.params.loss == "soft-labels":
             ctx.distil(inputs, aggregate, label.soft_cross_entropy, self.params.student)

@@ -89,6 +89,7 @@ class FedMD(Method):
         needs_public=True,
         privileged=True,
         aligns=True,
+        combines=("answers",),
     )
     Params = FedMDParams
     params: FedMDParams
@@ -134,7 +135,8 @@ class FedMD(Method):
         if self.params.familiar:
             together = consensus.weighted(answers, ctx.counts(uploads, "familiarity")).float()
         else:
-            together = (likelihood.mix or mean)(answers)
+            plain = likelihood.mix or mean
+            together = ctx.combine(uploads, answers, plain, likelihood.bounded)
         inputs = ctx.setting.proxy_inputs(self.params.public_per_round, ctx.round)
         loss = label_loss(
             self.params.loss, temperature=self.params.temperature, likelihood=likelihood
@@ -165,6 +167,12 @@ def _check_familiar(setting: Setting) -> None:
         raise ConfigError(
             f"method.familiar = true sends a number computed from private records, which no noise "
             f"of privacy.unit = {unit!r} covers: leave it out"
+        )
+    robust = setting.experiment.robust
+    if robust is not None and robust.answers != "mean":
+        raise ConfigError(
+            f"method.familiar = true weighs clients by what they say of themselves, which "
+            f"robust.answers = {robust.answers!r} does not look at: leave one of the two out"
         )
     if task.likelihood.mix is not None:
         raise ConfigError(

@@ -16,6 +16,7 @@ from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group
 from fedkd.learning import evaluate
 from fedkd.methods.core.client_context import ClientContext
+from fedkd.methods.core.combining import Combined
 from fedkd.methods.core.server_context import ServerContext, Uploads
 from fedkd.methods.core.setting import Count, Setting, Sum
 from fedkd.models import weights
@@ -58,6 +59,9 @@ class Card:
     `privacy.secure_aggregation` may give it that sum, in float64, as one upload."""
     client_units: bool = False
     """Whether the server part asks `ctx.protect` of all it combines, and of nothing else."""
+    combines: tuple[Combined, ...] = ()
+    """What the server part combines by `ctx.combine` or `ctx.hearing`, which are answers, or by
+    `ctx.average`, models: then a rule of `[robust]` may take the mean's place."""
     no_dp: str = ""
     """Why it cannot run under differential privacy, if it cannot."""
 
