@@ -22,7 +22,7 @@ from fedkd.methods.core.base import Method
 from fedkd.methods.core.server_context import ServerContext, Uploads
 from fedkd.rows import Rows, take
 from fedkd.tasks import Task
-from fedkd.tasks.likelihoods.tokens import spoken
+from fedkd.tasks.bounded import spoken
 
 _INPUTS = 512
 """On which clients are compared; more tells no more."""
