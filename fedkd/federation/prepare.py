@@ -248,6 +248,7 @@ def _assemble(
     method.check(setting)
     protection.check_secure(setting)
     lateness.check(setting)
+    methods.check_rules(method, setting)
     for client in range(setting.clients):
         method.expects(setting, client)
     return method, federated, setting

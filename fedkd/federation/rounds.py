@@ -72,7 +72,10 @@ def federate(
     last = keeper.resume()
     known = _latest(ledger_heads or {}, {} if last is None else last.ledger_heads)
     clients = Connected(grid, prepared, nodes, connections, observer, known)
-    server = ServerParty.of(prepared, observer, last, threads=threads, ledger=ledger)
+    strangers = connections.nodes is not None
+    server = ServerParty.of(
+        prepared, observer, last, threads=threads, ledger=ledger, strangers=strangers
+    )
     if (how := experiment.clients.asynchronous) is not None:
         asynchronously(server, clients, keeper, last, how, script=script, tamper=tamper)
         return server.student

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fedkd.config import Experiment
+from fedkd.config import Experiment, Robust
 from fedkd.errors import FederationError, RunFolderError
 from fedkd.federation.asynchronous.log import Logged
 from fedkd.files import storing
@@ -10,7 +10,7 @@ from fedkd.runs.common import differing
 from fedkd.runs.folder import RunFolder
 from fedkd.runs.reading import read
 
-_FREE = {"name", "engine", "output"}
+_FREE = {"name", "engine", "output", "robust"}
 _STUDENT = "student.safetensors"
 
 
@@ -24,12 +24,26 @@ def script(run: Path, experiment: Experiment) -> Logged:
         raise _cannot(run, "a run without clients.asynchronous has no order that a log must tell")
     if experiment.privacy.unit != "none":
         raise _cannot(run, f"the noise of privacy.unit = {experiment.privacy.unit!r} is drawn anew")
-    if keys := differing(experiment, read(run).experiment, free=_FREE):
-        raise _cannot(run, f"it is of another experiment, which differs in {', '.join(keys)}")
+    there = read(run).experiment
+    keys = differing(experiment, there, free=_FREE)
+    if keys or experiment.robust != as_there(run, there).robust:
+        found = ", ".join(keys or ["robust"])
+        raise _cannot(run, f"it is of another experiment, which differs in {found}")
     try:
         return Logged.of(RunFolder(run).records())
     except RunFolderError as error:
         raise _cannot(run, str(error)) from error
+
+
+def as_there(run: Path, experiment: Experiment) -> Experiment:
+    """The experiment with what a deployment does about clients by itself, if the run was one.
+
+    Raises:
+        RunFolderError: it is no finished run.
+    """
+    if experiment.robust is not None or not read(run).deployed:
+        return experiment
+    return experiment.model_copy(update={"robust": Robust()})
 
 
 def check_student(run: Path, folder: Path) -> None:

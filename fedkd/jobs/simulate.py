@@ -50,9 +50,9 @@ def simulate(
             what was replayed has led to another student.
         StorageError: the disk did not take or give a file; the folder holds the rounds before.
     """
-    prepared = prepare(experiment)
     if replay is None:
-        return simulate_world(prepared, folder, observer, resume=resume)
+        return simulate_world(prepare(experiment), folder, observer, resume=resume)
+    prepared = prepare(replaying.as_there(replay, experiment))
     script = replaying.script(replay, prepared.experiment)
     summary = simulate_world(prepared, folder, observer, resume=resume, script=script)
     replaying.check_student(replay, folder)

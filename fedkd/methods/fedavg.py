@@ -42,6 +42,7 @@ class FedAvg(Method):
         unlike_models=False,
         counts=("example count",),
         asynchronous="models",
+        combines=("models",),
     )
     Params = FedAvgParams
     params: FedAvgParams

@@ -24,6 +24,7 @@ class FedProx(FedAvg):
         unlike_models=False,
         counts=("example count",),
         asynchronous="models",
+        combines=("models",),
     )
     Params = FedProxParams
     params: FedProxParams

@@ -108,7 +108,9 @@ class Letting(toys.Keeping):
 
 @pytest.mark.parametrize("method", ["fedavg", "fedmd"])
 def test_a_deployment_takes_what_comes_and_a_simulation_replays_it(rows, method):
-    changes = {"rounds": 12, "clients.asynchronous": {"buffer": 2, "staleness": 20}}
+    # A deployment's clients are screened in any case.
+    patient = {"buffer": 2, "staleness": 20}
+    changes = {"rounds": 12, "robust": {}, "clients.asynchronous": patient}
     world = prepared(rows, method, **changes)
     sites = Sites(world, slow=1)
     keeper = Letting(sites, after=2)
