@@ -17,12 +17,12 @@ from fedkd.config.robust import Robust
 from fedkd.exchange.aggregation import agreement
 from fedkd.exchange.aggregation.agreement import Screened
 from fedkd.exchange.messages import Tensors, group
+from fedkd.knowledge.places import spoken
 from fedkd.learning.data_free.shapes import made_up
 from fedkd.methods.core.base import Method
 from fedkd.methods.core.server_context import ServerContext, Uploads
 from fedkd.rows import Rows, take
 from fedkd.tasks import Task
-from fedkd.tasks.likelihoods.tokens import spoken
 
 _INPUTS = 512
 """On which clients are compared; more tells no more."""
