@@ -6,6 +6,7 @@ from fedkd.audit.exposure import Exposure
 from fedkd.audit.inversion import Inversion
 from fedkd.audit.labels import LabelInference
 from fedkd.audit.membership import Attack
+from fedkd.audit.poisoning.outcomes import Poisoning
 from fedkd.audit.verdicts import Check, Claim, Verdict
 
 
@@ -19,6 +20,7 @@ class Audited:
     labels: LabelInference | None = None
     inversions: tuple[Inversion, ...] = ()
     exposures: tuple[Exposure, ...] = ()
+    poisoning: Poisoning | None = None
     notes: tuple[str, ...] = ()
     """What was not tried, and why."""
 
@@ -31,6 +33,7 @@ class Audited:
             self.labels or other.labels,
             self.inversions + other.inversions,
             self.exposures + other.exposures,
+            self.poisoning or other.poisoning,
             self.notes + other.notes,
         )
 

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from fedkd.cli.audit_claims import audit_allow, audit_ledger, audit_plan
+from fedkd.cli.audit_poisoning import audit_poisoning
 from fedkd.cli.audit_secret import audit_secret
 from fedkd.cli.common import (
     AsJson,
@@ -28,13 +29,15 @@ if TYPE_CHECKING:
 
 audit = typer.Typer(
     name="audit",
-    help="What an experiment costs in privacy: planned, spent, and what an attacker really gets.",
+    help="What an experiment costs in privacy: planned, spent, and what an attacker really gets; "
+    "and what hostile clients do to it.",
     no_args_is_help=True,
 )
 audit.command("plan")(audit_plan)
 audit.command("ledger")(audit_ledger)
 audit.command("allow")(audit_allow)
 audit.command("secret")(audit_secret)
+audit.command("poisoning")(audit_poisoning)
 
 Confidence = Annotated[
     float, typer.Option(help="Of all bounds together: how sure a VIOLATION is.", min=0.5, max=0.999)
@@ -188,6 +191,12 @@ def audit_report(
     candidates: Candidates = 100,
     kind: CandidateKind = "records",
     references: References = 8,
+    poisoned: Annotated[
+        Path | None,
+        typer.Option(
+            "--poisoning", help="A folder of 'fedkd audit poisoning', for the page.", metavar="DIR"
+        ),
+    ] = None,
     confidence: Confidence = 0.95,
 ) -> None:
     """Audit everything, into one page that can be put before a data protection officer.
@@ -202,7 +211,9 @@ def audit_report(
     import_beside(path)
     run = path if path.is_dir() else _with_canaries(path, override, folder, candidates, kind, out)
     with progress(out) as notify:
-        found = teachers.audit_all(run, notify, count=_even(references), confidence=confidence)
+        found = teachers.audit_all(
+            run, notify, count=_even(references), confidence=confidence, poisoned=poisoned
+        )
     say_report(run / "audit.html")
     say_found(found, as_json=False)
 

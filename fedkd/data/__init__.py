@@ -132,6 +132,12 @@ def shared(data: config.Data, *, seed: int, targets: Targets = "classes") -> Fed
 def _federated(
     dataset: Dataset, public: Rows | None, clients: tuple[Samples, ...]
 ) -> FederatedData:
+    if dataset.own:
+        raise ConfigError(
+            f"data.text.tokenizer names {len(dataset.tokenizers)} tokenisers, and what is written "
+            "in a federation is in the tokens of one: name one; a teacher with a tokeniser of its "
+            "own goes with 'fedkd distil' (way 'sequence-level')"
+        )
     return FederatedData(
         name=dataset.name,
         classes=dataset.classes,

@@ -96,6 +96,8 @@ class Dataset(Tokenized):
         targets: what targets are.
         tokenizers: of texts, how they became numbers; by view, where records have several.
         length: of texts, the most tokens of one; 0 of records that are no texts.
+        own: of views whose targets are their own, such as what is written in other tokens: the data
+            set of each, by name; `train.y` and `test.y` are then those of the first.
     """
 
     name: str
@@ -109,6 +111,7 @@ class Dataset(Tokenized):
     targets: Targets = "classes"
     tokenizers: Mapping[str, Tokenizer] = field(default_factory=dict)
     length: int = 0
+    own: Mapping[str, "Dataset"] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -119,6 +122,8 @@ class Dataset(Tokenized):
         """The data set with what is seen of its inputs; None sees all."""
         if sight is None:
             return self
+        if self.own and len(sight.parts) == 1:
+            return self.own[next(iter(sight.parts))]
         train, test = (part.seen_by(sight) for part in (self.train, self.test))
         return replace(
             self,

@@ -18,7 +18,7 @@ from fedkd.learning import evaluate, supervised
 from fedkd.learning.dp import sgd
 from fedkd.learning.loop import OnEpoch
 from fedkd.learning.ways import prepare
-from fedkd.learning.ways.base import StudentRun
+from fedkd.learning.ways.base import StudentRun, task_seen
 from fedkd.learning.ways.continual import FINETUNED, STAGE
 from fedkd.learning.ways.prepare import Prepared
 from fedkd.privacy.ledger import fingerprint
@@ -33,7 +33,6 @@ from fedkd.runs.model_size import measure
 from fedkd.runs.scores import shown_scores
 from fedkd.runs.stages import StageFolder, StageRecorder
 from fedkd.runs.student import Inputs
-from fedkd.tasks import Task, with_inputs
 from fedkd.threads import one_intra_op_thread
 
 
@@ -114,10 +113,11 @@ def _teachers(ready: Prepared, run: StageFolder, notify: Notify) -> tuple[nn.Mod
                 model, data, training, batches, likelihood=likelihood, on_epoch=on_epoch
             )
 
+        seen = ready.shares.teachers[number]
         stage = StageRecorder(
             run,
-            ready.shares.teachers[number].test,
-            ready.task.numbers,
+            seen.test,
+            task_seen(ready.distillation, ready.task, seen).numbers,
             ready.distillation.seed,
             notify,
         )
@@ -154,11 +154,6 @@ def _plain(student_run: StudentRun) -> nn.Module:
     return student
 
 
-def _asked(task: Task, seen: Dataset) -> Task:
-    """The task of who sees another part of a record."""
-    return with_inputs(task, seen.shape, seen.vocabularies)
-
-
 def _summarise(
     ready: Prepared,
     student_run: StudentRun,
@@ -170,9 +165,10 @@ def _summarise(
     distillation, task = ready.distillation, ready.task
 
     def figures(model: nn.Module, data: Dataset) -> dict[str, Any]:
-        found = evaluate.score(model, data.test, task.scores)
-        scores = {score.figure: found[score.figure] for score in task.scores}
-        return {**scores, **measure(model, _asked(task, data).blank)}
+        asked = task_seen(distillation, task, data)
+        found = evaluate.score(model, data.test, asked.scores)
+        scores = {score.figure: found[score.figure] for score in asked.scores}
+        return {**scores, **measure(model, asked.blank)}
 
     student_figures = figures(student, ready.data)
     headline = task.headline
@@ -199,9 +195,16 @@ def _summarise(
         ],
         "plain": plain_score,
         "gain": headline.gain(student_figures[headline.figure], plain_score),
+        **({"own_tokens": True} if _own_tokens(ready) else {}),
         **_continual(student_run, records),
         "seconds": sum(each["seconds"] for each in records),
     }
+
+
+def _own_tokens(ready: Prepared) -> bool:
+    """Whether the headline is of tokens, and teachers have others than the student."""
+    shares = ready.shares
+    return bool(shares.whole.own and shares.shown) and ready.task.headline.written is None
 
 
 def _continual(run: StudentRun, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

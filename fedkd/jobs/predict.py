@@ -7,9 +7,10 @@ from typing import Any
 from fedkd.data.texts import table
 from fedkd.data.texts.tokenizer import Tokenizer
 from fedkd.errors import UsageError
-from fedkd.jobs.said import SAID, WRITTEN, Asked, Prediction, Text
+from fedkd.jobs.said import SAID, Asked, Prediction, Text
 from fedkd.runs import student
 from fedkd.runs.student import FinishedStudent
+from fedkd.tasks import WRITTEN
 
 
 def predict(

@@ -174,6 +174,3 @@ SAID: Mapping[Targets, Callable[[Asked], list[Prediction]]] = {
     "tokens": _written,
 }
 """How answers are said, by targets."""
-
-WRITTEN: tuple[Targets, ...] = ("tokens", "next-tokens")
-"""Targets that are written, so that there may be fewer tokens of them."""

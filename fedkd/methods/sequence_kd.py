@@ -19,7 +19,7 @@ from fedkd.models.text import writing
 from fedkd.models.text.base import words_of
 from fedkd.rows import whole
 from fedkd.specs import TensorSpec
-from fedkd.tasks import Task
+from fedkd.tasks import WRITTEN, Task
 
 
 class SequenceKDParams(Frozen):
@@ -57,7 +57,7 @@ class SequenceKD(Method):
     params: SequenceKDParams
 
     def check(self, setting: Setting) -> None:
-        if setting.task.targets not in ("tokens", "next-tokens"):
+        if setting.task.targets not in WRITTEN:
             raise ConfigError(
                 f"method 'sequence-kd' is for models that write, and task {setting.task.name!r} "
                 f"has {setting.task.targets}: choose 'sequence-to-sequence' or 'language-model', "

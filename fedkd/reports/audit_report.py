@@ -13,12 +13,14 @@ from fedkd import __version__
 from fedkd.audit.findings import Audited
 from fedkd.audit.inversion import Inversion
 from fedkd.audit.membership import Attack
+from fedkd.audit.poisoning.outcomes import rows
 from fedkd.audit.verdicts import Claim
 from fedkd.config import Experiment
 from fedkd.files import write_atomically
-from fedkd.reports import audit_tables
+from fedkd.reports import audit_tables, poisoning
 from fedkd.reports.charts.drawing import Chart
 from fedkd.reports.charts.gallery import Strip, strip
+from fedkd.reports.charts.poisoning import poisoning_chart
 from fedkd.reports.charts.roc import roc_chart
 from fedkd.reports.report import page
 
@@ -30,6 +32,16 @@ class Drawn:
     client: int
     strips: tuple[Strip, Strip]
     verdict: str
+
+
+@dataclass(frozen=True)
+class PoisoningPart:
+    """The page's part on poisoning: a table, what it means, and the same drawn."""
+
+    heads: list[str]
+    rows: list[tuple[str, list[str]]]
+    legend: list[str]
+    chart: Chart | None
 
 
 def write(found: Audited, folder: Path, experiment: Experiment, *, claim: Claim | None) -> Path:
@@ -65,6 +77,7 @@ def write(found: Audited, folder: Path, experiment: Experiment, *, claim: Claim 
             words=audit_tables.words(found),
             area=audit_tables.area,
             share=audit_tables.share,
+            poisoned=_poisoned(found),
             threats=list(dict.fromkeys(_threats(found))),
         ),
     )
@@ -123,6 +136,22 @@ def _charts(attacks: Sequence[Attack]) -> list[Chart]:
         claims = [each.verdict.claim for each in on_target if each.verdict is not None]
         charts.append(roc_chart(f"roc-{number}", on_target, claims[0] if claims else None))
     return charts
+
+
+def _poisoned(found: Audited) -> PoisoningPart | None:
+    if (attacked := found.poisoning) is None:
+        return None
+    shown = [
+        (row.attack, [poisoning.share(row), *poisoning.cells(attacked, row)])
+        for row in rows(attacked)
+    ]
+    chart = poisoning_chart(attacked)
+    return PoisoningPart(
+        poisoning.heads(attacked),
+        shown,
+        [*poisoning.notes(attacked), *poisoning.about(attacked)],
+        chart,
+    )
 
 
 def _drawn(each: Inversion) -> Drawn:

@@ -14,6 +14,7 @@ from fedkd.audit.findings import Audited
 from fedkd.audit.membership import Attack
 from fedkd.audit.roc import RATES, Rate
 from fedkd.audit.verdicts import Check, Outcome, Verdict
+from fedkd.reports import poisoning
 
 _STYLES: dict[Outcome, str] = {
     "VIOLATION": "bold red",
@@ -30,6 +31,8 @@ def tables(found: Audited) -> Group:
         parts.append(_attacks(found.attacks))
     if found.exposures:
         parts.append(_exposures(found.exposures))
+    if found.poisoning is not None:
+        parts.append(poisoning.table(found.poisoning))
     parts += [escape(line) for line in words(found)]
     if found.verdicts:
         parts.append(_verdicts(found.verdicts))
@@ -198,6 +201,7 @@ def as_json(found: Audited) -> dict[str, Any]:
         "checks": [asdict(each) for each in found.checks],
         "attacks": [_attack(each) for each in found.attacks],
         "exposures": [_exposure(each) for each in found.exposures],
+        **({} if found.poisoning is None else {"poisoning": poisoning.as_json(found.poisoning)}),
         "words": words(found),
     }
 

@@ -83,8 +83,9 @@ def _tiles(run: DistilRun) -> list[Tile]:
         reached = {n: each.number(score.figure) for n, each in enumerate(summary.teachers)}
         number = score.ranked(reached)[0]
         best, high = summary.teachers[number], reached[number]
-        gap = figures.difference(score, at - high)
-        tiles.append(Tile("vs best teacher", gap, f"at {figures.figure(score, high)}"))
+        if not summary.own_tokens:
+            gap = figures.difference(score, at - high)
+            tiles.append(Tile("vs best teacher", gap, f"at {figures.figure(score, high)}"))
         tiles.append(
             Tile("Size", wording.size(student.bytes), f"teacher {wording.size(best.bytes)}")
         )

@@ -47,7 +47,7 @@ def of_federation(summary: Mapping[str, Any], experiment: Experiment) -> None:
 
 def of_distillation(summary: Mapping[str, Any], distillation: Distillation) -> None:
     """Warn of a distillation's student; arguments as in `of_federation`."""
-    if not summary["teachers"]:
+    if not summary["teachers"] or summary.get("own_tokens"):
         return
     epochs = distillation.way.parameters.get("epochs")
     if distillation.way.name == "privileged":

@@ -51,6 +51,8 @@ class DistilSummary(RunPart):
     """By how much the student is better than that; below 0, worse."""
     seconds: float
     privacy: PrivacySummary
+    own_tokens: bool = False
+    """Whether the headline is of tokens, and teachers have others: it cannot be compared."""
     continual: ContinualScores | None = None
     """Where data came in stages."""
 

@@ -9,6 +9,7 @@ from fedkd.names import choices, imported, unknown
 from fedkd.optional import ready_torchvision
 from fedkd.tasks.base import (
     ACCURACY,
+    WRITTEN,
     Ask,
     Figures,
     Likelihood,
@@ -25,6 +26,7 @@ from fedkd.tasks.vocabulary import Vocabulary
 
 __all__ = [
     "ACCURACY",
+    "WRITTEN",
     "Ask",
     "Figures",
     "Likelihood",

@@ -38,6 +38,8 @@ Of texts of L tokens, -100 where a token does not count: `tags`, a class for eac
 `spans`, where the answer's first and last token stand, int64 (N, 2); `tokens`, what is to be
 written, int64 (N, T); `next-tokens`, what follows each token, int64 (N, L).
 """
+WRITTEN: frozenset[Targets] = frozenset({"tokens", "next-tokens"})
+"""Targets that a model writes, token by token, so that their classes are a tokeniser's tokens."""
 Ask = Literal["classes", "categorical", "items", "boxes", "image", "features", "text"]
 """What a method may ask of a task.
 

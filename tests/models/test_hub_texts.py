@@ -8,6 +8,7 @@ import torch
 
 from fedkd import models, optional, tasks
 from fedkd.config import ModelSpec, TaskChoice
+from fedkd.data.texts.tokenizer import learn, padded
 from fedkd.errors import ConfigError
 from fedkd.models import call, weights
 from fedkd.models.text.base import NOWHERE
@@ -100,6 +101,33 @@ def test_tags_and_spans_are_the_librarys_and_nothing_at_padding(folders):
     torch.testing.assert_close(spans[0, 1, :7], theirs.end_logits[0])
     assert (spans[1, :, 4:] == NOWHERE).all()
     assert spans.shape == (2, 2, LENGTH)
+
+
+def test_both_texts_of_a_pair_have_the_types_that_the_tokeniser_gives_them(folders):
+    """BERT has learned to tell a question from its context by them."""
+    words = learn(["who was it", "it was the cat"], 300)
+    task = replace(asked("spans", words.vocabulary), inputs=(16,), answer=(2, 16))
+    model = build(folders / "bare", task, vocab_size=300, max_position_embeddings=16)
+    found = words.encode([("who was it", "the cat"), ("who", "it was the cat")], length=16)
+    x = padded([each.ids for each in found], 16, words.vocabulary.padding)
+    mask, types = (
+        padded([getattr(each, name) for each in found], 16, 0)
+        for name in ("attention_mask", "type_ids")
+    )
+    assert types.any()
+    library = optional.load("transformers", extra="text")
+    plain = library.BertForQuestionAnswering(model.config).eval()
+    plain.load_state_dict(model.state_dict())
+    theirs = plain(x, mask, token_type_ids=types)
+    logits = torch.stack([theirs.start_logits, theirs.end_logits], dim=1)
+    there = mask[:, None].bool().expand_as(logits)
+    torch.testing.assert_close(call.answer(model, x)[there], logits[there])
+    [single] = words.encode(["who was it"], length=16)
+    one = padded([single.ids], 16, words.vocabulary.padding)
+    said, theirs = call.answer(model, one), plain(one, (one != words.vocabulary.padding).long())
+    torch.testing.assert_close(
+        said[0, 0, : len(single.ids)], theirs.start_logits[0, : len(single.ids)]
+    )
 
 
 def test_models_that_write_answer_for_each_place(folders):

@@ -18,7 +18,7 @@ from fedkd.data.texts.tokenizer import Tokenizer
 from fedkd.data.types import Dataset, Samples
 from fedkd.errors import ConfigError
 from fedkd.rows import Rows, Table
-from fedkd.tasks import Targets
+from fedkd.tasks import WRITTEN, Targets
 
 _NO_LABEL: tuple[Targets, ...] = ("identities", "next-tokens")
 
@@ -47,29 +47,43 @@ def load(path: Path, source: config.Source, *, seed: int, targets: Targets = "cl
             f"choose a task of {', '.join(FORMS)}"
         )
     tokenizers = _tokenizers(text, source, targets)
-    x, read, table = _read(path, source.client, text, source.labels, targets, tokenizers)
-    everything = Samples(x, read.y)
+    reads, table = _read(path, source.client, text, source.labels, targets, tokenizers)
+    first = next(iter(reads.values()))
     if source.test is None:
-        held = labels.held(table, everything, read.cells, source.test_share, seed)
-        test = everything.subset(torch.nonzero(held)[:, 0])
+        rows = _samples(reads)
+        held = labels.held(table, rows, first.cells, source.test_share, seed)
+        tests, tested = reads, held
     else:
-        held = torch.zeros(len(everything), dtype=torch.bool)
+        held = torch.zeros(len(first.y), dtype=torch.bool)
         other = Path(source.test).expanduser()
-        own = targets in _NO_LABEL
-        known = None if own else read.names
-        other_x, found, _ = _read(other, None, text, source.labels, targets, tokenizers, known)
-        test = Samples(other_x, found.y)
-    return Dataset(
+        known = None if targets in _NO_LABEL else first.names
+        tests, _ = _read(other, None, text, source.labels, targets, tokenizers, known)
+        tested = torch.ones(len(next(iter(tests.values())).y), dtype=torch.bool)
+    whole = Dataset(
         name=path.name,
-        train=everything.subset(torch.nonzero(~held)[:, 0]),
-        test=test,
-        classes=len(read.names),
-        class_names=read.names,
+        train=_samples(reads).subset(torch.nonzero(~held)[:, 0]),
+        test=_samples(tests).subset(torch.nonzero(tested)[:, 0]),
+        classes=len(first.names),
+        class_names=first.names,
         groups=None if source.client is None else labels.clients(table, source.client, ~held),
         targets=targets,
         tokenizers=tokenizers,
         length=text.length,
     )
+    if len(reads) == 1 or targets not in WRITTEN:
+        return whole
+    own = {
+        name: replace(
+            whole,
+            train=Samples(read.x, read.y).subset(torch.nonzero(~held)[:, 0]),
+            test=Samples(tests[name].x, tests[name].y).subset(torch.nonzero(tested)[:, 0]),
+            classes=len(read.names),
+            class_names=read.names,
+            tokenizers={"": tokenizers[name]},
+        )
+        for name, read in reads.items()
+    }
+    return replace(whole, own=own)
 
 
 def load_rows(
@@ -98,8 +112,8 @@ def load_rows(
     """
     known = None if targets == "identities" else class_names
     text = config.Text(column=how.column, cut=how.cut, length=length)
-    x, read, _ = _read(path, None, text, label, targets, tokenizers, known)
-    return Samples(x, read.y)
+    reads, _ = _read(path, None, text, label, targets, tokenizers, known)
+    return _samples(reads)
 
 
 def unlabelled(path: Path, source: config.Source, like: Dataset) -> Dataset:
@@ -139,10 +153,11 @@ def _read(
     targets: Targets,
     tokenizers: Mapping[str, Tokenizer],
     known: tuple[str, ...] | None = None,
-) -> tuple[Rows, Read, Cells]:
+) -> tuple[dict[str, Read], Cells]:
+    """What each tokeniser makes of a table, and its cells."""
     wanted = (*text.columns, *(() if targets in _NO_LABEL else label))
     table = tables.read(path, wanted if client is None else (*wanted, client))
-    if len(tokenizers) > 1 and targets not in OF_ANY_TOKENIZER:
+    if len(tokenizers) > 1 and targets not in (*OF_ANY_TOKENIZER, *WRITTEN):
         raise ConfigError(
             f"data.text.tokenizer names {len(tokenizers)} tokenisers, and the task's targets "
             f"({targets}) depend on which it is: name one"
@@ -151,9 +166,14 @@ def _read(
         name: FORMS[targets](Reading(table, text, label, each, text.length, known))
         for name, each in tokenizers.items()
     }
-    first = next(iter(found.values()))
-    x = first.x if len(found) == 1 else Table({name: each.x for name, each in found.items()})
-    return x, first, table
+    return found, table
+
+
+def _samples(reads: Mapping[str, Read]) -> Samples:
+    """Records of one view, or a table of several, with the first one's targets."""
+    first = next(iter(reads.values()))
+    x = first.x if len(reads) == 1 else Table({name: each.x for name, each in reads.items()})
+    return Samples(x, first.y)
 
 
 def _tokenizers(text: config.Text, source: config.Source, targets: Targets) -> dict[str, Tokenizer]:

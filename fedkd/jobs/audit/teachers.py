@@ -15,6 +15,7 @@ from fedkd.clock import Notify
 from fedkd.config import Experiment
 from fedkd.errors import ConfigError
 from fedkd.federation.prepare import PreparedExperiment, prepare
+from fedkd.jobs.audit import poisoning
 from fedkd.jobs.audit.canary_run import load
 from fedkd.jobs.audit.claims import claimed
 from fedkd.jobs.audit.messages import audit_exchange
@@ -174,7 +175,12 @@ def _require_claim(prepared: PreparedExperiment) -> None:
 
 
 def audit_all(
-    folder: Path, notify: Notify, *, count: int = 8, confidence: float = CONFIDENCE
+    folder: Path,
+    notify: Notify,
+    *,
+    count: int = 8,
+    confidence: float = CONFIDENCE,
+    poisoned: Path | None = None,
 ) -> Audited:
     """Audit an experiment from the noise to the student, and write `audit.html` into its folder.
 
@@ -183,15 +189,17 @@ def audit_all(
         notify: is told how far it is.
         count: reference models for each client; even, >= 2.
         confidence: of all intervals and bounds.
+        poisoned: a folder of `poisoning.audit_poisoning`, whose table the page shows too.
 
     Raises:
-        UsageError: nothing was recorded there.
+        UsageError: nothing was recorded there, or the other folder holds nothing.
         LedgerError: a ledger cannot be believed.
     """
     prepared = load(folder).prepared
     experiment = prepared.experiment
     unit = experiment.privacy.unit
-    found = audit_used(prepared, confidence=confidence)
+    found = Audited(poisoning=None if poisoned is None else poisoning.load(poisoned))
+    found += audit_used(prepared, confidence=confidence)
     if unit == "record":
         found += audit_teacher(experiment, notify, confidence=confidence)
     elif unit != "none":

@@ -77,6 +77,8 @@ class Form:
         of_task: whether it compares as the task's likelihood does.
         masked: whether it looks at tokens, and so is shown which of them count, as the last of
             the student's layers; both models then take the same texts.
+        any_classes: whether the classes of the two models may differ, such as tokens of unlike
+            vocabularies.
         fits: (parameters, task, where they stand) -> nothing; raises `ConfigError` where the
             parameters are not of this task.
     """
@@ -91,6 +93,7 @@ class Form:
     asks: tuple[Ask, ...] = ()
     of_task: bool = False
     masked: bool = False
+    any_classes: bool = False
     fits: Callable[[Any, Task, str], None] = lambda _params, _task, _key: None
 
     @property

@@ -147,6 +147,21 @@ def check_alike(knowledge: Sequence[Knowledge], student: object, teacher: object
             )
 
 
+def check_any_classes(knowledge: Sequence[Knowledge]) -> None:
+    """Refuse forms that compare the same classes, or layers, where models write in unlike tokens.
+
+    Raises:
+        ConfigError: names those that do not.
+    """
+    for number, each in enumerate(knowledge):
+        if not forms.find(each.name).any_classes:
+            fit = ", ".join(name for name, form in forms.BUILT_IN.items() if form.any_classes)
+            raise ConfigError(
+                f"knowledge[{number}] ({each.name}) compares token by token, and teacher and "
+                f"student have unlike tokenisers: choose {fit}, or the way 'sequence-level'"
+            )
+
+
 def build(
     knowledge: Sequence[Knowledge],
     student: LayerShapes,

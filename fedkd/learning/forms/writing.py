@@ -1,13 +1,18 @@
 """Forms of knowledge for models that write: of what is likely next, and of unlike vocabularies."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import torch.nn.functional as F
 from pydantic import Field
+from torch import Tensor
 
 from fedkd.knowledge import writing
-from fedkd.learning.forms.base import Compared, Form, Weighted
+from fedkd.knowledge.places import mean_of_counted
+from fedkd.learning.forms.base import Compared, Form, Weighted, logits
 from fedkd.learning.forms.label import OF_CLASSES, Tempered, unlabelled
+from fedkd.tasks.likelihoods.categorical import IGNORED
 
 
 class ReverseKL(Tempered):
@@ -48,7 +53,16 @@ def _top_k(params: TopK, *_: Any) -> Compared:
 
 
 def _universal(_params: Weighted, *_: Any) -> Compared:
-    return unlabelled(writing.universal)
+    def compare(ours: Sequence[Tensor], theirs: Sequence[Tensor], y: Tensor) -> Tensor:
+        if ours[0].dim() == 2:
+            return writing.universal(ours[0], theirs[0])
+        # A teacher with a tokeniser of its own may have said all before the student has.
+        said = (theirs[0] != 0).any(dim=-1)
+        missing = max(0, y.shape[1] - said.shape[1])
+        where = (y != IGNORED) & F.pad(said, (0, missing))[:, : y.shape[1]]
+        return mean_of_counted(writing.universal(ours[0], theirs[0], where=where), where)
+
+    return logits(compare)
 
 
 FORMS = {
@@ -61,5 +75,11 @@ FORMS = {
     "top-k": Form(
         "compare Tan et al. 2019, arXiv:1902.10461", "logits", _top_k, TopK, asks=OF_CLASSES
     ),
-    "uld": Form("Boizard et al. 2024, arXiv:2402.12030", "logits", _universal, asks=OF_CLASSES),
+    "uld": Form(
+        "Boizard et al. 2024, arXiv:2402.12030",
+        "logits",
+        _universal,
+        asks=OF_CLASSES,
+        any_classes=True,
+    ),
 }

@@ -82,6 +82,7 @@ BUILT_IN: dict[str, Way] = {
         forms="must",
         private=True,
         unlike_views=True,
+        unlike_tokens=True,
         augments=True,
     ),
     "injection": Way(
@@ -143,6 +144,8 @@ BUILT_IN: dict[str, Way] = {
         writing.SequenceLevel,
         teachers=(1, 1),
         check=writing.check,
+        unlike_views=True,
+        unlike_tokens=True,
     ),
     "on-policy": Way(
         "Agarwal et al. 2024, arXiv:2306.13649",

@@ -19,7 +19,7 @@ from fedkd.learning.forms.terms import Terms
 from fedkd.learning.loop import OnEpoch
 from fedkd.models.layers import inspect_layers
 from fedkd.rows import Rows
-from fedkd.tasks import Task
+from fedkd.tasks import WRITTEN, Task, with_inputs
 
 
 def task_of(distillation: Distillation, dataset: Dataset) -> Task:
@@ -37,6 +37,16 @@ def task_of(distillation: Distillation, dataset: Dataset) -> Task:
     )
     found = stages(distillation.data.stream, dataset.class_names, dataset.targets)
     return task if found is None else found.asked(task)
+
+
+def task_seen(distillation: Distillation, task: Task, seen: Dataset) -> Task:
+    """What is asked of who sees something else of a record than the student, by whose `task`.
+
+    Who writes in tokens of its own is held against these.
+    """
+    if task.targets in WRITTEN:
+        return task_of(distillation, seen)
+    return with_inputs(task, seen.shape, seen.vocabularies)
 
 
 class FromLabels(Frozen):
@@ -152,6 +162,11 @@ class StudentRun:
         compared with, sees them in the same order.
         """
         return rng.stream(self.distillation.seed, purpose=purpose)
+
+    @cached_property
+    def teachers_task(self) -> Task:
+        """What is asked of the first teacher."""
+        return task_seen(self.distillation, self.task, self.shares.teachers[0])
 
     @property
     def shown(self) -> Rows:

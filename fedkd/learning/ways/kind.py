@@ -39,6 +39,7 @@ class Way:
         private: whether it can learn under [privacy], by `run.private`.
         asks: what the task must offer, by the way's parameters, and who asks it; None: nothing.
         unlike_views: whether teachers may see other views of a record than the student.
+        unlike_tokens: whether a teacher may write in other tokens than the student.
         augments: whether its inputs may change from step to step: nothing was computed of them
             before, and it makes neither them nor views of its own.
     """
@@ -54,4 +55,5 @@ class Way:
     private: bool = False
     asks: Callable[[Any], Mapping[Ask, str]] | None = None
     unlike_views: bool = False
+    unlike_tokens: bool = False
     augments: bool = False

@@ -18,11 +18,11 @@ from fedkd.learning import augment, ways
 from fedkd.learning.dp import plan
 from fedkd.learning.forms import terms
 from fedkd.learning.ways import weights
-from fedkd.learning.ways.base import Splits, task_of
+from fedkd.learning.ways.base import Splits, task_of, task_seen
 from fedkd.learning.ways.kind import Way
 from fedkd.models.layers import inspect_layers
 from fedkd.models.weights import identified
-from fedkd.tasks import Task, with_inputs
+from fedkd.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ def student(distillation: Distillation, task: Task, teachers: Sequence[Task]) ->
         ConfigError: model, teachers and way do not fit.
     """
     way, params, distillation = ways.resolve(distillation)
-    return _student(distillation, way, params, task, _teachers(distillation, teachers))
+    shaping = () if way.remake is None else _teachers(distillation, teachers)
+    return _student(distillation, way, params, task, shaping)
 
 
 def shares(distillation: Distillation) -> Splits:
@@ -98,7 +99,7 @@ def shares(distillation: Distillation) -> Splits:
     student, teachers = _sights(distillation, dataset)
     unlike = any(each != student for each in teachers)
     if unlike:
-        _check_views(distillation, way)
+        _check_views(distillation, way, dataset)
     else:  # nobody has anything to do with the rest of a record
         dataset = dataset.seen_by(student)
     part = dataset.seen_by(student) if unlike else dataset
@@ -127,13 +128,32 @@ def _sights(
         x, groups = dataset.train.x, distillation.data.views
         return views.sight(named.views, x, dataset.features, groups, key=f"{key}.views")
 
+    if dataset.own:
+        _check_tokens(distillation, dataset)
     student = find(distillation.student, "student")
     teachers = (find(each, f"teachers[{n}]") for n, each in enumerate(distillation.teachers))
     return student, tuple(teachers)
 
 
-def _check_views(distillation: Distillation, way: Way) -> None:
+def _check_tokens(distillation: Distillation, dataset: Dataset) -> None:
+    """Refuse who would write in the tokens of none, or of several."""
+    parties = {f"teachers[{n}]": each for n, each in enumerate(distillation.teachers)}
+    for who, each in {"student": distillation.student, **parties}.items():
+        if len(each.views) != 1:
+            raise ConfigError(
+                f"{who}.views is {list(each.views)}, and what is written is in the tokens of one: "
+                f"name one of the tokenisers {', '.join(dataset.own)}"
+            )
+
+
+def _check_views(distillation: Distillation, way: Way, dataset: Dataset) -> None:
     name = distillation.way.name
+    if dataset.own and not way.unlike_tokens:
+        fit = ", ".join(each for each, other in ways.BUILT_IN.items() if other.unlike_tokens)
+        raise ConfigError(
+            f"way {name!r} compares token by token, and student.views and teachers.views are "
+            f"unlike tokenisers: choose among {fit}, or give all the same"
+        )
     if not way.unlike_views:
         fit = ", ".join(each for each, other in ways.BUILT_IN.items() if other.unlike_views)
         raise ConfigError(
@@ -173,7 +193,7 @@ def prepare(distillation: Distillation) -> Prepared:
     shapes = [each.shape for each in dealt.teachers]
     _check_augment(distillation, task_of(distillation, dealt.student), shapes)
     asked = task_of(distillation, dealt.student)
-    seen = [with_inputs(asked, each.shape, each.vocabularies) for each in dealt.teachers]
+    seen = [task_seen(distillation, asked, each) for each in dealt.teachers]
     teachers = _teachers(distillation, seen)
     digests = tuple(
         weights.load_weights(each, model, number)
@@ -241,6 +261,8 @@ def _complete(ready: Prepared) -> Prepared:
     if distillation.knowledge:
         views = distillation.student.views, distillation.teachers[0].views
         terms.check_alike(distillation.knowledge, *views)
+        if ready.shares.whole.own and ready.shares.shown:
+            terms.check_any_classes(distillation.knowledge)
         anatomies = (
             inspect_layers(student, ready.data.shape),
             inspect_layers(ready.teachers[0], ready.shares.teachers[0].shape),

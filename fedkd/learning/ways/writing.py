@@ -5,6 +5,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedkd.config import Frozen
+from fedkd.data.texts.retold import retold
 from fedkd.data.types import Samples
 from fedkd.errors import ConfigError
 from fedkd.learning import evaluate, optim
@@ -13,7 +14,7 @@ from fedkd.learning.ways.base import StudentRun
 from fedkd.models.layers import LOGITS, forward_with
 from fedkd.models.text import writing
 from fedkd.rows import Rows, whole
-from fedkd.tasks import Task
+from fedkd.tasks import WRITTEN, Task
 
 
 class Begun(Frozen):
@@ -47,7 +48,7 @@ def check(task: Task, params: Begun) -> None:
     Raises:
         ConfigError: its targets are not tokens, or beginnings are whole texts.
     """
-    if task.targets not in ("tokens", "next-tokens"):
+    if task.targets not in WRITTEN:
         raise ConfigError(
             f"way.name is for models that write, and task {task.name!r} has {task.targets}: choose "
             "'sequence-to-sequence' or 'language-model', or another way, such as 'offline'"
@@ -69,16 +70,28 @@ def written_by(model: nn.Module, x: Rows, task: Task, prompt: int) -> Samples:
         return Samples(*writing.records(writing.write(model, shown, task), shown, task))
 
 
+def _told(run: StudentRun, prompt: int) -> Samples:
+    """What the teacher writes of the student's training records, in the student's tokens."""
+    teacher, (theirs, *_) = run.teachers[0], run.shares.teachers
+    if not run.shares.shown:
+        return written_by(teacher, run.data.train.x, run.task, prompt)
+    shown = writing.begun(whole(run.shown), run.teachers_task, prompt)
+    with evaluate.evaluating(teacher):
+        rows = writing.write(teacher, shown, run.teachers_task)
+    return retold(rows, shown, theirs, run.data)
+
+
 def learn_by_sequences(run: StudentRun, params: SequenceLevel) -> nn.Module:
     """The way `sequence-level`, Kim & Rush 2016, arXiv:1606.07947.
 
-    The teacher writes once of each training record; the student learns these texts.
+    The teacher writes once of each training record; the student learns these texts, which are read
+    anew where it has another tokeniser.
     """
     student, likelihood = run.student(), run.task.likelihood
 
     def train(on_epoch: OnEpoch) -> None:
         data = run.data.train
-        told = written_by(run.teachers[0], data.x, run.task, params.prompt)
+        told = _told(run, params.prompt)
 
         def loss(model: nn.Module, x: Tensor, y: Tensor, true_x: Tensor, true_y: Tensor) -> Tensor:
             value = likelihood.mean_nll(forward_with(model, x, ())[LOGITS], y)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fedkd.errors import ConfigError
 from fedkd.models.text import base
-from fedkd.tasks import Task
+from fedkd.tasks import Task, Vocabulary
 
 Named = dict[str, Any]
 
@@ -57,7 +57,7 @@ def adapt(model: nn.Module, task: Task, *, pooled: bool) -> None:
     One that is `pooled` gives states alone. Their mean over tokens that count goes through a linear
     layer, `classifier`; an embedding of the width that is asked for is the mean itself.
     """
-    padding = base.words_of(task).padding
+    words = base.words_of(task)
     if pooled:
         width, answers = model.config.hidden_size, task.answer[-1]  # type: ignore[union-attr]
         if getattr(model, "pooler", None) is not None:
@@ -65,22 +65,36 @@ def adapt(model: nn.Module, task: Task, *, pooled: bool) -> None:
         if task.targets != "identities" or width != answers:
             model.add_module("classifier", nn.Linear(int(width), answers))  # type: ignore[arg-type]
     writes = task.targets == "tokens"
-    take = _taking_both(padding, _length(task)) if writes else taking(padding)
+    take = _taking_both(words.padding, _length(task)) if writes else _taking(words, model)
     model.register_forward_pre_hook(take, with_kwargs=True)
     answer = _answering(task, pooled=pooled)
     model.register_forward_hook(answer, with_kwargs=True)
 
 
-def taking(padding: int) -> Callable[..., Any]:
+def segments(ids: Tensor, counted: Tensor, end: int) -> Tensor:
+    """Which text of a pair each token is of, int64 (N, L): 0 up to the first end, 1 after it.
+
+    So BERT numbers them (Devlin et al. 2019, arXiv:1810.04805); padding is 0.
+    """
+    ends = (ids == end).long()
+    return ((ends.cumsum(dim=1) - ends > 0) & counted).long()
+
+
+def _taking(words: Vocabulary, model: nn.Module) -> Callable[..., Any]:
     """A hook that gives a model token numbers (N, L), or several texts a record (N, M, L)."""
+    # Models of one type, such as RoBERTa, have no embedding of a second.
+    types = getattr(model.config, "type_vocab_size", 1) > 1
 
     def take(
         _model: nn.Module, inputs: tuple[Any, ...], named: Named
     ) -> tuple[tuple[Any, ...], Named]:
         if not inputs:
             return inputs, named
-        ids, counted = _read(inputs[0].flatten(0, -2), padding)
-        return (), {"input_ids": ids, "attention_mask": counted.long(), **named}
+        ids, counted = _read(inputs[0].flatten(0, -2), words.padding)
+        own = {"input_ids": ids, "attention_mask": counted.long()}
+        if types:
+            own["token_type_ids"] = segments(ids, counted, words.end)
+        return (), {**own, **named}
 
     return take
 

@@ -1,0 +1,1 @@
+"""Poisoning: what hostile clients make of their data, their answers and their models."""
