@@ -30,7 +30,8 @@ def unmask(
         FederationError: too few answered, or what some handed out is not what was shared.
     """
     opened = _opened(circle, sharers, survivors, openings)
-    minus, plus = [_secret(circle, opened, client) for client in survivors], []
+    minus = [_secret(circle, opened, client) for client in survivors]
+    plus: list[bytes] = []
     for client in sorted(set(sharers) - set(survivors)):
         secret = _secret(circle, opened, client)
         if public_key(secret) != circle.roster[client].masks:

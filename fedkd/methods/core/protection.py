@@ -3,7 +3,8 @@
 import math
 
 from fedkd.errors import BudgetError, ConfigError
-from fedkd.exchange.masks import RESOLUTION, most
+from fedkd.exchange.masking.fixed_point import RESOLUTION, most
+from fedkd.exchange.masking.graph import fits
 from fedkd.learning.dp.checks import (
     blaming,
     check_features,
@@ -72,18 +73,25 @@ def check(method: Method, setting: Setting) -> None:
 
 
 def check_secure(setting: Setting) -> None:
-    """Refuse secure aggregation whose sum could be of one client.
+    """Refuse secure aggregation of which a server could have two sums over other clients.
 
     Raises:
-        ConfigError: one answer is enough for a round.
+        ConfigError: half of the clients are enough for a round.
     """
     asked = setting.cohort_size
-    if setting.securely and setting.quorum(asked) < 2:
-        raise ConfigError(
-            f"privacy.secure_aggregation adds up the answers of at least two clients, and "
-            f"clients.quorum = {setting.experiment.clients.quorum:g} of the {asked} that are asked "
-            "lets a round go on with one: raise clients.quorum, ask more clients, or leave it out"
+    if not setting.securely or (asked > 1 and fits(asked, setting.quorum(asked))):
+        return
+    least = asked // 2 + 1 + asked % 2
+    raise ConfigError(
+        f"privacy.secure_aggregation needs more than half of each client's fellows to the end, and "
+        f"clients.quorum = {setting.experiment.clients.quorum:g} of the {asked} that are asked is "
+        f"{setting.quorum(asked)}: "
+        + (
+            f"raise clients.quorum until it is {least} at least"
+            if least <= asked
+            else "ask more clients"
         )
+    )
 
 
 def check_fixed_point(method: Method, setting: Setting) -> None:
