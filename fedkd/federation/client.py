@@ -27,7 +27,7 @@ from fedkd.federation import personal, report, wire
 from fedkd.federation.prepare import PreparedExperiment
 from fedkd.federation.secure import messages, steps
 from fedkd.federation.secure.identity import Identity
-from fedkd.federation.secure.steps import SumMember, Masking
+from fedkd.federation.secure.steps import Masking, SumMember
 from fedkd.federation.spending import Owner, Spending, no_ledger
 from fedkd.federation.state import ClientState
 from fedkd.methods.core.base import ClientContext

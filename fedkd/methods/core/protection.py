@@ -4,7 +4,6 @@ import math
 
 from fedkd.errors import BudgetError, ConfigError
 from fedkd.exchange.masking.fixed_point import RESOLUTION, most
-from fedkd.exchange.masking.graph import fits
 from fedkd.learning.dp.checks import (
     blaming,
     check_features,
@@ -73,25 +72,16 @@ def check(method: Method, setting: Setting) -> None:
 
 
 def check_secure(setting: Setting) -> None:
-    """Refuse secure aggregation of which a server could have two sums over other clients.
+    """Refuse secure aggregation whose sum would be of one client.
 
     Raises:
-        ConfigError: half of the clients are enough for a round.
+        ConfigError: one is asked in a round.
     """
-    asked = setting.cohort_size
-    if not setting.securely or (asked > 1 and fits(asked, setting.quorum(asked))):
-        return
-    least = asked // 2 + 1 + asked % 2
-    raise ConfigError(
-        f"privacy.secure_aggregation needs more than half of each client's fellows to the end, and "
-        f"clients.quorum = {setting.experiment.clients.quorum:g} of the {asked} that are asked is "
-        f"{setting.quorum(asked)}: "
-        + (
-            f"raise clients.quorum until it is {least} at least"
-            if least <= asked
-            else "ask more clients"
+    if setting.securely and setting.cohort_size < 2:
+        raise ConfigError(
+            "privacy.secure_aggregation adds up the answers of at least two clients, and one is "
+            "asked in a round: ask more clients, or leave it out"
         )
-    )
 
 
 def check_fixed_point(method: Method, setting: Setting) -> None:
