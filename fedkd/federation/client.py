@@ -170,7 +170,7 @@ def _answer(
     torch.set_num_threads(1)
     received, masking = decode(call.payload), None
     if prepared.setting.securely:
-        masking = Masking.of(party.member(call), received, call.beside)
+        masking = Masking.of(party.member(call), call.payload, call.beside)
         received = messages.without(received)
     elif spending is not None and (sent := state.answer(round=call.round)) is not None:
         spending.send_again(sent)

@@ -51,9 +51,9 @@ def ask_for_sum(clients: Connected, cohort: list[int], broadcast: Broadcast, rou
         Broadcast(roster),
     )
     beside = {c: encode(each) for c, each in messages.passed_on(circle, shared).items()}
-    told = {**broadcast.common, **messages.of_clients(shared)}
+    told = replace(broadcast, common={**broadcast.common, **messages.of_clients(shared)})
     summing = _Summing(clients.prepared, cohort[0])
-    answered = go(Question(ACTION, summing.take, beside), replace(broadcast, common=told))
+    answered = go(Question(ACTION, summing.take, beside), told)
 
     def opening(client: int, payload: bytes) -> Tensors:
         return messages.check_opening(payload, around[client], shared, answered)
@@ -61,7 +61,8 @@ def ask_for_sum(clients: Connected, cohort: list[int], broadcast: Broadcast, rou
     failures = dict(whole.failures)
     opened = go(Question(messages.OPEN, opening), Broadcast(messages.of_clients(answered)))
     openings = {c: messages.read_opening(each, around[c], answered) for c, each in opened.items()}
-    unmask(summing.words, circle, shared, answered, openings)
+    said = encode(told.to(str(clients.prepared.experiment.client_model(cohort[0]))))
+    unmask(summing.words, circle, shared, answered, openings, said)
     whole.uploads, whole.failures = answered, failures  # who is lost by now is in the sum
     whole.total = summing.total(len(answered))
     return whole

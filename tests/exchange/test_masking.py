@@ -16,7 +16,7 @@ from fedkd.errors import FederationError, MessageError
 from fedkd.exchange.masking import graph, keys, shares, streams
 from fedkd.exchange.masking.fixed_point import RESOLUTION, fixed, floating
 from fedkd.exchange.masking.keys import KeyPairs
-from fedkd.exchange.masking.protocol import Circle, Sharing
+from fedkd.exchange.masking.protocol import Circle, Sharing, mask_keys
 
 
 def equal(found, wanted) -> None:
@@ -111,10 +111,9 @@ def test_a_late_answer_stays_under_its_own_mask() -> None:
     late = four.total(range(4), range(3), openings, among=range(4))
     assert float((late["features"] - plain(parts, range(4))["features"]).abs().min()) > 1e3
     masked = four.sent[3].copy()
-    for other in range(3):  # by the secret that its neighbours opened
-        agreed = keys.agree(four.pairs[3].masks, four.circle.roster[other].masks)
-        key = keys.derive(agreed, four.circle.after(range(4)), b"mask", other, 3)
-        streams.add(masked, plus=[key])
+    # By the secret that its neighbours opened.
+    found = mask_keys(four.circle, 3, four.pairs[3].masks, range(4), range(3))
+    streams.add(masked, plus=found.values())
     seed = four.sharing[3].seed
     streams.add(masked, minus=[seed])
     equal(floating(streams.shaped(masked, {"features": (17,), "labels": (4, 3), "one": ()})),

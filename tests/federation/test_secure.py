@@ -321,6 +321,27 @@ def test_what_is_no_answer_to_a_step_is_its_senders_fault_alone(runs, caplog, st
     assert [why in each["reason"] for each in record["failures"]] == [True] * (step != "open")
 
 
+def test_another_broadcast_for_one_client_leaves_the_masks_on(runs):
+    """What bares who gets another model than the rest: Pasquini et al. 2022, arXiv:2111.07380."""
+    hidden = runs({**SECURE, "clients.quorum": 0.75})
+    app = client_app(hidden.party)
+
+    def lie(message, context):
+        call = wire.unpack(message.content)
+        if message.metadata.message_type == "train.learn" and call.client == 3:
+            payload = encode({**decode(call.payload), "model/bias": torch.zeros(3)})
+            told = wire.Call(call.round, 3, payload, call.ledger_head, call.beside)
+            message.content = wire.pack(told)
+        return app(message, context)
+
+    with (
+        InProcessGrid(lie, nodes=4, threads=1) as grid,
+        pytest.raises(FederationError, match="masks of 4 clients do not come off"),
+    ):
+        federate(grid, hidden.prepared, hidden.run, tiny.Quiet(), threads=1)
+    assert summed.GIVEN == []
+
+
 @pytest.fixture(scope="module")
 def prepared(rows):
     return prepare(tiny.experiment(rows, {**SECURE, "clients.quorum": 0.75}))
@@ -344,7 +365,7 @@ class Clients:
         known = {c: shared[c] for c in shared if left is None or c in {*left, client}}
         beside = encode(messages.passed_on(circle, known)[client])
         told = messages.of_clients(shared if left is None else left)
-        return Masking.of(self.asked[client], decode(encode(told)), beside)
+        return Masking.of(self.asked[client], encode(told), beside)
 
     def open(self, client, left):
         return steps.open_shares(self.asked[client], messages.of_clients(left))

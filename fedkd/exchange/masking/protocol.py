@@ -150,14 +150,17 @@ class Sharing:
         agreed = {each: self.between[each].agreed for each in around}
         return Holding(self.client, self.circle, tuple(sorted(sharers)), shares, agreed)
 
-    def mask(self, words: Words, sharers: Collection[int]) -> None:
+    def mask(self, words: Words, sharers: Collection[int], said: bytes = b"") -> None:
         """Put numbers under this client's masks, in place: uniform to whoever knows no secret.
 
         Args:
             words: fixed point, in the same order at all clients.
             sharers: all that shared their secrets.
+            said: what the server told all clients, so that masks stay on between two that were told
+                otherwise. To tell all but one what makes their numbers known would bare it:
+                Pasquini et al. 2022, arXiv:2111.07380.
         """
-        signed = mask_keys(self.circle, self.client, self.masks, sharers, sharers)
+        signed = mask_keys(self.circle, self.client, self.masks, sharers, sharers, said)
         plus = [self.seed, *(key for other, key in signed.items() if self.client < other)]
         minus = [key for other, key in signed.items() if self.client > other]
         streams.add(words, plus, minus)
@@ -224,9 +227,10 @@ def mask_keys(
     secret: bytes,
     sharers: Collection[int],
     others: Collection[int],
+    said: bytes = b"",
 ) -> dict[int, bytes]:
     """The key of the mask that a client has with each of its neighbours among others."""
-    transcript, found, among = circle.after(sharers), {}, set(others)
+    transcript, found, among = _digest(circle.after(sharers), said), {}, set(others)
     for other in circle.neighbours[client]:
         if other in among:
             agreed, pair = agree(secret, circle.roster[other].masks), sorted((client, other))

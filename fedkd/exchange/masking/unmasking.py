@@ -16,6 +16,7 @@ def unmask(
     sharers: Collection[int],
     survivors: Collection[int],
     openings: Mapping[int, Opening],
+    said: bytes = b"",
 ) -> None:
     """Take all masks off the sum of the survivors' numbers, in place.
 
@@ -25,6 +26,7 @@ def unmask(
         sharers: all that shared their secrets.
         survivors: whose numbers are in the sum.
         openings: of as many of them as answered.
+        said: what all clients were told.
 
     Raises:
         FederationError: too few answered, or what some handed out is not what was shared.
@@ -36,7 +38,7 @@ def unmask(
         secret = _secret(circle, opened, client)
         if public_key(secret) != circle.roster[client].masks:
             raise _spoilt(client)
-        for other, key in mask_keys(circle, client, secret, sharers, survivors).items():
+        for other, key in mask_keys(circle, client, secret, sharers, survivors, said).items():
             (minus if other < client else plus).append(key)
     streams.add(words, plus, minus)
 

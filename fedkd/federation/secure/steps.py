@@ -106,10 +106,17 @@ class Masking:
     member: SumMember
     sharing: Sharing
     holding: Holding
+    said: bytes
+    """What the server told all clients."""
 
     @classmethod
-    def of(cls, member: SumMember, received: Tensors, beside: bytes) -> "Masking":
+    def of(cls, member: SumMember, said: bytes, beside: bytes) -> "Masking":
         """Take what neighbours shared, before any data is touched.
+
+        Args:
+            member: the client.
+            said: the call's payload, the same for all.
+            beside: what is for this client alone.
 
         Raises:
             MessageError: it is not what they shared in this very attempt.
@@ -123,10 +130,10 @@ class Masking:
             for each, rows in zip(around, kept["between"], strict=True)
         }
         sharing = Sharing(member.client, circle, masks, seed, between)
-        sharers = messages.read_clients(received)
+        sharers = messages.read_clients(decode(said))
         known = set(sharers)
         sealed = messages.read_shares(beside, [each for each in around if each in known])
-        return cls(member, sharing, sharing.receive(sharers, sealed))
+        return cls(member, sharing, sharing.receive(sharers, sealed), said)
 
     def __call__(self, upload: Upload) -> Upload:
         """The upload under masks, each value with the provenance that it had.
@@ -139,7 +146,7 @@ class Masking:
         numbers = fixed_point.fixed(plain, parties=len(circle.roster))
         numbers[MEMBERS] = torch.tensor(1)
         words = streams.flat(numbers)
-        self.sharing.mask(words, holding.sharers)
+        self.sharing.mask(words, holding.sharers, self.said)
         masked = streams.shaped(words, {name: each.shape for name, each in numbers.items()})
         self.member.keep(
             _ANSWERED,
