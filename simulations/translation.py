@@ -1,15 +1,18 @@
 """Translation of interface strings, English to French: a large model's sentences teach a small one.
 
-    python simulations/translation.py --data DATA --out OUT [--seeds 1]
+    python simulations/translation.py --data DATA --out OUT [--seeds 0] [--federated]
 
 `DATA/enfr/pairs.json` holds [project, English, French] of five projects. A fifth of the strings,
 drawn by the seed, is for testing. The tokeniser is learned from the strings that are not for
 testing, all of which are published: in the federated part, too, no client has another secret.
+There a project is a client of FedAvg, and the same student learns from each project alone, for as
+many rounds.
 """
 
 import argparse
 import json
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,9 @@ from safetensors.torch import load_file
 
 from fedkd import config
 from fedkd.data.types import Samples
+from fedkd.federation.prepare import prepare as prepared
 from fedkd.jobs.distil import distil
+from fedkd.jobs.simulate import simulate
 from fedkd.learning import evaluate
 from fedkd.learning.ways import prepare
 from fedkd.learning.ways.prepare import Prepared
@@ -66,6 +71,45 @@ def distillation(
     return config.validate(config.Distillation, table)
 
 
+def federation(
+    data: dict[str, Any], seed: int, *, rounds: int, epochs: int, scores: tuple[str, ...]
+) -> config.Experiment:
+    """FedAvg of the student by project."""
+    table = {
+        "name": "translation-by-project",
+        "seed": seed,
+        "rounds": rounds,
+        "task": {"name": "sequence-to-sequence", "scores": list(scores)},
+        "data": data | {"client": "project", "partition": {"scheme": "natural"}},
+        "clients": {"models": [STUDENT], "training": HOW | {"epochs": epochs}},
+        "student": {"model": STUDENT},
+        "method": {"name": "fedavg"},
+    }
+    return config.parse(table)
+
+
+def of_projects(data: dict[str, Any], folder: Path, seed: int, **how: int) -> dict[str, Any]:
+    """What is written by the projects' average, and by the student of each alone: chrF, BLEU."""
+    rows = json.loads(Path(data["name"]).read_text(encoding="utf-8"))
+    found = {}
+    for project in ("", *sorted({row["project"] for row in rows})):
+        mine, run = folder / f"{project or 'all'}.json", folder / f"federated-{project or 'all'}"
+        own = [row for row in rows if project in ("", row["project"])]
+        mine.write_text(json.dumps(own), encoding="utf-8")
+        named = data | {"name": str(mine)}
+        if not (run / "summary.json").exists():
+            simulate(federation(named, seed, scores=("token-accuracy",), **how), run)
+        ready = prepared(federation(named, seed, scores=("chrf", "bleu"), **how))
+        setting = ready.setting
+        model = setting.build(setting.experiment.student.model, purpose="student")
+        model.load_state_dict(load_file(run / "student.safetensors"))
+        figure = evaluate.score(model, ready.data.test, setting.task.scores)
+        name = f"{project} alone" if project else "FedAvg of all"
+        found[name] = {"strings": len(own), "chrf": figure["chrf"], "bleu": figure["bleu"]}
+        print(f"seed {seed}, {name}: {found[name]}", file=sys.stderr, flush=True)
+    return found
+
+
 def figures(told: config.Distillation, run: Path) -> dict[str, Any]:
     """What the models of a finished run write of the test strings, against the true ones."""
     ready = prepare.prepare(told)
@@ -95,12 +139,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--epochs", type=int, nargs=2, default=(10, 16))
+    parser.add_argument("--federated", action="store_true")
+    parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
-    for seed in range(asked.seeds):
+    for seed in asked.seeds:
         folder = asked.out / f"seed{seed}"
         data, run = written(asked.data, folder, seed), folder / "run"
+        if asked.federated:
+            found = of_projects(data, folder, seed, rounds=asked.rounds, epochs=2)
+            print(json.dumps({"seed": seed, **found}, indent=1))
+            continue
         how = {"epochs": tuple(asked.epochs)}
         if not (run / "summary.json").exists():  # what is written takes longer than an epoch
             distil(distillation(data, seed, scores=("token-accuracy",), **how), run)

@@ -247,6 +247,7 @@ def _assemble(
     setting.student.model_specs(experiment.student.model)
     method.check(setting)
     protection.check_secure(setting)
+    methods.check_rules(method, setting)
     for client in range(setting.clients):
         method.expects(setting, client)
     return method, federated, setting

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from fedkd.exchange.aggregation.agreement import Screened
 from fedkd.federation import personal, report
 from fedkd.federation.answers import Answers, Record
 from fedkd.federation.prepare import PreparedExperiment
@@ -38,10 +39,20 @@ def describe(
             {"client": client, "claimed": claimed, "weighed": weighed}
             for client, (claimed, weighed) in sorted(ctx.capped.items())
         ],
+        **({} if ctx.screened is None else {"robust": _robust(ctx.screened)}),
         "failures": [
             {"client": client, "reason": reason}
             for client, reason in sorted(answers.failures.items())
         ],
+    }
+
+
+def _robust(screened: Screened) -> dict[str, Any]:
+    """How well each client agreed with the others, who was left out, and whose model was moved."""
+    return {
+        "agreement": {str(client): found for client, found in screened.agreement.items()},
+        "left_out": list(screened.left_out),
+        "drawn_nearer": {str(client): factor for client, factor in screened.drawn_nearer.items()},
     }
 
 

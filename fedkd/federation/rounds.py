@@ -67,7 +67,10 @@ def federate(
     last = keeper.resume()
     known = _latest(ledger_heads or {}, {} if last is None else last.ledger_heads)
     clients = Connected(grid, prepared, nodes, connections, observer, known)
-    server = ServerParty.of(prepared, observer, last, threads=threads, ledger=ledger)
+    strangers = connections.nodes is not None
+    server = ServerParty.of(
+        prepared, observer, last, threads=threads, ledger=ledger, strangers=strangers
+    )
     asking = ask_for_sum if prepared.setting.securely else ask
     broadcast = server.begin() if last is None else last.broadcast
 

@@ -8,6 +8,7 @@ from typing import Protocol, Self
 from torch import Tensor, nn
 
 from fedkd.clock import Clock
+from fedkd.config.robust import Robust
 from fedkd.data.types import Samples
 from fedkd.errors import FederationError, UnpaidError
 from fedkd.exchange.codec import encode
@@ -17,7 +18,8 @@ from fedkd.federation.prepare import PreparedExperiment
 from fedkd.federation.record import describe
 from fedkd.federation.spending import Spending
 from fedkd.federation.wire import LedgerHead
-from fedkd.methods.core.base import ServerContext
+from fedkd.methods.core.base import ServerContext, Uploads
+from fedkd.methods.core.screening import screened
 from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.ledger import Ledger
 
@@ -76,6 +78,8 @@ class ServerParty:
     """The method's own."""
     spending: Spending | None
     """By its own ledger, under a client unit."""
+    robust: Robust | None
+    """What is done about clients that lie."""
 
     @classmethod
     def of(
@@ -86,8 +90,11 @@ class ServerParty:
         *,
         threads: int,
         ledger: Callable[[], Ledger],
+        strangers: bool = False,
     ) -> Self:
         """The server as it was after the last round that was kept; None: as it begins.
+
+        Where clients are strangers it screens them, unless the experiment says what else to do.
 
         Raises:
             BudgetError: its budget does not allow the experiment.
@@ -105,6 +112,7 @@ class ServerParty:
             student=student,
             state={} if last is None else dict(last.state),
             spending=Spending.of_clients(prepared, ledger()) if clients_unit else None,
+            robust=prepared.experiment.robust or (_default(prepared) if strangers else None),
         )
 
     def begin(self) -> Broadcast:
@@ -127,7 +135,7 @@ class ServerParty:
         ctx = self._context(round)
         ctx.allowance = None if self.spending is None else self.spending.reserve(round)
         ctx.summed = None if answers.total is None else len(answers.uploads)
-        broadcast = self.prepared.method.server(ctx, answers.for_method)
+        broadcast = self.prepared.method.server(ctx, self._heard(ctx, answers))
         if ctx.allowance is not None:
             _release(ctx.allowance, self.student)
         ledger_head = None if self.spending is None else self.spending.ledger_head()
@@ -139,6 +147,14 @@ class ServerParty:
             "server": ended - answered,
         }
         return Step(round, broadcast, record, ledger_head, ctx.generated)
+
+    def _heard(self, ctx: ServerContext, answers: Answers) -> Uploads:
+        """What the method is given: all that was let in, or of whom agrees with the rest."""
+        if ctx.robust is None or not ctx.robust.screen:
+            return answers.for_method
+        with ctx.clock.phase("screen"):
+            heard, ctx.screened = screened(self.prepared.method, ctx, ctx.robust, answers.uploads)
+        return heard
 
     def checkpoint(self, step: Step, ledger_heads: Mapping[int, LedgerHead]) -> Checkpoint:
         """What a run goes on from after a step."""
@@ -162,7 +178,14 @@ class ServerParty:
             threads=self.threads,
             test=data.test,
             pooled=data.pooled if unit == "none" else _no_pool,
+            robust=self.robust,
         )
+
+
+def _default(prepared: PreparedExperiment) -> Robust | None:
+    """What is done about strangers: none of it where nobody's own answer may be looked at."""
+    seen = prepared.experiment.privacy.unit in ("none", "record") and not prepared.setting.securely
+    return Robust() if seen else None
 
 
 def _release(allowance: Allowance, student: nn.Module) -> None:

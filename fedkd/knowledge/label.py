@@ -15,6 +15,15 @@ from fedkd.knowledge.checks import has_shape, positive
 from fedkd.knowledge.places import counted, zeroed
 
 
+def log_probabilities(logits: Tensor, temperature: float) -> Tensor:
+    """Of logits (..., C), divided by T; of a class that is ruled out, -inf, the least number.
+
+    So 0 log 0 is 0, and no gradient is NaN.
+    """
+    log_p = F.log_softmax(logits / temperature, dim=-1)
+    return log_p.clamp_min(torch.finfo(log_p.dtype).min)
+
+
 def kd(
     student: Tensor, teacher: Tensor, *, temperature: float, where: Tensor | None = None
 ) -> Tensor:
@@ -36,8 +45,8 @@ def kd(
     """
     student, teacher = counted(where, student=student, teacher=teacher)
     positive(temperature=temperature)
-    log_student = F.log_softmax(student / temperature, dim=-1)
-    log_teacher = F.log_softmax(teacher / temperature, dim=-1)
+    log_student = log_probabilities(student, temperature)
+    log_teacher = log_probabilities(teacher, temperature)
     divergence = log_teacher.exp() * (log_teacher - log_student)
     return zeroed(temperature**2 * divergence.sum(dim=-1), where)
 
@@ -115,8 +124,8 @@ def jsd(
     positive(temperature=temperature, beta=beta)
     if beta >= 1:
         raise ValueError(f"expected beta={beta} < 1")
-    log_student = F.log_softmax(student / temperature, dim=-1)
-    log_teacher = F.log_softmax(teacher / temperature, dim=-1)
+    log_student = log_probabilities(student, temperature)
+    log_teacher = log_probabilities(teacher, temperature)
     # Twice each share, so that at one half nothing is added and nothing multiplied: the same bits.
     ours, theirs = 2 * (1 - beta), 2 * beta
     log_middle = torch.logaddexp(log_student + math.log(ours), log_teacher + math.log(theirs))

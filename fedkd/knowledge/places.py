@@ -32,6 +32,14 @@ def counted(where: Tensor | None, **logits: Tensor) -> tuple[Tensor, ...]:
     return tuple(torch.where(where[..., None], each, 0.0) for each in logits.values())
 
 
+def spoken(logits: Tensor) -> Tensor:
+    """At which places of logits (..., C) a model says something: bool (...).
+
+    At padding its logits are all 0, and so are means of such.
+    """
+    return (logits != 0).any(dim=-1)
+
+
 def zeroed(values: Tensor, where: Tensor | None) -> Tensor:
     """Values (...) with 0 at places that do not count."""
     return values if where is None else torch.where(where, values, 0.0)

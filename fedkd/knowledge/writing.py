@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedkd.knowledge.checks import has_shape, positive
+from fedkd.knowledge.label import log_probabilities
 from fedkd.knowledge.places import counted, zeroed
 
 
@@ -105,7 +106,7 @@ def top_k(
     student, teacher = counted(where, student=student, teacher=teacher)
     positive(temperature=temperature, k=k)
     if k >= student.shape[-1] - 1:
-        ours, theirs = (F.log_softmax(each / temperature, dim=-1) for each in (student, teacher))
+        ours, theirs = (log_probabilities(each, temperature) for each in (student, teacher))
     else:
         named = teacher.topk(k, dim=-1).indices
         ours, theirs = (with_rest(each / temperature, named) for each in (student, teacher))
@@ -122,8 +123,9 @@ def with_rest(logits: Tensor, named: Tensor) -> Tensor:
     Returns:
         (..., k + 1), the others last.
     """
-    log_p = F.log_softmax(logits, dim=-1)
-    others = log_p.scatter(-1, named, -torch.inf).logsumexp(dim=-1, keepdim=True)
+    log_p = log_probabilities(logits, 1.0)
+    ruled_out = torch.finfo(log_p.dtype).min
+    others = log_p.scatter(-1, named, ruled_out).logsumexp(dim=-1, keepdim=True)
     return torch.cat([log_p.gather(-1, named), others], dim=-1)
 
 
@@ -178,7 +180,7 @@ def _skewed(
     positive(temperature=temperature)
     if not 0 <= alpha < 1:
         raise ValueError(f"expected alpha={alpha} in [0, 1)")
-    log_one, log_other = (F.log_softmax(each / temperature, dim=-1) for each in (one, other))
+    log_one, log_other = (log_probabilities(each, temperature) for each in (one, other))
     mixed = log_one
     if alpha:
         mixed = torch.logaddexp(log_one + math.log1p(-alpha), log_other + math.log(alpha))

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from fedkd.knowledge.checks import has_shape
+from fedkd.knowledge.places import spoken
 from fedkd.tasks import Likelihood
-from fedkd.tasks.likelihoods.tokens import spoken
 
 Average = Literal["logits", "probabilities", "confidence"]
 """A consensus that needs nothing but the logits, by name; see `average`."""

@@ -5,9 +5,12 @@ from torch import Tensor
 from fedkd.config import Experiment, Frozen, MethodChoice, Optimisation, validate
 from fedkd.errors import ConfigError
 from fedkd.learning import augment
+from fedkd.methods.core import combining
 from fedkd.methods.core.base import Card, Method
+from fedkd.methods.core.combining import Combined
 from fedkd.methods.core.label_loss import suited
 from fedkd.methods.core.pace import paced
+from fedkd.methods.core.setting import Setting
 from fedkd.names import imported, unknown
 from fedkd.rows import Rows
 from fedkd.tasks import Task
@@ -119,6 +122,19 @@ def check_written(method: Method, name: str, task: Task, public: Rows | None) ->
             f"the proxy set (data.public.source) has no column of what is written, data.label: add "
             f"it, take 'held-out', or choose one of {', '.join(fit)}"
         )
+
+
+def check_rules(method: Method, setting: Setting) -> None:
+    """Refuse a rule of `[robust]` for what a method does not combine, or that cannot hold.
+
+    Raises:
+        ConfigError: as `combining.check`.
+    """
+
+    def fit(what: Combined) -> str:
+        return ", ".join(each for each in BUILT_IN if what in find(each).card.combines)
+
+    combining.check(setting, method.card.combines, fit)
 
 
 def _check_augment(params: Frozen, experiment: Experiment) -> None:

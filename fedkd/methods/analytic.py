@@ -1,9 +1,11 @@
 """Analytic federated learning: a linear model on fixed features, in closed form."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from fedkd.config import Frozen
 from fedkd.errors import ConfigError
@@ -18,8 +20,10 @@ from fedkd.knowledge.moments import (
     triangle,
     unpacked,
 )
+from fedkd.learning import evaluate
 from fedkd.learning.closed_form import Basis, check_last_layer, features_of, set_classifier
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.rows import Rows
 from fedkd.specs import TensorSpec
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -127,6 +131,18 @@ class Analytic(Method):
                 "labels": Value(sums.labels.to(dtype), origin),
             }
         )
+
+    def said(self, ctx: ServerContext, uploads: Uploads, inputs: Callable[[], Rows]) -> Tensor:
+        """What the model would answer that follows from one client's sums alone."""
+        spec, x = ctx.setting.experiment.student.model, inputs()
+        answers = []
+        for upload in uploads.values():
+            own = unpacked(upload["features"], upload["labels"])
+            weights = ridge(own, self._penalty(ctx.setting, own, ctx.setting.noise_share**2))
+            alone = ctx.setting.build(spec, purpose="student")
+            set_classifier(alone, weights, basis=_basis(ctx.state), intercept=self.params.intercept)
+            answers.append(evaluate.answers(alone, x))
+        return torch.stack(answers)
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         sums = total(unpacked(each["features"], each["labels"]) for each in uploads.values())

@@ -1,20 +1,24 @@
 """Distillation-based semi-supervised federated learning."""
 
+from collections.abc import Callable
+
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from fedkd.config import Frozen, Optimisation
 from fedkd.exchange import likeliest
-from fedkd.exchange.aggregation import entropy_reduction
+from fedkd.exchange.aggregation import entropy_reduction, mean
 from fedkd.exchange.codec import Expected, half
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, Value
 from fedkd.knowledge import label
+from fedkd.knowledge.places import spoken
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.methods.core.label_loss import LabelLoss, label_loss
 from fedkd.methods.core.top import Top, check_top
+from fedkd.rows import Rows
 from fedkd.specs import TensorSpec
-from fedkd.tasks.likelihoods.tokens import spoken
+from fedkd.tasks.bounded import OF_PROBABILITIES
 
 
 class DSFLParams(Frozen):
@@ -56,6 +60,7 @@ class DSFL(Method):
         privileged=True,
         aligns=True,
         client_units=True,
+        combines=("answers",),
     )
     Params = DSFLParams
     params: DSFLParams
@@ -70,6 +75,9 @@ class DSFL(Method):
             return likeliest.expected("probabilities", shape, self.params.top)
         return {"probabilities": TensorSpec(shape, torch.float16, low=0, high=1)}
 
+    def said(self, ctx: ServerContext, uploads: Uploads, inputs: Callable[[], Rows]) -> Tensor:
+        return _logits(_answers(uploads, ctx.setting).float())
+
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
         if any(
             name.startswith("aggregate") for name in broadcast
@@ -83,9 +91,9 @@ class DSFL(Method):
         return Upload({name: Value(each, ctx.from_teacher) for name, each in sent.items()})
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
-        said = [_received("probabilities", upload, ctx.setting) for upload in uploads.values()]
-        answers = ctx.protect(torch.stack(said))
-        aggregate = entropy_reduction(answers, temperature=self.params.temperature)
+        answers = ctx.protect(_answers(uploads, ctx.setting))
+        agreed = ctx.combine(uploads, answers, mean, OF_PROBABILITIES)
+        aggregate = entropy_reduction(agreed[None], temperature=self.params.temperature)
         inputs = ctx.setting.proxy_inputs(self.params.public_per_round, ctx.round)
         if self.params.loss == "soft-labels":
             ctx.distil(inputs, aggregate, label.soft_cross_entropy, self.params.student)
@@ -94,6 +102,11 @@ class DSFL(Method):
             loss = label_loss(self.params.loss, temperature=1.0, likelihood=likelihood)
             ctx.distil(inputs, _logits(aggregate), loss, self.params.student)
         return Broadcast(common=_sent("aggregate", aggregate, self.params.top))
+
+
+def _answers(uploads: Uploads, setting: Setting) -> Tensor:
+    """All clients' probabilities, (K, N, *S, C)."""
+    return torch.stack([_received("probabilities", each, setting) for each in uploads.values()])
 
 
 def _probabilities(logits: Tensor) -> Tensor:

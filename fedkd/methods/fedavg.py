@@ -41,6 +41,7 @@ class FedAvg(Method):
         returns="the averaged model",
         unlike_models=False,
         counts=("example count",),
+        combines=("models",),
     )
     Params = FedAvgParams
     params: FedAvgParams

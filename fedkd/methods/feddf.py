@@ -9,7 +9,6 @@ from torch import Tensor
 from fedkd.config import Frozen, ModelSpec, Optimisation
 from fedkd.data.types import Samples
 from fedkd.errors import ConfigError
-from fedkd.exchange.aggregation import average_models
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
 from fedkd.learning import consensus
@@ -71,6 +70,7 @@ class FedDF(Method):
         privileged=True,
         aligns=True,
         counts=("example count",),
+        combines=("answers", "models"),
     )
     Params = FedDFParams
     params: FedDFParams
@@ -111,12 +111,14 @@ class FedDF(Method):
         for spec, model in fused:
             weights.complete(model, _average(ctx, spec, uploads))
         likelihood = ctx.setting.task.likelihood
-        average, models = consensus.of_task(likelihood), list(teachers.values())
-        with Ensemble(models, threads=ctx.threads, average=average) as ensemble:
+        plain, models = consensus.of_task(likelihood), list(teachers.values())
+        hear = ctx.hearing(plain, likelihood.bounded)
+        with Ensemble(models, threads=ctx.threads, average=hear) as ensemble:
             inputs = self._inputs(ctx, ensemble)
             with ctx.clock.phase("ask the ensemble"):
                 seen = ctx.setting.clients_view(0, inputs)
-                targets = ensemble.answer(seen)
+                said = ensemble.logits(seen)
+            targets = ctx.combine(uploads, said, plain, likelihood.bounded)
             ctx.measure_ensemble(lambda x: ensemble.answer(ctx.setting.clients_view(0, x)))
         loss = label_loss(
             self.params.loss, temperature=self.params.temperature, likelihood=likelihood
@@ -168,7 +170,7 @@ def _average(ctx: ServerContext, spec: ModelSpec, uploads: Uploads) -> dict[str,
     if not members:
         return _fused(ctx, spec)
     models = [group("model", upload) for upload in members.values()]
-    return average_models(models, ctx.counts(members, "count").tolist())
+    return ctx.average(members, models, ctx.counts(members, "count").tolist())
 
 
 def _to_groups(ctx: ServerContext) -> Broadcast:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from fedkd import rng
 from fedkd.config import Frozen, Optimisation
 from fedkd.errors import ConfigError
-from fedkd.exchange.aggregation import average_models
 from fedkd.exchange.codec import Expected, half
 from fedkd.exchange.messages import (
     Broadcast,
@@ -75,6 +74,7 @@ class FedGKT(Method):
         unlike_models=False,
         has_teachers=False,
         counts=("example count",),
+        combines=("models",),
         no_dp="features and labels of single private records leave the client as they are",
     )
     Params = FedGKTParams
@@ -135,7 +135,8 @@ class FedGKT(Method):
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         front, back = split(ctx.student, self.params.layer)
         fronts = [group("front", upload) for upload in uploads.values()]
-        front.load_state_dict(average_models(fronts, ctx.counts(uploads, "count").tolist()))
+        counts = ctx.counts(uploads, "count").tolist()
+        front.load_state_dict(ctx.average(uploads, fronts, counts))
         features, logits, labels = (
             torch.cat([upload[name] for upload in uploads.values()])
             for name in ("features", "record_logits", "labels")

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 from fedkd.config import Frozen
 from fedkd.errors import ConfigError
 from fedkd.exchange import low_rank
-from fedkd.exchange.aggregation import average_models
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import (
     Broadcast,
@@ -63,6 +62,7 @@ class FedKD(Method):
         needs="the student's model at all clients, beside a model of each client's own",
         returns="the averaged update, cut to its leading singular vectors too",
         counts=("example count",),
+        combines=("models",),
         schedule="the share of an update that is kept",
         privileged=True,
         no_dp="mentor and mentee learn from each other on private data, by weights that are means "
@@ -123,7 +123,7 @@ class FedKD(Method):
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         start = _sent(ctx.setting, ctx.student)
         mentees = [_moved(start, upload) for upload in uploads.values()]
-        averaged = average_models(mentees, ctx.counts(uploads, "count").tolist())
+        averaged = ctx.average(uploads, mentees, ctx.counts(uploads, "count").tolist())
         update = _update(start, averaged, energy=self._energy(ctx.setting, ctx.round))
         # The student goes where the clients will be, not where the whole average is.
         weights.complete(ctx.student, _moved(start, update))

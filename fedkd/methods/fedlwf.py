@@ -43,6 +43,7 @@ class FedLwF(FedAvg):
         returns="the averaged model, and that of before the stage",
         unlike_models=False,
         counts=("example count",),
+        combines=("models",),
     )
     Params = FedLwFParams
     params: FedLwFParams

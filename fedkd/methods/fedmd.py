@@ -1,5 +1,6 @@
 """Federated distillation by consensus logits."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -28,6 +29,7 @@ from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, 
 from fedkd.methods.core.label_loss import LabelLoss, check_loss, label_loss
 from fedkd.methods.core.top import Top, check_top
 from fedkd.privacy.events import Unprotected
+from fedkd.rows import Rows
 from fedkd.specs import TensorSpec
 from fedkd.tasks import Ask, Likelihood
 
@@ -87,6 +89,7 @@ class FedMD(Method):
         needs_public=True,
         privileged=True,
         aligns=True,
+        combines=("answers",),
     )
     Params = FedMDParams
     params: FedMDParams
@@ -107,6 +110,9 @@ class FedMD(Method):
             return {"logits": TensorSpec(shape, torch.float16), **own}
         return {"logits": TensorSpec(shape, low=-_LARGEST, high=_LARGEST), **own}
 
+    def said(self, ctx: ServerContext, uploads: Uploads, inputs: Callable[[], Rows]) -> Tensor:
+        return _answers(uploads, ctx.setting)
+
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
         if any(
             name.startswith("consensus") for name in broadcast
@@ -125,18 +131,23 @@ class FedMD(Method):
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         likelihood = ctx.setting.task.likelihood
-        said = [_received("logits", upload, ctx.setting) for upload in uploads.values()]
-        answers = torch.stack(said)
+        answers = _answers(uploads, ctx.setting)
         if self.params.familiar:
             together = consensus.weighted(answers, ctx.counts(uploads, "familiarity")).float()
         else:
-            together = (likelihood.mix or mean)(answers)
+            plain = likelihood.mix or mean
+            together = ctx.combine(uploads, answers, plain, likelihood.bounded)
         inputs = ctx.setting.proxy_inputs(self.params.public_per_round, ctx.round)
         loss = label_loss(
             self.params.loss, temperature=self.params.temperature, likelihood=likelihood
         )
         ctx.distil(inputs, together, loss, self.params.student)
         return Broadcast(common=_sent("consensus", together, ctx.setting, self.params.top))
+
+
+def _answers(uploads: Uploads, setting: Setting) -> Tensor:
+    """What all clients answer, (K, N, *A)."""
+    return torch.stack([_received("logits", each, setting) for each in uploads.values()])
 
 
 def _familiarity(ctx: ClientContext) -> Value:
@@ -156,6 +167,12 @@ def _check_familiar(setting: Setting) -> None:
         raise ConfigError(
             f"method.familiar = true sends a number computed from private records, which no noise "
             f"of privacy.unit = {unit!r} covers: leave it out"
+        )
+    robust = setting.experiment.robust
+    if robust is not None and robust.answers != "mean":
+        raise ConfigError(
+            f"method.familiar = true weighs clients by what they say of themselves, which "
+            f"robust.answers = {robust.answers!r} does not look at: leave one of the two out"
         )
     if task.likelihood.mix is not None:
         raise ConfigError(

@@ -13,7 +13,7 @@ from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Tensors, Upload
 from fedkd.knowledge import label
 from fedkd.learning import offline
-from fedkd.learning.consensus import Average, by_class
+from fedkd.learning.consensus import average, by_class
 from fedkd.learning.consensus_by_pairs import by_pairs
 from fedkd.learning.data_free.shapes import made_up, shapes
 from fedkd.learning.ensemble import Ensemble
@@ -22,6 +22,7 @@ from fedkd.learning.supervised import balanced_offset
 from fedkd.methods.core.base import Card, ClientContext, ServerContext, Setting, Uploads
 from fedkd.methods.core.one_shot import OneShot, PoolParams
 from fedkd.methods.core.recipes import average_into_student
+from fedkd.tasks.bounded import OF_LOGITS
 
 
 class FedPairParams(PoolParams):
@@ -67,6 +68,7 @@ class FedPair(OneShot):
         asks=("classes", "image"),
         one_shot=True,
         counts=("class counts",),
+        combines=("answers", "models"),
     )
     Params = FedPairParams
     params: FedPairParams
@@ -92,15 +94,17 @@ class FedPair(OneShot):
         self,
         ctx: ServerContext,
         uploads: Uploads,
-    ) -> Average | Callable[[Tensor], Tensor]:
+    ) -> Callable[[Tensor], Tensor]:
         counts = ctx.counts(uploads, "counts")
+        plain: Callable[[Tensor], Tensor]
         match self.params.consensus:
             case "pairs":
-                return partial(by_pairs, counts=counts, absolute=self.params.absolute)
+                plain = partial(by_pairs, counts=counts, absolute=self.params.absolute)
             case "classes":
-                return partial(by_class, counts=counts)
-            case "probabilities" | "logits" as average:
-                return average
+                plain = partial(by_class, counts=counts)
+            case "probabilities" | "logits" as of:
+                plain = partial(average, of=of)
+        return ctx.hearing(plain, OF_LOGITS)
 
     def distil(self, ctx: ServerContext, ensemble: Ensemble, on_epoch: OnEpoch) -> Samples:
         params = self.params

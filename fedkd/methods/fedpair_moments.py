@@ -11,7 +11,6 @@ from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Tensors, Upload, Value
 from fedkd.knowledge.moments import penalty_of, ridge, total, triangle, unpacked
 from fedkd.learning.closed_form import check_last_layer, set_classifier
-from fedkd.learning.consensus import average
 from fedkd.methods.core.base import Card, ClientContext, ServerContext, Setting, Uploads
 from fedkd.methods.fedpair import FedPair, FedPairParams
 from fedkd.specs import TensorSpec
@@ -49,6 +48,7 @@ class FedPairMoments(FedPair):
         asks=("classes", "image"),
         one_shot=True,
         counts=("class counts",),
+        combines=("answers", "models"),
         sums=("sums of features",),
         no_dp="its sums would need a bound of their own beside that of gradients; choose "
         "'analytic', or 'fedpair', which sends no sums",
@@ -90,8 +90,6 @@ class FedPairMoments(FedPair):
 
     def consensus(self, ctx: ServerContext, uploads: Uploads) -> Callable[[Tensor], Tensor]:
         own = super().consensus(ctx, uploads)
-        if isinstance(own, str):
-            own = partial(average, of=own)
         return partial(_anchored, own=own, weight=self.params.anchor)
 
     def _features(self, setting: Setting) -> nn.Module:

@@ -1,5 +1,6 @@
 """Federated learning by class prototypes."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from fedkd.config import Frozen, Optimisation
 from fedkd.errors import ConfigError
-from fedkd.exchange.aggregation import by_class_shares, mean_by_class
+from fedkd.exchange.aggregation import by_class_shares, mean, mean_by_class
 from fedkd.exchange.codec import Expected, half
 from fedkd.exchange.messages import Broadcast, PostProcessing, Release, Tensors, Upload, Value
 from fedkd.knowledge import label
@@ -19,6 +20,7 @@ from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, 
 from fedkd.privacy.events import Unprotected
 from fedkd.rows import Rows, batches, device_of, one
 from fedkd.specs import TensorSpec
+from fedkd.tasks.bounded import OF_PROBABILITIES
 
 _LARGEST = 1e4
 """The most that an entry of a prototype may be."""
@@ -61,6 +63,7 @@ class FedProto(Method):
         needs_public=True,
         privileged=True,
         counts=("class counts",),
+        combines=("answers",),
         no_dp="prototypes are means of private records' features, a release of its own that DP-SGD "
         "on the teacher does not cover",
     )
@@ -89,6 +92,9 @@ class FedProto(Method):
             "logits": TensorSpec((len(setting.proxy), setting.classes), torch.float16, high=0),
         }
 
+    def said(self, ctx: ServerContext, uploads: Uploads, inputs: Callable[[], Rows]) -> Tensor:
+        return torch.stack([upload["logits"] for upload in uploads.values()])
+
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
         known, prototypes = broadcast.get("known"), broadcast.get("prototypes")
         if known is None or prototypes is None:
@@ -115,7 +121,7 @@ class FedProto(Method):
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         means = torch.stack([upload["prototypes"] for upload in uploads.values()])
         counts = ctx.counts(uploads, "counts")
-        prototypes = mean_by_class(shortened(means, counts > 0), counts)
+        prototypes = _prototypes(ctx, shortened(means, counts > 0), counts)
         known = counts.sum(dim=0) > 0
         if "known" in ctx.state:  # a class that nobody of this round holds stays where it was
             prototypes = torch.where(known[:, None], prototypes, ctx.state["prototypes"])
@@ -123,9 +129,21 @@ class FedProto(Method):
         ctx.state.update(prototypes=prototypes, known=known)
         answers = torch.stack([upload["logits"] for upload in uploads.values()]).float()
         said = torch.softmax(answers / self.params.temperature, dim=-1)
-        targets = by_class_shares(said, counts)
+        plain = partial(by_class_shares, counts=counts)
+        targets = ctx.combine(uploads, said, plain, OF_PROBABILITIES)
         ctx.distil(ctx.setting.proxy, targets, label.soft_cross_entropy, self.params.student)
         return Broadcast(common={"prototypes": prototypes, "known": known})
+
+
+def _prototypes(ctx: ServerContext, means: Tensor, counts: Tensor) -> Tensor:
+    """What the prototypes (K, C, F) of those who hold a class come to, (C, F); else zeros."""
+    if not ctx.ruled:
+        return mean_by_class(means, counts)
+    hear, found = ctx.hearing(mean, None), torch.zeros_like(means[0])
+    for number, held in enumerate(counts.T > 0):
+        if held.any():
+            found[number] = hear(means[held, number][:, None])[0]
+    return found
 
 
 def prototype_loss(

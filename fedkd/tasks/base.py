@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fedkd.specs import TensorSpec
+from fedkd.tasks.bounded import Bounded
 from fedkd.tasks.motion import Motion
 from fedkd.tasks.vocabulary import Vocabulary
 
@@ -68,6 +69,7 @@ class Likelihood:
             a gradient of its own: DP-SGD cannot learn by it, and no attack scores a record by it.
         mix: (K, N, *A) -> (N, *A), what answers of K models come to together, where their mean says
             nothing; None: their mean.
+        bounded: the form in which robust rules compare answers; None: as they are.
     """
 
     nll: Callable[[Tensor, Tensor], Tensor]
@@ -77,6 +79,7 @@ class Likelihood:
     couples: bool = False
     mix: Callable[[Tensor], Tensor] | None = None
     moved: Callable[[Tensor, Motion], Tensor] | None = None
+    bounded: Bounded | None = None
 
 
 K = TypeVar("K")

@@ -15,8 +15,11 @@ from fedkd.data.types import Dataset
 from fedkd.errors import ConfigError
 from fedkd.jobs.distil import distil
 from fedkd.jobs.predict import predict
+from fedkd.knowledge.writing import universal
+from fedkd.learning import forms
 from fedkd.learning.ways import prepare
 from fedkd.tasks import Targets
+from fedkd.tasks.likelihoods.tokens import TOKENS
 
 WORDS = ("red", "green", "blue", "old", "äh")
 HOW = {"epochs": 3, "batch_size": 16, "optimiser": "adam", "learning_rate": 0.01}
@@ -125,6 +128,19 @@ def test_a_student_learns_its_teacher_s_sentences_in_its_own_tokens(
     assert "vs best teacher" not in (tmp_path / "run" / "report.html").read_text()
     [said] = predict(tmp_path / "run", ["red"])  # the student's tokeniser is kept
     assert isinstance(said.answer, str)
+
+
+def test_places_of_which_an_unlike_teacher_says_nothing_do_not_count() -> None:
+    draws = torch.Generator().manual_seed(0)
+    ours, theirs = (torch.randn(2, 4, classes, generator=draws) for classes in (5, 7))
+    y = torch.tensor([[1, 2, 3, 4], [1, 2, -100, -100]])
+    theirs[0, 2:] = 0
+    form = forms.find("uld")
+    compared = form.compared(form.Params(), (), (), draws, TOKENS).loss
+    assert compared is not None
+    places = universal(ours, theirs)
+    expected = torch.stack([places[0, :2].mean(), places[1, :2].mean()])
+    torch.testing.assert_close(compared([ours], [theirs], y), expected)
 
 
 def test_sorted_probabilities_go_between_unlike_tokens(folder: Path, tmp_path: Path) -> None:

@@ -69,6 +69,34 @@ def test_the_ends_of_skews_and_shares_are_the_plain_divergences() -> None:
         torch.testing.assert_close(near, limit, rtol=1e-3, atol=1e-4)
 
 
+APART = {("kd", "student"), ("top-k", "student"), ("reverse", "teacher")}
+"""What is infinitely far from a distribution that rules a class out."""
+
+
+@pytest.mark.parametrize(
+    ("name", "whose"),
+    [
+        (name, whose)
+        for name in (*PAIRS, "kd")
+        for whose in ("student", "teacher", "both")
+        if (name, whose) not in APART
+    ],
+)
+def test_a_class_that_is_ruled_out_is_one_of_next_to_no_probability(name: str, whose: str) -> None:
+    loss = partial(label.kd, temperature=2.0) if name == "kd" else PAIRS[name][0]
+    logits = dict(zip(("student", "teacher"), fresh([(3, 5), (3, 5)], 3), strict=True))
+    out = torch.tensor([[0, 1, 0, 0, 0], [0, 0, 0, 0, 0], [1, 1, 0, 0, 0]]).bool()
+    for who in logits if whose == "both" else (whose,):
+        logits[who] = logits[who].detach().masked_fill(out, -torch.inf)
+    student, teacher = (each.detach() for each in logits.values())
+    values = loss(student.requires_grad_(), teacher)
+    near = [each.detach().clamp_min(-300.0) for each in (student, teacher)]
+    torch.testing.assert_close(values, loss(*near))
+    values.sum().backward()
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+
+
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**32), k=st.integers(1, 8))
 def test_classes_put_together_tell_no_more_than_all(seed: int, k: int) -> None:

@@ -84,7 +84,14 @@ def test_scores_of_what_a_model_writes_are_sacrebleu_s(folder: Path) -> None:
         given = write(model, test.x, task)
         parts = [score.tally(given[rows], test.y[rows]) for rows in (slice(5), slice(5, None))]
         assert torch.equal(sum(parts), score.tally(given, test.y))
-        assert (score.tally(given, test.y) <= score.totals(test.y)).all()
+        whole, most = score.tally(given, test.y), score.totals(test.y)
+        assert most.isfinite().all()
+        drawn = torch.randint(task.classes, given.shape, generator=torch.Generator().manual_seed(1))
+        for tally in (whole, score.tally(drawn, test.y)):
+            assert (tally <= most).all()
+        claimed = whole.clone()  # by who says that less was wanted
+        claimed[1 :: 3 if score is chrf else len(whole)] = 1
+        assert score.read(claimed, most) == score.read(whole, most)
         assert score.read(score.tally(test.y, test.y), score.totals(test.y))[score.name] == 1
     answers = evaluate.answers(model, test.x)  # which do not say what would be written
     assert evaluate.score(answers, test, task.scores)["bleu"] is None

@@ -2,9 +2,11 @@
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Literal
 
 import numpy as np
@@ -17,6 +19,8 @@ from fedkd.names import choices
 Decimal = Literal[".", ","]
 _LARGEST = float(np.finfo(np.float32).max)
 _SEPARATORS = ",;\t"
+_READING = Lock()
+"""Of a limit that is the process's."""
 _COMMA = re.compile(r"[+-]?[0-9.]*,[0-9]+([eE][+-]?[0-9]+)?")
 
 
@@ -137,6 +141,29 @@ def read(path: Path, *, label: str, decimal: Decimal = ".") -> Cells:
     Raises:
         DataError: names the file and the line.
     """
+    with _cells_of_any_length():
+        table = _read(path, label, decimal)
+    _check_header(table, label)
+    for n, row in enumerate(table.rows):
+        if len(row) != len(table.header):
+            raise table.fault(
+                n, f" has {len(row)} cells; expected {len(table.header)}, as the header"
+            )
+    return table
+
+
+@contextmanager
+def _cells_of_any_length() -> Iterator[None]:
+    """A text may be longer than 131,072 characters, the library's limit for the whole process."""
+    with _READING:
+        before = csv.field_size_limit(2**31 - 1)
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)
+
+
+def _read(path: Path, label: str, decimal: Decimal) -> Cells:
     rows: list[list[str]] = []
     lines: list[int] = []
     try:
@@ -155,14 +182,7 @@ def read(path: Path, *, label: str, decimal: Decimal = ".") -> Cells:
         raise DataError(f"{path}: no CSV in UTF-8 after line {last} ({error})") from error
     if len(rows) < 2:
         raise DataError(f"{path}: {len(rows)} lines; expected a header and at least one row")
-    table = Cells(path, rows[0], rows[1:], lines[1:], decimal)
-    _check_header(table, label)
-    for n, row in enumerate(table.rows):
-        if len(row) != len(table.header):
-            raise table.fault(
-                n, f" has {len(row)} cells; expected {len(table.header)}, as the header"
-            )
-    return table
+    return Cells(path, rows[0], rows[1:], lines[1:], decimal)
 
 
 def _check_header(table: Cells, label: str) -> None:

@@ -4,7 +4,7 @@ A method's server part is what receives the uploads, so a method that writes the
 its own work is all that recording takes; nothing of the round loop changes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -42,6 +42,12 @@ class RecordingMethod(Method):
     def probe(self, setting: Setting, client: int, upload: Tensors, x: Rows) -> Tensor | None:
         """See `Method`."""
         return self._method.probe(setting, client, upload, x)
+
+    def said(
+        self, ctx: ServerContext, uploads: Uploads, inputs: Callable[[], Rows]
+    ) -> Tensor | None:
+        """See `Method`."""
+        return self._method.said(ctx, uploads, inputs)
 
     def begin(self, ctx: ServerContext) -> Broadcast:
         """See `Method`."""

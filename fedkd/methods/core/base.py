@@ -4,9 +4,11 @@ A method sees a context and tensors, nothing of Flower and nothing of the round 
 tested on tiny tensors. It keeps no state of its own: what must last goes into `ctx.state`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from fedkd.config import Frozen
@@ -14,6 +16,7 @@ from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group
 from fedkd.learning import evaluate
 from fedkd.methods.core.client_context import ClientContext
+from fedkd.methods.core.combining import Combined
 from fedkd.methods.core.server_context import ServerContext, Uploads
 from fedkd.methods.core.setting import Count, Setting, Sum
 from fedkd.models import weights
@@ -56,6 +59,9 @@ class Card:
     `privacy.secure_aggregation` may give it that sum, in float64, as one upload."""
     client_units: bool = False
     """Whether the server part asks `ctx.protect` of all it combines, and of nothing else."""
+    combines: tuple[Combined, ...] = ()
+    """What the server part combines by `ctx.combine` or `ctx.hearing`, which are answers, or by
+    `ctx.average`, models: then a rule of `[robust]` may take the mean's place."""
     no_dp: str = ""
     """Why it cannot run under differential privacy, if it cannot."""
 
@@ -95,6 +101,21 @@ class Method:
         model = own.build(spec, purpose="specification")
         weights.complete(model, given)
         return evaluate.answers(model, setting.clients_view(client, x))
+
+    def said(
+        self, ctx: ServerContext, uploads: Uploads, inputs: Callable[[], Rows]
+    ) -> Tensor | None:
+        """What clients say of the same inputs, (K, N, *A), by which they are compared.
+
+        None where an upload holds neither answers nor a model. As it stands, models are asked:
+        `probe` on `inputs`.
+        """
+        first, *others = uploads.items()
+        x = inputs()
+        if (answer := self.probe(ctx.setting, *first, x)) is None:
+            return None
+        answers = [self.probe(ctx.setting, *each, x) for each in others]
+        return torch.stack([answer, *(each for each in answers if each is not None)])
 
     def begin(self, ctx: ServerContext) -> Broadcast:
         """What clients receive in the first round."""

@@ -10,12 +10,13 @@ from fedkd.data.types import Samples
 from fedkd.errors import ConfigError
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload
-from fedkd.learning.consensus import Average
+from fedkd.learning.consensus import average_logits
 from fedkd.learning.data_free.synthesis import Objective, Synthetic, synthesise
 from fedkd.learning.ensemble import Ensemble
 from fedkd.learning.loop import OnEpoch
 from fedkd.methods.core.base import ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.models.generators import build_generator
+from fedkd.tasks.bounded import OF_LOGITS
 
 
 class Synthesis(Frozen):
@@ -108,9 +109,9 @@ class OneShot(Method):
         self,
         ctx: ServerContext,
         uploads: Uploads,
-    ) -> Average | Callable[[Tensor], Tensor]:
+    ) -> Callable[[Tensor], Tensor]:
         """How the ensemble's answer comes of theirs: as it stands, the mean of logits."""
-        return "logits"
+        return ctx.hearing(average_logits, OF_LOGITS)
 
     def distil(self, ctx: ServerContext, ensemble: Ensemble, on_epoch: OnEpoch) -> Samples:
         """Teach `ctx.student`, which is on the device, what the ensemble knows.

@@ -2,7 +2,6 @@
 
 from torch import Tensor
 
-from fedkd.exchange.aggregation import average_models
 from fedkd.exchange.messages import Broadcast, Tensors, group, prefixed
 from fedkd.methods.core.client_context import ClientContext
 from fedkd.methods.core.server_context import ServerContext, Uploads
@@ -43,5 +42,5 @@ def average_into_student(ctx: ServerContext, uploads: Uploads, weights: Tensor) 
     What clients do not send of it stays.
     """
     models = [group("model", upload) for upload in uploads.values()]
-    average = average_models(models, weights.tolist())
+    average = ctx.average(uploads, models, weights.tolist())
     ctx.student.load_state_dict({**ctx.student.state_dict(), **average})

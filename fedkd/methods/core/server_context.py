@@ -1,7 +1,7 @@
 """What a method's server part is given: the server's view of one round."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
@@ -12,17 +12,24 @@ from torch import Tensor, nn
 from fedkd import rng
 from fedkd.clock import Clock
 from fedkd.config import Optimisation
+from fedkd.config.robust import Robust
 from fedkd.data.types import Samples
 from fedkd.exchange import aggregation
+from fedkd.exchange.aggregation.agreement import Screened
 from fedkd.exchange.messages import Tensors, group
 from fedkd.learning import evaluate, offline
 from fedkd.learning.offline import Loss
+from fedkd.methods.core import combining
 from fedkd.methods.core.setting import Setting
 from fedkd.models import weights
 from fedkd.privacy import mechanisms
 from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.source import GENERATOR, NoiseSource
 from fedkd.rows import Rows
+from fedkd.tasks.bounded import Bounded
+
+_SCORES = "robust/scores"
+"""Under which the state keeps what rules with a memory found of clients, (clients,)."""
 
 Uploads = Mapping[int, Tensors]
 """What the server has let in, by client in ascending order; under secure aggregation the sum of
@@ -54,6 +61,13 @@ class ServerContext:
     capped: dict[int, tuple[float, float]] = field(default_factory=dict)
     """Clients that claimed a larger share of the samples than `clients.max_weight` lets them have:
     what they claimed, and what they got."""
+    apart: dict[int, float] = field(default_factory=dict)
+    """Under a rule of `[robust]`, how far what a client sent was from what came of it, over the
+    median client's."""
+    robust: Robust | None = None
+    """What is done about clients that lie; None: nothing."""
+    screened: Screened | None = None
+    """What the server found of the round's clients, where it screens them."""
     losses: dict[str, float] = field(default_factory=dict)
     """Mean losses worth a line in the round's record."""
     curve: list[float | None] = field(default_factory=list)
@@ -85,7 +99,8 @@ class ServerContext:
 
         Of samples, or of what the proxy set has (`learning.familiarity`). By these a method
         weighs clients, and never by the claims as they came: nobody can check them, so none is more
-        than `clients.max_weight` lets it be.
+        than `clients.max_weight` lets it be. Under a rule of `[robust]` they say whether a client
+        holds any: 1 or 0.
         """
         return self._bounded(uploads, self._claimed(uploads, field))
 
@@ -101,6 +116,8 @@ class ServerContext:
         return torch.stack([upload[field] for upload in uploads.values()])
 
     def _bounded(self, uploads: Uploads, claimed: Tensor) -> Tensor:
+        if self.ruled or combining.rule_for(self.setting.experiment.robust, "models"):
+            return (claimed > 0).double()
         counts = aggregation.bounded(claimed, self.setting.experiment.clients.max_weight)
         before, after = (
             each.double().reshape(len(uploads), -1).sum(1) for each in (claimed, counts)
@@ -109,6 +126,61 @@ class ServerContext:
             if less < more:
                 self.capped[client] = (more / float(before.sum()), less / float(after.sum()))
         return counts
+
+    def combine(
+        self,
+        clients: Iterable[int],
+        answers: Tensor,
+        plain: Callable[[Tensor], Tensor],
+        form: Bounded | None,
+    ) -> Tensor:
+        """What clients say together, (K, N, *A) -> (N, *A): by `plain`, or the rule of `[robust]`.
+
+        Args:
+            clients: whose answers they are, in their order.
+            answers: to the same inputs.
+            plain: the method's own way.
+            form: in which a rule compares them, such as `likelihood.bounded`; None: as they are.
+        """
+        robust = self.setting.experiment.robust
+        if robust is None or not self.ruled:
+            return plain(answers)
+        who = list(clients)
+        unknown = torch.zeros(self.setting.clients, dtype=torch.float64)
+        known = self.state.get(_SCORES, unknown).clone()
+        past = robust.memory * known[who]
+        found, apart, scores = combining.together(robust, answers, form, past)
+        self.apart.update(zip(who, apart.tolist(), strict=True))
+        if scores is not None:
+            known[who] = scores
+            self.state[_SCORES] = known
+        return found
+
+    @property
+    def ruled(self) -> bool:
+        """Whether a rule of `[robust]` takes the place of means of answers."""
+        return combining.rule_for(self.setting.experiment.robust, "answers") is not None
+
+    def hearing(
+        self, plain: Callable[[Tensor], Tensor], form: Bounded | None
+    ) -> Callable[[Tensor], Tensor]:
+        """How an ensemble of clients' models answers: as `combine` does, without a memory."""
+        return combining.hearing(self.setting.experiment.robust, plain, form)
+
+    def average(
+        self, clients: Iterable[int], models: Sequence[Tensors], counts: Sequence[float]
+    ) -> dict[str, Tensor]:
+        """What equal models come to: their mean by counts, or the rule of `[robust]`.
+
+        Args:
+            clients: whose models they are, in their order.
+            models: K state dicts.
+            counts: K of them, see `counts`.
+        """
+        found, apart = combining.averaged(self.setting.experiment.robust, models, counts)
+        if apart is not None:
+            self.apart.update(zip(clients, apart.tolist(), strict=True))
+        return found
 
     def measure(self) -> None:
         """Add the student's headline score on the test set, as it is now, to the curve."""

@@ -32,6 +32,7 @@ class ADI(OneShot):
         returns="nothing",
         asks=("classes", "image"),
         one_shot=True,
+        combines=("answers",),
     )
     Params = ADIParams
     params: ADIParams

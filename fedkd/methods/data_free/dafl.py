@@ -43,6 +43,7 @@ class DAFL(OneShot):
         returns="nothing",
         asks=("classes", "image"),
         one_shot=True,
+        combines=("answers",),
     )
     Params = DAFLParams
     params: DAFLParams

@@ -1,19 +1,22 @@
 """One-shot distillation without data."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
 from pydantic import Field
+from torch import Tensor
 
 from fedkd.data.types import Samples
 from fedkd.knowledge import label
-from fedkd.learning.consensus import Average
+from fedkd.learning.consensus import average
 from fedkd.learning.data_free import objectives
 from fedkd.learning.data_free.synthesis import learn_from_pool
 from fedkd.learning.ensemble import Ensemble
 from fedkd.learning.loop import OnEpoch
 from fedkd.methods.core.base import Card, ServerContext, Uploads
 from fedkd.methods.core.one_shot import OneShot, PoolParams, Synthesis, synthesised
+from fedkd.tasks.bounded import OF_LOGITS
 
 
 class DenseParams(Synthesis, PoolParams):
@@ -54,12 +57,13 @@ class Dense(OneShot):
         returns="nothing",
         asks=("classes", "image"),
         one_shot=True,
+        combines=("answers",),
     )
     Params = DenseParams
     params: DenseParams
 
-    def consensus(self, ctx: ServerContext, uploads: Uploads) -> Average:
-        return self.params.average
+    def consensus(self, ctx: ServerContext, uploads: Uploads) -> Callable[[Tensor], Tensor]:
+        return ctx.hearing(partial(average, of=self.params.average), OF_LOGITS)
 
     @property
     def bn(self) -> float:

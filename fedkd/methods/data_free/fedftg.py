@@ -70,6 +70,7 @@ class FedFTG(Method):
         asks=("classes", "image"),
         unlike_models=False,
         counts=("class counts",),
+        combines=("models",),
     )
     Params = FedFTGParams
     params: FedFTGParams

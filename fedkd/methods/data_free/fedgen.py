@@ -66,6 +66,7 @@ class FedGen(Method):
         asks=("classes",),
         unlike_models=False,
         counts=("class counts",),
+        combines=("models",),
         no_dp="clients learn from generated features beside their records, by a loss that DP-SGD "
         "does not cover",
     )

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from fedkd.knowledge import label
 from fedkd.tasks.base import Likelihood
+from fedkd.tasks.bounded import OF_LOG_ODDS
 
 
 def nll(answers: Tensor, targets: Tensor) -> Tensor:
@@ -41,4 +42,4 @@ def _both(logits: Tensor) -> Tensor:
     return torch.stack([logits, torch.zeros_like(logits)], dim=-1)
 
 
-BERNOULLI = Likelihood(nll, mean_nll, divergence, decide)
+BERNOULLI = Likelihood(nll, mean_nll, divergence, decide, bounded=OF_LOG_ODDS)

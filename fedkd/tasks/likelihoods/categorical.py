@@ -5,6 +5,7 @@ from torch import Tensor
 
 from fedkd.knowledge import label
 from fedkd.tasks.base import Likelihood
+from fedkd.tasks.bounded import OF_LOGITS
 from fedkd.tasks.motion import Motion
 
 IGNORED = -100
@@ -46,4 +47,4 @@ def moved(targets: Tensor, motion: Motion) -> Tensor:
     return targets if targets.dim() == 1 else motion.of_pixels(targets, beyond=IGNORED)
 
 
-CATEGORICAL = Likelihood(nll, mean_nll, divergence, decide, moved=moved)
+CATEGORICAL = Likelihood(nll, mean_nll, divergence, decide, moved=moved, bounded=OF_LOGITS)

@@ -1,10 +1,13 @@
 """Which items a user takes next, out of all that are unseen: logits of items on the last axis."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from fedkd.knowledge import label
 from fedkd.tasks.base import Likelihood
+from fedkd.tasks.bounded import OF_LOGITS, logits_of
 from fedkd.tasks.likelihoods.categorical import IGNORED
 
 SEEN = -1e4
@@ -58,4 +61,12 @@ def decide(answers: Tensor) -> Tensor:
     return best.masked_fill(~unseen(answers), IGNORED)
 
 
-MULTINOMIAL = Likelihood(nll, mean_nll, divergence, decide)
+def _with_seen(found: Tensor, answers: Tensor) -> Tensor:
+    """As `logits_of`, with `SEEN` where no more than half of the clients say anything."""
+    shown = unseen(answers).float().mean(dim=0) <= 0.5
+    return logits_of(found, answers).masked_fill(shown, SEEN)
+
+
+MULTINOMIAL = Likelihood(
+    nll, mean_nll, divergence, decide, bounded=replace(OF_LOGITS, back=_with_seen)
+)

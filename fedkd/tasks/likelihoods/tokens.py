@@ -6,17 +6,9 @@ import torch
 from torch import Tensor
 
 from fedkd.knowledge import label
-from fedkd.knowledge.places import mean_of_counted
+from fedkd.knowledge.places import mean_of_counted, spoken
 from fedkd.tasks.likelihoods import categorical
 from fedkd.tasks.likelihoods.categorical import IGNORED
-
-
-def spoken(logits: Tensor) -> Tensor:
-    """At which places of logits (..., C) a model says something: bool (...).
-
-    At padding its logits are all 0, and so are means of such.
-    """
-    return (logits != 0).any(dim=-1)
 
 
 def divergence(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:

@@ -28,11 +28,12 @@ class TextScore(Score):
 
     Attributes:
         compared: (N texts written, N texts wanted) -> counters.
-        most: N texts wanted -> the most that each counter can be.
+        most: (N texts wanted, the most characters that can be written) -> the most that each
+            counter can be.
     """
 
     compared: Callable[[list[str], list[str]], Tensor] = field(kw_only=True)
-    most: Callable[[list[str]], Tensor] = field(kw_only=True)
+    most: Callable[[list[str], int], Tensor] = field(kw_only=True)
 
     def of_task(self, task: Task, decode: Decode) -> Score:
         """The same of token numbers that a model of the task writes, and of targets (N, T)."""
@@ -43,12 +44,15 @@ class TextScore(Score):
         def wanted(targets: Tensor) -> list[str]:
             return decode(targets.masked_fill(targets == IGNORED, words.padding))
 
+        # A token is written as no more than its name, and a blank before it.
+        longest = task.answer[0] * (1 + max(map(len, task.names)))
+
         return Score(
             self.name,
             lambda ids, targets: self.compared(decode(ids), wanted(targets)),
             self.read,
             self.counts,
-            lambda targets: self.most(wanted(targets)),
+            lambda targets: self.most(wanted(targets), longest * len(targets)),
             written=task,
         )
 
@@ -58,22 +62,25 @@ def bleu(_tokens: int) -> Score:
 
     Papineni et al. 2002, ACL; Post 2018, arXiv:1804.08771. Counters, int64 (10,), are the lengths
     written and wanted, and for each order how many n-grams are right and how many were written.
+    What was wanted is read from the totals, whatever the counters say.
     """
 
     def compared(written: list[str], wanted: list[str]) -> Tensor:
         found = _metrics().BLEU(force=True).corpus_score(written, [wanted])
         return torch.tensor([found.sys_len, found.ref_len, *found.counts, *found.totals]).long()
 
-    def most(wanted: list[str]) -> Tensor:
+    def most(wanted: list[str], characters: int) -> Tensor:
         _, length, *counts = compared(wanted, wanted).tolist()
-        bounds = [torch.inf, length, *counts[:_ORDERS], *[torch.inf] * _ORDERS]
+        bounds = [characters, length, *counts[:_ORDERS], *[characters] * _ORDERS]
         return torch.tensor(bounds, dtype=torch.float64)
 
-    def read(counters: Tensor, _totals: Tensor) -> Mapping[str, Any]:
-        written, wanted, *counts = counters.tolist()
-        if not wanted:
+    def read(counters: Tensor, totals: Tensor) -> Mapping[str, Any]:
+        written, compared_with, *counts = counters.tolist()
+        if not compared_with:
             return {"bleu": None}
-        found = _metrics().BLEU.compute_bleu(counts[:_ORDERS], counts[_ORDERS:], written, wanted)
+        found = _metrics().BLEU.compute_bleu(
+            counts[:_ORDERS], counts[_ORDERS:], written, int(totals[1])
+        )
         return {"bleu": _share(found)}
 
     spec = TensorSpec((2 + 2 * _ORDERS,), torch.int64, low=0)
@@ -84,7 +91,7 @@ def chrf(_tokens: int) -> Score:
     """Corpus chrF over 100, with sacrebleu's defaults: up to six characters in a row, beta 2.
 
     Popovic 2015, WMT. Counters, int64 (18,), are for each order how many n-grams were written, were
-    wanted, and are right.
+    wanted, and are right. What was wanted is read from the totals, whatever the counters say.
     """
 
     def compared(written: list[str], wanted: list[str]) -> Tensor:
@@ -92,15 +99,17 @@ def chrf(_tokens: int) -> Score:
         rows = _metrics().CHRF()._extract_corpus_statistics(written, [wanted])
         return torch.tensor(rows).sum(dim=0)
 
-    def most(wanted: list[str]) -> Tensor:
+    def most(wanted: list[str], characters: int) -> Tensor:
         bounds = compared(wanted, wanted).double().reshape(_CHARACTERS, 3)
-        bounds[:, 0] = torch.inf
+        bounds[:, 0] = characters
         return bounds.flatten()
 
-    def read(counters: Tensor, _totals: Tensor) -> Mapping[str, Any]:
+    def read(counters: Tensor, totals: Tensor) -> Mapping[str, Any]:
         if not counters[1]:
             return {"chrf": None}
-        return {"chrf": _share(_metrics().CHRF()._compute_score_from_stats(counters.tolist()))}
+        known = counters.clone()
+        known[1::3] = totals[1::3].long()
+        return {"chrf": _share(_metrics().CHRF()._compute_score_from_stats(known.tolist()))}
 
     spec = TensorSpec((3 * _CHARACTERS,), torch.int64, low=0)
     return TextScore("chrf", _untold, read, spec, compared=compared, most=most)

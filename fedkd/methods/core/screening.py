@@ -1,0 +1,128 @@
+"""Screening: who is heard in a round, and how loud, before a method's server part sees anything.
+
+The server asks nobody for more than the method does. What clients say of the same inputs, their
+answers or those of the models that they sent, is compared by `exchange.aggregation.agreement`; who
+does not agree with the rest is left out of the round as if it had not answered. Of those that stay,
+equal models that lie far from all others are drawn nearer.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from fedkd.config import ModelSpec
+from fedkd.config.robust import Robust
+from fedkd.exchange.aggregation import agreement
+from fedkd.exchange.aggregation.agreement import Screened
+from fedkd.exchange.messages import Tensors, group
+from fedkd.learning.data_free.shapes import made_up
+from fedkd.methods.core.base import Method
+from fedkd.methods.core.server_context import ServerContext, Uploads
+from fedkd.rows import Rows, take
+from fedkd.tasks import Task
+
+_INPUTS = 512
+"""On which clients are compared; more tells no more."""
+_FEWEST = 3
+"""Equal models of which one can be told to be far from the others."""
+_PAST, _KNOWN = "screening/agreement", "screening/known"
+"""In the method's state: each client's agreement in earlier rounds, and of whom it is known."""
+_CLASSES = ("classes", "masks", "items", "tags", "spans", "tokens", "next-tokens")
+
+
+def screened(
+    method: Method, ctx: ServerContext, robust: Robust, uploads: Uploads
+) -> tuple[Uploads, Screened]:
+    """The uploads of those that are heard, and what was found of all.
+
+    A client is heard if it agrees well enough in this round, and on average with its earlier ones,
+    which count by `robust.memory`; so honest rounds buy nobody a lie.
+    """
+    said = method.said(ctx, uploads, lambda: _inputs(ctx))
+    ids, heard, agreements = list(uploads), uploads, {}
+    if said is not None:
+        found = agreement.agreement(_comparable(said, ctx.setting.task))
+        stays = agreement.kept(_with_past(ctx, robust, ids, found)).tolist()
+        heard = {each: uploads[each] for each, stay in zip(ids, stays, strict=True) if stay}
+        agreements = dict(zip(ids, found.tolist(), strict=True))
+    out = tuple(each for each in ids if each not in heard)
+    cut = _too_far(ctx, heard)
+    return _drawn(heard, cut), Screened(agreements, out, {c: f for c, (f, _) in cut.items()})
+
+
+def _inputs(ctx: ServerContext) -> Rows:
+    """What uploaded models are asked: of the proxy set, or images that nobody's data went into.
+
+    For want of both it is the examples by which models are tried out, without their targets.
+    """
+    setting = ctx.setting
+    if setting.public is None and len(setting.shape) == 3:
+        return made_up(_INPUTS, setting.shape, ctx.rng("screening"))
+    known = setting.examples if setting.public is None else setting.proxy
+    if known is None:
+        raise ValueError("Expected a proxy set or examples.")
+    return take(known, _spread(len(known)))
+
+
+def _spread(rows: int) -> Tensor:
+    """Some of as many rows, from first to last."""
+    return torch.linspace(0, rows - 1, min(_INPUTS, rows)).long()
+
+
+def _comparable(said: Tensor, task: Task) -> Tensor:
+    """Answers (K, N, *A) on a scale of which no one can be louder than another, of a few inputs."""
+    few = said[:, _spread(said.shape[1])].float()
+    if task.likelihood.couples:  # of embeddings no axis is the same: which records are alike
+        rows = torch.nn.functional.normalize(few.flatten(2), dim=-1)
+        return rows @ rows.mT
+    if task.targets in _CLASSES:
+        silent = (few == 0).all(dim=-1, keepdim=True)
+        return torch.softmax(few, dim=-1).masked_fill(silent, 0.0)
+    return torch.sigmoid(few) if task.targets == "binary" else few
+
+
+def _with_past(ctx: ServerContext, robust: Robust, ids: list[int], found: Tensor) -> Tensor:
+    """The least of a client's agreement now and on average with earlier rounds; both are kept."""
+    clients = ctx.setting.clients
+    past = ctx.state.setdefault(_PAST, torch.zeros(clients, dtype=torch.float64)).clone()
+    known = ctx.state.setdefault(_KNOWN, torch.zeros(clients, dtype=torch.bool)).clone()
+    mixed = torch.where(known[ids], robust.memory * past[ids] + (1 - robust.memory) * found, found)
+    past[ids], known[ids] = mixed, True
+    ctx.state.update({_PAST: past, _KNOWN: known})
+    return torch.minimum(found, mixed)
+
+
+def _too_far(ctx: ServerContext, uploads: Uploads) -> dict[int, tuple[float, Tensors]]:
+    """Whose model lies too far from all equal ones: by what factor to cut that, and from what."""
+    equal: dict[ModelSpec, dict[int, dict[str, Tensor]]] = {}
+    for client, upload in uploads.items():
+        sent = {n: t for n, t in group("model", upload).items() if t.is_floating_point()}
+        if sent:
+            equal.setdefault(ctx.setting.experiment.client_model(client), {})[client] = sent
+    cut: dict[int, tuple[float, Tensors]] = {}
+    for models in equal.values():
+        if len(models) < _FEWEST:
+            continue
+        squares, centre = torch.zeros(len(models), dtype=torch.float64), {}
+        for name in next(iter(models.values())):
+            stacked = torch.stack([model[name].double().flatten() for model in models.values()])
+            middle = stacked.median(dim=0).values
+            squares += (stacked - middle).square().sum(dim=1)
+            centre[name] = middle
+        factors = agreement.no_longer(squares.sqrt()).tolist()
+        cut |= {c: (f, centre) for c, f in zip(models, factors, strict=True) if f < 1}
+    return cut
+
+
+def _drawn(uploads: Uploads, cut: Mapping[int, tuple[float, Tensors]]) -> Uploads:
+    """The uploads, models that are too far away drawn towards the middle of all equal ones."""
+    drawn = dict(uploads)
+    for client, (factor, centre) in cut.items():
+        nearer = {}
+        for name, middle in centre.items():
+            own = uploads[client][f"model/{name}"]
+            moved = middle + factor * (own.double().flatten() - middle)
+            nearer[f"model/{name}"] = moved.view(own.shape).to(own.dtype)
+        drawn[client] = {**uploads[client], **nearer}
+    return drawn

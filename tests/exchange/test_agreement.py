@@ -1,0 +1,120 @@
+"""Agreement: whoever lies stands out, whoever is honest does not, by an independent oracle too."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fedkd.exchange.aggregation.agreement import agreement, kept, no_longer, quieted
+
+
+def honest(clients: int, *, inputs: int = 40, classes: int = 5, seed: int = 0) -> Tensor:
+    """Probabilities of clients that learned from one world, each with its own skew and noise."""
+    draws = torch.Generator().manual_seed(seed)
+    truth = torch.nn.functional.one_hot(torch.arange(inputs) % classes, classes) * 4.0
+    skew = torch.randn(clients, 1, classes, generator=draws)
+    noise = torch.randn(clients, inputs, classes, generator=draws)
+    return torch.softmax(truth + skew + noise, dim=-1)
+
+
+def lies(said: Tensor) -> dict[str, Tensor]:
+    """What a client may send in place of `said` (N, C)."""
+    loud = torch.zeros_like(said)
+    loud[:, 0] = 1
+    return {
+        "one loud answer": loud,
+        "turned round": torch.softmax(-10 * said.log(), dim=-1),
+        "labels flipped": said.flip(-1),
+        "no answer": torch.zeros_like(said),
+    }
+
+
+def by_hand(said: Tensor) -> list[float]:
+    """The same by loops over clients and the vectors themselves."""
+    vectors = [(each - each.mean(dim=0)).flatten().double() for each in said]
+    units = [v / v.norm() if v.norm() > 1e-12 else v * 0 for v in vectors]
+    count = len(units)
+    found = []
+    for k in range(count):
+        cosines = sorted((float(units[k] @ units[j]) for j in range(count) if j != k), reverse=True)
+        found.append(cosines[(count - 1) // 2 - 1])
+    heard = kept(torch.tensor(found)).tolist()
+    for _ in range(10):
+        if max(found) <= 0:
+            break
+        for k in range(count):
+            rest = sum(units[j] for j in range(count) if heard[j] and j != k)
+            length = float(torch.as_tensor(rest).norm()) if not isinstance(rest, int) else 0.0
+            found[k] = float(units[k] @ rest) / length if length > 1e-6 else 0.0
+        now = kept(torch.tensor(found)).tolist()
+        if now == heard:
+            break
+        heard = now
+    return found
+
+
+@settings(max_examples=25, deadline=None)
+@given(clients=st.integers(3, 9), seed=st.integers(0, 10**6), hostile=st.integers(0, 4))
+def test_it_is_what_the_vectors_themselves_say(clients: int, seed: int, hostile: int) -> None:
+    said = honest(clients, seed=seed)
+    for client in range(min(hostile, (clients - 1) // 2)):
+        said[client] = list(lies(said[client]).values())[client % 3]
+    expected = torch.tensor(by_hand(said), dtype=torch.float64).clamp(-1, 1)
+    torch.testing.assert_close(agreement(said), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("lie", ["one loud answer", "turned round", "labels flipped", "no answer"])
+@pytest.mark.parametrize(("clients", "hostile"), [(3, 1), (4, 1), (5, 2), (10, 4)])
+def test_any_minority_that_tells_one_lie_is_left_out_and_nobody_else(
+    lie: str, clients: int, hostile: int
+) -> None:
+    said = honest(clients)
+    said[:hostile] = lies(said[0])[lie]  # they collude: all say the very same
+    assert kept(agreement(said)).tolist() == [False] * hostile + [True] * (clients - hostile)
+
+
+@settings(max_examples=25, deadline=None)
+@given(clients=st.integers(3, 12), seed=st.integers(0, 10**6))
+def test_where_nobody_lies_nobody_is_left_out(clients: int, seed: int) -> None:
+    assert kept(agreement(honest(clients, seed=seed))).all()
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6), order=st.permutations(range(6)))
+def test_the_order_of_clients_and_the_size_of_answers_do_not_count(
+    seed: int, order: list[int]
+) -> None:
+    said = honest(6, seed=seed)
+    found = agreement(said)
+    torch.testing.assert_close(agreement(said[order]), found[order])
+    sizes = torch.tensor([1.0, 1e-3, 1e4, 2.0, 5.0, 0.1]).view(6, 1, 1)
+    torch.testing.assert_close(agreement(said * sizes), found, atol=1e-6, rtol=1e-6)
+
+
+def test_at_most_a_minority_is_left_out() -> None:
+    found = torch.tensor([1.0, 1.0, 0.9, 0.02, 0.01, -0.5], dtype=torch.float64)
+    assert (~kept(found)).nonzero().flatten().tolist() == [4, 5]  # 3 below, and 3 of 6 are no less
+    few = torch.tensor([0.3, 0.0, 0.0, 0.0, -0.1])
+    assert kept(few).all()  # most agree with nobody: nothing can be told
+
+
+def test_of_two_nobody_can_be_told_to_lie() -> None:
+    assert agreement(honest(2)).tolist() == [0, 0]
+
+
+def test_what_is_not_finite_agrees_with_nobody() -> None:
+    said = honest(5)
+    said[1, 3, 2] = torch.nan
+    assert agreement(said)[1] == 0
+    assert kept(agreement(said)).tolist() == [True, False, True, True, True]
+
+
+def test_nobody_is_more_than_three_times_as_loud_as_the_median() -> None:
+    answers = torch.randn(5, 8, 3, generator=torch.Generator().manual_seed(0))
+    loud = answers.clone()
+    loud[2] *= 1000
+    lengths = quieted(loud).flatten(1).norm(dim=1)
+    assert lengths[2] == pytest.approx(3 * float(loud.flatten(1).norm(dim=1).median()), rel=1e-5)
+    assert torch.equal(quieted(answers), answers)
+    assert no_longer(torch.tensor([1.0, 2.0, 0.0, 60.0])).tolist() == pytest.approx([1, 1, 1, 0.05])

@@ -1,0 +1,77 @@
+"""Screening: federations in which some clients lie."""
+
+import tiny
+import torch
+
+from fedkd.federation.prepare import prepare
+from fedkd.jobs.simulate import simulate_world
+
+TEN = {"clients.count": 10, "rounds": 1, "clients.training.epochs": 3}
+
+
+def loud(_round, _broadcast, uploads):
+    """Clients 0 to 2 collude: class 0, as loud as can be."""
+    sent = {}
+    for client in range(3):
+        said = torch.zeros_like(uploads[client]["logits"])
+        said[:, 0] = 100.0
+        sent[client] = {**uploads[client], "logits": said}
+    return sent
+
+
+def far(_round, _broadcast, uploads):
+    """Client 0 says what it learned, with weights ten times as far away."""
+    model = {n: t * 10 if n.startswith("model/") else t for n, t in uploads[0].items()}
+    return {0: model}
+
+
+def run(rows, folder, changes, tamper=None, **how):
+    prepared = prepare(tiny.experiment(rows, changes))
+    summary = simulate_world(prepared, folder, tamper=tamper, **how)
+    return summary, tiny.rounds(folder)
+
+
+def test_who_lies_is_left_out_and_the_student_learns_from_the_rest(rows, tmp_path):
+    _, [honest] = run(rows, tmp_path / "honest", TEN)
+    _, [spoilt] = run(rows, tmp_path / "spoilt", TEN, loud)
+    _, [screened] = run(rows, tmp_path / "screened", {**TEN, "robust": {}}, loud)
+    assert spoilt["student"]["accuracy"] < 0.5
+    assert screened["student"]["accuracy"] > honest["student"]["accuracy"] - 0.05
+    assert screened["robust"]["left_out"] == [0, 1, 2]
+    found = screened["robust"]["agreement"]
+    assert max(found[str(client)] for client in range(3)) <= 0 < found["3"]
+    assert "robust" not in spoilt
+
+
+def test_where_nobody_lies_screening_changes_nothing(rows, tmp_path):
+    run(rows, tmp_path / "plain", TEN)
+    _, [record] = run(rows, tmp_path / "screened", {**TEN, "robust": {}})
+    assert record["robust"]["left_out"] == []
+    assert tiny.student_hash(tmp_path / "plain") == tiny.student_hash(tmp_path / "screened")
+
+
+def test_a_model_far_from_all_others_is_drawn_nearer(rows, tmp_path):
+    changes = {
+        **TEN,
+        "clients.models": [{"name": "mlp", "hidden": [16]}],
+        "method": {"name": "fedavg"},
+        "robust": {},
+    }
+    _, [record] = run(rows, tmp_path / "run", changes, far)
+    assert record["robust"]["left_out"] == []
+    assert list(record["robust"]["drawn_nearer"]) == ["0"]
+    assert 0 < record["robust"]["drawn_nearer"]["0"] < 1
+
+
+def test_honest_rounds_buy_nobody_a_lie_and_a_resumed_run_remembers(rows, tmp_path):
+    def late(round, broadcast, uploads):
+        return loud(round, broadcast, uploads) if round == 2 else {}
+
+    changes = {**TEN, "rounds": 3, "robust": {}}
+    _, records = run(rows, tmp_path / "run", changes, late)
+    assert [each["robust"]["left_out"] for each in records] == [[], [0, 1, 2], []]
+    folder = tmp_path / "resumed"
+    run(rows, folder, {**changes, "rounds": 2}, late)
+    _, again = run(rows, folder, changes, late, resume=True)
+    assert [each["robust"] for each in again] == [each["robust"] for each in records]
+    assert tiny.student_hash(folder) == tiny.student_hash(tmp_path / "run")
