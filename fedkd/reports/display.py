@@ -124,4 +124,5 @@ def round_in_words(record: Record, score: Figures = ACCURACY_ALONE[0]) -> str:
     parts.append(wording.duration(record["seconds"]["total"]))
     parts += [f"client {f['client']} left out: {f['reason']}" for f in record["failures"]]
     parts += [wording.capped(**each) for each in record["capped"]]
+    parts += wording.screened(record.get("robust"))
     return "  ".join(parts)

@@ -72,6 +72,7 @@ def write(folder: Path) -> Path:
         gallery=gallery(generated, classes) if generated else None,
         failures=_failures(run.rounds),
         capped=_capped(run.rounds),
+        screened=_screened(run.rounds),
         losses=list(dict.fromkeys(name for each in run.rounds for name in each.losses)),
     )
     report = folder / "report.html"
@@ -171,6 +172,25 @@ def _capped(rounds: Sequence[Round]) -> list[str]:
             largest[cut.client] = cut
     sentences = [wording.capped(**cut.model_dump()) for _, cut in sorted(largest.items())]
     return [f"{text[0].upper()}{text[1:]}." for text in sentences]
+
+
+def _screened(rounds: Sequence[Round]) -> list[tuple[int, float, int, int, float | None]]:
+    """A row for each client that was not heard, or was moved, in some round, the least like first.
+
+    The client, its mean agreement, the rounds in which it was not heard, those in which it was
+    compared, and the smallest factor by which its distance was cut.
+    """
+    found = [each.robust for each in rounds if each.robust is not None]
+    odd = {client for each in found for client in each.left_out}
+    odd |= {int(client) for each in found for client in each.drawn_nearer}
+    rows = []
+    for client in odd:
+        own = [each.agreement[key] for each in found if (key := str(client)) in each.agreement]
+        cuts = [each.drawn_nearer[key] for each in found if key in each.drawn_nearer]
+        out = sum(client in each.left_out for each in found)
+        agreement = sum(own) / len(own) if own else 0.0
+        rows.append((client, agreement, out, len(own), min(cuts, default=None)))
+    return sorted(rows, key=lambda row: row[1])
 
 
 def _comparison_headline(

@@ -2,7 +2,8 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fedkd.config import Data, Dirichlet, Experiment, Shards
 from fedkd.runs.schema import PrivacySummary, Run
@@ -77,6 +78,23 @@ def capped(client: int, claimed: float, weighed: float) -> str:
     if weighed <= 0.5:
         return text
     return f"{text}, more than all others together: set clients.max_weight to 0.5 or less"
+
+
+def screened(found: Mapping[str, Any] | None) -> list[str]:
+    """Who was not heard in a round, and whose model was moved, of what a record says of it."""
+    if found is None:
+        return []
+    said = []
+    if out := found["left_out"]:
+        said.append(f"not heard, as unlike the rest: {clients(out)}")
+    if moved := [int(client) for client in found["drawn_nearer"]]:
+        said.append(f"drawn nearer to the rest: {clients(moved)}")
+    return said
+
+
+def clients(numbers: Sequence[int]) -> str:
+    """`client 3`, or `clients 1, 2 and 3`."""
+    return f"client{'s' if len(numbers) > 1 else ''} {listing([str(each) for each in numbers])}"
 
 
 def shorten(text: str, limit: int) -> str:

@@ -1,5 +1,6 @@
 """What a run folder says, as typed values: the run's summary, its rounds, its surroundings."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -65,6 +66,14 @@ class FailedClient(RunPart):
     reason: str
 
 
+class ScreenedClients(RunPart):
+    """What the server found of a round's clients: see `exchange.aggregation.agreement`."""
+
+    agreement: Mapping[str, float]
+    left_out: tuple[int, ...]
+    drawn_nearer: Mapping[str, float]
+
+
 class Capped(RunPart):
     """A client that weighed less than it claimed; shares in [0, 1] of all samples that answered.
 
@@ -108,6 +117,8 @@ class Round(RunPart):
     participants: tuple[int, ...]
     failures: tuple[FailedClient, ...]
     capped: tuple[Capped, ...] = ()
+    robust: ScreenedClients | None = None
+    """None where clients are not screened."""
 
     @property
     def asked(self) -> int:

@@ -5,6 +5,7 @@ import torch
 
 from fedkd.federation.prepare import prepare
 from fedkd.jobs.simulate import simulate_world
+from fedkd.reports.display import round_in_words
 
 TEN = {"clients.count": 10, "rounds": 1, "clients.training.epochs": 3}
 
@@ -41,6 +42,11 @@ def test_who_lies_is_left_out_and_the_student_learns_from_the_rest(rows, tmp_pat
     found = screened["robust"]["agreement"]
     assert max(found[str(client)] for client in range(3)) <= 0 < found["3"]
     assert "robust" not in spoilt
+    assert "not heard, as unlike the rest: clients 0, 1 and 2" in round_in_words(screened)
+    page = (tmp_path / "screened" / "report.html").read_text(encoding="utf-8")
+    assert "Clients that are unlike the rest" in page
+    assert "<td>1 of 1</td>" in page
+    assert "unlike the rest" not in (tmp_path / "spoilt" / "report.html").read_text("utf-8")
 
 
 def test_where_nobody_lies_screening_changes_nothing(rows, tmp_path):
