@@ -255,18 +255,14 @@ def _success(prepared: PreparedExperiment, student: nn.Module) -> float | None:
 
 def _counted(cell: Poisoned, rounds: Sequence[Record]) -> Poisoned:
     """The cell with how often uploads were refused and clients left out."""
-    left = [client for each in rounds for client in _left_out(each)]
+    screened = [each.get("robust") or {} for each in rounds]
+    left = [client for each in screened for client in each.get("left_out", [])]
     return replace(
         cell,
         refused=sum(len(each["failures"]) for each in rounds),
         caught=sum(client in cell.hostile for client in left),
         wronged=sum(client not in cell.hostile for client in left),
     )
-
-
-def _left_out(record: Record) -> Sequence[int]:
-    """Whom the server left out of a round."""
-    return (record.get("robust") or {}).get("left_out", [])
 
 
 @dataclass
