@@ -1,17 +1,11 @@
-"""What a cohort sent back, whether it is enough, and who is told about it."""
+"""What a cohort sent back, and who is told about it."""
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from fedkd.errors import BudgetError, QuorumError
 from fedkd.exchange.messages import Tensors
-from fedkd.federation.prepare import PreparedExperiment
 from fedkd.federation.wire import LedgerHead
-
-_NAMED = 5
-"""Reasons for failures that an error names, the most frequent first."""
 
 Record = dict[str, Any]
 """A line of `rounds.jsonl`: JSON values only; accuracies are shares of 1, times are seconds."""
@@ -90,11 +84,17 @@ class Answers:
 
     def add(self, others: "Answers") -> None:
         """Take in what came later; of a client that answered before, its later answer counts."""
-        self.uploads |= others.uploads
-        self.failures |= others.failures
-        self.refused |= others.refused
-        self.bytes_up += others.bytes_up
-        self.bytes_down += others.bytes_down
+        uploads = {**self.uploads, **others.uploads}
+        self.after(others)
+        self.uploads = uploads
+
+    def after(self, step: "Answers") -> None:
+        """Take in what a further step of the same round brought: who is left, and who is not."""
+        self.uploads = step.uploads
+        self.failures |= step.failures
+        self.refused |= step.refused
+        self.bytes_up += step.bytes_up
+        self.bytes_down += step.bytes_down
 
     @property
     def for_method(self) -> Mapping[int, Tensors]:
@@ -102,25 +102,3 @@ class Answers:
         if self.total is not None:
             return {0: self.total}
         return dict(sorted({**self.kept, **self.uploads}.items())) if self.kept else self.uploads
-
-
-def require_quorum(
-    prepared: PreparedExperiment, round: int, answers: Answers, *, of: int | None = None
-) -> None:
-    """Refuse to go on with too few of the cohort, or `of` so many.
-
-    Raises:
-        QuorumError: names the round, the numbers and each kind of failure.
-        BudgetError: likewise, where privacy budgets are among the reasons.
-    """
-    share = prepared.experiment.clients.quorum
-    needed = prepared.setting.quorum(len(answers.cohort) if of is None else of)
-    if len(answers.uploads) < needed:
-        kinds = Counter(answers.failures.values()).most_common()
-        why = ", ".join(f"{reason} ({count})" for reason, count in kinds[:_NAMED])
-        why += f", and {len(kinds) - _NAMED} other reasons" if len(kinds) > _NAMED else ""
-        error = BudgetError if answers.refused else QuorumError
-        raise error(
-            f"round {round}: {len(answers.uploads)} of {len(answers.cohort)} clients answered and "
-            f"clients.quorum = {share:g} asks for {needed}: {why}"
-        )

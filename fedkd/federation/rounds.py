@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from flwr.serverapp import Grid
 from torch import nn
 
-from fedkd.federation.answers import Observer, require_quorum
+from fedkd.federation.answers import Observer
 from fedkd.federation.asynchronous.arrivals import Script
 from fedkd.federation.asynchronous.loop import go_on as asynchronously
 from fedkd.federation.cohort import (
@@ -19,6 +19,7 @@ from fedkd.federation.cohort import (
     Connected,
     Connections,
     ask,
+    require_quorum,
     wait_for_nodes,
 )
 from fedkd.federation.prepare import PreparedExperiment

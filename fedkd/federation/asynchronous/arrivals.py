@@ -3,16 +3,19 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from fedkd.config import Asynchronous
 from fedkd.federation.answers import Answers
 from fedkd.federation.asynchronous.in_flight import Awaited, InFlight
 from fedkd.federation.asynchronous.log import Moment
+from fedkd.federation.checking import checked
 from fedkd.federation.client import ACTION
 from fedkd.federation.cohort import (
     NO_DEADLINE,
     Connected,
+    Question,
     arrived,
     ask,
     push,
@@ -121,6 +124,7 @@ class Posted:
 
     def __init__(self, clients: Connected, now: float) -> None:
         self._clients = clients
+        self._question = Question(ACTION, partial(checked, clients.prepared))
         self._start = time.monotonic() - now
         self._waiting: dict[str, tuple[int, int, float]] = {}
         """By a call's id its client, its round and when it is given up."""
@@ -132,7 +136,9 @@ class Posted:
         for round in sorted({flight.working[client].round for client in clients}):
             cohort = [client for client in clients if flight.working[client].round == round]
             broadcast = flight.broadcasts[round]
-            sent = push(self._clients, cohort, self._came, broadcast, round, deadline)
+            sent = push(
+                self._clients, cohort, self._came, broadcast, round, deadline, self._question
+            )
             end = time.monotonic() + deadline
             self._waiting |= {id: (client, round, end) for id, client in sent.items()}
 
@@ -151,7 +157,7 @@ class Posted:
         clients, came = self._clients, self._came
         for id, reply in arrived(clients, list(self._waiting)):
             client, round, _ = self._waiting.pop(id)
-            take_answer(clients, client, round, reply, came, ACTION)
+            take_answer(clients, client, round, reply, came, self._question)
             clients.observer.client_ends(client, came.failures.get(client))
         for id, (client, _, end) in list(self._waiting.items()):
             if time.monotonic() > end:

@@ -11,11 +11,11 @@ from typing import Any
 
 from fedkd.config import Asynchronous
 from fedkd.exchange.messages import Broadcast, Tensors
-from fedkd.federation.answers import Answers, require_quorum
+from fedkd.federation.answers import Answers
 from fedkd.federation.asynchronous import log
 from fedkd.federation.asynchronous.arrivals import Arrivals, Posted, Script, Simulated, VirtualClock
 from fedkd.federation.asynchronous.in_flight import AtWork, Awaited, InFlight, KeptUpload, snapshot
-from fedkd.federation.cohort import Connected
+from fedkd.federation.cohort import Connected, require_quorum
 from fedkd.federation.prepare import PreparedExperiment
 from fedkd.federation.server import Checkpoint, Keeper, ServerParty
 from fedkd.federation.tampering import Tamper, tamper_with
