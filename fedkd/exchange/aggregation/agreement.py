@@ -93,7 +93,7 @@ def kept(agreements: Tensor) -> Tensor:
 
 def quieted(answers: Tensor) -> Tensor:
     """Answers (K, N, *A) of which none is longer than three times the median, over all inputs."""
-    factors = no_longer(answers.flatten(1).norm(dim=1).double())
+    factors = no_longer(answers.detach().flatten(1).double().norm(dim=1))
     return answers * factors.to(answers.dtype).view(-1, *[1] * (answers.dim() - 1))
 
 

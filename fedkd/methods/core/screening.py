@@ -9,6 +9,7 @@ equal models that lie far from all others are drawn nearer.
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fedkd.config import ModelSpec
@@ -16,6 +17,7 @@ from fedkd.config.robust import Robust
 from fedkd.exchange.aggregation import agreement
 from fedkd.exchange.aggregation.agreement import Screened
 from fedkd.exchange.messages import Tensors, group
+from fedkd.knowledge.places import spoken
 from fedkd.learning.data_free.shapes import made_up
 from fedkd.methods.core.base import Method
 from fedkd.methods.core.server_context import ServerContext, Uploads
@@ -28,7 +30,6 @@ _FEWEST = 3
 """Equal models of which one can be told to be far from the others."""
 _PAST, _KNOWN = "screening/agreement", "screening/known"
 """In the method's state: each client's agreement in earlier rounds, and of whom it is known."""
-_CLASSES = ("classes", "masks", "items", "tags", "spans", "tokens", "next-tokens")
 
 
 def screened(
@@ -74,12 +75,19 @@ def _comparable(said: Tensor, task: Task) -> Tensor:
     """Answers (K, N, *A) on a scale of which no one can be louder than another, of a few inputs."""
     few = said[:, _spread(said.shape[1])].float()
     if task.likelihood.couples:  # of embeddings no axis is the same: which records are alike
-        rows = torch.nn.functional.normalize(few.flatten(2), dim=-1)
+        rows = F.normalize(few.flatten(2), dim=-1)
         return rows @ rows.mT
-    if task.targets in _CLASSES:
-        silent = (few == 0).all(dim=-1, keepdim=True)
-        return torch.softmax(few, dim=-1).masked_fill(silent, 0.0)
-    return torch.sigmoid(few) if task.targets == "binary" else few
+    if task.likelihood.bounded is None:
+        return few
+    bounded = task.likelihood.bounded.into(few)
+    silent = ~spoken(few)
+    if not bool(silent.any()):
+        return bounded
+    # At padding nobody says anything: as its mean, so that it is nothing beside the rest.
+    bounded, silent = bounded.reshape(len(few), -1, few.shape[-1]), silent.flatten(1)[..., None]
+    told = (~silent).double().sum(dim=1, keepdim=True).clamp(min=1)
+    mean = bounded.masked_fill(silent, 0.0).double().sum(dim=1, keepdim=True) / told
+    return torch.where(silent, mean, bounded.double())
 
 
 def _with_past(ctx: ServerContext, robust: Robust, ids: list[int], found: Tensor) -> Tensor:

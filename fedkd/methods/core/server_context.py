@@ -15,7 +15,7 @@ from fedkd.config import Optimisation
 from fedkd.config.robust import Robust
 from fedkd.data.types import Samples
 from fedkd.exchange import aggregation
-from fedkd.exchange.aggregation.agreement import Screened
+from fedkd.exchange.aggregation.agreement import Screened, quieted
 from fedkd.exchange.messages import Tensors, group
 from fedkd.learning import evaluate, offline
 from fedkd.learning.offline import Loss
@@ -144,7 +144,7 @@ class ServerContext:
         """
         robust = self.robust
         if robust is None or not self.ruled:
-            return plain(answers)
+            return plain(self._no_louder(answers))
         who = list(clients)
         unknown = torch.zeros(self.setting.clients, dtype=torch.float64)
         known = self.state.get(_SCORES, unknown).clone()
@@ -165,7 +165,12 @@ class ServerContext:
         self, plain: Callable[[Tensor], Tensor], form: Bounded | None
     ) -> Callable[[Tensor], Tensor]:
         """How an ensemble of clients' models answers: as `combine` does, without a memory."""
-        return combining.hearing(self.robust, plain, form)
+        return combining.hearing(self.robust, lambda said: plain(self._no_louder(said)), form)
+
+    def _no_louder(self, answers: Tensor) -> Tensor:
+        """Answers (K, N, *A), where clients are screened none far louder than the others."""
+        screens = self.robust is not None and self.robust.screen
+        return quieted(answers) if screens else answers
 
     def average(
         self, clients: Iterable[int], models: Sequence[Tensors], counts: Sequence[float]

@@ -3,7 +3,7 @@
 import torch
 
 from fedkd.exchange.aggregation.agreement import no_longer
-from fedkd.exchange.masks import most
+from fedkd.exchange.masking.fixed_point import most
 from fedkd.knowledge.moments import Moments, total, unpacked
 from fedkd.methods.core.server_context import ServerContext, Uploads
 from fedkd.methods.core.setting import Setting
