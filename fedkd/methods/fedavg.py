@@ -48,6 +48,7 @@ class FedAvg(Method):
         unlike_models=False,
         counts=("example count",),
         summable=True,
+        asynchronous="models",
         combines=("models",),
     )
     Params = FedAvgParams

@@ -65,6 +65,7 @@ class FedProto(Method):
         privileged=True,
         counts=("class counts",),
         summable=True,
+        asynchronous="answers",
         combines=("answers",),
         no_dp="prototypes are means of private records' features, a release of its own that DP-SGD "
         "on the teacher does not cover",

@@ -24,6 +24,7 @@ class FedProx(FedAvg):
         unlike_models=False,
         counts=("example count",),
         summable=True,
+        asynchronous="models",
         combines=("models",),
     )
     Params = FedProxParams

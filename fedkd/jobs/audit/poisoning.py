@@ -148,9 +148,6 @@ def _bare(experiment: Experiment) -> Experiment:
             "loss could be laid at an attack's door: attack it without, by "
             "--set privacy.unit=none and the keys that stand beside it left out"
         )
-    if experiment.clients.test_share is not None:
-        clients = experiment.clients.model_copy(update={"test_share": None})
-        experiment = experiment.model_copy(update={"clients": clients})
     engine = Engine(device=experiment.engine.device, threads=experiment.engine.threads)
     return experiment.model_copy(update={"engine": engine})
 
