@@ -1,12 +1,13 @@
 """Translation of interface strings, English to French: a large model's sentences teach a small one.
 
-    python simulations/translation.py --data DATA --out OUT [--seeds 0] [--federated]
+    python simulations/translation.py --data DATA --out OUT [--seeds 0] [--federated] [--tokens N]
 
 `DATA/enfr/pairs.json` holds [project, English, French] of five projects. A fifth of the strings,
 drawn by the seed, is for testing. The tokeniser is learned from the strings that are not for
 testing, all of which are published: in the federated part, too, no client has another secret.
 There a project is a client of FedAvg, and the same student learns from each project alone, for as
-many rounds.
+many rounds. With `--tokens` the student of one party has a tokeniser of its own, of so many tokens,
+and its teacher one of 1,500; `--strings` takes fewer of them.
 """
 
 import argparse
@@ -19,12 +20,14 @@ from typing import Any
 from safetensors.torch import load_file
 
 from fedkd import config
+from fedkd.data.texts import tokenizer
 from fedkd.data.types import Samples
 from fedkd.federation.prepare import prepare as prepared
 from fedkd.jobs.distil import distil
 from fedkd.jobs.simulate import simulate
 from fedkd.learning import evaluate
 from fedkd.learning.ways import prepare
+from fedkd.learning.ways.base import task_seen
 from fedkd.learning.ways.prepare import Prepared
 from fedkd.rows import whole
 
@@ -39,10 +42,13 @@ HOW = {
 }
 
 
-def written(data: Path, folder: Path, seed: int) -> dict[str, Any]:
+def written(
+    data: Path, folder: Path, seed: int, strings: int | None = None, tokens: int | None = None
+) -> dict[str, Any]:
     """Tables for training and testing, and `[data]` of them."""
     pairs = json.loads((data / "enfr" / "pairs.json").read_text(encoding="utf-8"))
     random.Random(seed).shuffle(pairs)
+    pairs = pairs[:strings]
     fifth = len(pairs) // 5
     folder.mkdir(parents=True, exist_ok=True)
     for name, part in (("test", pairs[:fifth]), ("train", pairs[fifth:])):
@@ -50,7 +56,12 @@ def written(data: Path, folder: Path, seed: int) -> dict[str, Any]:
         (folder / f"{name}.json").write_text(json.dumps(rows), encoding="utf-8")
     texts = "\n".join(each.replace("\n", " ") for _, *both in pairs[fifth:] for each in both)
     (folder / "public.txt").write_text(texts, encoding="utf-8")
-    text = {"texts": str(folder / "public.txt"), "vocabulary": 1500, "length": 32, "cut": True}
+    text: dict[str, Any] = {"texts": str(folder / "public.txt"), "length": 32, "cut": True}
+    text["vocabulary"] = tokens or 1500
+    if tokens is not None:
+        learned = tokenizer.learn(texts.split("\n"), 1500).content
+        (folder / "teacher.json").write_text(learned, encoding="utf-8")
+        text["tokenizer"] = {"teacher": str(folder / "teacher.json"), "student": "bpe"}
     return {"name": str(folder / "train.json"), "test": str(folder / "test.json"), "text": text}
 
 
@@ -59,13 +70,24 @@ def distillation(
 ) -> config.Distillation:
     """One party: a teacher, a student of a fifth of its size, and the same student alone."""
     teacher, student = epochs
+    unlike = "tokenizer" in data["text"]
     table = {
         "name": "translation",
         "seed": seed,
         "task": {"name": "sequence-to-sequence", "scores": list(scores)},
         "data": data,
-        "teachers": [{"model": TEACHER, "training": HOW | {"epochs": teacher}}],
-        "student": {"model": STUDENT, "training": HOW | {"epochs": student}},
+        "teachers": [
+            {
+                "model": TEACHER,
+                "training": HOW | {"epochs": teacher},
+                "views": ["teacher"] if unlike else [],
+            }
+        ],
+        "student": {
+            "model": STUDENT,
+            "training": HOW | {"epochs": student},
+            "views": ["student"] if unlike else [],
+        },
         "way": {"name": "sequence-level"},
     }
     return config.validate(config.Distillation, table)
@@ -115,13 +137,14 @@ def figures(told: config.Distillation, run: Path) -> dict[str, Any]:
     ready = prepare.prepare(told)
     teacher, student = ready.teachers[0], ready.student(ready.teachers)
     found = {"copying": _copied(ready.data.test, ready)}
-    for name, model, file in (
-        ("teacher", teacher, "checkpoints/teacher-0"),
-        ("student alone", student, "checkpoints/plain-student"),
-        ("student of sentences", student, "student"),
+    theirs = ready.shares.teachers[0]
+    for name, model, file, seen in (
+        ("teacher", teacher, "checkpoints/teacher-0", theirs),
+        ("student alone", student, "checkpoints/plain-student", ready.data),
+        ("student of sentences", student, "student", ready.data),
     ):
         model.load_state_dict(load_file(run / f"{file}.safetensors"))
-        figure = evaluate.score(model, ready.data.test, ready.task.scores)
+        figure = evaluate.score(model, seen.test, task_seen(told, ready.task, seen).scores)
         size = sum(each.numel() for each in model.parameters())
         found[name] = {"parameters": size, "chrf": figure["chrf"], "bleu": figure["bleu"]}
     return found
@@ -143,10 +166,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, nargs=2, default=(10, 16))
     parser.add_argument("--federated", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--strings", type=int)
+    parser.add_argument("--tokens", type=int)
     asked = parser.parse_args()
     for seed in asked.seeds:
         folder = asked.out / f"seed{seed}"
-        data, run = written(asked.data, folder, seed), folder / "run"
+        data, run = written(asked.data, folder, seed, asked.strings, asked.tokens), folder / "run"
         if asked.federated:
             found = of_projects(data, folder, seed, rounds=asked.rounds, epochs=2)
             print(json.dumps({"seed": seed, **found}, indent=1))

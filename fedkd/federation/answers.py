@@ -67,6 +67,14 @@ class Answers:
     total: Tensors | None = None
     """Under secure aggregation the sum of all uploads, which are masked one by one."""
 
+    def after(self, step: "Answers") -> None:
+        """Take in what a further step of the same round brought: who is left, and who is not."""
+        self.uploads = step.uploads
+        self.failures |= step.failures
+        self.refused |= step.refused
+        self.bytes_up += step.bytes_up
+        self.bytes_down += step.bytes_down
+
     @property
     def for_method(self) -> Mapping[int, Tensors]:
         """What the method's server part is given."""

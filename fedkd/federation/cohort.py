@@ -3,11 +3,11 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 
 import httpx
-import torch
 from flwr.app import Message
 from flwr.serverapp import Grid
 
@@ -18,19 +18,18 @@ from fedkd.errors import (
     QuorumError,
     StorageError,
 )
-from fedkd.exchange.codec import decode, encode
+from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Broadcast, Tensors
-from fedkd.federation import compat, personal, report, secure, wire
+from fedkd.federation import compat, wire
 from fedkd.federation.answers import Answers, Observer
+from fedkd.federation.checking import checked
 from fedkd.federation.client import ACTION
 from fedkd.federation.prepare import PreparedExperiment
-from fedkd.rows import first
 
 log = logging.getLogger(__name__)
 
 _NO_DEADLINE = 7 * 24 * 3600.0
 """Flower drops a message after 12 hours unless told otherwise."""
-_PROBES = 32
 _NAMED = 5
 """Reasons for failures that an error names, the most frequent first."""
 
@@ -96,35 +95,51 @@ def wait_for_nodes(grid: Grid, clients: int, connections: Connections, *, quorum
     return connected[:clients] if connections.nodes is None else list(connections.nodes)
 
 
+@dataclass(frozen=True)
+class Question:
+    """What is asked of clients in one message."""
+
+    action: str
+    take: Callable[[int, bytes], Tensors]
+    """Lets a client's answer in, looked at.
+
+    Raises:
+        MessageError: it is none.
+    """
+    beside: Mapping[int, bytes] = field(default_factory=dict)
+    """What is for a client alone, beside the broadcast."""
+
+
 def ask(
     clients: Connected,
     cohort: list[int],
     broadcast: Broadcast,
     round: int,
     *,
-    action: str = ACTION,
+    question: Question | None = None,
 ) -> Answers:
     """Send the broadcast to a cohort and let in what comes back in time and in order.
 
     Each client is told where its ledger stood when it last answered, and one whose ledger has gone
-    back since is left out. An `action` other than to learn is a step on the way, which only a
-    failure ends for a client.
+    back since is left out. A `question` other than to learn, which None stands for, is a step on
+    the way, which only a failure ends for a client.
 
     Raises:
         StorageError: in a simulation, a client's state cannot be kept or read: that is this
             machine's failure, not the client's, and the round is lost.
     """
+    question = question or Question(ACTION, partial(checked, clients.prepared))
     connections, grid, observer = clients.connections, clients.grid, clients.observer
     answers = Answers(cohort, ledger_heads=clients.ledger_heads)
     deadline = clients.prepared.experiment.clients.deadline or _NO_DEADLINE
     end = time.monotonic() + deadline
-    waiting = _push(clients, answers, broadcast, round, deadline, action)
+    waiting = _push(clients, answers, broadcast, round, deadline, question)
     while waiting and time.monotonic() < end:
         arrived = _one_by_one(grid, waiting) if connections.nodes else _together(grid, waiting)
         for id, reply in arrived:
             client = waiting.pop(id)
-            _take_answer(clients, client, round, reply, answers, action)
-            if action == ACTION or client in answers.failures:
+            _take_answer(clients, client, round, reply, answers, question)
+            if question.action == ACTION or client in answers.failures:
                 observer.client_ends(client, answers.failures.get(client))
         if not arrived:
             time.sleep(connections.poll)
@@ -187,7 +202,7 @@ def _push(
     broadcast: Broadcast,
     round: int,
     deadline: float,
-    action: str,
+    question: Question,
 ) -> dict[str, int]:
     """Send each client of the cohort its part; message ids to clients."""
     payloads: dict[tuple[str, int | None], bytes] = {}
@@ -197,13 +212,14 @@ def _push(
         key = (model, client if client in broadcast.by_client else None)
         if key not in payloads:
             payloads[key] = encode(broadcast.to(*key))
-        call = wire.Call(round, client, payloads[key], answers.ledger_heads.get(client))
-        answers.bytes_down += len(call.payload)
+        beside = question.beside.get(client, b"")
+        call = wire.Call(round, client, payloads[key], answers.ledger_heads.get(client), beside)
+        answers.bytes_down += len(call.payload) + len(beside)
         messages.append(
             Message(
                 wire.pack(call),
                 dst_node_id=clients.nodes[client],
-                message_type=f"train.{action}",
+                message_type=f"train.{question.action}",
                 group_id=str(round),
                 ttl=deadline,
             )
@@ -223,7 +239,7 @@ def _take_answer(
     round: int,
     reply: Message | None,
     answers: Answers,
-    action: str,
+    question: Question,
 ) -> None:
     """Add a reply to the uploads, or its reason to the failures: a stranger's is scrubbed."""
     prepared = clients.prepared
@@ -250,23 +266,9 @@ def _take_answer(
         else:
             if answer.ledger_head is None and prepared.experiment.privacy.unit == "record":
                 raise MessageError("answer does not say where its ledger stands")
-            answers.uploads[client] = checked(prepared, client, answer.payload, action)
+            answers.uploads[client] = question.take(client, answer.payload)
     except MessageError as error:
         answers.failures[client] = str(error)
-
-
-def checked(
-    prepared: PreparedExperiment, client: int, payload: bytes, action: str = ACTION
-) -> Tensors:
-    """An answer that may be let in; otherwise a MessageError says why not."""
-    if action == secure.ACTION:
-        return secure.read_key(payload)
-    upload = decode(payload, prepared.expects(client))
-    report.check(upload, prepared.setting.task.scores, prepared.test_totals)
-    personal.check(upload, prepared.setting.task.numbers)
-    if not prepared.setting.securely:  # under masks nothing can be tried
-        _probe(prepared, client, upload)
-    return upload
 
 
 def _note_ledger_head(ledger_head: wire.LedgerHead | None, client: int, answers: Answers) -> None:
@@ -281,16 +283,3 @@ def _note_ledger_head(ledger_head: wire.LedgerHead | None, client: int, answers:
     if last is not None and ledger_head.sequence < last.sequence:
         raise MessageError("its ledger is older than when it last answered")
     answers.ledger_heads[client] = ledger_head
-
-
-def _probe(prepared: PreparedExperiment, client: int, upload: Tensors) -> None:
-    """Refuse a model that overflows.
-
-    Raises:
-        MessageError: its answers are not finite.
-    """
-    answers = prepared.method.probe(
-        prepared.setting, client, upload, first(prepared.data.test.x, _PROBES)
-    )
-    if answers is not None and not bool(torch.isfinite(answers).all()):
-        raise MessageError("field 'model': its answers are NaN or infinity")

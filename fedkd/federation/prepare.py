@@ -20,7 +20,8 @@ from fedkd.data.types import FederatedData, Samples
 from fedkd.data.views import Sight
 from fedkd.errors import ConfigError, DataError
 from fedkd.exchange.codec import Expected
-from fedkd.federation import personal, report, secure
+from fedkd.federation import personal, report
+from fedkd.federation.secure import messages
 from fedkd.learning import alignment, augment, evaluate
 from fedkd.methods.core import accounting, protection
 from fedkd.methods.core.base import Method, Setting
@@ -68,7 +69,7 @@ class PreparedExperiment:
         """What this client's answer must hold, exactly: the method's part and the report's."""
         plain = self.method.expects(self.setting, client)
         return {
-            **(secure.expected(plain) if self.setting.securely else plain),
+            **(messages.expected(plain) if self.setting.securely else plain),
             **report.expected(self.setting, teacher=self.method.card.has_teachers),
             **(personal.expected(self.setting) if self._says_personal else {}),
         }

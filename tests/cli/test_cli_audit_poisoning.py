@@ -47,13 +47,13 @@ def test_runs_that_are_done_are_not_run_again(audited, here, monkeypatch):
     assert audited("--attacks", "lma", "--shares", "0.25", "--no-defence")[0] == 0
     before = (here / "out" / "poisoning.jsonl").read_text().splitlines()
     asked = []
-    kept = poisoning._run
+    kept = poisoning.run
 
     def counted(experiment, cell):
         asked.append(cell.cell)
         return kept(experiment, cell)
 
-    monkeypatch.setattr(poisoning, "_run", counted)
+    monkeypatch.setattr(poisoning, "run", counted)
     again = ("--attacks", "lma,collusion", "--shares", "0.25", "--no-defence")
     status, _, complaint = audited(*again)
     assert status == 2

@@ -37,7 +37,8 @@ def test_a_translator_is_held_against_copying(
     study = drawn.study("translation")
     for name in ("TEACHER", "STUDENT"):
         monkeypatch.setattr(study, name, GRU)
-    ran(study, monkeypatch, "--data", data, "--out", tmp_path / "out", "--epochs", 1, 1)
+    told = ("--data", data, "--out", tmp_path / "out", "--epochs", 1, 1, "--tokens", 300)
+    ran(study, monkeypatch, *told)
     found = json.loads(capsys.readouterr().out)
     assert found["copying"]["chrf"] == 1
     assert {"teacher", "student alone", "student of sentences"} < set(found)

@@ -1,6 +1,6 @@
 """What clients' sums need beside noise."""
 
-from fedkd.exchange.masks import most
+from fedkd.exchange.masking.fixed_point import most
 from fedkd.knowledge.moments import Moments
 from fedkd.methods.core.setting import Setting
 
