@@ -1,6 +1,6 @@
 """A deployment of ten sites of which three lie and two are killed, beside an honest one.
 
-    python simulations/hostile_deployment.py [--seeds 1]
+    python simulations/hostile_deployment.py [--seeds 1] [--alpha 1.0]
 
 A real server and ten real sites on this machine, with TLS and keys, twice: once all are honest, and
 once three have turned all their labels round (class c is 9 - c) and two others are killed with
@@ -25,8 +25,8 @@ ROUNDS, SITES, CLASSES = 4, 10, 10
 HOSTILE, KILLED = (0, 1, 2), (3, 4)
 
 
-def table(seed: int) -> dict[str, object]:
-    """The experiment: logits of ten sites on a proxy set, label skew of Dirichlet 0.3."""
+def table(seed: int, alpha: float) -> dict[str, object]:
+    """The experiment: logits of ten sites on a proxy set, label skew of Dirichlet alpha."""
     return {
         "name": "hostile-deployment",
         "seed": seed,
@@ -34,7 +34,7 @@ def table(seed: int) -> dict[str, object]:
         "data": {
             "name": "fashion-mnist-sample",
             "public": {"source": "held-out", "size": 1000},
-            "partition": {"scheme": "dirichlet", "alpha": 0.3},
+            "partition": {"scheme": "dirichlet", "alpha": alpha},
         },
         "clients": {
             "count": SITES,
@@ -85,9 +85,9 @@ def turn_round(site: Path) -> None:
     np.savez(site / "data.npz", **arrays)
 
 
-def run(folder: Path, seed: int, *, hostile: bool) -> list[dict[str, object]]:
+def run(folder: Path, seed: int, alpha: float, *, hostile: bool) -> list[dict[str, object]]:
     """One deployment's records."""
-    experiment = config.parse(table(seed))
+    experiment = config.parse(table(seed, alpha))
     place = folder / "federation"
     local.lay_out(experiment, place)
     sites = [place / "sites" / f"client-{client:04d}" for client in range(SITES)]
@@ -105,10 +105,12 @@ def main() -> None:
     """Run both for each seed, and print a line a deployment."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=1)
-    for seed in range(parser.parse_args().seeds):
+    parser.add_argument("--alpha", type=float, default=1.0)
+    options = parser.parse_args()
+    for seed in range(options.seeds):
         for hostile in (False, True):
             with tempfile.TemporaryDirectory() as folder:
-                records = run(Path(folder), seed, hostile=hostile)
+                records = run(Path(folder), seed, options.alpha, hostile=hostile)
             last = records[-1]
             print(
                 f"seed {seed}, {'3 of 10 lie, 2 are killed' if hostile else 'all honest'}: "
