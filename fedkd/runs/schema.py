@@ -72,6 +72,9 @@ class ScreenedClients(RunPart):
     agreement: Mapping[str, float]
     left_out: tuple[int, ...]
     drawn_nearer: Mapping[str, float]
+    apart: Mapping[str, float] = {}
+    """How far each was from what came of all, over the median client's; of what a rule or a bound
+    on sums looked at."""
 
 
 class Capped(RunPart):
