@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -11,13 +11,7 @@ import httpx
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from fedkd.errors import (
-    BudgetError,
-    FederationError,
-    MessageError,
-    QuorumError,
-    StorageError,
-)
+from fedkd.errors import BudgetError, FederationError, MessageError, QuorumError, StorageError
 from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Broadcast, Tensors
 from fedkd.federation import compat, wire
@@ -28,7 +22,7 @@ from fedkd.federation.prepare import PreparedExperiment
 
 log = logging.getLogger(__name__)
 
-_NO_DEADLINE = 7 * 24 * 3600.0
+NO_DEADLINE = 7 * 24 * 3600.0
 """Flower drops a message after 12 hours unless told otherwise."""
 _NAMED = 5
 """Reasons for failures that an error names, the most frequent first."""
@@ -62,6 +56,11 @@ class Connected:
     observer: Observer
     ledger_heads: dict[int, wire.LedgerHead]
     """Where each ledger stood when its client last answered; brought up to date by every answer."""
+
+    @property
+    def deadline(self) -> float:
+        """Seconds after which a call is given up."""
+        return self.prepared.experiment.clients.deadline or NO_DEADLINE
 
 
 def wait_for_nodes(grid: Grid, clients: int, connections: Connections, *, quorum: int) -> list[int]:
@@ -117,32 +116,34 @@ def ask(
     round: int,
     *,
     question: Question | None = None,
+    deadline: float | None = None,
 ) -> Answers:
     """Send the broadcast to a cohort and let in what comes back in time and in order.
 
     Each client is told where its ledger stood when it last answered, and one whose ledger has gone
     back since is left out. A `question` other than to learn, which None stands for, is a step on
-    the way, which only a failure ends for a client.
+    the way, which only a failure ends for a client. The `deadline` is the experiment's unless
+    given.
 
     Raises:
         StorageError: in a simulation, a client's state cannot be kept or read: that is this
             machine's failure, not the client's, and the round is lost.
     """
     question = question or Question(ACTION, partial(checked, clients.prepared))
-    connections, grid, observer = clients.connections, clients.grid, clients.observer
+    observer = clients.observer
     answers = Answers(cohort, ledger_heads=clients.ledger_heads)
-    deadline = clients.prepared.experiment.clients.deadline or _NO_DEADLINE
+    deadline = deadline or clients.deadline
     end = time.monotonic() + deadline
-    waiting = _push(clients, answers, broadcast, round, deadline, question)
+    waiting = push(clients, cohort, answers, broadcast, round, deadline, question)
     while waiting and time.monotonic() < end:
-        arrived = _one_by_one(grid, waiting) if connections.nodes else _together(grid, waiting)
-        for id, reply in arrived:
+        came = arrived(clients, waiting)
+        for id, reply in came:
             client = waiting.pop(id)
-            _take_answer(clients, client, round, reply, answers, question)
+            take_answer(clients, client, round, reply, answers, question)
             if question.action == ACTION or client in answers.failures:
                 observer.client_ends(client, answers.failures.get(client))
-        if not arrived:
-            time.sleep(connections.poll)
+        if not came:
+            time.sleep(clients.connections.poll)
     if answers.storage:  # now that nobody writes any more
         raise StorageError(answers.storage)
     for client in waiting.values():
@@ -152,12 +153,15 @@ def ask(
     return answers
 
 
-def _together(grid: Grid, waiting: Mapping[str, int]) -> list[tuple[str, Message | None]]:
-    """What has come in of this machine's own clients, by the call's id."""
+def arrived(clients: Connected, waiting: Collection[str]) -> list[tuple[str, Message | None]]:
+    """What has come in, by the id of the call; None for what is no message at all."""
+    grid = clients.grid
+    if clients.connections.nodes is not None:
+        return _one_by_one(grid, waiting)
     return [(m.metadata.reply_to_message_id, m) for m in grid.pull_messages(list(waiting))]
 
 
-def _one_by_one(grid: Grid, waiting: Mapping[str, int]) -> list[tuple[str, Message | None]]:
+def _one_by_one(grid: Grid, waiting: Collection[str]) -> list[tuple[str, Message | None]]:
     """What has come in of strangers, by the call's id; None for what is no message at all.
 
     Flower rebuilds a message from what the sender made, its metadata too, and raises whatever that
@@ -177,14 +181,17 @@ def _one_by_one(grid: Grid, waiting: Mapping[str, int]) -> list[tuple[str, Messa
     return arrived
 
 
-def require_quorum(prepared: PreparedExperiment, round: int, answers: Answers) -> None:
-    """Refuse to go on with too few.
+def require_quorum(
+    prepared: PreparedExperiment, round: int, answers: Answers, *, of: int | None = None
+) -> None:
+    """Refuse to go on with too few of the cohort, or `of` so many.
 
     Raises:
         QuorumError: names the round, the numbers and each kind of failure.
         BudgetError: likewise, where privacy budgets are among the reasons.
     """
-    share, needed = prepared.experiment.clients.quorum, prepared.setting.quorum(len(answers.cohort))
+    share = prepared.experiment.clients.quorum
+    needed = prepared.setting.quorum(len(answers.cohort) if of is None else of)
     if len(answers.uploads) < needed:
         kinds = Counter(answers.failures.values()).most_common()
         why = ", ".join(f"{reason} ({count})" for reason, count in kinds[:_NAMED])
@@ -196,18 +203,22 @@ def require_quorum(prepared: PreparedExperiment, round: int, answers: Answers) -
         )
 
 
-def _push(
+def push(
     clients: Connected,
+    cohort: list[int],
     answers: Answers,
     broadcast: Broadcast,
     round: int,
     deadline: float,
     question: Question,
 ) -> dict[str, int]:
-    """Send each client of the cohort its part; message ids to clients."""
+    """Send each client of the cohort its part; message ids to clients.
+
+    What could not be sent is among the failures of `answers`.
+    """
     payloads: dict[tuple[str, int | None], bytes] = {}
     messages = []
-    for client in answers.cohort:
+    for client in cohort:
         model = str(clients.prepared.experiment.client_model(client))
         key = (model, client if client in broadcast.by_client else None)
         if key not in payloads:
@@ -224,16 +235,16 @@ def _push(
                 ttl=deadline,
             )
         )
-    waiting = dict.fromkeys(answers.cohort, "")
+    waiting = dict.fromkeys(cohort, "")
     # Flower's word for a call that it did not take is None, or of all of them no word at all.
     ids = clients.grid.push_messages(messages)
-    waiting |= {c: id or "" for c, id in zip(answers.cohort, ids, strict=False)}
+    waiting |= {c: id or "" for c, id in zip(cohort, ids, strict=False)}
     lost = [client for client, id in waiting.items() if not id]
     answers.failures |= dict.fromkeys(lost, "the call could not be sent")
     return {id: client for client, id in waiting.items() if id}
 
 
-def _take_answer(
+def take_answer(
     clients: Connected,
     client: int,
     round: int,

@@ -23,7 +23,7 @@ from fedkd.exchange.codec import Expected
 from fedkd.federation import personal, report
 from fedkd.federation.secure import messages
 from fedkd.learning import alignment, augment, evaluate
-from fedkd.methods.core import accounting, protection
+from fedkd.methods.core import accounting, lateness, protection
 from fedkd.methods.core.base import Method, Setting
 from fedkd.methods.core.forecast import Forecast, forecast_plan
 from fedkd.methods.core.signal import of_records
@@ -248,6 +248,7 @@ def _assemble(
     setting.student.model_specs(experiment.student.model)
     method.check(setting)
     protection.check_secure(setting)
+    lateness.check(setting)
     methods.check_rules(method, setting)
     for client in range(setting.clients):
         method.expects(setting, client)

@@ -25,6 +25,7 @@ from fedkd.federation.disk_state import DiskState
 from fedkd.federation.prepare import prepare
 from fedkd.federation.secure.identity import Identity
 from fedkd.federation.spending import Owner
+from fedkd.federation.state import rounds_back
 from fedkd.federation.wire import Call
 from fedkd.privacy.ledger import Ledger
 from fedkd.privacy.size import warn_of_sizes
@@ -114,7 +115,9 @@ def party(file: Path, context: Context, call: Call) -> ClientParty:
     summed = experiment.privacy.secure_aggregation
     return ClientParty(
         prepared=prepared,
-        state=DiskState(state / "runs" / f"{run}-{fingerprint(text)[:16]}"),
+        state=DiskState(
+            state / "runs" / f"{run}-{fingerprint(text)[:16]}", back=rounds_back(experiment)
+        ),
         ledger=partial(Ledger, ledger(policy)),
         owner=Owner(policy.cap),
         most_bytes=site.limits.bytes,

@@ -277,7 +277,9 @@ class Setting:
         total = len(self.proxy)
         if size is None or size >= total:
             return torch.arange(total)
-        generator = rng.stream(self.experiment.seed, purpose="proxy-subset", round=round)
+        # Where rounds are asynchronous all have the first's, to which late answers are answers too.
+        drawn = round if self.experiment.clients.asynchronous is None else 1
+        generator = rng.stream(self.experiment.seed, purpose="proxy-subset", round=drawn)
         return torch.randperm(total, generator=generator)[:size].sort().values
 
     def proxy_inputs(self, size: int | None, round: int) -> Rows:
