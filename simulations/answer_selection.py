@@ -133,7 +133,7 @@ def selection(
         shown = alone([study.texts[row] for row in rows.tolist()])
         each, draws = model.get_submodule("each"), rng.stream(seed, purpose="texts")
         loss = partial(similarity.neighbourhood, temperature=0.05)
-        how = HOW.model_copy(update={"batch_size": 128})
+        how = HOW.model_copy(update={"batch_size": 128, "epochs": 5})
         offline.distil(each, shown, study.of_all[rows], loss, how, draws)
 
     def of_pairs(model: nn.Module, *, taught: bool) -> None:

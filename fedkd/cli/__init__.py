@@ -89,6 +89,14 @@ def simulate(
     override: Override = None,
     folder: RunDir = None,
     resume: Resume = False,
+    replay: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="A run with clients.asynchronous, simulated or deployed: its clients answer in "
+            "the order that they had there, and the student must be the same to the bit.",
+        ),
+    ] = None,
 ) -> None:
     """Simulate a federation on this machine.
 
@@ -101,8 +109,10 @@ def simulate(
     experiment = load(config, override or ())
     path = run_folder(experiment, folder)
     with watch(experiment) as observer:
-        summary = run(experiment, path, observer, resume=resume)
+        summary = run(experiment, path, observer, resume=resume, replay=replay)
     say_summary(summary, path)
+    if replay is not None:
+        say(f"replayed: the student is that of {replay}, to the bit")
 
 
 @app.command()

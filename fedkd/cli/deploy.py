@@ -75,8 +75,8 @@ def keys(
 ) -> None:
     """Make a CA, the server's certificate, and a key for each client.
 
-    Give each client its own key and ca.crt, nothing else. ca.key signs new servers: keep it off the
-    server.
+    Give each client its own key and ca.crt, and clients/*.pub, by which sites know each other under
+    secure aggregation; nothing else. ca.key signs new servers: keep it off the server.
     """
     from fedkd.federation.deploy.keys import make
 

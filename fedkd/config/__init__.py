@@ -6,6 +6,7 @@ of a method, a way or a form of knowledge stay a plain table here; who owns them
 (`fedkd.methods.resolve`, `fedkd.learning.ways.resolve`), so this file does not grow with them.
 """
 
+from fedkd.config.asynchronous import Asynchronous
 from fedkd.config.distillation import (
     Distillation,
     Knowledge,
@@ -40,6 +41,7 @@ __all__ = [
     "OPTIMISERS",
     "RANDOM",
     "Alignment",
+    "Asynchronous",
     "Augmentation",
     "Choice",
     "Clients",

@@ -10,6 +10,7 @@ from pydantic import (
     model_validator,
 )
 
+from fedkd.config.asynchronous import Asynchronous
 from fedkd.config.models import ModelSpec
 from fedkd.config.partition import Dirichlet, Natural, Partition
 from fedkd.config.parts import (
@@ -130,6 +131,8 @@ class Clients(Frozen):
     them, so they are withheld under a privacy unit and under secure aggregation."""
     deadline: float | None = Field(default=None, gt=0)
     """Seconds after which a round goes on without those who have not answered."""
+    asynchronous: Asynchronous | None = Field(default=None, exclude_if=absent)
+    """How the server goes on without those who are late; None: each round waits for its cohort."""
 
 
 class Student(Frozen):

@@ -66,8 +66,39 @@ class Answers:
     bytes_down: int = 0
     total: Tensors | None = None
     """Under secure aggregation the sum of all uploads, which are masked one by one."""
+    kept: dict[int, Tensors] = field(default_factory=dict)
+    """Where rounds are asynchronous, what others than those of the uploads answered before."""
+
+    def by_client(self) -> "dict[int, Answers]":
+        """Each client's alone; the bytes of all stand with the first."""
+        apart = {}
+        for client in self.cohort:
+            own = Answers([client], ledger_heads=self.ledger_heads)
+            own.uploads = {c: each for c, each in self.uploads.items() if c == client}
+            own.failures = {c: why for c, why in self.failures.items() if c == client}
+            own.refused = self.refused & {client}
+            apart[client] = own
+        apart[self.cohort[0]].bytes_up += self.bytes_up
+        apart[self.cohort[0]].bytes_down += self.bytes_down
+        return apart
+
+    def add(self, others: "Answers") -> None:
+        """Take in what came later; of a client that answered before, its later answer counts."""
+        uploads = {**self.uploads, **others.uploads}
+        self.after(others)
+        self.uploads = uploads
+
+    def after(self, step: "Answers") -> None:
+        """Take in what a further step of the same round brought: who is left, and who is not."""
+        self.uploads = step.uploads
+        self.failures |= step.failures
+        self.refused |= step.refused
+        self.bytes_up += step.bytes_up
+        self.bytes_down += step.bytes_down
 
     @property
     def for_method(self) -> Mapping[int, Tensors]:
         """What the method's server part is given."""
-        return self.uploads if self.total is None else {0: self.total}
+        if self.total is not None:
+            return {0: self.total}
+        return dict(sorted({**self.kept, **self.uploads}.items())) if self.kept else self.uploads

@@ -2,7 +2,7 @@
 
 Under a unit that protects records the ledger comes first: the whole plan, then the round's worst
 case, are written down before any data is touched, and what leaves is written down before it does.
-Under secure aggregation there are two messages; the first makes a key and touches no data.
+Under secure aggregation there are four messages, of which the third touches data.
 """
 
 import logging
@@ -22,9 +22,12 @@ from fedkd.clock import Clock
 from fedkd.errors import BudgetError, FedkdError, MessageError, PolicyError
 from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.gate import release
-from fedkd.exchange.messages import group
-from fedkd.federation import personal, report, secure, wire
+from fedkd.exchange.messages import Tensors, group
+from fedkd.federation import personal, report, wire
 from fedkd.federation.prepare import PreparedExperiment
+from fedkd.federation.secure import messages, steps
+from fedkd.federation.secure.identity import Identity
+from fedkd.federation.secure.steps import Masking, SumMember
 from fedkd.federation.spending import Owner, Spending, no_ledger
 from fedkd.federation.state import ClientState
 from fedkd.methods.core.base import ClientContext
@@ -56,6 +59,18 @@ class ClientParty:
     """What the data's owner says of the ledger; None in a simulation, where nobody owns data."""
     most_bytes: float = math.inf
     """That may come in, or leave, in one message."""
+    identity: Identity | None = None
+    """What signs this site's keys for secure aggregation; None in a simulation."""
+
+    def member(self, call: wire.Call) -> SumMember:
+        """Itself in the secure sum that a call is about.
+
+        Raises:
+            MessageError: the experiment has none.
+        """
+        if not self.prepared.setting.securely:
+            raise MessageError("the server asks for a step of secure aggregation, which is off")
+        return SumMember(self.prepared.setting, self.state, call.client, call.round, self.identity)
 
 
 Find = Callable[[Context, wire.Call], ClientParty]
@@ -81,7 +96,9 @@ def client_app(find: Find, limit: Limit = nullcontext, *, simulated: bool = Fals
     """
     app = ClientApp()
     app.train(ACTION)(partial(_reply, _answer, find, limit, simulated))
-    app.train(secure.ACTION)(partial(_reply, _make_key, find, limit, simulated))
+    app.train(messages.KEYS)(partial(_reply, _make_keys, find, limit, simulated))
+    app.train(messages.SHARES)(partial(_reply, _share, find, limit, simulated))
+    app.train(messages.OPEN)(partial(_reply, _open, find, limit, simulated))
     return app
 
 
@@ -106,7 +123,7 @@ def _reply(
         with limit():
             party = find(context, call)
             private = party.prepared.experiment.privacy.unit != "none"
-            _check_size("the call", call.payload, party)
+            _check_size("the call", len(call.payload) + len(call.beside), party)
             if party.prepared.experiment.privacy.unit == "record":
                 spending = Spending.of_records(party.prepared, party.ledger(), call, party.owner)
             answer = make(call, party, spending, clock)
@@ -119,18 +136,30 @@ def _reply(
         return Message(wire.pack_failure(failure), reply_to=message)
 
 
-def _make_key(
+def _make_keys(
     call: wire.Call, party: ClientParty, spending: Spending | None, _: Clock
 ) -> wire.Call:
     """The answer to the first of secure aggregation's messages; it touches no data."""
-    if not party.prepared.setting.securely:
-        raise MessageError("the server asks for a key, which the experiment does not need")
+    member = party.member(call)
     if spending is not None:
         # Whoever cannot pay says so while the others can still do without it.
         spending.require(call.round, group(RELEASED, _kept(party, call.round)))
-    payload = encode(secure.make_key(party.state, call.round))
+    return _step(call, spending, steps.make_keys(member))
+
+
+def _share(call: wire.Call, party: ClientParty, spending: Spending | None, _: Clock) -> wire.Call:
+    """The answer to the second."""
+    return _step(call, spending, steps.share(party.member(call), decode(call.payload)))
+
+
+def _open(call: wire.Call, party: ClientParty, spending: Spending | None, _: Clock) -> wire.Call:
+    """The answer to the last."""
+    return _step(call, spending, steps.open_shares(party.member(call), decode(call.payload)))
+
+
+def _step(call: wire.Call, spending: Spending | None, tensors: Tensors) -> wire.Call:
     ledger_head = None if spending is None else spending.ledger_head()
-    return wire.Call(call.round, call.client, payload, ledger_head)
+    return wire.Call(call.round, call.client, encode(tensors), ledger_head)
 
 
 def _answer(
@@ -141,8 +170,8 @@ def _answer(
     torch.set_num_threads(1)
     received, masking = decode(call.payload), None
     if prepared.setting.securely:
-        received, roster = secure.split_roster(received)
-        masking = secure.Masking.of(prepared.setting, state, call.client, call.round, roster)
+        masking = Masking.of(party.member(call), call.payload, call.beside)
+        received = messages.without(received)
     elif spending is not None and (sent := state.answer(round=call.round)) is not None:
         spending.send_again(sent)
         return wire.Call(call.round, call.client, sent, spending.ledger_head())
@@ -167,7 +196,7 @@ def _answer(
         upload = upload.with_values(personal.values(ctx, own))
     receipts = release(upload, None if ctx.allowance is None else ctx.allowance.paid)
     payload = encode({name: value.data for name, value in upload.values.items()})
-    _check_size("the answer", payload, party)
+    _check_size("the answer", len(payload), party)
     if ctx.has_teacher:
         ctx.keep("teacher", ctx.teacher.state_dict())
     if spending is None or ctx.allowance is None:
@@ -195,10 +224,10 @@ def _kept(party: ClientParty, round: int) -> dict[str, Tensor]:
     return kept | {_STAGE: torch.tensor(stage)}
 
 
-def _check_size(what: str, payload: bytes, party: ClientParty) -> None:
-    if len(payload) > party.most_bytes:
+def _check_size(what: str, size: int, party: ClientParty) -> None:
+    if size > party.most_bytes:
         raise PolicyError(
-            f"limits.bytes = {party.most_bytes:g}: {what} has {len(payload)} bytes",
+            f"limits.bytes = {party.most_bytes:g}: {what} has {size} bytes",
             key="limits.bytes",
         )
 

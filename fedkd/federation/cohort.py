@@ -3,34 +3,27 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 
 import httpx
-import torch
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from fedkd.errors import (
-    BudgetError,
-    FederationError,
-    MessageError,
-    QuorumError,
-    StorageError,
-)
-from fedkd.exchange.codec import decode, encode
+from fedkd.errors import BudgetError, FederationError, MessageError, QuorumError, StorageError
+from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Broadcast, Tensors
-from fedkd.federation import compat, personal, report, secure, wire
+from fedkd.federation import compat, wire
 from fedkd.federation.answers import Answers, Observer
+from fedkd.federation.checking import checked
 from fedkd.federation.client import ACTION
 from fedkd.federation.prepare import PreparedExperiment
-from fedkd.rows import first
 
 log = logging.getLogger(__name__)
 
-_NO_DEADLINE = 7 * 24 * 3600.0
+NO_DEADLINE = 7 * 24 * 3600.0
 """Flower drops a message after 12 hours unless told otherwise."""
-_PROBES = 32
 _NAMED = 5
 """Reasons for failures that an error names, the most frequent first."""
 
@@ -64,6 +57,11 @@ class Connected:
     ledger_heads: dict[int, wire.LedgerHead]
     """Where each ledger stood when its client last answered; brought up to date by every answer."""
 
+    @property
+    def deadline(self) -> float:
+        """Seconds after which a call is given up."""
+        return self.prepared.experiment.clients.deadline or NO_DEADLINE
+
 
 def wait_for_nodes(grid: Grid, clients: int, connections: Connections, *, quorum: int) -> list[int]:
     """The node of each client, once all are connected.
@@ -96,38 +94,56 @@ def wait_for_nodes(grid: Grid, clients: int, connections: Connections, *, quorum
     return connected[:clients] if connections.nodes is None else list(connections.nodes)
 
 
+@dataclass(frozen=True)
+class Question:
+    """What is asked of clients in one message."""
+
+    action: str
+    take: Callable[[int, bytes], Tensors]
+    """Lets a client's answer in, looked at.
+
+    Raises:
+        MessageError: it is none.
+    """
+    beside: Mapping[int, bytes] = field(default_factory=dict)
+    """What is for a client alone, beside the broadcast."""
+
+
 def ask(
     clients: Connected,
     cohort: list[int],
     broadcast: Broadcast,
     round: int,
     *,
-    action: str = ACTION,
+    question: Question | None = None,
+    deadline: float | None = None,
 ) -> Answers:
     """Send the broadcast to a cohort and let in what comes back in time and in order.
 
     Each client is told where its ledger stood when it last answered, and one whose ledger has gone
-    back since is left out. An `action` other than to learn is a step on the way, which only a
-    failure ends for a client.
+    back since is left out. A `question` other than to learn, which None stands for, is a step on
+    the way, which only a failure ends for a client. The `deadline` is the experiment's unless
+    given.
 
     Raises:
         StorageError: in a simulation, a client's state cannot be kept or read: that is this
             machine's failure, not the client's, and the round is lost.
     """
-    connections, grid, observer = clients.connections, clients.grid, clients.observer
+    question = question or Question(ACTION, partial(checked, clients.prepared))
+    observer = clients.observer
     answers = Answers(cohort, ledger_heads=clients.ledger_heads)
-    deadline = clients.prepared.experiment.clients.deadline or _NO_DEADLINE
+    deadline = deadline or clients.deadline
     end = time.monotonic() + deadline
-    waiting = _push(clients, answers, broadcast, round, deadline, action)
+    waiting = push(clients, cohort, answers, broadcast, round, deadline, question)
     while waiting and time.monotonic() < end:
-        arrived = _one_by_one(grid, waiting) if connections.nodes else _together(grid, waiting)
-        for id, reply in arrived:
+        came = arrived(clients, waiting)
+        for id, reply in came:
             client = waiting.pop(id)
-            _take_answer(clients, client, round, reply, answers, action)
-            if action == ACTION or client in answers.failures:
+            take_answer(clients, client, round, reply, answers, question)
+            if question.action == ACTION or client in answers.failures:
                 observer.client_ends(client, answers.failures.get(client))
-        if not arrived:
-            time.sleep(connections.poll)
+        if not came:
+            time.sleep(clients.connections.poll)
     if answers.storage:  # now that nobody writes any more
         raise StorageError(answers.storage)
     for client in waiting.values():
@@ -137,12 +153,15 @@ def ask(
     return answers
 
 
-def _together(grid: Grid, waiting: Mapping[str, int]) -> list[tuple[str, Message | None]]:
-    """What has come in of this machine's own clients, by the call's id."""
+def arrived(clients: Connected, waiting: Collection[str]) -> list[tuple[str, Message | None]]:
+    """What has come in, by the id of the call; None for what is no message at all."""
+    grid = clients.grid
+    if clients.connections.nodes is not None:
+        return _one_by_one(grid, waiting)
     return [(m.metadata.reply_to_message_id, m) for m in grid.pull_messages(list(waiting))]
 
 
-def _one_by_one(grid: Grid, waiting: Mapping[str, int]) -> list[tuple[str, Message | None]]:
+def _one_by_one(grid: Grid, waiting: Collection[str]) -> list[tuple[str, Message | None]]:
     """What has come in of strangers, by the call's id; None for what is no message at all.
 
     Flower rebuilds a message from what the sender made, its metadata too, and raises whatever that
@@ -162,14 +181,17 @@ def _one_by_one(grid: Grid, waiting: Mapping[str, int]) -> list[tuple[str, Messa
     return arrived
 
 
-def require_quorum(prepared: PreparedExperiment, round: int, answers: Answers) -> None:
-    """Refuse to go on with too few.
+def require_quorum(
+    prepared: PreparedExperiment, round: int, answers: Answers, *, of: int | None = None
+) -> None:
+    """Refuse to go on with too few of the cohort, or `of` so many.
 
     Raises:
         QuorumError: names the round, the numbers and each kind of failure.
         BudgetError: likewise, where privacy budgets are among the reasons.
     """
-    share, needed = prepared.experiment.clients.quorum, prepared.setting.quorum(len(answers.cohort))
+    share = prepared.experiment.clients.quorum
+    needed = prepared.setting.quorum(len(answers.cohort) if of is None else of)
     if len(answers.uploads) < needed:
         kinds = Counter(answers.failures.values()).most_common()
         why = ", ".join(f"{reason} ({count})" for reason, count in kinds[:_NAMED])
@@ -181,49 +203,54 @@ def require_quorum(prepared: PreparedExperiment, round: int, answers: Answers) -
         )
 
 
-def _push(
+def push(
     clients: Connected,
+    cohort: list[int],
     answers: Answers,
     broadcast: Broadcast,
     round: int,
     deadline: float,
-    action: str,
+    question: Question,
 ) -> dict[str, int]:
-    """Send each client of the cohort its part; message ids to clients."""
+    """Send each client of the cohort its part; message ids to clients.
+
+    What could not be sent is among the failures of `answers`.
+    """
     payloads: dict[tuple[str, int | None], bytes] = {}
     messages = []
-    for client in answers.cohort:
+    for client in cohort:
         model = str(clients.prepared.experiment.client_model(client))
         key = (model, client if client in broadcast.by_client else None)
         if key not in payloads:
             payloads[key] = encode(broadcast.to(*key))
-        call = wire.Call(round, client, payloads[key], answers.ledger_heads.get(client))
-        answers.bytes_down += len(call.payload)
+        beside = question.beside.get(client, b"")
+        call = wire.Call(round, client, payloads[key], answers.ledger_heads.get(client), beside)
+        answers.bytes_down += len(call.payload) + len(beside)
         messages.append(
             Message(
                 wire.pack(call),
                 dst_node_id=clients.nodes[client],
-                message_type=f"train.{action}",
+                message_type=f"train.{question.action}",
                 group_id=str(round),
                 ttl=deadline,
             )
         )
-    waiting = dict.fromkeys(answers.cohort, "")
+    waiting = dict.fromkeys(cohort, "")
     # Flower's word for a call that it did not take is None, or of all of them no word at all.
     ids = clients.grid.push_messages(messages)
-    waiting |= {c: id or "" for c, id in zip(answers.cohort, ids, strict=False)}
+    waiting |= {c: id or "" for c, id in zip(cohort, ids, strict=False)}
     lost = [client for client, id in waiting.items() if not id]
     answers.failures |= dict.fromkeys(lost, "the call could not be sent")
     return {id: client for client, id in waiting.items() if id}
 
 
-def _take_answer(
+def take_answer(
     clients: Connected,
     client: int,
     round: int,
     reply: Message | None,
     answers: Answers,
-    action: str,
+    question: Question,
 ) -> None:
     """Add a reply to the uploads, or its reason to the failures: a stranger's is scrubbed."""
     prepared = clients.prepared
@@ -250,23 +277,9 @@ def _take_answer(
         else:
             if answer.ledger_head is None and prepared.experiment.privacy.unit == "record":
                 raise MessageError("answer does not say where its ledger stands")
-            answers.uploads[client] = checked(prepared, client, answer.payload, action)
+            answers.uploads[client] = question.take(client, answer.payload)
     except MessageError as error:
         answers.failures[client] = str(error)
-
-
-def checked(
-    prepared: PreparedExperiment, client: int, payload: bytes, action: str = ACTION
-) -> Tensors:
-    """An answer that may be let in; otherwise a MessageError says why not."""
-    if action == secure.ACTION:
-        return secure.read_key(payload)
-    upload = decode(payload, prepared.expects(client))
-    report.check(upload, prepared.setting.task.scores, prepared.test_totals)
-    personal.check(upload, prepared.setting.task.numbers)
-    if not prepared.setting.securely:  # under masks nothing can be tried
-        _probe(prepared, client, upload)
-    return upload
 
 
 def _note_ledger_head(ledger_head: wire.LedgerHead | None, client: int, answers: Answers) -> None:
@@ -281,16 +294,3 @@ def _note_ledger_head(ledger_head: wire.LedgerHead | None, client: int, answers:
     if last is not None and ledger_head.sequence < last.sequence:
         raise MessageError("its ledger is older than when it last answered")
     answers.ledger_heads[client] = ledger_head
-
-
-def _probe(prepared: PreparedExperiment, client: int, upload: Tensors) -> None:
-    """Refuse a model that overflows.
-
-    Raises:
-        MessageError: its answers are not finite.
-    """
-    answers = prepared.method.probe(
-        prepared.setting, client, upload, first(prepared.data.test.x, _PROBES)
-    )
-    if answers is not None and not bool(torch.isfinite(answers).all()):
-        raise MessageError("field 'model': its answers are NaN or infinity")

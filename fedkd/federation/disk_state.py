@@ -35,10 +35,12 @@ class DiskState:
         durable: let all of it reach the disk before the client answers, so that a server may count
             on it. In a simulation the keeper does that for all clients at once. An answer that was
             paid for, and what is kept with it, reaches the disk in any case.
+        back: how many rounds before the last are kept: see `state.rounds_back`.
     """
 
-    def __init__(self, folder: Path, *, durable: bool = True) -> None:
+    def __init__(self, folder: Path, *, durable: bool = True, back: int = 1) -> None:
         self._folder = folder
+        self._back = back
         self._durable = durable
 
     def load(self, *, before: int) -> dict[str, Tensor]:
@@ -93,7 +95,7 @@ class DiskState:
         if answer is not None:  # last: whoever finds it finds the state that belongs to it
             write_atomically(self._answer_path(round), answer)
         with storing(self._folder):
-            for old in stale(self._rounds(), round):
+            for old in stale(self._rounds(), round, self._back):
                 self._path(old).unlink(missing_ok=True)
                 self._answer_path(old).unlink(missing_ok=True)
 

@@ -17,6 +17,7 @@ from fedkd.errors import ConfigError
 from fedkd.exchange.messages import group
 from fedkd.federation import compat
 from fedkd.federation.answers import Observer
+from fedkd.federation.asynchronous.arrivals import Script
 from fedkd.federation.client import WATCHER, ClientParty, client_app
 from fedkd.federation.disk_state import DiskState
 from fedkd.federation.inprocess import InProcessGrid
@@ -24,7 +25,7 @@ from fedkd.federation.prepare import PreparedExperiment, prepare_json
 from fedkd.federation.rounds import federate
 from fedkd.federation.server import Keeper
 from fedkd.federation.spending import no_ledger
-from fedkd.federation.state import MemoryState
+from fedkd.federation.state import MemoryState, rounds_back
 from fedkd.federation.tampering import Tamper
 from fedkd.federation.wire import Call
 from fedkd.privacy import shared
@@ -73,6 +74,7 @@ def simulate(
     *,
     states: Path | None,
     tamper: Tamper | None = None,
+    script: Script | None = None,
 ) -> nn.Module:
     """Run an experiment on this machine, on the engine that it names.
 
@@ -83,6 +85,7 @@ def simulate(
         states: the folder in which each client keeps its state, so that a run can resume; None
             keeps it in memory, on the in-process engine only.
         tamper: as of `federate`.
+        script: as of `federate`.
 
     Returns:
         The student.
@@ -94,7 +97,8 @@ def simulate(
     engine = _on_ray if prepared.experiment.engine.kind == "ray" else _in_process
     tune_allocator()
     with one_intra_op_thread():
-        return engine(prepared, keeper, observer, states, threads, tamper)
+        rounds = partial(federate, threads=threads, tamper=tamper, script=script)
+        return engine(prepared, keeper, observer, states, threads, rounds)
 
 
 def _in_process(
@@ -103,9 +107,10 @@ def _in_process(
     observer: Observer,
     states: Path | None,
     threads: int,
-    tamper: Tamper | None,
+    rounds: Callable[..., nn.Module],
 ) -> nn.Module:
-    in_memory = [ClientParty(prepared, MemoryState()) for _ in prepared.data.clients]
+    back = rounds_back(prepared.experiment)
+    in_memory = [ClientParty(prepared, MemoryState(back=back)) for _ in prepared.data.clients]
 
     def find(_context: Context, call: Call) -> ClientParty:
         return _on_disk(prepared, states, call.client) if states else in_memory[call.client]
@@ -115,9 +120,7 @@ def _in_process(
     try:
         with InProcessGrid(app, nodes=prepared.setting.clients, threads=threads) as grid:
             ledger = _server_opens(prepared, states) if states else no_ledger
-            return federate(
-                grid, prepared, keeper, observer, threads=threads, ledger=ledger, tamper=tamper
-            )
+            return rounds(grid, prepared, keeper, observer, ledger=ledger)
     finally:
         WATCHER.reset(token)
 
@@ -128,7 +131,7 @@ def _on_ray(
     observer: Observer,
     states: Path | None,
     threads: int,
-    tamper: Tamper | None,
+    rounds: Callable[..., nn.Module],
 ) -> nn.Module:
     if states is None:
         raise ValueError("Expected a folder for client states: Ray's workers share no memory.")
@@ -137,11 +140,7 @@ def _on_ray(
     @server.main()
     def main(grid: Grid, _context: Context) -> None:
         ledger = _server_opens(prepared, states)
-        outcome.append(
-            federate(
-                grid, prepared, keeper, observer, threads=threads, ledger=ledger, tamper=tamper
-            )
-        )
+        outcome.append(rounds(grid, prepared, keeper, observer, ledger=ledger))
 
     find = partial(_of_worker, prepared.experiment.to_json(), states.resolve())
     client = client_app(find, simulated=True)
@@ -162,7 +161,9 @@ def _of_worker(experiment: str, states: Path, _context: Context, call: Call) -> 
 def _on_disk(prepared: PreparedExperiment, states: Path, client: int) -> ClientParty:
     """A client whose state is in a folder of its own."""
     ledger = partial(Ledger, client_ledger(prepared.experiment.privacy, states, client))
-    return ClientParty(prepared, DiskState(states / _folder_name(client), durable=False), ledger)
+    back = rounds_back(prepared.experiment)
+    state = DiskState(states / _folder_name(client), durable=False, back=back)
+    return ClientParty(prepared, state, ledger)
 
 
 def _server_opens(prepared: PreparedExperiment, states: Path) -> Callable[[], Ledger]:

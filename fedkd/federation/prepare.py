@@ -20,9 +20,10 @@ from fedkd.data.types import FederatedData, Samples
 from fedkd.data.views import Sight
 from fedkd.errors import ConfigError, DataError
 from fedkd.exchange.codec import Expected
-from fedkd.federation import personal, report, secure
+from fedkd.federation import personal, report
+from fedkd.federation.secure import messages
 from fedkd.learning import alignment, augment, evaluate
-from fedkd.methods.core import accounting, protection
+from fedkd.methods.core import accounting, lateness, protection
 from fedkd.methods.core.base import Method, Setting
 from fedkd.methods.core.forecast import Forecast, forecast_plan
 from fedkd.methods.core.signal import of_records
@@ -68,7 +69,7 @@ class PreparedExperiment:
         """What this client's answer must hold, exactly: the method's part and the report's."""
         plain = self.method.expects(self.setting, client)
         return {
-            **(secure.expected(plain) if self.setting.securely else plain),
+            **(messages.expected(plain) if self.setting.securely else plain),
             **report.expected(self.setting, teacher=self.method.card.has_teachers),
             **(personal.expected(self.setting) if self._says_personal else {}),
         }
@@ -247,6 +248,7 @@ def _assemble(
     setting.student.model_specs(experiment.student.model)
     method.check(setting)
     protection.check_secure(setting)
+    lateness.check(setting)
     methods.check_rules(method, setting)
     for client in range(setting.clients):
         method.expects(setting, client)

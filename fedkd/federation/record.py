@@ -1,8 +1,8 @@
 """One round in one line: what `rounds.jsonl` says."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from fedkd.exchange.aggregation.agreement import Screened
 from fedkd.federation import personal, report
 from fedkd.federation.answers import Answers, Record
 from fedkd.federation.prepare import PreparedExperiment
@@ -39,7 +39,7 @@ def describe(
             {"client": client, "claimed": claimed, "weighed": weighed}
             for client, (claimed, weighed) in sorted(ctx.capped.items())
         ],
-        **({} if ctx.screened is None else {"robust": _robust(ctx.screened)}),
+        **_robust(ctx),
         "failures": [
             {"client": client, "reason": reason}
             for client, reason in sorted(answers.failures.items())
@@ -47,13 +47,23 @@ def describe(
     }
 
 
-def _robust(screened: Screened) -> dict[str, Any]:
-    """How well each client agreed with the others, who was left out, and whose model was moved."""
+def _robust(ctx: ServerContext) -> dict[str, Any]:
+    """What was found of a round's clients, and how far from the rest each was under a rule."""
+    found = ctx.screened
+    if found is None and not ctx.apart:
+        return {}
     return {
-        "agreement": {str(client): found for client, found in screened.agreement.items()},
-        "left_out": list(screened.left_out),
-        "drawn_nearer": {str(client): factor for client, factor in screened.drawn_nearer.items()},
+        "robust": {
+            "agreement": {} if found is None else _by_name(found.agreement),
+            "left_out": [] if found is None else list(found.left_out),
+            "drawn_nearer": {} if found is None else _by_name(found.drawn_nearer),
+            **({"apart": _by_name(ctx.apart)} if ctx.apart else {}),
+        }
     }
+
+
+def _by_name(found: Mapping[int, float]) -> dict[str, float]:
+    return {str(client): number for client, number in found.items()}
 
 
 def _stages(prepared: PreparedExperiment, ctx: ServerContext) -> dict[str, Any]:

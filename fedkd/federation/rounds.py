@@ -1,7 +1,8 @@
 """The round loop, over any Flower grid.
 
 A round: broadcast -> client: teacher learns -> release gate -> wire -> server: aggregate, distil ->
-student -> evaluate -> keep. This file alone fixes that order.
+student -> evaluate -> keep. This file alone fixes that order, but for rounds that wait for nobody,
+which are in `asynchronous.loop`.
 """
 
 import time
@@ -11,6 +12,8 @@ from flwr.serverapp import Grid
 from torch import nn
 
 from fedkd.federation.answers import Observer
+from fedkd.federation.asynchronous.arrivals import Script
+from fedkd.federation.asynchronous.loop import go_on as asynchronously
 from fedkd.federation.cohort import (
     LOCAL,
     Connected,
@@ -39,6 +42,7 @@ def federate(
     connections: Connections = LOCAL,
     ledger_heads: Mapping[int, LedgerHead] | None = None,
     tamper: Tamper | None = None,
+    script: Script | None = None,
 ) -> nn.Module:
     """Run an experiment's rounds, going on after the last one that was kept.
 
@@ -52,6 +56,8 @@ def federate(
         connections: how clients are reached.
         ledger_heads: where clients' ledgers stood when they last answered, in whatever run.
         tamper: what hostile clients send in place of their own answers; None: nobody is hostile.
+        script: who answers when, where rounds are asynchronous and simulated; None: as the
+            experiment has it.
 
     Returns:
         The student.
@@ -71,6 +77,9 @@ def federate(
     server = ServerParty.of(
         prepared, observer, last, threads=threads, ledger=ledger, strangers=strangers
     )
+    if (how := experiment.clients.asynchronous) is not None:
+        asynchronously(server, clients, keeper, last, how, script=script, tamper=tamper)
+        return server.student
     asking = ask_for_sum if prepared.setting.securely else ask
     broadcast = server.begin() if last is None else last.broadcast
 

@@ -14,6 +14,7 @@ from fedkd.errors import FederationError, UnpaidError
 from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Broadcast, Tensors
 from fedkd.federation.answers import Answers, Observer, Record
+from fedkd.federation.asynchronous.in_flight import InFlight
 from fedkd.federation.prepare import PreparedExperiment
 from fedkd.federation.record import describe
 from fedkd.federation.spending import Spending
@@ -36,6 +37,8 @@ class Checkpoint:
     """Where each client's ledger stood when it last answered."""
     server_head: LedgerHead | None = None
     """Where the server's own ledger stood, under a client unit."""
+    in_flight: InFlight | None = None
+    """Where rounds are asynchronous, what clients are at work on, and what they said before."""
 
 
 class Keeper(Protocol):
@@ -153,10 +156,17 @@ class ServerParty:
         if ctx.robust is None or not ctx.robust.screen:
             return answers.for_method
         with ctx.clock.phase("screen"):
-            heard, ctx.screened = screened(self.prepared.method, ctx, ctx.robust, answers.uploads)
+            heard, ctx.screened = screened(
+                self.prepared.method, ctx, ctx.robust, answers.for_method
+            )
         return heard
 
-    def checkpoint(self, step: Step, ledger_heads: Mapping[int, LedgerHead]) -> Checkpoint:
+    def checkpoint(
+        self,
+        step: Step,
+        ledger_heads: Mapping[int, LedgerHead],
+        in_flight: InFlight | None = None,
+    ) -> Checkpoint:
         """What a run goes on from after a step."""
         return Checkpoint(
             step.round,
@@ -165,6 +175,7 @@ class ServerParty:
             step.broadcast,
             ledger_heads,
             step.ledger_head,
+            in_flight,
         )
 
     def _context(self, round: int) -> ServerContext:

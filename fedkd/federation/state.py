@@ -9,6 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from fedkd.config import Experiment
 from fedkd.exchange.gate import Receipt
 
 
@@ -45,9 +46,10 @@ class ClientState(Protocol):
 
 
 class MemoryState:
-    """A client's memory that ends with the process."""
+    """A client's memory that ends with the process; `back` as of `stale`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, back: int = 1) -> None:
+        self._back = back
         self._secrets: dict[int, bytes] = {}
         self._peers: dict[int, str] = {}
         self._kept: dict[int, dict[str, Tensor]] = {}
@@ -75,9 +77,10 @@ class MemoryState:
         self.receipts[round] = tuple(receipts)
         self._kept[round] = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         if answer is not None:
-            self._answers = {round: answer}
-        for old in stale(self._kept, round):
+            self._answers[round] = answer
+        for old in stale(self._kept, round, self._back):
             del self._kept[old]
+            self._answers.pop(old, None)
 
     def keep_secret(self, secret: bytes, *, round: int) -> None:
         """See `ClientState.keep_secret`."""
@@ -92,10 +95,20 @@ class MemoryState:
         return self._peers.setdefault(round, peers)
 
 
-def stale(kept: Iterable[int], round: int) -> set[int]:
+def stale(kept: Iterable[int], round: int, back: int = 1) -> set[int]:
     """The rounds that are needed no more once `round` is kept.
 
-    The server may still run `round` again, so what it started from stays as well.
+    The server may still run `round` again, so what it started from stays as well; so do `back` in
+    all, where it may run earlier ones again.
     """
     kept = set(kept)
-    return kept - {round, max((r for r in kept if r < round), default=round)}
+    return kept - {round, *sorted(each for each in kept if each < round)[-back:]}
+
+
+def rounds_back(experiment: Experiment) -> int:
+    """How many rounds before its last a client may be asked for again.
+
+    Where rounds are asynchronous a client may answer twice between two steps of the server: late
+    first, then to the newest broadcast; of which a server that was killed then knows nothing.
+    """
+    return 1 if experiment.clients.asynchronous is None else 2

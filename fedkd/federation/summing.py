@@ -1,53 +1,102 @@
-"""A round under secure aggregation, as the server sees it: keys, then answers, then their sum."""
+"""A round under secure aggregation, as the server sees it: keys, shares, answers, their sum."""
 
-from fedkd.errors import BudgetError, QuorumError
-from fedkd.exchange.messages import Broadcast
-from fedkd.federation import secure
+import math
+from dataclasses import replace
+
+import numpy as np
+from torch import Tensor
+
+from fedkd.errors import FederationError
+from fedkd.exchange.codec import encode
+from fedkd.exchange.masking import streams
+from fedkd.exchange.masking.fixed_point import floating
+from fedkd.exchange.masking.streams import Words
+from fedkd.exchange.masking.unmasking import unmask
+from fedkd.exchange.messages import Broadcast, Tensors
 from fedkd.federation.answers import Answers
-from fedkd.federation.cohort import Connected, ask, require_quorum
+from fedkd.federation.checking import checked
+from fedkd.federation.client import ACTION
+from fedkd.federation.cohort import Connected, Question, ask, require_quorum
 from fedkd.federation.prepare import PreparedExperiment
+from fedkd.federation.secure import messages
 
 
 def ask_for_sum(clients: Connected, cohort: list[int], broadcast: Broadcast, round: int) -> Answers:
-    """As `cohort.ask`, in two messages; what comes back has the sum of all answers.
+    """As `cohort.ask`, in four messages; what comes back has the sum of all answers that came.
 
-    Who does not answer the first message is left out, as long as a quorum does. Who answers the
-    first and not the second costs the round: nothing can be made of a part of the sum.
+    Whoever is lost at whatever step, the round goes on as long as a quorum is left: who is lost
+    before its answer came is left out of the sum, and who is lost after it is in it.
 
     Raises:
-        QuorumError: too few answered the first message, or not all of these the second.
+        QuorumError: too few are left.
         BudgetError: likewise, where privacy budgets are among the reasons.
-        FederationError: the masks do not cancel.
+        FederationError: what clients opened does not take the masks off.
     """
-    prepared = clients.prepared
-    keyed = ask(clients, cohort, Broadcast(), round, action=secure.ACTION)
-    require_quorum(prepared, round, keyed)
-    roster = list(keyed.uploads)
-    keyed_broadcast = secure.with_roster(broadcast, keyed.uploads)
-    answers = ask(clients, roster, keyed_broadcast, round)
-    _require_all(prepared, round, answers)
-    answers.cohort = cohort
-    answers.failures |= keyed.failures
-    answers.bytes_up += keyed.bytes_up
-    answers.bytes_down += keyed.bytes_down
-    plain = prepared.method.expects(prepared.setting, roster[0])
-    answers.total = secure.total(answers.uploads, plain)
-    return answers
+    setting, whole = clients.prepared.setting, Answers(cohort, ledger_heads=clients.ledger_heads)
+
+    def go(question: Question, told: Broadcast) -> dict[int, Tensors]:
+        answers = ask(clients, list(whole.uploads) or cohort, told, round, question=question)
+        whole.after(answers)
+        require_quorum(clients.prepared, round, whole)
+        return answers.uploads
+
+    made = Question(messages.KEYS, lambda _, payload: messages.read_keys(payload))
+    roster = messages.of_roster(go(made, Broadcast()))
+    keys = {client: each.pairs for client, each in messages.read_roster(roster).items()}
+    circle = messages.circle(keys, setting, round)
+    around = circle.neighbours
+
+    shared = go(
+        Question(messages.SHARES, lambda c, payload: messages.check_shares(payload, around[c])),
+        Broadcast(roster),
+    )
+    beside = {c: encode(each) for c, each in messages.passed_on(circle, shared).items()}
+    told = replace(broadcast, common={**broadcast.common, **messages.of_clients(shared)})
+    summing = _Summing(clients.prepared, cohort[0])
+    answered = go(Question(ACTION, summing.take, beside), told)
+
+    def opening(client: int, payload: bytes) -> Tensors:
+        return messages.check_opening(payload, around[client], shared, answered)
+
+    failures = dict(whole.failures)
+    opened = go(Question(messages.OPEN, opening), Broadcast(messages.of_clients(answered)))
+    openings = {c: messages.read_opening(each, around[c], answered) for c, each in opened.items()}
+    said = encode(told.to(str(clients.prepared.experiment.client_model(cohort[0]))))
+    unmask(summing.words, circle, shared, answered, openings, said)
+    whole.uploads, whole.failures = answered, failures  # who is lost by now is in the sum
+    whole.total = summing.total(len(answered))
+    return whole
 
 
-def _require_all(prepared: PreparedExperiment, round: int, answers: Answers) -> None:
-    if not answers.failures:
-        return
-    why = ", ".join(f"client {client} ({reason})" for client, reason in answers.failures.items())
-    how = (
-        "with --resume and the same clients; a new run without the lost ones would bare them, if "
-        "their answers came after all"
-    )
-    if prepared.experiment.privacy.unit == "record":
-        how = "with --resume; who answered has paid and pays anew: see privacy.spare_rounds"
-    error = BudgetError if answers.refused else QuorumError
-    raise error(
-        f"round {round}: lost after the keys were exchanged: {why}; secure aggregation needs all "
-        f"of the {len(answers.cohort)} answers, since a part of the sum tells nothing: run again "
-        f"{how}"
-    )
+class _Summing:
+    """Answers that are added up as they come in, so that no two are held at a time."""
+
+    def __init__(self, prepared: PreparedExperiment, client: int) -> None:
+        specs = messages.expected(prepared.method.expects(prepared.setting, client))
+        self._prepared = prepared
+        self._shapes = {name: spec.shape for name, spec in specs.items()}
+        self.words: Words = np.zeros(sum(map(math.prod, self._shapes.values())), np.uint64)
+
+    def take(self, client: int, payload: bytes) -> dict[str, Tensor]:
+        """Add an answer, and hand back what is beside the sum.
+
+        Raises:
+            MessageError: it is not as it must be.
+        """
+        upload = checked(self._prepared, client, payload)
+        self.words += streams.flat({name: upload.pop(name) for name in self._shapes})
+        return upload
+
+    def total(self, clients: int) -> dict[str, Tensor]:
+        """The sum in float64, once the masks are off.
+
+        Raises:
+            FederationError: they are not.
+        """
+        sums = streams.shaped(self.words, self._shapes)
+        if int(sums.pop(messages.MEMBERS)) != clients:
+            raise FederationError(
+                f"the masks of {clients} clients do not come off: one of them sent or opened what "
+                "it should not; run again with --resume"
+            )
+        return floating(sums)

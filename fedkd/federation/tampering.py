@@ -10,7 +10,7 @@ from fedkd.errors import MessageError
 from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Broadcast, Tensors
 from fedkd.federation.answers import Answers
-from fedkd.federation.cohort import checked
+from fedkd.federation.checking import checked
 from fedkd.federation.prepare import PreparedExperiment
 
 

@@ -58,6 +58,8 @@ class Call:
     client: int
     payload: bytes = b""
     ledger_head: LedgerHead | None = None
+    beside: bytes = b""
+    """What is for this client alone, so that the payload can be one for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,7 @@ _REFUSALS = {
 }
 POLICY = (
     "version",
+    "clients",
     "allow.exemplars",
     "allow.methods",
     "allow.models",
@@ -141,11 +144,12 @@ _DOING = dict(zip(PHASES, ("distilling", "training", "answering", "evaluating"),
 
 def pack(call: Call) -> RecordDict:
     """A call as records."""
-    array = Array("uint8", (len(call.payload),), _STYPE, call.payload)
+    contents = {"payload": call.payload} | ({"beside": call.beside} if call.beside else {})
+    arrays = {n: Array("uint8", (len(each),), _STYPE, each) for n, each in contents.items()}
     content = RecordDict(
         {
             "call": ConfigRecord({"round": call.round, "client": call.client}),
-            "knowledge": ArrayRecord({"payload": array}),
+            "knowledge": ArrayRecord(arrays),
         }
     )
     return _with_ledger_head(content, call.ledger_head)
@@ -178,13 +182,14 @@ def unpack(content: RecordDict) -> Call | Failure:
         return Failure(kind, phase, ledger_head, words)
     try:
         header = content.config_records["call"]
-        array = content.array_records["knowledge"]["payload"]
+        arrays = content.array_records["knowledge"]
+        array, beside = arrays["payload"], arrays.get("beside")
         round, client = header["round"], header["client"]
     except KeyError as error:
         raise MessageError("answer is not a fedkd message") from error
     if type(round) is not int or type(client) is not int or array.stype != _STYPE:
         raise MessageError("answer is not a fedkd message")
-    return Call(round, client, array.data, ledger_head)
+    return Call(round, client, array.data, ledger_head, b"" if beside is None else beside.data)
 
 
 def _ledger_head(content: RecordDict) -> LedgerHead | None:

@@ -156,6 +156,7 @@ def _site(prepared: PreparedExperiment, client: int, name: str, port: int) -> st
         "server": f"{_HOST}:{port}",
         "ca": f"../../{keys.CA}",
         "key": f"../../{keys.CLIENTS}/{name}",
+        "clients": f"../../{keys.CLIENTS}",
         "shared": "../../shared.safetensors",
         "weights": "../../weights",
         "state": "state",

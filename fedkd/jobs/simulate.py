@@ -8,8 +8,10 @@ from torch import nn
 from fedkd.config import Experiment
 from fedkd.federation import engines
 from fedkd.federation.answers import Observer, Unwatched
+from fedkd.federation.asynchronous.arrivals import Script
 from fedkd.federation.prepare import PreparedExperiment, prepare
 from fedkd.federation.tampering import Tamper
+from fedkd.jobs import replay as replaying
 from fedkd.privacy.ledger import Anchor, Ledger
 from fedkd.reports import report, shortfall
 from fedkd.runs import examples, tokenizers
@@ -27,6 +29,7 @@ def simulate(
     observer: Observer | None = None,
     *,
     resume: bool = False,
+    replay: Path | None = None,
 ) -> dict[str, Any]:
     """Run an experiment into a run folder, report and all.
 
@@ -35,17 +38,25 @@ def simulate(
         folder: the run folder; it must exist if `resume` is on, and must not otherwise.
         observer: is told what happens; None: nobody is.
         resume: go on after the last finished round, or for more rounds than a finished run had.
+        replay: the folder of a finished asynchronous run, simulated or deployed, of the same
+            experiment on the same data, whose clients answer in the order that they had there.
 
     Returns:
         The summary, as in `summary.json`.
 
     Raises:
         UsageError: the experiment or the folder will not do; nothing was written.
-        FederationError: the federation could not go on; the folder holds the rounds so far.
+        FederationError: the federation could not go on; the folder holds the rounds so far. Or
+            what was replayed has led to another student.
         StorageError: the disk did not take or give a file; the folder holds the rounds before.
     """
-    prepared = prepare(experiment)
-    return simulate_world(prepared, folder, observer, resume=resume)
+    if replay is None:
+        return simulate_world(prepare(experiment), folder, observer, resume=resume)
+    prepared = prepare(replaying.as_there(replay, experiment))
+    script = replaying.script(replay, prepared.experiment)
+    summary = simulate_world(prepared, folder, observer, resume=resume, script=script)
+    replaying.check_student(replay, folder)
+    return summary
 
 
 def simulate_world(
@@ -55,6 +66,7 @@ def simulate_world(
     *,
     resume: bool = False,
     tamper: Tamper | None = None,
+    script: Script | None = None,
 ) -> dict[str, Any]:
     """As `simulate`, of an experiment that is prepared, its data or method perhaps changed since.
 
@@ -64,6 +76,7 @@ def simulate_world(
         observer: as of `simulate`.
         resume: as of `simulate`.
         tamper: what hostile clients send in place of their own answers; None: nobody is hostile.
+        script: who answers when, where rounds are asynchronous; None: as the experiment has it.
 
     Raises:
         UsageError: as `simulate`.
@@ -82,7 +95,12 @@ def simulate_world(
             if resume:
                 _check_ledgers(prepared, run)
             student = engines.simulate(
-                prepared, run, observer or Unwatched(), states=run.states, tamper=tamper
+                prepared,
+                run,
+                observer or Unwatched(),
+                states=run.states,
+                tamper=tamper,
+                script=script,
             )
             summary = summarise(prepared, student, run.records(), run.released())
             tokenizers.keep(folder, prepared.in_students_view.data.tokenizers)

@@ -198,6 +198,12 @@ def _check_card(method: Method, experiment: Experiment) -> None:
             f"method {name!r} cannot run under privacy.secure_aggregation: its server part needs "
             f"each client's answer, not only their sum; choose one of {fit}, or leave it out"
         )
+    if experiment.clients.asynchronous is not None and not card.asynchronous:
+        fit = ", ".join(each for each in BUILT_IN if find(each).card.asynchronous)
+        raise ConfigError(
+            f"method {name!r} cannot run with clients.asynchronous: its server part needs all "
+            f"answers of a round; choose one of {fit}, or leave it out"
+        )
     if card.needs_public and experiment.data.public is None:
         raise ConfigError(
             f"method {name!r} needs a proxy set: add a section [data.public], "

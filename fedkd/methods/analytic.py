@@ -16,13 +16,13 @@ from fedkd.knowledge.moments import (
     noise_norm,
     penalty_of,
     ridge,
-    total,
     triangle,
     unpacked,
 )
 from fedkd.learning import evaluate
 from fedkd.learning.closed_form import Basis, check_last_layer, features_of, set_classifier
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.methods.core.sums import added
 from fedkd.rows import Rows
 from fedkd.specs import TensorSpec
 
@@ -145,7 +145,7 @@ class Analytic(Method):
         return torch.stack(answers)
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
-        sums = total(unpacked(each["features"], each["labels"]) for each in uploads.values())
+        sums = added(ctx, uploads)
         releases = ctx.parties(uploads) * ctx.setting.noise_share**2
         weights = ridge(sums, self._penalty(ctx.setting, sums, releases))
         set_classifier(

@@ -60,6 +60,7 @@ class DSFL(Method):
         privileged=True,
         aligns=True,
         client_units=True,
+        asynchronous="answers",
         combines=("answers",),
     )
     Params = DSFLParams

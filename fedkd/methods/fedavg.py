@@ -41,6 +41,7 @@ class FedAvg(Method):
         returns="the averaged model",
         unlike_models=False,
         counts=("example count",),
+        asynchronous="models",
         combines=("models",),
     )
     Params = FedAvgParams

@@ -70,6 +70,7 @@ class FedDF(Method):
         privileged=True,
         aligns=True,
         counts=("example count",),
+        asynchronous="models",
         combines=("answers", "models"),
     )
     Params = FedDFParams

@@ -89,6 +89,7 @@ class FedMD(Method):
         needs_public=True,
         privileged=True,
         aligns=True,
+        asynchronous="answers",
         combines=("answers",),
     )
     Params = FedMDParams

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from fedkd.config import ModelSpec
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Tensors, Upload, Value
-from fedkd.knowledge.moments import penalty_of, ridge, total, triangle, unpacked
+from fedkd.knowledge.moments import penalty_of, ridge, triangle
 from fedkd.learning.closed_form import check_last_layer, set_classifier
 from fedkd.methods.core.base import Card, ClientContext, ServerContext, Setting, Uploads
+from fedkd.methods.core.sums import added
 from fedkd.methods.fedpair import FedPair, FedPairParams
 from fedkd.specs import TensorSpec
 
@@ -82,7 +83,7 @@ class FedPairMoments(FedPair):
         )
 
     def teachers(self, ctx: ServerContext, uploads: Uploads) -> list[nn.Module]:
-        sums = total(unpacked(each["features"], each["labels"]) for each in uploads.values())
+        sums = added(ctx, uploads)
         anchor = self._features(ctx.setting)
         weights = ridge(sums, penalty_of(sums, self.params.ridge))
         set_classifier(anchor, weights, intercept=_INTERCEPT)

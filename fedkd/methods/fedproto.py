@@ -63,6 +63,7 @@ class FedProto(Method):
         needs_public=True,
         privileged=True,
         counts=("class counts",),
+        asynchronous="answers",
         combines=("answers",),
         no_dp="prototypes are means of private records' features, a release of its own that DP-SGD "
         "on the teacher does not cover",

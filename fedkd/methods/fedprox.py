@@ -23,6 +23,7 @@ class FedProx(FedAvg):
         returns="the averaged model",
         unlike_models=False,
         counts=("example count",),
+        asynchronous="models",
         combines=("models",),
     )
     Params = FedProxParams

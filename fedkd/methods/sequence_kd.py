@@ -52,6 +52,7 @@ class SequenceKD(Method):
         returns="nothing",
         asks=("text",),
         needs_public=True,
+        asynchronous="answers",
     )
     Params = SequenceKDParams
     params: SequenceKDParams

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fedkd.errors import RunFolderError
 from fedkd.files import make_folder, write_atomically
-from fedkd.reports import comparison, figures, wording
+from fedkd.reports import comparison, figures, lateness, wording
 from fedkd.reports.charts import costs, curves, heatmaps, methods
 from fedkd.reports.charts.clients import score_by_client
 from fedkd.reports.charts.drawing import Chart
@@ -72,6 +72,8 @@ def write(folder: Path) -> Path:
         gallery=gallery(generated, classes) if generated else None,
         failures=_failures(run.rounds),
         capped=_capped(run.rounds),
+        lateness=lateness.by_client(run.rounds),
+        lasted=lateness.lasted(run.rounds),
         screened=_screened(run.rounds),
         losses=list(dict.fromkeys(name for each in run.rounds for name in each.losses)),
     )

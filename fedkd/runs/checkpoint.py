@@ -17,14 +17,15 @@ from fedkd import config
 from fedkd.config import Experiment
 from fedkd.errors import FedkdError
 from fedkd.exchange.codec import encode
-from fedkd.exchange.messages import Broadcast, group, prefixed
+from fedkd.exchange.messages import group, prefixed
 from fedkd.federation.server import Checkpoint
 from fedkd.federation.wire import LedgerHead
 from fedkd.files import storing
-from fedkd.runs import manifest
+from fedkd.runs import in_flight, manifest
 from fedkd.runs.manifest import Manifest, cannot_resume
 
 _SEAL = "sha256"
+_IN_FLIGHT = "in_flight"
 
 
 @dataclass(frozen=True)
@@ -45,26 +46,24 @@ class Kept:
 def write(kept: Kept) -> bytes:
     """The file's content."""
     checkpoint = kept.checkpoint
-    models = list(checkpoint.broadcast.by_model)
+    sent, parts = in_flight.pack_broadcast(checkpoint.broadcast)
     tensors = {
         **prefixed("student", checkpoint.student),
         **prefixed("state", checkpoint.state),
-        **prefixed("common", checkpoint.broadcast.common),
+        **sent,
     }
-    for index, model in enumerate(models):
-        tensors |= prefixed(f"model-{index}", checkpoint.broadcast.by_model[model])
-    for client, part in checkpoint.broadcast.by_client.items():
-        tensors |= prefixed(f"client-{client}", part)
     server = checkpoint.server_head
     metadata = {
         "round": str(checkpoint.round),
-        "models": json.dumps(models),
-        "clients": json.dumps(list(checkpoint.broadcast.by_client)),
+        **{whose: json.dumps(names) for whose, names in parts.items()},
         "standings": json.dumps({c: asdict(at) for c, at in checkpoint.ledger_heads.items()}),
         "own": json.dumps(None if server is None else asdict(server)),
         "experiment": "" if kept.experiment is None else kept.experiment.to_json(),
         "files": json.dumps(manifest.to_json(kept.files or {})),
     }
+    if checkpoint.in_flight is not None:
+        flying, metadata[_IN_FLIGHT] = in_flight.pack(checkpoint.in_flight, checkpoint.round + 1)
+        tensors |= flying
     return _sealed(encode(tensors, metadata))
 
 
@@ -93,20 +92,23 @@ def _parse(content: bytes) -> Kept:
     if not old and metadata[_SEAL] != _seal(content):
         raise ValueError("Expected another SHA-256.")
     tensors = load(content)
-    models = json.loads(metadata["models"])
-    by_model = {model: group(f"model-{index}", tensors) for index, model in enumerate(models)}
-    by_client = {c: group(f"client-{c}", tensors) for c in json.loads(metadata["clients"])}
+    round = int(metadata["round"])
+    parts = {whose: json.loads(metadata[whose]) for whose in ("models", "clients")}
+    broadcast, flying = in_flight.unpack_broadcast(tensors, parts), None
+    if _IN_FLIGHT in metadata:
+        flying = in_flight.unpack(tensors, metadata[_IN_FLIGHT], round + 1, broadcast)
     server = json.loads(metadata.get("own", "null"))
     checkpoint = Checkpoint(
-        round=int(metadata["round"]),
+        round=round,
         student=group("student", tensors),
         state=group("state", tensors),
-        broadcast=Broadcast(group("common", tensors), by_model, by_client),
+        broadcast=broadcast,
         ledger_heads={
             int(client): LedgerHead(**at)
             for client, at in json.loads(metadata["standings"]).items()
         },
         server_head=None if server is None else LedgerHead(**server),
+        in_flight=flying,
     )
     if old:
         return Kept(checkpoint, None, None)

@@ -130,7 +130,7 @@ class RunFolder:
         kept, rounds = self._kept(), self.path / _ROUNDS
         if kept is None:
             self._check_begun(rounds)
-            self._forget(0, ())
+            self._forget(None, ())
             write_atomically(rounds, "")
             return None
         checkpoint = kept.checkpoint
@@ -143,7 +143,7 @@ class RunFolder:
             whole = manifest.unnamed_rounds(rounds, self.path, checkpoint.round)
         else:
             manifest.check(self.path, kept.files, self._checkpoint)
-            self._forget(checkpoint.round, [self.path / name for name in kept.files])
+            self._forget(checkpoint, [self.path / name for name in kept.files])
             whole = rounds.read_bytes()[: kept.files[_ROUNDS].size]
         self._plan_more(kept)
         write_atomically(rounds, whole)
@@ -181,7 +181,7 @@ class RunFolder:
             write_atomically(self.path / _GENERATED, encode({"x": whole(some.x), "y": some.y}))
         append_json(self.path / _ROUNDS, record)
         files = [self.path / name for name in (ENVIRONMENT, _PARTITION, _ROUNDS)]
-        for client in self._clients():
+        for client in self._clients().values():
             files += client.files(after=checkpoint.round)
         kept = Kept(checkpoint, self._experiment, self._name(files))
         write_atomically(self._checkpoint, checkpoints.write(kept))
@@ -194,7 +194,7 @@ class RunFolder:
     def released(self) -> list[dict[str, Any]]:
         """What left the clients, by field and provenance, from the clients' own receipts."""
         totals: dict[tuple[str, str], dict[str, Any]] = {}
-        for client in self._clients():
+        for client in self._clients().values():
             for receipts in client.receipts().values():
                 for receipt in receipts:
                     key = (receipt["field"], receipt["provenance"])
@@ -229,14 +229,16 @@ class RunFolder:
                 )
         return kept
 
-    def _clients(self) -> list[DiskState]:
-        if not self.states.is_dir():
-            return []
-        return [DiskState(each) for each in sorted(self.states.iterdir()) if each.is_dir()]
+    def _clients(self) -> dict[int, DiskState]:
+        folders = sorted(self.states.glob("*/"))
+        return {int(each.name.rpartition("-")[2]): DiskState(each) for each in folders}
 
-    def _forget(self, round: int, kept: Collection[Path]) -> None:
-        for client in self._clients():
-            client.forget(after=round, kept=kept)
+    def _forget(self, last: Checkpoint | None, kept: Collection[Path]) -> None:
+        working = last.in_flight.working if last and last.in_flight else {}
+        next_round = 1 if last is None else last.round + 1
+        for number, client in self._clients().items():
+            asked = working[number].round if number in working else next_round
+            client.forget(after=asked - 1, kept=kept)
 
     def _check_begun(self, rounds: Path) -> None:
         """Refuse to begin anew where a checkpoint was lost.
@@ -244,7 +246,9 @@ class RunFolder:
         A first round that was cut off may have left a line, states and receipts without one.
         """
         lines = rounds.read_bytes().count(b"\n") if rounds.exists() else 0
-        sent = max((max(each.receipts(), default=0) for each in self._clients()), default=0)
+        sent = max(
+            (max(each.receipts(), default=0) for each in self._clients().values()), default=0
+        )
         if lines > 1 or sent > 1 or (self.path / "summary.json").exists():
             raise cannot_resume(self.path, f"its {_name(self._checkpoint)} is missing")
 

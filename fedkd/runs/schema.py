@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fedkd.config import Experiment
 from fedkd.runs.continual import ContinualScores, StageScores
+from fedkd.runs.late import Asynchrony
 from fedkd.runs.scores import ACCURACY_ALONE, Numbers, RunPart, Scores, ShownScore
 
 
@@ -72,6 +73,9 @@ class ScreenedClients(RunPart):
     agreement: Mapping[str, float]
     left_out: tuple[int, ...]
     drawn_nearer: Mapping[str, float]
+    apart: Mapping[str, float] = {}
+    """How far each was from what came of all, over the median client's; of what a rule or a bound
+    on sums looked at."""
 
 
 class Capped(RunPart):
@@ -119,6 +123,8 @@ class Round(RunPart):
     capped: tuple[Capped, ...] = ()
     robust: ScreenedClients | None = None
     """None where clients are not screened."""
+    asynchronous: Asynchrony | None = None
+    """Where rounds are asynchronous."""
 
     @property
     def asked(self) -> int:

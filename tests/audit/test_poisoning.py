@@ -64,9 +64,9 @@ def test_pcfdla_has_a_peak_at_the_second_likeliest_class():
     assert answers.peaked(ROWS, 7.0).tolist() == [[0, 7, 0], [0, 0, 7]]
 
 
-def test_top_k_mirrors_the_largest_logits_at_the_mean():
-    sent = answers.top_turned(ROWS, 1)
-    torch.testing.assert_close(sent, torch.tensor([[-5 / 3, 1, -2], [0, 1.0, 4]]))
+def test_top_k_rules_the_likeliest_classes_out_and_leaves_the_others():
+    sent = answers.top_ruled_out(ROWS, 1, 6.0)
+    torch.testing.assert_close(sent, torch.tensor([[2 / 3 - 6, 1, -2], [0, 3.0 - 6, 4]]))
 
 
 def test_colluders_answers_are_one_class_and_turned_ones_the_negative():

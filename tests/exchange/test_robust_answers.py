@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedkd.exchange.aggregation import answers
+from fedkd.exchange.aggregation import answers, points
 
 Rule = Callable[[Tensor, int], Tensor]
 RULES: dict[str, Rule] = {
@@ -34,6 +34,12 @@ def test_the_order_of_clients_does_not_matter(rule: Rule, seed: int, clients: in
     said = drawn(seed, clients, 3, 2, 4)
     order = torch.randperm(clients, generator=torch.Generator().manual_seed(seed))
     torch.testing.assert_close(rule(said, 1), rule(said[order], 1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("clients", range(1, 13))
+def test_rows_are_sorted_by_comparing_them_whole(clients: int) -> None:
+    said = torch.randint(9, (clients, 40), generator=torch.Generator().manual_seed(clients))
+    assert torch.equal(torch.stack(points.ordered(said)), said.sort(dim=0).values)
 
 
 @rules

@@ -9,15 +9,16 @@ import torch
 
 from fedkd.errors import BudgetError, ConfigError, FederationError, QuorumError
 from fedkd.exchange.codec import decode, encode
-from fedkd.exchange.masks import RESOLUTION, floating, public_key
-from fedkd.exchange.messages import Broadcast, Public, Release, Upload, Value
-from fedkd.federation import engines, secure, wire
+from fedkd.exchange.masking.fixed_point import RESOLUTION, floating
+from fedkd.exchange.messages import Public, Release, Upload, Value
+from fedkd.federation import engines, wire
 from fedkd.federation.client import ClientParty, client_app
 from fedkd.federation.disk_state import DiskState
 from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.prepare import forecast, prepare
 from fedkd.federation.rounds import federate
-from fedkd.federation.secure import Masking
+from fedkd.federation.secure import messages, steps
+from fedkd.federation.secure.steps import Masking, SumMember
 from fedkd.federation.state import MemoryState
 from fedkd.jobs.simulate import simulate
 from fedkd.learning.closed_form import summed as sums_of
@@ -131,50 +132,62 @@ def test_what_each_adds_is_for_the_fewest_that_a_sum_may_have(rows):
         return prepare(tiny.experiment(rows, table)).setting.noise_share
 
     shares = [share(1.0), share(0.75), share(0.5), share(1.0, **{"clients.participation": 0.5})]
-    assert shares == pytest.approx([4**-0.5, 3**-0.5, 2**-0.5, 2**-0.5])
+    # Half of four could have a sum without the other half: three must be left.
+    assert shares == pytest.approx([4**-0.5, 3**-0.5, 3**-0.5, 2**-0.5])
     assert prepare(tiny.experiment(rows, {**CLOSED, **NOISY})).setting.noise_share == 1.0
 
 
-def test_who_is_lost_before_the_keys_is_left_out_of_the_sum(runs):
+STEPS = ("keys", "shares", "learn", "open")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_whoever_is_lost_at_a_step_the_sum_is_that_of_all_others(runs, step):
     hidden = runs({**SECURE, "clients.quorum": 0.75})
-    hidden.go(lost={("keys", 2)})
-    [record] = hidden.run.records()
-    assert record["participants"] == [0, 1, 3]
-    assert [each["client"] for each in record["failures"]] == [2]
-    [given] = summed.GIVEN
-    whole = sum(summed.SENT[client][0]["labels"] for client in (0, 1, 3))
+    hidden.go(lost={(step, 2)})
+    [record], [given] = hidden.run.records(), summed.GIVEN
+    left = [0, 1, 3] if step != "open" else [0, 1, 2, 3]  # it had answered
+    assert record["participants"] == left
+    assert [each["client"] for each in record["failures"]] == [c for c in (2,) if c not in left]
+    whole = sum(summed.SENT[client][0]["labels"] for client in left)
     torch.testing.assert_close(given[0]["labels"], whole, rtol=0, atol=1e-6)
-    fewer = runs(SECURE, "all")
+
+
+def test_another_at_each_step_may_be_lost_as_long_as_a_quorum_is_left(runs):
+    hidden = runs({**SECURE, "clients.count": 9, "clients.quorum": 5.5 / 9})
+    hidden.go(lost={("keys", 8), ("shares", 0), ("open", 4)})
+    assert hidden.run.records()[0]["participants"] == [1, 2, 3, 4, 5, 6, 7]
+    with pytest.raises(QuorumError, match=r"5 of 9 clients answered .* asks for 6"):
+        runs({**SECURE, "clients.count": 9, "clients.quorum": 5.5 / 9}, "more").go(
+            lost={("keys", 8), ("shares", 0), ("learn", 4), ("open", 5)}
+        )
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_one_more_than_may_be_lost_costs_the_round_and_it_can_be_run_again(runs, step):
+    hidden = runs(SECURE)
     with pytest.raises(QuorumError, match=r"3 of 4 clients answered .* asks for 4"):
-        fewer.go(lost={("keys", 2)})
-    fewer.go()  # and goes on once all answer
-    assert fewer.run.records()[0]["participants"] == [0, 1, 2, 3]
-
-
-def test_who_is_lost_after_the_keys_costs_the_round_and_it_can_be_run_again(runs):
-    hidden = runs({**SECURE, "clients.quorum": 0.5})
-    lost = r"^round 1: lost after the keys were exchanged: client 2 \(.*\); .* all of the 4 answers"
-    with pytest.raises(QuorumError, match=lost):
-        hidden.go(lost={("learn", 2)})
+        hidden.go(lost={(step, 2)})
     assert summed.GIVEN == []
     hidden.go()
-    assert len(hidden.run.records()) == 1
+    assert hidden.run.records()[0]["participants"] == [0, 1, 2, 3]
 
 
-def test_without_dp_a_round_is_answered_for_one_set_of_clients_alone(runs, caplog):
-    hidden = runs({**SECURE, "clients.quorum": 0.5})
+def test_without_dp_a_round_is_opened_for_one_set_of_clients_alone(runs, caplog):
+    hidden = runs({**SECURE, "clients.quorum": 0.75})
     with pytest.raises(QuorumError):
+        hidden.go(lost={("open", 2), ("open", 3)})
+    with pytest.raises(QuorumError, match=r"client 0|0 of 4"):
         hidden.go(lost={("learn", 2)})
-    with pytest.raises(QuorumError, match=r"client 0 \(MessageError\)"):
-        hidden.go(lost={("keys", 2)})
-    assert "answered for the sum of clients 0,1,2,3: the sum of 0,1,3 beside it" in caplog.text
-    assert all(len(sent) == 1 for sent in summed.SENT.values())
+    assert "opened for the sum of clients 0,1,2,3: the sum of 0,1,3 beside it" in caplog.text
+    assert summed.GIVEN == []
+    hidden.go()  # the same set again is the same sum
+    assert hidden.run.records()[0]["participants"] == [0, 1, 2, 3]
 
 
 def test_under_dp_a_second_attempt_pays_again_and_draws_new_noise(runs):
     hidden = runs({**SECURE, **NOISY, "privacy.spare_rounds": 1, "clients.quorum": 0.75})
-    with pytest.raises(QuorumError, match=r"pays anew: see privacy\.spare_rounds"):
-        hidden.go(lost={("learn", 2)})
+    with pytest.raises(QuorumError, match=r"2 of 4 clients answered"):
+        hidden.go(lost={("learn", 2), ("learn", 3)})
     once = hidden.spent(0).epsilon
     hidden.go(lost={("keys", 2)})
     first, second = (sent["features"] for sent in summed.SENT[0])
@@ -185,6 +198,27 @@ def test_under_dp_a_second_attempt_pays_again_and_draws_new_noise(runs):
     kept = {file.name for file in (hidden.folder / "0").iterdir()}
     assert not [name for name in kept if "answer" in name or "secret" in name]
     assert DiskState(hidden.folder / "0").load(before=2) == {}
+
+
+@pytest.mark.parametrize("step", ["learn", "open"])
+def test_whoever_is_lost_the_noise_is_enough_and_the_ledger_holds_what_was_planned(runs, step):
+    hidden = runs({**SECURE, **WIDE, **NOISY, "clients.quorum": 0.75})
+    hidden.go(lost={(step, 2)})
+    planned = forecast(hidden.prepared.experiment)
+    assert hidden.spent(0).events == [{**hidden.spent(0).events[0], "what": EVENT.what}]
+    assert hidden.spent(0).epsilon == pytest.approx(planned.epsilon, rel=1e-9)
+    # Three shares for the fewest that may be left, and four where the fourth had answered.
+    count = len(hidden.run.records()[0]["participants"])
+    scale = 1.5 * (1 + 0.3**2) * (count / 3) ** 0.5
+    setting = hidden.prepared.setting
+    model = setting.build(setting.experiment.student.model, purpose="student")
+    exact = sum(
+        sums_of(model, hidden.prepared.data.clients[c], 3, clip=1.0, intercept=0.3).features
+        for c in hidden.run.records()[0]["participants"]
+    )
+    rows, columns = torch.triu_indices(*exact.shape)
+    found = (summed.GIVEN[0][0]["features"] - exact[rows, columns])[rows != columns]
+    assert float(found.std()) == pytest.approx(scale, rel=0.1)
 
 
 def test_under_dp_who_cannot_pay_says_so_before_the_others_do(runs):
@@ -221,7 +255,7 @@ def test_a_run_resumes_after_a_client_was_lost(rows, tmp_path, monkeypatch):
         "client_app",
         lambda find, **more: summed.Wire(once(find, **more), lost={("learn", 1)}),
     )
-    with pytest.raises(QuorumError, match="run again with --resume"):
+    with pytest.raises(QuorumError, match="3 of 4 clients answered"):
         simulate(experiment, tmp_path / "cut", tiny.Quiet())
     monkeypatch.undo()
     summary = simulate(experiment, tmp_path / "cut", tiny.Quiet(), resume=True)
@@ -257,25 +291,55 @@ def test_masks_that_do_not_cancel_end_the_run(runs):
         changed = wire.Call(call.round, call.client, encode(upload), call.ledger_head)
         return type(message)(wire.pack(changed), reply_to=message)
 
-    with pytest.raises(FederationError, match="masks of 4 clients do not cancel"):
+    with pytest.raises(FederationError, match="masks of 4 clients do not come off"):
         runs(SECURE).go(changed=change)
 
 
-def test_a_key_that_is_none_is_its_senders_fault_alone(runs):
+@pytest.mark.parametrize(
+    ("step", "field", "why"),
+    [
+        ("keys", "keys", "a public key for secure aggregation is none"),
+        ("shares", "shares", "field 'secure_aggregation/shares': shape"),
+        ("open", "pads", "field 'secure_aggregation/pads': shape"),
+    ],
+)
+def test_what_is_no_answer_to_a_step_is_its_senders_fault_alone(runs, caplog, step, field, why):
     def change(action, message, reply):
         call = wire.unpack(reply.content)
-        if (action, call.client) != ("keys", 1):
+        if (action, call.client) != (step, 1):
             return reply
-        payload = encode({"secure_aggregation/key": torch.zeros(32, dtype=torch.uint8)})
-        return type(message)(wire.pack(wire.Call(call.round, 1, payload)), reply_to=message)
+        upload = decode(call.payload)
+        wrong = torch.zeros(2 if field == "keys" else 5, 32, dtype=torch.uint8)
+        upload[f"secure_aggregation/{field}"] = wrong
+        changed = wire.Call(call.round, 1, encode(upload))
+        return type(message)(wire.pack(changed), reply_to=message)
 
     hidden = runs({**SECURE, "clients.quorum": 0.75})
     hidden.go(changed=change)
     [record] = hidden.run.records()
-    assert record["participants"] == [0, 2, 3]
-    assert record["failures"] == [
-        {"client": 1, "reason": "a public key for secure aggregation is none"}
-    ]
+    assert record["participants"] == ([0, 1, 2, 3] if step == "open" else [0, 2, 3])
+    assert [why in each["reason"] for each in record["failures"]] == [True] * (step != "open")
+
+
+def test_another_broadcast_for_one_client_leaves_the_masks_on(runs):
+    """What bares who gets another model than the rest: Pasquini et al. 2022, arXiv:2111.07380."""
+    hidden = runs({**SECURE, "clients.quorum": 0.75})
+    app = client_app(hidden.party)
+
+    def lie(message, context):
+        call = wire.unpack(message.content)
+        if message.metadata.message_type == "train.learn" and call.client == 3:
+            payload = encode({**decode(call.payload), "model/bias": torch.zeros(3)})
+            told = wire.Call(call.round, 3, payload, call.ledger_head, call.beside)
+            message.content = wire.pack(told)
+        return app(message, context)
+
+    with (
+        InProcessGrid(lie, nodes=4, threads=1) as grid,
+        pytest.raises(FederationError, match="masks of 4 clients do not come off"),
+    ):
+        federate(grid, hidden.prepared, hidden.run, tiny.Quiet(), threads=1)
+    assert summed.GIVEN == []
 
 
 @pytest.fixture(scope="module")
@@ -283,58 +347,130 @@ def prepared(rows):
     return prepare(tiny.experiment(rows, {**SECURE, "clients.quorum": 0.75}))
 
 
-class Client:
-    """One client, asked by hand."""
+class Clients:
+    """Four clients, asked by hand by whoever plays the server."""
 
-    def __init__(self, prepared):
-        self.prepared, self.state = prepared, MemoryState()
-        made = [secure.make_key(MemoryState(), 1) for _ in range(3)]
-        self.keys = {0: secure.make_key(self.state, 1), **dict(enumerate(made, start=1))}
+    def __init__(self, prepared, round=1):
+        self.asked = {c: SumMember(prepared.setting, MemoryState(), c, round) for c in range(4)}
+        self.keys = {c: steps.make_keys(each) for c, each in self.asked.items()}
 
-    def masking(self, keys):
-        told = secure.with_roster(Broadcast({"x": torch.zeros(1)}), keys)
-        received, roster = secure.split_roster(decode(encode(told.to("any"))))
-        assert received.keys() == {"x"}
-        return Masking.of(self.prepared.setting, self.state, 0, 1, roster)
+    def share(self, client, keys=None):
+        roster = messages.of_roster(self.keys if keys is None else keys)
+        return steps.share(self.asked[client], decode(encode(roster)))
+
+    def masking(self, client, shared, left=None):
+        keys = messages.read_roster(messages.of_roster(self.keys))
+        pairs = {c: each.pairs for c, each in keys.items()}
+        circle = messages.circle(pairs, self.asked[0].setting, self.asked[0].round)
+        known = {c: shared[c] for c in shared if left is None or c in {*left, client}}
+        beside = encode(messages.passed_on(circle, known)[client])
+        told = messages.of_clients(shared if left is None else left)
+        return Masking.of(self.asked[client], encode(told), beside)
+
+    def open(self, client, left):
+        return steps.open_shares(self.asked[client], messages.of_clients(left))
 
 
-def test_a_key_serves_one_answer(prepared):
-    client = Client(prepared)
-    secret = client.masking(client.keys).secret
-    assert public_key(secret) == bytes(client.keys[0]["secure_aggregation/key"].tolist())
-    with pytest.raises(FederationError, match="key was used already, or never asked for"):
-        client.masking(client.keys)
+UPLOAD = Upload({"labels": Value(torch.ones(2).double(), Release(EVENT))})
+
+
+def test_each_step_is_taken_once_and_in_turn(prepared):
+    four = Clients(prepared)
+    used = "were used already, or never made"
+    with pytest.raises(FederationError, match=f"after 'answer' {used}"):
+        four.open(3, range(4))
+    with pytest.raises(FederationError, match=f"after 'keys' {used}"):
+        four.share(3)  # what was asked for out of turn is gone
+    shared = {c: four.share(c) for c in range(3)}
+    with pytest.raises(FederationError, match=f"after 'keys' {used}"):
+        four.share(0)
+    masking = four.masking(1, shared)
+    with pytest.raises(FederationError, match=f"after 'shares' {used}"):
+        four.masking(1, shared)
+    masking(UPLOAD)
+    four.open(1, range(3))
+    with pytest.raises(FederationError, match=f"after 'answer' {used}"):
+        four.open(1, range(3))
+    # A client that was asked to answer, and did not, opens nothing.
+    four.masking(2, shared)
+    with pytest.raises(FederationError, match=f"after 'answer' {used}"):
+        four.open(2, range(3))
 
 
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda keys: {c: keys[c] for c in (0, 1)}, "is not of 3 clients or more of 4"),
-        (lambda keys: {**keys, 9: secure.make_key(MemoryState(), 1)}, "3 clients or more of 4"),
+        (lambda keys: {c: keys[c] for c in (0, 1)}, "is not of 3 clients or more of the 4"),
+        (lambda keys: {**keys, 9: steps.make_keys(SumMember(None, MemoryState(), 9, 1))},
+         "3 clients or more of the 4"),
         (lambda keys: {**keys, 2: keys[1]}, "has one key twice"),
-        (lambda keys: {**keys, 0: secure.make_key(MemoryState(), 1)}, "not the key that this"),
-        (lambda keys: {c: keys[c] for c in (1, 2, 3)}, "not the key that this client made"),
+        (lambda keys: {**keys, 0: steps.make_keys(SumMember(None, MemoryState(), 0, 1))},
+         "not the keys that this client made"),
+        (lambda keys: {c: keys[c] for c in (1, 2, 3)}, "not the keys that this client made"),
+    ],
+)  # fmt: skip
+def test_a_roster_that_could_bare_a_client_is_refused(prepared, change, why):
+    four = Clients(prepared)
+    with pytest.raises(FederationError, match=why):
+        four.share(0, change(four.keys))
+
+
+def test_a_key_of_an_earlier_attempt_is_refused_before_any_data_is_touched(prepared):
+    first, second = Clients(prepared), Clients(prepared)
+    replayed = {**second.keys, 2: first.keys[2]}
+    second.keys = replayed
+    shared = {c: second.share(c) for c in (0, 1, 3)} | {2: first.share(2)}
+    with pytest.raises(FederationError, match="not sealed by the client"):
+        second.masking(0, shared)
+
+
+def test_two_rosters_for_two_clients_are_refused(prepared):
+    four = Clients(prepared)
+    lie = {**four.keys, 3: steps.make_keys(SumMember(None, MemoryState(), 3, 1))}
+    shared = {0: four.share(0), 1: four.share(1, lie), 2: four.share(2)}
+    with pytest.raises(FederationError, match="not sealed by the client"):
+        four.masking(0, shared)
+
+
+@pytest.mark.parametrize(
+    ("left", "why"),
+    [
+        ((0, 1), "2 clients are left: expected 3"),
+        ((1, 2, 3), "and not this client"),
+        ((0, 1, 2, 7), "clients that did not take the step before"),
     ],
 )
-def test_a_roster_that_could_bare_a_client_is_refused(prepared, change, why):
-    client = Client(prepared)
+def test_clients_that_could_not_be_left_are_refused_in_both_steps(prepared, left, why):
+    four = Clients(prepared)
+    shared = {c: four.share(c) for c in range(4)}
     with pytest.raises(FederationError, match=why):
-        client.masking(change(client.keys))
+        four.masking(0, shared, left=left)
+    four = Clients(prepared)
+    shared = {c: four.share(c) for c in range(4)}
+    four.masking(0, shared)(UPLOAD)
+    with pytest.raises(FederationError, match=why):
+        four.open(0, left)
 
 
-def test_a_call_without_a_roster_is_refused(prepared):
-    with pytest.raises(FederationError, match="has no roster"):
-        secure.split_roster({"x": torch.zeros(1)})
-    with pytest.raises(FederationError, match="has no roster"):
-        secure.split_roster({"secure_aggregation/clients": torch.zeros(2),
-                      "secure_aggregation/keys": torch.zeros(2, 31)})  # fmt: skip
+@pytest.mark.parametrize(
+    ("read", "received"),
+    [
+        (messages.read_roster, {"x": torch.zeros(1)}),
+        (messages.read_roster, {"secure_aggregation/clients": torch.zeros(2),
+                                "secure_aggregation/keys": torch.zeros(2, 31)}),
+        (messages.read_clients, {"x": torch.zeros(1)}),
+    ],
+)  # fmt: skip
+def test_a_call_that_does_not_say_who_takes_part_is_refused(read, received):
+    with pytest.raises(FederationError, match=r"has no roster|not say which clients are left"):
+        read(received)
 
 
 def test_a_masked_value_keeps_its_provenance(prepared):
-    client = Client(prepared)
-    origin = Release(EVENT)
-    upload = client.masking(client.keys)(Upload({"labels": Value(torch.ones(2).double(), origin)}))
-    assert upload.values["labels"].provenance == origin
+    four = Clients(prepared)
+    shared = {c: four.share(c) for c in range(4)}
+    upload = four.masking(0, shared)(UPLOAD)
+    assert upload.values["labels"].provenance == Release(EVENT)
     assert upload.values["secure_aggregation/members"].provenance == Public()
 
 
@@ -345,9 +481,8 @@ def test_a_masked_value_keeps_its_provenance(prepared):
          "analytic, or leave it out"),
         ({"privacy.unit": "client-votes", "privacy.epsilon": 8.0, "method.name": "dsfl"},
          "hides the answers that the server protects by privacy.unit = 'client-votes'"),
-        ({"clients.count": 1}, "adds up the answers of at least two clients"),
-        ({"clients.quorum": 0.25}, "clients.quorum = 0.25 of the 4 that are asked lets a round go"),
-        ({"clients.participation": 0.25}, "clients.quorum = 1 of the 1 that are asked"),
+        ({"clients.count": 1}, "adds up the answers of at least two clients, and one is asked"),
+        ({"clients.participation": 0.25}, "at least two clients, and one is asked"),
         ({**NOISY, "privacy.clip": 1e-4}, "privacy.clip is 0.0001, and a client's share"),
         ({**NOISY, "privacy.clip": 1e4}, "secure aggregation over 4 clients has room for"),
     ],

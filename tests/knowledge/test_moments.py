@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from torch import Tensor
 
-from fedkd.exchange import masks
+from fedkd.exchange.masking import fixed_point
 from fedkd.knowledge.moments import (
     Moments,
     moments,
@@ -103,11 +103,13 @@ def test_sums_that_will_be_masked_stand_on_the_masks_grid() -> None:
     """Were they finer, each client's would be rounded alone, which their sum would tell of."""
     exact = moments(*records(0, 50, 4), CLASSES)
     how = {"bound": 1e-3, "balance": 1.0, "noise_multiplier": 1.0, "source": NoiseSource()}
-    told = protected(exact, **how, finest=masks.RESOLUTION)._asdict()
-    kept = masks.floating(masks.fixed(told, parties=3))
+    told = protected(exact, **how, finest=fixed_point.RESOLUTION)._asdict()
+    kept = fixed_point.floating(fixed_point.fixed(told, parties=3))
     assert all(torch.equal(kept[name], told[name]) for name in told)
     finer = protected(exact, **how)._asdict()
-    assert not torch.equal(masks.floating(masks.fixed(finer, parties=3))["labels"], finer["labels"])
+    assert not torch.equal(
+        fixed_point.floating(fixed_point.fixed(finer, parties=3))["labels"], finer["labels"]
+    )
 
 
 def test_the_norm_of_the_noise_is_the_semicircles() -> None:

@@ -82,6 +82,7 @@ class Federation:
             threads=threads,
             test=self.test,
             pooled=self.pooled,
+            robust=self.setting.experiment.robust,
         )
 
     def pooled(self) -> Samples:

@@ -121,7 +121,8 @@ def _pcfdla(scene: Scene, name: str, client: int) -> Tensor:
 
 
 def _top(scene: Scene, name: str, client: int) -> Tensor:
-    return answers.top_turned(scene.answers(name, client), max(1, scene.classes // 3))
+    k = max(1, scene.classes // 3)
+    return answers.top_ruled_out(scene.answers(name, client), k, scene.loudness(name))
 
 
 def _one_class(scene: Scene, name: str, client: int) -> Tensor:
@@ -247,7 +248,7 @@ ATTACKS: Mapping[str, PoisoningAttack] = {
         on="answers",
     ),
     "top-k": PoisoningAttack(
-        "mirror the largest third of each answer's logits at its mean",
+        "rule out the likeliest third of the classes in each answer",
         "Li et al. 2024, FedTGD, doi 10.1109/ICDCS60910.2024.00086",
         asks=_CATEGORICAL,
         forge=_answers(_top, SHARED + OWN),

@@ -10,14 +10,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-_STEPS = 100
-"""The most steps of Weiszfeld's algorithm."""
-_TOLERANCE = 1e-7
-"""How little a step moves, of how far answers are apart, when it ends."""
-_SMOOTH = 1e-6
-"""The least distance that is divided by, of how far answers are apart."""
-_LEAST = 1e-300
-"""Instead of 0 in a divisor, so that sums of its inverse are finite."""
+from fedkd.exchange.aggregation import points
+from fedkd.exchange.aggregation.points import LEAST
+
 _PART = 2**23
 """Numbers of all clients that are looked at in one piece, so that memory is bounded."""
 _RATE = 3.0
@@ -29,8 +24,7 @@ def median(answers: Tensor) -> Tensor:
 
     With f < K / 2 hostile clients it lies between the least and the largest honest number.
     """
-    ordered, middle = _ordered(answers), len(answers) // 2
-    return ordered[middle] / 2 + ordered[len(answers) - 1 - middle] / 2
+    return points.middle(points.ordered(_wide(answers)))
 
 
 def trimmed_mean(answers: Tensor, liars: int) -> Tensor:
@@ -43,7 +37,8 @@ def trimmed_mean(answers: Tensor, liars: int) -> Tensor:
         ValueError: nothing would be left.
     """
     check_liars(len(answers), liars, least=2 * liars + 1)
-    return _ordered(answers)[liars : len(answers) - liars].mean(dim=0)
+    kept = points.ordered(_wide(answers))[liars : len(answers) - liars]
+    return torch.stack(kept).mean(dim=0)
 
 
 def geometric_median(answers: Tensor) -> Tensor:
@@ -53,7 +48,7 @@ def geometric_median(answers: Tensor) -> Tensor:
     arXiv:1912.13445. With f < K / 2 hostile clients it is no further from any point c than
     2 (K - f) / (K - 2 f) times the farthest honest answer is.
     """
-    return _weighed(answers, _weights(answers, _central))
+    return _weighed(answers, _weights(answers, points.central))
 
 
 def cronus(answers: Tensor, liars: int) -> Tensor:
@@ -68,7 +63,7 @@ def cronus(answers: Tensor, liars: int) -> Tensor:
         ValueError: nobody would be left.
     """
     check_liars(len(answers), liars, least=2 * liars + 1)
-    return _weighed(answers, _weights(answers, lambda points: _filtered(points, liars)))
+    return _weighed(answers, _weights(answers, lambda each: points.filtered(each, liars)))
 
 
 def expguard(answers: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -87,14 +82,9 @@ def expguard(answers: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tenso
     Returns:
         The mean, and the sum of scores (K,), float64 on the CPU.
     """
-
-    def distances(points: Tensor) -> Tensor:
-        centre = (_central(points)[..., None] * points).sum(dim=0)
-        away: Tensor = torch.linalg.vector_norm(points - centre, dim=2)
-        return away
-
-    away = _weights(answers, distances).mean(dim=1)
-    scores = away / median(away).clamp(min=_LEAST)
+    apart = _weights(answers, lambda each: points.distances(each, points.central(each)))
+    away = apart.mean(dim=1)
+    scores = away / median(away).clamp(min=LEAST)
     # Whoever is far beyond all others weighs nothing, and exp(-3 * 1000) is that.
     total = scores.clamp(max=1e3) + (0.0 if past is None else past.double())
     weights = torch.softmax(-_RATE * total, dim=0)
@@ -113,50 +103,23 @@ def check_liars(clients: int, liars: int, *, least: int) -> None:
         )
 
 
-def _ordered(answers: Tensor) -> Tensor:
-    wide = answers if answers.dtype == torch.float64 else answers.float()
-    return wide.sort(dim=0).values
+def _wide(answers: Tensor) -> Tensor:
+    return answers if answers.dtype == torch.float64 else answers.float()
 
 
 def _weights(answers: Tensor, rule: Callable[[Tensor], Tensor]) -> Tensor:
-    """What a rule says of clients, (K, n, D) -> (K, n), of answers a part at a time: (K, N)."""
-    points = answers.detach().reshape(*answers.shape[:2], -1)
-    size = max(1, _PART // max(1, len(points) * points.shape[2]))
-    return torch.cat(
-        [rule(part.cpu().double()) for part in torch.split(points, size, dim=1)], dim=1
-    )
+    """What a rule says of clients by products (n, K, K) -> (n, K): of all inputs (K, N)."""
+    flat = answers.detach().reshape(*answers.shape[:2], -1)
+    size = max(1, _PART // max(1, len(flat) * flat.shape[2]))
+    found = []
+    for part in torch.split(flat, size, dim=1):
+        rows = part.cpu().double()
+        around = (rows - median(rows)).transpose(0, 1)
+        found.append(rule(around @ around.mT))
+    return torch.cat(found).T
 
 
 def _weighed(answers: Tensor, weights: Tensor) -> Tensor:
     """Answers (K, N, *A) and weights (K, N) -> (N, *A)."""
-    wide = answers if answers.dtype == torch.float64 else answers.float()
+    wide = _wide(answers)
     return (weights.to(wide).reshape(*weights.shape, *[1] * (wide.dim() - 2)) * wide).sum(dim=0)
-
-
-def _central(points: Tensor) -> Tensor:
-    """Points (K, N, D) -> the weights (K, N) by which their mean is the geometric median."""
-    centre, weights = median(points), torch.empty(0)
-    for _ in range(_STEPS):
-        away = torch.linalg.vector_norm(points - centre, dim=2)
-        scale = median(away)
-        weights = 1 / away.clamp(min=(_SMOOTH * scale).clamp(min=_LEAST))
-        weights = weights / weights.sum(dim=0)
-        before, centre = centre, (weights[..., None] * points).sum(dim=0)
-        moved = torch.linalg.vector_norm(centre - before, dim=1)
-        if bool((moved <= _TOLERANCE * scale).all()):
-            break
-    return weights
-
-
-def _filtered(points: Tensor, liars: int) -> Tensor:
-    """Points (K, N, D) -> weights (K, N): equal, or 0 for who was left out."""
-    kept = torch.ones(points.shape[:2], dtype=points.dtype)
-    for _ in range(liars):
-        centre = (kept[..., None] * points).sum(dim=0) / kept.sum(dim=0)[:, None]
-        around = (kept[..., None] * (points - centre)).transpose(0, 1)
-        # The leading eigenvector of the points' products has their places on the main direction.
-        along = torch.linalg.eigh(around @ around.transpose(1, 2)).eigenvectors[..., -1].abs()
-        # Who is out stays out: no place is below 0.
-        far = torch.where(kept.T > 0, along, -1.0).argmax(dim=1)
-        kept[far, torch.arange(len(far))] = 0.0
-    return kept / kept.sum(dim=0)

@@ -10,14 +10,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from fedkd.exchange.aggregation import answers
+from fedkd.exchange.aggregation import answers, points
 from fedkd.exchange.aggregation.answers import check_liars
+from fedkd.exchange.aggregation.points import LEAST
 from fedkd.exchange.messages import Tensors
 
-_STEPS = 100
-_TOLERANCE = 1e-7
-_SMOOTH = 1e-6
-_LEAST = 1e-300
 _CLIPPINGS = 5
 """How often the centre moves by clipped steps."""
 _LARGEST = 1e140
@@ -50,16 +47,7 @@ def geometric_median(models: Sequence[Tensors]) -> dict[str, Tensor]:
     hostile clients it is no further from any point than 2 (K - f) / (K - 2 f) times the farthest
     honest model is.
     """
-    products, at = _products(models), torch.zeros(len(models), dtype=torch.float64)
-    for _ in range(_STEPS):
-        away = _away(products, at)
-        scale = away.median()
-        weights = 1 / away.clamp(min=max(_SMOOTH * float(scale), _LEAST))
-        before, at = at, weights / weights.sum()
-        step = at - before
-        if float((step @ products @ step).clamp(min=0).sqrt()) <= _TOLERANCE * float(scale):
-            break
-    return _at(models, at)
+    return _at(models, points.central(_products(models)))
 
 
 def multi_krum(models: Sequence[Tensors], liars: int) -> dict[str, Tensor]:
@@ -71,8 +59,8 @@ def multi_krum(models: Sequence[Tensors], liars: int) -> dict[str, Tensor]:
         ValueError: fewer than 2 f + 3 models.
     """
     check_liars(len(models), liars, least=2 * liars + 3)
-    everybody = list(range(len(models)))
-    chosen = _by_krum(_squares(_products(models)), everybody, liars)[: len(models) - liars - 2]
+    order = _by_krum(points.squares(_products(models)), list(range(len(models))), liars)
+    chosen = order[: len(models) - liars - 2]
     weights = torch.zeros(len(models), dtype=torch.float64)
     weights[chosen] = 1 / len(chosen)
     return _at(models, weights)
@@ -88,18 +76,14 @@ def bulyan(models: Sequence[Tensors], liars: int) -> dict[str, Tensor]:
         ValueError: fewer than 4 f + 3 models.
     """
     check_liars(len(models), liars, least=4 * liars + 3)
-    squares, left = _squares(_products(models)), list(range(len(models)))
+    squares, left = points.squares(_products(models)), list(range(len(models)))
     chosen: list[int] = []
     while len(chosen) < len(models) - 2 * liars:
         chosen.append(_by_krum(squares, left, liars)[0])
         left.remove(chosen[-1])
     central = len(chosen) - 2 * liars
 
-    def middle(rows: Tensor) -> Tensor:
-        order = (rows - answers.median(rows)).abs().argsort(dim=0, stable=True)[:central]
-        return rows.gather(0, order).mean(dim=0)
-
-    return _by_name([models[k] for k in chosen], middle)
+    return _by_name([models[k] for k in chosen], lambda rows: _most_central(rows, central))
 
 
 def centred_clipping(models: Sequence[Tensors]) -> dict[str, Tensor]:
@@ -110,8 +94,8 @@ def centred_clipping(models: Sequence[Tensors]) -> dict[str, Tensor]:
     """
     products, at = _products(models), torch.zeros(len(models), dtype=torch.float64)
     for _ in range(_CLIPPINGS):
-        away = _away(products, at)
-        pull = (answers.median(away) / away.clamp(min=_LEAST)).clamp(max=1)
+        away = points.distances(products, at)
+        pull = (answers.median(away) / away.clamp(min=LEAST)).clamp(max=1)
         at = at + (pull - pull.sum() * at) / len(models)
     return _at(models, at)
 
@@ -126,7 +110,7 @@ def mixed(models: Sequence[Tensors], liars: int) -> list[dict[str, Tensor]]:
         ValueError: nobody would be left.
     """
     check_liars(len(models), liars, least=2 * liars + 1)
-    squares, near = _squares(_products(models)), len(models) - liars
+    squares, near = points.squares(_products(models)), len(models) - liars
     shares = torch.zeros_like(squares)
     shares.scatter_(1, squares.argsort(dim=1, stable=True)[:, :near], 1 / near)
     found: list[dict[str, Tensor]] = [{} for _ in models]
@@ -171,10 +155,7 @@ def _rows(models: Sequence[Tensors], name: str) -> Tensor:
 
 
 def _products(models: Sequence[Tensors]) -> Tensor:
-    """Inner products (K, K) of models around their `median` m.
-
-    With them a point m + sum_k a_k (x_k - m) is a vector a (K,), and models are looked at once.
-    """
+    """Inner products (K, K) of models around their `median`: see `points`."""
     products = torch.zeros(len(models), len(models), dtype=torch.float64)
     for name, first in models[0].items():
         if first.is_floating_point():
@@ -184,17 +165,19 @@ def _products(models: Sequence[Tensors]) -> Tensor:
     return products
 
 
-def _away(products: Tensor, at: Tensor) -> Tensor:
-    """How far each model is from a point, (K,)."""
-    squares = products.diagonal() - 2 * products @ at + at @ products @ at
-    return squares.clamp(min=0).sqrt()
-
-
-def _squares(products: Tensor) -> Tensor:
-    """Squared distances (K, K), exactly 0 of a model from itself."""
-    own = products.diagonal()
-    squares = (own[:, None] + own - (products + products.T)).clamp(min=0)
-    return squares.fill_diagonal_(0.0)
+def _most_central(rows: Tensor, count: int) -> Tensor:
+    """The mean of the `count` numbers nearest to the median, (K, *S) -> (*S)."""
+    ordered = points.ordered(rows)
+    centre = points.middle(ordered)
+    # The nearest stand side by side.
+    best = torch.full_like(centre, torch.inf)
+    found = torch.empty_like(centre)
+    for first in range(len(ordered) - count + 1):
+        run = ordered[first : first + count]
+        reach = torch.maximum(centre - run[0], run[-1] - centre)
+        found = torch.where(reach < best, torch.stack(run).mean(dim=0), found)
+        best = torch.minimum(best, reach)
+    return found
 
 
 def _by_krum(squares: Tensor, among: list[int], liars: int) -> list[int]:
@@ -209,7 +192,7 @@ def _by_krum(squares: Tensor, among: list[int], liars: int) -> list[int]:
 
 
 def _at(models: Sequence[Tensors], at: Tensor) -> dict[str, Tensor]:
-    """The model at a point, see `_products`."""
+    """The model at the point with these shares (K,), see `points`."""
 
     def there(rows: Tensor) -> Tensor:
         centre = answers.median(rows)

@@ -74,13 +74,27 @@ def make(folder: Path, *, servers: Sequence[str], clients: Sequence[str]) -> lis
 
 
 def public_keys(folder: Path) -> dict[str, bytes]:
-    """The public keys of the clients, by name in alphabetical order.
+    """The public keys of a federation's clients in PEM, by name in alphabetical order.
 
     Raises:
-        UsageError: a file is no elliptic curve key in OpenSSH's format.
+        UsageError: as `registered`.
     """
-    found = {}
-    for path in sorted((folder / CLIENTS).glob("*.pub")):
+    return {
+        name: key.public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        for name, key in registered(folder / CLIENTS).items()
+    }
+
+
+def registered(folder: Path) -> dict[str, ec.EllipticCurvePublicKey]:
+    """The public keys in a folder, NAME.pub each, by name in alphabetical order.
+
+    Raises:
+        UsageError: a file is no elliptic curve key in OpenSSH's format, or two are the same.
+    """
+    found: dict[str, ec.EllipticCurvePublicKey] = {}
+    for path in sorted(folder.glob("*.pub")):
         try:
             key = serialization.load_ssh_public_key(path.read_bytes())
         except ValueError as error:
@@ -90,14 +104,26 @@ def public_keys(folder: Path) -> dict[str, bytes]:
                 f"{path}: is no elliptic curve key; make one by 'fedkd deploy keys' or "
                 "'ssh-keygen -t ecdsa -b 384'"
             )
-        found[path.stem] = key.public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-    names = {content: name for name, content in found.items()}
-    for name, content in found.items():
-        if names[content] != name:
-            raise UsageError(f"clients {name!r} and {names[content]!r} have the same key")
+        for name, other in found.items():
+            if key == other:
+                raise UsageError(f"clients {name!r} and {path.stem!r} have the same key")
+        found[path.stem] = key
     return found
+
+
+def read_own(path: Path) -> ec.EllipticCurvePrivateKey:
+    """A client's private key, in OpenSSH's format.
+
+    Raises:
+        UsageError: it is missing, or none.
+    """
+    try:
+        key = serialization.load_ssh_private_key(path.read_bytes(), password=None)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: is no private key in OpenSSH's format ({error})") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise UsageError(f"{path}: expected an elliptic curve key")
+    return key
 
 
 def server_names(folder: Path) -> set[str]:

@@ -136,6 +136,11 @@ class Policy:
         if sent > self.site.limits.bytes:
             self._refuse("limits.bytes", f"each round's answer would have {sent} bytes")
 
+    def knows_nobody(self) -> PolicyError:
+        """The complaint about secure aggregation with sites whose keys are not at hand."""
+        why = "it holds no site's public key, by which secure aggregation knows who takes part"
+        return PolicyError(self._text("clients", why), key="clients")
+
     def out_of_time(self) -> PolicyError:
         """The complaint about a round that takes too long."""
         return PolicyError(self._text("limits.seconds", "the round took longer"), key=_SECONDS)

@@ -85,6 +85,9 @@ class Site(Frozen):
     """The certificate of the federation's CA."""
     key: str
     """The site's private key."""
+    clients: str = "clients"
+    """The folder of all sites' public keys, NAME.pub each: by these it knows under secure
+    aggregation that the server makes nobody up."""
     shared: str = "shared.safetensors"
     """What all parties hold: proxy set and test set, as the coordinator gave it out."""
     weights: str = "weights"

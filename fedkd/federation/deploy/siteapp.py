@@ -18,11 +18,14 @@ from fedkd.data.shared_file import read_own, read_shared, seen_from
 from fedkd.data.types import FederatedData, Samples
 from fedkd.errors import ConfigError, DataError, MessageError, PolicyError
 from fedkd.federation.client import ClientParty, client_app
+from fedkd.federation.deploy import keys
 from fedkd.federation.deploy.bundle import EXPERIMENT, RUN, SHARED, VERSION, fingerprint, moved
 from fedkd.federation.deploy.site import Policy, run_name
 from fedkd.federation.disk_state import DiskState
 from fedkd.federation.prepare import prepare
+from fedkd.federation.secure.identity import Identity
 from fedkd.federation.spending import Owner
+from fedkd.federation.state import rounds_back
 from fedkd.federation.wire import Call
 from fedkd.privacy.ledger import Ledger
 from fedkd.privacy.size import warn_of_sizes
@@ -60,6 +63,14 @@ def _check_columns(policy: Policy, experiment: config.Experiment) -> None:
         f"{policy.file.name}: data.text.column is {own.column!r}, and the experiment's texts have "
         f"{len(asked.columns)} column(s), such as {asked.column!r}: name as many"
     )
+
+
+def _identity(policy: Policy, about: str) -> Identity:
+    """What signs the site's keys for secure aggregation, and knows the other sites'."""
+    known = keys.registered(policy.path(policy.site.clients))
+    if not known:
+        raise policy.knows_nobody()
+    return Identity(keys.read_own(policy.path(policy.site.key)), known, about.encode())
 
 
 def ledger(policy: Policy) -> Path:
@@ -101,12 +112,16 @@ def party(file: Path, context: Context, call: Call) -> ClientParty:
     state = policy.path(site.state)
     # By the experiment too: a teacher that one left unprotected is nothing for another to send.
     run = run_name(str(context.run_config[RUN]))
+    summed = experiment.privacy.secure_aggregation
     return ClientParty(
         prepared=prepared,
-        state=DiskState(state / "runs" / f"{run}-{fingerprint(text)[:16]}"),
+        state=DiskState(
+            state / "runs" / f"{run}-{fingerprint(text)[:16]}", back=rounds_back(experiment)
+        ),
         ledger=partial(Ledger, ledger(policy)),
         owner=Owner(policy.cap),
         most_bytes=site.limits.bytes,
+        identity=_identity(policy, f"{run} {fingerprint(text)}") if summed else None,
     )
 
 

@@ -84,7 +84,7 @@ def audit_poisoning(
         for number, cell in enumerate(cells):
             notify("runs", number, len(cells))
             if cell.cell not in done:
-                done[cell.cell] = _run(experiment, cell)
+                done[cell.cell] = run(experiment, cell)
                 append_json(folder / _RUNS, asdict(done[cell.cell]))
         notify("runs", len(cells), len(cells))
         runs = tuple(done[cell.cell] for cell in cells)
@@ -148,9 +148,6 @@ def _bare(experiment: Experiment) -> Experiment:
             "loss could be laid at an attack's door: attack it without, by "
             "--set privacy.unit=none and the keys that stand beside it left out"
         )
-    if experiment.clients.test_share is not None:
-        clients = experiment.clients.model_copy(update={"test_share": None})
-        experiment = experiment.model_copy(update={"clients": clients})
     engine = Engine(device=experiment.engine.device, threads=experiment.engine.threads)
     return experiment.model_copy(update={"engine": engine})
 
@@ -211,7 +208,16 @@ def _cells(experiment: Experiment, attacks: Sequence[str], plan: Plan) -> Iterat
                     yield Poisoned(attack, share, defended, seed)
 
 
-def _run(experiment: Experiment, cell: Poisoned) -> Poisoned:
+def run(experiment: Experiment, cell: Poisoned) -> Poisoned:
+    """One run: honest or under an attack, bare or defended, as its cell says.
+
+    Args:
+        experiment: without protection, in this process.
+        cell: what is run.
+
+    Returns:
+        The cell with what came of it.
+    """
     robust = (experiment.robust or Robust()) if cell.defended else None
     prepared = prepare(experiment.model_copy(update={"robust": robust, "seed": cell.seed}))
     attackers: tuple[int, ...] = ()
@@ -246,18 +252,14 @@ def _success(prepared: PreparedExperiment, student: nn.Module) -> float | None:
 
 def _counted(cell: Poisoned, rounds: Sequence[Record]) -> Poisoned:
     """The cell with how often uploads were refused and clients left out."""
-    left = [int(client) for each in rounds for client in _left_out(each)]
+    screened = [each.get("robust") or {} for each in rounds]
+    left = [client for each in screened for client in each.get("left_out", [])]
     return replace(
         cell,
         refused=sum(len(each["failures"]) for each in rounds),
         caught=sum(client in cell.hostile for client in left),
         wronged=sum(client not in cell.hostile for client in left),
     )
-
-
-def _left_out(record: Record) -> Sequence[int]:
-    """Whom the server left out of a round."""
-    return [each["client"] for each in (record.get("robust") or {}).get("left_out", [])]
 
 
 @dataclass

@@ -6,7 +6,7 @@ tested on tiny tensors. It keeps no state of its own: what must last goes into `
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -59,6 +59,10 @@ class Card:
     `privacy.secure_aggregation` may give it that sum, in float64, as one upload."""
     client_units: bool = False
     """Whether the server part asks `ctx.protect` of all it combines, and of nothing else."""
+    asynchronous: Literal["", "models", "answers"] = ""
+    """What `clients.asynchronous` makes of uploads that come late: `models` under `model/` are
+    moved on to the newest broadcast, see `lateness`; of `answers`, which are to one proxy set, each
+    client's last ones count until it answers anew. Empty: the server part needs a round's own."""
     combines: tuple[Combined, ...] = ()
     """What the server part combines by `ctx.combine` or `ctx.hearing`, which are answers, or by
     `ctx.average`, models: then a rule of `[robust]` may take the mean's place."""

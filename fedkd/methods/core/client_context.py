@@ -14,7 +14,7 @@ from fedkd.clock import Clock
 from fedkd.config import ModelSpec, Optimisation
 from fedkd.data.types import Samples
 from fedkd.errors import UnpaidError
-from fedkd.exchange.masks import RESOLUTION
+from fedkd.exchange.masking.fixed_point import RESOLUTION
 from fedkd.exchange.messages import (
     PostProcessing,
     Provenance,

@@ -118,9 +118,10 @@ def check(setting: Setting, combines: Sequence[Combined], fit: Callable[[Combine
     Raises:
         ConfigError: the method combines no such thing, or there are too few clients.
     """
-    robust = setting.experiment.robust
+    robust, how = setting.experiment.robust, setting.experiment.clients.asynchronous
     if robust is None:
         return
+    asked = setting.cohort_size if how is None else how.buffer
     for what in ("answers", "models"):
         rule = rule_for(robust, what)
         if rule is None:
@@ -131,13 +132,13 @@ def check(setting: Setting, combines: Sequence[Combined], fit: Callable[[Combine
                 f"combines no {what} that a rule could take: leave it out, or choose one of "
                 f"{fit(what)}"
             )
-        if setting.cohort_size < _FEWEST:
+        if asked < _FEWEST:
             raise ConfigError(
-                f"robust.{what} is {rule!r}, and a round asks {setting.cohort_size} clients, of "
+                f"robust.{what} is {rule!r}, and a round asks {asked} clients, of "
                 "which nobody can say who lies: ask 3 or more (clients.count, "
-                "clients.participation)"
+                "clients.participation, clients.asynchronous.buffer)"
             )
-        _check_least(robust, rule, setting.cohort_size)
+        _check_least(robust, rule, asked)
     if "answers" in combines and rule_for(robust, "answers") is not None:
         _check_answers(robust, setting)
 

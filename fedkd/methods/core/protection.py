@@ -3,7 +3,7 @@
 import math
 
 from fedkd.errors import BudgetError, ConfigError
-from fedkd.exchange.masks import RESOLUTION, most
+from fedkd.exchange.masking.fixed_point import RESOLUTION, most
 from fedkd.learning.dp.checks import (
     blaming,
     check_features,
@@ -72,17 +72,15 @@ def check(method: Method, setting: Setting) -> None:
 
 
 def check_secure(setting: Setting) -> None:
-    """Refuse secure aggregation whose sum could be of one client.
+    """Refuse secure aggregation whose sum would be of one client.
 
     Raises:
-        ConfigError: one answer is enough for a round.
+        ConfigError: one is asked in a round.
     """
-    asked = setting.cohort_size
-    if setting.securely and setting.quorum(asked) < 2:
+    if setting.securely and setting.cohort_size < 2:
         raise ConfigError(
-            f"privacy.secure_aggregation adds up the answers of at least two clients, and "
-            f"clients.quorum = {setting.experiment.clients.quorum:g} of the {asked} that are asked "
-            "lets a round go on with one: raise clients.quorum, ask more clients, or leave it out"
+            "privacy.secure_aggregation adds up the answers of at least two clients, and one is "
+            "asked in a round: ask more clients, or leave it out"
         )
 
 

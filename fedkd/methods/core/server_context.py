@@ -116,7 +116,7 @@ class ServerContext:
         return torch.stack([upload[field] for upload in uploads.values()])
 
     def _bounded(self, uploads: Uploads, claimed: Tensor) -> Tensor:
-        if self.ruled or combining.rule_for(self.setting.experiment.robust, "models"):
+        if self.ruled or combining.rule_for(self.robust, "models"):
             return (claimed > 0).double()
         counts = aggregation.bounded(claimed, self.setting.experiment.clients.max_weight)
         before, after = (
@@ -142,7 +142,7 @@ class ServerContext:
             plain: the method's own way.
             form: in which a rule compares them, such as `likelihood.bounded`; None: as they are.
         """
-        robust = self.setting.experiment.robust
+        robust = self.robust
         if robust is None or not self.ruled:
             return plain(self._no_louder(answers))
         who = list(clients)
@@ -159,15 +159,13 @@ class ServerContext:
     @property
     def ruled(self) -> bool:
         """Whether a rule of `[robust]` takes the place of means of answers."""
-        return combining.rule_for(self.setting.experiment.robust, "answers") is not None
+        return combining.rule_for(self.robust, "answers") is not None
 
     def hearing(
         self, plain: Callable[[Tensor], Tensor], form: Bounded | None
     ) -> Callable[[Tensor], Tensor]:
         """How an ensemble of clients' models answers: as `combine` does, without a memory."""
-        return combining.hearing(
-            self.setting.experiment.robust, lambda said: plain(self._no_louder(said)), form
-        )
+        return combining.hearing(self.robust, lambda said: plain(self._no_louder(said)), form)
 
     def _no_louder(self, answers: Tensor) -> Tensor:
         """Answers (K, N, *A), where clients are screened none far louder than the others."""
@@ -184,7 +182,7 @@ class ServerContext:
             models: K state dicts.
             counts: K of them, see `counts`.
         """
-        found, apart = combining.averaged(self.setting.experiment.robust, models, counts)
+        found, apart = combining.averaged(self.robust, models, counts)
         if apart is not None:
             self.apart.update(zip(clients, apart.tolist(), strict=True))
         return found

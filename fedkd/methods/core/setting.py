@@ -268,15 +268,18 @@ class Setting:
         return max(1, math.floor(share * self.clients + 0.5))
 
     def quorum(self, asked: int) -> int:
-        """How many of those asked must answer."""
-        return max(1, math.ceil(self.experiment.clients.quorum * asked - 1e-9))
+        """How many of those asked must answer; to a secure sum more than half of anyone's peers."""
+        wanted = max(1, math.ceil(self.experiment.clients.quorum * asked - 1e-9))
+        return max(wanted, asked // 2 + 1 + asked % 2) if self.securely else wanted
 
     def proxy_subset(self, size: int | None, round: int) -> Tensor:
         """The indices into the proxy set that every party draws alike for `round`."""
         total = len(self.proxy)
         if size is None or size >= total:
             return torch.arange(total)
-        generator = rng.stream(self.experiment.seed, purpose="proxy-subset", round=round)
+        # Where rounds are asynchronous all have the first's, to which late answers are answers too.
+        drawn = round if self.experiment.clients.asynchronous is None else 1
+        generator = rng.stream(self.experiment.seed, purpose="proxy-subset", round=drawn)
         return torch.randperm(total, generator=generator)[:size].sort().values
 
     def proxy_inputs(self, size: int | None, round: int) -> Rows:

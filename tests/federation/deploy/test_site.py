@@ -20,12 +20,14 @@ from fedkd.config import ModelSpec
 from fedkd.data import shared_file
 from fedkd.errors import ConfigError, PolicyError
 from fedkd.exchange.codec import decode, encode
-from fedkd.exchange.messages import Broadcast
-from fedkd.federation import compat, secure, wire
+from fedkd.federation import compat, wire
 from fedkd.federation.client import client_app
-from fedkd.federation.deploy import bundle, siteapp
+from fedkd.federation.deploy import bundle, keys, siteapp
 from fedkd.federation.deploy.site import Policy, run_name
 from fedkd.federation.prepare import prepare
+from fedkd.federation.secure import messages, steps
+from fedkd.federation.secure.identity import Identity
+from fedkd.federation.secure.steps import SumMember
 from fedkd.federation.state import MemoryState
 from fedkd.privacy.ledger import read_statements
 
@@ -81,6 +83,7 @@ def ask(
     payload=None,
     version=fedkd.__version__,
     action="learn",
+    beside=b"",
 ):
     """The site's answer to a call for `experiment`, and what it logged of it."""
     shared = shared or sha256((file.parent / "shared.safetensors").read_bytes()).hexdigest()
@@ -92,7 +95,7 @@ def ask(
         bundle.VERSION: version,
     }
     compat.identify_server(1)
-    call = wire.Call(round, client, encode({}) if payload is None else payload)
+    call = wire.Call(round, client, encode({}) if payload is None else payload, beside=beside)
     message = Message(wire.pack(call), dst_node_id=2, message_type=f"train.{action}", group_id="1")
     compat.number(message, 1)
     app = client_app(
@@ -197,18 +200,87 @@ def test_a_site_starts_from_its_own_copy_of_the_weights_that_were_agreed_on(
     assert isinstance(ask(site(), text), wire.Call)
 
 
-def test_a_site_that_allows_it_masks_its_sums_for_one_roster(site, rows, caplog):
-    file = site({"privacy": CAP | {"secure_aggregation": True}, "allow.methods": ["analytic"]})
-    text = travelling(rows, SUMMED | {"method": {"name": "analytic"}})
-    key = decode(ask(file, text, action="keys").payload)
-    others = {client: secure.make_key(MemoryState(), 1) for client in (0, 2, 3)}
-    told = secure.with_roster(Broadcast(), {1: key, **others}).to("mlp")
-    answer = ask(file, text, payload=encode(told))
+class Sums:
+    """Client 1 of a secure sum is the site; the other three are sites whose keys it knows."""
+
+    def __init__(self, site, rows, places, changes=()):
+        self.folder = places
+        keys.make(places, servers=["localhost"], clients=["a", "b", "c", "d"])
+        self.file = site(
+            {
+                "privacy": CAP | {"secure_aggregation": True},
+                "allow.methods": ["analytic"],
+                "key": str(places / "clients" / "b"),
+                "clients": str(places / "clients"),
+                **dict(changes),
+            }
+        )
+        self.text = travelling(rows, SUMMED | {"method": {"name": "analytic"}})
+        experiment = tiny.experiment(rows, SUMMED | {"method": {"name": "analytic"}})
+        self.setting = prepare(experiment).setting
+        self.members = {c: self.member(c, "abcd"[c]) for c in (0, 2, 3)}
+        self.keys = {c: steps.make_keys(each) for c, each in self.members.items()}
+
+    def member(self, client, name, about=None, round=1):
+        about = f"{RUN} {bundle.fingerprint(self.text)}" if about is None else about
+        own = keys.read_own(self.folder / "clients" / name)
+        known = keys.registered(self.folder / "clients")
+        identity = Identity(own, known, about.encode())
+        return SumMember(self.setting, MemoryState(), client, round, identity)
+
+    def ask(self, action, tensors=None, **more):
+        payload = encode(tensors or {})
+        return ask(self.file, self.text, action=action, payload=payload, **more)
+
+    def roster(self, **others):
+        own = decode(self.ask("keys").payload)
+        return messages.of_roster(
+            {1: own, **self.keys, **{int(c[1:]): k for c, k in others.items()}}
+        )
+
+
+def test_a_site_that_allows_it_masks_its_sums_for_one_roster(site, rows, tmp_path, caplog):
+    sums = Sums(site, rows, tmp_path / "keys")
+    roster = sums.roster()
+    shared = {1: decode(sums.ask("shares", roster).payload)}
+    shared |= {c: steps.share(each, roster) for c, each in sums.members.items()}
+    pairs = {c: each.pairs for c, each in messages.read_roster(roster).items()}
+    circle = messages.circle(pairs, sums.setting, 1)
+    told = messages.of_clients(range(4))
+    beside = encode(messages.passed_on(circle, shared)[1])
+    answer = sums.ask("learn", told, beside=beside)
     assert decode(answer.payload)["labels"].dtype == torch.int64
-    assert str(ask(file, text, payload=encode(told))) == "MessageError"
-    assert "key was used already" in caplog.text
+    assert str(sums.ask("learn", told, beside=beside)) == "MessageError"
+    assert "used already" in caplog.text
     [statement] = read_statements(site().parent / "state" / "ledger.db")
     assert [event["steps"] for event in statement.events] == [1]
+
+
+def test_a_server_that_makes_clients_up_is_refused_by_the_site(site, rows, tmp_path, caplog):
+    sums = Sums(site, rows, tmp_path / "keys")
+    made_up = steps.make_keys(SumMember(sums.setting, MemoryState(), 2, 1))
+    for key, why in (
+        (made_up, "client 2 are signed by no site that this one knows"),
+        ({**sums.keys[2], "secure_aggregation/keys": made_up["secure_aggregation/keys"]},
+         "client 2 are not what site 'c' signed for this round"),
+        (steps.make_keys(sums.member(2, "d")), "clients 2 and 3 are one site, 'd'"),
+        (steps.make_keys(sums.member(2, "c", round=2)), "not what site 'c' signed"),
+        (steps.make_keys(sums.member(2, "c", about="another run")), "not what site 'c' signed"),
+        (steps.make_keys(sums.member(3, "c")), "not what site 'c' signed"),
+    ):  # fmt: skip
+        assert str(sums.ask("shares", sums.roster(c2=key))) == "MessageError"
+        assert why in caplog.text.splitlines()[-1] or why in caplog.text
+        caplog.clear()
+    (tmp_path / "keys" / "clients" / "d.pub").unlink()
+    assert str(sums.ask("shares", sums.roster())) == "MessageError"
+    assert "client 3 are signed by no site" in caplog.text
+
+
+def test_a_site_that_knows_no_other_takes_part_in_no_secure_sum(site, rows, tmp_path, caplog):
+    sums = Sums(site, rows, tmp_path / "keys", {"clients": "nowhere"})
+    refusal = sums.ask("keys")
+    assert str(refusal) == "its site's policy does not allow it (clients)"
+    assert "SITE.toml: clients = 'nowhere', and it holds no site's public key" in caplog.text
 
 
 @pytest.mark.parametrize(

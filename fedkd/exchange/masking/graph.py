@@ -1,0 +1,113 @@
+"""Who masks with whom: a graph in which each client has k neighbours and t of them open a share.
+
+Bell et al. 2020, "Secure Single-Server Aggregation with (Poly)Logarithmic Overhead", CCS 2020,
+arXiv:2006.09461: clients stand on a ring in an order that nobody chooses, and each is joined to the
+k next to it (a Harary graph). Here the order follows from a digest of all clients' fresh keys, so
+that the server cannot choose it.
+
+What t has to be, where c of a client's k neighbours tell the server all that they know:
+
+- k/2 < t - c. Neighbours open shares for one set of survivors alone, and only if t of their own
+  neighbours name the same set. Of two sets, each client that holds to one has more than k/2 honest
+  neighbours that do too; where on the ring one set's clients meet the other's, two windows of k
+  clients would have to hold more than they can. So there is one set. And of this set each has an
+  honest neighbour on both sides, so that no part of it can be cut off.
+- t of a client's neighbours must be left when as many are lost as may be.
+"""
+
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+_SMALL = 32
+"""Up to so many all are neighbours, and whether a round ends is no matter of chance."""
+UNLUCKY = 2.0**-20
+"""The chance that a round is lost since too many around one client were; nothing is bared."""
+UNSAFE = 2.0**-40
+"""The chance that more than `Degree.colluders` around one client collude."""
+COLLUDING = 0.05
+"""The share of all clients that may tell the server what they know."""
+
+
+@dataclass(frozen=True)
+class Degree:
+    """How many neighbours each client has, and how many of them open what it shared."""
+
+    neighbours: int
+    """k: even, or all others."""
+    threshold: int
+    """t, more than k/2."""
+
+    @property
+    def colluders(self) -> int:
+        """c: so many of any client's neighbours may tell a hostile server what they know."""
+        return (2 * self.threshold - self.neighbours - 1) // 2
+
+
+def fits(clients: int, least: int) -> bool:
+    """Whether `least` of `clients` are enough that no two sums can be had of one round."""
+    return 2 * (least - 1) > clients - 1
+
+
+@lru_cache(maxsize=32)
+def degree(clients: int, least: int) -> Degree:
+    """The sparsest graph that does.
+
+    Args:
+        clients: n, at least 2, with shares of each other's secrets.
+        least: how many of them are left in the end, at least.
+
+    Raises:
+        ValueError: so few of them could be two groups that each have a sum of their own.
+    """
+    if not 2 <= least <= clients or not fits(clients, least):
+        raise ValueError(f"Expected more than half of {clients} clients to be left, got {least}.")
+    others, colluding = clients - 1, int(COLLUDING * clients)
+    for k in range(2, others if clients > _SMALL else 0, 2):
+        left = _chances(others, least - 1, k)  # of each number of neighbours that are left
+        below = np.concatenate([[0.0], np.cumsum(left)])  # below[t]: fewer than t are left
+        most = int(np.flatnonzero(clients * below <= UNLUCKY).max())
+        found = Degree(k, min(most, k))
+        above = _chances(others, colluding, k)[found.colluders + 1 :].sum()
+        if 2 * found.threshold > k and clients * above <= UNSAFE:
+            return found
+    return Degree(others, least - 1)
+
+
+def neighbours(clients: Sequence[int], k: int, digest: bytes) -> dict[int, tuple[int, ...]]:
+    """Each client's k neighbours, ascending; a client is its neighbours' neighbour.
+
+    Args:
+        clients: distinct.
+        k: even, or one less than there are clients.
+        digest: gives the order on the ring; who cannot foresee it cannot choose neighbours.
+    """
+    if k == len(clients) - 1:
+        return {each: tuple(sorted(set(clients) - {each})) for each in clients}
+    ring = sorted(clients, key=lambda client: hashlib.sha256(digest + b"%d" % client).digest())
+    steps = [step for step in range(-(k // 2), k // 2 + 1) if step]
+    return {
+        client: tuple(sorted(ring[(place + step) % len(ring)] for step in steps))
+        for place, client in enumerate(ring)
+    }
+
+
+def holds(
+    graph: dict[int, tuple[int, ...]], left: Collection[int], *, threshold: int, least: int
+) -> bool:
+    """Whether enough clients are left, each among enough of its neighbours."""
+    kept = set(left)
+    return len(kept) >= least and all(len(kept & {*graph[c]}) >= threshold for c in kept)
+
+
+def _chances(others: int, marked: int, k: int) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    """The chance of each number, 0 to k, of the marked among k drawn from `others`."""
+    from scipy.stats import hypergeom  # takes a second to load, and few need it
+
+    chances: np.ndarray[tuple[int], np.dtype[np.float64]] = hypergeom.pmf(
+        np.arange(k + 1), others, marked, k
+    )
+    return chances

@@ -1,0 +1,62 @@
+"""Streams of random numbers, added and taken off in place: AES-256 in counter mode."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
+from torch import Tensor
+
+from fedkd.exchange.messages import Tensors
+
+Words = np.ndarray[tuple[int], np.dtype[np.uint64]]
+"""Flat, modulo 2^64."""
+
+_AT_ONCE = 2**15
+"""Words, a quarter of a megabyte: they stay in a core's cache while all streams go over them."""
+_STREAMS = 64
+"""So many at a time: each keeps its place."""
+
+
+def flat(numbers: Tensors) -> Words:
+    """A copy of int64 tensors as one vector, in the order of their names."""
+    parts = [numbers[name].numpy().reshape(-1).view(np.uint64) for name in sorted(numbers)]
+    joined: Words = np.concatenate(parts)
+    return joined
+
+
+def shaped(words: Words, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+    """What `flat` was given, by the shapes that it had."""
+    names = sorted(shapes)
+    sizes = [int(np.prod(shapes[name], dtype=np.int64)) for name in names]
+    parts = torch.split(torch.from_numpy(words.view(np.int64)), sizes)
+    return {n: part.view(tuple(shapes[n])) for n, part in zip(names, parts, strict=True)}
+
+
+def add(words: Words, plus: Iterable[bytes] = (), minus: Iterable[bytes] = ()) -> None:
+    """Add and take off the streams of keys, in place; no stream is ever held whole.
+
+    Args:
+        words: (N,).
+        plus: keys of 32 bytes, whose streams are added.
+        minus: keys whose streams are taken off.
+    """
+    signed = [*((key, True) for key in plus), *((key, False) for key in minus)]
+    nothing, made = bytes(8 * _AT_ONCE), bytearray(8 * _AT_ONCE)
+    for first in range(0, len(signed), _STREAMS):
+        streams = [(_stream(key), sign) for key, sign in signed[first : first + _STREAMS]]
+        for start in range(0, len(words), _AT_ONCE):
+            part = words[start : start + _AT_ONCE]
+            size = 8 * len(part)
+            drawn = np.frombuffer(made, "<u8", count=len(part))
+            for encryptor, sign in streams:
+                encryptor.update_into(memoryview(nothing)[:size], made)
+                if sign:
+                    part += drawn
+                else:
+                    part -= drawn
+
+
+def _stream(key: bytes) -> CipherContext:
+    """AES-256's key stream in counter mode, from a counter of zero."""
+    return Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()

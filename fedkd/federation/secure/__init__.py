@@ -1,0 +1,1 @@
+"""Secure aggregation on the wire: four messages a round, what a client refuses, who it believes."""
