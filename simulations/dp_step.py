@@ -10,6 +10,7 @@ machine changes little; the median of each, and the noise's own share.
 import statistics
 import sys
 import time
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -77,7 +78,7 @@ def steps(name: str, *, private: bool) -> list[float]:
         supervised.train(
             model, samples, HOW, draws, likelihood=task.likelihood, optimiser=optimiser
         )
-    return [after - before for before, after in zip(marks, marks[1:], strict=False)]
+    return [after - before for before, after in pairwise(marks)]
 
 
 def noise(name: str) -> float:

@@ -37,7 +37,7 @@ class Gradients(Protocol):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Dense:
+class Built:
     """Gradients as they are: (N, *shape_p), float32 or float64.
 
     Raises:
@@ -91,7 +91,8 @@ def lengths(flat: Tensor) -> Tensor:
     one over two thousand is right to 1e-6, and takes no copy in float64.
     """
     parts = [torch.linalg.vector_norm(part, dim=1) for part in torch.split(flat, 2048, dim=1)]
-    return torch.linalg.vector_norm(torch.stack(parts).double(), dim=0)
+    found: Tensor = torch.linalg.vector_norm(torch.stack(parts).double(), dim=0)
+    return found
 
 
 def _check(rows: Tensor) -> None:

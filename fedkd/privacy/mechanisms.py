@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedkd.privacy.gradients import Dense, Gradients, flat
+from fedkd.privacy.gradients import Built, Gradients, flat
 from fedkd.privacy.source import MOST_SCALE, Floats, Integers, NoiseSource
 
 _FINENESS = 2.0**-14
@@ -81,7 +81,7 @@ def clipped_sum(gradients: Sequence[Tensor | Gradients], norm: float) -> list[Te
         ValueError: the norm is out of its range, or the gradients differ in N or have another type.
     """
     _positive(norm=norm)
-    forms = [Dense(each) if isinstance(each, Tensor) else each for each in gradients]
+    forms = [Built(each) if isinstance(each, Tensor) else each for each in gradients]
     if len({form.shape[0] for form in forms}) > 1:
         shapes = ", ".join(str(form.shape) for form in forms)
         raise ValueError(f"Expected gradients of one N, got {shapes}.")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedkd.privacy.gradients import Dense, Gradients
+from fedkd.privacy.gradients import Built, Gradients
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def gradients(
     sampler = GradSampleModule.GRAD_SAMPLERS.get(type(layer))
     found = sampler(layer, list(inputs), slope) if sampler else _by_vmap(layer, inputs, slope)
     for parameter, each in found.items():
-        yield parameter, Dense(each)
+        yield parameter, Built(each)
 
 
 def _by_vmap(

@@ -15,7 +15,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from fedkd.privacy.gradients import Dense, Gradients
+from fedkd.privacy.gradients import Built, Gradients
 
 _READS = 32
 """How many products cost as much as to write a number of a matrix and read it twice."""
@@ -118,11 +118,11 @@ class Lookups:
 
     def lengths(self) -> Tensor:
         """See `Gradients`."""
-        return Dense(self.values).lengths()
+        return Built(self.values).lengths()
 
     def bounds(self) -> Tensor:
-        """See `Gradients`; as of `Dense`."""
-        return Dense(self.values).bounds()
+        """See `Gradients`; as of `Built`."""
+        return Built(self.values).bounds()
 
     def rows(self, which: Tensor) -> Tensor:
         """See `Gradients`."""
@@ -190,7 +190,7 @@ def added(uses: Sequence[Gradients]) -> Gradients:
             return looked
         if linear is not None and linear.ghost:
             return linear if looked is None else Tied(looked, linear)
-    return Dense(reduce(torch.add, (whole(each) for each in uses)))
+    return Built(reduce(torch.add, (whole(each) for each in uses)))
 
 
 def whole(gradients: Gradients) -> Tensor:

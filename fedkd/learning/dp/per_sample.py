@@ -20,7 +20,7 @@ from fedkd.learning.dp.forms import added, whole
 from fedkd.learning.dp.restored import restored
 from fedkd.learning.dp.rules import Rule, rule_of
 from fedkd.models import call
-from fedkd.privacy.gradients import Dense, Gradients
+from fedkd.privacy.gradients import Built, Gradients
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Answers (N, *A) and targets (N, ...) to a value per sample (N,), each of its own row alone."""
@@ -78,8 +78,8 @@ class PerSample:
         """Of layers, in this pass: each has an `end` and `gradients`."""
         self._watching = False
         layers = list(_learning(model))
-        self._recurrent = [layer for layer in layers if recurrent.serves(layer)]
         rest = [layer for layer in layers if not recurrent.serves(layer)]
+        self._recurrent: list[Any] = [layer for layer in layers if recurrent.serves(layer)]
         others = [layer for layer in rest if rule_of(layer) is None]
         for layer in others:
             fallback.check(layer)
@@ -143,7 +143,7 @@ class PerSample:
         finally:
             self._uses.clear()
         return [
-            added(each) if each else Dense(parameter.new_zeros(()).expand(len(x), *parameter.shape))
+            added(each) if each else Built(parameter.new_zeros(()).expand(len(x), *parameter.shape))
             for parameter, each in found.items()
         ]
 
@@ -199,12 +199,12 @@ def _frozen(parameters: Iterable[Tensor]) -> Iterator[None]:
     """Parameters that take no part in a backward pass."""
     parameters = list(parameters)
     for parameter in parameters:
-        parameter.requires_grad_(requires_grad=False)
+        parameter.requires_grad = False
     try:
         yield
     finally:
         for parameter in parameters:
-            parameter.requires_grad_()
+            parameter.requires_grad = True
 
 
 def _learning(module: nn.Module) -> Iterator[nn.Module]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fedkd.errors import ConfigError
 from fedkd.learning.dp.forms import Products
-from fedkd.privacy.gradients import Dense, Gradients
+from fedkd.privacy.gradients import Built, Gradients
 
 Recurrent = nn.LSTM | nn.GRU
 
@@ -54,11 +54,11 @@ class Pass:
     def gradients(self, slope: Tensor) -> Iterator[tuple[Tensor | None, Gradients]]:
         """Each parameter and its gradients for each sample, from the slope of the gates."""
         recurring = self._from_states(slope)
-        found = {
+        found: dict[str, Gradients] = {
             "weight_ih": Products(slope, self.x),
             "weight_hh": Products(recurring, self.before),
-            "bias_ih": Dense(slope.sum(dim=1)),
-            "bias_hh": Dense(recurring.sum(dim=1)),
+            "bias_ih": Built(slope.sum(dim=1)),
+            "bias_hh": Built(recurring.sum(dim=1)),
         }
         for name, gradients in found.items():
             yield getattr(self.layer, name + self.suffix, None), gradients

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fedkd.learning.dp.forms import Lookups, Products
 from fedkd.models.text.tied import TiedLinear
-from fedkd.privacy.gradients import Dense, Gradients
+from fedkd.privacy.gradients import Built, Gradients
 
 Found = Iterator[tuple[Tensor | None, Gradients]]
 Rule = Callable[[Any, tuple[Any, ...], Tensor], Found]
@@ -43,7 +43,7 @@ def _tied(layer: TiedLinear, inputs: tuple[Any, ...], slope: Tensor) -> Found:
 def _products(weight: Tensor, bias: Tensor | None, x: Tensor, slope: Tensor) -> Found:
     slopes, entered = (each.reshape(len(slope), -1, each.shape[-1]) for each in (slope, x))
     yield weight, Products(slopes, entered)
-    yield bias, Dense(slopes.sum(dim=1))
+    yield bias, Built(slopes.sum(dim=1))
 
 
 def _embedding(layer: nn.Embedding, inputs: tuple[Any, ...], slope: Tensor) -> Found:
@@ -72,13 +72,13 @@ def _convolution(
         layer.stride,
         padding,
         layer.dilation,
-        False,
+        False,  # noqa: FBT003 - an operator of torch, by position
         (0,) * len(padding),
         count * layer.groups,
         (False, True, False),
     )
-    yield layer.weight, Dense(gradient.reshape(count, *filters))
-    yield layer.bias, Dense(slope.flatten(2).sum(dim=2))
+    yield layer.weight, Built(gradient.reshape(count, *filters))
+    yield layer.bias, Built(slope.flatten(2).sum(dim=2))
 
 
 def _group_norm(layer: nn.GroupNorm, inputs: tuple[Any, ...], slope: Tensor) -> Found:
@@ -94,20 +94,20 @@ def _scaled(layer: Any, x: Tensor, slope: Tensor, groups: int) -> Found:
     count, channels, *places = x.shape
     normed = F.group_norm(x, groups, eps=layer.eps)
     shape = (count, channels, math.prod(places))
-    yield layer.weight, Dense((normed * slope).reshape(shape).sum(dim=2))
-    yield layer.bias, Dense(slope.reshape(shape).sum(dim=2))
+    yield layer.weight, Built((normed * slope).reshape(shape).sum(dim=2))
+    yield layer.bias, Built(slope.reshape(shape).sum(dim=2))
 
 
 def _layer_norm(layer: nn.LayerNorm, inputs: tuple[Any, ...], slope: Tensor) -> Found:
     normed = F.layer_norm(inputs[0], layer.normalized_shape, eps=layer.eps)
     shape = (len(slope), -1, *layer.normalized_shape)
-    yield layer.weight, Dense((normed * slope).reshape(shape).sum(dim=1))
-    yield layer.bias, Dense(slope.reshape(shape).sum(dim=1))
+    yield layer.weight, Built((normed * slope).reshape(shape).sum(dim=1))
+    yield layer.bias, Built(slope.reshape(shape).sum(dim=1))
 
 
 def _rms_norm(layer: nn.RMSNorm, inputs: tuple[Any, ...], slope: Tensor) -> Found:
     normed = F.rms_norm(inputs[0], layer.normalized_shape, eps=layer.eps)
-    yield layer.weight, Dense((normed * slope).reshape(len(slope), -1, *layer.weight.shape).sum(1))
+    yield layer.weight, Built((normed * slope).reshape(len(slope), -1, *layer.weight.shape).sum(1))
 
 
 _RULES: dict[type[nn.Module], Rule] = {
