@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from fedkd import config
-from fedkd.audit.poisoning.attacks import ATTACKS
+from fedkd.audit.poisoning.attacks import ATTACKS, SILENT
 from fedkd.audit.poisoning.outcomes import HONEST, Poisoned
 from fedkd.config import Experiment
 from fedkd.federation.prepare import prepare
@@ -188,12 +188,18 @@ def _rows(
                 and each.success is not None
             ]
             left = 100 * statistics.mean(scores.values())
+            gone = _scores(found, method, SILENT, share, defended=True)
+            more = [100 * (gone[seed] - scores[seed]) for seed in scores if seed in gone]
             lines.append(
                 f"{method:16} {attack:15} {left:5.1f}  lost {statistics.mean(lost):5.1f} "
-                f"(worst {max(lost):5.1f}), success {100 * statistics.mean(opened or [0]):5.1f}, "
-                f"seeds {len(lost)}"
+                f"(worst {max(lost):5.1f}; {_mean(more)} more than by silence), "
+                f"success {100 * statistics.mean(opened or [0]):5.1f}, seeds {len(lost)}"
             )
     return lines
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{statistics.mean(values):.1f}" if values else "?"
 
 
 def _honest(found: Sequence[tuple[str, Poisoned]]) -> list[str]:

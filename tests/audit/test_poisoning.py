@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedkd.audit.poisoning import answers, models, records
-from fedkd.audit.poisoning.attacks import ATTACKS
+from fedkd.audit.poisoning.attacks import ATTACKS, SILENT
 from fedkd.data.types import Samples
 from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.messages import Broadcast, group, prefixed
@@ -175,7 +175,7 @@ def test_whatever_applies_to_a_method_passes_the_door_and_is_no_longer_the_clien
     broadcast = Broadcast(common=prefixed("model", {n: 0 * each for n, each in model.items()}))
     forging = [
         name for name, each in ATTACKS.items()
-        if each.forge is not None and not hostile.why_unfit(prepared, name)
+        if each.forge and name != SILENT and not hostile.why_unfit(prepared, name)
     ]  # fmt: skip
     assert {"collusion", "sign-and-scale"} <= set(forging)
     for name in forging:
@@ -201,6 +201,12 @@ def test_colluders_send_the_same_and_call_the_target(rows):
     sent = hostile.forging(prepared, Hostile("collusion", (1, 3)))(1, Broadcast(), uploads)
     assert torch.equal(sent[1]["probabilities"], sent[3]["probabilities"])
     assert sent[1]["probabilities"][:, TARGET].min() == 1
+
+
+def test_the_silent_send_nothing_that_the_door_lets_in(rows):
+    prepared = prepare(tiny.experiment(rows))
+    silent = hostile.forging(prepared, Hostile("silent", (1, 2)))
+    assert silent(1, Broadcast(), {0: {}, 1: {"logits": ROWS}}) == {1: {}}
 
 
 def test_more_attackers_are_the_few_and_others_and_only_their_records_change(rows):

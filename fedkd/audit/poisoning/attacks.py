@@ -25,6 +25,7 @@ Data = Literal["labels", "backdoor"]
 Forge = Callable[[Scene, int], Mapping[str, Tensor]]
 """What a hostile client sends in place of its own: of a scene and the client, its upload."""
 
+SILENT = "silent"
 _LOUD = 1000.0
 """Of a colluder's logit: float16 holds it, and no mean with honest ones hides it."""
 _FACTOR = -10.0
@@ -87,6 +88,10 @@ def _answers(change: Callable[[Scene, str, int], Tensor], among: tuple[str, ...]
         return upload
 
     return forge
+
+
+def _silent(_scene: Scene, _client: int) -> Mapping[str, Tensor]:
+    return {}
 
 
 def _models(change: Callable[[Scene, int], Tensors]) -> Forge:
@@ -200,6 +205,11 @@ def _turned(scene: Scene, name: str, client: int) -> Tensor:
 
 
 ATTACKS: Mapping[str, PoisoningAttack] = {
+    SILENT: PoisoningAttack(
+        "send nothing that the door lets in, so that their data is missing and nothing else",
+        "no attack: what whoever leaves all of them out must lose",
+        forge=_silent,
+    ),
     "label-flip": PoisoningAttack(
         "learn from flipped labels: class y of C becomes C - 1 - y",
         "Fang et al. 2020, arXiv:1911.11815",
