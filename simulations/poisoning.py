@@ -1,6 +1,7 @@
 """What hostile clients do to a federation, and what the default defence saves, over seeds.
 
     python simulations/poisoning.py [--methods fedmd fedavg] [--seeds 0 1 2] [--out FILE.jsonl]
+    python simulations/poisoning.py --parts 0       # 3 of 10 hostile, defended; 1: 4 of 10; 2: bare
     python simulations/poisoning.py --every         # one hostile client in every method
     python simulations/poisoning.py --table         # the tables again, of what is done
     python simulations/poisoning.py --quick         # does it all run? The figures mean nothing
@@ -17,11 +18,12 @@ import json
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from fedkd import config
-from fedkd.audit.poisoning.attacks import ATTACKS
+from fedkd.audit.poisoning.attacks import ATTACKS, SILENT
 from fedkd.audit.poisoning.outcomes import HONEST, Poisoned
 from fedkd.config import Experiment
 from fedkd.federation.prepare import prepare
@@ -31,9 +33,11 @@ from fedkd.jobs.audit.poisoning import run
 SAMPLE = "fashion-mnist-sample"
 HELD_OUT = ("lma", "cpa", "pcfdla", "top-k", "alie", "inner-product")
 """Attacks that nobody looked at when the default defence was chosen."""
-EASY = ("collusion", "sign-and-scale", "label-flip")
+EASY = ("collusion", "sign-and-scale")
 """What one hostile client tries in every method."""
-SHARES = (0.3, 0.4)
+ONE = 0.1
+PARTS = ((0.3, True), (0.4, True), (0.3, False))
+"""Shares of hostile clients, and whether the server defends itself: what matters most first."""
 NET = {"name": "mlp", "hidden": [64]}
 UNLIKE = [NET, {"name": "mlp", "hidden": [48]}, {"name": "mlp", "hidden": [32, 32]}]
 METHODS: dict[str, dict[str, Any]] = {
@@ -103,13 +107,13 @@ def experiment(method: str, seed: int, *, data: str = SAMPLE, quick: bool = Fals
     return config.parse(table)
 
 
-def cells(seed: int, attacks: Sequence[str]) -> Iterator[Poisoned]:
-    """A method's runs of a seed, those that matter most first."""
+def cells(part: int, seed: int, attacks: Sequence[str]) -> Iterator[Poisoned]:
+    """A method's runs of a seed: nobody hostile first, then one of `PARTS`."""
     for defended in (False, True):
         yield Poisoned(HONEST, 0.0, defended, seed)
-    for share, defended in ((SHARES[0], True), (SHARES[0], False), (SHARES[1], True)):
-        for attack in attacks:
-            yield Poisoned(attack, share, defended, seed)
+    share, defended = PARTS[part]
+    for attack in attacks:
+        yield Poisoned(attack, share, defended, seed)
 
 
 def by_one(seed: int, fit: Sequence[str]) -> Iterator[Poisoned]:
@@ -117,7 +121,7 @@ def by_one(seed: int, fit: Sequence[str]) -> Iterator[Poisoned]:
     yield Poisoned(HONEST, 0.0, defended=True, seed=seed)
     for attack in EASY:
         if attack in fit:
-            yield Poisoned(attack, 0.1, defended=True, seed=seed)
+            yield Poisoned(attack, ONE, defended=True, seed=seed)
 
 
 def applying(of: Experiment) -> list[str]:
@@ -140,31 +144,27 @@ def done(file: Path) -> list[tuple[str, Poisoned]]:
 def study(options: argparse.Namespace) -> None:
     """Run what is not done yet."""
     known = {(method, each.cell) for method, each in done(options.out)}
-    for seed in options.seeds:
-        for method in options.methods or ((*METHODS, *OTHERS) if options.every else tuple(METHODS)):
-            of = experiment(method, seed, data=options.data, quick=options.quick)
-            fit = applying(of)
-            planned = by_one(seed, fit) if options.every else cells(seed, fit)
-            for cell in planned:
-                if (method, cell.cell) in known:
-                    continue
-                came = run(of, cell)
+    names = options.methods or ((*METHODS, *OTHERS) if options.every else tuple(METHODS))
+    for part, seed, method in product(options.parts, options.seeds, names):
+        of = experiment(method, seed, data=options.data, quick=options.quick)
+        fit = applying(of)
+        for cell in by_one(seed, fit) if options.every else cells(part, seed, fit):
+            if (method, cell.cell) not in known:
+                known.add((method, cell.cell))
+                line = json.dumps({"method": method, **asdict(run(of, cell))})
                 with options.out.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"method": method, **asdict(came)}) + "\n")
+                    file.write(line + "\n")
 
 
 def tables(found: Sequence[tuple[str, Poisoned]]) -> str:
     """Accuracy lost to each attack, in points, by method: mean over seeds, and the worst seed."""
     parts = []
-    for share in (0.1, *SHARES):
-        for defended in (True, False):
-            for held_out in (False, True):
-                rows = _rows(found, share, defended=defended, held_out=held_out)
-                if rows:
-                    what = "with" if defended else "without"
-                    which = "held out" if held_out else "seen"
-                    title = f"{share:.0%} hostile, {what} the default defence, attacks {which}"
-                    parts.append("\n".join([title, *rows]))
+    for (share, defended), held_out in product(((ONE, True), *PARTS), (False, True)):
+        if rows := _rows(found, share, defended=defended, held_out=held_out):
+            what = "with" if defended else "without"
+            which = "held out" if held_out else "seen"
+            title = f"{share:.0%} hostile, {what} the default defence, attacks {which}"
+            parts.append("\n".join([title, *rows]))
     return "\n\n".join([*parts, "\n".join(_honest(found))])
 
 
@@ -188,12 +188,18 @@ def _rows(
                 and each.success is not None
             ]
             left = 100 * statistics.mean(scores.values())
+            gone = _scores(found, method, SILENT, share, defended=True)
+            more = [100 * (gone[seed] - scores[seed]) for seed in scores if seed in gone]
             lines.append(
                 f"{method:16} {attack:15} {left:5.1f}  lost {statistics.mean(lost):5.1f} "
-                f"(worst {max(lost):5.1f}), success {100 * statistics.mean(opened or [0]):5.1f}, "
-                f"seeds {len(lost)}"
+                f"(worst {max(lost):5.1f}; {_mean(more)} more than by silence), "
+                f"success {100 * statistics.mean(opened or [0]):5.1f}, seeds {len(lost)}"
             )
     return lines
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{statistics.mean(values):.1f}" if values else "?"
 
 
 def _honest(found: Sequence[tuple[str, Poisoned]]) -> list[str]:
@@ -236,6 +242,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--methods", nargs="+", choices=[*METHODS, *OTHERS])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--parts", nargs="+", type=int, default=[0, 1, 2], choices=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("poisoning.jsonl"))
     parser.add_argument("--data", default=SAMPLE)
     parser.add_argument("--every", action="store_true")

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from fedkd import config, methods, models
 from fedkd.cli.deploy import deploy
+from fedkd.config.robust import AnswersRule, ModelsRule
 from fedkd.data import NAMES
 from fedkd.federation.deploy.site import Policy
 from fedkd.federation.deploy.site_file import Allow, Cap, Limits, OwnData, Site
@@ -105,6 +106,17 @@ def test_every_partition_and_data_set_is_documented():
     schemes = [get_args(kind.model_fields["scheme"].annotation) for kind in kinds]
     names = [*chain.from_iterable(schemes), *NAMES]
     assert all(f"| `{name}` |" in documented for name in names)
+
+
+def test_every_rule_and_key_against_clients_that_lie_is_documented():
+    documented = (ROOT / "docs" / "robustness.md").read_text(encoding="utf-8")
+    [shown] = re.findall(r"^```toml\n\[robust\]\n(.*?)^```", documented, flags=re.M | re.S)
+    assert [line.split(" ")[0] for line in shown.splitlines()] == list(config.Robust.model_fields)
+    assert config.validate(config.Robust, tomllib.loads(shown)) == config.Robust()
+    rules = {*get_args(AnswersRule), *get_args(ModelsRule)}
+    assert [rule for rule in rules if f"| `{rule}` |" not in documented] == []
+    combining = [name for name in methods.BUILT_IN if methods.find(name).card.combines]
+    assert [name for name in combining if f"`{name}`" not in documented] == []
 
 
 def test_no_document_waits_for_its_figures():

@@ -40,7 +40,8 @@ class PoisoningPart:
 
     heads: list[str]
     rows: list[tuple[str, list[str]]]
-    legend: list[str]
+    notes: list[str]
+    attacks: dict[str, str]
     chart: Chart | None
 
 
@@ -145,12 +146,12 @@ def _poisoned(found: Audited) -> PoisoningPart | None:
         (row.attack, [poisoning.share(row), *poisoning.cells(attacked, row)])
         for row in rows(attacked)
     ]
-    chart = poisoning_chart(attacked)
     return PoisoningPart(
         poisoning.heads(attacked),
         shown,
-        [*poisoning.notes(attacked), *poisoning.about(attacked)],
-        chart,
+        poisoning.notes(attacked),
+        poisoning.about(attacked),
+        poisoning_chart(attacked),
     )
 
 

@@ -71,14 +71,14 @@ def notes(found: Poisoning) -> list[str]:
     return lines
 
 
-def about(found: Poisoning) -> list[str]:
-    """What hostile clients do by each attack, and what they must know, a line each."""
+def about(found: Poisoning) -> dict[str, str]:
+    """By attack: what hostile clients do, and what they must know."""
     names = dict.fromkeys(each.attack for each in found.runs if each.attack != HONEST)
     known = {name: ATTACKS[name] for name in names}
-    return [
-        f"{name}: they {attack.does}; they know {attack.knows} uploads ({attack.paper})"
+    return {
+        name: f"they {attack.does}; they know {attack.knows} uploads ({attack.paper})"
         for name, attack in known.items()
-    ]
+    }
 
 
 def as_json(found: Poisoning) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def capped(client: int, claimed: float, weighed: float) -> str:
     return f"{text}, more than all others together: set clients.max_weight to 0.5 or less"
 
 
-_FAR = 3
+FAR = 3
 """How far from the rest, over the median client's distance, is worth a word."""
 
 
@@ -93,8 +93,8 @@ def screened(found: Mapping[str, Any] | None) -> list[str]:
         said.append(f"not heard, as unlike the rest: {clients(out)}")
     if moved := [int(client) for client in found["drawn_nearer"]]:
         said.append(f"drawn nearer to the rest: {clients(moved)}")
-    if far := [int(client) for client, away in found.get("apart", {}).items() if away > _FAR]:
-        said.append(f"more than {_FAR} times as far from the rest as most: {clients(far)}")
+    if far := [int(client) for client, away in found.get("apart", {}).items() if away > FAR]:
+        said.append(f"more than {FAR} times as far from the rest as most: {clients(far)}")
     return said
 
 

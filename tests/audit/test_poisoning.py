@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedkd.audit.poisoning import answers, models, records
-from fedkd.audit.poisoning.attacks import ATTACKS
+from fedkd.audit.poisoning.attacks import ATTACKS, SILENT
 from fedkd.data.types import Samples
 from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.messages import Broadcast, group, prefixed
@@ -64,9 +64,9 @@ def test_pcfdla_has_a_peak_at_the_second_likeliest_class():
     assert answers.peaked(ROWS, 7.0).tolist() == [[0, 7, 0], [0, 0, 7]]
 
 
-def test_top_k_mirrors_the_largest_logits_at_the_mean():
-    sent = answers.top_turned(ROWS, 1)
-    torch.testing.assert_close(sent, torch.tensor([[-5 / 3, 1, -2], [0, 1.0, 4]]))
+def test_top_k_rules_the_likeliest_classes_out_and_leaves_the_others():
+    sent = answers.top_ruled_out(ROWS, 1, 6.0)
+    torch.testing.assert_close(sent, torch.tensor([[2 / 3 - 6, 1, -2], [0, 3.0 - 6, 4]]))
 
 
 def test_colluders_answers_are_one_class_and_turned_ones_the_negative():
@@ -175,7 +175,7 @@ def test_whatever_applies_to_a_method_passes_the_door_and_is_no_longer_the_clien
     broadcast = Broadcast(common=prefixed("model", {n: 0 * each for n, each in model.items()}))
     forging = [
         name for name, each in ATTACKS.items()
-        if each.forge is not None and not hostile.why_unfit(prepared, name)
+        if each.forge and name != SILENT and not hostile.why_unfit(prepared, name)
     ]  # fmt: skip
     assert {"collusion", "sign-and-scale"} <= set(forging)
     for name in forging:
@@ -201,6 +201,12 @@ def test_colluders_send_the_same_and_call_the_target(rows):
     sent = hostile.forging(prepared, Hostile("collusion", (1, 3)))(1, Broadcast(), uploads)
     assert torch.equal(sent[1]["probabilities"], sent[3]["probabilities"])
     assert sent[1]["probabilities"][:, TARGET].min() == 1
+
+
+def test_the_silent_send_nothing_that_the_door_lets_in(rows):
+    prepared = prepare(tiny.experiment(rows))
+    silent = hostile.forging(prepared, Hostile("silent", (1, 2)))
+    assert silent(1, Broadcast(), {0: {}, 1: {"logits": ROWS}}) == {1: {}}
 
 
 def test_more_attackers_are_the_few_and_others_and_only_their_records_change(rows):

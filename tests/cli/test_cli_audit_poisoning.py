@@ -36,8 +36,10 @@ def test_attacks_are_told_beside_the_honest_run_on_a_page_and_by_the_report(audi
     assert honest["bare"] > 0.8
     assert loud["bare"] == pytest.approx(1 / 3)  # all are called the target
     assert loud["bare_success"] == 1.0 > honest["bare_success"]
+    assert loud["defended"] > 0.8
+    assert (loud["caught"], loud["wronged"]) == (1, 0)
     page = Page(here / "out" / "audit.html")
-    for word in ("What hostile clients do", "Collusion: they", "33.3%", "Nobody is hostile"):
+    for word in ("What hostile clients do", "they all send the same", "33.3%", "Nobody is hostile"):
         assert word.lower() in page.text.lower(), word
     assert "collusion" in out
     assert poisoning.load(here / "out").runs == poisoning.read(here / "out")

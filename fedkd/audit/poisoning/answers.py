@@ -100,20 +100,21 @@ def peaked(answers: Tensor, peak: float) -> Tensor:
     return _certain(second, answers, peak)
 
 
-def top_turned(answers: Tensor, k: int) -> Tensor:
+def top_ruled_out(answers: Tensor, k: int, peak: float) -> Tensor:
     """The top-k attack (Li et al., FedTGD, ICDCS 2024, doi 10.1109/ICDCS60910.2024.00086).
 
-    The k largest logits of each input are mirrored at the input's mean, so that the classes that
-    were believed in are ruled out, and all others stay. The paper "perturbs the top k values"; what
-    is public of it does not say how, and the mirror is our reading.
+    The k largest logits of each input fall to `peak` below the input's mean, so that the classes
+    that were believed in are ruled out, and all others stay. The paper "perturbs the top k values";
+    what is public of it does not say how, and this is our reading.
 
     Args:
         answers: logits (N, *S, C).
         k: from 1 to C.
+        peak: how far.
     """
     places = answers.topk(k, dim=-1).indices
-    mirrored = 2 * answers.mean(dim=-1, keepdim=True) - answers
-    return answers.scatter(-1, places, mirrored.gather(-1, places))
+    lowest = answers.mean(dim=-1, keepdim=True) - peak
+    return answers.scatter(-1, places, lowest.expand_as(places))
 
 
 def _certain(classes: Tensor, like: Tensor, peak: float) -> Tensor:

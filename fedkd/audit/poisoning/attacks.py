@@ -25,6 +25,7 @@ Data = Literal["labels", "backdoor"]
 Forge = Callable[[Scene, int], Mapping[str, Tensor]]
 """What a hostile client sends in place of its own: of a scene and the client, its upload."""
 
+SILENT = "silent"
 _LOUD = 1000.0
 """Of a colluder's logit: float16 holds it, and no mean with honest ones hides it."""
 _FACTOR = -10.0
@@ -89,6 +90,10 @@ def _answers(change: Callable[[Scene, str, int], Tensor], among: tuple[str, ...]
     return forge
 
 
+def _silent(_scene: Scene, _client: int) -> Mapping[str, Tensor]:
+    return {}
+
+
 def _models(change: Callable[[Scene, int], Tensors]) -> Forge:
     """An attack on models."""
 
@@ -121,7 +126,8 @@ def _pcfdla(scene: Scene, name: str, client: int) -> Tensor:
 
 
 def _top(scene: Scene, name: str, client: int) -> Tensor:
-    return answers.top_turned(scene.answers(name, client), max(1, scene.classes // 3))
+    k = max(1, scene.classes // 3)
+    return answers.top_ruled_out(scene.answers(name, client), k, scene.loudness(name))
 
 
 def _one_class(scene: Scene, name: str, client: int) -> Tensor:
@@ -199,6 +205,11 @@ def _turned(scene: Scene, name: str, client: int) -> Tensor:
 
 
 ATTACKS: Mapping[str, PoisoningAttack] = {
+    SILENT: PoisoningAttack(
+        "send nothing that the door lets in, so that their data is missing and nothing else",
+        "no attack: what whoever leaves all of them out must lose",
+        forge=_silent,
+    ),
     "label-flip": PoisoningAttack(
         "learn from flipped labels: class y of C becomes C - 1 - y",
         "Fang et al. 2020, arXiv:1911.11815",
@@ -247,7 +258,7 @@ ATTACKS: Mapping[str, PoisoningAttack] = {
         on="answers",
     ),
     "top-k": PoisoningAttack(
-        "mirror the largest third of each answer's logits at its mean",
+        "rule out the likeliest third of the classes in each answer",
         "Li et al. 2024, FedTGD, doi 10.1109/ICDCS60910.2024.00086",
         asks=_CATEGORICAL,
         forge=_answers(_top, SHARED + OWN),

@@ -10,7 +10,7 @@ from torch import nn
 from fedkd import config
 from fedkd.audit.findings import Audited
 from fedkd.audit.poisoning import records
-from fedkd.audit.poisoning.attacks import ATTACKS
+from fedkd.audit.poisoning.attacks import ATTACKS, SILENT
 from fedkd.audit.poisoning.outcomes import HONEST, Poisoned, Poisoning
 from fedkd.clock import Notify
 from fedkd.config import Engine, Experiment, Robust
@@ -148,9 +148,6 @@ def _bare(experiment: Experiment) -> Experiment:
             "loss could be laid at an attack's door: attack it without, by "
             "--set privacy.unit=none and the keys that stand beside it left out"
         )
-    if experiment.clients.test_share is not None:
-        clients = experiment.clients.model_copy(update={"test_share": None})
-        experiment = experiment.model_copy(update={"clients": clients})
     engine = Engine(device=experiment.engine.device, threads=experiment.engine.threads)
     return experiment.model_copy(update={"engine": engine})
 
@@ -254,12 +251,12 @@ def _success(prepared: PreparedExperiment, student: nn.Module) -> float | None:
 
 
 def _counted(cell: Poisoned, rounds: Sequence[Record]) -> Poisoned:
-    """The cell with how often uploads were refused and clients left out."""
+    """The cell with how often uploads were refused, but for empty ones, and clients left out."""
     screened = [each.get("robust") or {} for each in rounds]
     left = [client for each in screened for client in each.get("left_out", [])]
     return replace(
         cell,
-        refused=sum(len(each["failures"]) for each in rounds),
+        refused=0 if cell.attack == SILENT else sum(len(each["failures"]) for each in rounds),
         caught=sum(client in cell.hostile for client in left),
         wronged=sum(client not in cell.hostile for client in left),
     )

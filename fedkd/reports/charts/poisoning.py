@@ -25,9 +25,9 @@ def poisoning_chart(found: Poisoning) -> Chart | None:
             both = [value for value in (row.bare, row.defended) if value is not None]
             axes.hlines(place, min(both, default=0), max(both, default=0), color=FAINT, linewidth=3)
             if row.bare is not None:
-                axes.plot(row.bare, place, "D", color=TEACHERS, markersize=7)
+                axes.plot(row.bare, place, "D", color=TEACHERS, markersize=7, clip_on=False)
             if row.defended is not None:
-                axes.plot(row.defended, place, "o", color=STUDENT, markersize=8)
+                axes.plot(row.defended, place, "o", color=STUDENT, markersize=8, clip_on=False)
         names = [f"{row.attack}, {share(row)}" for row in attacked]
         axes.set_yticks(range(len(names)), names, color=INK)
         axes.set_ylim(len(names) - 0.4, -0.6)
