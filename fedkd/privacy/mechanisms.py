@@ -20,12 +20,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedkd.privacy.gradients import Built, Gradients, flat
 from fedkd.privacy.source import MOST_SCALE, Floats, Integers, NoiseSource
 
 _FINENESS = 2.0**-14
 """What rounding to the grid may add to a sensitivity, as a share of it, where any step will do."""
 _CLIPPING = 2.0**-16
 """By how much more than the norm a clip in float32 may leave; it is below 1e-6."""
+_LOOSE = 32.0
+"""How far above a gradient's length, or the clip, what adds up to it may be, if it is clipped by a
+weight alone: a length that float32 tells from products has an error of up to 2^-24 times its
+square, and their sum one of 2^-24 times itself. What cancels more is added up first."""
 _MOST_STEPS = 2.0**52
 """The most steps that a value may be; with the noise they are exact in float64."""
 
@@ -46,19 +51,19 @@ def clip(rows: Tensor, norm: float) -> Tensor:
         ValueError: the norm is out of its range, or the rows have no first axis or another type.
     """
     _positive(norm=norm)
-    flat = _flat(rows)
-    peak = _peaks(flat)
+    flattened = flat(rows)
+    peak = _peaks(flattened)
     finite = torch.isfinite(peak)[:, None]
-    flat = torch.where(finite, flat, 0)
+    flattened = torch.where(finite, flattened, 0)
     # Over its largest entry a row has a length between 1 and sqrt(D), whose square cannot overflow.
-    direction = flat / torch.where(finite & (peak[:, None] > 0), peak[:, None], 1)
+    direction = flattened / torch.where(finite & (peak[:, None] > 0), peak[:, None], 1)
     length = torch.linalg.vector_norm(direction, dim=1, keepdim=True, dtype=torch.float64)
     inside = ~finite | (length * peak[:, None].double() <= norm)
-    shortened = direction * (norm / length).to(flat.dtype)
-    return torch.where(inside, flat, shortened).reshape(rows.shape)
+    shortened = direction * (norm / length).to(rows.dtype)
+    return torch.where(inside, flattened, shortened).reshape(rows.shape)
 
 
-def clipped_sum(gradients: Sequence[Tensor], norm: float) -> list[Tensor]:
+def clipped_sum(gradients: Sequence[Tensor | Gradients], norm: float) -> list[Tensor]:
     """Per-sample gradients, each sample's clipped over all parameters jointly, then summed.
 
     One sample more or less changes the sums by an L2 norm of at most `norm`, over all parameters
@@ -66,7 +71,7 @@ def clipped_sum(gradients: Sequence[Tensor], norm: float) -> list[Tensor]:
     infinity in any parameter counts as zero in all.
 
     Args:
-        gradients: (N, *shape_p) for each parameter p, float32 or float64.
+        gradients: (N, *shape_p) for each parameter p, float32 or float64, or in another form.
         norm: finite, > 0.
 
     Returns:
@@ -76,23 +81,28 @@ def clipped_sum(gradients: Sequence[Tensor], norm: float) -> list[Tensor]:
         ValueError: the norm is out of its range, or the gradients differ in N or have another type.
     """
     _positive(norm=norm)
-    flats = [_flat(gradient) for gradient in gradients]
-    if len({len(flat) for flat in flats}) > 1:
-        shapes = ", ".join(str(tuple(gradient.shape)) for gradient in gradients)
+    forms = [Built(each) if isinstance(each, Tensor) else each for each in gradients]
+    if len({form.shape[0] for form in forms}) > 1:
+        shapes = ", ".join(str(form.shape) for form in forms)
         raise ValueError(f"Expected gradients of one N, got {shapes}.")
-    if not flats:
+    if not forms:
         return []
-    lengths = torch.linalg.vector_norm(torch.stack([_lengths(flat) for flat in flats]), dim=0)
+    lengths, bounds = (
+        torch.linalg.vector_norm(torch.stack(each), dim=0)
+        for each in ([form.lengths() for form in forms], [form.bounds() for form in forms])
+    )
     weights = (norm / lengths).clamp(max=1)
-    plain = _plain(weights, norm)
+    plain = _plain(weights, norm) & (bounds <= _LOOSE * lengths.clamp(min=norm))
     if plain.all():
-        sums = [weights.to(flat.dtype) @ flat for flat in flats]
-    else:
-        sums = [weights[plain].to(flat.dtype) @ flat[plain] for flat in flats]
-        odd_rows = clip(torch.cat([flat[~plain] for flat in flats], dim=1), norm)
-        odd = torch.split(odd_rows.sum(dim=0), [flat.shape[1] for flat in flats])
-        sums = [total + more.to(total.dtype) for total, more in zip(sums, odd, strict=True)]
-    return [total.reshape(each.shape[1:]) for total, each in zip(sums, gradients, strict=True)]
+        return [form.weighted(weights) for form in forms]
+    sums = [form.weighted(weights, plain) for form in forms]
+    rows = [flat(form.rows(~plain)) for form in forms]
+    odd = clip(torch.cat(rows, dim=1), norm).sum(dim=0)
+    parts = torch.split(odd, [each.shape[1] for each in rows])
+    return [
+        total + more.to(total.dtype).reshape(total.shape)
+        for total, more in zip(sums, parts, strict=True)
+    ]
 
 
 def gaussian(
@@ -219,31 +229,12 @@ def _scale(sensitivity: float, noise_multiplier: float) -> float:
     return scale
 
 
-def _flat(rows: Tensor) -> Tensor:
-    """(N, ...) -> (N, D)."""
-    if rows.dim() == 0 or rows.dtype not in {torch.float32, torch.float64}:
-        found = f"{tuple(rows.shape)} of {rows.dtype}"
-        raise ValueError(f"Expected rows (N, ...) of float32 or float64, got {found}.")
-    return rows.reshape(len(rows), math.prod(rows.shape[1:]))
-
-
 def _peaks(flat: Tensor) -> Tensor:
     """(N, D) -> (N,): the largest magnitude in each row, NaN if it holds one."""
     if flat.shape[1] == 0:
         return flat.new_zeros(len(flat))
     peaks: Tensor = torch.linalg.vector_norm(flat, ord=math.inf, dim=1)
     return peaks
-
-
-def _lengths(flat: Tensor) -> Tensor:
-    """(N, D) -> (N,): the L2 norm of each row, in float64; not finite if its square is not.
-
-    A float32 norm over a million entries is short by 1e-3, which would let more than the norm pass;
-    one over two thousand is right to 1e-6, and takes no copy in float64.
-    """
-    parts = [torch.linalg.vector_norm(part, dim=1) for part in torch.split(flat, 2048, dim=1)]
-    lengths: Tensor = torch.linalg.vector_norm(torch.stack(parts).double(), dim=0)
-    return lengths
 
 
 def _plain(weights: Tensor, norm: float) -> Tensor:

@@ -14,6 +14,7 @@ from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 from fedkd.knowledge import moments
 from fedkd.knowledge.moments import Moments
 from fedkd.learning.dp import sgd
+from fedkd.learning.dp.forms import whole
 from fedkd.privacy import mechanisms
 from fedkd.privacy.source import NoiseSource
 
@@ -29,14 +30,22 @@ def weaker(factor: float, real=mechanisms.gaussian) -> Callable[..., torch.Tenso
     return gaussian
 
 
+def built(gradients):
+    """Of each parameter (N, *shape), in whatever form they came."""
+    return [each if isinstance(each, torch.Tensor) else whole(each) for each in gradients]
+
+
 def unclipped(gradients, _norm):
-    return [gradient.sum(dim=0) for gradient in gradients]
+    return [gradient.sum(dim=0) for gradient in built(gradients)]
 
 
 class Ghost:
     """Opacus's ghost clipping, in place of the gradients of each sample."""
 
     rows = 256
+
+    def announce(self):
+        pass
 
     def __init__(self, model):
         self.parameters = dict(model.named_parameters())
@@ -116,12 +125,12 @@ def bare_vectors(value, *, real=mechanisms.gaussian, **how):
 
 
 def clipped_after_the_sum(gradients, norm, real=mechanisms.clipped_sum):
-    return real([gradient.sum(dim=0, keepdim=True) for gradient in gradients], norm)
+    return real([gradient.sum(dim=0, keepdim=True) for gradient in built(gradients)], norm)
 
 
 def nothing(gradients, _norm):
     """The records are lost."""
-    return [torch.zeros_like(gradient[0]).double() for gradient in gradients]
+    return [torch.zeros(gradient.shape[1:]).double() for gradient in gradients]
 
 
 class Counting(NoiseSource):

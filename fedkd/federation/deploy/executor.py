@@ -23,7 +23,7 @@ _GRACE = 30.0
 """Seconds that an answer has beyond the site's limit to say that it took too long."""
 APP = ("fedkd.federation.deploy.siteapp", "torch._dynamo")
 """What each answer needs; torch imports the second at a process's first step, for over a second."""
-PRIVATE = ("opacus.grad_sample", "dp_accounting.pld.privacy_loss_distribution")
+PRIVATE = "dp_accounting.pld.privacy_loss_distribution"
 """What an answer under differential privacy needs."""
 
 

@@ -40,8 +40,8 @@ def check_model(model: nn.Module, shape: tuple[int, ...], *, like: Rows | None =
     Raises:
         ConfigError: the model normalises by batch or running statistics, shrinks what it looks up
             (max_norm), keeps something of its inputs, lets samples touch each other, has random
-            parts that are no dropout module, has nothing to train, or Opacus gets the gradients of
-            its samples wrong.
+            parts that are no dropout module, has nothing to train, or the gradients of its samples
+            come out wrong.
     """
     _check_norms(model)
     for name, module in model.named_modules():

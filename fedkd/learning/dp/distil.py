@@ -28,7 +28,7 @@ from fedkd.tasks.likelihoods.categorical import CATEGORICAL
 
 
 class Tap(nn.Module):
-    """Keeps what passes it. A hook would see a layer's output beside Opacus's own way to it."""
+    """Keeps what passes it."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,6 +1,13 @@
-"""The gradient of every sample: Opacus's, and our own of recurrent layers and of tied weights."""
+"""The gradient of every record: one backward pass to what layers give, then a rule for each layer.
 
-from collections.abc import Callable, Iterable
+Book-keeping, Bu et al. 2023, arXiv:2210.00038: parameters take no part in the backward pass. What
+entered a layer and the slope of what it gave tell each record's gradient by its parameters, most of
+them without building it: see `rules` and `forms`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 
@@ -8,26 +15,50 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.errors import ConfigError
-from fedkd.learning.dp import recurrent, tied
+from fedkd.learning.dp import fallback, recurrent
+from fedkd.learning.dp.forms import added, whole
 from fedkd.learning.dp.restored import restored
+from fedkd.learning.dp.rules import Rule, rule_of
 from fedkd.models import call
-from fedkd.models.text.tied import TiedLinear
+from fedkd.privacy.gradients import Built, Gradients
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Answers (N, *A) and targets (N, ...) to a value per sample (N,), each of its own row alone."""
 
-_CACHE = 2**21  # floats: per-sample gradients that stay in a core's cache are made twice as fast
+_MEMORY = 2**26  # floats: what gradients per sample may take where they have to be built
 
 
 def at_once(parameters: Iterable[Tensor]) -> int:
     """How many samples a batch has at most, for trainable parameters of that size."""
     size = sum(parameter.numel() for parameter in parameters)
-    return max(8, min(256, _CACHE // max(size, 1)))
+    return max(8, min(256, _MEMORY // max(size, 1)))
 
 
 def has_rule(layer: nn.Module) -> bool:
     """Whether a layer's gradients are found by a rule of our own."""
-    return recurrent.serves(layer) or isinstance(layer, TiedLinear)
+    return recurrent.serves(layer) or rule_of(layer) is not None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Use:
+    """A call of a layer: what entered it, and what it gave."""
+
+    layer: nn.Module
+    rule: Rule
+    inputs: tuple[Any, ...]
+    end: Tensor
+    versions: tuple[int, ...]
+
+    def gradients(self, slope: Tensor) -> Iterator[tuple[Tensor | None, Gradients]]:
+        """Each parameter and its gradients, from the slope of what the layer gave."""
+        if self.versions != _versions(self.inputs, self.end):
+            raise RuntimeError("a tensor that a layer was given or gave was changed in-place")
+        kind = slope.dtype
+        inputs = (
+            each.to(kind) if isinstance(each, Tensor) and each.is_floating_point() else each
+            for each in self.inputs
+        )
+        yield from self.rule(self.layer, tuple(inputs), slope)
 
 
 class PerSample:
@@ -37,33 +68,30 @@ class PerSample:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        from opacus.grad_sample import GradSampleModule  # takes seconds
-
         self.parameters = {
             name: value for name, value in model.named_parameters() if value.requires_grad
         }
-        self._annotated: list[Any] = list(self.parameters.values())  # Opacus adds attributes
-        self.rows = at_once(self._annotated)
+        self.rows = at_once(self.parameters.values())
         """Samples at a time."""
         self._model = model
-        # Summed, or else Opacus multiplies the gradients by the number of samples.
-        self._opacus = GradSampleModule(model, loss_reduction="sum")
-        self._roots: list[Tensor] = []
-        self._ends: list[tuple[nn.Module, Tensor]] = []
-        self._layers = list(self._opacus.iterate_submodules(model))
-        self._handles = [layer.register_forward_pre_hook(self._root) for layer in self._layers]
         self._uses: list[Any] = []
-        """Of layers by our own rules, in this pass: each has an `end` and `gradients`."""
-        self._ours = [layer for layer in self._layers if has_rule(layer)]
-        for layer in self._layers:
-            if isinstance(layer, nn.Embedding):
-                self._unhook(layer)
-                self._handles.append(layer.register_forward_hook(self._end))
-        for layer in self._ours:
-            self._unhook(layer)
-            rule: Any = tied if isinstance(layer, TiedLinear) else recurrent
-            layer.forward = partial(rule.forward, layer, self._uses)
-        # What a layer hands on is what torch's backward hooks look at: nobody may write into it.
+        """Of layers, in this pass: each has an `end` and `gradients`."""
+        self._watching = False
+        layers = list(_learning(model))
+        rest = [layer for layer in layers if not recurrent.serves(layer)]
+        self._recurrent: list[Any] = [layer for layer in layers if recurrent.serves(layer)]
+        others = [layer for layer in rest if rule_of(layer) is None]
+        for layer in others:
+            fallback.check(layer)
+        self._names = {layer: name for name, layer in model.named_modules()}
+        self._others = {self._names[layer]: layer for layer in others}
+        self._handles = [
+            layer.register_forward_hook(partial(self._note, rule_of(layer) or fallback.gradients))
+            for layer in rest
+        ]
+        for layer in self._recurrent:
+            layer.forward = partial(recurrent.forward, layer, self._uses)
+        # What a layer was given and gave is looked at again: nobody may write into it.
         self._inplace: list[Any] = [
             each for each in model.modules() if getattr(each, "inplace", False)
         ]
@@ -77,99 +105,116 @@ class PerSample:
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
-        self._opacus.cleanup()
-        for layer in self._ours:
+        for layer in self._recurrent:
             del layer.forward
         for module in self._inplace:
             module.inplace = True
-        for module in self._model.modules():
-            for name in ("activations", "max_batch_len", "ft_compute_sample_grad"):
-                module.__dict__.pop(name, None)
         for parameter in self.parameters.values():
             parameter.grad = None
         self._model.eval()
 
+    def announce(self) -> None:
+        """Say which layers have no rule, in the log."""
+        fallback.announce(self._others)
+
     def gradients(self, x: Tensor, y: Tensor, loss: Loss) -> list[Tensor]:
-        """The gradient of each sample's loss by each trainable parameter p: (N, *shape_p).
+        """As `forms`, each built: (N, *shape_p)."""
+        return [whole(each) for each in self.forms(x, y, loss)]
+
+    def forms(self, x: Tensor, y: Tensor, loss: Loss) -> list[Gradients]:
+        """The gradient of each sample's loss by each trainable parameter.
 
         Whatever the model's forward pass writes into its parameters and buffers is put back.
+
+        Raises:
+            ConfigError: a layer is called by keyword, or sees other rows than the samples.
         """
-        self._forget()
-        with restored(self._model):
-            self._pass(x, y, loss)
-        for parameter, gradient in (own for use in self._uses for own in use.gradients()):
-            found = parameter.grad_sample
-            parameter.grad_sample = gradient if found is None else found + gradient
-        gradients = [
-            parameter.new_zeros(len(x), *parameter.shape)  # the loss does not depend on it
-            if parameter.grad_sample is None
-            else parameter.grad_sample
-            for parameter in self._annotated
+        found: dict[Tensor, list[Gradients]] = {each: [] for each in self.parameters.values()}
+        try:
+            with restored(self._model), _frozen(found):
+                slopes = self._slopes(x, y, loss)
+                for use, slope in zip(self._uses, slopes, strict=True):
+                    if slope is None:  # the loss does not depend on it
+                        continue
+                    for parameter, each in use.gradients(slope):
+                        if parameter is not None and parameter in found:
+                            self._check_rows(use.layer, each.shape[0], len(x))
+                            found[parameter].append(each)
+        finally:
+            self._uses.clear()
+        return [
+            added(each) if each else Built(parameter.new_zeros(()).expand(len(x), *parameter.shape))
+            for parameter, each in found.items()
         ]
-        self._forget()
-        return gradients
 
-    def _pass(self, x: Tensor, y: Tensor, loss: Loss) -> None:
-        """Forward and backward, by which Opacus leaves the gradients at the parameters."""
-        losses = loss(call.answer(self._model, x), y)
-        # The sum leaves each sample's gradient as it is. Only the way to the layers' inputs is
-        # gone, never to p.grad: that saves a third of the time, and no raw gradient ever exists.
-        leaves = [*self._roots, *(end for _, end in self._ends), *(use.end for use in self._uses)]
-        losses.sum().backward(inputs=leaves)  # type: ignore[no-untyped-call]
-        for layer, end in reversed(self._ends):
-            slope = torch.zeros_like(end) if end.grad is None else end.grad
-            self._opacus.capture_backprops_hook(
-                layer, (), (slope,), loss_reduction="sum", batch_first=True
-            )
+    def _slopes(self, x: Tensor, y: Tensor, loss: Loss) -> Sequence[Tensor | None]:
+        """Forward and backward: the slope of what each use gave."""
+        self._watching = True
+        try:
+            losses = loss(call.answer(self._model, x), y)
+        finally:
+            self._watching = False
+        ends = [use.end for use in self._uses]
+        if not ends or not losses.requires_grad:
+            return [None] * len(ends)
+        # The sum leaves each sample's gradient as it is.
+        slopes: Sequence[Tensor | None] = torch.autograd.grad(losses.sum(), ends, allow_unused=True)
+        return slopes
 
-    def _root(self, layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Let a layer's input require a gradient, which Opacus's backward hook needs to be called.
-
-        Without, torch calls the hook too, but with a warning.
-        """
-        if not inputs:  # of those given by keyword no hook of Opacus knows
-            name = next(name for name, each in self._model.named_modules() if each is layer)
+    def _note(self, rule: Rule, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        """Keep what entered a layer, and let what it gives require a gradient."""
+        if not self._watching:
+            return
+        if not inputs:
             raise ConfigError(
-                f"DP-SGD cannot train layer {name!r}, {type(layer).__name__}, which is called by "
-                "keyword, as in layer(input=x); call it by position: layer(x)"
+                f"DP-SGD cannot train layer {self._names[layer]!r}, {type(layer).__name__}, which "
+                "is called by keyword, as in layer(input=x); call it by position: layer(x)"
             )
-        return tuple(self._rooted(value) for value in inputs)
+        if not output.requires_grad:
+            output.requires_grad_()
+        kept = tuple(each.detach() if _leaves(each) else each for each in inputs)
+        self._uses.append(_Use(layer, rule, kept, output, _versions(inputs, output)))
 
-    def _rooted(self, value: Any) -> Any:
-        if not isinstance(value, Tensor) or value.requires_grad or not value.is_floating_point():
-            return value
-        root = value.detach().requires_grad_()
-        self._roots.append(root)
-        return root
+    def _check_rows(self, layer: nn.Module, rows: int, samples: int) -> None:
+        if rows != samples:
+            raise ConfigError(
+                f"DP-SGD cannot train layer {self._names[layer]!r}, {type(layer).__name__}, which "
+                f"sees {rows} rows for {samples} samples: expected a first axis of samples in all "
+                "that it is given"
+            )
 
-    def _unhook(self, layer: nn.Module) -> None:
-        """Let Opacus not be called when the way back passes a layer; forward, of ours alone."""
-        for handle in self._opacus.autograd_grad_sample_hooks:
-            if handle.id in layer._backward_hooks or (
-                layer in self._ours and handle.id in layer._forward_hooks
-            ):
-                handle.remove()
 
-    def _end(self, layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        """End the way back at what a layer gives, since what enters it has no gradient: indices.
+def _leaves(value: Any) -> bool:
+    """Whether a value is on the way back, and no parameter, by which a tied weight is known."""
+    return isinstance(value, Tensor) and not isinstance(value, nn.Parameter)
 
-        torch calls its backward hook too, but with a warning; so Opacus's is called by hand.
-        """
-        end = output.detach().requires_grad_()
-        self._ends.append((layer, end))
-        if (padding := layer.padding_idx) is None:
-            return end
-        # Padding learns nothing, of which Opacus does not know.
-        return torch.where((inputs[0] == padding).unsqueeze(-1), end.detach(), end)
 
-    def _forget(self) -> None:
-        """Forget a forward pass: what it left in a layer off the loss's path would pile up."""
-        self._roots.clear()
-        self._ends.clear()
-        self._uses.clear()
-        for layer in self._layers:
-            layer.__dict__.pop("activations", None)
-            layer.__dict__.pop("max_batch_len", None)
-        for parameter in self._annotated:
-            parameter.__dict__.pop("_current_grad_sample", None)
-            parameter.grad_sample, parameter._forward_counter = None, 0
+def _versions(inputs: tuple[Any, ...], output: Tensor) -> tuple[int, ...]:
+    """How often each tensor was written into; a parameter is put back by `restored`."""
+    return tuple(each._version for each in (*inputs, output) if _leaves(each))
+
+
+@contextmanager
+def _frozen(parameters: Iterable[Tensor]) -> Iterator[None]:
+    """Parameters that take no part in a backward pass."""
+    parameters = list(parameters)
+    for parameter in parameters:
+        parameter.requires_grad = False
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad = True
+
+
+def _learning(module: nn.Module) -> Iterator[nn.Module]:
+    """The layers whose parameters learn; what a layer without a rule is made of is its own."""
+    own = {value for value in module._parameters.values() if value is not None}
+    inner = {value for child in module.children() for value in child.parameters()}
+    own -= inner  # Opacus's recurrent layers call those of their parts their own
+    if any(value.requires_grad for value in own):
+        yield module
+        if not has_rule(module):
+            return
+    for child in module.children():
+        yield from _learning(child)

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedkd.errors import ConfigError
+from fedkd.learning.dp.forms import Products
+from fedkd.privacy.gradients import Built, Gradients
 
 Recurrent = nn.LSTM | nn.GRU
 
@@ -36,7 +38,6 @@ class Pass:
         x: inputs (N, T, D).
         gates: what the inputs add to the gates, (N, T, G).
         before: states (N, T, H) before each step.
-        end: zeros (N, T, G), added to the gates; its gradient is theirs.
     """
 
     layer: Recurrent
@@ -44,22 +45,23 @@ class Pass:
     x: Tensor
     gates: Tensor
     before: Tensor
-    end: Tensor
 
-    def gradients(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Each trainable parameter p and its gradient for each sample, (N, *shape_p)."""
-        entering = torch.zeros_like(self.end) if self.end.grad is None else self.end.grad
-        recurring = self._from_states(entering)
-        found = {
-            "weight_ih": _products(entering, self.x),
-            "weight_hh": _products(recurring, self.before),
-            "bias_ih": entering.sum(dim=1),
-            "bias_hh": recurring.sum(dim=1),
+    @property
+    def end(self) -> Tensor:
+        """Where the way back ends."""
+        return self.gates
+
+    def gradients(self, slope: Tensor) -> Iterator[tuple[Tensor | None, Gradients]]:
+        """Each parameter and its gradients for each sample, from the slope of the gates."""
+        recurring = self._from_states(slope)
+        found: dict[str, Gradients] = {
+            "weight_ih": Products(slope, self.x),
+            "weight_hh": Products(recurring, self.before),
+            "bias_ih": Built(slope.sum(dim=1)),
+            "bias_hh": Built(recurring.sum(dim=1)),
         }
-        for name, gradient in found.items():
-            parameter = getattr(self.layer, name + self.suffix, None)
-            if parameter is not None and parameter.requires_grad:
-                yield parameter, gradient
+        for name, gradients in found.items():
+            yield getattr(self.layer, name + self.suffix, None), gradients
 
     def _from_states(self, entering: Tensor) -> Tensor:
         """Slopes (N, T, G) of U h + c: a GRU's last gate takes its part of it times the first."""
@@ -68,7 +70,8 @@ class Pass:
         size = self.layer.hidden_size
         _, weight, *biases = _weights(self.layer, self.suffix)
         bias = biases[1][:size] if biases else None
-        reset = torch.sigmoid(self.gates[..., :size] + F.linear(self.before, weight[:size], bias))
+        gates = self.gates.detach()
+        reset = torch.sigmoid(gates[..., :size] + F.linear(self.before, weight[:size], bias))
         return torch.cat([entering[..., : 2 * size], entering[..., 2 * size :] * reset], dim=-1)
 
 
@@ -113,18 +116,19 @@ def _direction(
     """States (N, T, H) of one direction of one layer, and the last ones, (1, N, H) each."""
     entering, recurrent, *biases = _weights(layer, suffix)
     gates = F.linear(x, entering, biases[0] if biases else None)
-    end = torch.zeros_like(gates, requires_grad=True)
+    if not gates.requires_grad:
+        gates.requires_grad_()
     weights = [torch.eye(len(entering)).to(entering), recurrent]
     if biases:
         weights += [torch.zeros_like(biases[0]), biases[1]]
     rest = bool(biases), 1, 0.0, True, False, True  # a layer, one way, in training, (N, T, G)
     with torch.backends.cudnn.flags(enabled=False):  # which wants weights in one piece of memory
         if isinstance(layer, nn.LSTM):
-            states, *after = torch.lstm(gates + end, first, weights, *rest)
+            states, *after = torch.lstm(gates, first, weights, *rest)
         else:
-            states, *after = torch.gru(gates + end, first[0], weights, *rest)
+            states, *after = torch.gru(gates, first[0], weights, *rest)
     before = torch.cat([first[0].transpose(0, 1), states[:, :-1]], dim=1)
-    passes.append(Pass(layer, suffix, x.detach(), gates.detach(), before.detach(), end))
+    passes.append(Pass(layer, suffix, x.detach(), gates, before.detach()))
     return states, tuple(after)
 
 
@@ -141,8 +145,3 @@ def _weights(layer: Recurrent, suffix: str) -> list[Tensor]:
     """W, U and, where there are any, b and c: without a way back to them."""
     names = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if layer.bias else ()))
     return [getattr(layer, name + suffix).detach() for name in names]
-
-
-def _products(slopes: Tensor, entered: Tensor) -> Tensor:
-    """(N, T, G) and (N, T, D) -> (N, G, D)."""
-    return slopes.transpose(1, 2) @ entered

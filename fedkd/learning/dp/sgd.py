@@ -1,6 +1,6 @@
 """Learning from targets with differential privacy: DP-SGD, Abadi et al. 2016, arXiv:1607.00133.
 
-Opacus gives the gradient of every sample; the step is ours. What is protected is the presence of
+The gradient of every sample is `per_sample`'s. What is protected is the presence of
 one record, and the cost is that of `fedkd.privacy.events.Gaussian(noise_multiplier, sample_rate,
 steps(epochs, sample_rate))` under add/remove. The records of a step and its noise come from the
 operating system's entropy (`fedkd.privacy.source`), never from the experiment's seed: the server
@@ -140,6 +140,7 @@ def train(
     total = steps(optimisation.epochs, noise.sample_rate)
     ends = {steps(epoch, noise.sample_rate): epoch for epoch in range(1, optimisation.epochs + 1)}
     with PerSample(model) as per_sample:
+        per_sample.announce()
         for step in range(total):
             set_rate(optimiser, optimisation, step / total)
             taken = samples.subset(source.sample(len(samples), noise.sample_rate))
@@ -180,18 +181,21 @@ def _beside(loss: Loss, offset: Tensor | None) -> Loss:
 
 
 def _clipped_sums(per_sample: PerSample, loss: Loss, samples: Samples, clip: float) -> list[Tensor]:
-    """The clipped gradients' sum for every trainable parameter, in small batches.
+    """The clipped gradients' sum for every trainable parameter, in batches that memory holds.
 
-    float64, on the CPU.
+    On the CPU; of several batches, added up in float64.
     """
-    device = next(iter(per_sample.parameters.values())).device
-    sums = [torch.zeros_like(each).double() for each in per_sample.parameters.values()]
+    learning = list(per_sample.parameters.values())
+    parts = []
     for start in range(0, len(samples), per_sample.rows):
         rows = torch.arange(start, min(start + per_sample.rows, len(samples)))
-        x, y = one(samples.x[rows]).to(device), samples.y[rows].to(device)
-        gradients = per_sample.gradients(x, y, loss)
-        parts = clipped_sum(gradients, clip)
-        sums = [total + part for total, part in zip(sums, parts, strict=True)]
+        x, y = one(samples.x[rows]).to(learning[0].device), samples.y[rows].to(learning[0].device)
+        parts.append(clipped_sum(per_sample.forms(x, y, loss), clip))
+    if len(parts) == 1:
+        return [total.cpu() for total in parts[0]]
+    sums = [torch.zeros_like(each).double() for each in learning]
+    for part in parts:
+        sums = [total + each for total, each in zip(sums, part, strict=True)]
     return [total.cpu() for total in sums]
 
 

@@ -48,7 +48,7 @@ def learning(model: nn.Module, shape: tuple[int, ...], like: Rows | None) -> Non
         _check_memory(model, x, beside)
         _check_coupling(model, x, beside)
         _check_gradients(model, x, beside)
-    if dropouts:  # Opacus may not be able to differentiate what is random
+    if dropouts:  # vmap may not be able to differentiate what is random
         with PerSample(model) as per_sample:
             per_sample.gradients(x, x, lambda said, _: said.flatten(1).sum(dim=1))
 
@@ -145,10 +145,10 @@ def _without_dropout(model: nn.Module) -> Iterator[list[nn.Module]]:
 
 
 def _check_layers(model: nn.Module) -> None:
-    """Let Opacus try each layer alone, so that the error can name it."""
+    """Try each layer alone, so that the error can name it."""
     for name, layer in model.named_modules():
         what = f"DP-SGD cannot train layer {name!r}, {type(layer).__name__}"
-        lacking = "Opacus has no gradients per sample for it"
+        lacking = "there are no gradients per sample for it"
         instead = next((each for kind, each in _INSTEAD.items() if isinstance(layer, kind)), None)
         if has_rule(layer):
             continue
@@ -225,7 +225,7 @@ def _coupled(what: str, company: str) -> ConfigError:
 
 
 def _check_gradients(model: nn.Module, x: Tensor, beside: Mapping[str, Tensor]) -> None:
-    """Compare Opacus's gradients per sample with one backward pass per sample."""
+    """Compare the gradients per sample with one backward pass per sample."""
     weights = torch.randn(call.answer(model, x).shape[1:])
 
     def value(said: Tensor, _: Tensor) -> Tensor:
@@ -259,6 +259,6 @@ def _check_gradients(model: nn.Module, x: Tensor, beside: Mapping[str, Tensor]) 
                 if company:
                     raise _coupled("gradients", company)
                 raise ConfigError(
-                    f"DP-SGD cannot train the model: Opacus gets the gradients of {name!r} per "
-                    f"sample wrong; {PLAIN}"
+                    f"DP-SGD cannot train the model: the gradients of {name!r} per sample come out "
+                    f"wrong; {PLAIN}"
                 )

@@ -92,7 +92,7 @@ def test_nothing_that_a_forward_pass_writes_is_left_in_the_model(
 def test_what_one_batch_writes_moves_no_other_batch(
     write: Callable[[Any], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(per_sample, "_CACHE", 1)  # batches of 8 samples
+    monkeypatch.setattr(per_sample, "_MEMORY", 1)  # batches of 8 samples
     both = records(31, secret=True)
     first, rest = both.subset(torch.arange(8)), both.subset(torch.arange(8, 32))
     alone = [gradient(Writer(write), some) for some in (first, rest)]

@@ -1,0 +1,126 @@
+"""Gradients per record of the layers of torch, from what entered one and the slope of its output.
+
+A rule takes a layer, what it was called with and the slope (N, ...) of what it gave, and yields
+each parameter, also one that does not learn, and its gradients.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedkd.learning.dp.forms import Lookups, Products
+from fedkd.models.text.tied import TiedLinear
+from fedkd.privacy.gradients import Built, Gradients
+
+Found = Iterator[tuple[Tensor | None, Gradients]]
+Rule = Callable[[Any, tuple[Any, ...], Tensor], Found]
+
+
+def rule_of(layer: nn.Module) -> Rule | None:
+    """The rule for a layer, if it does what torch's own does."""
+    for kind, rule in _RULES.items():
+        own = isinstance(layer, kind) and type(layer).forward is kind.forward
+        if own and getattr(type(layer), "_conv_forward", None) is getattr(
+            kind, "_conv_forward", None
+        ):
+            return rule
+    return None
+
+
+def _linear(layer: nn.Linear, inputs: tuple[Any, ...], slope: Tensor) -> Found:
+    return _products(layer.weight, layer.bias, inputs[0], slope)
+
+
+def _tied(layer: TiedLinear, inputs: tuple[Any, ...], slope: Tensor) -> Found:
+    states, weight = inputs
+    return _products(weight, layer.bias, states, slope)
+
+
+def _products(weight: Tensor, bias: Tensor | None, x: Tensor, slope: Tensor) -> Found:
+    slopes, entered = (each.reshape(len(slope), -1, each.shape[-1]) for each in (slope, x))
+    yield weight, Products(slopes, entered)
+    yield bias, Built(slopes.sum(dim=1))
+
+
+def _embedding(layer: nn.Embedding, inputs: tuple[Any, ...], slope: Tensor) -> Found:
+    numbers = inputs[0].reshape(len(slope), -1)
+    slopes = slope.reshape(*numbers.shape, layer.embedding_dim)
+    if layer.padding_idx is not None:  # it learns nothing
+        slopes = slopes.masked_fill((numbers == layer.padding_idx).unsqueeze(2), 0.0)
+    yield layer.weight, Lookups.of(numbers, slopes, layer.num_embeddings)
+
+
+def _convolution(
+    layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, inputs: tuple[Any, ...], slope: Tensor
+) -> Found:
+    """Records are folded into groups of channels, whose filters are each record's own."""
+    x, padding = inputs[0], layer.padding
+    if isinstance(padding, str) or layer.padding_mode != "zeros":
+        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        x = F.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
+        padding = (0,) * len(layer.kernel_size)
+    count, filters = len(x), layer.weight.shape
+    _, gradient, _ = torch.ops.aten.convolution_backward(
+        slope.reshape(1, -1, *slope.shape[2:]),
+        x.reshape(1, -1, *x.shape[2:]),
+        layer.weight.new_empty(1).expand(count * filters[0], *filters[1:]),  # of which the shape
+        None,
+        layer.stride,
+        padding,
+        layer.dilation,
+        False,  # noqa: FBT003 - an operator of torch, by position
+        (0,) * len(padding),
+        count * layer.groups,
+        (False, True, False),
+    )
+    yield layer.weight, Built(gradient.reshape(count, *filters))
+    yield layer.bias, Built(slope.flatten(2).sum(dim=2))
+
+
+def _group_norm(layer: nn.GroupNorm, inputs: tuple[Any, ...], slope: Tensor) -> Found:
+    return _scaled(layer, inputs[0], slope, layer.num_groups)
+
+
+def _instance_norm(layer: Any, inputs: tuple[Any, ...], slope: Tensor) -> Found:
+    return _scaled(layer, inputs[0], slope, layer.num_features)
+
+
+def _scaled(layer: Any, x: Tensor, slope: Tensor, groups: int) -> Found:
+    """By the channel: the sum of slopes times what is scaled, and of slopes."""
+    count, channels, *places = x.shape
+    normed = F.group_norm(x, groups, eps=layer.eps)
+    shape = (count, channels, math.prod(places))
+    yield layer.weight, Built((normed * slope).reshape(shape).sum(dim=2))
+    yield layer.bias, Built(slope.reshape(shape).sum(dim=2))
+
+
+def _layer_norm(layer: nn.LayerNorm, inputs: tuple[Any, ...], slope: Tensor) -> Found:
+    normed = F.layer_norm(inputs[0], layer.normalized_shape, eps=layer.eps)
+    shape = (len(slope), -1, *layer.normalized_shape)
+    yield layer.weight, Built((normed * slope).reshape(shape).sum(dim=1))
+    yield layer.bias, Built(slope.reshape(shape).sum(dim=1))
+
+
+def _rms_norm(layer: nn.RMSNorm, inputs: tuple[Any, ...], slope: Tensor) -> Found:
+    normed = F.rms_norm(inputs[0], layer.normalized_shape, eps=layer.eps)
+    yield layer.weight, Built((normed * slope).reshape(len(slope), -1, *layer.weight.shape).sum(1))
+
+
+_RULES: dict[type[nn.Module], Rule] = {
+    nn.Linear: _linear,
+    TiedLinear: _tied,
+    nn.Embedding: _embedding,
+    nn.Conv1d: _convolution,
+    nn.Conv2d: _convolution,
+    nn.Conv3d: _convolution,
+    nn.GroupNorm: _group_norm,
+    nn.LayerNorm: _layer_norm,
+    nn.RMSNorm: _rms_norm,
+    nn.InstanceNorm1d: _instance_norm,
+    nn.InstanceNorm2d: _instance_norm,
+    nn.InstanceNorm3d: _instance_norm,
+}
