@@ -105,9 +105,10 @@ def holds(
 
 def _chances(others: int, marked: int, k: int) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
     """The chance of each number, 0 to k, of the marked among k drawn from `others`."""
-    from scipy.stats import hypergeom  # takes a second to load, and few need it
-
-    chances: np.ndarray[tuple[int], np.dtype[np.float64]] = hypergeom.pmf(
-        np.arange(k + 1), others, marked, k
-    )
+    logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, others + 1)))])  # of factorials
+    drawn = np.arange(max(0, k - (others - marked)), min(k, marked) + 1)
+    ways = logs[marked] - logs[drawn] - logs[marked - drawn]
+    ways += logs[others - marked] - logs[k - drawn] - logs[others - marked - k + drawn]
+    chances = np.zeros(k + 1)
+    chances[drawn] = np.exp(ways - (logs[others] - logs[k] - logs[others - k]))
     return chances
