@@ -10,7 +10,7 @@ from torch import Tensor
 from fedkd.errors import FederationError
 from fedkd.exchange.codec import encode
 from fedkd.exchange.masking import streams
-from fedkd.exchange.masking.fixed_point import floating
+from fedkd.exchange.masking.fixed_point import carries, floating
 from fedkd.exchange.masking.streams import Words
 from fedkd.exchange.masking.unmasking import unmask
 from fedkd.exchange.messages import Broadcast, Tensors
@@ -95,7 +95,8 @@ class _Summing:
             FederationError: they are not.
         """
         sums = streams.shaped(self.words, self._shapes)
-        if int(sums.pop(messages.MEMBERS)) != clients:
+        came_off = int(sums.pop(messages.MEMBERS)) == clients
+        if not (came_off and all(carries(each, parties=clients) for each in sums.values())):
             raise FederationError(
                 f"the masks of {clients} clients do not come off: one of them sent or opened what "
                 "it should not; run again with --resume"

@@ -123,7 +123,7 @@ def test_a_late_answer_stays_under_its_own_mask() -> None:
 def test_neighbours_of_one_client_cannot_all_be_dropped() -> None:
     """In a sparse graph that would bare it: its masks with them would come off."""
     many = Clients(range(20), 15)
-    vars(many.circle)["degree"] = graph.Degree(6, 5)  # sparser than for so few
+    vars(many.circle)["degree"] = graph.Degree(6, 5, 0)  # sparser than for so few
     many.share(range(20))
     many.answer([0], drawn(range(20), 0), range(20))
     for dropped in (2, 5):
@@ -290,17 +290,19 @@ def test_the_graph_is_as_even_as_it_says(clients: int, least: int) -> None:
         assert client not in around
         assert all(client in found[other] for other in around)
     assert degree.neighbours < 2 * degree.threshold <= 2 * degree.neighbours
+    honest = degree.threshold - degree.colluders
+    assert 2 * honest > degree.neighbours
     if clients <= 32:  # a round then ends whoever is lost
-        assert (degree.neighbours, degree.threshold) == (clients - 1, least - 1)
+        assert degree == graph.Degree(clients - 1, least - 1, least - 1 - clients // 2)
     else:
+        assert 3 * honest > 2 * degree.neighbours + 1
         assert found != graph.neighbours(range(clients), degree.neighbours, b"other")
 
 
 def test_the_sparse_graph_bears_what_it_says() -> None:
     """Drawn at random, far more often than not; the bounds themselves are 2^-20 and 2^-40."""
     degree = graph.degree(100, 90)
-    assert degree == graph.Degree(32, 22)
-    assert degree.colluders == 5
+    assert degree == graph.Degree(48, 38, colluders=5)
     draws = np.random.default_rng(0)
     for seed in range(50):
         found = graph.neighbours(range(100), degree.neighbours, b"%d" % seed)
