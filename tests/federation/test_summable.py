@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from fedkd import methods
+from fedkd.errors import ConfigError
 from fedkd.federation.prepare import prepare
 from fedkd.jobs.simulate import simulate
 from fedkd.methods.core import accounting
@@ -49,6 +50,12 @@ def test_averages_are_paid_for_as_ever_by_each_client_alone(rows):
     plain, hidden = (prepare(tiny.experiment(rows, private | more)) for more in ({}, SECURELY))
     plans = [accounting.plan(each.method, each.setting) for each in (plain, hidden)]
     assert plans[0] == plans[1]
+
+
+def test_a_server_that_takes_answers_one_by_one_sees_no_sum(rows):
+    late = {"clients.asynchronous": {"buffer": 2}}
+    with pytest.raises(ConfigError, match="asynchronous takes answers one by one, and privacy"):
+        tiny.experiment(rows, {"method.name": "fedavg", **ONE, **SECURELY, **late})
 
 
 def test_only_methods_that_a_sum_is_enough_for_are_run(rows):

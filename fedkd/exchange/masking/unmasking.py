@@ -76,7 +76,8 @@ def _secret(circle: Circle, opened: Mapping[int, Mapping[int, bytes]], client: i
     shares, t = opened[client], circle.degree.threshold
     if len(shares) < t:
         raise FederationError(
-            f"{len(shares)} neighbours of client {client} opened what it shared, and {t} must"
+            f"{len(shares)} neighbours of client {client} opened what it shared, and {t} must: the "
+            "others were lost, or one opened what it should not; run again with --resume"
         )
     secret = combine(dict(list(shares.items())[:t]))
     if secret is None:
@@ -85,4 +86,7 @@ def _secret(circle: Circle, opened: Mapping[int, Mapping[int, bytes]], client: i
 
 
 def _spoilt(client: int) -> FederationError:
-    return FederationError(f"what client {client} shared is not what its neighbours handed out")
+    return FederationError(
+        f"what client {client} shared is not what its neighbours handed out: it or one of them "
+        "is faulty; run again with --resume"
+    )
