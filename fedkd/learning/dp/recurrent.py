@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedkd.errors import ConfigError
-from fedkd.learning.dp.forms import Products
+from fedkd.learning.dp.forms import products
 from fedkd.learning.dp.recurrence import GRUSteps, LSTMSteps
 from fedkd.privacy.gradients import Built, Gradients
 
@@ -50,8 +50,8 @@ class Pass:
         """Each parameter and its gradients for each sample, from the slope of the gates."""
         recurring = self._from_states(slope)
         found: dict[str, Gradients] = {
-            "weight_ih": Products(slope.transpose(0, 1), self.x.transpose(0, 1)),
-            "weight_hh": Products(recurring.transpose(0, 1), self.before.transpose(0, 1)),
+            "weight_ih": products(slope.transpose(0, 1), self.x.transpose(0, 1)),
+            "weight_hh": products(recurring.transpose(0, 1), self.before.transpose(0, 1)),
             "bias_ih": Built(slope.sum(dim=0)),
             "bias_hh": Built(recurring.sum(dim=0)),
         }
