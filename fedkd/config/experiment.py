@@ -265,6 +265,15 @@ class Experiment(Frozen):
             )
         return self
 
+    @model_validator(mode="after")
+    def _adds_up_one_round(self) -> Self:
+        if self.clients.asynchronous is not None and self.privacy.secure_aggregation:
+            raise ValueError(
+                "clients.asynchronous takes answers one by one, and privacy.secure_aggregation "
+                "shows the server the sum of a round alone: leave one of the two out"
+            )
+        return self
+
     @property
     def unlike_views(self) -> bool:
         """Whether some party sees other views or columns of a record than another."""

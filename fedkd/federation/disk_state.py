@@ -142,6 +142,7 @@ class DiskState:
                 return None
             secret = taken.read_bytes()
             taken.unlink()
+            sync(self._folder)  # lest it be there again after a loss of power
         return secret
 
     def first_peers(self, peers: str, *, round: int) -> str:

@@ -55,6 +55,7 @@ def _robust(ctx: ServerContext) -> dict[str, Any]:
     return {
         "robust": {
             "agreement": {} if found is None else _by_name(found.agreement),
+            "moves": {} if found is None else _by_name(found.moves),
             "left_out": [] if found is None else list(found.left_out),
             "drawn_nearer": {} if found is None else _by_name(found.drawn_nearer),
             **({"apart": _by_name(ctx.apart)} if ctx.apart else {}),

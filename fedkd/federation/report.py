@@ -37,12 +37,13 @@ def _field(score: Score) -> str:
 def values(ctx: ClientContext, test: Samples) -> dict[str, Value]:
     """The tallies of the teacher's scores, where there is a teacher, and seconds by phase.
 
-    Under `record` no seconds: how long a training takes tells how much data there is. Under the
-    client units nothing: only what the server protects may show.
+    Under secure aggregation no scores: they are one client's own. Under `record` no seconds: how
+    long a training takes tells how much data there is. Under the client units nothing: only what
+    the server protects may show.
     """
     unit = ctx.setting.experiment.privacy.unit
     reported: dict[str, Value] = {}
-    if ctx.has_teacher and unit in _SCORED:
+    if ctx.has_teacher and unit in _SCORED and not ctx.setting.securely:
         scores = ctx.setting.task.scores
         with ctx.clock.phase("evaluate"), ctx.on_device(ctx.teacher):
             counted = evaluate.tallies(ctx.teacher, test, scores)
@@ -59,7 +60,7 @@ def expected(setting: Setting, *, teacher: bool) -> Expected:
     """What `values` must look like to the server."""
     unit = setting.experiment.privacy.unit
     specs: dict[str, TensorSpec] = {}
-    if teacher and unit in _SCORED:
+    if teacher and unit in _SCORED and not setting.securely:
         specs |= {_field(score): score.counts for score in setting.task.scores}
     if unit == "none":
         specs[_SECONDS] = TensorSpec((len(PHASES),), torch.float64, low=0, high=_LONGEST)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from hashlib import sha256
 
 import numpy as np
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch import Tensor
 from fedkd.errors import FederationError
 from fedkd.exchange.codec import encode
 from fedkd.exchange.masking import streams
-from fedkd.exchange.masking.fixed_point import floating
+from fedkd.exchange.masking.fixed_point import carries, floating
 from fedkd.exchange.masking.streams import Words
 from fedkd.exchange.masking.unmasking import unmask
 from fedkd.exchange.messages import Broadcast, Tensors
@@ -62,7 +63,7 @@ def ask_for_sum(clients: Connected, cohort: list[int], broadcast: Broadcast, rou
     opened = go(Question(messages.OPEN, opening), Broadcast(messages.of_clients(answered)))
     openings = {c: messages.read_opening(each, around[c], answered) for c, each in opened.items()}
     said = encode(told.to(str(clients.prepared.experiment.client_model(cohort[0]))))
-    unmask(summing.words, circle, shared, answered, openings, said)
+    unmask(summing.words, circle, shared, answered, openings, sha256(said).digest())
     whole.uploads, whole.failures = answered, failures  # who is lost by now is in the sum
     whole.total = summing.total(len(answered))
     return whole
@@ -94,7 +95,8 @@ class _Summing:
             FederationError: they are not.
         """
         sums = streams.shaped(self.words, self._shapes)
-        if int(sums.pop(messages.MEMBERS)) != clients:
+        came_off = int(sums.pop(messages.MEMBERS)) == clients
+        if not (came_off and all(carries(each, parties=clients) for each in sums.values())):
             raise FederationError(
                 f"the masks of {clients} clients do not come off: one of them sent or opened what "
                 "it should not; run again with --resume"

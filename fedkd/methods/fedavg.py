@@ -11,7 +11,13 @@ from fedkd.errors import ConfigError
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
-from fedkd.methods.core.recipes import average_into_student, hand_out
+from fedkd.methods.core.recipes import (
+    average_into_student,
+    expected_in_sum,
+    hand_out,
+    model_in_sum,
+    sum_into_student,
+)
 from fedkd.names import choices
 from fedkd.rows import Rows
 
@@ -41,6 +47,7 @@ class FedAvg(Method):
         returns="the averaged model",
         unlike_models=False,
         counts=("example count",),
+        summable=True,
         asynchronous="models",
         combines=("models",),
     )
@@ -84,7 +91,8 @@ class FedAvg(Method):
                 )
 
     def expects(self, setting: Setting, client: int) -> Expected:
-        return self._shared(setting.model_and_count(client))
+        expected = self._shared(setting.model_and_count(client))
+        return expected_in_sum(expected) if setting.securely else expected
 
     def probe(self, setting: Setting, client: int, upload: Tensors, x: Rows) -> Tensor | None:
         # What the server does not get is taken as its own was drawn, where clients begin.
@@ -99,11 +107,16 @@ class FedAvg(Method):
         start = self._start(ctx, broadcast)
         ctx.teacher.load_state_dict(start)
         ctx.train(anchor=start, proximal=self.proximal)
-        return Upload({**self._shared(ctx.model().values), "count": ctx.example_count()})
+        model, count = Upload(self._shared(ctx.model().values)), ctx.example_count()
+        if ctx.setting.securely:
+            return model_in_sum(model, count)
+        return model.with_values({"count": count})
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
-        counts = ctx.counts(uploads, "count")
-        average_into_student(ctx, uploads, counts)
+        if ctx.summed:
+            sum_into_student(ctx, uploads)
+        else:
+            average_into_student(ctx, uploads, ctx.counts(uploads, "count"))
         return self.begin(ctx)
 
     def _start(self, ctx: ClientContext, broadcast: Tensors) -> Tensors:

@@ -17,6 +17,7 @@ from fedkd.knowledge import label
 from fedkd.learning.evaluate import evaluating
 from fedkd.learning.teacher_statistics import feature_width, with_features
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.methods.core.sums import mean_of_parts, part_of_mean
 from fedkd.privacy.events import Unprotected
 from fedkd.rows import Rows, batches, device_of, one
 from fedkd.specs import TensorSpec
@@ -63,6 +64,7 @@ class FedProto(Method):
         needs_public=True,
         privileged=True,
         counts=("class counts",),
+        summable=True,
         asynchronous="answers",
         combines=("answers",),
         no_dp="prototypes are means of private records' features, a release of its own that DP-SGD "
@@ -87,6 +89,13 @@ class FedProto(Method):
         spec = setting.experiment.client_model(client)
         width = setting.of_client(client).feature_width(spec)
         shape = (setting.classes, width)
+        if setting.securely:
+            answers = (setting.classes, len(setting.proxy))
+            return {
+                "prototypes": TensorSpec(shape, torch.float64),
+                "counts": setting.class_counts,
+                "answers": TensorSpec(answers, torch.float64),
+            }
         return {
             "prototypes": TensorSpec(shape, low=-_LARGEST, high=_LARGEST),
             "counts": setting.class_counts,
@@ -111,29 +120,50 @@ class FedProto(Method):
         answers = distance_logits(
             _features(ctx, ctx.setting.proxy), nearest, known | (counts.data > 0)
         )
+        sent, derived = {"prototypes": own}, {"logits": half(answers)}
+        if ctx.setting.securely:
+            sent = {"prototypes": part_of_mean(own, counts.data)}
+            derived = {"answers": part_of_mean(self._probabilities(answers).T, counts.data)}
         return Upload(
             {
-                "prototypes": Value(own, Release(_PROTOTYPES)),
+                **{n: Value(each, Release(_PROTOTYPES)) for n, each in sent.items()},
                 "counts": counts,
-                "logits": Value(half(answers), PostProcessing(of=_PROTOTYPES)),
+                **{n: Value(each, PostProcessing(of=_PROTOTYPES)) for n, each in derived.items()},
             }
         )
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
-        means = torch.stack([upload["prototypes"] for upload in uploads.values()])
-        counts = ctx.counts(uploads, "counts")
-        prototypes = _prototypes(ctx, shortened(means, counts > 0), counts)
-        known = counts.sum(dim=0) > 0
+        read = self._of_sum if ctx.summed else self._of_all
+        prototypes, known, targets = read(ctx, uploads)
         if "known" in ctx.state:  # a class that nobody of this round holds stays where it was
             prototypes = torch.where(known[:, None], prototypes, ctx.state["prototypes"])
             known = known | ctx.state["known"]
         ctx.state.update(prototypes=prototypes, known=known)
-        answers = torch.stack([upload["logits"] for upload in uploads.values()]).float()
-        said = torch.softmax(answers / self.params.temperature, dim=-1)
-        plain = partial(by_class_shares, counts=counts)
-        targets = ctx.combine(uploads, said, plain, OF_PROBABILITIES)
         ctx.distil(ctx.setting.proxy, targets, label.soft_cross_entropy, self.params.student)
         return Broadcast(common={"prototypes": prototypes, "known": known})
+
+    def _of_all(self, ctx: ServerContext, uploads: Uploads) -> tuple[Tensor, Tensor, Tensor]:
+        """Global prototypes (C, F), which of them are any, and targets on the proxy set (N, C)."""
+        means = torch.stack([upload["prototypes"] for upload in uploads.values()])
+        counts = ctx.counts(uploads, "counts")
+        prototypes = _prototypes(ctx, shortened(means, counts > 0), counts)
+        answers = torch.stack([upload["logits"] for upload in uploads.values()]).float()
+        plain = partial(by_class_shares, counts=counts)
+        said = self._probabilities(answers)
+        targets = ctx.combine(uploads, said, plain, OF_PROBABILITIES)
+        return prototypes, counts.sum(dim=0) > 0, targets
+
+    def _of_sum(self, _: ServerContext, uploads: Uploads) -> tuple[Tensor, Tensor, Tensor]:
+        """The same of a secure sum, in which no prototype can be shortened and no count bounded."""
+        [sums] = uploads.values()
+        counts = sums["counts"]
+        prototypes = mean_of_parts(sums["prototypes"], counts).float()
+        said = mean_of_parts(sums["answers"], counts).float().T
+        alone = said[None], torch.ones(1, len(counts))  # one client that says what all do
+        return prototypes, counts > 0, by_class_shares(*alone)
+
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        return torch.softmax(logits.float() / self.params.temperature, dim=-1)
 
 
 def _prototypes(ctx: ServerContext, means: Tensor, counts: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ class FedProx(FedAvg):
         returns="the averaged model",
         unlike_models=False,
         counts=("example count",),
+        summable=True,
         asynchronous="models",
         combines=("models",),
     )

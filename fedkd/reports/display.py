@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedkd.federation.answers import Record
-from fedkd.reports import figures, wording
+from fedkd.reports import figures, lateness, wording
 from fedkd.runs.scores import ACCURACY_ALONE
 from fedkd.tasks import Figures
 
@@ -125,4 +125,5 @@ def round_in_words(record: Record, score: Figures = ACCURACY_ALONE[0]) -> str:
     parts += [f"client {f['client']} left out: {f['reason']}" for f in record["failures"]]
     parts += [wording.capped(**each) for each in record["capped"]]
     parts += wording.screened(record.get("robust"))
+    parts += lateness.in_words(record.get("asynchronous"))
     return "  ".join(parts)

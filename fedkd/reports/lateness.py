@@ -1,9 +1,11 @@
 """Who was late in an asynchronous run, and by how much."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from fedkd.reports import wording
 from fedkd.runs.late import LoggedAnswer
 from fedkd.runs.schema import Round
 
@@ -37,6 +39,17 @@ def lasted(rounds: Sequence[Round]) -> float | None:
     """When the last step was made, in seconds of the run's clock; None where nobody may know."""
     last = rounds[-1].asynchronous
     return None if last is None else last.time
+
+
+def in_words(told: Mapping[str, Any] | None) -> list[str]:
+    """Who was late in a step, of what its record says of it."""
+    moments = [] if told is None else told["moments"]
+    return [
+        f"client {answer['client']} {wording.plural(answer['staleness'], 'step')} late"
+        for moment in moments
+        for answer in moment["answers"]
+        if answer["outcome"] == "used" and answer["staleness"] > 0
+    ]
 
 
 def _of(client: int, answers: Sequence[LoggedAnswer]) -> Lateness:

@@ -157,7 +157,8 @@ def privacy(run: Run) -> str:
     """What was protected and what was not, in words; the page sets `stamp` before it."""
     summary = run.summary.privacy
     if summary.unit != "none":
-        summed = summary.unit == "record" and run.summary.teachers is None
+        trained = any("teacher training" in each.provenance for each in run.summary.released)
+        summed = summary.unit == "record" and run.summary.teachers is None and not trained
         how = _SECURELY if summary.secure_aggregation else _SUMMED
         return f"{how if summed else _PROTECTED[summary.unit]} {_spent(summary)}"
     hidden = (

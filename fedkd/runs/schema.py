@@ -71,6 +71,7 @@ class ScreenedClients(RunPart):
     """What the server found of a round's clients: see `exchange.aggregation.agreement`."""
 
     agreement: Mapping[str, float]
+    moves: Mapping[str, float] = Field(default_factory=dict)
     left_out: tuple[int, ...]
     drawn_nearer: Mapping[str, float]
     apart: Mapping[str, float] = {}

@@ -6,7 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedkd.exchange.aggregation.agreement import agreement, kept, no_longer, quieted
+from fedkd.exchange.aggregation.agreement import agreement as agree
+from fedkd.exchange.aggregation.agreement import alike, kept, no_longer, quieted
+
+
+def agreement(said: Tensor) -> Tensor:
+    return agree(alike(said))
 
 
 def honest(clients: int, *, inputs: int = 40, classes: int = 5, seed: int = 0) -> Tensor:

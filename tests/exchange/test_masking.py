@@ -10,13 +10,14 @@ import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import hypergeom
 from secret_sums import Clients, drawn, plain
 
 from fedkd.errors import FederationError, MessageError
 from fedkd.exchange.masking import graph, keys, shares, streams
 from fedkd.exchange.masking.fixed_point import RESOLUTION, fixed, floating
 from fedkd.exchange.masking.keys import KeyPairs
-from fedkd.exchange.masking.protocol import Circle, Sharing, mask_keys
+from fedkd.exchange.masking.protocol import Circle, Sharing, mask_keys, own_key
 
 
 def equal(found, wanted) -> None:
@@ -102,7 +103,7 @@ def test_two_sets_of_sharers_leave_masks_on() -> None:
 
 
 def test_a_late_answer_stays_under_its_own_mask() -> None:
-    """Its neighbours gave its masks with them away: what is left is the seed's stream."""
+    """Its neighbours gave its masks with them away: what is left is its own mask."""
     four, parts = Clients(range(4), 3), drawn(range(4), 0)
     four.share(range(4))
     four.answer(range(4), parts, range(4))
@@ -114,8 +115,7 @@ def test_a_late_answer_stays_under_its_own_mask() -> None:
     # By the secret that its neighbours opened.
     found = mask_keys(four.circle, 3, four.pairs[3].masks, range(4), range(3))
     streams.add(masked, plus=found.values())
-    seed = four.sharing[3].seed
-    streams.add(masked, minus=[seed])
+    streams.add(masked, minus=[own_key(four.circle, four.sharing[3].seed, range(4))])
     equal(floating(streams.shaped(masked, {"features": (17,), "labels": (4, 3), "one": ()})),
           plain(parts, [3]))  # fmt: skip
 
@@ -123,7 +123,7 @@ def test_a_late_answer_stays_under_its_own_mask() -> None:
 def test_neighbours_of_one_client_cannot_all_be_dropped() -> None:
     """In a sparse graph that would bare it: its masks with them would come off."""
     many = Clients(range(20), 15)
-    vars(many.circle)["degree"] = graph.Degree(6, 5)  # sparser than for so few
+    vars(many.circle)["degree"] = graph.Degree(6, 5, 0)  # sparser than for so few
     many.share(range(20))
     many.answer([0], drawn(range(20), 0), range(20))
     for dropped in (2, 5):
@@ -244,15 +244,15 @@ def test_one_masked_tensor_looks_the_same_whatever_is_in_it(value: float) -> Non
     assert float(together.abs().max()) < 6 / math.sqrt(size)
 
 
-def test_streams_are_aes_256s_and_run_through_all_numbers() -> None:
+def test_streams_are_aes_128s_and_run_through_all_numbers() -> None:
     """By the block cipher alone, on counters 0 and 1; and past the part that is done at once."""
-    key = bytes.fromhex("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4")
+    key = bytes.fromhex("2b7e151628aed2a6abf7158809cf4f3c")
     block = Cipher(algorithms.AES(key), modes.ECB()).encryptor().update
-    words = np.zeros(2**15 + 5, np.uint64)
+    words = np.zeros(2**14 + 5, np.uint64)
     streams.add(words, plus=[key])
-    whole = b"".join(block(count.to_bytes(16)) for count in range(2**14 + 3))
+    whole = b"".join(block(count.to_bytes(16)) for count in range(2**13 + 3))
     assert words.tobytes() == whole[: 8 * len(words)]
-    many = [sha256(b"%d" % i).digest() for i in range(70)]
+    many = [sha256(b"%d" % i).digest()[:16] for i in range(70)]
     streams.add(words, plus=many, minus=[key, *many])
     assert not words.any()
 
@@ -290,17 +290,19 @@ def test_the_graph_is_as_even_as_it_says(clients: int, least: int) -> None:
         assert client not in around
         assert all(client in found[other] for other in around)
     assert degree.neighbours < 2 * degree.threshold <= 2 * degree.neighbours
+    honest = degree.threshold - degree.colluders
+    assert 2 * honest > degree.neighbours
     if clients <= 32:  # a round then ends whoever is lost
-        assert (degree.neighbours, degree.threshold) == (clients - 1, least - 1)
+        assert degree == graph.Degree(clients - 1, least - 1, least - 1 - clients // 2)
     else:
+        assert 3 * honest > 2 * degree.neighbours + 1
         assert found != graph.neighbours(range(clients), degree.neighbours, b"other")
 
 
 def test_the_sparse_graph_bears_what_it_says() -> None:
     """Drawn at random, far more often than not; the bounds themselves are 2^-20 and 2^-40."""
     degree = graph.degree(100, 90)
-    assert degree == graph.Degree(32, 22)
-    assert degree.colluders == 5
+    assert degree == graph.Degree(48, 38, colluders=5)
     draws = np.random.default_rng(0)
     for seed in range(50):
         found = graph.neighbours(range(100), degree.neighbours, b"%d" % seed)
@@ -308,6 +310,14 @@ def test_the_sparse_graph_bears_what_it_says() -> None:
         assert graph.holds(found, left, threshold=degree.threshold, least=90)
         some = set(draws.permutation(100)[:5].tolist())
         assert max(len(some & {*around}) for around in found.values()) <= degree.colluders
+
+
+@pytest.mark.parametrize(
+    ("others", "marked", "k"), [(99, 90, 32), (99, 5, 32), (40, 0, 6), (9, 7, 4)]
+)
+def test_chances_of_a_draw_are_the_hypergeometric_ones(others: int, marked: int, k: int) -> None:
+    wanted = hypergeom.pmf(np.arange(k + 1), others, marked, k)
+    np.testing.assert_allclose(graph._chances(others, marked, k), wanted, rtol=1e-9, atol=1e-300)
 
 
 @pytest.mark.parametrize(("clients", "least"), [(4, 2), (10, 5), (3, 2), (2, 1), (5, 6)])

@@ -81,3 +81,35 @@ def test_honest_rounds_buy_nobody_a_lie_and_a_resumed_run_remembers(rows, tmp_pa
     _, again = run(rows, folder, changes, late, resume=True)
     assert [each["robust"] for each in again] == [each["robust"] for each in records]
     assert tiny.student_hash(folder) == tiny.student_hash(tmp_path / "run")
+
+
+def test_a_model_that_unlearns_what_the_rest_learn_is_left_out(rows, tmp_path):
+    """By the direction of its weights: what a small step back answers is still much the same."""
+
+    def unlearns(round, broadcast, uploads):
+        if round < 3:
+            return {}
+        sent = {}
+        for client in range(3):
+            own = dict(uploads[client])
+            for name, before in broadcast.common.items():
+                own[name] = before - 0.2 * (own[name] - before)
+            sent[client] = own
+        return sent
+
+    changes = {
+        **TEN,
+        "clients.models": [{"name": "mlp", "hidden": [16]}],
+        "method": {"name": "fedavg"},
+        "rounds": 3,
+        "robust": {},
+    }
+    _, records = run(rows, tmp_path / "run", changes, unlearns)
+    assert [each["robust"]["left_out"] for each in records] == [[], [], [0, 1, 2]]
+    found, moves = records[2]["robust"]["agreement"], records[2]["robust"]["moves"]
+    assert min(found[str(client)] for client in range(3)) > 0.5
+    assert (
+        max(moves[str(client)] for client in range(3))
+        < 0
+        < min(moves[str(c)] for c in range(3, 10))
+    )

@@ -281,13 +281,17 @@ def test_a_protected_run_says_that_its_epsilon_is_of_the_sum(rows, tmp_path):
     assert "against a server that follows the protocol" in page
 
 
-def test_masks_that_do_not_cancel_end_the_run(runs):
+@pytest.mark.parametrize(
+    ("field", "more"),
+    [("secure_aggregation/members", 7), ("features", 2**53), ("labels", -(2**62))],
+)
+def test_masks_that_do_not_cancel_end_the_run(runs, field, more):
     def change(action, message, reply):
         call = wire.unpack(reply.content)
         if action != "learn" or call.client != 1:
             return reply
         upload = decode(call.payload)
-        upload["secure_aggregation/members"] += 7
+        upload[field] += more
         changed = wire.Call(call.round, call.client, encode(upload), call.ledger_head)
         return type(message)(wire.pack(changed), reply_to=message)
 
@@ -477,8 +481,7 @@ def test_a_masked_value_keeps_its_provenance(prepared):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method.name": "fedmd"}, "'fedmd' cannot run under privacy.secure_aggregation: .* one of "
-         "analytic, or leave it out"),
+        ({"method.name": "fedmd"}, "under privacy.secure_aggregation: .* fedavg, fedprox,"),
         ({"privacy.unit": "client-votes", "privacy.epsilon": 8.0, "method.name": "dsfl"},
          "hides the answers that the server protects by privacy.unit = 'client-votes'"),
         ({"clients.count": 1}, "adds up the answers of at least two clients, and one is asked"),

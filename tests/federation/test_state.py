@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fedkd.errors import StorageError
 from fedkd.exchange.gate import Receipt
+from fedkd.federation import disk_state
 from fedkd.federation.disk_state import DiskState
 from fedkd.federation.state import MemoryState
 
@@ -78,6 +79,15 @@ def test_a_secret_on_disk_is_its_owners_and_leaves_nothing(tmp_path):
     assert file.stat().st_mode & 0o777 == 0o600
     assert DiskState(tmp_path).take_secret(round=1) == b"secret"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_secret_is_gone_for_good_before_it_is_used(tmp_path, monkeypatch):
+    """A loss of power must not bring it back: synced is the folder that has it no more."""
+    state, found = DiskState(tmp_path), []
+    state.keep_secret(b"secret", round=1)
+    monkeypatch.setattr(disk_state, "sync", lambda path: found.append(list(path.iterdir())))
+    state.take_secret(round=1)
+    assert found == [[]]
 
 
 def test_of_several_at_once_one_gets_the_secret(state):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-_FAR = 1 / 3
+FAR = 1 / 3
 """The least agreement, as a share of the median's, of a client that is heard. Honest clients have
 0.48 and more of it under label skew (Dirichlet 0.3), flipped and scaled answers at most 0.25."""
 _LOUD = 3.0
@@ -30,12 +30,33 @@ class Screened:
     """By client, in [-1, 1], see `agreement`; empty where nothing could be compared."""
     left_out: tuple[int, ...] = ()
     """Who does not agree with the rest."""
+    moves: Mapping[int, float] = field(default_factory=dict)
+    """How well what each model learned, as a direction of its weights, agrees with the others'."""
     drawn_nearer: Mapping[int, float] = field(default_factory=dict)
     """Whose model was too far from all others, and by what factor its distance was cut."""
 
 
-def agreement(said: Tensor) -> Tensor:
-    """How well each client agrees with the others, as a cosine: (K, N, *A) -> (K,) in [-1, 1].
+def alike(said: Tensor) -> Tensor:
+    """Cosines of what clients say of the same inputs, (K, N, *A) -> (K, K), float64.
+
+    Args:
+        said: on one scale, such as probabilities; what is not finite is like nobody's.
+    """
+    beside = (rows := said.double()) - rows.mean(dim=1, keepdim=True)
+    return cosines((flat := beside.flatten(1)) @ flat.T)
+
+
+def cosines(products: Tensor) -> Tensor:
+    """Inner products of K vectors (K, K) as cosines; 0 beside one that is not finite or is 0."""
+    products = products.double().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    lengths = products.diagonal().clamp(min=0).sqrt()
+    real = lengths > _TINY
+    scale = torch.where(real, 1 / lengths.clamp(min=_TINY), 0.0)
+    return products * scale[:, None] * scale
+
+
+def agreement(alike: Tensor, *, least: float = FAR) -> Tensor:
+    """How well each client agrees with the others: cosines (K, K) -> (K,) in [-1, 1], float64.
 
     At first a client agrees with others as well as with the one that agrees f-th best with it, f
     being the largest minority, (K - 1) // 2: of f that lie together each has only f - 1 like
@@ -43,21 +64,18 @@ def agreement(said: Tensor) -> Tensor:
     the same.
 
     Args:
-        said: what K clients answer to the same N inputs, on one scale, such as probabilities; what
-            is not finite agrees with nobody.
+        alike: of K clients.
+        least: as in `kept`.
 
     Returns:
-        float64; zeros where fewer than 3 clients answer, of which none can be told to lie, or where
-        no two agree.
+        Zeros where fewer than 3 clients answer, of which none can be told to lie.
     """
-    clients = len(said)
+    clients = len(alike)
     if clients < 3:
         return torch.zeros(clients, dtype=torch.float64)
-    directions = _directions(said)
-    alike = directions @ directions.T
     others = alike.masked_fill(torch.eye(clients, dtype=torch.bool), -torch.inf)
     found = others.sort(dim=1, descending=True).values[:, (clients - 1) // 2 - 1]
-    heard = kept(found)
+    heard = kept(found, least=least)
     for _ in range(_SWEEPS):
         if not bool((found > 0).any()):
             break
@@ -68,21 +86,21 @@ def agreement(said: Tensor) -> Tensor:
             2 * among.sum(dim=1) - alike.diagonal()
         )
         found = towards / length.clamp(min=_TINY).sqrt()
-        if torch.equal(heard, now := kept(found)):
+        if torch.equal(heard, now := kept(found, least=least)):
             break
         heard = now
     return found.clamp(-1, 1)
 
 
-def kept(agreements: Tensor) -> Tensor:
-    """Who is heard, bool (K,): who agrees more than a third as well as the median of all.
+def kept(agreements: Tensor, *, least: float = FAR) -> Tensor:
+    """Who is heard, bool (K,): who agrees more than `least` times as well as the median of all.
 
     At most a minority is left out, those who agree least; nobody where most agree with nobody.
     """
     middle = agreements.sort().values[len(agreements) // 2]  # an honest client's, if most are
     if middle <= 0:
         return torch.ones(len(agreements), dtype=torch.bool)
-    heard = agreements > _FAR * middle
+    heard = agreements > least * middle
     most = (len(agreements) - 1) // 2
     if int((~heard).sum()) > most:
         worst = agreements.argsort(stable=True)[:most]
@@ -103,16 +121,3 @@ def no_longer(lengths: Tensor) -> Tensor:
     Factors in (0, 1].
     """
     return (_LOUD * lengths.median() / lengths.clamp(min=_TINY)).clamp(max=1.0)
-
-
-def _beside(said: Tensor) -> Tensor:
-    """What each client says of one input beside another: (K, N, *A) -> (K, N * A), float64."""
-    rows = said.double()
-    return (rows - rows.mean(dim=1, keepdim=True)).flatten(1)
-
-
-def _directions(said: Tensor) -> Tensor:
-    beside = _beside(said)
-    beside = torch.where(beside.isfinite().all(dim=1, keepdim=True), beside, 0.0)
-    lengths = beside.norm(dim=1, keepdim=True)
-    return torch.where(lengths > _TINY, beside / lengths.clamp(min=_TINY), 0.0)

@@ -51,6 +51,15 @@ def fixed(tensors: Tensors, *, parties: int) -> dict[str, Tensor]:
     return numbers
 
 
+def carries(number: Tensor, *, parties: int) -> bool:
+    """Whether an int64 tensor may be the sum of what `fixed` lets as many parties send.
+
+    What is uniform modulo 2^64, as under a mask, is so by a chance of 1 in 2,000 for each number.
+    """
+    most_steps = int(_RANGE / RESOLUTION) + parties  # each was rounded by half a step at most
+    return bool(((number >= -most_steps) & (number <= most_steps)).all())
+
+
 def floating(numbers: Tensors) -> dict[str, Tensor]:
     """Fixed point (int64) as float64."""
     return {name: number.double() * RESOLUTION for name, number in numbers.items()}

@@ -5,14 +5,18 @@ arXiv:2006.09461: clients stand on a ring in an order that nobody chooses, and e
 k next to it (a Harary graph). Here the order follows from a digest of all clients' fresh keys, so
 that the server cannot choose it.
 
-What t has to be, where c of a client's k neighbours tell the server all that they know:
+What t has to be, where at most c of any client's k neighbours tell the server all that they know:
 
-- k/2 < t - c. Neighbours open shares for one set of survivors alone, and only if t of their own
-  neighbours name the same set. Of two sets, each client that holds to one has more than k/2 honest
-  neighbours that do too; where on the ring one set's clients meet the other's, two windows of k
-  clients would have to hold more than they can. So there is one set. And of this set each has an
-  honest neighbour on both sides, so that no part of it can be cut off.
 - t of a client's neighbours must be left when as many are lost as may be.
+- Where all are neighbours, k/2 < t - c. Neighbours open shares for one set of survivors alone, and
+  the server reads what one opened only if t of its own neighbours name the same set. Two sets would
+  need more than k honest neighbours.
+- On a ring, 2k + 1 < 3 (t - c). Two sets can be read there, far enough apart: on the way from one
+  to the other lie 2 (t - c) - k clients or more whose shares cannot be read. A window of k + 1 that
+  has readable ones of both has too few in all to give a secret of the client in its middle. So each
+  secret that is had comes of one set, and so do those of any two that are near each other. And of a
+  set each has an honest neighbour on both sides, so that no part of it can be cut off. With half
+  as the bound, hostile neighbours at both ends of an arc cut it off.
 """
 
 import hashlib
@@ -40,11 +44,8 @@ class Degree:
     """k: even, or all others."""
     threshold: int
     """t, more than k/2."""
-
-    @property
-    def colluders(self) -> int:
-        """c: so many of any client's neighbours may tell a hostile server what they know."""
-        return (2 * self.threshold - self.neighbours - 1) // 2
+    colluders: int
+    """c: so many of any client's neighbours may tell a hostile server what they know."""
 
 
 def fits(clients: int, least: int) -> bool:
@@ -69,12 +70,13 @@ def degree(clients: int, least: int) -> Degree:
     for k in range(2, others if clients > _SMALL else 0, 2):
         left = _chances(others, least - 1, k)  # of each number of neighbours that are left
         below = np.concatenate([[0.0], np.cumsum(left)])  # below[t]: fewer than t are left
-        most = int(np.flatnonzero(clients * below <= UNLUCKY).max())
-        found = Degree(k, min(most, k))
-        above = _chances(others, colluding, k)[found.colluders + 1 :].sum()
-        if 2 * found.threshold > k and clients * above <= UNSAFE:
-            return found
-    return Degree(others, least - 1)
+        t = min(int(np.flatnonzero(clients * below <= UNLUCKY).max()), k)
+        borne = (3 * t - 2 * k - 2) // 3
+        if borne >= 0:
+            above = _chances(others, colluding, k)[borne + 1 :].sum()
+            if clients * above <= UNSAFE:
+                return Degree(k, t, borne)
+    return Degree(others, least - 1, (2 * (least - 1) - others - 1) // 2)
 
 
 def neighbours(clients: Sequence[int], k: int, digest: bytes) -> dict[int, tuple[int, ...]]:
@@ -105,9 +107,10 @@ def holds(
 
 def _chances(others: int, marked: int, k: int) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
     """The chance of each number, 0 to k, of the marked among k drawn from `others`."""
-    from scipy.stats import hypergeom  # takes a second to load, and few need it
-
-    chances: np.ndarray[tuple[int], np.dtype[np.float64]] = hypergeom.pmf(
-        np.arange(k + 1), others, marked, k
-    )
+    logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, others + 1)))])  # of factorials
+    drawn = np.arange(max(0, k - (others - marked)), min(k, marked) + 1)
+    ways = logs[marked] - logs[drawn] - logs[marked - drawn]
+    ways += logs[others - marked] - logs[k - drawn] - logs[others - marked - k + drawn]
+    chances = np.zeros(k + 1)
+    chances[drawn] = np.exp(ways - (logs[others] - logs[k] - logs[others - k]))
     return chances

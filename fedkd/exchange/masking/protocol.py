@@ -156,12 +156,13 @@ class Sharing:
         Args:
             words: fixed point, in the same order at all clients.
             sharers: all that shared their secrets.
-            said: what the server told all clients, so that masks stay on between two that were told
-                otherwise. To tell all but one what makes their numbers known would bare it:
+            said: digest of what the server told all clients: between two that were told otherwise
+                masks stay on. To tell all but one what makes their numbers known would bare it:
                 Pasquini et al. 2022, arXiv:2111.07380.
         """
         signed = mask_keys(self.circle, self.client, self.masks, sharers, sharers, said)
-        plus = [self.seed, *(key for other, key in signed.items() if self.client < other)]
+        own = own_key(self.circle, self.seed, sharers, said)
+        plus = [own, *(key for other, key in signed.items() if self.client < other)]
         minus = [key for other, key in signed.items() if self.client > other]
         streams.add(words, plus, minus)
 
@@ -234,8 +235,14 @@ def mask_keys(
     for other in circle.neighbours[client]:
         if other in among:
             agreed, pair = agree(secret, circle.roster[other].masks), sorted((client, other))
-            found[other] = derive(agreed, transcript, b"mask", *pair)
+            found[other] = derive(agreed, transcript, b"mask", *pair, size=streams.KEY_BYTES)
     return found
+
+
+def own_key(circle: Circle, seed: bytes, sharers: Collection[int], said: bytes = b"") -> bytes:
+    """The key of a client's own mask."""
+    transcript = _digest(circle.after(sharers), said)
+    return derive(seed, transcript, b"own mask", size=streams.KEY_BYTES)
 
 
 def _digest(*parts: bytes) -> bytes:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from fedkd.errors import FederationError, MessageError
 from fedkd.exchange.masking import streams
 from fedkd.exchange.masking.keys import public_key, unseal
-from fedkd.exchange.masking.protocol import Circle, Opening, mask_keys
+from fedkd.exchange.masking.protocol import Circle, Opening, mask_keys, own_key
 from fedkd.exchange.masking.shares import SHARE_BYTES, combine, xor
 from fedkd.exchange.masking.streams import Words
 
@@ -26,13 +26,14 @@ def unmask(
         sharers: all that shared their secrets.
         survivors: whose numbers are in the sum.
         openings: of as many of them as answered.
-        said: what all clients were told.
+        said: digest of what all clients were told.
 
     Raises:
         FederationError: too few answered, or what some handed out is not what was shared.
     """
     opened = _opened(circle, sharers, survivors, openings)
-    minus = [_secret(circle, opened, client) for client in survivors]
+    seeds = [_secret(circle, opened, client) for client in survivors]
+    minus = [own_key(circle, seed, sharers, said) for seed in seeds]
     plus: list[bytes] = []
     for client in sorted(set(sharers) - set(survivors)):
         secret = _secret(circle, opened, client)
@@ -75,7 +76,8 @@ def _secret(circle: Circle, opened: Mapping[int, Mapping[int, bytes]], client: i
     shares, t = opened[client], circle.degree.threshold
     if len(shares) < t:
         raise FederationError(
-            f"{len(shares)} neighbours of client {client} opened what it shared, and {t} must"
+            f"{len(shares)} neighbours of client {client} opened what it shared, and {t} must: the "
+            "others were lost, or one opened what it should not; run again with --resume"
         )
     secret = combine(dict(list(shares.items())[:t]))
     if secret is None:
@@ -84,4 +86,7 @@ def _secret(circle: Circle, opened: Mapping[int, Mapping[int, bytes]], client: i
 
 
 def _spoilt(client: int) -> FederationError:
-    return FederationError(f"what client {client} shared is not what its neighbours handed out")
+    return FederationError(
+        f"what client {client} shared is not what its neighbours handed out: it or one of them "
+        "is faulty; run again with --resume"
+    )

@@ -68,7 +68,8 @@ def go_on(
     if flight is None:
         flight = InFlight().asking(range(prepared.setting.clients), done + 1, broadcast)
     arrivals = _arrivals(clients, how, script, flight.now)
-    arrivals.post(flight, list(flight.working))
+    if done < prepared.experiment.rounds:
+        arrivals.post(flight, list(flight.working))
     for round in range(done + 1, prepared.experiment.rounds + 1):
         started = time.perf_counter()
         server.observer.round_begins(round, list(flight.working))

@@ -6,6 +6,7 @@ next. Each step takes it away: none can be asked for twice, and none out of turn
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 
 import torch
 from torch import Tensor
@@ -107,7 +108,7 @@ class Masking:
     sharing: Sharing
     holding: Holding
     said: bytes
-    """What the server told all clients."""
+    """SHA-256 of what the server told all clients."""
 
     @classmethod
     def of(cls, member: SumMember, said: bytes, beside: bytes) -> "Masking":
@@ -133,7 +134,7 @@ class Masking:
         sharers = messages.read_clients(decode(said))
         known = set(sharers)
         sealed = messages.read_shares(beside, [each for each in around if each in known])
-        return cls(member, sharing, sharing.receive(sharers, sealed), said)
+        return cls(member, sharing, sharing.receive(sharers, sealed), sha256(said).digest())
 
     def __call__(self, upload: Upload) -> Upload:
         """The upload under masks, each value with the provenance that it had.

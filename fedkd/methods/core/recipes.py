@@ -1,11 +1,15 @@
 """What methods that average models share: handing out, learning from what came, averaging."""
 
+import torch
 from torch import Tensor
 
-from fedkd.exchange.messages import Broadcast, Tensors, group, prefixed
+from fedkd.exchange.codec import Expected
+from fedkd.exchange.messages import Broadcast, Tensors, Upload, Value, group, prefixed
 from fedkd.methods.core.client_context import ClientContext
 from fedkd.methods.core.server_context import ServerContext, Uploads
+from fedkd.methods.core.sums import mean_of_parts, part_of_mean
 from fedkd.models import weights
+from fedkd.specs import TensorSpec
 
 
 def hand_out(ctx: ServerContext) -> Broadcast:
@@ -43,4 +47,35 @@ def average_into_student(ctx: ServerContext, uploads: Uploads, weights: Tensor) 
     """
     models = [group("model", upload) for upload in uploads.values()]
     average = ctx.average(uploads, models, weights.tolist())
+    ctx.student.load_state_dict({**ctx.student.state_dict(), **average})
+
+
+def model_in_sum(model: Upload, count: Value) -> Upload:
+    """A client's part of the mean of models by count, where the server sees sums alone.
+
+    Counters of batches, which are no numbers to average, stay at the client.
+    """
+    parts = {
+        name: Value(part_of_mean(value.data, count.data), value.provenance)
+        for name, value in model.values.items()
+        if value.data.is_floating_point()
+    }
+    return Upload({**parts, "count": count})
+
+
+def expected_in_sum(model_and_count: Expected) -> Expected:
+    """What `model_in_sum` makes of what would look like this."""
+    floating = {n: spec for n, spec in model_and_count.items() if spec.dtype.is_floating_point}
+    parts = {name: TensorSpec(spec.shape, torch.float64) for name, spec in floating.items()}
+    return {**parts, "count": model_and_count["count"]}
+
+
+def sum_into_student(ctx: ServerContext, uploads: Uploads) -> None:
+    """Make the student the mean that the one upload, a sum of `model_in_sum`, stands for.
+
+    Counts are as clients claim them: of a sum nobody can tell who claimed how much.
+    """
+    [sums] = uploads.values()
+    parts = group("model", sums)
+    average = {name: mean_of_parts(part, sums["count"]) for name, part in parts.items()}
     ctx.student.load_state_dict({**ctx.student.state_dict(), **average})

@@ -28,6 +28,9 @@ _INPUTS = 512
 """On which clients are compared; more tells no more."""
 _FEWEST = 3
 """Equal models of which one can be told to be far from the others."""
+_AGAINST = -0.05
+"""Honest models may learn at right angles to each other, and under noise all do; who learns the
+opposite of what the rest learn undoes it."""
 _PAST, _KNOWN = "screening/agreement", "screening/known"
 """In the method's state: each client's agreement in earlier rounds, and of whom it is known."""
 
@@ -41,15 +44,44 @@ def screened(
     which count by `robust.memory`; so honest rounds buy nobody a lie.
     """
     said = method.said(ctx, uploads, lambda: _inputs(ctx))
-    ids, heard, agreements = list(uploads), uploads, {}
+    ids, stays, agreements, moves = list(uploads), torch.ones(len(uploads)).bool(), {}, {}
     if said is not None:
-        found = agreement.agreement(_comparable(said, ctx.setting.task))
-        stays = agreement.kept(_with_past(ctx, robust, ids, found)).tolist()
-        heard = {each: uploads[each] for each, stay in zip(ids, stays, strict=True) if stay}
+        found = agreement.agreement(agreement.alike(_comparable(said, ctx.setting.task)))
+        stays = agreement.kept(_with_past(ctx, robust, ids, found))
         agreements = dict(zip(ids, found.tolist(), strict=True))
-    out = tuple(each for each in ids if each not in heard)
+    if (moved := _moved(ctx, uploads)) is not None:
+        found = agreement.agreement(moved, least=0.0)
+        both = stays & (found >= _AGAINST)
+        stays = both if int(both.sum()) > len(ids) // 2 else stays
+        moves = dict(zip(ids, found.tolist(), strict=True))
+    heard = {each: uploads[each] for each, stay in zip(ids, stays.tolist(), strict=True) if stay}
     cut = _too_far(ctx, heard)
-    return _drawn(heard, cut), Screened(agreements, out, {c: f for c, (f, _) in cut.items()})
+    return _drawn(heard, cut), Screened(
+        agreement=agreements,
+        left_out=tuple(each for each in ids if each not in heard),
+        moves=moves,
+        drawn_nearer={client: factor for client, (factor, _) in cut.items()},
+    )
+
+
+def _moved(ctx: ServerContext, uploads: Uploads) -> Tensor | None:
+    """Cosines (K, K) of what models learned, how their weights differ from the student's before.
+
+    None where not all are models like the student, from which equal models begin.
+    """
+    start = {f"model/{name}": each for name, each in ctx.student.state_dict().items()}
+    learned = [f"model/{name}" for name, _ in ctx.student.named_parameters()]
+    for upload in uploads.values():
+        own = {name: each for name, each in upload.items() if name.startswith("model/")}
+        if not own or any(n not in start or t.shape != start[n].shape for n, t in own.items()):
+            return None
+        learned = [name for name in learned if name in own]
+    products = torch.zeros(len(uploads), len(uploads), dtype=torch.float64)
+    for name in learned:
+        before = start[name].double().flatten()
+        rows = torch.stack([each[name].double().flatten() for each in uploads.values()]) - before
+        products += rows @ rows.T
+    return agreement.cosines(products)
 
 
 def _inputs(ctx: ServerContext) -> Rows:

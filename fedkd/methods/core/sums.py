@@ -1,6 +1,11 @@
-"""What clients' sums need beside noise: a range that holds them, and no one above all others."""
+"""What clients' sums need beside noise: a range that holds them, and no one above all others.
+
+And means as sums, since a secure sum gives nothing else: a mean by counts is the sum of what each
+client holds times its count, over the sum of counts.
+"""
 
 import torch
+from torch import Tensor
 
 from fedkd.exchange.aggregation.agreement import no_longer
 from fedkd.exchange.masking.fixed_point import most
@@ -20,6 +25,25 @@ def fitting(exact: Moments, setting: Setting) -> Moments:
     """
     half = most(setting.cohort_size) / 2
     return Moments(exact.features.clamp(-half, half), exact.labels.clamp(-half, half))
+
+
+_UNIT = 64.0
+"""Records that count as one, so that numbers times counts stay inside the range of the fixed point:
+with 10^7 records in all, numbers up to 1,700 do, and of 64 records a step is 2^-24."""
+
+
+def part_of_mean(values: Tensor, counts: Tensor) -> Tensor:
+    """A client's part of a mean by counts, float64; counts (*) are broadcast to values (*, ...)."""
+    return values.double() * _beside(counts, values) / _UNIT
+
+
+def mean_of_parts(sums: Tensor, counts: Tensor) -> Tensor:
+    """The mean that added up parts and counts stand for; zeros where nobody counts."""
+    return sums * _UNIT / _beside(counts, sums).clamp(min=1)
+
+
+def _beside(counts: Tensor, values: Tensor) -> Tensor:
+    return counts.double().reshape(*counts.shape, *[1] * (values.dim() - counts.dim()))
 
 
 def added(ctx: ServerContext, uploads: Uploads) -> Moments:

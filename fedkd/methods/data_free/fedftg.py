@@ -13,7 +13,7 @@ from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
 from fedkd.knowledge import label, synthetic
 from fedkd.learning import optim
-from fedkd.learning.consensus import class_weights
+from fedkd.learning.consensus import average_logits, class_weights
 from fedkd.learning.data_free.synthesis import draw_labels
 from fedkd.learning.ensemble import Ensemble
 from fedkd.learning.evaluate import evaluating
@@ -23,6 +23,7 @@ from fedkd.methods.core.one_shot import check_images
 from fedkd.methods.core.recipes import average_into_student, hand_out, train_received
 from fedkd.models import call
 from fedkd.models.generators import build_generator
+from fedkd.tasks.bounded import OF_LOGITS
 
 
 class FedFTGParams(Frozen):
@@ -70,7 +71,7 @@ class FedFTG(Method):
         asks=("classes", "image"),
         unlike_models=False,
         counts=("class counts",),
-        combines=("models",),
+        combines=("answers", "models"),
     )
     Params = FedFTGParams
     params: FedFTGParams
@@ -111,12 +112,12 @@ class FedFTG(Method):
                 drawn = draw_labels(total, params.batch_size, rng)
                 y, shares = drawn.to(ctx.device), weights[:, drawn].to(ctx.device)
                 z = torch.randn(params.batch_size, params.latent, generator=rng).to(ctx.device)
-                loss = partial(self._aim, generator, ensemble, ctx.student, z, y, shares)
+                loss = partial(self._aim, ctx, generator, ensemble, z, y, shares)
                 for _ in range(params.generator_steps):
                     descend(maker, loss, making, 0.0)
                 with evaluating(generator), torch.no_grad():
                     x = generator(z, y).contiguous()
-                loss = partial(_lesson, ctx.student, x, ensemble.logits(x), shares)
+                loss = partial(_lesson, ctx.student, x, *_voices(ctx, ensemble.logits(x), shares))
                 ctx.student.train()
                 for _ in range(params.student_steps):
                     ctx.losses["distil"] = descend(learner, loss, learning, 0.0)
@@ -145,9 +146,9 @@ class FedFTG(Method):
 
     def _aim(
         self,
+        ctx: ServerContext,
         generator: nn.Module,
         ensemble: Ensemble,
-        student: nn.Module,
         z: Tensor,
         y: Tensor,
         weights: Tensor,
@@ -155,15 +156,23 @@ class FedFTG(Method):
         """What a step of the generator minimises; gradients go through clients and student."""
         generator.train()
         x = generator(z, y)
-        teachers = ensemble.observe(x).logits
-        with evaluating(student):
-            hard = discrepancy(call.answer(student, x), teachers, weights)
+        teachers, weights = _voices(ctx, ensemble.observe(x).logits, weights)
+        with evaluating(ctx.student):
+            hard = discrepancy(call.answer(ctx.student, x), teachers, weights)
         right = classification(teachers, y, weights)
         return (
             self.params.classification * right.mean()
             - hard.mean()
             + self.params.diversity * synthetic.diversity(z, x)
         )
+
+
+def _voices(ctx: ServerContext, teachers: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (K, N, C) and weights (K, N): of all clients, or of what a rule makes of them."""
+    if not ctx.ruled:
+        return teachers, weights
+    together = ctx.hearing(average_logits, OF_LOGITS)(teachers)
+    return together[None], torch.ones_like(weights[:1])
 
 
 def discrepancy(student: Tensor, teachers: Tensor, weights: Tensor) -> Tensor:
