@@ -172,7 +172,7 @@ class PerSample:
                     self._check_rows(told.layer, each.shape[0])
                     self._found[parameter].append(each)
 
-        end.register_hook(take)
+        end.register_hook(take)  # type: ignore[no-untyped-call]
 
     def _check_rows(self, layer: nn.Module, rows: int) -> None:
         if rows != self._samples:
