@@ -1,6 +1,6 @@
 """One client takes ten times as long: how long until the student is as good as without it?
 
-    python simulations/asynchronous.py [--seeds 0 1 2] [--methods fedmd fedavg] [--buffers 9 5]
+    python simulations/asynchronous.py [--seeds 0 1 2] [--methods fedmd fedavg] [--buffers 9]
 
 The federation of configs/demo.toml; a method that averages models has "mlp" everywhere. The
 unit of time is a training of an ordinary client, the server's own time is none, and with seed s
@@ -66,7 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", default=["fedmd", "fedavg"])
-    parser.add_argument("--buffers", type=int, nargs="+", default=[9, 5])
+    parser.add_argument("--buffers", type=int, nargs="+", default=[9])
     asked = parser.parse_args()
     for method in asked.methods:
         times: dict[int, list[float | None]] = {buffer: [] for buffer in asked.buffers}
