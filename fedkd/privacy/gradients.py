@@ -21,7 +21,7 @@ class Gradients(Protocol):
         ...
 
     def bounds(self) -> Tensor:
-        """At least the length of each, and of what is added up to make it, (N,) float64.
+        """The length of what is added up to make each, (N,) float64; 0 where it is one number.
 
         Rounding is of this size, so one that is far above the length leaves few digits of it.
         """
@@ -59,7 +59,7 @@ class Built:
         return lengths(flat(self.values))
 
     def bounds(self) -> Tensor:
-        """None: what is measured is what is summed, so no rounding comes in between."""
+        """Zeros: what is measured is what is summed, so no rounding comes in between."""
         return torch.zeros(len(self.values), dtype=torch.float64, device=self.values.device)
 
     def rows(self, which: Tensor) -> Tensor:

@@ -31,6 +31,8 @@ _LOOSE = 32.0
 """How far above a gradient's length, or the clip, what adds up to it may be, if it is clipped by a
 weight alone: a length that float32 tells from products has an error of up to 2^-24 times its
 square, and their sum one of 2^-24 times itself. What cancels more is added up first."""
+_AT_ONCE = 2**14
+"""Numbers that get their noise together, while they stay in a core's cache."""
 _MOST_STEPS = 2.0**52
 """The most steps that a value may be; with the noise they are exact in float64."""
 
@@ -261,9 +263,11 @@ def _on_grid(
     value: Tensor, step: float, draw: Callable[[Floats], Integers], scales: Floats
 ) -> Tensor:
     """`value` rounded to multiples of `step`, with as many steps of noise as are drawn."""
-    exact = value.detach().to("cpu", torch.float64).flatten() / step
-    # Held in a range, which moves no two values apart, whatever the data.
-    steps = exact.nan_to_num(nan=0.0).clamp(-_MOST_STEPS / 2, _MOST_STEPS / 2).round()
-    noise = torch.from_numpy(draw(scales / step)).double()
-    noisy = ((steps + noise) * step).view(value.shape).to(value.device)
+    released = value.detach().to("cpu", torch.float64, copy=True).flatten()
+    starts = range(0, len(released), _AT_ONCE)
+    for start, part in zip(starts, torch.split(released, _AT_ONCE), strict=False):
+        # Held in a range, which moves no two values apart, whatever the data.
+        part.div_(step).nan_to_num_(nan=0.0).clamp_(-_MOST_STEPS / 2, _MOST_STEPS / 2).round_()
+        part.add_(torch.from_numpy(draw(scales[start : start + _AT_ONCE] / step))).mul_(step)
+    noisy = released.view(value.shape).to(value.device)
     return noisy.to(value.dtype) if value.is_floating_point() else noisy

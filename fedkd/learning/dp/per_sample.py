@@ -5,13 +5,12 @@ entered a layer and the slope of what it gave tell each record's gradient by its
 them without building it: see `rules` and `forms`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 
 from fedkd.errors import ConfigError
@@ -41,18 +40,17 @@ def has_rule(layer: nn.Module) -> bool:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Use:
-    """A call of a layer: what entered it, and what it gave."""
+    """A call of a layer, and what entered it."""
 
     layer: nn.Module
     rule: Rule
     inputs: tuple[Any, ...]
-    end: Tensor
     versions: tuple[int, ...]
 
     def gradients(self, slope: Tensor) -> Iterator[tuple[Tensor | None, Gradients]]:
         """Each parameter and its gradients, from the slope of what the layer gave."""
-        if self.versions != _versions(self.inputs, self.end):
-            raise RuntimeError("a tensor that a layer was given or gave was changed in-place")
+        if self.versions != _versions(self.inputs):
+            raise RuntimeError("a tensor that a layer was given was changed in-place")
         kind = slope.dtype
         inputs = (
             each.to(kind) if isinstance(each, Tensor) and each.is_floating_point() else each
@@ -74,8 +72,9 @@ class PerSample:
         self.rows = at_once(self.parameters.values())
         """Samples at a time."""
         self._model = model
-        self._uses: list[Any] = []
-        """Of layers, in this pass: each has an `end` and `gradients`."""
+        self._found: dict[Tensor, list[Gradients]] | None = None
+        """In a pass: of each parameter those of each use so far."""
+        self._samples = 0
         self._watching = False
         layers = list(_learning(model))
         rest = [layer for layer in layers if not recurrent.serves(layer)]
@@ -90,8 +89,8 @@ class PerSample:
             for layer in rest
         ]
         for layer in self._recurrent:
-            layer.forward = partial(recurrent.forward, layer, self._uses)
-        # What a layer was given and gave is looked at again: nobody may write into it.
+            layer.forward = partial(recurrent.forward, layer, self._watch)
+        # What a layer was given is looked at again: nobody may write into it.
         self._inplace: list[Any] = [
             each for each in model.modules() if getattr(each, "inplace", False)
         ]
@@ -129,37 +128,24 @@ class PerSample:
         Raises:
             ConfigError: a layer is called by keyword, or sees other rows than the samples.
         """
-        found: dict[Tensor, list[Gradients]] = {each: [] for each in self.parameters.values()}
+        self._found = {each: [] for each in self.parameters.values()}
+        self._samples = len(x)
         try:
-            with restored(self._model), _frozen(found):
-                slopes = self._slopes(x, y, loss)
-                for use, slope in zip(self._uses, slopes, strict=True):
-                    if slope is None:  # the loss does not depend on it
-                        continue
-                    for parameter, each in use.gradients(slope):
-                        if parameter is not None and parameter in found:
-                            self._check_rows(use.layer, each.shape[0], len(x))
-                            found[parameter].append(each)
+            with restored(self._model), _frozen(self._found):
+                self._watching = True
+                losses = loss(call.answer(self._model, x), y)
+                self._watching = False  # on the way back, vmap calls layers again
+                if losses.requires_grad:  # or it depends on no layer that learns
+                    # The sum leaves each sample's gradient as it is.
+                    losses.sum().backward()  # type: ignore[no-untyped-call]
+            return [
+                added(each)
+                if each
+                else Built(parameter.new_zeros(()).expand(len(x), *parameter.shape))
+                for parameter, each in self._found.items()
+            ]
         finally:
-            self._uses.clear()
-        return [
-            added(each) if each else Built(parameter.new_zeros(()).expand(len(x), *parameter.shape))
-            for parameter, each in found.items()
-        ]
-
-    def _slopes(self, x: Tensor, y: Tensor, loss: Loss) -> Sequence[Tensor | None]:
-        """Forward and backward: the slope of what each use gave."""
-        self._watching = True
-        try:
-            losses = loss(call.answer(self._model, x), y)
-        finally:
-            self._watching = False
-        ends = [use.end for use in self._uses]
-        if not ends or not losses.requires_grad:
-            return [None] * len(ends)
-        # The sum leaves each sample's gradient as it is.
-        slopes: Sequence[Tensor | None] = torch.autograd.grad(losses.sum(), ends, allow_unused=True)
-        return slopes
+            self._found, self._watching = None, False
 
     def _note(self, rule: Rule, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         """Keep what entered a layer, and let what it gives require a gradient."""
@@ -173,14 +159,27 @@ class PerSample:
         if not output.requires_grad:
             output.requires_grad_()
         kept = tuple(each.detach() if _leaves(each) else each for each in inputs)
-        self._uses.append(_Use(layer, rule, kept, output, _versions(inputs, output)))
+        self._watch(output, _Use(layer, rule, kept, _versions(inputs)))
 
-    def _check_rows(self, layer: nn.Module, rows: int, samples: int) -> None:
-        if rows != samples:
+    def _watch(self, end: Tensor, use: "_Use | recurrent.Pass") -> None:
+        """Find the gradients of a use on the way back, while its slopes are at hand."""
+        waiting = [use]  # which is let go as soon as it is told
+
+        def take(slope: Tensor) -> None:
+            told = waiting.pop()
+            for parameter, each in told.gradients(slope.detach()):
+                if self._found is not None and parameter in self._found:
+                    self._check_rows(told.layer, each.shape[0])
+                    self._found[parameter].append(each)
+
+        end.register_hook(take)  # type: ignore[no-untyped-call]
+
+    def _check_rows(self, layer: nn.Module, rows: int) -> None:
+        if rows != self._samples:
             raise ConfigError(
                 f"DP-SGD cannot train layer {self._names[layer]!r}, {type(layer).__name__}, which "
-                f"sees {rows} rows for {samples} samples: expected a first axis of samples in all "
-                "that it is given"
+                f"sees {rows} rows for {self._samples} samples: expected a first axis of samples "
+                "in all that it is given"
             )
 
 
@@ -189,9 +188,9 @@ def _leaves(value: Any) -> bool:
     return isinstance(value, Tensor) and not isinstance(value, nn.Parameter)
 
 
-def _versions(inputs: tuple[Any, ...], output: Tensor) -> tuple[int, ...]:
+def _versions(inputs: tuple[Any, ...]) -> tuple[int, ...]:
     """How often each tensor was written into; a parameter is put back by `restored`."""
-    return tuple(each._version for each in (*inputs, output) if _leaves(each))
+    return tuple(each._version for each in inputs if _leaves(each))
 
 
 @contextmanager

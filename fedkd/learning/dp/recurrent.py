@@ -1,12 +1,10 @@
-"""Gradients per sample of torch's LSTM and GRU, by torch's own kernels.
+"""Gradients per sample of torch's LSTM and GRU.
 
 In each step a layer adds W x_t + b and U h_{t-1} + c to its gates. A sample's gradient of W is the
-sum over steps of the gates' slopes times x_t, that of U the same with h_{t-1}. torch tells no slope
-of gates, but the slope of its inputs: so the kernel is given the gates' own W x_t + b for inputs,
-and the identity for W.
+sum over steps of the gates' slopes times x_t, that of U the same with h_{t-1}: see `recurrence`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedkd.errors import ConfigError
-from fedkd.learning.dp.forms import Products
+from fedkd.learning.dp.forms import products
+from fedkd.learning.dp.recurrence import GRUSteps, LSTMSteps
 from fedkd.privacy.gradients import Built, Gradients
 
 Recurrent = nn.LSTM | nn.GRU
+Note = Callable[[Tensor, "Pass"], None]
 
 
 def serves(layer: nn.Module) -> bool:
@@ -35,9 +35,9 @@ class Pass:
     Attributes:
         layer: of whom.
         suffix: of its parameters' names, such as `_l0_reverse`.
-        x: inputs (N, T, D).
-        gates: what the inputs add to the gates, (N, T, G).
-        before: states (N, T, H) before each step.
+        x: inputs (T, N, D).
+        gates: what the inputs add to the gates, (T, N, G).
+        before: states (T, N, H) before each step.
     """
 
     layer: Recurrent
@@ -46,41 +46,35 @@ class Pass:
     gates: Tensor
     before: Tensor
 
-    @property
-    def end(self) -> Tensor:
-        """Where the way back ends."""
-        return self.gates
-
     def gradients(self, slope: Tensor) -> Iterator[tuple[Tensor | None, Gradients]]:
         """Each parameter and its gradients for each sample, from the slope of the gates."""
         recurring = self._from_states(slope)
         found: dict[str, Gradients] = {
-            "weight_ih": Products(slope, self.x),
-            "weight_hh": Products(recurring, self.before),
-            "bias_ih": Built(slope.sum(dim=1)),
-            "bias_hh": Built(recurring.sum(dim=1)),
+            "weight_ih": products(slope.transpose(0, 1), self.x.transpose(0, 1)),
+            "weight_hh": products(recurring.transpose(0, 1), self.before.transpose(0, 1)),
+            "bias_ih": Built(slope.sum(dim=0)),
+            "bias_hh": Built(recurring.sum(dim=0)),
         }
         for name, gradients in found.items():
             yield getattr(self.layer, name + self.suffix, None), gradients
 
     def _from_states(self, entering: Tensor) -> Tensor:
-        """Slopes (N, T, G) of U h + c: a GRU's last gate takes its part of it times the first."""
+        """Slopes (T, N, G) of U h + c: a GRU's last gate takes its part of it times the first."""
         if isinstance(self.layer, nn.LSTM):
             return entering
         size = self.layer.hidden_size
         _, weight, *biases = _weights(self.layer, self.suffix)
         bias = biases[1][:size] if biases else None
-        gates = self.gates.detach()
-        reset = torch.sigmoid(gates[..., :size] + F.linear(self.before, weight[:size], bias))
+        reset = torch.sigmoid(self.gates[..., :size] + F.linear(self.before, weight[:size], bias))
         return torch.cat([entering[..., : 2 * size], entering[..., 2 * size :] * reset], dim=-1)
 
 
-def forward(layer: Recurrent, passes: list[Pass], x: Tensor, hx: Any = None) -> tuple[Tensor, Any]:
-    """What `layer(x, hx)` gives, with no way back to its parameters, and what was done in `passes`.
+def forward(layer: Recurrent, note: Note, x: Tensor, hx: Any = None) -> tuple[Tensor, Any]:
+    """What `layer(x, hx)` gives, with no way back to its parameters.
 
     Args:
         layer: one that `serves`.
-        passes: one is appended for each layer and direction.
+        note: is told of each layer and direction, and of its gates, where the way back ends.
         x: inputs (N, T, D), or (T, N, D) unless `batch_first`.
         hx: states at first, as the layer takes them.
 
@@ -93,52 +87,45 @@ def forward(layer: Recurrent, passes: list[Pass], x: Tensor, hx: Any = None) -> 
             f"DP-SGD cannot train {type(layer).__name__} on {what}: expected padded sequences of "
             "numbers, (N, L, D)"
         )
-    states = x if layer.batch_first else x.transpose(0, 1)
+    states = x.transpose(0, 1) if layer.batch_first else x
     directions = ("", "_reverse") if layer.bidirectional else ("",)
     last: list[tuple[Tensor, ...]] = []
     for number in range(layer.num_layers):
         ways = []
         for back, direction in enumerate(directions):
-            entered = states.flip(1) if back else states
-            first = _first(layer, hx, len(last), len(x) if layer.batch_first else x.shape[1], x)
-            gone, after = _direction(layer, f"_l{number}{direction}", passes, entered, first)
-            ways.append(gone.flip(1) if back else gone)
-            last.append(after)
+            entered = states.flip(0) if back else states
+            first = _first(layer, hx, len(last), entered)
+            gone, *after = _direction(layer, f"_l{number}{direction}", note, entered, first)
+            ways.append(gone.flip(0) if back else gone)
+            last.append(tuple(after))
         states = torch.cat(ways, dim=-1)
-    ends = tuple(torch.cat(each) for each in zip(*last, strict=True))
-    output = states if layer.batch_first else states.transpose(0, 1)
+    ends = tuple(torch.stack(each) for each in zip(*last, strict=True))
+    output = states.transpose(0, 1) if layer.batch_first else states
     return output, ends if isinstance(layer, nn.LSTM) else ends[0]
 
 
 def _direction(
-    layer: Recurrent, suffix: str, passes: list[Pass], x: Tensor, first: tuple[Tensor, ...]
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """States (N, T, H) of one direction of one layer, and the last ones, (1, N, H) each."""
+    layer: Recurrent, suffix: str, note: Note, x: Tensor, first: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """States (T, N, H) of one direction of one layer, and the last ones, (N, H) each."""
     entering, recurrent, *biases = _weights(layer, suffix)
     gates = F.linear(x, entering, biases[0] if biases else None)
     if not gates.requires_grad:
         gates.requires_grad_()
-    weights = [torch.eye(len(entering)).to(entering), recurrent]
-    if biases:
-        weights += [torch.zeros_like(biases[0]), biases[1]]
-    rest = bool(biases), 1, 0.0, True, False, True  # a layer, one way, in training, (N, T, G)
-    with torch.backends.cudnn.flags(enabled=False):  # which wants weights in one piece of memory
-        if isinstance(layer, nn.LSTM):
-            states, *after = torch.lstm(gates, first, weights, *rest)
-        else:
-            states, *after = torch.gru(gates, first[0], weights, *rest)
-    before = torch.cat([first[0].transpose(0, 1), states[:, :-1]], dim=1)
-    passes.append(Pass(layer, suffix, x.detach(), gates, before.detach()))
-    return states, tuple(after)
+    steps: Any = LSTMSteps if isinstance(layer, nn.LSTM) else GRUSteps
+    states, *after = steps.apply(gates, recurrent, biases[1] if biases else None, *first)
+    before = torch.cat([first[0][None], states[:-1]]).detach()
+    note(gates, Pass(layer, suffix, x.detach(), gates.detach(), before))
+    return states, *after
 
 
-def _first(layer: Recurrent, hx: Any, place: int, count: int, like: Tensor) -> tuple[Tensor, ...]:
-    """The states before the first step of one direction of one layer, (1, N, H) each."""
+def _first(layer: Recurrent, hx: Any, place: int, x: Tensor) -> tuple[Tensor, ...]:
+    """The states before the first step of one direction of one layer, (N, H) each."""
     if hx is None:
-        zeros = like.new_zeros(1, count, layer.hidden_size)
+        zeros = x.new_zeros(x.shape[1], layer.hidden_size)
         return (zeros, zeros) if isinstance(layer, nn.LSTM) else (zeros,)
     given = hx if isinstance(layer, nn.LSTM) else (hx,)
-    return tuple(each[place : place + 1] for each in given)
+    return tuple(each[place] for each in given)
 
 
 def _weights(layer: Recurrent, suffix: str) -> list[Tensor]:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedkd.learning.dp.forms import Lookups, Products
+from fedkd.learning.dp.forms import Lookups, products
 from fedkd.models.text.tied import TiedLinear
 from fedkd.privacy.gradients import Built, Gradients
 
@@ -42,7 +42,7 @@ def _tied(layer: TiedLinear, inputs: tuple[Any, ...], slope: Tensor) -> Found:
 
 def _products(weight: Tensor, bias: Tensor | None, x: Tensor, slope: Tensor) -> Found:
     slopes, entered = (each.reshape(len(slope), -1, each.shape[-1]) for each in (slope, x))
-    yield weight, Products(slopes, entered)
+    yield weight, products(slopes, entered)
     yield bias, Built(slopes.sum(dim=1))
 
 
