@@ -56,7 +56,7 @@ def test_runs_that_are_done_are_not_run_again(audited, here, monkeypatch):
         return kept(experiment, cell)
 
     monkeypatch.setattr(poisoning, "run", counted)
-    again = ("--attacks", "lma,collusion", "--shares", "0.25", "--no-defence")
+    again = ("--attacks", "lma,collusion", "--shares", "0.25,0.25", "--no-defence")
     status, _, complaint = audited(*again)
     assert status == 2
     assert "go on with --resume" in complaint
@@ -66,13 +66,17 @@ def test_runs_that_are_done_are_not_run_again(audited, here, monkeypatch):
     assert after[: len(before)] == before
     rows = json.loads(out)["poisoning"]["rows"]
     assert [row["attack"] for row in rows] == ["honest", "lma", "collusion"]
+    assert len(json.loads(out)["poisoning"]["runs"]) == 3  # a share that is named twice runs once
 
 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
         (("--shares", "0.05"), "share 0.05 of 4 clients gives 0 attackers: expected 1 to 3"),
-        (("--shares", "1"), "share 1 of 4 clients gives 4 attackers"),
+        (("--shares", "0.9"), "share 0.9 of 4 clients gives 4 attackers"),
+        (("--shares", "1"), "share 1 of hostile clients: expected above 0 and below 1"),
+        (("--shares", "nan"), "share nan of hostile clients: expected above 0 and below 1"),
+        (("--shares", ","), "no share of hostile clients is given: expected such as 0.25"),
         (("--shares", "many"), "'many' is no number"),
         (("--attacks", "alie"), "attack 'alie' does not apply to method 'fedmd': it forges models"),
         (("--attacks", "colusion"), "did you mean 'collusion'"),

@@ -14,6 +14,7 @@ from fedkd.config.robust import AnswersRule, ModelsRule
 from fedkd.errors import ConfigError
 from fedkd.exchange.aggregation import mean
 from fedkd.methods import BUILT_IN
+from fedkd.methods.core.screening import screened
 
 DISTILLED = {"epochs": 15, "optimiser": "adam", "learning_rate": 0.02}
 METHODS: dict[str, dict[str, Any]] = {
@@ -174,6 +175,19 @@ def test_expguard_remembers_who_lied_and_forgets_by_the_memory() -> None:
     assert fed.server_state["robust/scores"][0] == scores[1][0]  # who is not there is not judged
 
 
+def test_a_round_of_two_is_held_against_nobody_later() -> None:
+    after, alone = built("fedmd", Robust()), built("fedmd", Robust())
+    broadcast = after.begin()
+    said = {client: after.wire(client, after.ask(client, 1, broadcast)) for client in range(5)}
+    two = {client: said[client] for client in (0, 1)}
+    heard, found = screened(after.method, after.server_context(1), Robust(), two)
+    assert (heard, found.agreement, found.left_out) == (two, {}, ())
+    for fed in (after, alone):
+        screened(fed.method, fed.server_context(2), Robust(), said)
+    assert min(alone.server_state["screening/agreement"]) > 0
+    assert equal(after.server_state, alone.server_state)
+
+
 @pytest.mark.parametrize(
     ("name", "robust", "why"),
     [
@@ -207,3 +221,15 @@ def test_two_clients_are_too_few_and_unlike_answers_are_refused() -> None:
     experiment = fed.setting.experiment.model_copy(update={"robust": Robust(answers="expguard")})
     with pytest.raises(ConfigError, match="may be of any size on one of them"):
         methods.check_rules(fed.method, replace(fed.setting, task=numbers, experiment=experiment))
+
+
+def test_the_share_that_a_refusal_names_is_one_that_holds() -> None:
+    def of_seven(hostile: float) -> None:
+        fed = federation("fedavg", IMAGES, (8,) * 7, count=7)
+        robust = Robust(models="multi-krum", hostile=hostile)
+        experiment = fed.setting.experiment.model_copy(update={"robust": robust})
+        methods.check_rules(fed.method, replace(fed.setting, experiment=experiment))
+
+    with pytest.raises(ConfigError, match="set robust.hostile to at most 0.28, or") as refused:
+        of_seven(0.45)
+    of_seven(float(str(refused.value).split("at most ")[1].split(",")[0]))

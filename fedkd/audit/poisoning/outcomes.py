@@ -22,7 +22,7 @@ class Poisoned:
         score: the student's headline score in the end; None where the run stopped.
         success: how often the backdoor opens, in [0, 1]; None where no trigger fits the records.
         refused: uploads that the door refused.
-        caught: uploads of hostile clients that the server left out, or gave less weight.
+        caught: uploads of hostile clients that the server left out.
         wronged: the same of honest clients.
         stopped: what ended the run before its last round; nothing where nothing did.
     """

@@ -176,11 +176,17 @@ def _attacks(prepared: PreparedExperiment, names: Sequence[str]) -> tuple[list[s
 
 def _check_shares(prepared: PreparedExperiment, shares: Sequence[float]) -> None:
     count = prepared.setting.clients
+    if not shares:
+        raise UsageError(f"no share of hostile clients is given: expected such as {1 / count:.2g}")
     for share in shares:
-        if not 0 < share < 1 or not 0 < len(hostile.drawn(prepared, share)) < count:
+        if not 0 < share < 1:  # nan neither
             raise UsageError(
-                f"share {share:g} of {count} clients gives "
-                f"{len(hostile.drawn(prepared, min(max(share, 0), 1)))} attackers: expected 1 to "
+                f"share {share:g} of hostile clients: expected above 0 and below 1, such as "
+                f"{1 / count:.2g}"
+            )
+        if not 0 < (attackers := len(hostile.drawn(prepared, share))) < count:
+            raise UsageError(
+                f"share {share:g} of {count} clients gives {attackers} attackers: expected 1 to "
                 f"{count - 1}, such as {1 / count:.2g}"
             )
 
@@ -203,7 +209,7 @@ def _cells(experiment: Experiment, attacks: Sequence[str], plan: Plan) -> Iterat
     """What is to be run, the honest runs of a seed first."""
     for seed in range(experiment.seed, experiment.seed + plan.seeds):
         for attack, shares in [(HONEST, (0.0,)), *((name, plan.shares) for name in attacks)]:
-            for share in shares:
+            for share in dict.fromkeys(shares):
                 for defended in plan.defences:
                     yield Poisoned(attack, share, defended, seed)
 

@@ -1,5 +1,6 @@
 """How what clients sent comes together: by the method's own mean, or by a rule of `[robust]`."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -149,7 +150,8 @@ def _check_least(robust: Robust, rule: str, clients: int) -> None:
     liars = robust.liars(clients)
     if by_liar is not None and clients < (least := by_liar * liars + 3):
         most = (clients - 3) // by_liar
-        remedy = f"set robust.hostile to at most {most / clients:.2g}, or " if most else ""
+        share = math.floor(100 * most / clients) / 100  # rounded up it would be one liar more
+        remedy = f"set robust.hostile to at most {share:g}, or " if most else ""
         raise ConfigError(
             f"robust.models = {rule!r} needs {least} clients to stand {liars} that lie "
             f"(robust.hostile = {robust.hostile:g}), and a round asks {clients}: {remedy}choose "

@@ -27,7 +27,7 @@ from fedkd.tasks import Task
 _INPUTS = 512
 """On which clients are compared; more tells no more."""
 _FEWEST = 3
-"""Equal models of which one can be told to be far from the others."""
+"""Clients, or equal models, of which one can be told to be unlike the others."""
 _AGAINST = -0.25
 """The least cosine of what a model learned with what the rest did, of a client that is heard.
 
@@ -44,10 +44,13 @@ def screened(
     """The uploads of those that are heard, and what was found of all.
 
     A client is heard if it agrees well enough in this round, and on average with its earlier ones,
-    which count by `robust.memory`; so honest rounds buy nobody a lie.
+    which count by `robust.memory`; so honest rounds buy nobody a lie. Of fewer than three nobody
+    can be told to lie, and nothing is remembered of their round.
     """
-    said = method.said(ctx, uploads, lambda: _inputs(ctx))
     heard, agreements, moves = uploads, {}, {}
+    if len(uploads) < _FEWEST:
+        return heard, Screened(agreement=agreements)
+    said = method.said(ctx, uploads, lambda: _inputs(ctx))
     if said is not None:
         found = agreement.agreement(agreement.alike(_comparable(said, ctx.setting.task)))
         heard = _those(uploads, agreement.kept(_with_past(ctx, robust, list(uploads), found)))
