@@ -139,7 +139,7 @@ def test_clipping_moves_by_steps_of_which_none_is_long(seed: int, clients: int) 
     for _ in range(5):
         away = points - centre
         lengths = np.linalg.norm(away, axis=1)
-        clipped = away * np.minimum(1, np.median(lengths) / lengths)[:, None]
+        clipped = away * np.minimum(1, np.median(lengths) / np.maximum(lengths, 1e-12))[:, None]
         centre = centre + clipped.mean(axis=0)
     close(models.centred_clipping(given_), centre)
 

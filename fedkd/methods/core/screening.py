@@ -28,9 +28,12 @@ _INPUTS = 512
 """On which clients are compared; more tells no more."""
 _FEWEST = 3
 """Equal models of which one can be told to be far from the others."""
-_AGAINST = -0.05
-"""Honest models may learn at right angles to each other, and under noise all do; who learns the
-opposite of what the rest learn undoes it."""
+_AGAINST = -0.25
+"""The least cosine of what a model learned with what the rest did, of a client that is heard.
+
+Honest ones learn at right angles in late rounds and under noise, and come to -0.23 (Dirichlet 0.3);
+who sends the opposite of what it learned has at most -0.3 where most are honest.
+"""
 _PAST, _KNOWN = "screening/agreement", "screening/known"
 """In the method's state: each client's agreement in earlier rounds, and of whom it is known."""
 
@@ -44,24 +47,33 @@ def screened(
     which count by `robust.memory`; so honest rounds buy nobody a lie.
     """
     said = method.said(ctx, uploads, lambda: _inputs(ctx))
-    ids, stays, agreements, moves = list(uploads), torch.ones(len(uploads)).bool(), {}, {}
+    heard, agreements, moves = uploads, {}, {}
     if said is not None:
         found = agreement.agreement(agreement.alike(_comparable(said, ctx.setting.task)))
-        stays = agreement.kept(_with_past(ctx, robust, ids, found))
-        agreements = dict(zip(ids, found.tolist(), strict=True))
-    if (moved := _moved(ctx, uploads)) is not None:
+        heard = _those(uploads, agreement.kept(_with_past(ctx, robust, list(uploads), found)))
+        agreements = dict(zip(uploads, found.tolist(), strict=True))
+    if (moved := _moved(ctx, heard)) is not None:
         found = agreement.agreement(moved, least=0.0)
-        both = stays & (found >= _AGAINST)
-        stays = both if int(both.sum()) > len(ids) // 2 else stays
-        moves = dict(zip(ids, found.tolist(), strict=True))
-    heard = {each: uploads[each] for each, stay in zip(ids, stays.tolist(), strict=True) if stay}
+        moves = dict(zip(heard, found.tolist(), strict=True))
+        most = (len(uploads) - 1) // 2 - (len(uploads) - len(heard))
+        against = found.argsort(stable=True)[: max(0, most)]
+        stay = torch.ones_like(found, dtype=torch.bool)
+        stay[against] = found[against] >= _AGAINST
+        heard = _those(heard, stay)
     cut = _too_far(ctx, heard)
     return _drawn(heard, cut), Screened(
         agreement=agreements,
-        left_out=tuple(each for each in ids if each not in heard),
+        left_out=tuple(each for each in uploads if each not in heard),
         moves=moves,
         drawn_nearer={client: factor for client, (factor, _) in cut.items()},
     )
+
+
+def _those(uploads: Uploads, stay: Tensor) -> Uploads:
+    """The uploads of who stays, bool (K,)."""
+    return {
+        c: each for (c, each), heard in zip(uploads.items(), stay.tolist(), strict=True) if heard
+    }
 
 
 def _moved(ctx: ServerContext, uploads: Uploads) -> Tensor | None:
