@@ -112,9 +112,10 @@ class Convolved:
         count, filters = len(x), self.geometry.filters
         if not count:
             return x.new_zeros(0, *filters)
-        folded = (each.reshape(1, -1, *each.shape[2:]) for each in (x, slopes))
         many = (count * filters[0], *filters[1:])
-        return self._backward(*folded, many, count * self.geometry.groups).reshape(count, *filters)
+        entered, told = (each.reshape(1, -1, *each.shape[2:]) for each in (x, slopes))
+        found = self._backward(entered, told, many, count * self.geometry.groups)
+        return found.reshape(count, *filters)
 
     def weighted(self, weights: Tensor, which: Tensor | None = None) -> Tensor:
         """See `Gradients`."""
