@@ -27,7 +27,7 @@ courses = st.tuples(
     st.integers(0, 4),
 )
 few = settings(
-    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
