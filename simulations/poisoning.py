@@ -67,14 +67,15 @@ OTHERS: dict[str, dict[str, Any]] = {
     "fedkd": {"rounds": 6},
     "fedproto": {"data.public": {"size": 1000}},
     "fedgen": {"method.steps": 20},
-    "fedftg": {"method.steps": 5, "method.width": 8},
-    "fedgkt": {},
+    "fedftg": {"method.iterations": 2, "method.width": 8},
+    "fedgkt": {"method.layer": "relu1"},
     "analytic": {"rounds": 1, "student.model": "random-filters"},
     "fedpair_moments": {**_ONE_SHOT, "method.images": 10_000},
     **{
         name: {**_ONE_SHOT, **{f"method.{key}": value for key, value in _SYNTHESIS.items()}}
-        for name in ("dense", "co_boosting", "dafl", "adi")
+        for name in ("dense", "co_boosting", "dafl")
     },
+    "adi": {**_ONE_SHOT, "method.epochs": 30, "method.steps": 5, "method.batch_size": 64},
 }
 """The other methods, as short as they can be and still learn; `fedlwf` is fedavg in stages, and
 `sequence-kd` is for texts."""

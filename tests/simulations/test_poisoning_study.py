@@ -31,6 +31,7 @@ def test_every_method_has_an_experiment_that_can_be_attacked(study, images):
     for method in (*study.METHODS, *study.OTHERS):
         of = study.experiment(method, 3, data=str(images))
         assert (of.method.name, of.seed, of.clients.count) == (method, 3, 10)
+        assert set(study.EASY) <= set(study.applying(of)), method
     assert study.applying(study.experiment("fedavg", 0, data=str(images))) == [
         "silent", "label-flip", "collusion", "sign-and-scale", "backdoor", "replacement", "alie",
         "inner-product",

@@ -189,6 +189,8 @@ def products(slopes: Tensor, inputs: Tensor) -> Products | Built:
 
 def added(uses: Sequence[Gradients]) -> Gradients:
     """The gradients of a parameter from those of all its uses, in the form that takes least."""
+    if len(uses) == 1:
+        return uses[0]
     products = [each for each in uses if isinstance(each, Products)]
     lookups = [each for each in uses if isinstance(each, Lookups)]
     if len(products) + len(lookups) == len(uses):

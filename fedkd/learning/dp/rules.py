@@ -8,10 +8,10 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedkd.learning.dp.convolved import Geometry, convolved
 from fedkd.learning.dp.forms import Lookups, products
 from fedkd.models.text.tied import TiedLinear
 from fedkd.privacy.gradients import Built, Gradients
@@ -57,27 +57,14 @@ def _embedding(layer: nn.Embedding, inputs: tuple[Any, ...], slope: Tensor) -> F
 def _convolution(
     layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, inputs: tuple[Any, ...], slope: Tensor
 ) -> Found:
-    """Records are folded into groups of channels, whose filters are each record's own."""
     x, padding = inputs[0], layer.padding
     if isinstance(padding, str) or layer.padding_mode != "zeros":
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
         x = F.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
         padding = (0,) * len(layer.kernel_size)
-    count, filters = len(x), layer.weight.shape
-    _, gradient, _ = torch.ops.aten.convolution_backward(
-        slope.reshape(1, -1, *slope.shape[2:]),
-        x.reshape(1, -1, *x.shape[2:]),
-        layer.weight.new_empty(1).expand(count * filters[0], *filters[1:]),  # of which the shape
-        None,
-        layer.stride,
-        padding,
-        layer.dilation,
-        False,  # noqa: FBT003 - an operator of torch, by position
-        (0,) * len(padding),
-        count * layer.groups,
-        (False, True, False),
-    )
-    yield layer.weight, Built(gradient.reshape(count, *filters))
+    filters = tuple(layer.weight.shape)
+    geometry = Geometry(filters, layer.stride, padding, layer.dilation, layer.groups)
+    yield layer.weight, convolved(x, slope, geometry)
     yield layer.bias, Built(slope.flatten(2).sum(dim=2))
 
 

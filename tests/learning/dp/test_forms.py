@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
 from fedkd.learning.dp import sgd
+from fedkd.learning.dp.convolved import Convolved
 from fedkd.learning.dp.forms import Lookups, Products, Tied, whole
 from fedkd.learning.dp.per_sample import PerSample
 from fedkd.models.text.tied import TiedLinear
@@ -122,6 +123,14 @@ def test_convolutions(
         padding_mode=mode,
     )
     check(Zoo(layer), inputs(3, 2, *[6, 5, 5][:axes], seed=seed))
+
+
+@pytest.mark.parametrize(("stride", "dilation", "side"), [(1, 1, 3), (2, 1, 5), (1, 2, 2)])
+@pytest.mark.parametrize("twice", [False, True])
+def test_convolutions_of_few_places(stride: int, dilation: int, side: int, twice: bool) -> None:
+    layer = nn.Conv2d(9, 12, 3, stride=stride, dilation=dilation, padding=dilation)
+    weight, _ = check(Zoo(layer, twice=twice), inputs(4, 9, side, side, seed=1))
+    assert isinstance(weight, Built if twice else Convolved)
 
 
 NORMS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
