@@ -230,6 +230,6 @@ def test_the_share_that_a_refusal_names_is_one_that_holds() -> None:
         experiment = fed.setting.experiment.model_copy(update={"robust": robust})
         methods.check_rules(fed.method, replace(fed.setting, experiment=experiment))
 
-    with pytest.raises(ConfigError, match="set robust.hostile to at most 0.28, or") as refused:
+    with pytest.raises(ConfigError, match=r"set robust.hostile to at most 0\.28, or") as refused:
         of_seven(0.45)
     of_seven(float(str(refused.value).split("at most ")[1].split(",")[0]))

@@ -47,9 +47,9 @@ def screened(
     which count by `robust.memory`; so honest rounds buy nobody a lie. Of fewer than three nobody
     can be told to lie, and nothing is remembered of their round.
     """
-    heard, agreements, moves = uploads, {}, {}
     if len(uploads) < _FEWEST:
-        return heard, Screened(agreement=agreements)
+        return uploads, Screened(agreement={})
+    heard, agreements, moves = uploads, {}, {}
     said = method.said(ctx, uploads, lambda: _inputs(ctx))
     if said is not None:
         found = agreement.agreement(agreement.alike(_comparable(said, ctx.setting.task)))
