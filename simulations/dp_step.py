@@ -38,7 +38,7 @@ IMAGES: dict[str, dict[str, Any]] = {
     "resnet8": {"name": "resnet8", "norm": "group"},
     "scattering": {"name": "scattering"},
 }
-TEXTS = ("bag", "bilstm", "encoder", "causal-transformer")
+TEXTS = ("bag", "bilstm", "encoder")
 NOISE = sgd.Noise(noise_multiplier=1.0, clip=1.0, sample_rate=1.0, batch_size=BATCH)
 HOW = Optimisation(epochs=STEPS, batch_size=BATCH, learning_rate=0.01)
 
@@ -53,10 +53,10 @@ def case(name: str) -> tuple[nn.Module, Samples, Task]:
         task = tasks.build(TaskChoice(), inputs=shape, names=names)
     else:
         x = torch.randint(4, WORDS.size, (BATCH, LENGTH), generator=draws)
-        causal = name == "causal-transformer"
-        choice = TaskChoice(name="language-model") if causal else TaskChoice()
-        y = x.roll(-1, dims=1) if causal else torch.randint(2, (BATCH,), generator=draws)
-        task = tasks.build(choice, inputs=(LENGTH,), names=("no", "yes"), vocabularies={"": WORDS})
+        y = torch.randint(2, (BATCH,), generator=draws)
+        task = tasks.build(
+            TaskChoice(), inputs=(LENGTH,), names=("no", "yes"), vocabularies={"": WORDS}
+        )
     spec = ModelSpec.model_validate(IMAGES.get(name, {"name": name}))
     classes = task.answer[-1]
     model = models.build(spec, shape=task.inputs, classes=classes, generator=draws, task=task)
