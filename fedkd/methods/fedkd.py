@@ -1,5 +1,8 @@
 """A private mentor and a small shared mentee, and updates of low rank."""
 
+from collections.abc import Callable
+
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -101,9 +104,12 @@ class FedKD(Method):
 
     def probe(self, setting: Setting, client: int, upload: Tensors, x: Rows) -> Tensor | None:
         # On top of the first mentee, not the round's: what overflows does so on either.
-        mentee = setting.student.build(setting.experiment.student.model, purpose="student")
-        weights.complete(mentee, _moved(_sent(setting, mentee), upload))
-        return evaluate.answers(mentee, setting.students_view(x))
+        first = setting.student.build(setting.experiment.student.model, purpose="student")
+        return _answers(setting, first, upload, x)
+
+    def said(self, ctx: ServerContext, uploads: Uploads, inputs: Callable[[], Rows]) -> Tensor:
+        x = inputs()
+        return torch.stack([_answers(ctx.setting, ctx.student, u, x) for u in uploads.values()])
 
     def begin(self, ctx: ServerContext) -> Broadcast:
         return hand_out(ctx)
@@ -189,6 +195,13 @@ def mutual(
 def _sent(setting: Setting, mentee: nn.Module) -> dict[str, Tensor]:
     """What messages have of a mentee, as of any model that averages."""
     return setting.student.sent(setting.experiment.student.model, mentee.state_dict())
+
+
+def _answers(setting: Setting, start: nn.Module, upload: Tensors, x: Rows) -> Tensor:
+    """What a mentee answers that began as `start` and moved as an upload says."""
+    mentee = setting.student.build(setting.experiment.student.model, purpose="specification")
+    weights.complete(mentee, _moved(_sent(setting, start), upload))
+    return evaluate.answers(mentee, setting.students_view(x))
 
 
 def _match(ctx: ClientContext, mentee: nn.Module) -> nn.Module:

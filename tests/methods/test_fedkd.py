@@ -175,3 +175,28 @@ def test_an_update_that_overflows_is_found_before_it_is_averaged() -> None:
     answers = fed.method.probe(fed.setting, 0, huge, x)
     assert answers is not None
     assert not answers.isfinite().all()
+
+
+def test_what_mentees_say_stands_on_the_student_as_it_is() -> None:
+    """An update means nothing on another model than the round's, by which liars are found."""
+    fed = built()
+    broadcast, _ = fed.round(1, fed.begin())
+    upload = fed.wire(0, fed.ask(0, 2, broadcast))
+    learned = {name: each.clone() for name, each in fed.student.state_dict().items()}
+    x = fed.test.x[:4]
+    said = fed.method.said(fed.server_context(), {0: upload, 1: upload}, lambda: x)
+    assert said is not None
+    fed.student.load_state_dict(_with(learned, upload))
+    expected = fed.student.eval()(x).detach()
+    torch.testing.assert_close(said, torch.stack([expected, expected]))
+
+
+def _with(before: dict[str, Tensor], update: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Factors multiplied and added; what is no matrix is sent whole."""
+    after = {}
+    for name, each in before.items():
+        if f"factors/{name}" in update:
+            after[name] = each + low_rank.multiply(update[f"factors/{name}"], tuple(each.shape))
+        else:
+            after[name] = update[f"whole/{name}"]
+    return after
