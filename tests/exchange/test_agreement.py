@@ -122,4 +122,6 @@ def test_nobody_is_more_than_three_times_as_loud_as_the_median() -> None:
     lengths = quieted(loud).flatten(1).norm(dim=1)
     assert lengths[2] == pytest.approx(3 * float(loud.flatten(1).norm(dim=1).median()), rel=1e-5)
     assert torch.equal(quieted(answers), answers)
+    two = torch.stack([answers[0], 1e-6 * answers[1]])
+    assert torch.equal(quieted(two), two)  # whoever whispers does not silence the other one
     assert no_longer(torch.tensor([1.0, 2.0, 0.0, 60.0])).tolist() == pytest.approx([1, 1, 1, 0.05])

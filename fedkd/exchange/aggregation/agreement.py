@@ -118,6 +118,8 @@ def quieted(answers: Tensor) -> Tensor:
 def no_longer(lengths: Tensor) -> Tensor:
     """By how much each of lengths (K,) is to be cut, so that none is above three times the median.
 
-    Factors in (0, 1].
+    Factors in (0, 1]; 1 of fewer than three, of which none is known to be the honest length.
     """
+    if len(lengths) < 3:
+        return torch.ones_like(lengths)
     return (_LOUD * lengths.median() / lengths.clamp(min=_TINY)).clamp(max=1.0)
