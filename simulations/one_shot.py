@@ -27,7 +27,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ from fedkd.runs.common import check_same, write_json
 from fedkd.runs.reading import read
 from fedkd.runs.schema import Run
 from fedkd.tasks import Likelihood
+from fedkd.tasks.bounded import Bounded
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 METHODS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
@@ -281,10 +282,11 @@ def _plain(value: Any) -> Any:
             plain = [value.x, value.y]
         case BaseModel():
             plain = value.model_dump_json()
-        case Likelihood():
+        case Likelihood() | Bounded():
+            parts = [getattr(value, each.name) for each in fields(value)]
             plain = [
                 f"{each.__module__}.{each.__qualname__}" if callable(each) else each
-                for each in astuple(value)
+                for each in parts
             ]
         case Mapping():  # sorted, as what came by wire has another order each time
             plain = [each for key in sorted(value) for each in (key, value[key])]

@@ -12,16 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedkd.knowledge.checks import has_shape, positive
-from fedkd.knowledge.places import counted, zeroed
-
-
-def log_probabilities(logits: Tensor, temperature: float) -> Tensor:
-    """Of logits (..., C), divided by T; of a class that is ruled out, -inf, the least number.
-
-    So 0 log 0 is 0, and no gradient is NaN.
-    """
-    log_p = F.log_softmax(logits / temperature, dim=-1)
-    return log_p.clamp_min(torch.finfo(log_p.dtype).min)
+from fedkd.knowledge.places import counted, log_probabilities, zeroed
 
 
 def kd(

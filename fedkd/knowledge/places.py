@@ -4,6 +4,7 @@ There is one place a record in classification, one a pixel in segmentation, one 
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fedkd.knowledge.checks import has_shape, listed, same_shape
@@ -52,3 +53,12 @@ def mean_of_counted(values: Tensor, where: Tensor) -> Tensor:
     """
     places = where.flatten(1).sum(dim=1)
     return values.flatten(1).sum(dim=1) / places.clamp(min=1)
+
+
+def log_probabilities(logits: Tensor, temperature: float) -> Tensor:
+    """Of logits (..., C), divided by T; of a class that is ruled out, -inf, the least number.
+
+    So 0 log 0 is 0, and no gradient is NaN.
+    """
+    log_p = F.log_softmax(logits / temperature, dim=-1)
+    return log_p.clamp_min(torch.finfo(log_p.dtype).min)

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedkd.knowledge.checks import has_shape, positive
-from fedkd.knowledge.label import log_probabilities
-from fedkd.knowledge.places import counted, zeroed
+from fedkd.knowledge.places import counted, log_probabilities, zeroed
 
 
 def reverse_kl(

@@ -1,9 +1,12 @@
 """Screening: federations in which some clients lie."""
 
+from dataclasses import replace
+
 import tiny
 import torch
 
 from fedkd.federation.prepare import prepare
+from fedkd.jobs.audit.recording import MESSAGES, RecordingMethod, read_messages
 from fedkd.jobs.simulate import simulate_world
 from fedkd.reports.display import round_in_words
 
@@ -113,3 +116,12 @@ def test_a_model_that_unlearns_what_the_rest_learn_is_left_out(rows, tmp_path):
         < 0
         < min(moves[str(c)] for c in range(3, 10))
     )
+
+
+def test_an_audit_keeps_what_everybody_sent_who_is_not_heard_too(rows, tmp_path):
+    prepared = prepare(tiny.experiment(rows, {**TEN, "robust": {}}))
+    recorded = replace(prepared, method=RecordingMethod(prepared.method, tmp_path / MESSAGES))
+    simulate_world(recorded, tmp_path / "run", tamper=loud)
+    sent = read_messages(tmp_path)
+    assert list(sent[1]) == list(range(10))
+    assert float(sent[1][0]["logits"].float().max()) == 100  # as it came

@@ -30,6 +30,8 @@ class RecordingMethod(Method):
         self.card = method.card  # type: ignore[misc]  # the method's own
         self._method = method
         self._folder = folder
+        self._compared = 0
+        """The last round in which all that came was written down before some were left out."""
 
     def check(self, setting: Setting) -> None:
         """See `Method`."""
@@ -46,7 +48,9 @@ class RecordingMethod(Method):
     def said(
         self, ctx: ServerContext, uploads: Uploads, inputs: Callable[[], Rows]
     ) -> Tensor | None:
-        """See `Method`."""
+        """See `Method`; all uploads are written down, also those that will not be heard."""
+        self._write(ctx.round, uploads)
+        self._compared = ctx.round
         return self._method.said(ctx, uploads, inputs)
 
     def begin(self, ctx: ServerContext) -> Broadcast:
@@ -59,11 +63,15 @@ class RecordingMethod(Method):
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         """See `Method`; the uploads are written down first."""
-        folder = self._folder / f"round-{ctx.round:06d}"
+        if self._compared != ctx.round:
+            self._write(ctx.round, uploads)
+        return self._method.server(ctx, uploads)
+
+    def _write(self, round: int, uploads: Uploads) -> None:
+        folder = self._folder / f"round-{round:06d}"
         folder.mkdir(parents=True, exist_ok=True)
         for client, upload in uploads.items():
             write_atomically(folder / f"client-{client:04d}.safetensors", encode(upload))
-        return self._method.server(ctx, uploads)
 
 
 def read_messages(folder: Path) -> Messages:
