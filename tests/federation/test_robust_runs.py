@@ -35,7 +35,7 @@ def test_a_rule_for_models_says_who_was_far_away(rows, tmp_path):
     assert max(record["robust"]["apart"], key=record["robust"]["apart"].get) == "0"
     assert "more than 3 times as far from the rest as most: client 0" in round_in_words(record)
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "Farthest from what came of all" in page
+    assert "Distance at most" in page
     away = record["robust"]["apart"]["0"]
     assert f"<td>–</td><td>{away:.3g} times</td>" in page
 
