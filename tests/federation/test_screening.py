@@ -8,6 +8,7 @@ import torch
 from fedkd.federation.prepare import prepare
 from fedkd.jobs.audit.recording import MESSAGES, RecordingMethod, read_messages
 from fedkd.jobs.simulate import simulate_world
+from fedkd.methods.core import screening
 from fedkd.reports.display import round_in_words
 
 TEN = {"clients.count": 10, "rounds": 1, "clients.training.epochs": 3}
@@ -125,3 +126,22 @@ def test_an_audit_keeps_what_everybody_sent_who_is_not_heard_too(rows, tmp_path)
     sent = read_messages(tmp_path)
     assert list(sent[1]) == list(range(10))
     assert float(sent[1][0]["logits"].float().max()) == 100  # as it came
+
+
+def test_who_is_honest_only_where_it_expects_to_be_compared_is_left_out(tmp_path, monkeypatch):
+    """Which inputs are compared follows from what all sent, so nobody knows it beforehand."""
+    monkeypatch.setattr(screening, "_INPUTS", 40)
+
+    def careful(_round, _broadcast, uploads):
+        sent = {c: {**uploads[c], "logits": -2 * uploads[c]["logits"]} for c in range(3)}
+        expected = torch.linspace(0, 159, 40).long()
+        for client, upload in sent.items():
+            upload["logits"][expected] = uploads[client]["logits"][expected]
+        return sent
+
+    changes = {**TEN, "data.public.size": 160, "robust": {}}
+    rows = tiny.write_rows(tmp_path / "more.npz", samples=560)
+    _, [record] = run(rows, tmp_path / "run", changes, careful)
+    assert record["robust"]["left_out"] == [0, 1, 2]
+    _, [again] = run(rows, tmp_path / "again", changes, careful)
+    assert again["robust"] == record["robust"]

@@ -29,11 +29,6 @@ def check(setting: Setting) -> None:
             f"clients.participation is {clients.participation:g}, and with clients.asynchronous "
             "all clients are at work all the time: leave it out"
         )
-    if privacy.secure_aggregation:
-        raise ConfigError(
-            "privacy.secure_aggregation needs one cohort that answers the same call, and with "
-            "clients.asynchronous answers come one by one: leave one of them out"
-        )
     if privacy.unit.startswith("client"):
         raise ConfigError(
             f"privacy.unit = {privacy.unit!r} hides what a client says, and with "

@@ -6,16 +6,20 @@ does not agree with the rest is left out of the round as if it had not answered.
 equal models that lie far from all others are drawn nearer.
 """
 
+import hashlib
 from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedkd import rng
 from fedkd.config import ModelSpec
 from fedkd.config.robust import Robust
 from fedkd.exchange.aggregation import agreement
+from fedkd.exchange.aggregation import models as rules_of_models
 from fedkd.exchange.aggregation.agreement import Screened
+from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Tensors, group
 from fedkd.knowledge.places import spoken
 from fedkd.learning.data_free.shapes import made_up
@@ -25,7 +29,7 @@ from fedkd.rows import Rows, take
 from fedkd.tasks import Task
 
 _INPUTS = 512
-"""On which clients are compared; more tells no more."""
+"""On how many clients are compared; more tells no more, as long as nobody knows which they are."""
 _FEWEST = 3
 """Clients, or equal models, of which one can be told to be unlike the others."""
 _AGAINST = -0.25
@@ -50,9 +54,11 @@ def screened(
     if len(uploads) < _FEWEST:
         return uploads, Screened(agreement={})
     heard, agreements, moves = uploads, {}, {}
-    said = method.said(ctx, uploads, lambda: _inputs(ctx))
+    draws = _draws(method, ctx, uploads)
+    said = method.said(ctx, uploads, lambda: _inputs(ctx, draws))
     if said is not None:
-        found = agreement.agreement(agreement.alike(_comparable(said, ctx.setting.task)))
+        few = said[:, _some(said.shape[1], draws)]
+        found = agreement.agreement(agreement.alike(_comparable(few, ctx.setting.task)))
         heard = _those(uploads, agreement.kept(_with_past(ctx, robust, list(uploads), found)))
         agreements = dict(zip(uploads, found.tolist(), strict=True))
     if (moved := _moved(ctx, heard)) is not None:
@@ -99,28 +105,42 @@ def _moved(ctx: ServerContext, uploads: Uploads) -> Tensor | None:
     return agreement.cosines(products)
 
 
-def _inputs(ctx: ServerContext) -> Rows:
+def _draws(method: Method, ctx: ServerContext, uploads: Uploads) -> torch.Generator:
+    """A stream that nobody knows before all have answered, and that a replay has again.
+
+    It follows from what the method had all clients send. By the experiment's seed alone a liar
+    would know on which inputs it is compared, and be honest there.
+    """
+    digest = hashlib.sha256()
+    for client, upload in uploads.items():  # without reports, which say how long things took
+        names = method.expects(ctx.setting, client)
+        digest.update(encode({name: upload[name] for name in names}))
+    seed = ctx.setting.experiment.seed
+    return rng.stream(seed, purpose=f"screening {digest.hexdigest()}", round=ctx.round)
+
+
+def _inputs(ctx: ServerContext, draws: torch.Generator) -> Rows:
     """What uploaded models are asked: of the proxy set, or images that nobody's data went into.
 
     For want of both it is the examples by which models are tried out, without their targets.
     """
     setting = ctx.setting
     if setting.public is None and len(setting.shape) == 3:
-        return made_up(_INPUTS, setting.shape, ctx.rng("screening"))
+        return made_up(_INPUTS, setting.shape, draws)
     known = setting.examples if setting.public is None else setting.proxy
     if known is None:
         raise ValueError("Expected a proxy set or examples.")
-    return take(known, _spread(len(known)))
+    return take(known, _some(len(known), draws))
 
 
-def _spread(rows: int) -> Tensor:
-    """Some of as many rows, from first to last."""
-    return torch.linspace(0, rows - 1, min(_INPUTS, rows)).long()
+def _some(rows: int, draws: torch.Generator) -> Tensor:
+    """Some of as many rows, in order."""
+    return torch.randperm(rows, generator=draws)[:_INPUTS].sort().values
 
 
 def _comparable(said: Tensor, task: Task) -> Tensor:
-    """Answers (K, N, *A) on a scale of which no one can be louder than another, of a few inputs."""
-    few = said[:, _spread(said.shape[1])].float()
+    """Answers (K, N, *A) on a scale of which no one can be louder than another."""
+    few = said.float()
     if task.likelihood.couples:  # of embeddings no axis is the same: which records are alike
         rows = F.normalize(few.flatten(2), dim=-1)
         return rows @ rows.mT
@@ -140,8 +160,8 @@ def _comparable(said: Tensor, task: Task) -> Tensor:
 def _with_past(ctx: ServerContext, robust: Robust, ids: list[int], found: Tensor) -> Tensor:
     """The least of a client's agreement now and on average with earlier rounds; both are kept."""
     clients = ctx.setting.clients
-    past = ctx.state.setdefault(_PAST, torch.zeros(clients, dtype=torch.float64)).clone()
-    known = ctx.state.setdefault(_KNOWN, torch.zeros(clients, dtype=torch.bool)).clone()
+    past = ctx.state.get(_PAST, torch.zeros(clients, dtype=torch.float64)).clone()
+    known = ctx.state.get(_KNOWN, torch.zeros(clients, dtype=torch.bool)).clone()
     mixed = torch.where(known[ids], robust.memory * past[ids] + (1 - robust.memory) * found, found)
     past[ids], known[ids] = mixed, True
     ctx.state.update({_PAST: past, _KNOWN: known})
@@ -152,20 +172,16 @@ def _too_far(ctx: ServerContext, uploads: Uploads) -> dict[int, tuple[float, Ten
     """Whose model lies too far from all equal ones: by what factor to cut that, and from what."""
     equal: dict[ModelSpec, dict[int, dict[str, Tensor]]] = {}
     for client, upload in uploads.items():
-        sent = {n: t for n, t in group("model", upload).items() if t.is_floating_point()}
-        if sent:
-            equal.setdefault(ctx.setting.experiment.client_model(client), {})[client] = sent
+        own = {n: t for n, t in group("model", upload).items() if t.is_floating_point()}
+        if own:
+            equal.setdefault(ctx.setting.experiment.client_model(client), {})[client] = own
     cut: dict[int, tuple[float, Tensors]] = {}
     for models in equal.values():
         if len(models) < _FEWEST:
             continue
-        squares, centre = torch.zeros(len(models), dtype=torch.float64), {}
-        for name in next(iter(models.values())):
-            stacked = torch.stack([model[name].double().flatten() for model in models.values()])
-            middle = stacked.median(dim=0).values
-            squares += (stacked - middle).square().sum(dim=1)
-            centre[name] = middle
-        factors = agreement.no_longer(squares.sqrt()).tolist()
+        sent = list(models.values())
+        centre = rules_of_models.median(sent)
+        factors = agreement.no_longer(rules_of_models.distances(sent, centre)).tolist()
         cut |= {c: (f, centre) for c, f in zip(models, factors, strict=True) if f < 1}
     return cut
 
@@ -177,7 +193,7 @@ def _drawn(uploads: Uploads, cut: Mapping[int, tuple[float, Tensors]]) -> Upload
         nearer = {}
         for name, middle in centre.items():
             own = uploads[client][f"model/{name}"]
-            moved = middle + factor * (own.double().flatten() - middle)
-            nearer[f"model/{name}"] = moved.view(own.shape).to(own.dtype)
+            drawn_to = middle.double().lerp(own.double(), factor)
+            nearer[f"model/{name}"] = drawn_to.to(own.dtype)
         drawn[client] = {**uploads[client], **nearer}
     return drawn
