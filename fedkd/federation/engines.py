@@ -3,7 +3,7 @@
 import importlib.util
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -73,6 +73,7 @@ def simulate(
     observer: Observer,
     *,
     states: Path | None,
+    teachers: Collection[int] = (),
     tamper: Tamper | None = None,
     script: Script | None = None,
 ) -> nn.Module:
@@ -84,6 +85,8 @@ def simulate(
         observer: is told what happens.
         states: the folder in which each client keeps its state, so that a run can resume; None
             keeps it in memory, on the in-process engine only.
+        teachers: the clients whose teachers are read when the run has ended, by `teacher`; of the
+            others they are kept where a later round goes on from them.
         tamper: as of `federate`.
         script: as of `federate`.
 
@@ -98,7 +101,7 @@ def simulate(
     tune_allocator()
     with one_intra_op_thread():
         rounds = partial(federate, threads=threads, tamper=tamper, script=script)
-        return engine(prepared, keeper, observer, states, threads, rounds)
+        return engine(prepared, keeper, observer, states, threads, rounds, frozenset(teachers))
 
 
 def _in_process(
@@ -108,12 +111,18 @@ def _in_process(
     states: Path | None,
     threads: int,
     rounds: Callable[..., nn.Module],
+    teachers: frozenset[int],
 ) -> nn.Module:
     back = rounds_back(prepared.experiment)
-    in_memory = [ClientParty(prepared, MemoryState(back=back)) for _ in prepared.data.clients]
+    in_memory = [
+        ClientParty(prepared, MemoryState(back=back), shows_teacher=False)
+        for _ in prepared.data.clients
+    ]
 
     def find(_context: Context, call: Call) -> ClientParty:
-        return _on_disk(prepared, states, call.client) if states else in_memory[call.client]
+        if states is None:
+            return in_memory[call.client]
+        return _on_disk(prepared, states, call.client, teachers)
 
     app = client_app(find, simulated=True)
     token = WATCHER.set(observer.client_does)
@@ -132,6 +141,7 @@ def _on_ray(
     states: Path | None,
     threads: int,
     rounds: Callable[..., nn.Module],
+    teachers: frozenset[int],
 ) -> nn.Module:
     if states is None:
         raise ValueError("Expected a folder for client states: Ray's workers share no memory.")
@@ -142,7 +152,7 @@ def _on_ray(
         ledger = _server_opens(prepared, states)
         outcome.append(rounds(grid, prepared, keeper, observer, ledger=ledger))
 
-    find = partial(_of_worker, prepared.experiment.to_json(), states.resolve())
+    find = partial(_of_worker, prepared.experiment.to_json(), states.resolve(), teachers)
     client = client_app(find, simulated=True)
     flower = logging.getLogger("flwr")
     level = flower.level
@@ -154,16 +164,20 @@ def _on_ray(
     return outcome[0]
 
 
-def _of_worker(experiment: str, states: Path, _context: Context, call: Call) -> ClientParty:
-    return _on_disk(prepare_json(experiment), states, call.client)
+def _of_worker(
+    experiment: str, states: Path, teachers: frozenset[int], _context: Context, call: Call
+) -> ClientParty:
+    return _on_disk(prepare_json(experiment), states, call.client, teachers)
 
 
-def _on_disk(prepared: PreparedExperiment, states: Path, client: int) -> ClientParty:
+def _on_disk(
+    prepared: PreparedExperiment, states: Path, client: int, teachers: frozenset[int]
+) -> ClientParty:
     """A client whose state is in a folder of its own."""
     ledger = partial(Ledger, client_ledger(prepared.experiment.privacy, states, client))
     back = rounds_back(prepared.experiment)
     state = DiskState(states / _folder_name(client), durable=False, back=back)
-    return ClientParty(prepared, state, ledger)
+    return ClientParty(prepared, state, ledger, shows_teacher=client in teachers)
 
 
 def _server_opens(prepared: PreparedExperiment, states: Path) -> Callable[[], Ledger]:
@@ -172,6 +186,9 @@ def _server_opens(prepared: PreparedExperiment, states: Path) -> Callable[[], Le
 
 def teacher(prepared: PreparedExperiment, states: Path, client: int) -> nn.Module | None:
     """A client's teacher as its last round left it; None where the client keeps none.
+
+    Where clients start each round from the server's model, only the `teachers` of `simulate` are
+    kept.
 
     Raises:
         StorageError: what it keeps is damaged.

@@ -1,5 +1,6 @@
 """Simulate a federation on this machine: one experiment, one run folder."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def simulate_world(
     observer: Observer | None = None,
     *,
     resume: bool = False,
+    teachers: Collection[int] = (),
     tamper: Tamper | None = None,
     script: Script | None = None,
 ) -> dict[str, Any]:
@@ -75,6 +77,7 @@ def simulate_world(
         folder: as of `simulate`.
         observer: as of `simulate`.
         resume: as of `simulate`.
+        teachers: clients whose own models are read afterwards, by `engines.teacher`.
         tamper: what hostile clients send in place of their own answers; None: nobody is hostile.
         script: who answers when, where rounds are asynchronous; None: as the experiment has it.
 
@@ -99,6 +102,7 @@ def simulate_world(
                 run,
                 observer or Unwatched(),
                 states=run.states,
+                teachers={*range(_TEACHERS_SHOWN), *teachers},
                 tamper=tamper,
                 script=script,
             )

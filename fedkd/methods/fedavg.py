@@ -121,6 +121,7 @@ class FedAvg(Method):
 
     def _start(self, ctx: ClientContext, broadcast: Tensors) -> Tensors:
         """Where a client's round starts: with what is shared of the broadcast, whatever it has."""
+        ctx.keeps_teacher = bool(self.params.private)
         shared = group("model", self._shared(broadcast))
         own = ctx.setting.of_client(ctx.client)
         return {**self._before(ctx), **own.sent(ctx.spec, shared)}

@@ -60,6 +60,9 @@ class ClientContext:
     """What may be done with the private data in this round; None where nothing is protected."""
     earlier: Samples | None = None
     """The private records of earlier stages; None where there are none, or they are protected."""
+    keeps_teacher: bool = True
+    """Whether a later round goes on from the teacher as this one leaves it. A method whose clients
+    start every round from the server's model says that none does, and none is kept."""
 
     @property
     def data(self) -> Samples:
