@@ -226,7 +226,7 @@ def _kept(party: ClientParty, round: int) -> dict[str, Tensor]:
     return kept | {_STAGE: torch.tensor(stage)}
 
 
-def _to_keep(ctx: ClientContext, party: ClientParty) -> Tensors:
+def _to_keep(ctx: ClientContext, party: ClientParty) -> dict[str, Tensor]:
     """What a later round reads, and the teacher where somebody does when the run has ended."""
     if ctx.has_teacher:
         ctx.keep(_TEACHER, ctx.teacher.state_dict())

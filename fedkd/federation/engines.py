@@ -2,9 +2,11 @@
 
 import importlib.util
 import logging
+import os
 import tempfile
 from collections.abc import Callable, Collection
-from functools import partial
+from contextlib import nullcontext
+from functools import lru_cache, partial
 from pathlib import Path
 
 from flwr.app import Context
@@ -19,13 +21,14 @@ from fedkd.federation import compat
 from fedkd.federation.answers import Observer
 from fedkd.federation.asynchronous.arrivals import Script
 from fedkd.federation.client import WATCHER, ClientParty, client_app
-from fedkd.federation.disk_state import DiskState
 from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.prepare import PreparedExperiment, prepare_json
 from fedkd.federation.rounds import federate
 from fedkd.federation.server import Keeper
 from fedkd.federation.spending import no_ledger
 from fedkd.federation.state import MemoryState, rounds_back
+from fedkd.federation.store.state_store import StateStore
+from fedkd.federation.store.stored_state import StoredState
 from fedkd.federation.tampering import Tamper
 from fedkd.federation.wire import Call
 from fedkd.privacy import shared
@@ -118,16 +121,20 @@ def _in_process(
         ClientParty(prepared, MemoryState(back=back), shows_teacher=False)
         for _ in prepared.data.clients
     ]
+    opened = nullcontext() if states is None else StateStore(states, back=back)
 
     def find(_context: Context, call: Call) -> ClientParty:
-        if states is None:
+        if store is None:
             return in_memory[call.client]
-        return _on_disk(prepared, states, call.client, teachers)
+        return _on_disk(prepared, store, call.client, teachers)
 
     app = client_app(find, simulated=True)
     token = WATCHER.set(observer.client_does)
     try:
-        with InProcessGrid(app, nodes=prepared.setting.clients, threads=threads) as grid:
+        with (
+            opened as store,
+            InProcessGrid(app, nodes=prepared.setting.clients, threads=threads) as grid,
+        ):
             ledger = _server_opens(prepared, states) if states else no_ledger
             return rounds(grid, prepared, keeper, observer, ledger=ledger)
     finally:
@@ -167,16 +174,23 @@ def _on_ray(
 def _of_worker(
     experiment: str, states: Path, teachers: frozenset[int], _context: Context, call: Call
 ) -> ClientParty:
-    return _on_disk(prepare_json(experiment), states, call.client, teachers)
+    prepared = prepare_json(experiment)
+    store = _of_process(states, rounds_back(prepared.experiment), os.getpid())
+    return _on_disk(prepared, store, call.client, teachers)
+
+
+@lru_cache(maxsize=1)
+def _of_process(states: Path, back: int, _process: int) -> StateStore:
+    """The store as a worker process has it open until it ends."""
+    return StateStore(states, back=back)
 
 
 def _on_disk(
-    prepared: PreparedExperiment, states: Path, client: int, teachers: frozenset[int]
+    prepared: PreparedExperiment, store: StateStore, client: int, teachers: frozenset[int]
 ) -> ClientParty:
-    """A client whose state is in a folder of its own."""
-    ledger = partial(Ledger, client_ledger(prepared.experiment.privacy, states, client))
-    back = rounds_back(prepared.experiment)
-    state = DiskState(states / _folder_name(client), durable=False, back=back)
+    """A client whose state is in the run's store."""
+    ledger = partial(Ledger, client_ledger(prepared.experiment.privacy, store.folder, client))
+    state = StoredState(store, client, store.folder / _folder_name(client))
     return ClientParty(prepared, state, ledger, shows_teacher=client in teachers)
 
 
@@ -193,7 +207,9 @@ def teacher(prepared: PreparedExperiment, states: Path, client: int) -> nn.Modul
     Raises:
         StorageError: what it keeps is damaged.
     """
-    kept = DiskState(states / _folder_name(client)).load(before=prepared.experiment.rounds + 1)
+    with StateStore(states) as store:
+        state = StoredState(store, client, states / _folder_name(client))
+        kept = state.load(before=prepared.experiment.rounds + 1)
     if not (weights := group("teacher", kept)):
         return None
     spec = prepared.experiment.client_model(client)

@@ -7,7 +7,7 @@ bits.
 
 import json
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from fedkd.errors import RunFolderError
 from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Tensors
 from fedkd.federation.answers import Record
-from fedkd.federation.disk_state import DiskState
 from fedkd.federation.server import Checkpoint
+from fedkd.federation.store.run_states import RunStates
 from fedkd.federation.wire import LedgerHead
 from fedkd.files import storing, write_atomically
 from fedkd.methods import find
@@ -64,6 +64,7 @@ class RunFolder:
         self.path = path
         self._experiment: Experiment | None = None
         self._name = Namer(path)
+        self._states = RunStates(self.states)
 
     @property
     def states(self) -> Path:
@@ -130,7 +131,7 @@ class RunFolder:
         kept, rounds = self._kept(), self.path / _ROUNDS
         if kept is None:
             self._check_begun(rounds)
-            self._forget(None, ())
+            self._states.forget(None)
             write_atomically(rounds, "")
             return None
         checkpoint = kept.checkpoint
@@ -143,7 +144,8 @@ class RunFolder:
             whole = manifest.unnamed_rounds(rounds, self.path, checkpoint.round)
         else:
             manifest.check(self.path, kept.files, self._checkpoint)
-            self._forget(checkpoint, [self.path / name for name in kept.files])
+            self._check_states(kept)
+            self._states.forget(checkpoint)
             whole = rounds.read_bytes()[: kept.files[_ROUNDS].size]
         self._plan_more(kept)
         write_atomically(rounds, whole)
@@ -181,10 +183,10 @@ class RunFolder:
             write_atomically(self.path / _GENERATED, encode({"x": whole(some.x), "y": some.y}))
         append_json(self.path / _ROUNDS, record)
         files = [self.path / name for name in (ENVIRONMENT, _PARTITION, _ROUNDS)]
-        for client in self._clients().values():
-            files += client.files(after=checkpoint.round)
-        kept = Kept(checkpoint, self._experiment, self._name(files))
+        states = self._states.name(checkpoint)
+        kept = Kept(checkpoint, self._experiment, self._name(files), states)
         write_atomically(self._checkpoint, checkpoints.write(kept))
+        self._states.sweep()
 
     def finish(self, student: Tensors, summary: Mapping[str, Any]) -> None:
         """Write what a run ends with."""
@@ -193,15 +195,7 @@ class RunFolder:
 
     def released(self) -> list[dict[str, Any]]:
         """What left the clients, by field and provenance, from the clients' own receipts."""
-        totals: dict[tuple[str, str], dict[str, Any]] = {}
-        for client in self._clients().values():
-            for receipts in client.receipts().values():
-                for receipt in receipts:
-                    key = (receipt["field"], receipt["provenance"])
-                    total = totals.setdefault(key, {"times": 0, "bytes": 0})
-                    total["times"] += 1
-                    total["bytes"] += receipt["bytes"]
-        return [{"field": f, "provenance": p, **total} for (f, p), total in totals.items()]
+        return self._states.released()
 
     @property
     def _checkpoint(self) -> Path:
@@ -229,16 +223,14 @@ class RunFolder:
                 )
         return kept
 
-    def _clients(self) -> dict[int, DiskState]:
-        folders = sorted(self.states.glob("*/"))
-        return {int(each.name.rpartition("-")[2]): DiskState(each) for each in folders}
-
-    def _forget(self, last: Checkpoint | None, kept: Collection[Path]) -> None:
-        working = last.in_flight.working if last and last.in_flight else {}
-        next_round = 1 if last is None else last.round + 1
-        for number, client in self._clients().items():
-            asked = working[number].round if number in working else next_round
-            client.forget(after=asked - 1, kept=kept)
+    def _check_states(self, kept: Kept) -> None:
+        """Refuse to go on from states of clients that are not the ones that were named."""
+        if kept.states is None:
+            return
+        if (file := self._states.differs(kept.states, kept.checkpoint)) is not None:
+            by, what = self._checkpoint.name, file.relative_to(self.path).as_posix()
+            why = f"is not the one that {by} names" if file.exists() else "is missing"
+            raise cannot_resume(self.path, f"its {what} {why}")
 
     def _check_begun(self, rounds: Path) -> None:
         """Refuse to begin anew where a checkpoint was lost.
@@ -246,10 +238,7 @@ class RunFolder:
         A first round that was cut off may have left a line, states and receipts without one.
         """
         lines = rounds.read_bytes().count(b"\n") if rounds.exists() else 0
-        sent = max(
-            (max(each.receipts(), default=0) for each in self._clients().values()), default=0
-        )
-        if lines > 1 or sent > 1 or (self.path / "summary.json").exists():
+        if lines > 1 or self._states.last_round() > 1 or (self.path / "summary.json").exists():
             raise cannot_resume(self.path, f"its {_name(self._checkpoint)} is missing")
 
     def _check_more(self, experiment: Experiment, done: int, *, deployed: bool) -> None:
