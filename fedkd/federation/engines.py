@@ -3,13 +3,15 @@
 import importlib.util
 import logging
 import os
+import sys
 import tempfile
-from collections.abc import Callable, Collection
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 
-from flwr.app import Context
+from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 from torch import nn
 
@@ -31,6 +33,7 @@ from fedkd.federation.store.state_store import StateStore
 from fedkd.federation.store.stored_state import StoredState
 from fedkd.federation.tampering import Tamper
 from fedkd.federation.wire import Call
+from fedkd.federation.workers.app import WorkerProcesses
 from fedkd.privacy import shared
 from fedkd.privacy.chain import beside
 from fedkd.privacy.ledger import Ledger
@@ -53,9 +56,25 @@ def check(prepared: PreparedExperiment) -> None:
             "which hides devices from its workers: leave out engine.kind, since clients in this "
             "process share devices anyway"
         )
+    if prepared.experiment.engine.kind == "processes":
+        _check_forks(prepared)
     if (folder := prepared.experiment.privacy.ledger) is not None:
         shared.check(Path(folder))
         _check_writable(Path(folder))
+
+
+def _check_forks(prepared: PreparedExperiment) -> None:
+    if sys.platform != "linux":
+        raise ConfigError(
+            "engine.kind is 'processes', which forks this process, and that is safe on Linux "
+            f"alone: this is {sys.platform!r}, so leave out engine.kind, or take 'ray'"
+        )
+    if prepared.setting.devices != (CPU,):
+        raise ConfigError(
+            f"engine.device is {prepared.experiment.engine.device!r} and engine.kind is "
+            "'processes', whose workers are forks, which no accelerator can be used in: leave out "
+            "engine.kind, since clients in this process share devices anyway"
+        )
 
 
 def _check_writable(folder: Path) -> None:
@@ -87,7 +106,7 @@ def simulate(
         keeper: keeps finished rounds.
         observer: is told what happens.
         states: the folder in which each client keeps its state, so that a run can resume; None
-            keeps it in memory, on the in-process engine only.
+            keeps it until the end, in memory or a folder of its own; on Ray there must be one.
         teachers: the clients whose teachers are read when the run has ended, by `teacher`; of the
             others they are kept where a later round goes on from them.
         tamper: as of `federate`.
@@ -100,51 +119,85 @@ def simulate(
         FederationError: as `federate`.
     """
     threads = prepared.experiment.engine.threads or cores()
-    engine = _on_ray if prepared.experiment.engine.kind == "ray" else _in_process
+    engines = {"in-process": _in_process, "processes": _in_processes, "ray": _on_ray}
+    engine = engines[prepared.experiment.engine.kind]
     tune_allocator()
     with one_intra_op_thread():
-        rounds = partial(federate, threads=threads, tamper=tamper, script=script)
-        return engine(prepared, keeper, observer, states, threads, rounds, frozenset(teachers))
+        rounds = partial(
+            federate,
+            prepared=prepared,
+            keeper=keeper,
+            observer=observer,
+            threads=threads,
+            ledger=_server_opens(prepared, states) if states else no_ledger,
+            tamper=tamper,
+            script=script,
+        )
+        token = WATCHER.set(observer.client_does)
+        try:
+            return engine(prepared, states, threads, rounds, frozenset(teachers))
+        finally:
+            WATCHER.reset(token)
 
 
 def _in_process(
     prepared: PreparedExperiment,
-    keeper: Keeper,
-    observer: Observer,
     states: Path | None,
     threads: int,
     rounds: Callable[..., nn.Module],
     teachers: frozenset[int],
 ) -> nn.Module:
+    with _opened(prepared, states, teachers) as find:
+        app = client_app(lambda _, call: find(call.client), simulated=True)
+        return _on_threads(app, prepared, threads, rounds)
+
+
+@contextmanager
+def _opened(
+    prepared: PreparedExperiment, states: Path | None, teachers: frozenset[int]
+) -> Iterator[Callable[[int], ClientParty]]:
+    """Finds clients of this process, which remember in memory where no folder is given."""
     back = rounds_back(prepared.experiment)
-    in_memory = [
-        ClientParty(prepared, MemoryState(back=back), shows_teacher=False)
-        for _ in prepared.data.clients
-    ]
-    opened = nullcontext() if states is None else StateStore(states, back=back)
+    if states is None:
+        memories = [MemoryState(back=back) for _ in prepared.data.clients]
+        parties = [ClientParty(prepared, each, shows_teacher=False) for each in memories]
+        yield lambda client: parties[client]
+    else:
+        with StateStore(states, back=back) as store:
+            yield partial(_on_disk, prepared, store, teachers)
 
-    def find(_context: Context, call: Call) -> ClientParty:
-        if store is None:
-            return in_memory[call.client]
-        return _on_disk(prepared, store, call.client, teachers)
 
-    app = client_app(find, simulated=True)
-    token = WATCHER.set(observer.client_does)
-    try:
-        with (
-            opened as store,
-            InProcessGrid(app, nodes=prepared.setting.clients, threads=threads) as grid,
-        ):
-            ledger = _server_opens(prepared, states) if states else no_ledger
-            return rounds(grid, prepared, keeper, observer, ledger=ledger)
-    finally:
-        WATCHER.reset(token)
+def _in_processes(
+    prepared: PreparedExperiment,
+    states: Path | None,
+    threads: int,
+    rounds: Callable[..., nn.Module],
+    teachers: frozenset[int],
+) -> nn.Module:
+    with ExitStack() as stack:
+        place = states or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedkd-")))
+
+        def find(_context: Context, call: Call) -> ClientParty:
+            party = _of_worker(prepared, place, teachers, call.client)
+            return party if states else replace(party, ledger=no_ledger)
+
+        app = stack.enter_context(WorkerProcesses(client_app(find, simulated=True)))
+        stack.enter_context(StateStore(place))  # after the fork, which must not have it open
+        return _on_threads(app, prepared, threads, rounds)
+
+
+def _on_threads(
+    app: Callable[[Message, Context], Message],
+    prepared: PreparedExperiment,
+    threads: int,
+    rounds: Callable[..., nn.Module],
+) -> nn.Module:
+    with InProcessGrid(app, nodes=prepared.setting.clients, threads=threads) as grid:
+        return rounds(grid)
 
 
 def _on_ray(
     prepared: PreparedExperiment,
-    keeper: Keeper,
-    observer: Observer,
     states: Path | None,
     threads: int,
     rounds: Callable[..., nn.Module],
@@ -156,27 +209,33 @@ def _on_ray(
 
     @server.main()
     def main(grid: Grid, _context: Context) -> None:
-        ledger = _server_opens(prepared, states)
-        outcome.append(rounds(grid, prepared, keeper, observer, ledger=ledger))
+        outcome.append(rounds(grid))
 
-    find = partial(_of_worker, prepared.experiment.to_json(), states.resolve(), teachers)
+    find = partial(_of_rays_worker, prepared.experiment.to_json(), states.resolve(), teachers)
     client = client_app(find, simulated=True)
     flower = logging.getLogger("flwr")
     level = flower.level
     flower.setLevel(logging.ERROR)
     try:
-        compat.ray_simulation(server, client, nodes=prepared.setting.clients, cores=threads)
+        with StateStore(states):  # made before workers are
+            compat.ray_simulation(server, client, nodes=prepared.setting.clients, cores=threads)
     finally:
         flower.setLevel(level)
     return outcome[0]
 
 
-def _of_worker(
+def _of_rays_worker(
     experiment: str, states: Path, teachers: frozenset[int], _context: Context, call: Call
 ) -> ClientParty:
-    prepared = prepare_json(experiment)
+    tune_allocator()  # of Ray's worker, which this is
+    return _of_worker(prepare_json(experiment), states, teachers, call.client)
+
+
+def _of_worker(
+    prepared: PreparedExperiment, states: Path, teachers: frozenset[int], client: int
+) -> ClientParty:
     store = _of_process(states, rounds_back(prepared.experiment), os.getpid())
-    return _on_disk(prepared, store, call.client, teachers)
+    return _on_disk(prepared, store, teachers, client)
 
 
 @lru_cache(maxsize=1)
@@ -186,7 +245,7 @@ def _of_process(states: Path, back: int, _process: int) -> StateStore:
 
 
 def _on_disk(
-    prepared: PreparedExperiment, store: StateStore, client: int, teachers: frozenset[int]
+    prepared: PreparedExperiment, store: StateStore, teachers: frozenset[int], client: int
 ) -> ClientParty:
     """A client whose state is in the run's store."""
     ledger = partial(Ledger, client_ledger(prepared.experiment.privacy, store.folder, client))

@@ -23,6 +23,7 @@ from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Tensors
 from fedkd.federation.answers import Record
 from fedkd.federation.server import Checkpoint
+from fedkd.federation.store import adopting
 from fedkd.federation.store.run_states import RunStates
 from fedkd.federation.wire import LedgerHead
 from fedkd.files import storing, write_atomically
@@ -43,7 +44,7 @@ from fedkd.runs.common import (
     warn_of_device,
     write_json,
 )
-from fedkd.runs.manifest import Namer, cannot_resume
+from fedkd.runs.manifest import Manifest, Namer, cannot_resume
 
 log = logging.getLogger(__name__)
 
@@ -130,8 +131,10 @@ class RunFolder:
         """
         kept, rounds = self._kept(), self.path / _ROUNDS
         if kept is None:
+            adopting.adopt(self.states)
             self._check_begun(rounds)
             self._states.forget(None)
+            adopting.drop(self.states)
             write_atomically(rounds, "")
             return None
         checkpoint = kept.checkpoint
@@ -142,11 +145,16 @@ class RunFolder:
                 self.path,
             )
             whole = manifest.unnamed_rounds(rounds, self.path, checkpoint.round)
+            adopting.adopt(self.states)
         else:
             manifest.check(self.path, kept.files, self._checkpoint)
-            self._check_states(kept)
-            self._states.forget(checkpoint)
             whole = rounds.read_bytes()[: kept.files[_ROUNDS].size]
+            if kept.states is None and adopting.adopt(self.states):
+                kept = self._adopted(kept, kept.files)
+            if fault := kept.states and self._states.fault(kept.states, checkpoint):
+                raise cannot_resume(self.path, f"its {fault}")
+            self._states.forget(checkpoint)
+        adopting.drop(self.states)
         self._plan_more(kept)
         write_atomically(rounds, whole)
         return checkpoint
@@ -223,14 +231,16 @@ class RunFolder:
                 )
         return kept
 
-    def _check_states(self, kept: Kept) -> None:
-        """Refuse to go on from states of clients that are not the ones that were named."""
-        if kept.states is None:
-            return
-        if (file := self._states.differs(kept.states, kept.checkpoint)) is not None:
-            by, what = self._checkpoint.name, file.relative_to(self.path).as_posix()
-            why = f"is not the one that {by} names" if file.exists() else "is missing"
-            raise cannot_resume(self.path, f"its {what} {why}")
+    def _adopted(self, kept: Kept, files: Manifest) -> Kept:
+        """Name the store in place of the files that it was made of."""
+        own = {
+            name: each
+            for name, each in files.items()
+            if self.states not in (self.path / name).parents
+        }
+        kept = replace(kept, files=own, states=self._states.name(kept.checkpoint))
+        write_atomically(self._checkpoint, checkpoints.write(kept))
+        return kept
 
     def _check_begun(self, rounds: Path) -> None:
         """Refuse to begin anew where a checkpoint was lost.

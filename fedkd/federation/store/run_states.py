@@ -32,12 +32,14 @@ class RunStates:
         with self._open() as store:
             return None if store is None else store.name(_until(last))
 
-    def differs(self, named: StoreName, last: Checkpoint) -> Path | None:
-        """The first file that does not hold what was named, or is missing; None: all do."""
+    def fault(self, named: StoreName, last: Checkpoint) -> str:
+        """Which file does not hold what a checkpoint named; empty: all do."""
+        file: Path | None = StateStore.file(self.folder)
+        why = "is missing"
         with self._open() as store:
-            if store is None:
-                return StateStore.file(self.folder)
-            return store.differs(named, _until(last))
+            if store is not None:
+                file, why = store.differs(named, _until(last)), "is not as its checkpoint names it"
+        return "" if file is None else f"{file.relative_to(self.folder.parent.parent)} {why}"
 
     def forget(self, last: Checkpoint | None) -> None:
         """Drop what came after the checkpoint, but for answers that are to be sent again."""

@@ -110,15 +110,13 @@ class StateStore:
         self,
         client: int,
         state: bytes,
-        receipts: Sequence[Receipt] | str,
+        receipts: Sequence[Receipt],
         *,
         round: int,
         answer: bytes | None,
     ) -> None:
-        """See `ClientState.save`; receipts may be the JSON text that was made of them before."""
-        released = (
-            receipts if isinstance(receipts, str) else json.dumps(list(map(asdict, receipts)))
-        )
+        """See `ClientState.save`."""
+        released = json.dumps([asdict(each) for each in receipts])
         what = {_STATE: (state, sha256(state).digest())} if state else {}
         if answer is not None:
             what[_ANSWER] = (answer, _bound(released, state, answer))
@@ -165,12 +163,13 @@ class StateStore:
         """
         chain = b""
         rows = self._index.rows(
-            "SELECT number, client, round, released FROM receipts WHERE number <= ? "
+            "SELECT number, client, round, released, chain FROM receipts WHERE number <= ? "
             "ORDER BY number",
             (named.receipts,),
         )
-        for row in rows:
-            chain = _link(chain, row)
+        for *row, linked in rows:
+            if (chain := _link(chain, row)) != linked:
+                return self._index.path
         latest = list(self._latest(until))
         if len(rows) != named.receipts or _name(chain, latest) != named.sha256:
             return self._index.path
