@@ -116,7 +116,7 @@ def simulate_world(
 
 
 def _drawer() -> Callable[[Path], Path]:
-    """What draws the report; imported as late as can be, or while clients train: it takes a while."""
+    """What draws the report: half a second to import, so that is done late, or meanwhile."""
     from fedkd.reports import report
 
     return report.write

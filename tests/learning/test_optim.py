@@ -1,4 +1,4 @@
-"""Optimisers: torch's own, to the bit, without the import that only `torch.compile` has a use for."""
+"""Optimisers: torch's own, to the bit, without an import that `torch.compile` alone needs."""
 
 import subprocess
 import sys
