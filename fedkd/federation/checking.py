@@ -52,7 +52,7 @@ def _probe(prepared: PreparedExperiment, client: int, upload: Tensors) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Inspected:
     """What a reply to a call comes to."""
 
     upload: Tensors | None = None
@@ -74,7 +74,7 @@ def look(
     take: Take,
     *,
     stranger: bool,
-) -> Found:
+) -> Inspected:
     """What a reply comes to, by itself: what the server knows of the client's ledger comes after.
 
     Args:
@@ -85,17 +85,17 @@ def look(
         stranger: whether a client's own words are left out.
     """
     if reply is None:
-        return Found(failure="answer is not a fedkd message")
+        return Inspected(failure="answer is not a fedkd message")
     if reply.has_error():
         code = reply.error.code
-        return Found(failure=compat.ERRORS.get(code, f"Flower error {code}"))
+        return Inspected(failure=compat.ERRORS.get(code, f"Flower error {code}"))
     size, head = wire.payload_bytes(reply.content), None
     try:
         answer = wire.unpack(reply.content)
         head = answer.ledger_head
         if isinstance(answer, wire.Failure):
             ours = answer.kind == StorageError.__name__ and not stranger
-            return Found(
+            return Inspected(
                 failure=str(answer) if stranger else answer.quoted,
                 refused=answer.refused,
                 storage=answer.words if ours else "",
@@ -103,18 +103,18 @@ def look(
                 bytes=size,
             )
         if (answer.round, answer.client) != call:
-            return Found(failure="answer to another call", ledger_head=head, bytes=size)
+            return Inspected(failure="answer to another call", ledger_head=head, bytes=size)
         if head is None and prepared.experiment.privacy.unit == "record":
             raise MessageError("answer does not say where its ledger stands")
-        return Found(take(answer.client, answer.payload), ledger_head=head, bytes=size)
+        return Inspected(take(answer.client, answer.payload), ledger_head=head, bytes=size)
     except MessageError as error:
-        return Found(failure=str(error), ledger_head=head, bytes=size)
+        return Inspected(failure=str(error), ledger_head=head, bytes=size)
 
 
 class LookedAt(Message):
     """A reply beside what it comes to."""
 
-    def __init__(self, reply: Message, found: Found) -> None:
+    def __init__(self, reply: Message, found: Inspected) -> None:
         vars(self).update(vars(reply))
         self.found = found
 

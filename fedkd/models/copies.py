@@ -36,27 +36,29 @@ def _is_plain(value: Any) -> bool:
 
 
 def _copied(model: nn.Module) -> nn.Module:
-    made: dict[int, Any] = {}
+    tensors: dict[int, Tensor] = {}
+    layers: dict[int, nn.Module] = {}
     """What was copied, by the identity of the first: what stands in two places still does."""
 
-    def tensor(first: Tensor | None) -> Tensor | None:
-        if first is None or id(first) in made:
-            return made.get(id(first))
-        copied: Tensor = first.detach().clone()
-        if isinstance(first, nn.Parameter):
-            copied = nn.Parameter(copied, first.requires_grad)
-        return made.setdefault(id(first), copied)
+    def tensor(first: Tensor) -> Tensor:
+        if id(first) not in tensors:
+            own: Tensor = first.detach().clone()
+            is_parameter = isinstance(first, nn.Parameter)
+            tensors[id(first)] = nn.Parameter(own, first.requires_grad) if is_parameter else own
+        return tensors[id(first)]
 
-    def layer(first: nn.Module | None) -> nn.Module | None:
-        if first is None or id(first) in made:
-            return made.get(id(first))
-        copied = made[id(first)] = object.__new__(type(first))
-        for name, value in vars(first).items():
-            how = layer if name == "_modules" else tensor
-            if name in _HELD:
-                vars(copied)[name] = {key: how(each) for key, each in value.items()}
-            else:
-                vars(copied)[name] = value.copy() if isinstance(value, dict | set) else value
-        return copied
+    def layer(first: nn.Module) -> nn.Module:
+        if id(first) not in layers:
+            layers[id(first)] = own = object.__new__(type(first))
+            for name, value in vars(first).items():
+                if name in _HELD:
+                    copied = layer if name == "_modules" else tensor
+                    held = {
+                        key: None if each is None else copied(each) for key, each in value.items()
+                    }
+                    vars(own)[name] = held
+                else:
+                    vars(own)[name] = value.copy() if isinstance(value, dict | set) else value
+        return layers[id(first)]
 
     return layer(model)

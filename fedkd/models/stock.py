@@ -49,6 +49,16 @@ class Stock:
             self._copiers[key] = copier(self._anew(spec, purpose, client))
         return self._copiers[key]()
 
+    def of(
+        self, weights: Mapping[str, Tensor], spec: ModelSpec, *, purpose: str, client: int
+    ) -> nn.Module:
+        """A model with a state dict's weights; as `build` where that is empty."""
+        if not weights:
+            return self.build(spec, purpose=purpose, client=client)
+        model = self.to_fill(spec, purpose=purpose, client=client)
+        model.load_state_dict(weights)
+        return model
+
     def to_fill(self, spec: ModelSpec, *, purpose: str, client: int) -> nn.Module:
         """As `build`, for whoever puts all weights into it: none are drawn that need not be."""
         if is_own(spec):
