@@ -5,13 +5,13 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 
-from flwr.app import Context, Message
+from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from torch import nn
 
@@ -22,7 +22,8 @@ from fedkd.exchange.messages import group
 from fedkd.federation import compat
 from fedkd.federation.answers import Observer
 from fedkd.federation.asynchronous.arrivals import Script
-from fedkd.federation.client import WATCHER, ClientParty, client_app
+from fedkd.federation.checking import App, checked, looking
+from fedkd.federation.client import ACTION, WATCHER, ClientParty, client_app
 from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.prepare import PreparedExperiment, prepare_json
 from fedkd.federation.rounds import federate
@@ -118,6 +119,7 @@ def simulate(
     Raises:
         FederationError: as `federate`.
     """
+    privacy = prepared.experiment.privacy
     threads = prepared.experiment.engine.threads or cores()
     engines = {"in-process": _in_process, "processes": _in_processes, "ray": _on_ray}
     engine = engines[prepared.experiment.engine.kind]
@@ -129,7 +131,7 @@ def simulate(
             keeper=keeper,
             observer=observer,
             threads=threads,
-            ledger=_server_opens(prepared, states) if states else no_ledger,
+            ledger=partial(Ledger, server_ledger(privacy, states)) if states else no_ledger,
             tamper=tamper,
             script=script,
         )
@@ -147,24 +149,21 @@ def _in_process(
     rounds: Callable[..., nn.Module],
     teachers: frozenset[int],
 ) -> nn.Module:
-    with _opened(prepared, states, teachers) as find:
-        app = client_app(lambda _, call: find(call.client), simulated=True)
-        return _on_threads(app, prepared, threads, rounds)
-
-
-@contextmanager
-def _opened(
-    prepared: PreparedExperiment, states: Path | None, teachers: frozenset[int]
-) -> Iterator[Callable[[int], ClientParty]]:
-    """Finds clients of this process, which remember in memory where no folder is given."""
     back = rounds_back(prepared.experiment)
-    if states is None:
-        memories = [MemoryState(back=back) for _ in prepared.data.clients]
-        parties = [ClientParty(prepared, each, shows_teacher=False) for each in memories]
-        yield lambda client: parties[client]
-    else:
-        with StateStore(states, back=back) as store:
-            yield partial(_on_disk, prepared, store, teachers)
+    with ExitStack() as stack:
+        if states is None:
+            memories = [MemoryState(back=back) for _ in prepared.data.clients]
+            parties = [ClientParty(prepared, each, shows_teacher=False) for each in memories]
+        else:
+            store = stack.enter_context(StateStore(states, back=back))
+
+        def find(_context: Context, call: Call) -> ClientParty:
+            return (
+                _on_disk(prepared, store, teachers, call.client) if states else parties[call.client]
+            )
+
+        app = client_app(find, simulated=True)
+        return _on_threads(app, prepared, threads, rounds)
 
 
 def _in_processes(
@@ -187,11 +186,13 @@ def _in_processes(
 
 
 def _on_threads(
-    app: Callable[[Message, Context], Message],
+    app: App,
     prepared: PreparedExperiment,
     threads: int,
     rounds: Callable[..., nn.Module],
 ) -> nn.Module:
+    if not prepared.setting.securely:  # a sum of masked answers is the server's to add up
+        app = looking(app, prepared, partial(checked, prepared), f"train.{ACTION}")
     with InProcessGrid(app, nodes=prepared.setting.clients, threads=threads) as grid:
         return rounds(grid)
 
@@ -251,10 +252,6 @@ def _on_disk(
     ledger = partial(Ledger, client_ledger(prepared.experiment.privacy, store.folder, client))
     state = StoredState(store, client, store.folder / _folder_name(client))
     return ClientParty(prepared, state, ledger, shows_teacher=client in teachers)
-
-
-def _server_opens(prepared: PreparedExperiment, states: Path) -> Callable[[], Ledger]:
-    return partial(Ledger, server_ledger(prepared.experiment.privacy, states))
 
 
 def teacher(prepared: PreparedExperiment, states: Path, client: int) -> nn.Module | None:

@@ -23,6 +23,7 @@ from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Tensors
 from fedkd.federation.answers import Record
 from fedkd.federation.server import Checkpoint
+from fedkd.federation.state import may_be_ahead
 from fedkd.federation.store import adopting
 from fedkd.federation.store.run_states import RunStates
 from fedkd.federation.wire import LedgerHead
@@ -63,14 +64,11 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.states = path / "checkpoints" / "clients"
+        """Where the clients of a simulation keep their states."""
         self._experiment: Experiment | None = None
         self._name = Namer(path)
         self._states = RunStates(self.states)
-
-    @property
-    def states(self) -> Path:
-        """Where the clients of a simulation keep their states."""
-        return self.path / "checkpoints" / "clients"
 
     def open(
         self,
@@ -180,8 +178,8 @@ class RunFolder:
     def keep(self, record: Record, checkpoint: Checkpoint, generated: Samples | None) -> None:
         """Keep a finished round: its line first, then the checkpoint, which names all the rest.
 
-        It does not name the images of a generator: no resume reads them, and they are written over
-        each round, so that a kill right after would leave others than it names.
+        It does not name the images of a generator: no resume reads them, and each round writes over
+        them, so that a kill right after would leave others.
 
         Raises:
             StorageError: it cannot be kept.
@@ -191,8 +189,7 @@ class RunFolder:
             write_atomically(self.path / _GENERATED, encode({"x": whole(some.x), "y": some.y}))
         append_json(self.path / _ROUNDS, record)
         files = [self.path / name for name in (ENVIRONMENT, _PARTITION, _ROUNDS)]
-        states = self._states.name(checkpoint)
-        kept = Kept(checkpoint, self._experiment, self._name(files), states)
+        kept = Kept(checkpoint, self._experiment, self._name(files), self._states.name(checkpoint))
         write_atomically(self._checkpoint, checkpoints.write(kept))
         self._states.sweep()
 
@@ -245,10 +242,12 @@ class RunFolder:
     def _check_begun(self, rounds: Path) -> None:
         """Refuse to begin anew where a checkpoint was lost.
 
-        A first round that was cut off may have left a line, states and receipts without one.
+        A first round that was cut off may have left a line, states and receipts; or two, ahead.
         """
         lines = rounds.read_bytes().count(b"\n") if rounds.exists() else 0
-        if lines > 1 or self._states.last_round() > 1 or (self.path / "summary.json").exists():
+        last = 1 + (may_be_ahead(self._experiment) if self._experiment else 0)
+        ended = (self.path / "summary.json").exists()
+        if lines > 1 or self._states.last_round() > last or ended:
             raise cannot_resume(self.path, f"its {_name(self._checkpoint)} is missing")
 
     def _check_more(self, experiment: Experiment, done: int, *, deployed: bool) -> None:

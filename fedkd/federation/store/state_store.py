@@ -143,15 +143,16 @@ class StateStore:
                 )
 
     def name(self, until: Until) -> StoreName:
-        """What it holds now, all of which has reached the disk.
+        """What it holds now, all of which has then reached the disk.
 
         Args:
             until: up to which round a client's state counts.
         """
+        [(last, chain)] = self._index.rows(_LAST_RECEIPT) or [(0, b"")]
+        named = StoreName(last, _name(chain, self._latest(until)))
         self._contents.sync()
         self._index.sync()
-        [(last, chain)] = self._index.rows(_LAST_RECEIPT) or [(0, b"")]
-        return StoreName(last, _name(chain, self._latest(until)))
+        return named
 
     def differs(self, named: StoreName, until: Until) -> Path | None:
         """The file that does not hold what it held when it was named; None: all of them do.
