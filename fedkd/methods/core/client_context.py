@@ -61,8 +61,7 @@ class ClientContext:
     earlier: Samples | None = None
     """The private records of earlier stages; None where there are none, or they are protected."""
     keeps_teacher: bool = True
-    """Whether a later round goes on from the teacher as this one leaves it. A method whose clients
-    start every round from the server's model says that none does, and none is kept."""
+    """Whether a later round goes on from this one's teacher; not where all start as the server's."""
 
     @property
     def data(self) -> Samples:
