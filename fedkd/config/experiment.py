@@ -11,6 +11,7 @@ from pydantic import (
 )
 
 from fedkd.config.asynchronous import Asynchronous
+from fedkd.config.exchange import Exchange
 from fedkd.config.models import ModelSpec
 from fedkd.config.partition import Dirichlet, Natural, Partition
 from fedkd.config.parts import (
@@ -218,6 +219,8 @@ class Experiment(Frozen):
     method: MethodChoice
     robust: Robust | None = Field(default=None, exclude_if=absent)
     """What the server does about clients that lie; None: nothing."""
+    exchange: Exchange | None = Field(default=None, exclude_if=absent)
+    """How answers are written on the wire; None: in float16, anew in every round."""
     privacy: Privacy = Privacy()
     engine: Engine = Engine()
     output: Output = Output()
@@ -262,6 +265,37 @@ class Experiment(Frozen):
                 "[robust] lets what one client says decide how others count, and the noise of "
                 f"privacy.unit = {self.privacy.unit!r} covers a client that moves its own part "
                 "alone: leave [robust] out, or take unit = 'record'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _writes_what_both_sides_can_read(self) -> Self:
+        if (how := self.exchange) is None:
+            return self
+        if self.privacy.secure_aggregation:
+            raise ValueError(
+                "[exchange] writes a client's answers in few bits, and of numbers under the masks "
+                "of privacy.secure_aggregation no bit can be spared: leave one of the two out"
+            )
+        if how.of_any_size and self.privacy.unit != "none":
+            key = "exchange.entropy = true" if how.entropy else "exchange.answers = 'transform'"
+            raise ValueError(
+                f"{key} makes the size of a message follow from what it says, which whoever "
+                f"watches the wire would see, under privacy.unit = {self.privacy.unit!r} too: "
+                "choose a form of one size, such as exchange.answers = 'int4'"
+            )
+        key = "exchange.delta = true" if how.delta else f"exchange.cache = {how.cache}"
+        if how.remembers and self.clients.participation < 1:
+            raise ValueError(
+                f"{key} goes on from what each client answered in the last round, and "
+                f"clients.participation = {self.clients.participation:g} asks others each time: "
+                "leave one of the two out"
+            )
+        if how.remembers and self.clients.asynchronous is not None:
+            raise ValueError(
+                f"{key} goes on from what all were told in the last round, and with "
+                "clients.asynchronous each client was told something else last: leave one of the "
+                "two out"
             )
         return self
 

@@ -57,6 +57,9 @@ class Connected:
     ledger_heads: dict[int, wire.LedgerHead]
     """Where each ledger stood when its client last answered; brought up to date by every answer."""
 
+    state: Tensors = field(default_factory=dict)
+    """The server's own, brought up to date by every step."""
+
     @property
     def deadline(self) -> float:
         """Seconds after which a call is given up."""
@@ -129,7 +132,7 @@ def ask(
         StorageError: in a simulation, a client's state cannot be kept or read: that is this
             machine's failure, not the client's, and the round is lost.
     """
-    question = question or Question(ACTION, partial(checked, clients.prepared))
+    question = question or Question(ACTION, partial(checked, clients.prepared, state=clients.state))
     observer = clients.observer
     answers = Answers(cohort, ledger_heads=clients.ledger_heads)
     deadline = deadline or clients.deadline

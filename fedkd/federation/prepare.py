@@ -20,6 +20,7 @@ from fedkd.data.types import FederatedData, Samples
 from fedkd.data.views import Sight
 from fedkd.errors import ConfigError, DataError
 from fedkd.exchange.codec import Expected
+from fedkd.exchange.coding.forms import AnswerForms
 from fedkd.federation import personal, report
 from fedkd.federation.secure import messages
 from fedkd.learning import alignment, augment, evaluate
@@ -73,6 +74,17 @@ class PreparedExperiment:
             **report.expected(self.setting, teacher=self.method.card.has_teachers),
             **(personal.expected(self.setting) if self._says_personal else {}),
         }
+
+    @cached_property
+    def forms(self) -> AnswerForms | None:
+        """How answers are written on the wire; None: as they are."""
+        how = self.experiment.exchange
+        return None if how is None else AnswerForms(how, self.method.answers(self.setting))
+
+    def on_the_wire(self, client: int) -> Expected:
+        """What this client's answer looks like when it comes in."""
+        plain = self.expects(client)
+        return plain if self.forms is None else self.forms.expected(plain)
 
     @property
     def _says_personal(self) -> bool:
@@ -250,6 +262,7 @@ def _assemble(
     protection.check_secure(setting)
     lateness.check(setting)
     methods.check_rules(method, setting)
+    methods.check_exchange(method, setting)
     for client in range(setting.clients):
         method.expects(setting, client)
     return method, federated, setting

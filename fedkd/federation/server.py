@@ -138,7 +138,9 @@ class ServerParty:
         ctx = self._context(round)
         ctx.allowance = None if self.spending is None else self.spending.reserve(round)
         ctx.summed = None if answers.total is None else len(answers.uploads)
-        broadcast = self.prepared.method.server(ctx, self._heard(ctx, answers))
+        broadcast = self._told(
+            self.prepared.method.server(ctx, self._heard(ctx, answers)), round, answers
+        )
         if ctx.allowance is not None:
             _release(ctx.allowance, self.student)
         ledger_head = None if self.spending is None else self.spending.ledger_head()
@@ -150,6 +152,20 @@ class ServerParty:
             "server": ended - answered,
         }
         return Step(round, broadcast, record, ledger_head, ctx.generated)
+
+    def _told(self, broadcast: Broadcast, round: int, answers: Answers) -> Broadcast:
+        """What is said next, as it crosses the wire; what both sides have now is remembered."""
+        if (forms := self.prepared.forms) is None:
+            return broadcast
+        told, keep = forms.told(
+            broadcast,
+            self.state,
+            round,
+            answered=answers.uploads,
+            clients=self.prepared.setting.clients,
+        )
+        self.state.update(keep | forms.to_keep(answers.uploads))
+        return told
 
     def _heard(self, ctx: ServerContext, answers: Answers) -> Uploads:
         """What the method is given: all that was let in, or of whom agrees with the rest."""

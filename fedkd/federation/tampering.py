@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from fedkd.errors import MessageError
-from fedkd.exchange.codec import encode
+from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.messages import Broadcast, Tensors
 from fedkd.federation.answers import Answers
 from fedkd.federation.checking import checked
@@ -52,6 +52,9 @@ def tamper_with(
         if client not in answers.uploads:
             continue
         try:
+            if prepared.forms is not None:
+                plain = decode(encode(sent), prepared.expects(client))
+                sent, _ = prepared.forms.written(plain, {}, {}, round)
             answers.uploads[client] = checked(prepared, client, encode(sent))
         except MessageError as error:
             del answers.uploads[client]
