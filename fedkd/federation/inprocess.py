@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextvars import Context as Variables
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 
@@ -20,6 +20,8 @@ from flwr.serverapp import Grid
 from fedkd.federation import compat
 
 WORKER_NAME = "fedkd-client"
+EXPIRES: ContextVar[float] = ContextVar("expires")
+"""When the message that a client app was called with expires, by the monotonic clock."""
 _RUN = 1
 _PATIENCE = 0.05
 """Seconds that a pull waits for a first answer, so that callers may poll without spinning."""
@@ -156,15 +158,16 @@ class InProcessGrid(Grid):
             if job.expires < time.monotonic():
                 continue
             worker.expires = job.expires
-            reply = job.variables.run(self._call, job.message)
+            reply = job.variables.run(self._call, job)
             worker.expires = float("inf")
             if time.monotonic() <= job.expires:  # nobody waits for a late one
                 with self._arrived:
                     self._replies[job.message.metadata.message_id] = reply
                     self._arrived.notify_all()
 
-    def _call(self, message: Message) -> Message:
-        node = message.metadata.dst_node_id
+    def _call(self, job: _Job) -> Message:
+        EXPIRES.set(job.expires)
+        message, node = job.message, job.message.metadata.dst_node_id
         with self._arrived:
             if node in self._busy:
                 return Message(Error(compat.BUSY, "still busy"), reply_to=message)
@@ -172,8 +175,13 @@ class InProcessGrid(Grid):
         try:
             reply = self._app(message, self._contexts[node])
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a client must not end its worker
-            reply = Message(Error(compat.CRASHED, type(error).__name__), reply_to=message)
+            reply = crashed(message, error)
         finally:
             with self._arrived:
                 self._busy.discard(node)
         return reply
+
+
+def crashed(message: Message, error: BaseException) -> Message:
+    """The reply of an app that ended by an exception, whose words are nobody's business."""
+    return Message(Error(compat.CRASHED, type(error).__name__), reply_to=message)

@@ -1,5 +1,7 @@
 """FedMD with clients that fail, each in its own way: inside the method, or on the wire."""
 
+import os
+import signal
 import sys
 import threading
 import time
@@ -123,6 +125,12 @@ def _raise(ctx, upload):
         raise Patient4711Error(SECRET, {SECRET: SECRET})
 
 
+def _die(ctx, upload):
+    """Where a client has a process of its own, as when memory runs out."""
+    with ctx.clock.phase("train"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def _hang(ctx, upload):
     RELEASE.wait(600)
     return upload
@@ -143,6 +151,7 @@ def _extra(ctx, upload):
 INSIDE = {
     "raises": _raise,
     "exits": lambda ctx, upload: sys.exit(SECRET),
+    "is killed": _die,
     "hangs": _hang,
     "sends NaN": _logits(lambda logits: logits * float("nan")),
     "sends a wrong shape": _logits(lambda logits: logits[1:]),
