@@ -61,3 +61,41 @@ class Exchange(Frozen):
     def remembers(self) -> bool:
         """Whether both sides keep what was answered last."""
         return self.delta or self.cache is not None
+
+    def check_beside(
+        self, *, unit: str, securely: bool, participation: float, asynchronous: bool
+    ) -> None:
+        """Refuse what the rest of an experiment does not go with.
+
+        Raises:
+            ValueError: with the keys that do not fit.
+        """
+        if securely:
+            raise ValueError(
+                "[exchange] writes a client's answers in few bits, and of numbers under the masks "
+                "of privacy.secure_aggregation no bit can be spared: leave one of the two out"
+            )
+        if self.of_any_size and unit != "none":
+            key = "exchange.entropy = true" if self.entropy else "exchange.answers = 'transform'"
+            raise ValueError(
+                f"{key} makes the size of a message follow from what it says, which whoever "
+                f"watches the wire would see, under privacy.unit = {unit!r} too: choose a form of "
+                "one size, such as exchange.answers = 'int4'"
+            )
+        if self.remembers and participation < 1:
+            raise ValueError(
+                f"{self.memory} goes on from what each client answered in the last round, and "
+                f"clients.participation = {participation:g} asks others each time: leave one of "
+                "the two out"
+            )
+        if self.remembers and asynchronous:
+            raise ValueError(
+                f"{self.memory} goes on from what all were told in the last round, and with "
+                "clients.asynchronous each client was told something else last: leave one of the "
+                "two out"
+            )
+
+    @property
+    def memory(self) -> str:
+        """The key by which both sides remember."""
+        return "exchange.delta = true" if self.delta else f"exchange.cache = {self.cache}"

@@ -26,7 +26,7 @@ from fedkd.config.parts import (
     is_classification,
 )
 from fedkd.config.robust import Robust
-from fedkd.config.source import Source
+from fedkd.config.source import PublicData, Source
 from fedkd.config.training import DPSGD, Optimisation
 
 
@@ -36,27 +36,6 @@ def _dealt(value: Any) -> Any:
         return value
     each = [value] if value and all(isinstance(name, str) for name in value) else value
     return tuple(tuple(one) if isinstance(one, list) else one for one in each)
-
-
-class PublicData(Frozen):
-    """The proxy set: unlabelled inputs that every party holds."""
-
-    source: str = "held-out"
-    """`"held-out"` from the training set before it is split, or another set's name or path."""
-    size: int = Field(default=1000, ge=1)
-    """How many samples."""
-    test: bool = Field(default=False, exclude_if=absent)
-    """Whether all models are tested on the test set of `source`, where that is another domain: the
-    one that the student is for."""
-
-    @model_validator(mode="after")
-    def _tests_another_domain(self) -> Self:
-        if self.test and self.source == "held-out":
-            raise ValueError(
-                "data.public.test says that models are tested on the test set of another data set, "
-                "and data.public.source is 'held-out': name that data set, or leave test out"
-            )
-        return self
 
 
 class Data(Source):
@@ -271,32 +250,12 @@ class Experiment(Frozen):
 
     @model_validator(mode="after")
     def _writes_what_both_sides_can_read(self) -> Self:
-        if (how := self.exchange) is None:
-            return self
-        if self.privacy.secure_aggregation:
-            raise ValueError(
-                "[exchange] writes a client's answers in few bits, and of numbers under the masks "
-                "of privacy.secure_aggregation no bit can be spared: leave one of the two out"
-            )
-        if how.of_any_size and self.privacy.unit != "none":
-            key = "exchange.entropy = true" if how.entropy else "exchange.answers = 'transform'"
-            raise ValueError(
-                f"{key} makes the size of a message follow from what it says, which whoever "
-                f"watches the wire would see, under privacy.unit = {self.privacy.unit!r} too: "
-                "choose a form of one size, such as exchange.answers = 'int4'"
-            )
-        key = "exchange.delta = true" if how.delta else f"exchange.cache = {how.cache}"
-        if how.remembers and self.clients.participation < 1:
-            raise ValueError(
-                f"{key} goes on from what each client answered in the last round, and "
-                f"clients.participation = {self.clients.participation:g} asks others each time: "
-                "leave one of the two out"
-            )
-        if how.remembers and self.clients.asynchronous is not None:
-            raise ValueError(
-                f"{key} goes on from what all were told in the last round, and with "
-                "clients.asynchronous each client was told something else last: leave one of the "
-                "two out"
+        if self.exchange is not None:
+            self.exchange.check_beside(
+                unit=self.privacy.unit,
+                securely=self.privacy.secure_aggregation,
+                participation=self.clients.participation,
+                asynchronous=self.clients.asynchronous is not None,
             )
         return self
 

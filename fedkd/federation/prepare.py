@@ -69,10 +69,11 @@ class PreparedExperiment:
     def expects(self, client: int) -> Expected:
         """What this client's answer must hold, exactly: the method's part and the report's."""
         plain = self.method.expects(self.setting, client)
+        personally = self.method.card.has_teachers and personal.are_sent(self.experiment)
         return {
             **(messages.expected(plain) if self.setting.securely else plain),
             **report.expected(self.setting, teacher=self.method.card.has_teachers),
-            **(personal.expected(self.setting) if self._says_personal else {}),
+            **(personal.expected(self.setting) if personally else {}),
         }
 
     @cached_property
@@ -85,10 +86,6 @@ class PreparedExperiment:
         """What this client's answer looks like when it comes in."""
         plain = self.expects(client)
         return plain if self.forms is None else self.forms.expected(plain)
-
-    @property
-    def _says_personal(self) -> bool:
-        return self.method.card.has_teachers and personal.are_sent(self.experiment)
 
     @cached_property
     def deal(self) -> str:
@@ -160,16 +157,8 @@ def forecast(experiment: Experiment, *, spent: Sequence[Protected] = ()) -> Fore
 
 def _warn(method: Method, setting: Setting, federated: FederatedData) -> None:
     """Warn who holds all clients' data of what no party of a deployment may be told of."""
-    privacy, clients = setting.experiment.privacy, setting.experiment.clients
-    if clients.test_share is not None and not personal.are_sent(setting.experiment):
-        hidden = (
-            "secure aggregation" if privacy.unit == "none" else f"privacy.unit = {privacy.unit!r}"
-        )
-        _log.warning(
-            "clients.test_share = %g holds records out, and their scores are withheld under %s: "
-            "they are facts about private records; leave it out to train on all",
-            clients.test_share, hidden,
-        )  # fmt: skip
+    personal.warn_of_withheld(setting.experiment)
+    privacy = setting.experiment.privacy
     if privacy.unit != "record":
         return
     sizes = [len(client) for client in federated.clients]
@@ -262,7 +251,6 @@ def _assemble(
     protection.check_secure(setting)
     lateness.check(setting)
     methods.check_rules(method, setting)
-    methods.check_exchange(method, setting)
     for client in range(setting.clients):
         method.expects(setting, client)
     return method, federated, setting

@@ -52,10 +52,12 @@ def tamper_with(
         if client not in answers.uploads:
             continue
         try:
+            payload = encode(sent)
             if prepared.forms is not None:
-                plain = decode(encode(sent), prepared.expects(client))
-                sent, _ = prepared.forms.written(plain, {}, {}, round)
-            answers.uploads[client] = checked(prepared, client, encode(sent))
+                plain = decode(payload, prepared.expects(client))
+                written, _ = prepared.forms.written(plain, {}, {}, round)
+                payload = encode(written)
+            answers.uploads[client] = checked(prepared, client, payload)
         except MessageError as error:
             del answers.uploads[client]
             answers.failures[client] = str(error)

@@ -128,9 +128,12 @@ def check_written(method: Method, name: str, task: Task, public: Rows | None) ->
 def check_rules(method: Method, setting: Setting) -> None:
     """Refuse a rule of `[robust]` for what a method does not combine, or that cannot hold.
 
+    So is a form of `[exchange]` for what it does not send.
+
     Raises:
-        ConfigError: as `combining.check`.
+        ConfigError: as `combining.check`, or says why, and which methods fit.
     """
+    _check_exchange(method, setting)
 
     def fit(what: Combined) -> str:
         return ", ".join(each for each in BUILT_IN if what in find(each).card.combines)
@@ -138,12 +141,8 @@ def check_rules(method: Method, setting: Setting) -> None:
     combining.check(setting, method.card.combines, fit)
 
 
-def check_exchange(method: Method, setting: Setting) -> None:
-    """Refuse to write answers in few bits where there are none of which it can be said how.
-
-    Raises:
-        ConfigError: says why, and which methods fit.
-    """
+def _check_exchange(method: Method, setting: Setting) -> None:
+    """Refuse to write answers in few bits where there are none of which it can be said how."""
     if (how := setting.experiment.exchange) is None:
         return
     name, task = setting.experiment.method.name, setting.task
@@ -165,10 +164,9 @@ def check_exchange(method: Method, setting: Setting) -> None:
             f"{', '.join(fit)}, or leave [exchange] out"
         )
     if how.remembers and not all(each.lasting for each in fields.values()):
-        key = "exchange.delta = true" if how.delta else f"exchange.cache = {how.cache}"
         raise ConfigError(
-            f"{key} goes on from the last round's answers, and method {name!r} asks about other "
-            "inputs in every round: let method.public_per_round have all of the proxy set, where "
+            f"{how.memory} goes on from the last round's answers, and method {name!r} asks about other "
+            "inputs in every round: let method.public_per_round be all of the proxy set, where "
             "there is such a key, or leave it out"
         )
     most = max(each.spec.shape[-1] for each in fields.values())

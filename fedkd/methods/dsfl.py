@@ -80,10 +80,8 @@ class DSFL(Method):
     def answers(self, setting: Setting) -> Mapping[str, AnswerField]:
         if self.params.top is not None:
             return {}
-        answer = AnswerField(
-            self.expects(setting, 0)["probabilities"],
-            lasting=setting.asks_the_same(self.params.public_per_round),
-        )
+        spec = self.expects(setting, 0)["probabilities"]
+        answer = AnswerField(spec, lasting=spec.shape[0] == len(setting.proxy))
         return {"probabilities": answer, "aggregate": answer}
 
     def said(self, ctx: ServerContext, uploads: Uploads, inputs: Callable[[], Rows]) -> Tensor:

@@ -115,10 +115,8 @@ class FedMD(Method):
     def answers(self, setting: Setting) -> Mapping[str, AnswerField]:
         if self.params.top is not None:
             return {}
-        answer = AnswerField(
-            self.expects(setting, 0)["logits"],
-            lasting=setting.asks_the_same(self.params.public_per_round),
-        )
+        spec = self.expects(setting, 0)["logits"]
+        answer = AnswerField(spec, lasting=spec.shape[0] == len(setting.proxy))
         return {"logits": answer, "consensus": answer}
 
     def said(self, ctx: ServerContext, uploads: Uploads, inputs: Callable[[], Rows]) -> Tensor:

@@ -282,11 +282,6 @@ class Setting:
         generator = rng.stream(self.experiment.seed, purpose="proxy-subset", round=drawn)
         return torch.randperm(total, generator=generator)[:size].sort().values
 
-    def asks_the_same(self, size: int | None) -> bool:
-        """Whether `proxy_subset` of this size is the same in every round."""
-        alike = self.experiment.clients.asynchronous is not None
-        return alike or size is None or size >= len(self.proxy)
-
     def proxy_inputs(self, size: int | None, round: int) -> Rows:
         """The proxy inputs of `proxy_subset`."""
         return take(self.proxy, self.proxy_subset(size, round))
