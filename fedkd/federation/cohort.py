@@ -15,7 +15,7 @@ from fedkd.errors import BudgetError, FederationError, MessageError, QuorumError
 from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Broadcast, Tensors
 from fedkd.federation import compat, wire
-from fedkd.federation.answers import Answers, Observer
+from fedkd.federation.answers import Answers, Observer, Signals
 from fedkd.federation.checking import checked
 from fedkd.federation.client import ACTION
 from fedkd.federation.prepare import PreparedExperiment
@@ -56,7 +56,6 @@ class Connected:
     observer: Observer
     ledger_heads: dict[int, wire.LedgerHead]
     """Where each ledger stood when its client last answered; brought up to date by every answer."""
-
     state: Tensors = field(default_factory=dict)
     """The server's own, brought up to date by every step."""
 
@@ -103,11 +102,7 @@ class Question:
 
     action: str
     take: Callable[[int, bytes], Tensors]
-    """Lets a client's answer in, looked at.
-
-    Raises:
-        MessageError: it is none.
-    """
+    """Lets a client's answer in, looked at; a MessageError says that it is none."""
     beside: Mapping[int, bytes] = field(default_factory=dict)
     """What is for a client alone, beside the broadcast."""
 
@@ -120,6 +115,7 @@ def ask(
     *,
     question: Question | None = None,
     deadline: float | None = None,
+    signals: Signals | None = None,
 ) -> Answers:
     """Send the broadcast to a cohort and let in what comes back in time and in order.
 
@@ -132,13 +128,15 @@ def ask(
         StorageError: in a simulation, a client's state cannot be kept or read: that is this
             machine's failure, not the client's, and the round is lost.
     """
+    signals = signals or Signals()
     question = question or Question(ACTION, partial(checked, clients.prepared, state=clients.state))
     observer = clients.observer
     answers = Answers(cohort, ledger_heads=clients.ledger_heads)
     deadline = deadline or clients.deadline
     end = time.monotonic() + deadline
     waiting = push(clients, cohort, answers, broadcast, round, deadline, question)
-    while waiting and time.monotonic() < end:
+    signals.sent.set()
+    while waiting and time.monotonic() < end and not signals.stop.is_set():
         came = arrived(clients, waiting)
         for id, reply in came:
             client = waiting.pop(id)
@@ -149,7 +147,7 @@ def ask(
             time.sleep(clients.connections.poll)
     if answers.storage:  # now that nobody writes any more
         raise StorageError(answers.storage)
-    for client in waiting.values():
+    for client in [] if signals.stop.is_set() else waiting.values():
         answers.failures[client] = f"no answer within {deadline:g} s"
         observer.client_ends(client, answers.failures[client])
     answers.uploads = dict(sorted(answers.uploads.items()))

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, Self
 
 from torch import Tensor, nn
@@ -122,13 +123,22 @@ class ServerParty:
         """What the first round's clients receive."""
         return self.prepared.method.begin(self._context(0))
 
-    def step(self, round: int, answers: Answers, *, started: float) -> Step:
+    def step(
+        self,
+        round: int,
+        answers: Answers,
+        *,
+        started: float,
+        announce: Callable[[Broadcast], None] | None = None,
+    ) -> Step:
         """Aggregate a round's answers and distil them into the student.
 
         Args:
             round: from 1.
             answers: what was let in.
             started: when the round began, by `time.perf_counter`.
+            announce: sends the next round's calls, for methods that know them before they distil;
+                None: they wait.
 
         Raises:
             BudgetError: the server's own ledger does not allow it.
@@ -136,11 +146,11 @@ class ServerParty:
         """
         answered = time.perf_counter()
         ctx = self._context(round)
+        told = partial(self._told, round, answers, [])
+        ctx.announcing = None if announce is None else lambda next: announce(told(next))
         ctx.allowance = None if self.spending is None else self.spending.reserve(round)
         ctx.summed = None if answers.total is None else len(answers.uploads)
-        broadcast = self._told(
-            self.prepared.method.server(ctx, self._heard(ctx, answers)), round, answers
-        )
+        broadcast = told(self.prepared.method.server(ctx, self._heard(ctx, answers)))
         if ctx.allowance is not None:
             _release(ctx.allowance, self.student)
         ledger_head = None if self.spending is None else self.spending.ledger_head()
@@ -153,10 +163,21 @@ class ServerParty:
         }
         return Step(round, broadcast, record, ledger_head, ctx.generated)
 
-    def _told(self, broadcast: Broadcast, round: int, answers: Answers) -> Broadcast:
-        """What is said next, as it crosses the wire; what both sides have now is remembered."""
+    def _told(
+        self,
+        round: int,
+        answers: Answers,
+        known: list[tuple[Broadcast, Broadcast]],
+        broadcast: Broadcast,
+    ) -> Broadcast:
+        """What is said next, as it crosses the wire; what both sides have now is remembered.
+
+        What was announced is `known`, and is not written again.
+        """
         if (forms := self.prepared.forms) is None:
             return broadcast
+        if known and known[0][0] is broadcast:
+            return known[0][1]
         told, keep = forms.told(
             broadcast,
             self.state,
@@ -165,6 +186,7 @@ class ServerParty:
             clients=self.prepared.setting.clients,
         )
         self.state.update(keep | forms.to_keep(answers.uploads))
+        known[:] = [(broadcast, told)]
         return told
 
     def _heard(self, ctx: ServerContext, answers: Answers) -> Uploads:
