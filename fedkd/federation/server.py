@@ -147,7 +147,7 @@ class ServerParty:
         answered = time.perf_counter()
         ctx = self._context(round)
         told = partial(self._told, round, answers, [])
-        ctx.announcing = None if announce is None else lambda next: announce(told(next))
+        ctx.announcing = None if announce is None else lambda sent: announce(told(sent))
         ctx.allowance = None if self.spending is None else self.spending.reserve(round)
         ctx.summed = None if answers.total is None else len(answers.uploads)
         broadcast = told(self.prepared.method.server(ctx, self._heard(ctx, answers)))

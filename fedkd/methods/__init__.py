@@ -166,7 +166,7 @@ def _check_exchange(method: Method, setting: Setting) -> None:
     if how.remembers and not all(each.lasting for each in fields.values()):
         raise ConfigError(
             f"{how.memory} goes on from the last round's answers, and method {name!r} asks about "
-            "other inputs in every round: let method.public_per_round be all of the proxy set, where "
+            "other inputs in every round: let method.public_per_round be all of the proxy set, if "
             "there is such a key, or leave it out"
         )
     most = max(each.spec.shape[-1] for each in fields.values())
