@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from fedkd.privacy.gradients import Built, Gradients, flat
-from fedkd.privacy.source import MOST_SCALE, Floats, Integers, NoiseSource
+from fedkd.privacy.source import MOST_SCALE, NoiseSource
+from fedkd.privacy.ziggurat import Floats
 
 _FINENESS = 2.0**-14
 """What rounding to the grid may add to a sensitivity, as a share of it, where any step will do."""
@@ -31,8 +32,10 @@ _LOOSE = 32.0
 """How far above a gradient's length, or the clip, what adds up to it may be, if it is clipped by a
 weight alone: a length that float32 tells from products has an error of up to 2^-24 times its
 square, and their sum one of 2^-24 times itself. What cancels more is added up first."""
-_AT_ONCE = 2**14
-"""Numbers that get their noise together, while they stay in a core's cache."""
+_AT_ONCE = 2**18
+"""Numbers that get their noise together."""
+_IN_CACHE = 2**14
+"""Numbers that are put on a grid together, while they stay in a core's cache."""
 _MOST_STEPS = 2.0**52
 """The most steps that a value may be; with the noise they are exact in float64."""
 
@@ -139,11 +142,14 @@ def gaussian(
         ValueError: the sensitivity or the noise multiplier is out of its range.
     """
     scale = _scale(sensitivity, noise_multiplier)
-    flat = torch.ones(value.numel()).double() if weights is None else weights.double().flatten()
-    norm = float(flat.norm()) if release is None else release
-    step = max(_step(sensitivity, norm), finest)
-    rounding = 1 + step * norm / sensitivity + _CLIPPING
-    return _on_grid(value, step, source.gaussian, rounding * scale / flat.numpy())
+    flat = None if weights is None else weights.double().flatten()
+    if release is None:
+        release = math.sqrt(value.numel()) if flat is None else float(flat.norm())
+    step = max(_step(sensitivity, release), finest)
+    scale *= 1 + step * release / sensitivity + _CLIPPING
+    steps = scale / step
+    scales = _all(steps, value) if flat is None else steps / flat.numpy()
+    return _on_grid(value, step, source.gaussian, scales)
 
 
 def laplace(
@@ -176,8 +182,8 @@ def laplace(
     scale = _scale(sensitivity, noise_multiplier)
     norm = value.numel() if release is None else release
     step = _step(sensitivity, norm)
-    rounding = 1 + step * norm / sensitivity
-    return _on_grid(value, step, source.laplace, np.full(value.numel(), rounding * scale))
+    scale *= 1 + step * norm / sensitivity
+    return _on_grid(value, step, source.laplace, _all(scale / step, value))
 
 
 def most_laplace(numbers: int) -> float:
@@ -259,15 +265,38 @@ def _step(sensitivity: float, norm: float) -> float:
     return 2.0 ** math.floor(math.log2(_FINENESS * sensitivity / max(norm, 1.0)))
 
 
+def _all(scale: float, value: Tensor) -> Floats:
+    """One scale for all numbers of a value, without a copy of it for each."""
+    return np.broadcast_to(np.float64(scale), value.numel())
+
+
 def _on_grid(
-    value: Tensor, step: float, draw: Callable[[Floats], Integers], scales: Floats
+    value: Tensor, step: float, draw: Callable[[Floats], Floats], scales: Floats
 ) -> Tensor:
-    """`value` rounded to multiples of `step`, with as many steps of noise as are drawn."""
-    released = value.detach().to("cpu", torch.float64, copy=True).flatten()
-    starts = range(0, len(released), _AT_ONCE)
-    for start, part in zip(starts, torch.split(released, _AT_ONCE), strict=False):
-        # Held in a range, which moves no two values apart, whatever the data.
-        part.div_(step).nan_to_num_(nan=0.0).clamp_(-_MOST_STEPS / 2, _MOST_STEPS / 2).round_()
-        part.add_(torch.from_numpy(draw(scales[start : start + _AT_ONCE] / step))).mul_(step)
-    noisy = released.view(value.shape).to(value.device)
+    """`value` rounded to multiples of `step`, with as many steps of noise as are drawn.
+
+    Args:
+        value: any shape.
+        step: a power of two.
+        draw: of the noise, in steps.
+        scales: of the noise, in steps, one for each number.
+    """
+    known = value.dtype in {torch.float32, torch.float64}
+    given = value.detach().to("cpu", value.dtype if known else torch.float64).flatten().numpy()
+    released, held = np.empty_like(given), np.empty(min(_IN_CACHE, len(given)))
+    for start in range(0, len(given), _AT_ONCE):
+        noise = draw(scales[start : start + _AT_ONCE])
+        for place in range(start, start + len(noise), _IN_CACHE):
+            some = slice(place, min(place + _IN_CACHE, start + len(noise)))
+            part = held[: some.stop - place]
+            with np.errstate(over="ignore"):
+                np.divide(given[some], step, out=part, dtype=np.float64)
+                if not max(part.max(), -part.min()) <= _MOST_STEPS / 2:  # or one is NaN
+                    # Held in a range, which moves no two values apart, whatever the data.
+                    np.nan_to_num(part, copy=False, nan=0.0)
+                    np.clip(part, -_MOST_STEPS / 2, _MOST_STEPS / 2, out=part)
+                np.rint(part, out=part)
+                part += noise[place - start :][: len(part)]
+                np.multiply(part, step, out=released[some], casting="same_kind")
+    noisy = torch.from_numpy(released).view(value.shape).to(value.device)
     return noisy.to(value.dtype) if value.is_floating_point() else noisy

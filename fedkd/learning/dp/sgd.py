@@ -162,18 +162,15 @@ def train(
 
 def _protected(sums: Sequence[Tensor], noise: Noise, source: NoiseSource) -> list[Tensor]:
     """The sums, released together with noise, over the public batch size."""
-    together = math.sqrt(sum(value.numel() for value in sums))
-    return [
-        gaussian(
-            value,
-            sensitivity=noise.clip * (1 + _ARITHMETIC),
-            noise_multiplier=noise.noise_multiplier,
-            source=source,
-            release=together,
-        )
-        / noise.batch_size
-        for value in sums
-    ]
+    together = torch.cat([value.flatten() for value in sums])
+    noisy = gaussian(
+        together,
+        sensitivity=noise.clip * (1 + _ARITHMETIC),
+        noise_multiplier=noise.noise_multiplier,
+        source=source,
+    )
+    parts = noisy.div_(noise.batch_size).split([value.numel() for value in sums])
+    return [part.view_as(value) for part, value in zip(parts, sums, strict=True)]
 
 
 def _beside(loss: Loss, offset: Tensor | None) -> Loss:
