@@ -227,10 +227,14 @@ class NoiseSource:
 
 
 def _check(scales: Floats) -> None:
-    distinct = scales if any(scales.strides) else scales[:1]
-    if len(distinct) and not (distinct.min() > 0 and distinct.max() <= MOST_SCALE):
+    if len(scales) and not (_distinct(scales).min() > 0 and _distinct(scales).max() <= MOST_SCALE):
         wrong = scales[~((scales > 0) & (scales <= MOST_SCALE))][0]
         raise ValueError(f"Expected a scale={wrong} in (0, 2^40].")
+
+
+def _distinct(scales: Floats) -> Floats:
+    """Of one number that stands for all, that number."""
+    return scales if any(scales.strides) else scales[:1]
 
 
 def _middles(bits: Words) -> Floats:
@@ -250,6 +254,6 @@ def _round(draws: Floats, scales: Floats, drawn: Floats) -> Places:
     np.rint(draws, out=drawn)
     np.subtract(draws, drawn, out=draws)
     np.abs(draws, out=draws)
-    if draws.max() < 0.5 - _ERROR * scales.max():
+    if draws.max() < 0.5 - _ERROR * _distinct(scales).max():
         return np.zeros(0, np.int64)
     return np.flatnonzero(draws >= 0.5 - _ERROR * scales)
