@@ -161,7 +161,7 @@ class NoiseSource:
         uniform = _middles(bits)
         length = -np.log(uniform)
         errors = scales * (length * 2.0**-47 + 2.0**-BITS / uniform)
-        drawn = np.rint(signed * length)
+        drawn: Floats = np.rint(signed * length)
         for index in np.flatnonzero(np.abs(signed * length - drawn) >= 0.5 - errors):
             drawn[index] = self._exponential(bits[index], signed[index])
         return drawn
@@ -214,7 +214,7 @@ class NoiseSource:
                 under = below(floor + height * box, iv.exp(-(x**2) / 2))
             return whole(iv.mpf(sign * float(scale)) * x, where=under)
 
-        drawn = settle(decide, [place, height], self.words)
+        drawn = settle(decide, [place, int(height)], self.words)
         return self._tail(sign * scale) if math.isnan(drawn) and region == 0 else drawn
 
     def _exponential(self, uniform: np.uint64, scale: float) -> float:
@@ -223,7 +223,7 @@ class NoiseSource:
         def decide(iv: Any, uniform: Any) -> float | None:
             return whole(iv.mpf(float(scale)) * -iv.log(uniform))
 
-        return settle(decide, [uniform], self.words)
+        return settle(decide, [int(uniform)], self.words)
 
 
 def _check(scales: Floats) -> None:

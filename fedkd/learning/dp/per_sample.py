@@ -92,10 +92,10 @@ class PerSample:
         ]
         for layer in self._telling:
             layer.forward = partial(recurrent.forward, layer, self._watch)
-        for layer in rest:
-            if rule_of(layer) is group_norm:
-                layer.forward = partial(self._group_normed, layer)
-                self._telling.append(layer)
+        normed: list[Any] = [layer for layer in rest if rule_of(layer) is group_norm]
+        for layer in normed:
+            layer.forward = partial(self._group_normed, layer)
+        self._telling += normed
         # What a layer was given is looked at again: nobody may write into it.
         self._inplace: list[Any] = [
             each for each in model.modules() if getattr(each, "inplace", False)

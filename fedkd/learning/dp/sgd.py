@@ -169,7 +169,7 @@ def _protected(sums: Sequence[Tensor], noise: Noise, source: NoiseSource) -> lis
         noise_multiplier=noise.noise_multiplier,
         source=source,
     )
-    parts = noisy.div_(noise.batch_size).split([value.numel() for value in sums])
+    parts = torch.split(noisy.div_(noise.batch_size), [value.numel() for value in sums])
     return [part.view_as(value) for part, value in zip(parts, sums, strict=True)]
 
 
