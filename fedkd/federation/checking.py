@@ -28,9 +28,16 @@ Raises:
 App = Callable[[Message, Context], Message]
 
 
-def checked(prepared: PreparedExperiment, client: int, payload: bytes) -> dict[str, Tensor]:
-    """An answer that may be let in; otherwise a MessageError says why not."""
-    upload = decode(payload, prepared.expects(client))
+def checked(
+    prepared: PreparedExperiment, client: int, payload: bytes, *, state: Tensors | None = None
+) -> dict[str, Tensor]:
+    """An answer that may be let in; otherwise a MessageError says why not.
+
+    The server's `state` has what a client's answers may be differences from.
+    """
+    upload = decode(payload, prepared.on_the_wire(client))
+    if prepared.forms is not None:
+        upload = prepared.forms.let_in(upload, client, state or {})
     report.check(upload, prepared.setting.task.scores, prepared.test_totals)
     personal.check(upload, prepared.setting.task.numbers)
     if not prepared.setting.securely:  # under masks nothing can be tried
