@@ -257,10 +257,7 @@ def _on_disk(
 
 
 def teacher(prepared: PreparedExperiment, states: Path, client: int) -> nn.Module | None:
-    """A client's teacher as its last round left it; None where the client keeps none.
-
-    Where clients start each round from the server's model, only the `teachers` of `simulate` are
-    kept.
+    """A client's teacher as its last round left it; None where none is kept: see `simulate`.
 
     Raises:
         StorageError: what it keeps is damaged.

@@ -61,7 +61,7 @@ class ClientContext:
     earlier: Samples | None = None
     """The private records of earlier stages; None where there are none, or they are protected."""
     keeps_teacher: bool = True
-    """Whether a later round goes on from this one's teacher; not where all start as the server's."""
+    """Whether a later round goes on from this one's teacher: not if all start from the server's."""
 
     @property
     def data(self) -> Samples:
