@@ -155,7 +155,7 @@ def _in_process(
             memories = [MemoryState(back=back) for _ in prepared.data.clients]
             parties = [ClientParty(prepared, each, shows_teacher=False) for each in memories]
         else:
-            store = stack.enter_context(StateStore(states, back=back))
+            store = stack.enter_context(StateStore(states, back=back, shared=False))
 
         def find(_context: Context, call: Call) -> ClientParty:
             return (
@@ -181,7 +181,8 @@ def _in_processes(
             return party if states else replace(party, ledger=no_ledger)
 
         app = stack.enter_context(WorkerProcesses(client_app(find, simulated=True)))
-        stack.enter_context(StateStore(place))  # after the fork, which must not have it open
+        # After the fork, which must not have it open.
+        stack.enter_context(StateStore(place, shared=False))
         return _on_threads(app, prepared, threads, rounds)
 
 
@@ -220,7 +221,7 @@ def _on_ray(
     level = flower.level
     flower.setLevel(logging.ERROR)
     try:
-        with StateStore(states):  # made before workers are
+        with StateStore(states, shared="RAY_ADDRESS" in os.environ):
             compat.ray_simulation(server, client, nodes=prepared.setting.clients, cores=threads)
     finally:
         flower.setLevel(level)

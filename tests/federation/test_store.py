@@ -203,9 +203,11 @@ def fill(folder, first):
         list(pool.map(lambda client: save(store, client, 1), range(first, first + 20)))
 
 
-def test_threads_and_processes_write_at_once_and_nothing_is_lost(tmp_path):
+@pytest.mark.parametrize("shared", [False, True])
+def test_threads_and_processes_write_at_once_and_nothing_is_lost(tmp_path, shared):
     context = get_context("fork")
     StateStore(tmp_path).close()
+    StateStore(tmp_path, shared=shared).close()  # whoever begins says it
     others = [context.Process(target=fill, args=(tmp_path, first)) for first in (0, 20, 40)]
     for other in others:
         other.start()
@@ -213,6 +215,7 @@ def test_threads_and_processes_write_at_once_and_nothing_is_lost(tmp_path):
         other.join(60)
     assert [other.exitcode for other in others] == [0, 0, 0]
     with StateStore(tmp_path) as store:
+        assert store._index.rows("PRAGMA journal_mode") == [("delete" if shared else "wal",)]
         for client in range(60):
             assert store.state(client, before=2) == content(client, 1)
         assert len(list(store.released())) == 60

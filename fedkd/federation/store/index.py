@@ -40,20 +40,27 @@ class Index:
     A process that forks opens one of its own afterwards. Writers take turns. What was committed
     outlives the process; a loss of power, after `sync` or where it was to be `durable`.
 
+    Args:
+        folder: which is made.
+        shared: whether several machines share the folder's disk, as the nodes of a cluster do; to
+            be said by whoever opens it first. None: as it was said before, or that none do.
+
     Raises:
         StorageError: it is damaged, or the disk does not give or take it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, shared: bool | None = None) -> None:
         self.path = folder / FILE
         self._alone = threading.RLock()
         make_folder(folder)
+        new = not self.path.exists()
         with self._explained():
             self._connection = sqlite3.connect(
                 self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
             )
-            # A log beside the file, so that a commit needs no fsync.
-            self._connection.execute("PRAGMA journal_mode=WAL")
+            if new or shared is not None:
+                # With a log beside the file a commit needs no fsync; it is for one machine alone.
+                self._connection.execute(f"PRAGMA journal_mode={'DELETE' if shared else 'WAL'}")
             self._connection.executescript(_TABLES)
 
     def close(self) -> None:

@@ -44,15 +44,16 @@ class StateStore:
     Args:
         folder: the clients'; in it the store has a folder of its own, which is made.
         back: how many rounds before the last are kept: see `state.rounds_back`.
+        shared: as of `Index`.
 
     Raises:
         StorageError: it is damaged, or the disk does not give or take it.
     """
 
-    def __init__(self, folder: Path, *, back: int = 1) -> None:
+    def __init__(self, folder: Path, *, back: int = 1, shared: bool | None = None) -> None:
         self.folder = folder
         self._back = back
-        self._index = Index(folder / _FOLDER)
+        self._index = Index(folder / _FOLDER, shared=shared)
         self._contents = Contents(folder / _FOLDER)
 
     def __enter__(self) -> Self:
