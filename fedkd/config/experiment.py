@@ -11,6 +11,7 @@ from pydantic import (
 )
 
 from fedkd.config.asynchronous import Asynchronous
+from fedkd.config.evaluation import FederationOutput
 from fedkd.config.models import ModelSpec
 from fedkd.config.partition import Dirichlet, Natural, Partition
 from fedkd.config.parts import (
@@ -19,7 +20,6 @@ from fedkd.config.parts import (
     Choice,
     Frozen,
     Hardware,
-    Output,
     TaskChoice,
     absent,
     is_classification,
@@ -221,7 +221,7 @@ class Experiment(Frozen):
     """What the server does about clients that lie; None: nothing."""
     privacy: Privacy = Privacy()
     engine: Engine = Engine()
-    output: Output = Output()
+    output: FederationOutput = FederationOutput()
 
     @model_validator(mode="after")
     def _count_is_known(self) -> Self:

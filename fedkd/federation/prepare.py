@@ -21,6 +21,7 @@ from fedkd.data.views import Sight
 from fedkd.errors import ConfigError, DataError
 from fedkd.exchange.codec import Expected
 from fedkd.federation import personal, report
+from fedkd.federation.scoring import Scoring
 from fedkd.federation.secure import messages
 from fedkd.learning import alignment, augment, evaluate
 from fedkd.methods.core import accounting, lateness, protection
@@ -65,18 +66,25 @@ class PreparedExperiment:
             return None
         return samples.subset((samples.stage < stages.at(round)).nonzero()[:, 0]).seen_by(sight)
 
-    def expects(self, client: int) -> Expected:
-        """What this client's answer must hold, exactly: the method's part and the report's."""
+    def expects(self, client: int, round: int) -> Expected:
+        """What this client's answer to a round must hold, exactly: the method's and the report's."""
         plain = self.method.expects(self.setting, client)
+        scored = self.method.card.has_teachers and self.scoring.of(client, round)
         return {
             **(messages.expected(plain) if self.setting.securely else plain),
-            **report.expected(self.setting, teacher=self.method.card.has_teachers),
-            **(personal.expected(self.setting) if self._says_personal else {}),
+            **report.expected(self.setting, scored=scored),
+            **(personal.expected(self.setting) if self.says_personal(round) else {}),
         }
 
-    @property
-    def _says_personal(self) -> bool:
-        return self.method.card.has_teachers and personal.are_sent(self.experiment)
+    def says_personal(self, round: int) -> bool:
+        """Whether clients with a teacher say in a round how it does on their held-out records."""
+        sent = self.method.card.has_teachers and personal.are_sent(self.experiment)
+        return sent and self.scoring.happens(round)
+
+    @cached_property
+    def scoring(self) -> Scoring:
+        """Who is scored in which round, and on which test records."""
+        return Scoring(self.setting, self.data.test)
 
     @cached_property
     def deal(self) -> str:
@@ -98,10 +106,17 @@ class PreparedExperiment:
         seen = self.data.seen_by(self.setting.seen)
         return replace(self, data=seen, setting=self.setting.student)
 
+    def test_totals(self, round: int) -> Mapping[str, Tensor]:
+        """What counters of a round's test samples can be, by the name of the score's figure."""
+        return self._whole_totals if self.scoring.whole(round) else self._some_totals
+
     @cached_property
-    def test_totals(self) -> Mapping[str, Tensor]:
-        """What counters of all test samples can be, by the name of the score's figure."""
+    def _whole_totals(self) -> Mapping[str, Tensor]:
         return evaluate.totals(self.data.test, self.setting.task.scores)
+
+    @cached_property
+    def _some_totals(self) -> Mapping[str, Tensor]:
+        return evaluate.totals(self.scoring.some, self.setting.task.scores)
 
 
 def prepare(
