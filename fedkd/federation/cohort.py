@@ -15,7 +15,7 @@ from fedkd.errors import BudgetError, FederationError, MessageError, QuorumError
 from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Broadcast, Tensors
 from fedkd.federation import compat, wire
-from fedkd.federation.answers import Answers, Observer
+from fedkd.federation.answers import Answers, Observer, Signals
 from fedkd.federation.checking import checked
 from fedkd.federation.client import ACTION
 from fedkd.federation.prepare import PreparedExperiment
@@ -117,6 +117,7 @@ def ask(
     *,
     question: Question | None = None,
     deadline: float | None = None,
+    signals: Signals | None = None,
 ) -> Answers:
     """Send the broadcast to a cohort and let in what comes back in time and in order.
 
@@ -129,13 +130,15 @@ def ask(
         StorageError: in a simulation, a client's state cannot be kept or read: that is this
             machine's failure, not the client's, and the round is lost.
     """
+    signals = signals or Signals()
     question = question or Question(ACTION, partial(checked, clients.prepared))
     observer = clients.observer
     answers = Answers(cohort, ledger_heads=clients.ledger_heads)
     deadline = deadline or clients.deadline
     end = time.monotonic() + deadline
     waiting = push(clients, cohort, answers, broadcast, round, deadline, question)
-    while waiting and time.monotonic() < end:
+    signals.sent.set()
+    while waiting and time.monotonic() < end and not signals.stop.is_set():
         came = arrived(clients, waiting)
         for id, reply in came:
             client = waiting.pop(id)
@@ -146,7 +149,7 @@ def ask(
             time.sleep(clients.connections.poll)
     if answers.storage:  # now that nobody writes any more
         raise StorageError(answers.storage)
-    for client in waiting.values():
+    for client in [] if signals.stop.is_set() else waiting.values():
         answers.failures[client] = f"no answer within {deadline:g} s"
         observer.client_ends(client, answers.failures[client])
     answers.uploads = dict(sorted(answers.uploads.items()))

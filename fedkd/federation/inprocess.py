@@ -9,10 +9,12 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from contextvars import Context as Variables
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
+from types import TracebackType
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.serverapp import Grid
@@ -51,7 +53,8 @@ class _Job:
 class InProcessGrid(Grid):
     """Nodes 1 to `nodes` (`SERVER_NODE` left out), whose apps run here.
 
-    Use it as a context manager; leaving it ends its threads.
+    Use it as a context manager; leaving it ends its threads. By an exception it is left only once
+    those that are at work have ended too, or expired.
     """
 
     def __init__(
@@ -75,14 +78,24 @@ class InProcessGrid(Grid):
     def __enter__(self) -> "InProcessGrid":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        while not self._jobs.empty():  # nobody waits for what has not begun
-            self._jobs.get()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with suppress(Empty):  # nobody waits for what has not begun
+            while True:
+                self._jobs.get_nowait()
         for _worker in self._workers:
             self._jobs.put(None)
+        fails = kind is not None and issubclass(kind, Exception)
         for worker in self._workers:
-            if worker.thread is not None and worker.expires == float("inf"):
-                worker.thread.join(timeout=1)  # at leisure, so it ends at once
+            at_leisure = worker.expires == float("inf")
+            if worker.thread is not None and at_leisure:
+                worker.thread.join(timeout=None if fails else 1)  # it ends at once
+            elif worker.thread is not None and fails:  # lest it write what a resume reads
+                worker.thread.join(timeout=max(0.0, worker.expires - time.monotonic()))
 
     def set_run(self, run: compat.Run) -> None:
         """Flower's interface; there is one run here."""
