@@ -13,10 +13,12 @@ from fedkd.rows import first
 _PROBES = 32
 
 
-def checked(prepared: PreparedExperiment, client: int, payload: bytes) -> dict[str, Tensor]:
-    """An answer that may be let in; otherwise a MessageError says why not."""
-    upload = decode(payload, prepared.expects(client))
-    report.check(upload, prepared.setting.task.scores, prepared.test_totals)
+def checked(
+    prepared: PreparedExperiment, round: int, client: int, payload: bytes
+) -> dict[str, Tensor]:
+    """An answer to a round that may be let in; otherwise a MessageError says why not."""
+    upload = decode(payload, prepared.expects(client, round))
+    report.check(upload, prepared.setting.task.scores, prepared.test_totals(round))
     personal.check(upload, prepared.setting.task.numbers)
     if not prepared.setting.securely:  # under masks nothing can be tried
         _probe(prepared, client, upload)

@@ -131,7 +131,7 @@ def ask(
             machine's failure, not the client's, and the round is lost.
     """
     signals = signals or Signals()
-    question = question or Question(ACTION, partial(checked, clients.prepared))
+    question = question or Question(ACTION, partial(checked, clients.prepared, round))
     observer = clients.observer
     answers = Answers(cohort, ledger_heads=clients.ledger_heads)
     deadline = deadline or clients.deadline

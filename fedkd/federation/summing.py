@@ -53,7 +53,7 @@ def ask_for_sum(clients: Connected, cohort: list[int], broadcast: Broadcast, rou
     )
     beside = {c: encode(each) for c, each in messages.passed_on(circle, shared).items()}
     told = replace(broadcast, common={**broadcast.common, **messages.of_clients(shared)})
-    summing = _Summing(clients.prepared, cohort[0])
+    summing = _Summing(clients.prepared, cohort[0], round)
     answered = go(Question(ACTION, summing.take, beside), told)
 
     def opening(client: int, payload: bytes) -> Tensors:
@@ -72,9 +72,9 @@ def ask_for_sum(clients: Connected, cohort: list[int], broadcast: Broadcast, rou
 class _Summing:
     """Answers that are added up as they come in, so that no two are held at a time."""
 
-    def __init__(self, prepared: PreparedExperiment, client: int) -> None:
+    def __init__(self, prepared: PreparedExperiment, client: int, round: int) -> None:
         specs = messages.expected(prepared.method.expects(prepared.setting, client))
-        self._prepared = prepared
+        self._prepared, self._round = prepared, round
         self._shapes = {name: spec.shape for name, spec in specs.items()}
         self.words: Words = np.zeros(sum(map(math.prod, self._shapes.values())), np.uint64)
 
@@ -84,7 +84,7 @@ class _Summing:
         Raises:
             MessageError: it is not as it must be.
         """
-        upload = checked(self._prepared, client, payload)
+        upload = checked(self._prepared, self._round, client, payload)
         self.words += streams.flat({name: upload.pop(name) for name in self._shapes})
         return upload
 

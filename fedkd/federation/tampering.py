@@ -52,7 +52,8 @@ def tamper_with(
         if client not in answers.uploads:
             continue
         try:
-            answers.uploads[client] = checked(prepared, client, encode(sent))
+            answers.uploads[client] = checked(prepared, round, client, encode(sent))
+            answers.asked.pop(client, None)
         except MessageError as error:
             del answers.uploads[client]
             answers.failures[client] = str(error)
