@@ -18,7 +18,7 @@ def checked(
 ) -> dict[str, Tensor]:
     """An answer to a round that may be let in; otherwise a MessageError says why not."""
     upload = decode(payload, prepared.expects(client, round))
-    report.check(upload, prepared.setting.task.scores, prepared.test_totals(round))
+    report.check(upload, prepared.setting.task.scores, prepared.scoring.totals(round))
     personal.check(upload, prepared.setting.task.numbers)
     if not prepared.setting.securely:  # under masks nothing can be tried
         _probe(prepared, client, upload)

@@ -1,14 +1,13 @@
 """Everything that an experiment names, built and checked: data, models, method."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from fedkd import config, data, devices, methods, tasks
 from fedkd.config import Experiment
@@ -23,7 +22,7 @@ from fedkd.exchange.codec import Expected
 from fedkd.federation import personal, report
 from fedkd.federation.scoring import Scoring
 from fedkd.federation.secure import messages
-from fedkd.learning import alignment, augment, evaluate
+from fedkd.learning import alignment, augment
 from fedkd.methods.core import accounting, lateness, protection
 from fedkd.methods.core.base import Method, Setting
 from fedkd.methods.core.forecast import Forecast, forecast_plan
@@ -67,23 +66,18 @@ class PreparedExperiment:
         return samples.subset((samples.stage < stages.at(round)).nonzero()[:, 0]).seen_by(sight)
 
     def expects(self, client: int, round: int) -> Expected:
-        """What this client's answer to a round must hold, exactly: the method's and the report's."""
+        """What this client's answer must hold, exactly: the method's part and the report's."""
         plain = self.method.expects(self.setting, client)
-        scored = self.method.card.has_teachers and self.scoring.of(client, round)
+        teachers, scoring = self.method.card.has_teachers, self.scoring
         return {
             **(messages.expected(plain) if self.setting.securely else plain),
-            **report.expected(self.setting, scored=scored),
-            **(personal.expected(self.setting) if self.says_personal(round) else {}),
+            **report.expected(self.setting, scored=teachers and scoring.of(client, round)),
+            **(personal.expected(self.setting) if teachers and scoring.personal(round) else {}),
         }
-
-    def says_personal(self, round: int) -> bool:
-        """Whether clients with a teacher say in a round how it does on their held-out records."""
-        sent = self.method.card.has_teachers and personal.are_sent(self.experiment)
-        return sent and self.scoring.happens(round)
 
     @cached_property
     def scoring(self) -> Scoring:
-        """Who is scored in which round, and on which test records."""
+        """Who is scored when, and on what."""
         return Scoring(self.setting, self.data.test)
 
     @cached_property
@@ -105,18 +99,6 @@ class PreparedExperiment:
             return self
         seen = self.data.seen_by(self.setting.seen)
         return replace(self, data=seen, setting=self.setting.student)
-
-    def test_totals(self, round: int) -> Mapping[str, Tensor]:
-        """What counters of a round's test samples can be, by the name of the score's figure."""
-        return self._whole_totals if self.scoring.whole(round) else self._some_totals
-
-    @cached_property
-    def _whole_totals(self) -> Mapping[str, Tensor]:
-        return evaluate.totals(self.data.test, self.setting.task.scores)
-
-    @cached_property
-    def _some_totals(self) -> Mapping[str, Tensor]:
-        return evaluate.totals(self.scoring.some, self.setting.task.scores)
 
 
 def prepare(

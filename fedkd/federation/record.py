@@ -101,15 +101,13 @@ def _privacy(ledger_heads: list[LedgerHead]) -> dict[str, Any] | None:
     return {"epsilon": most.epsilon, "accountant": most.accountant}
 
 
-def _teachers(
-    prepared: PreparedExperiment, round: int, answers: Answers
-) -> dict[str, Any] | None:
+def _teachers(prepared: PreparedExperiment, round: int, answers: Answers) -> dict[str, Any] | None:
     task, by_client = prepared.setting.task, {}
     for client, upload in answers.uploads.items():
         asked = answers.asked.get(client, round)
         if (counted := report.tallies(upload, task.scores)) is not None:
             model = str(prepared.experiment.client_model(client))
-            figures = evaluate.figures(counted, prepared.test_totals(asked), task.scores)
+            figures = evaluate.figures(counted, prepared.scoring.totals(asked), task.scores)
             by_client[str(client)] = {"model": model, **figures, **_of(prepared, asked)}
     if not by_client:
         return None

@@ -7,6 +7,7 @@ is large, or clients are many, teachers are scored in the last round alone unles
 says otherwise, and what is scored before that is scored on a part of the test set.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +18,8 @@ from torch import Tensor
 from fedkd import rng
 from fedkd.config import Evaluation
 from fedkd.data.types import Samples
+from fedkd.federation import personal
+from fedkd.learning import evaluate
 from fedkd.methods.core.base import Setting
 
 _FEW_RECORDS = 2000
@@ -67,16 +70,18 @@ class Scoring:
         return round >= self.setting.experiment.rounds - late
 
     def whole(self, round: int) -> bool:
-        """Whether scores of a round are of the whole test set: in the last, also of a stage."""
-        stages = self.setting.stages
-        ends = stages is not None and stages.at(round) != stages.at(round + 1)
-        return ends or self.last(round) or self._size == len(self.test)
+        """Whether scores of a round are of the whole test set."""
+        return self._ends(round) or self._size == len(self.test)
 
     def happens(self, round: int) -> bool:
         """Whether anybody is scored in a round; the student then is."""
+        return self._ends(round) or round % self._how.every == 0
+
+    def _ends(self, round: int) -> bool:
+        """Whether the run ends with a round, or a stage of its data does."""
         stages = self.setting.stages
-        ends = stages is not None and stages.at(round) != stages.at(round + 1)
-        return ends or self.last(round) or round % self._how.every == 0
+        stage_ends = stages is not None and stages.at(round) != stages.at(round + 1)
+        return stage_ends or self.last(round)
 
     def of(self, client: int, round: int) -> bool:
         """Whether a client says how its teacher does, after what it learns in a round."""
@@ -87,6 +92,10 @@ class Scoring:
             return self.last(round)
         return whose == "all" or client in self._drawn(whose, round)
 
+    def personal(self, round: int) -> bool:
+        """Whether clients say in a round how their teachers do on held-out records of their own."""
+        return personal.are_sent(self.setting.experiment) and self.happens(round)
+
     def _drawn(self, count: int, round: int) -> set[int]:
         cohort = self.setting.cohort(round)
         seed = self.setting.experiment.seed
@@ -95,11 +104,22 @@ class Scoring:
 
     def records(self, round: int) -> Samples:
         """The test records that a round's scores are of."""
-        return self.test if self.whole(round) else self.some
+        return self.test if self.whole(round) else self._some
+
+    def totals(self, round: int) -> Mapping[str, Tensor]:
+        """What counters of these records can be, by the name of the score's figure."""
+        return self._whole_totals if self.whole(round) else self._some_totals
 
     @cached_property
-    def some(self) -> Samples:
-        """The test records of rounds that are not scored on all."""
+    def _whole_totals(self) -> Mapping[str, Tensor]:
+        return evaluate.totals(self.test, self.setting.task.scores)
+
+    @cached_property
+    def _some_totals(self) -> Mapping[str, Tensor]:
+        return evaluate.totals(self._some, self.setting.task.scores)
+
+    @cached_property
+    def _some(self) -> Samples:
         return self.test.subset(self._rows())
 
     def _rows(self) -> Tensor:
@@ -108,6 +128,6 @@ class Scoring:
         order = torch.randperm(len(self.test), generator=generator)
         if (stage := self.test.stage) is None:
             return order[: self._size].sort().values
-        parts = [order[stage[order] == each] for each in stage.unique()]
+        parts = [order[stage[order] == each] for each in sorted(set(stage.tolist()))]
         shares = [max(1, round(len(p) * self._size / len(self.test))) for p in parts]
         return torch.cat([p[:s] for p, s in zip(parts, shares, strict=True)]).sort().values

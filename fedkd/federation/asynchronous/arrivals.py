@@ -136,9 +136,7 @@ class Posted:
             cohort = [client for client in clients if flight.working[client].round == round]
             broadcast = flight.broadcasts[round]
             question = self._question(round)
-            sent = push(
-                self._clients, cohort, self._came, broadcast, round, deadline, question
-            )
+            sent = push(self._clients, cohort, self._came, broadcast, round, deadline, question)
             end = time.monotonic() + deadline
             self._waiting |= {id: (client, round, end) for id, client in sent.items()}
 

@@ -99,7 +99,7 @@ def _beaten(
         return f"The student does {how} than the teacher ({teachers[best].model}, {high})."
     how_many = "all" if beaten == len(teachers) else f"{beaten} of"
     return (
-        f"The student does better than {how_many} {len(teachers)} teachers{some}; the best is client "
-        f"{best} ({teachers[best].model}, {high}), the weakest client {worst} "
+        f"The student does better than {how_many} {len(teachers)} teachers{some}; the best is "
+        f"client {best} ({teachers[best].model}, {high}), the weakest client {worst} "
         f"({teachers[worst].model}, {low})."
     )

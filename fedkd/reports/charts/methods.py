@@ -74,7 +74,9 @@ def score_by_method_and_round(
         ends = []
         for place, row in enumerate(rows):
             # Runs of one method may differ in length, and in when they are scored.
-            scored = [{each.round: each.student for each in run.scored} for run in groups[row.method]]
+            scored = [
+                {each.round: each.student for each in run.scored} for run in groups[row.method]
+            ]
             x = [round for round in scored[0] if all(round in each for each in scored)]
             if not x:
                 continue
