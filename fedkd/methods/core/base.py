@@ -104,7 +104,7 @@ class Method:
         if not given:
             return None
         own, spec = setting.of_client(client), setting.experiment.client_model(client)
-        model = own.build(spec, purpose="specification")
+        model = own.models.to_ask(spec)
         weights.complete(model, given)
         return evaluate.answers(model, setting.clients_view(client, x))
 
