@@ -19,6 +19,7 @@ from fedkd.data.types import FederatedData, Samples
 from fedkd.data.views import Sight
 from fedkd.errors import ConfigError, DataError
 from fedkd.exchange.codec import Expected
+from fedkd.exchange.coding.forms import AnswerForms
 from fedkd.federation import personal, report
 from fedkd.federation.scoring import Scoring
 from fedkd.federation.secure import messages
@@ -79,6 +80,17 @@ class PreparedExperiment:
     def scoring(self) -> Scoring:
         """Who is scored when, and on what."""
         return Scoring(self.setting, self.data.test)
+
+    @cached_property
+    def forms(self) -> AnswerForms | None:
+        """How answers are written on the wire; None: as they are."""
+        how = self.experiment.exchange
+        return None if how is None else AnswerForms(how, self.method.answers(self.setting))
+
+    def on_the_wire(self, client: int, round: int) -> Expected:
+        """What this client's answer to a round looks like when it comes in."""
+        plain = self.expects(client, round)
+        return plain if self.forms is None else self.forms.expected(plain)
 
     @cached_property
     def deal(self) -> str:
@@ -145,16 +157,8 @@ def forecast(experiment: Experiment, *, spent: Sequence[Protected] = ()) -> Fore
 
 def _warn(method: Method, setting: Setting, federated: FederatedData) -> None:
     """Warn who holds all clients' data of what no party of a deployment may be told of."""
-    privacy, clients = setting.experiment.privacy, setting.experiment.clients
-    if clients.test_share is not None and not personal.are_sent(setting.experiment):
-        hidden = (
-            "secure aggregation" if privacy.unit == "none" else f"privacy.unit = {privacy.unit!r}"
-        )
-        _log.warning(
-            "clients.test_share = %g holds records out, and their scores are withheld under %s: "
-            "they are facts about private records; leave it out to train on all",
-            clients.test_share, hidden,
-        )  # fmt: skip
+    personal.warn_of_withheld(setting.experiment)
+    privacy = setting.experiment.privacy
     if privacy.unit != "record":
         return
     sizes = [len(client) for client in federated.clients]

@@ -202,6 +202,29 @@ def test_ray_gives_the_same_as_in_process(rows, tmp_path, monkeypatch):
         torch.testing.assert_close(there[name], tensor, atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
+@pytest.mark.filterwarnings("ignore")  # Ray's and Flower's own
+def test_clients_are_spread_over_a_cluster(rows, tmp_path, monkeypatch):
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    (seen := tmp_path / "seen").mkdir()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        cluster.add_node(num_cpus=1)
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        method = {"name": "whereabouts:Whereabouts", "folder": str(seen)}
+        changes = {"engine.kind": "ray", "clients.count": 4, "rounds": 1, "method": method}
+        simulate(tiny.experiment(rows, changes), tmp_path / "run", tiny.Quiet())
+        nodes = {node.node_id for node in cluster.list_all_nodes()}
+    finally:
+        cluster.shutdown()
+    assert tiny.failures(tmp_path / "run") == []
+    assert len(nodes) == 2
+    assert {each.read_text() for each in seen.iterdir()} == nodes
+
+
 def flat(value, prefix=""):
     """Numbers by dotted key; what is no number is left out."""
     if isinstance(value, list):

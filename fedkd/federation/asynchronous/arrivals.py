@@ -124,6 +124,7 @@ class Posted:
 
     def __init__(self, clients: Connected, now: float) -> None:
         self._clients = clients
+        self._question = Question(ACTION, partial(checked, clients.prepared))
         self._start = time.monotonic() - now
         self._waiting: dict[str, tuple[int, int, float]] = {}
         """By a call's id its client, its round and when it is given up."""
@@ -135,8 +136,9 @@ class Posted:
         for round in sorted({flight.working[client].round for client in clients}):
             cohort = [client for client in clients if flight.working[client].round == round]
             broadcast = flight.broadcasts[round]
-            question = self._question(round)
-            sent = push(self._clients, cohort, self._came, broadcast, round, deadline, question)
+            sent = push(
+                self._clients, cohort, self._came, broadcast, round, deadline, self._question
+            )
             end = time.monotonic() + deadline
             self._waiting |= {id: (client, round, end) for id, client in sent.items()}
 
@@ -155,16 +157,13 @@ class Posted:
         clients, came = self._clients, self._came
         for id, reply in arrived(clients, list(self._waiting)):
             client, round, _ = self._waiting.pop(id)
-            take_answer(clients, client, round, reply, came, self._question(round))
+            take_answer(clients, client, round, reply, came, self._question)
             clients.observer.client_ends(client, came.failures.get(client))
         for id, (client, _, end) in list(self._waiting.items()):
             if time.monotonic() > end:
                 del self._waiting[id]
                 came.failures[client] = f"no answer within {clients.deadline:g} s"
                 clients.observer.client_ends(client, came.failures[client])
-
-    def _question(self, round: int) -> Question:
-        return Question(ACTION, partial(checked, self._clients.prepared, round))
 
     def _nothing(self) -> Answers:
         return Answers([], ledger_heads=self._clients.ledger_heads)
