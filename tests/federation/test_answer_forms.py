@@ -85,7 +85,7 @@ def test_what_a_client_may_send_is_known_before_it_is_read(rows):
             for name, each in prepared.expects(0, 1).items()
         }
         with pytest.raises(MessageError, match=reason) as error:
-            checked(prepared, 0, encode({**rest, "logits": data}))
+            checked(prepared, 1, 0, encode({**rest, "logits": data}))
         assert "\n" not in str(error.value)
 
 
