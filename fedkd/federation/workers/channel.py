@@ -134,7 +134,7 @@ class _Pickler(pickle.Pickler):
             return self._put(value), None, None
         if type(value) is Tensor:
             flat = value.detach().contiguous().reshape(-1).view(torch.uint8)
-            return self._put(memoryview(flat.numpy())), value.dtype, value.shape
+            return self._put(flat.numpy().data), value.dtype, value.shape
         return None
 
 
