@@ -162,8 +162,9 @@ def _in_process(
                 _on_disk(prepared, store, teachers, call.client) if states else parties[call.client]
             )
 
-        app = client_app(find, simulated=True)
-        return _on_threads(app, prepared, threads, rounds)
+        app = _looked_at(client_app(find, simulated=True), prepared)
+        grid = InProcessGrid(app, nodes=prepared.setting.clients, threads=threads)
+        return rounds(stack.enter_context(grid))
 
 
 def _in_processes(
@@ -180,24 +181,21 @@ def _in_processes(
             party = _of_worker(prepared, place, teachers, call.client)
             return party if states else replace(party, ledger=no_ledger)
 
-        app = stack.enter_context(WorkerProcesses(client_app(find, simulated=True)))
+        clients = _looked_at(client_app(find, simulated=True), prepared)
+        app = stack.enter_context(WorkerProcesses(clients))
         # After the fork, which must not have it open.
         stack.enter_context(StateStore(place, shared=False))
-        return _on_threads(app, prepared, threads, rounds)
+        grid = InProcessGrid(app, nodes=prepared.setting.clients, threads=threads)
+        return rounds(stack.enter_context(grid))
 
 
-def _on_threads(
-    app: App,
-    prepared: PreparedExperiment,
-    threads: int,
-    rounds: Callable[..., nn.Module],
-) -> nn.Module:
+def _looked_at(app: App, prepared: PreparedExperiment) -> App:
+    """The app with its replies looked at where they are made, where that is all it takes."""
     forms = prepared.forms
     # A sum of masked answers is the server's to add up; a difference takes what the server has.
-    if not (prepared.setting.securely or (forms is not None and forms.how.remembers)):
-        app = looking(app, prepared, partial(checked, prepared), f"train.{ACTION}")
-    with InProcessGrid(app, nodes=prepared.setting.clients, threads=threads) as grid:
-        return rounds(grid)
+    if prepared.setting.securely or (forms is not None and forms.how.remembers):
+        return app
+    return looking(app, prepared, partial(checked, prepared), f"train.{ACTION}")
 
 
 def _on_ray(
