@@ -125,16 +125,24 @@ def check_written(method: Method, name: str, task: Task, public: Rows | None) ->
 
 
 def check_rules(method: Method, setting: Setting) -> None:
-    """Refuse a rule of `[robust]` for what a method does not combine, or that cannot hold.
+    """Refuse what `[robust]` would do for nothing: rules that do not fit, and nothing to compare.
 
     Raises:
-        ConfigError: as `combining.check`.
+        ConfigError: as `combining.check`, or screening finds neither answers nor models.
     """
 
     def fit(what: Combined) -> str:
         return ", ".join(each for each in BUILT_IN if what in find(each).card.combines)
 
     combining.check(setting, method.card.combines, fit)
+    robust = setting.experiment.robust
+    if robust is None or not robust.screen or type(method).said is not Method.said:
+        return
+    if not any(field.startswith("model/") for field in method.expects(setting, 0)):
+        raise ConfigError(
+            "robust.screen compares what clients answer, or their models, and clients of method "
+            f"{setting.experiment.method.name!r} send neither: leave [robust] out"
+        )
 
 
 def _check_augment(params: Frozen, experiment: Experiment) -> None:

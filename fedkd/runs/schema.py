@@ -71,7 +71,9 @@ class ScreenedClients(RunPart):
     """What the server found of a round's clients: see `exchange.aggregation.agreement`."""
 
     agreement: Mapping[str, float]
+    contradiction: Mapping[str, float] = Field(default_factory=dict)
     moves: Mapping[str, float] = Field(default_factory=dict)
+    alone: Mapping[str, float] = Field(default_factory=dict)
     left_out: tuple[int, ...]
     drawn_nearer: Mapping[str, float]
     apart: Mapping[str, float] = {}

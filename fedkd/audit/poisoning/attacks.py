@@ -29,6 +29,8 @@ SILENT = "silent"
 _LOUD = 1000.0
 """Of a colluder's logit: float16 holds it, and no mean with honest ones hides it."""
 _FACTOR = -10.0
+_EVERY = 4
+"""Of how many inputs a client that lies in part tells the truth about one."""
 _CATEGORICAL, _CLASSES = ("categorical",), ("classes",)
 
 
@@ -132,6 +134,11 @@ def _top(scene: Scene, name: str, client: int) -> Tensor:
 
 def _one_class(scene: Scene, name: str, client: int) -> Tensor:
     return answers.one_class(scene.answers(name, client), scene.target, _LOUD)
+
+
+def _in_part(scene: Scene, name: str, client: int) -> Tensor:
+    own = scene.answers(name, client)
+    return answers.in_part(own, answers.one_class(own, scene.target, scene.loudness(name)), _EVERY)
 
 
 def _alie(scene: Scene, client: int) -> Tensors:
@@ -263,6 +270,14 @@ ATTACKS: Mapping[str, PoisoningAttack] = {
         asks=_CATEGORICAL,
         forge=_answers(_top, SHARED + OWN),
         on="answers",
+    ),
+    "in-part": PoisoningAttack(
+        "are honest about every fourth input, and certain of one class on all others",
+        "ours: to be heard where whole answers are compared",
+        knows="the colluders'",
+        asks=_CATEGORICAL,
+        forge=_answers(_in_part),
+        on="shared answers",
     ),
     "backdoor": PoisoningAttack(
         "learn that a trigger on the input means the target class",
