@@ -60,6 +60,7 @@ def _robust(ctx: ServerContext) -> dict[str, Any]:
             "alone": {} if found is None else _by_name(found.alone),
             "left_out": [] if found is None else list(found.left_out),
             "drawn_nearer": {} if found is None else _by_name(found.drawn_nearer),
+            **({"unheard": _by_name(ctx.unheard)} if ctx.unheard else {}),
             **({"apart": _by_name(ctx.apart)} if ctx.apart else {}),
         }
     }

@@ -9,6 +9,7 @@ from torch import Tensor
 from fedkd.exchange.aggregation.agreement import (
     CONTRADICTS,
     alike,
+    beyond,
     contradiction,
     kept,
     no_longer,
@@ -214,3 +215,24 @@ def test_who_says_nothing_contradicts_nobody() -> None:
     told = everywhere(said)
     told[2] = False
     assert contradiction(said, torch.ones(4, dtype=torch.bool), told)[2] == 0
+
+
+@settings(max_examples=15, deadline=None)
+@given(clients=st.integers(3, 7), inputs=st.integers(1, 30), seed=st.integers(0, 10**6))
+def test_what_is_learned_alone_is_what_loops_over_inputs_say(
+    clients: int, inputs: int, seed: int
+) -> None:
+    draws = torch.Generator().manual_seed(seed)
+    learned = torch.randn(clients, 4, inputs, 2, generator=draws)
+    learned[0, :, 0] *= 30
+    expected = []
+    shares = [[float(w[:, i].norm() / w.norm()) for i in range(inputs)] for w in learned]
+    for own, way in zip(shares, learned, strict=True):
+        middle = [sorted(each[i] for each in shares)[(clients - 1) // 2] for i in range(inputs)]
+        over = [max(0.0, share - 3 * m) for share, m in zip(own, middle, strict=True)]
+        expected.append(sum(x * x for x in over) * float(way.norm()) ** 2)
+    found = beyond(learned)
+    torch.testing.assert_close(
+        found, torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=0.01
+    )
+    torch.testing.assert_close(beyond(7 * learned), 49 * found, rtol=1e-5, atol=1e-6)

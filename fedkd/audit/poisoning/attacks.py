@@ -17,9 +17,7 @@ from fedkd.audit.poisoning.scene import (
     with_answers,
     with_model,
 )
-from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Tensors
-from fedkd.tasks import Task
 
 Data = Literal["labels", "backdoor"]
 Forge = Callable[[Scene, int], Mapping[str, Tensor]]
@@ -56,27 +54,6 @@ class PoisoningAttack:
     data: Data | None = None
     forge: Forge | None = None
     on: Literal["shared answers", "answers", "models"] | None = None
-
-
-def why_not(name: str, fields: Expected, task: Task, *, one_shot: bool) -> str:
-    """Why an attack does not apply to what clients send; nothing where it does."""
-    attack = ATTACKS[name]
-    missing = [ask for ask in attack.asks if ask not in task.offers]
-    if missing:
-        return f"it needs {' and '.join(missing)}, which task {task.name!r} has not"
-    if attack.data == "backdoor" and not {"image", "features"} & task.offers:
-        return f"its trigger is for images and rows of features, and task {task.name!r} has neither"
-    there = {
-        "shared answers": answered(fields, SHARED),
-        "answers": answered(fields),
-        "models": sends_model(fields),
-    }
-    if attack.on is not None and not there[attack.on]:
-        what = "models" if attack.on == "models" else "answers on shared inputs"
-        return f"it forges {what}, and clients send none"
-    if name == "replacement" and one_shot:
-        return "it replaces the mean of later rounds, and there is one round alone"
-    return ""
 
 
 def _answers(change: Callable[[Scene, str, int], Tensor], among: tuple[str, ...] = SHARED) -> Forge:

@@ -191,7 +191,8 @@ def beyond(learned: Tensor) -> Tensor:
     lengths = ways.flatten(1).norm(dim=1).clamp(min=_TINY)
     shares = (ways.norm(dim=2) / lengths[:, None]).nan_to_num(nan=0.0)
     over = (shares - _LOUD * shares.median(dim=0).values).clamp(min=0)
-    return over.square().sum(dim=1) * lengths.square()
+    squares: Tensor = over.square().sum(dim=1) * lengths.square()
+    return squares
 
 
 def quieted(answers: Tensor) -> Tensor:

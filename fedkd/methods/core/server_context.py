@@ -15,6 +15,7 @@ from fedkd.config import Optimisation
 from fedkd.config.robust import Robust
 from fedkd.data.types import Samples
 from fedkd.exchange import aggregation
+from fedkd.exchange.aggregation import calls
 from fedkd.exchange.aggregation.agreement import Screened, quieted
 from fedkd.exchange.messages import Tensors, group
 from fedkd.learning import evaluate, offline
@@ -64,6 +65,9 @@ class ServerContext:
     apart: dict[int, float] = field(default_factory=dict)
     """Under a rule of `[robust]`, how far what a client sent was from what came of it, over the
     median client's."""
+    unheard: dict[int, float] = field(default_factory=dict)
+    """Where clients are screened, who called a class too often, and on what share of inputs it was
+    not heard for that."""
     robust: Robust | None = None
     """What is done about clients that lie; None: nothing."""
     screened: Screened | None = None
@@ -144,7 +148,7 @@ class ServerContext:
         """
         robust = self.robust
         if robust is None or not self.ruled:
-            return plain(self._no_louder(answers))
+            return plain(self._no_oftener(clients, self._no_louder(answers), form))
         who = list(clients)
         unknown = torch.zeros(self.setting.clients, dtype=torch.float64)
         known = self.state.get(_SCORES, unknown).clone()
@@ -171,6 +175,16 @@ class ServerContext:
         """Answers (K, N, *A), where clients are screened none far louder than the others."""
         screens = self.robust is not None and self.robust.screen
         return quieted(answers) if screens else answers
+
+    def _no_oftener(self, clients: Iterable[int], answers: Tensor, form: Bounded | None) -> Tensor:
+        """Answers of classes, of which under screening nobody calls one far oftener than others."""
+        screens = self.robust is not None and self.robust.screen
+        if not screens or form is None or "classes" not in self.setting.task.offers:
+            return answers
+        found, unheard = calls.no_oftener(answers, form.into(answers))
+        shares = zip(clients, unheard.tolist(), strict=True)
+        self.unheard.update((client, share) for client, share in shares if share)
+        return found
 
     def average(
         self, clients: Iterable[int], models: Sequence[Tensors], counts: Sequence[float]
