@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fedkd.data.types import Samples
 from fedkd.devices import CPU
+from fedkd.learning import optim
 from fedkd.rng import torch_default
 from fedkd.rows import whole
 
@@ -121,7 +122,7 @@ def _decoder(
             nn.Linear(_HIDDEN, flat.shape[1]),
             nn.Sigmoid(),
         ).to(device)
-    optimiser = torch.optim.Adam(decoder.parameters(), lr=_RATE)
+    optimiser = optim.eager(torch.optim.Adam)(decoder.parameters(), lr=_RATE)
     for _ in range(_STEPS):
         rows = torch.randint(len(flat), (_BATCH,), generator=generator)
         loss = F.mse_loss(decoder(pairs[rows].to(device)), flat[rows].to(device))

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
+from fedkd.learning import optim
 from fedkd.learning.dp import sgd
 from fedkd.learning.dp.per_sample import Loss
 from fedkd.learning.dp.sgd import Noise
@@ -59,7 +60,7 @@ class Watch:
         with torch_default(torch.Generator().manual_seed(0)):
             model = model or nn.Linear(WIDTH, WIDTH)
             self._parameters = dict(model.named_parameters())
-            optimiser = torch.optim.SGD(model.parameters(), lr=1e-6)
+            optimiser = optim.eager(torch.optim.SGD)(model.parameters(), lr=1e-6)
             optimiser.register_step_pre_hook(self._note)
             sgd.train(
                 model,

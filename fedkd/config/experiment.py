@@ -199,7 +199,8 @@ class Privacy(DPSGD):
 class Engine(Hardware):
     """Where clients run in a simulation."""
 
-    kind: Literal["in-process", "ray"] = "in-process"
+    kind: Literal["in-process", "processes", "ray"] = "in-process"
+    """Threads of this process, forks of it, or Ray's workers: docs/devices.md says when which."""
     threads: int = Field(default=0, ge=0)
     """Clients at a time; 0: one a core. The result does not depend on it."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from threading import Event
 from typing import Any, Protocol
 
 from fedkd.exchange.messages import Tensors
@@ -15,7 +16,7 @@ class Observer(Protocol):
     """Whoever watches a federation."""
 
     def round_begins(self, round: int, cohort: list[int]) -> None:
-        """The clients of a cohort are being asked."""
+        """The clients of a cohort are being asked; the server may be at the round before still."""
 
     def client_does(self, client: int, phase: str, done: int, total: int) -> None:
         """A client of this process entered a phase or made a step in it."""
@@ -47,6 +48,16 @@ class Unwatched:
 
     def round_ends(self, record: Record) -> None:
         """See `Observer`."""
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Between who asks on another thread and who goes on meanwhile."""
+
+    sent: Event = field(default_factory=Event)
+    """All calls are out."""
+    stop: Event = field(default_factory=Event)
+    """Nobody waits for the answers any more."""
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -13,10 +13,10 @@ from flwr.serverapp import Grid
 
 from fedkd.errors import BudgetError, FederationError, MessageError, QuorumError, StorageError
 from fedkd.exchange.codec import encode
-from fedkd.exchange.messages import Broadcast, Tensors
-from fedkd.federation import compat, wire
-from fedkd.federation.answers import Answers, Observer
-from fedkd.federation.checking import checked
+from fedkd.exchange.messages import Broadcast
+from fedkd.federation import wire
+from fedkd.federation.answers import Answers, Observer, Signals
+from fedkd.federation.checking import LookedAt, Take, checked, look
 from fedkd.federation.client import ACTION
 from fedkd.federation.prepare import PreparedExperiment
 
@@ -99,12 +99,7 @@ class Question:
     """What is asked of clients in one message."""
 
     action: str
-    take: Callable[[int, bytes], Tensors]
-    """Lets a client's answer in, looked at.
-
-    Raises:
-        MessageError: it is none.
-    """
+    take: Take
     beside: Mapping[int, bytes] = field(default_factory=dict)
     """What is for a client alone, beside the broadcast."""
 
@@ -117,6 +112,7 @@ def ask(
     *,
     question: Question | None = None,
     deadline: float | None = None,
+    signals: Signals | None = None,
 ) -> Answers:
     """Send the broadcast to a cohort and let in what comes back in time and in order.
 
@@ -129,13 +125,15 @@ def ask(
         StorageError: in a simulation, a client's state cannot be kept or read: that is this
             machine's failure, not the client's, and the round is lost.
     """
+    signals = signals or Signals()
     question = question or Question(ACTION, partial(checked, clients.prepared))
     observer = clients.observer
     answers = Answers(cohort, ledger_heads=clients.ledger_heads)
     deadline = deadline or clients.deadline
     end = time.monotonic() + deadline
     waiting = push(clients, cohort, answers, broadcast, round, deadline, question)
-    while waiting and time.monotonic() < end:
+    signals.sent.set()
+    while waiting and time.monotonic() < end and not signals.stop.is_set():
         came = arrived(clients, waiting)
         for id, reply in came:
             client = waiting.pop(id)
@@ -146,7 +144,7 @@ def ask(
             time.sleep(clients.connections.poll)
     if answers.storage:  # now that nobody writes any more
         raise StorageError(answers.storage)
-    for client in waiting.values():
+    for client in [] if signals.stop.is_set() else waiting.values():
         answers.failures[client] = f"no answer within {deadline:g} s"
         observer.client_ends(client, answers.failures[client])
     answers.uploads = dict(sorted(answers.uploads.items()))
@@ -253,33 +251,24 @@ def take_answer(
     question: Question,
 ) -> None:
     """Add a reply to the uploads, or its reason to the failures: a stranger's is scrubbed."""
-    prepared = clients.prepared
-    if reply is None:
-        answers.failures[client] = "answer is not a fedkd message"
-        return
-    if reply.has_error():
-        code = reply.error.code
-        answers.failures[client] = compat.ERRORS.get(code, f"Flower error {code}")
-        return
-    answers.bytes_up += wire.payload_bytes(reply.content)
+    if isinstance(reply, LookedAt):
+        found = reply.found
+    else:
+        stranger = clients.connections.nodes is not None
+        found = look(clients.prepared, (round, client), reply, question.take, stranger=stranger)
+    answers.bytes_up += found.bytes
     try:
-        answer = wire.unpack(reply.content)
-        _note_ledger_head(answer.ledger_head, client, answers)
-        if isinstance(answer, wire.Failure):
-            stranger = clients.connections.nodes is not None
-            answers.failures[client] = str(answer) if stranger else answer.quoted
-            if answer.refused:
-                answers.refused.add(client)
-            if answer.kind == StorageError.__name__ and not stranger:
-                answers.storage = answers.storage or answer.words
-        elif (answer.round, answer.client) != (round, client):
-            answers.failures[client] = "answer to another call"
-        else:
-            if answer.ledger_head is None and prepared.experiment.privacy.unit == "record":
-                raise MessageError("answer does not say where its ledger stands")
-            answers.uploads[client] = question.take(client, answer.payload)
+        _note_ledger_head(found.ledger_head, client, answers)
     except MessageError as error:
         answers.failures[client] = str(error)
+        return
+    if found.upload is not None:
+        answers.uploads[client] = found.upload
+        return
+    answers.failures[client] = found.failure
+    answers.storage = answers.storage or found.storage
+    if found.refused:
+        answers.refused.add(client)
 
 
 def _note_ledger_head(ledger_head: wire.LedgerHead | None, client: int, answers: Answers) -> None:

@@ -2,8 +2,11 @@
 
 import importlib.util
 import logging
+import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +21,8 @@ from fedkd.exchange.messages import group
 from fedkd.federation import compat
 from fedkd.federation.answers import Observer
 from fedkd.federation.asynchronous.arrivals import Script
-from fedkd.federation.client import WATCHER, ClientParty, client_app
+from fedkd.federation.checking import App, checked, looking
+from fedkd.federation.client import ACTION, WATCHER, ClientParty, client_app
 from fedkd.federation.disk_state import DiskState
 from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.prepare import PreparedExperiment, prepare_json
@@ -28,6 +32,7 @@ from fedkd.federation.spending import no_ledger
 from fedkd.federation.state import MemoryState, rounds_back
 from fedkd.federation.tampering import Tamper
 from fedkd.federation.wire import Call
+from fedkd.federation.workers.app import WorkerProcesses
 from fedkd.privacy import shared
 from fedkd.privacy.chain import beside
 from fedkd.privacy.ledger import Ledger
@@ -50,9 +55,25 @@ def check(prepared: PreparedExperiment) -> None:
             "which hides devices from its workers: leave out engine.kind, since clients in this "
             "process share devices anyway"
         )
+    if prepared.experiment.engine.kind == "processes":
+        _check_forks(prepared)
     if (folder := prepared.experiment.privacy.ledger) is not None:
         shared.check(Path(folder))
         _check_writable(Path(folder))
+
+
+def _check_forks(prepared: PreparedExperiment) -> None:
+    if sys.platform != "linux":
+        raise ConfigError(
+            "engine.kind is 'processes', which forks this process, and that is safe on Linux "
+            f"alone: this is {sys.platform!r}, so leave out engine.kind, or take 'ray'"
+        )
+    if prepared.setting.devices != (CPU,):
+        raise ConfigError(
+            f"engine.device is {prepared.experiment.engine.device!r} and engine.kind is "
+            "'processes', whose workers are forks, which no accelerator can be used in: leave out "
+            "engine.kind, since clients in this process share devices anyway"
+        )
 
 
 def _check_writable(folder: Path) -> None:
@@ -83,7 +104,7 @@ def simulate(
         keeper: keeps finished rounds.
         observer: is told what happens.
         states: the folder in which each client keeps its state, so that a run can resume; None
-            keeps it in memory, on the in-process engine only.
+            keeps it until the end, in memory or a folder of its own; on Ray there must be one.
         tamper: as of `federate`.
         script: as of `federate`.
 
@@ -94,7 +115,8 @@ def simulate(
         FederationError: as `federate`.
     """
     threads = prepared.experiment.engine.threads or cores()
-    engine = _on_ray if prepared.experiment.engine.kind == "ray" else _in_process
+    engines = {"in-process": _in_process, "processes": _in_processes, "ray": _on_ray}
+    engine = engines[prepared.experiment.engine.kind]
     tune_allocator()
     with one_intra_op_thread():
         rounds = partial(federate, threads=threads, tamper=tamper, script=script)
@@ -116,10 +138,44 @@ def _in_process(
         return _on_disk(prepared, states, call.client) if states else in_memory[call.client]
 
     app = client_app(find, simulated=True)
+    ledger = _server_opens(prepared, states) if states else no_ledger
+    return _on_threads(app, prepared, keeper, observer, ledger, threads, rounds)
+
+
+def _in_processes(
+    prepared: PreparedExperiment,
+    keeper: Keeper,
+    observer: Observer,
+    states: Path | None,
+    threads: int,
+    rounds: Callable[..., nn.Module],
+) -> nn.Module:
+    with ExitStack() as stack:
+        place = states or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedkd-")))
+
+        def find(_context: Context, call: Call) -> ClientParty:
+            party = _on_disk(prepared, place, call.client)
+            return party if states else replace(party, ledger=no_ledger)
+
+        app = stack.enter_context(WorkerProcesses(client_app(find, simulated=True)))
+        ledger = _server_opens(prepared, states) if states else no_ledger
+        return _on_threads(app, prepared, keeper, observer, ledger, threads, rounds)
+
+
+def _on_threads(
+    app: App,
+    prepared: PreparedExperiment,
+    keeper: Keeper,
+    observer: Observer,
+    ledger: Callable[[], Ledger],
+    threads: int,
+    rounds: Callable[..., nn.Module],
+) -> nn.Module:
+    if not prepared.setting.securely:  # a sum of masked answers is the server's to add up
+        app = looking(app, prepared, partial(checked, prepared), f"train.{ACTION}")
     token = WATCHER.set(observer.client_does)
     try:
         with InProcessGrid(app, nodes=prepared.setting.clients, threads=threads) as grid:
-            ledger = _server_opens(prepared, states) if states else no_ledger
             return rounds(grid, prepared, keeper, observer, ledger=ledger)
     finally:
         WATCHER.reset(token)
@@ -155,6 +211,7 @@ def _on_ray(
 
 
 def _of_worker(experiment: str, states: Path, _context: Context, call: Call) -> ClientParty:
+    tune_allocator()  # of Ray's worker, which this is
     return _on_disk(prepare_json(experiment), states, call.client)
 
 

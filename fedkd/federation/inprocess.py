@@ -9,10 +9,12 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from contextvars import Context as Variables
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
+from types import TracebackType
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.serverapp import Grid
@@ -20,6 +22,8 @@ from flwr.serverapp import Grid
 from fedkd.federation import compat
 
 WORKER_NAME = "fedkd-client"
+EXPIRES: ContextVar[float] = ContextVar("expires")
+"""When the message that a client app was called with expires, by the monotonic clock."""
 _RUN = 1
 _PATIENCE = 0.05
 """Seconds that a pull waits for a first answer, so that callers may poll without spinning."""
@@ -49,7 +53,8 @@ class _Job:
 class InProcessGrid(Grid):
     """Nodes 1 to `nodes` (`SERVER_NODE` left out), whose apps run here.
 
-    Use it as a context manager; leaving it ends its threads.
+    Use it as a context manager; leaving it ends its threads. By an exception it is left only once
+    those that are at work have ended too, or expired.
     """
 
     def __init__(
@@ -73,14 +78,24 @@ class InProcessGrid(Grid):
     def __enter__(self) -> "InProcessGrid":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        while not self._jobs.empty():  # nobody waits for what has not begun
-            self._jobs.get()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with suppress(Empty):  # nobody waits for what has not begun
+            while True:
+                self._jobs.get_nowait()
         for _worker in self._workers:
             self._jobs.put(None)
+        fails = kind is not None and issubclass(kind, Exception)
         for worker in self._workers:
-            if worker.thread is not None and worker.expires == float("inf"):
-                worker.thread.join(timeout=1)  # at leisure, so it ends at once
+            at_leisure = worker.expires == float("inf")
+            if worker.thread is not None and at_leisure:
+                worker.thread.join(timeout=None if fails else 1)  # it ends at once
+            elif worker.thread is not None and fails:  # lest it write what a resume reads
+                worker.thread.join(timeout=max(0.0, worker.expires - time.monotonic()))
 
     def set_run(self, run: compat.Run) -> None:
         """Flower's interface; there is one run here."""
@@ -156,15 +171,16 @@ class InProcessGrid(Grid):
             if job.expires < time.monotonic():
                 continue
             worker.expires = job.expires
-            reply = job.variables.run(self._call, job.message)
+            reply = job.variables.run(self._call, job)
             worker.expires = float("inf")
             if time.monotonic() <= job.expires:  # nobody waits for a late one
                 with self._arrived:
                     self._replies[job.message.metadata.message_id] = reply
                     self._arrived.notify_all()
 
-    def _call(self, message: Message) -> Message:
-        node = message.metadata.dst_node_id
+    def _call(self, job: _Job) -> Message:
+        EXPIRES.set(job.expires)
+        message, node = job.message, job.message.metadata.dst_node_id
         with self._arrived:
             if node in self._busy:
                 return Message(Error(compat.BUSY, "still busy"), reply_to=message)
@@ -172,8 +188,13 @@ class InProcessGrid(Grid):
         try:
             reply = self._app(message, self._contexts[node])
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a client must not end its worker
-            reply = Message(Error(compat.CRASHED, type(error).__name__), reply_to=message)
+            reply = crashed(message, error)
         finally:
             with self._arrived:
                 self._busy.discard(node)
         return reply
+
+
+def crashed(message: Message, error: BaseException) -> Message:
+    """The reply of an app that ended by an exception, whose words are nobody's business."""
+    return Message(Error(compat.CRASHED, type(error).__name__), reply_to=message)

@@ -2,16 +2,20 @@
 
 A round: broadcast -> client: teacher learns -> release gate -> wire -> server: aggregate, distil ->
 student -> evaluate -> keep. This file alone fixes that order, but for rounds that wait for nobody,
-which are in `asynchronous.loop`.
+which are in `asynchronous.loop`. A method may have the next broadcast sent before it distils: then
+clients are a round ahead of what is kept, by one at most.
 """
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from flwr.serverapp import Grid
 from torch import nn
 
-from fedkd.federation.answers import Observer
+from fedkd.exchange.messages import Broadcast
+from fedkd.federation.ahead import Ahead
+from fedkd.federation.answers import Answers, Observer
 from fedkd.federation.asynchronous.arrivals import Script
 from fedkd.federation.asynchronous.loop import go_on as asynchronously
 from fedkd.federation.cohort import (
@@ -25,6 +29,7 @@ from fedkd.federation.cohort import (
 from fedkd.federation.prepare import PreparedExperiment
 from fedkd.federation.server import Keeper, ServerParty
 from fedkd.federation.spending import no_ledger
+from fedkd.federation.state import may_be_ahead
 from fedkd.federation.summing import ask_for_sum
 from fedkd.federation.tampering import Tamper, tamper_with
 from fedkd.federation.wire import LedgerHead
@@ -80,22 +85,32 @@ def federate(
     if (how := experiment.clients.asynchronous) is not None:
         asynchronously(server, clients, keeper, last, how, script=script, tamper=tamper)
         return server.student
-    asking = ask_for_sum if prepared.setting.securely else ask
     broadcast = server.begin() if last is None else last.broadcast
-
-    for round in range(1 if last is None else last.round + 1, experiment.rounds + 1):
-        started = time.perf_counter()
-        cohort = prepared.setting.cohort(round)
-        observer.round_begins(round, cohort)
-        answers = asking(clients, cohort, broadcast, round)
-        if tamper is not None:
-            tamper_with(answers, tamper, prepared, round, broadcast)
-        require_quorum(prepared, round, answers)
-        step = server.step(round, answers, started=started)
-        keeper.keep(step.record, server.checkpoint(step, known), step.generated)
-        observer.round_ends(step.record)
-        broadcast = step.broadcast
+    # On one thread clients would only take the server's time.
+    overlaps = may_be_ahead(experiment) and (threads > 1 or strangers)
+    with Ahead(clients) as ahead:
+        for round in range(1 if last is None else last.round + 1, experiment.rounds + 1):
+            started = time.perf_counter()
+            answers = ahead.answers(round, broadcast) or _asked(clients, round, broadcast)
+            if tamper is not None:
+                tamper_with(answers, tamper, prepared, round, broadcast)
+            require_quorum(prepared, round, answers)
+            goes_on = overlaps and round < experiment.rounds
+            announce = partial(ahead.ask, round + 1) if goes_on else None
+            step = server.step(round, answers, started=started, announce=announce)
+            keeper.keep(step.record, server.checkpoint(step, known), step.generated)
+            observer.round_ends(step.record)
+            broadcast = step.broadcast
     return server.student
+
+
+def _asked(clients: Connected, round: int, broadcast: Broadcast) -> Answers:
+    """What a round's cohort answers."""
+    setting = clients.prepared.setting
+    cohort = setting.cohort(round)
+    clients.observer.round_begins(round, cohort)
+    asking = ask_for_sum if setting.securely else ask
+    return asking(clients, cohort, broadcast, round)
 
 
 def _latest(*known: Mapping[int, LedgerHead]) -> dict[int, LedgerHead]:

@@ -122,13 +122,22 @@ class ServerParty:
         """What the first round's clients receive."""
         return self.prepared.method.begin(self._context(0))
 
-    def step(self, round: int, answers: Answers, *, started: float) -> Step:
+    def step(
+        self,
+        round: int,
+        answers: Answers,
+        *,
+        started: float,
+        announce: Callable[[Broadcast], None] | None = None,
+    ) -> Step:
         """Aggregate a round's answers and distil them into the student.
 
         Args:
             round: from 1.
             answers: what was let in.
             started: when the round began, by `time.perf_counter`.
+            announce: sends the next round's calls, for methods that know them before they distil;
+                None: they wait.
 
         Raises:
             BudgetError: the server's own ledger does not allow it.
@@ -136,6 +145,7 @@ class ServerParty:
         """
         answered = time.perf_counter()
         ctx = self._context(round)
+        ctx.announcing = announce
         ctx.allowance = None if self.spending is None else self.spending.reserve(round)
         ctx.summed = None if answers.total is None else len(answers.uploads)
         broadcast = self.prepared.method.server(ctx, self._heard(ctx, answers))

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from fedkd import methods
 from fedkd.config import Experiment
 from fedkd.exchange.gate import Receipt
 
@@ -105,10 +106,23 @@ def stale(kept: Iterable[int], round: int, back: int = 1) -> set[int]:
     return kept - {round, *sorted(each for each in kept if each < round)[-back:]}
 
 
+def may_be_ahead(experiment: Experiment) -> bool:
+    """Whether clients may begin with a round before the server is done with the one before.
+
+    Not where a client or a server pays for a round: whether there is a next one is not known until
+    the round is kept. Nor where rounds have more messages than one, or none to wait for.
+    """
+    plain = experiment.privacy.unit == "none" and not experiment.privacy.secure_aggregation
+    announces = methods.find(experiment.method.name).card.announces
+    return announces and plain and experiment.clients.asynchronous is None
+
+
 def rounds_back(experiment: Experiment) -> int:
     """How many rounds before its last a client may be asked for again.
 
     Where rounds are asynchronous a client may answer twice between two steps of the server: late
-    first, then to the newest broadcast; of which a server that was killed then knows nothing.
+    first, then to the newest broadcast; of which a server that was killed then knows nothing. So it
+    is where a client answers the next round before the one before is kept.
     """
-    return 1 if experiment.clients.asynchronous is None else 2
+    ahead = experiment.clients.asynchronous is not None or may_be_ahead(experiment)
+    return 2 if ahead else 1

@@ -14,7 +14,6 @@ from fedkd.federation.deploy.serving import Submission, server_app
 from fedkd.federation.prepare import prepare
 from fedkd.files import storing
 from fedkd.locks import hold
-from fedkd.reports import report
 from fedkd.runs import tokenizers
 from fedkd.runs.folder import RunFolder
 from fedkd.runs.progress import ProgressWriter
@@ -35,6 +34,8 @@ def _main(submission: Submission, federate: Callable[..., nn.Module]) -> None:
         summary = summarise(prepared, student, run.records(), run.released())
         tokenizers.keep(run.path, prepared.in_students_view.data.tokenizers)
         run.finish(student.state_dict(), summary)
+        from fedkd.reports import report
+
         report.write(folder)
         lock.release()
     except FedkdError as error:

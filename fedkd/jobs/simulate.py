@@ -1,6 +1,8 @@
 """Simulate a federation on this machine: one experiment, one run folder."""
 
+from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from torch import nn
@@ -13,7 +15,7 @@ from fedkd.federation.prepare import PreparedExperiment, prepare
 from fedkd.federation.tampering import Tamper
 from fedkd.jobs import replay as replaying
 from fedkd.privacy.ledger import Anchor, Ledger
-from fedkd.reports import report, shortfall
+from fedkd.reports import shortfall
 from fedkd.runs import examples, tokenizers
 from fedkd.runs.common import locked, resumable
 from fedkd.runs.folder import RunFolder
@@ -94,6 +96,8 @@ def simulate_world(
         with locked(folder):
             if resume:
                 _check_ledgers(prepared, run)
+            if prepared.experiment.engine.kind == "in-process":  # the others start processes
+                Thread(target=_drawer).start()
             student = engines.simulate(
                 prepared,
                 run,
@@ -106,9 +110,16 @@ def simulate_world(
             tokenizers.keep(folder, prepared.in_students_view.data.tokenizers)
             run.finish(student.state_dict(), summary)
             _keep_examples(prepared, student, run)
-            report.write(folder)
+            _drawer()(folder)
             shortfall.of_federation(summary, prepared.experiment)
     return summary
+
+
+def _drawer() -> Callable[[Path], Path]:
+    """What draws the report: half a second to import, so that is done late, or meanwhile."""
+    from fedkd.reports import report
+
+    return report.write
 
 
 def _keep_examples(prepared: PreparedExperiment, student: nn.Module, run: RunFolder) -> None:

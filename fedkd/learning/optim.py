@@ -1,6 +1,8 @@
 """Optimisers, and their state as plain tensors."""
 
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +14,31 @@ def build(parameters: Iterable[nn.Parameter], optimisation: Optimisation) -> tor
     """The optimiser of that name in `torch.optim`; `momentum` is for SGD alone."""
     kind = getattr(torch.optim, OPTIMISERS[optimisation.optimiser])
     own = {"momentum": optimisation.momentum} if kind is torch.optim.SGD else {}
-    optimiser: torch.optim.Optimizer = kind(
+    optimiser: torch.optim.Optimizer = eager(kind)(
         parameters, lr=optimisation.learning_rate, weight_decay=optimisation.weight_decay, **own
     )
     return optimiser
+
+
+@cache
+def eager(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+    """An optimiser of torch's without what its methods are wrapped in for `torch.compile`.
+
+    Those wrappers import `torch._dynamo` when the first optimiser is built, which takes longer than
+    torch itself, and go through it in each step. What they wrap is the same class's own code, found
+    as `inspect.unwrap` finds it: under a torch that wraps nothing, or hides what it wraps, this is
+    the optimiser as it is.
+    """
+    return type(
+        kind.__name__,
+        (kind,),
+        {
+            "__doc__": kind.__doc__,
+            "add_param_group": inspect.unwrap(kind.add_param_group),
+            "zero_grad": inspect.unwrap(kind.zero_grad),
+            "step": torch.no_grad()(inspect.unwrap(kind.step)),
+        },
+    )
 
 
 def pack(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

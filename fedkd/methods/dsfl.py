@@ -61,6 +61,7 @@ class DSFL(Method):
         aligns=True,
         client_units=True,
         asynchronous="answers",
+        announces=True,
         combines=("answers",),
     )
     Params = DSFLParams
@@ -95,6 +96,8 @@ class DSFL(Method):
         answers = ctx.protect(_answers(uploads, ctx.setting))
         agreed = ctx.combine(uploads, answers, mean, OF_PROBABILITIES)
         aggregate = entropy_reduction(agreed[None], temperature=self.params.temperature)
+        sent = _sent("aggregate", aggregate, self.params.top)
+        broadcast = ctx.announce(Broadcast(common=sent))
         inputs = ctx.setting.proxy_inputs(self.params.public_per_round, ctx.round)
         if self.params.loss == "soft-labels":
             ctx.distil(inputs, aggregate, label.soft_cross_entropy, self.params.student)
@@ -102,7 +105,7 @@ class DSFL(Method):
             likelihood = ctx.setting.task.likelihood
             loss = label_loss(self.params.loss, temperature=1.0, likelihood=likelihood)
             ctx.distil(inputs, _logits(aggregate), loss, self.params.student)
-        return Broadcast(common=_sent("aggregate", aggregate, self.params.top))
+        return broadcast
 
 
 def _answers(uploads: Uploads, setting: Setting) -> Tensor:

@@ -16,6 +16,7 @@ from fedkd.methods.core.recipes import (
     expected_in_sum,
     hand_out,
     model_in_sum,
+    start_from,
     sum_into_student,
 )
 from fedkd.names import choices
@@ -95,6 +96,8 @@ class FedAvg(Method):
         return expected_in_sum(expected) if setting.securely else expected
 
     def probe(self, setting: Setting, client: int, upload: Tensors, x: Rows) -> Tensor | None:
+        if not self.params.private:
+            return super().probe(setting, client, upload, x)
         # What the server does not get is taken as its own was drawn, where clients begin.
         fresh = setting.build(setting.experiment.client_model(client), purpose="student")
         complete = {**prefixed("model", fresh.state_dict()), **upload}
@@ -104,9 +107,7 @@ class FedAvg(Method):
         return Broadcast(common=self._shared(hand_out(ctx).common))
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
-        start = self._start(ctx, broadcast)
-        ctx.teacher.load_state_dict(start)
-        ctx.train(anchor=start, proximal=self.proximal)
+        ctx.train(anchor=self._start(ctx, broadcast), proximal=self.proximal)
         model, count = Upload(self._shared(ctx.model().values)), ctx.example_count()
         if ctx.setting.securely:
             return model_in_sum(model, count)
@@ -120,21 +121,15 @@ class FedAvg(Method):
         return self.begin(ctx)
 
     def _start(self, ctx: ClientContext, broadcast: Tensors) -> Tensors:
-        """Where a client's round starts: with what is shared of the broadcast, whatever it has."""
-        shared = group("model", self._shared(broadcast))
-        own = ctx.setting.of_client(ctx.client)
-        return {**self._before(ctx), **own.sent(ctx.spec, shared)}
+        """Have the teacher start a round with what is shared of the broadcast, whatever it has.
 
-    def _before(self, ctx: ClientContext) -> Tensors:
-        """The client's model as its last round left it.
-
-        At first private parts are as the server's were drawn, so that all clients' go with what is
-        shared.
+        What is private is as the client's last round left it; at first as the server's was drawn,
+        so that all clients' go with what is shared.
         """
+        given = ctx.setting.sent(ctx.spec, group("model", self._shared(broadcast)))
         if self.params.private and not group("teacher", ctx.state):
-            return ctx.setting.build(ctx.spec, purpose="student").state_dict()
-        # A copy, to which FedProx holds what the server knows nothing of.
-        return {key: value.clone() for key, value in ctx.teacher.state_dict().items()}
+            given = {**ctx.setting.build(ctx.spec, purpose="student").state_dict(), **given}
+        return start_from(ctx, given)
 
     def _shared(self, named: Mapping[str, _V]) -> dict[str, _V]:
         """What is not private, of values by name, those of a state dict under `model/`."""

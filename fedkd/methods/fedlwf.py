@@ -83,7 +83,6 @@ class FedLwF(FedAvg):
         stage = stages.at(ctx.round)
         own, task = self.params, ctx.setting.task
         start = self._start(ctx, broadcast)
-        ctx.teacher.load_state_dict(start)
         before = ctx.setting.build(ctx.spec, purpose="specification").eval()
         earlier = self._shared(prefixed("model", group(_BEFORE, broadcast)))
         before.load_state_dict({**start, **group("model", earlier)})

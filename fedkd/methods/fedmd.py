@@ -90,6 +90,7 @@ class FedMD(Method):
         privileged=True,
         aligns=True,
         asynchronous="answers",
+        announces=True,
         combines=("answers",),
     )
     Params = FedMDParams
@@ -142,8 +143,10 @@ class FedMD(Method):
         loss = label_loss(
             self.params.loss, temperature=self.params.temperature, likelihood=likelihood
         )
+        told = _sent("consensus", together, ctx.setting, self.params.top)
+        broadcast = ctx.announce(Broadcast(common=told))
         ctx.distil(inputs, together, loss, self.params.student)
-        return Broadcast(common=_sent("consensus", together, ctx.setting, self.params.top))
+        return broadcast
 
 
 def _answers(uploads: Uploads, setting: Setting) -> Tensor:

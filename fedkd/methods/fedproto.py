@@ -66,6 +66,7 @@ class FedProto(Method):
         counts=("class counts",),
         summable=True,
         asynchronous="answers",
+        announces=True,
         combines=("answers",),
         no_dp="prototypes are means of private records' features, a release of its own that DP-SGD "
         "on the teacher does not cover",
@@ -139,8 +140,10 @@ class FedProto(Method):
             prototypes = torch.where(known[:, None], prototypes, ctx.state["prototypes"])
             known = known | ctx.state["known"]
         ctx.state.update(prototypes=prototypes, known=known)
+        told = {"prototypes": prototypes, "known": known}
+        broadcast = ctx.announce(Broadcast(common=told))
         ctx.distil(ctx.setting.proxy, targets, label.soft_cross_entropy, self.params.student)
-        return Broadcast(common={"prototypes": prototypes, "known": known})
+        return broadcast
 
     def _of_all(self, ctx: ServerContext, uploads: Uploads) -> tuple[Tensor, Tensor, Tensor]:
         """Global prototypes (C, F), which of them are any, and targets on the proxy set (N, C)."""

@@ -53,6 +53,7 @@ class SequenceKD(Method):
         asks=("text",),
         needs_public=True,
         asynchronous="answers",
+        announces=True,
     )
     Params = SequenceKDParams
     params: SequenceKDParams
@@ -86,6 +87,7 @@ class SequenceKD(Method):
         return Upload({"written": Value(written.int(), ctx.from_teacher)})
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
+        broadcast = ctx.announce(Broadcast())
         task, shown = ctx.setting.task, self._shown(ctx.setting, ctx.round)
         texts = [_with_beginning(each["written"].long(), shown, task) for each in uploads.values()]
         if self.params.choice == "likest":
@@ -93,7 +95,7 @@ class SequenceKD(Method):
         told = [writing.records(each, shown, task) for each in texts]
         x, y = (torch.cat(parts) for parts in zip(*told, strict=True))
         ctx.distil(x, y, task.likelihood.mean_nll, self.params.student)
-        return Broadcast()
+        return broadcast
 
     def _shown(self, setting: Setting, round: int) -> Tensor:
         """What is written begins with, int64 (N, *inputs)."""

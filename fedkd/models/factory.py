@@ -113,6 +113,11 @@ def build(
     return model
 
 
+def is_own(spec: ModelSpec) -> bool:
+    """Whether a specification names a model of fedkd's own, not of a hub or a user."""
+    return spec.name in NAMES or spec.name in _OF_VIEWS
+
+
 def with_group_norm(spec: ModelSpec) -> str | None:
     """What to write for the same built-in model with group norm; None where it has no such option.
 

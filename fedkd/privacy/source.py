@@ -12,6 +12,7 @@ get more random bits and interval arithmetic.
 """
 
 import math
+import os
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -42,15 +43,22 @@ class NoiseSource:
     """A stream of random bits under a fresh key from the operating system; for one thread.
 
     The one exception from `fedkd.rng`: noise that a seed repeats can be subtracted. It takes
-    neither seed nor key, so that nobody can give it one.
+    neither seed nor key, so that nobody can give it one. A process that was forked draws a key of
+    its own, since two that went on with one would have the same noise.
     """
 
     def __init__(self) -> None:
+        self._rekey()
+
+    def _rekey(self) -> None:
         key = secrets.token_bytes(32)
         self._encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+        self._process = os.getpid()
 
     def words(self, count: int) -> Words:
         """Uniform numbers of 64 bits: (count,)."""
+        if self._process != os.getpid():
+            self._rekey()
         return np.frombuffer(self._encryptor.update(bytes(8 * count)), dtype="<u8")
 
     def gaussian(self, scales: Floats) -> Integers:

@@ -34,6 +34,7 @@ class Display:
         self._working: dict[int, str] = {}
         self._failed: dict[int, str] = {}
         self._waiting = 0
+        self._asked, self._over = 0, 0
         self._server = ""
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
@@ -63,7 +64,10 @@ class Display:
         """See `Observer`."""
         with self._lock:
             self._working, self._failed, self._waiting = {}, {}, len(cohort)
-        self._progress.update(self._task, completed=round - 1)
+            if not self._asked:
+                self._over = round - 1
+            self._asked = round
+        self._progress.update(self._task, completed=self._over)
 
     def client_does(self, client: int, phase: str, done: int, total: int) -> None:
         """See `Observer`."""
@@ -84,7 +88,7 @@ class Display:
 
     def round_ends(self, record: Record) -> None:
         """See `Observer`."""
-        self._server = ""
+        self._server, self._over = "", record["round"]
         line = round_in_words(record, self._score)
         self._progress.update(self._task, completed=record["round"], note="")
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -98,13 +102,14 @@ class Display:
             rows.add_row(Text(f"  client {client}", style="cyan"), doing)
         if len(working) > _SHOWN:
             rows.add_row(f"  and {len(working) - _SHOWN} more", "")
-        queued = self._waiting - len(working)
-        if queued > 0 and not self._server:
+        queued, ahead = self._waiting - len(working), self._asked > self._over + 1
+        if queued > 0 and (ahead or not self._server):
             rows.add_row(Text(f"  {queued} waiting", style="dim"), "")
         for client, reason in failed:
             rows.add_row(Text(f"  client {client}", style="red"), Text(reason, style="red"))
         if self._server:
-            rows.add_row(Text("  server", style="magenta"), self._server)
+            its = f", round {self._over + 1}" if ahead else ""  # clients are at the next
+            rows.add_row(Text(f"  server{its}", style="magenta"), self._server)
         return Group(self._progress, rows)
 
 

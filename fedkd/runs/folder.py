@@ -24,6 +24,7 @@ from fedkd.exchange.messages import Tensors
 from fedkd.federation.answers import Record
 from fedkd.federation.disk_state import DiskState
 from fedkd.federation.server import Checkpoint
+from fedkd.federation.state import may_be_ahead
 from fedkd.federation.wire import LedgerHead
 from fedkd.files import storing, write_atomically
 from fedkd.methods import find
@@ -170,8 +171,8 @@ class RunFolder:
     def keep(self, record: Record, checkpoint: Checkpoint, generated: Samples | None) -> None:
         """Keep a finished round: its line first, then the checkpoint, which names all the rest.
 
-        It does not name the images of a generator: no resume reads them, and they are written over
-        each round, so that a kill right after would leave others than it names.
+        It does not name the images of a generator: no resume reads them, and each round writes over
+        them, so that a kill right after would leave others.
 
         Raises:
             StorageError: it cannot be kept.
@@ -243,13 +244,12 @@ class RunFolder:
     def _check_begun(self, rounds: Path) -> None:
         """Refuse to begin anew where a checkpoint was lost.
 
-        A first round that was cut off may have left a line, states and receipts without one.
+        A first round that was cut off may have left a line, states and receipts; or two, ahead.
         """
         lines = rounds.read_bytes().count(b"\n") if rounds.exists() else 0
-        sent = max(
-            (max(each.receipts(), default=0) for each in self._clients().values()), default=0
-        )
-        if lines > 1 or sent > 1 or (self.path / "summary.json").exists():
+        sent = max((r for each in self._clients().values() for r in each.receipts()), default=0)
+        ahead = may_be_ahead(self._experiment) if self._experiment else 0
+        if lines > 1 or sent > 1 + ahead or (self.path / "summary.json").exists():
             raise cannot_resume(self.path, f"its {_name(self._checkpoint)} is missing")
 
     def _check_more(self, experiment: Experiment, done: int, *, deployed: bool) -> None:

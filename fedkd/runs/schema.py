@@ -56,6 +56,7 @@ class Seconds(RunPart):
 
     total: float
     clients: float
+    """That the server waited for them; they may have been at work before."""
     server: float
     phases: dict[str, float]
 

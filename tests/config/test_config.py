@@ -102,7 +102,7 @@ experiments = st.builds(
     student=st.builds(Student, model=model_specs),
     method=st.builds(lambda name, more: MethodChoice(name=name, **more), texts, options),
     engine=st.builds(
-        Engine, kind=st.sampled_from(["in-process", "ray"]), threads=st.integers(0, 99)
+        Engine, kind=st.sampled_from(["in-process", "processes", "ray"]), threads=st.integers(0, 99)
     ),
     output=st.builds(Output, folder=texts),
 )

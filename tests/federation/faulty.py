@@ -1,5 +1,7 @@
 """FedMD with clients that fail, each in its own way: inside the method, or on the wire."""
 
+import os
+import signal
 import sys
 import threading
 import time
@@ -58,8 +60,6 @@ class Leaping(FedMD):
     So it is no matter how long an honest answer takes on this machine.
     """
 
-    let_in = 0
-
     def __init__(self, *args):
         super().__init__(*args)
         self.staying = threading.Event()
@@ -70,12 +70,18 @@ class Leaping(FedMD):
             self.stay()
         return super().client(ctx, broadcast)
 
-    def probe(self, setting, client, upload, x):
-        self.let_in += 1
-        if self.let_in == setting.clients - 1:
-            self.staying.wait()
-            leap()
-        return super().probe(setting, client, upload, x)
+    def begin(self, ctx):
+        take, let_in = cohort.take_answer, []
+
+        def leaping(*args):
+            take(*args)
+            let_in.append(args)
+            if len(let_in) == ctx.setting.clients - 1:
+                self.staying.wait()
+                leap()
+
+        cohort.take_answer = leaping
+        return super().begin(ctx)
 
 
 class Busy(Leaping):
@@ -123,6 +129,12 @@ def _raise(ctx, upload):
         raise Patient4711Error(SECRET, {SECRET: SECRET})
 
 
+def _die(ctx, upload):
+    """Where a client has a process of its own, as when memory runs out."""
+    with ctx.clock.phase("train"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def _hang(ctx, upload):
     RELEASE.wait(600)
     return upload
@@ -143,6 +155,7 @@ def _extra(ctx, upload):
 INSIDE = {
     "raises": _raise,
     "exits": lambda ctx, upload: sys.exit(SECRET),
+    "is killed": _die,
     "hangs": _hang,
     "sends NaN": _logits(lambda logits: logits * float("nan")),
     "sends a wrong shape": _logits(lambda logits: logits[1:]),

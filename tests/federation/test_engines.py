@@ -2,7 +2,9 @@
 
 import importlib.util
 import os
+import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from fedkd.errors import ConfigError
 from fedkd.federation import engines
 from fedkd.federation.prepare import prepare
 from fedkd.jobs.simulate import simulate
+from fedkd.privacy.ledger import read_statements
 from fedkd.runs.folder import RunFolder
 
 
@@ -75,12 +78,18 @@ ALL = {
 }
 
 
+FORKS = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked, on Linux alone")
+ENGINES = [{"engine.threads": threads} for threads in (1, 3)]
+if sys.platform == "linux":
+    ENGINES.append({"engine.threads": 2, "engine.kind": "processes"})
+
+
 @pytest.mark.parametrize("changes", ALL.values(), ids=ALL)
-def test_the_students_bits_do_not_depend_on_threads(images, tmp_path, changes):
+def test_the_students_bits_do_not_depend_on_threads_or_processes(images, tmp_path, changes):
     hashes, scores = set(), []
-    for threads in (1, 2, 3):
-        path = tmp_path / str(threads)
-        prepared = prepare(tiny.experiment(images, changes | {"engine.threads": threads}))
+    for number, engine in enumerate(ENGINES):
+        path = tmp_path / str(number)
+        prepared = prepare(tiny.experiment(images, changes | engine))
         run = RunFolder(path)
         run.open(prepared.experiment, prepared.data, resume=False)
         student = engines.simulate(prepared, run, tiny.Quiet(), states=run.states)
@@ -88,7 +97,75 @@ def test_the_students_bits_do_not_depend_on_threads(images, tmp_path, changes):
         hashes.add(tiny.student_hash(path))
         scores.append([without_seconds(record) for record in run.records()])
     assert len(hashes) == 1
-    assert scores[0] == scores[1] == scores[2]
+    assert all(score == scores[0] for score in scores)
+
+
+@FORKS
+def test_a_client_whose_process_dies_is_left_out_and_comes_back(rows, tmp_path):
+    """The student is that of clients which fail in any other way, and all of them forget nothing.
+
+    Momentum and teachers are what a client's state holds.
+    """
+    for kind, fault in (("in-process", "raises"), ("processes", "is killed")):
+        faults = {"name": "faulty:Faulty", "faults": ["", fault], "faulty_rounds": [2]}
+        changes = {"rounds": 3, "engine.kind": kind, "method": faults}
+        simulate(tiny.experiment(rows, changes), tmp_path / kind, tiny.Quiet())
+    assert tiny.failures(tmp_path / "processes") == [
+        (
+            2,
+            1,
+            "ChildProcessError while training: its worker process was ended by SIGKILL, as the "
+            "kernel does when memory runs out",
+        )
+    ]
+    assert tiny.student_hash(tmp_path / "in-process") == tiny.student_hash(tmp_path / "processes")
+
+
+@FORKS
+def test_without_a_folder_processes_keep_states_as_memory_does_and_leave_none(
+    rows, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    students = []
+    for kind in ("in-process", "processes"):
+        prepared = prepare(tiny.experiment(rows, {"engine.kind": kind}))
+        student = engines.simulate(prepared, Forgetful(), tiny.Quiet(), states=None)
+        students.append(torch.cat([each.flatten() for each in student.state_dict().values()]))
+    assert torch.equal(*students)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Forgetful:
+    """A keeper that keeps nothing."""
+
+    def resume(self):
+        return None
+
+    def keep(self, record, checkpoint, generated): ...
+
+
+@FORKS
+def test_under_privacy_workers_spend_from_their_clients_ledgers(rows, tmp_path):
+    privacy = {"unit": "record", "epsilon": 50.0, "noise_multiplier": 4.0}
+    changes = {"engine.kind": "processes", "clients.count": 2, "privacy": privacy}
+    simulate(tiny.experiment(rows, changes), tmp_path / "run", tiny.Quiet())
+    assert tiny.failures(tmp_path / "run") == []
+    states = RunFolder(tmp_path / "run").states
+    ledgers = engines.client_ledgers(tiny.experiment(rows, changes).privacy, states)
+    assert len(ledgers) == 2
+    for ledger in ledgers:
+        (statement,) = read_statements(ledger)
+        assert 0 < statement.enforced <= 50
+
+
+def test_processes_are_refused_where_a_fork_is_not_safe(rows, monkeypatch):
+    prepared = prepare(tiny.experiment(rows, {"engine.kind": "processes"}))
+    on_device = replace(prepared.setting, devices=(torch.device("cuda", 0),))
+    with pytest.raises(ConfigError, match="no accelerator can be used in: leave out"):
+        engines.check(replace(prepared, setting=on_device))
+    monkeypatch.setattr("sys.platform", "darwin")
+    with pytest.raises(ConfigError, match="safe on Linux alone: this is 'darwin'"):
+        engines.check(prepared)
 
 
 def without_seconds(record):
@@ -123,6 +200,29 @@ def test_ray_gives_the_same_as_in_process(rows, tmp_path, monkeypatch):
     assert here.keys() == there.keys()
     for name, tensor in here.items():
         torch.testing.assert_close(there[name], tensor, atol=1e-6, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
+@pytest.mark.filterwarnings("ignore")  # Ray's and Flower's own
+def test_clients_are_spread_over_a_cluster(rows, tmp_path, monkeypatch):
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    (seen := tmp_path / "seen").mkdir()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        cluster.add_node(num_cpus=1)
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        method = {"name": "whereabouts:Whereabouts", "folder": str(seen)}
+        changes = {"engine.kind": "ray", "clients.count": 4, "rounds": 1, "method": method}
+        simulate(tiny.experiment(rows, changes), tmp_path / "run", tiny.Quiet())
+        nodes = {node.node_id for node in cluster.list_all_nodes()}
+    finally:
+        cluster.shutdown()
+    assert tiny.failures(tmp_path / "run") == []
+    assert len(nodes) == 2
+    assert {each.read_text() for each in seen.iterdir()} == nodes
 
 
 def flat(value, prefix=""):

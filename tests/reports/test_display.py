@@ -100,6 +100,22 @@ def shown_after_begin(display):
     return shown(display)
 
 
+def test_a_terminal_tells_the_servers_round_from_that_of_clients_ahead_of_it():
+    display = Display(Console(file=StringIO()), title="tiny", rounds=5)
+    display.round_begins(3, [0, 1])  # resumed
+    display.server_does("distil", 1, 20)
+    assert "round 3" not in shown(display)
+    display.round_begins(4, [0, 1])
+    display.client_does(1, "train", 3, 5)
+    both = shown(display)
+    assert re.search(r"2/5 rounds", both)
+    assert re.search(r"client 1 +train 3/5", both)
+    assert "1 waiting" in both
+    assert re.search(r"server, round 3 +distil 1/20", both)
+    display.round_ends(RECORD | {"round": 3})
+    assert re.search(r"3/5 rounds", shown(display))
+
+
 @pytest.mark.parametrize(("clients", "more"), [(16, None), (40, "and 24 more")])
 def test_a_terminal_lists_no_more_clients_than_fit(clients, more):
     display = Display(Console(file=StringIO()), title="tiny", rounds=1)

@@ -316,9 +316,9 @@ def test_a_checkpoint_that_names_no_files_is_an_earlier_fedkds_and_goes_on(plain
     assert "an earlier fedkd's" in caplog.text
 
 
-def test_a_checkpoint_that_was_lost_with_all_lines_is_missed_by_what_clients_kept(plain, tmp_path):
+def test_a_checkpoint_that_was_lost_with_all_lines_is_missed_by_what_clients_kept(votes, tmp_path):
     run = tmp_path / "run"
-    shutil.copytree(plain.killed, run)
+    shutil.copytree(votes.killed, run)
     for name in (SERVER, "rounds.jsonl"):
         (run / name).unlink()
-    assert_refused(plain, run, "server.safetensors is missing")
+    assert_refused(votes, run, "server.safetensors is missing")

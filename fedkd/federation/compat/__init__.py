@@ -4,6 +4,7 @@ Here is what every run needs; a deployment's parts are in modules of their own, 
 loads much of Flower.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,7 +65,10 @@ def new_context(run_id: int, node_id: int, node_config: Mapping[str, Any]) -> Co
 
 
 def ray_simulation(server: ServerApp, client: ClientApp, *, nodes: int, cores: int) -> None:
-    """Flower's own simulation on Ray, `cores` clients at a time."""
+    """Flower's own simulation on Ray, `cores` clients at a time.
+
+    Where the environment names a cluster (`RAY_ADDRESS`) that runs them, as many as it has CPUs.
+    """
     from flwr.simulation.run_simulation import _run_simulation
     from flwr.supercore.telemetry import EventType
 
@@ -75,6 +79,11 @@ def ray_simulation(server: ServerApp, client: ClientApp, *, nodes: int, cores: i
         client_app=client,
         backend_config={
             "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
-            "init_args": {"num_cpus": cores, "logging_level": "ERROR", "log_to_driver": False},
+            "init_args": {
+                # Ray refuses a number of CPUs for a cluster, which has its own.
+                **({} if os.environ.get("RAY_ADDRESS") else {"num_cpus": cores}),
+                "logging_level": "ERROR",
+                "log_to_driver": False,
+            },
         },
     )

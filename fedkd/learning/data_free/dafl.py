@@ -82,7 +82,7 @@ def train(
     Raises:
         FederationError: the objective or the student's loss is no longer finite.
     """
-    maker = torch.optim.Adam(generator_net.parameters(), lr=learning_rate)
+    maker = optim.eager(torch.optim.Adam)(generator_net.parameters(), lr=learning_rate)
     learner = optim.build(student.parameters(), optimisation)
     size, device = optimisation.batch_size, devices.of(student)
 

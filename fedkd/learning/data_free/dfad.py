@@ -67,7 +67,7 @@ def train(
     Raises:
         FederationError: a difference is no longer finite.
     """
-    opponent = torch.optim.Adam(maker.parameters(), lr=params.learning_rate)
+    opponent = optim.eager(torch.optim.Adam)(maker.parameters(), lr=params.learning_rate)
     learner = optim.build(student.parameters(), optimisation)
     device = devices.of(student)
 

@@ -102,7 +102,7 @@ def synthesise(
     y = torch.randint(classes, (batch_size,), generator=rng).to(device)
     z = torch.randn(batch_size, latent, generator=rng).to(device).requires_grad_()
     parameters = [z, *generator_net.parameters()]
-    optimiser = torch.optim.Adam(parameters, lr=learning_rate, betas=(0.5, 0.999))
+    optimiser = optim.eager(torch.optim.Adam)(parameters, lr=learning_rate, betas=(0.5, 0.999))
     generator_net.train()
     losses: list[float] = []
     best = z

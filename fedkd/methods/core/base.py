@@ -63,6 +63,8 @@ class Card:
     """What `clients.asynchronous` makes of uploads that come late: `models` under `model/` are
     moved on to the newest broadcast, see `lateness`; of `answers`, which are to one proxy set, each
     client's last ones count until it answers anew. Empty: the server part needs a round's own."""
+    announces: bool = False
+    """Whether the server part gives `ctx.announce` what clients receive next before it distils."""
     combines: tuple[Combined, ...] = ()
     """What the server part combines by `ctx.combine` or `ctx.hearing`, which are answers, or by
     `ctx.average`, models: then a rule of `[robust]` may take the mean's place."""
@@ -102,7 +104,7 @@ class Method:
         if not given:
             return None
         own, spec = setting.of_client(client), setting.experiment.client_model(client)
-        model = own.build(spec, purpose="specification")
+        model = own.models.to_ask(spec)
         weights.complete(model, given)
         return evaluate.answers(model, setting.clients_view(client, x))
 

@@ -92,10 +92,8 @@ class ClientContext:
     @cached_property
     def teacher(self) -> nn.Module:
         """The client's private model: as it was after its last round, or fresh; on the CPU."""
-        model = self.setting.build(self.spec, purpose="teacher", client=self.client)
-        if saved := group("teacher", self.state):
-            model.load_state_dict(saved)
-        return model
+        saved = group("teacher", self.state)
+        return self.setting.models.of(saved, self.spec, purpose="teacher", client=self.client)
 
     @property
     def has_teacher(self) -> bool:

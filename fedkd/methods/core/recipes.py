@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
+from fedkd import models
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, Value, group, prefixed
 from fedkd.methods.core.client_context import ClientContext
 from fedkd.methods.core.server_context import ServerContext, Uploads
 from fedkd.methods.core.sums import mean_of_parts, part_of_mean
-from fedkd.models import weights
 from fedkd.specs import TensorSpec
 
 
@@ -21,9 +21,23 @@ def hand_out(ctx: ServerContext) -> Broadcast:
 
 def receive(ctx: ClientContext, broadcast: Tensors) -> Tensors:
     """The state dict that the teacher has with what the server handed out."""
-    own = ctx.setting.of_client(ctx.client)
-    weights.complete(ctx.teacher, own.sent(ctx.spec, group("model", broadcast)))
-    return {name: value.clone() for name, value in ctx.teacher.state_dict().items()}
+    return start_from(ctx, ctx.setting.sent(ctx.spec, group("model", broadcast)))
+
+
+def start_from(ctx: ClientContext, given: Tensors) -> dict[str, Tensor]:
+    """Put tensors by name into the teacher, whose others stay; the state dict that it then has.
+
+    It shares no memory with the teacher.
+    """
+    if models.is_own(ctx.spec) and not ctx.has_teacher:
+        # Where all is given, nothing of a teacher is drawn or read first.
+        model = ctx.setting.models.to_fill(ctx.spec, purpose="teacher", client=ctx.client)
+        if model.state_dict().keys() == given.keys():
+            ctx.teacher = model
+    state = ctx.teacher.state_dict()
+    start = {name: given[name] if name in given else each.clone() for name, each in state.items()}
+    ctx.teacher.load_state_dict(start)
+    return start
 
 
 def train_received(ctx: ClientContext, broadcast: Tensors, *, proximal: float = 0.0) -> None:
@@ -45,8 +59,8 @@ def average_into_student(ctx: ServerContext, uploads: Uploads, weights: Tensor) 
 
     What clients do not send of it stays.
     """
-    models = [group("model", upload) for upload in uploads.values()]
-    average = ctx.average(uploads, models, weights.tolist())
+    given = [group("model", upload) for upload in uploads.values()]
+    average = ctx.average(uploads, given, weights.tolist())
     ctx.student.load_state_dict({**ctx.student.state_dict(), **average})
 
 

@@ -17,7 +17,7 @@ from fedkd.data.types import Samples
 from fedkd.exchange import aggregation
 from fedkd.exchange.aggregation import calls
 from fedkd.exchange.aggregation.agreement import Screened, quieted
-from fedkd.exchange.messages import Tensors, group
+from fedkd.exchange.messages import Broadcast, Tensors, group
 from fedkd.learning import evaluate, offline
 from fedkd.learning.offline import Loss
 from fedkd.methods.core import combining
@@ -72,6 +72,8 @@ class ServerContext:
     """What is done about clients that lie; None: nothing."""
     screened: Screened | None = None
     """What the server found of the round's clients, where it screens them."""
+    announcing: Callable[[Broadcast], None] | None = None
+    """Sends the next round's calls; None: they wait until the step is over."""
     losses: dict[str, float] = field(default_factory=dict)
     """Mean losses worth a line in the round's record."""
     curve: list[float | None] = field(default_factory=list)
@@ -200,6 +202,20 @@ class ServerContext:
         if apart is not None:
             self.apart.update(zip(clients, apart.tolist(), strict=True))
         return found
+
+    def announce(self, broadcast: Broadcast) -> Broadcast:
+        """Let clients begin with the next round while the server part distils.
+
+        Args:
+            broadcast: what the server part is going to return; nothing that it holds may still be
+                trained. The method's card says `announces`.
+
+        Returns:
+            The same.
+        """
+        if self.announcing is not None:
+            self.announcing(broadcast)
+        return broadcast
 
     def measure(self) -> None:
         """Add the student's headline score on the test set, as it is now, to the curve."""

@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from fedkd import devices, models, rng
+from fedkd import devices, rng
 from fedkd.config import Experiment, ModelSpec
 from fedkd.data.views import Sight
 from fedkd.devices import CPU
@@ -18,6 +18,7 @@ from fedkd.exchange.codec import Expected
 from fedkd.learning.dp import sgd
 from fedkd.learning.teacher_statistics import feature_width
 from fedkd.methods.core.model_specs import specs_of
+from fedkd.models.stock import Stock
 from fedkd.privacy.events import Gaussian, Laplace
 from fedkd.rows import Rows, shapes_of, take
 from fedkd.specs import TensorSpec
@@ -80,22 +81,15 @@ class Setting:
 
     def build(self, spec: ModelSpec, *, purpose: str, client: int | None = None) -> nn.Module:
         """A fresh model on the CPU, initialised from the stream of (client, purpose)."""
-        generator = rng.stream(self.experiment.seed, purpose=purpose, client=client)
-        return models.build(
-            spec,
-            shape=self.shape,
-            classes=self.classes,
-            generator=generator,
-            columns=self._columns,
-            task=self.task,
-        )
+        return self.models.build(spec, purpose=purpose, client=client)
 
     @cached_property
-    def _columns(self) -> dict[str, Tensor] | None:
-        """Two empty records, where they are tables: columns need not be of one type."""
-        if self.examples is None or isinstance(few := self.examples[torch.arange(0)], Tensor):
-            return None
-        return {name: column.new_zeros(2, *column.shape[1:]) for name, column in few.items()}
+    def models(self) -> Stock:
+        """What builds this setting's models."""
+        columns = None
+        if self.examples is not None and isinstance(few := self.examples[torch.arange(0)], Mapping):
+            columns = {n: each.new_zeros(2, *each.shape[1:]) for n, each in few.items()}
+        return Stock(self.experiment.seed, self.shape, self.classes, columns, self.task)
 
     def students_view(self, x: Rows) -> Rows:
         """What the student sees of inputs."""
