@@ -136,7 +136,12 @@ def check_rules(method: Method, setting: Setting) -> None:
 
     combining.check(setting, method.card.combines, fit)
     robust = setting.experiment.robust
-    if robust is None or not robust.screen or type(method).said is not Method.said:
+    kind = type(method)
+    if (
+        robust is None
+        or not robust.screen
+        or (kind.said, kind.probe) != (Method.said, Method.probe)
+    ):
         return
     if not any(field.startswith("model/") for field in method.expects(setting, 0)):
         raise ConfigError(

@@ -10,9 +10,9 @@ from torch import Tensor
 from fedkd.config import Robust
 from fedkd.errors import ConfigError
 from fedkd.exchange.aggregation import answers as rules
-from fedkd.exchange.aggregation import average_models
+from fedkd.exchange.aggregation import average_models, calls
 from fedkd.exchange.aggregation import models as rules_of_models
-from fedkd.exchange.aggregation.agreement import FEWEST
+from fedkd.exchange.aggregation.agreement import FEWEST, quieted
 from fedkd.exchange.messages import Tensors
 from fedkd.methods.core.setting import Setting
 from fedkd.tasks.bounded import Bounded
@@ -107,6 +107,26 @@ def hearing(
     return lambda answers: together(robust, answers, form)[0]
 
 
+def heard(
+    robust: Robust | None, setting: Setting, answers: Tensor, form: Bounded | None
+) -> tuple[Tensor, list[float]]:
+    """Answers (K, N, *A) as a mean may take them: under screening nobody is far louder than others.
+
+    Of classes nobody calls one far oftener, either.
+
+    Returns:
+        The answers, and the share of inputs on which each client is not heard for that, K of them.
+    """
+    everywhere = [0.0] * len(answers)
+    if robust is None or not robust.screen:
+        return answers, everywhere
+    answers = quieted(answers)
+    if form is None or "classes" not in setting.task.offers:
+        return answers, everywhere
+    found, unheard = calls.no_oftener(answers, form.into(answers))
+    return found, unheard.tolist()
+
+
 def check(setting: Setting, combines: Sequence[Combined], fit: Callable[[Combined], str]) -> None:
     """Refuse a rule that would not do what it says.
 
@@ -122,12 +142,6 @@ def check(setting: Setting, combines: Sequence[Combined], fit: Callable[[Combine
     if robust is None:
         return
     asked = setting.cohort_size if how is None else how.buffer
-    if robust.screen and setting.cohort_size < FEWEST:
-        raise ConfigError(
-            f"robust.screen compares clients with each other, and a round asks "
-            f"{setting.cohort_size}, of which nobody can say who lies: ask 3 or more "
-            "(clients.count, clients.participation), or set it to false"
-        )
     for what in ("answers", "models"):
         rule = rule_for(robust, what)
         if rule is None:
@@ -145,6 +159,12 @@ def check(setting: Setting, combines: Sequence[Combined], fit: Callable[[Combine
                 "clients.participation, clients.asynchronous.buffer)"
             )
         _check_least(robust, rule, asked)
+    if robust.screen and setting.cohort_size < FEWEST:
+        raise ConfigError(
+            f"robust.screen compares clients with each other, and a round asks "
+            f"{setting.cohort_size}, of which nobody can say who lies: ask 3 or more "
+            "(clients.count, clients.participation), or set it to false"
+        )
     if "answers" in combines and rule_for(robust, "answers") is not None:
         _check_answers(robust, setting)
 

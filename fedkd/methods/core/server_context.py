@@ -15,7 +15,6 @@ from fedkd.config import Optimisation
 from fedkd.config.robust import Robust
 from fedkd.data.types import Samples
 from fedkd.exchange import aggregation
-from fedkd.exchange.aggregation import calls
 from fedkd.exchange.aggregation.agreement import Screened, quieted
 from fedkd.exchange.messages import Broadcast, Tensors, group
 from fedkd.learning import evaluate, offline
@@ -150,7 +149,11 @@ class ServerContext:
         """
         robust = self.robust
         if robust is None or not self.ruled:
-            return plain(self._no_oftener(clients, self._no_louder(answers), form))
+            heard, unheard = combining.heard(robust, self.setting, answers, form)
+            self.unheard.update(
+                (c, share) for c, share in zip(clients, unheard, strict=True) if share
+            )
+            return plain(heard)
         who = list(clients)
         unknown = torch.zeros(self.setting.clients, dtype=torch.float64)
         known = self.state.get(_SCORES, unknown).clone()
@@ -177,16 +180,6 @@ class ServerContext:
         """Answers (K, N, *A), where clients are screened none far louder than the others."""
         screens = self.robust is not None and self.robust.screen
         return quieted(answers) if screens else answers
-
-    def _no_oftener(self, clients: Iterable[int], answers: Tensor, form: Bounded | None) -> Tensor:
-        """Answers of classes, of which under screening nobody calls one far oftener than others."""
-        screens = self.robust is not None and self.robust.screen
-        if not screens or form is None or "classes" not in self.setting.task.offers:
-            return answers
-        found, unheard = calls.no_oftener(answers, form.into(answers))
-        shares = zip(clients, unheard.tolist(), strict=True)
-        self.unheard.update((client, share) for client, share in shares if share)
-        return found
 
     def average(
         self, clients: Iterable[int], models: Sequence[Tensors], counts: Sequence[float]
