@@ -153,7 +153,7 @@ def train(
             for (name, parameter), gradient in zip(
                 per_sample.parameters.items(), gradients, strict=True
             ):
-                parameter.grad = gradient.to(parameter) + pulls(name, parameter)
+                parameter.grad = pulls(name, parameter, gradient.to(parameter))
             optimiser.step()
             _check_finite(per_sample.parameters, step + 1, optimisation)
             if on_epoch is not None and step + 1 in ends:
@@ -162,18 +162,15 @@ def train(
 
 def _protected(sums: Sequence[Tensor], noise: Noise, source: NoiseSource) -> list[Tensor]:
     """The sums, released together with noise, over the public batch size."""
-    together = math.sqrt(sum(value.numel() for value in sums))
-    return [
-        gaussian(
-            value,
-            sensitivity=noise.clip * (1 + _ARITHMETIC),
-            noise_multiplier=noise.noise_multiplier,
-            source=source,
-            release=together,
-        )
-        / noise.batch_size
-        for value in sums
-    ]
+    together = torch.cat([value.flatten() for value in sums])
+    noisy = gaussian(
+        together,
+        sensitivity=noise.clip * (1 + _ARITHMETIC),
+        noise_multiplier=noise.noise_multiplier,
+        source=source,
+    )
+    parts = torch.split(noisy.div_(noise.batch_size), [value.numel() for value in sums])
+    return [part.view_as(value) for part, value in zip(parts, sums, strict=True)]
 
 
 def _beside(loss: Loss, offset: Tensor | None) -> Loss:
@@ -201,13 +198,13 @@ def _clipped_sums(per_sample: PerSample, loss: Loss, samples: Samples, clip: flo
 
 def _pulls(
     model: nn.Module, anchor: Mapping[str, Tensor] | None, proximal: float
-) -> Callable[[str, Tensor], Tensor | float]:
-    """The proximal term's gradient, mu (w - anchor), by parameter."""
+) -> Callable[[str, Tensor, Tensor], Tensor]:
+    """What adds the proximal term's gradient, mu (w - anchor), to a parameter's other one."""
     require_anchor(model, anchor, proximal)
     if anchor is None or proximal == 0:
-        return lambda _name, _value: 0.0
+        return lambda _name, _value, gradient: gradient
     near = {name: tensor.to(devices.of(model)) for name, tensor in anchor.items()}
-    return lambda name, value: proximal * (value.detach() - near[name])
+    return lambda name, value, gradient: gradient + proximal * (value.detach() - near[name])
 
 
 def _check_optimiser(optimiser: torch.optim.Optimizer, model: nn.Module) -> None:
@@ -223,7 +220,8 @@ def _check_optimiser(optimiser: torch.optim.Optimizer, model: nn.Module) -> None
 
 
 def _check_finite(parameters: Mapping[str, Tensor], step: int, optimisation: Optimisation) -> None:
-    if not all(parameter.isfinite().all() for parameter in parameters.values()):
+    # A sum tells in a fraction of the time, unless it overflows itself.
+    if not all(each.sum().isfinite() or each.isfinite().all() for each in parameters.values()):
         raise FederationError(
             f"training diverged: a weight is not finite after step {step}; lower the learning rate "
             f"(now {optimisation.learning_rate})"

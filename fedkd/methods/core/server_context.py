@@ -15,7 +15,7 @@ from fedkd.config import Optimisation
 from fedkd.config.robust import Robust
 from fedkd.data.types import Samples
 from fedkd.exchange import aggregation
-from fedkd.exchange.aggregation.agreement import Screened, quieted
+from fedkd.exchange.aggregation.agreement import Screened
 from fedkd.exchange.messages import Broadcast, Tensors, group
 from fedkd.learning import evaluate, offline
 from fedkd.learning.offline import Loss
@@ -50,8 +50,9 @@ class ServerContext:
     clock: Clock
     threads: int
     """For work that can be split without changing its result."""
-    test: Samples
-    """For measuring alone; nothing is fitted to it or chosen by it."""
+    test: Samples | None
+    """For measuring alone; nothing is fitted to it or chosen by it. None: this round is not
+    measured."""
     pooled: Callable[[], Samples]
     """All clients' private data: in a simulation only, for the upper bound."""
     allowance: Allowance | None = None
@@ -174,12 +175,11 @@ class ServerContext:
         self, plain: Callable[[Tensor], Tensor], form: Bounded | None
     ) -> Callable[[Tensor], Tensor]:
         """How an ensemble of clients' models answers: as `combine` does, without a memory."""
-        return combining.hearing(self.robust, lambda said: plain(self._no_louder(said)), form)
 
-    def _no_louder(self, answers: Tensor) -> Tensor:
-        """Answers (K, N, *A), where clients are screened none far louder than the others."""
-        screens = self.robust is not None and self.robust.screen
-        return quieted(answers) if screens else answers
+        def heard(said: Tensor) -> Tensor:
+            return plain(combining.heard(self.robust, self.setting, said, None)[0])
+
+        return combining.hearing(self.robust, heard, form)
 
     def average(
         self, clients: Iterable[int], models: Sequence[Tensors], counts: Sequence[float]
@@ -212,6 +212,8 @@ class ServerContext:
 
     def measure(self) -> None:
         """Add the student's headline score on the test set, as it is now, to the curve."""
+        if self.test is None:
+            return
         seen = Samples(self.setting.students_view(self.test.x), self.test.y)
         headline = self.setting.task.headline
         with self.on_device(self.student):
@@ -220,6 +222,8 @@ class ServerContext:
     def measure_ensemble(self, answers: Callable[[Rows], Tensor]) -> None:
         """Record the scores of the ensemble on the test set, given as inputs -> answers (N, *A)."""
         numbers = self.setting.task.numbers
+        if self.test is None:
+            return
         found = evaluate.score(answers(self.test.x), self.test, numbers)
         self.ensemble = {score.figure: found[score.figure] for score in numbers}
 
