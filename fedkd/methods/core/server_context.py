@@ -66,8 +66,7 @@ class ServerContext:
     """Under a rule of `[robust]`, how far what a client sent was from what came of it, over the
     median client's."""
     unheard: dict[int, float] = field(default_factory=dict)
-    """Where clients are screened, who called a class too often, and on what share of inputs it was
-    not heard for that."""
+    """Who called a class too often, and on what share of inputs it was not heard for that."""
     robust: Robust | None = None
     """What is done about clients that lie; None: nothing."""
     screened: Screened | None = None
