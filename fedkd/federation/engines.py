@@ -8,9 +8,10 @@ import tempfile
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
+import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from torch import nn
@@ -30,7 +31,7 @@ from fedkd.federation.rounds import federate
 from fedkd.federation.server import Keeper
 from fedkd.federation.spending import no_ledger
 from fedkd.federation.state import MemoryState, rounds_back
-from fedkd.federation.store.state_store import StateStore
+from fedkd.federation.store.state_store import StateStore, of_process
 from fedkd.federation.store.stored_state import StoredState
 from fedkd.federation.tampering import Tamper
 from fedkd.federation.wire import Call
@@ -75,6 +76,12 @@ def _check_forks(prepared: PreparedExperiment) -> None:
             f"engine.device is {prepared.experiment.engine.device!r} and engine.kind is "
             "'processes', whose workers are forks, which no accelerator can be used in: leave out "
             "engine.kind, since clients in this process share devices anyway"
+        )
+    if torch.accelerator.is_available():
+        raise ConfigError(
+            "engine.kind is 'processes' and torch finds an accelerator, for which it starts "
+            "threads that no fork has, so that forks can compute no gradients: hide it, as by "
+            "CUDA_VISIBLE_DEVICES= before the command, or leave out engine.kind"
         )
 
 
@@ -236,14 +243,8 @@ def _of_rays_worker(
 def _of_worker(
     prepared: PreparedExperiment, states: Path, teachers: frozenset[int], client: int
 ) -> ClientParty:
-    store = _of_process(states, rounds_back(prepared.experiment), os.getpid())
+    store = of_process(states, rounds_back(prepared.experiment), os.getpid())
     return _on_disk(prepared, store, teachers, client)
-
-
-@lru_cache(maxsize=1)
-def _of_process(states: Path, back: int, _process: int) -> StateStore:
-    """The store as a worker process has it open until it ends."""
-    return StateStore(states, back=back)
 
 
 def _on_disk(

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from sqlite3 import Connection
@@ -278,3 +279,9 @@ def _bound(released: str, state: bytes, answer: bytes) -> bytes:
     """The SHA-256 of what is kept together."""
     parts = (released.encode(), state, answer)
     return sha256(b"".join(sha256(part).digest() for part in parts)).digest()
+
+
+@lru_cache(maxsize=1)
+def of_process(folder: Path, back: int, _process: int) -> StateStore:
+    """The store as a worker process, named by its id, has it open until it ends."""
+    return StateStore(folder, back=back)
