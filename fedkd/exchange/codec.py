@@ -76,7 +76,7 @@ def decode(payload: bytes, expected: Expected | None = None) -> dict[str, Tensor
     except Exception as error:
         raise MessageError("message is not valid safetensors") from error
     if expected is not None:
-        _check_values(tensors, expected)
+        check_values(tensors, expected)
     return tensors
 
 
@@ -84,6 +84,22 @@ def half(tensor: Tensor) -> Tensor:
     """The tensor in float16, its range clamped: half the bytes, and never an infinity made here."""
     limit = torch.finfo(torch.float16).max
     return tensor.clamp(-limit, limit).to(torch.float16)
+
+
+def check_values(tensors: Tensors, expected: Expected) -> None:
+    """Refuse numbers that are not finite, or out of their range.
+
+    Raises:
+        MessageError: names the field.
+    """
+    for name, spec in expected.items():
+        tensor = tensors[name]
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise MessageError(f"field {name!r} holds NaN or infinity")
+        if tensor.numel() and not (
+            spec.low <= tensor.min().item() <= tensor.max().item() <= spec.high
+        ):
+            raise MessageError(f"field {name!r} is not within [{spec.low:g}, {spec.high:g}]")
 
 
 def _check_size(payload: bytes, expected: Expected) -> None:
@@ -116,14 +132,3 @@ def _check_header(header: dict[str, Any], expected: Expected) -> None:
             raise MessageError(f"field {name!r}: shape is not {spec.shape}{fewer}")
     if len(header) != len(expected):
         raise MessageError(f"message has other fields than the {len(expected)} that were agreed")
-
-
-def _check_values(tensors: Tensors, expected: Expected) -> None:
-    for name, spec in expected.items():
-        tensor = tensors[name]
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise MessageError(f"field {name!r} holds NaN or infinity")
-        if tensor.numel() and not (
-            spec.low <= tensor.min().item() <= tensor.max().item() <= spec.high
-        ):
-            raise MessageError(f"field {name!r} is not within [{spec.low:g}, {spec.high:g}]")

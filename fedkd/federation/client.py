@@ -176,6 +176,9 @@ def _answer(
         spending.send_again(sent)
         return wire.Call(call.round, call.client, sent, spending.ledger_head())
     kept = _kept(party, call.round)
+    told, keep = received, dict[str, Tensor]()
+    if (forms := prepared.forms) is not None:
+        received, keep = forms.received(told, kept)
     sight = prepared.setting.clients_sight(call.client)
     ctx = ClientContext(
         setting=prepared.setting.of_client(call.client),
@@ -190,12 +193,18 @@ def _answer(
     upload = prepared.method.client(ctx, received)
     if masking is not None:
         upload = masking(upload)
-    upload = upload.with_values(report.values(ctx, prepared.data.test.seen_by(sight)))
-    if ctx.has_teacher and personal.are_sent(prepared.experiment):
+    scored = prepared.scoring.of(call.client, call.round)
+    test = prepared.scoring.records(call.round).seen_by(sight) if scored else None
+    upload = upload.with_values(report.values(ctx, test))
+    if ctx.has_teacher and prepared.scoring.personal(call.round):
         own = prepared.data.held_out[call.client].seen_by(sight)
         upload = upload.with_values(personal.values(ctx, own))
     receipts = release(upload, None if ctx.allowance is None else ctx.allowance.paid)
-    payload = encode({name: value.data for name, value in upload.values.items()})
+    tensors: Tensors = {name: value.data for name, value in upload.values.items()}
+    if forms is not None:  # after the gate: what was let out, in fewer bits
+        tensors, answered = forms.written(tensors, kept, told, call.round)
+        ctx.state.update(keep | answered)
+    payload = encode(tensors)
     _check_size("the answer", len(payload), party)
     if ctx.has_teacher:
         ctx.keep("teacher", ctx.teacher.state_dict())

@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 
 from fedkd.errors import BudgetError, FederationError, MessageError, QuorumError, StorageError
 from fedkd.exchange.codec import encode
-from fedkd.exchange.messages import Broadcast
+from fedkd.exchange.messages import Broadcast, Tensors
 from fedkd.federation import wire
 from fedkd.federation.answers import Answers, Observer, Signals
 from fedkd.federation.checking import LookedAt, Take, checked, look
@@ -56,6 +56,8 @@ class Connected:
     observer: Observer
     ledger_heads: dict[int, wire.LedgerHead]
     """Where each ledger stood when its client last answered; brought up to date by every answer."""
+    state: Tensors = field(default_factory=dict)
+    """The server's own, brought up to date by every step."""
 
     @property
     def deadline(self) -> float:
@@ -126,7 +128,7 @@ def ask(
             machine's failure, not the client's, and the round is lost.
     """
     signals = signals or Signals()
-    question = question or Question(ACTION, partial(checked, clients.prepared))
+    question = question or Question(ACTION, partial(checked, clients.prepared, state=clients.state))
     observer = clients.observer
     answers = Answers(cohort, ledger_heads=clients.ledger_heads)
     deadline = deadline or clients.deadline

@@ -77,11 +77,11 @@ def federate(
     nodes = wait_for_nodes(grid, count, connections, quorum=prepared.setting.quorum(count))
     last = keeper.resume()
     known = _latest(ledger_heads or {}, {} if last is None else last.ledger_heads)
-    clients = Connected(grid, prepared, nodes, connections, observer, known)
     strangers = connections.nodes is not None
     server = ServerParty.of(
         prepared, observer, last, threads=threads, ledger=ledger, strangers=strangers
     )
+    clients = Connected(grid, prepared, nodes, connections, observer, known, server.state)
     if (how := experiment.clients.asynchronous) is not None:
         asynchronously(server, clients, keeper, last, how, script=script, tamper=tamper)
         return server.student

@@ -58,10 +58,9 @@ def clip(rows: Tensor, norm: float, *, automatic: bool = False) -> Tensor:
     unit = torch.where(finite & (peak > 0), peak, 1)
     direction = flattened / unit
     length = torch.linalg.vector_norm(direction, dim=1, keepdim=True, dtype=torch.float64)
-    if automatic:
-        shortened = direction * (norm / (length + STABILITY / unit.double())).to(rows.dtype)
-        return shortened.reshape(rows.shape)
     inside = ~finite | (length * peak.double() <= norm)
+    if automatic:
+        inside, length = ~finite, length + STABILITY / unit.double()
     shortened = direction * (norm / length).to(rows.dtype)
     return torch.where(inside, flattened, shortened).reshape(rows.shape)
 
