@@ -15,6 +15,7 @@ import argparse
 import statistics
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from fedkd.federation import engines
 from fedkd.federation.answers import Record, Unwatched
 from fedkd.federation.prepare import PreparedExperiment, prepare
 from fedkd.federation.server import Checkpoint
-from fedkd.jobs.audit.recording import RecordingMethod, read_messages
+from fedkd.jobs.audit.recording import MESSAGES, RecordingMethod, read_messages
 from fedkd.knowledge import label
 from fedkd.learning import evaluate, offline
 from fedkd.rng import stream
@@ -69,9 +70,8 @@ def recorded(experiment: Experiment, folder: Path) -> Rounds:
     """What the demo's clients answer, from a run that writes it down."""
     if not folder.exists():
         prepared = prepare(experiment)
-        recording = RecordingMethod(prepared.method, folder / "audit" / "messages")
-        object.__setattr__(prepared, "method", recording)
-        engines.simulate(prepared, Records(), Unwatched(), states=None)
+        recording = RecordingMethod(prepared.method, folder / MESSAGES)
+        engines.simulate(replace(prepared, method=recording), Records(), Unwatched(), states=None)
     found = read_messages(folder)
     return {r: {c: each["logits"] for c, each in up.items()} for r, up in found.items()}
 
