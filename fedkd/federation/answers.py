@@ -77,6 +77,8 @@ class Answers:
     bytes_down: int = 0
     total: Tensors | None = None
     """Under secure aggregation the sum of all uploads, which are masked one by one."""
+    asked: dict[int, int] = field(default_factory=dict)
+    """Where rounds are asynchronous, the round that an upload answers, if not the step's own."""
     kept: dict[int, Tensors] = field(default_factory=dict)
     """Where rounds are asynchronous, what others than those of the uploads answered before."""
 
