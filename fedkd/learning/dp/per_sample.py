@@ -71,6 +71,12 @@ class PerSample:
         }
         self.rows = at_once(self.parameters.values())
         """Samples at a time."""
+        owners = [name.rpartition(".")[0] for name in self.parameters]
+        self.layers = [
+            [number for number, owner in enumerate(owners) if owner == layer]
+            for layer in dict.fromkeys(owners)
+        ]
+        """Numbers of parameters that one layer has."""
         self._model = model
         self._found: dict[Tensor, list[Gradients]] | None = None
         """In a pass: of each parameter those of each use so far."""
@@ -139,7 +145,7 @@ class PerSample:
         try:
             with restored(self._model), _frozen(self._found):
                 self._watching = True
-                losses = loss(call.answer(self._model, x), y)
+                losses = loss(call.answer(self._model, x, relaid=False), y)
                 self._watching = False  # on the way back, vmap calls layers again
                 if losses.requires_grad:  # or it depends on no layer that learns
                     # The sum leaves each sample's gradient as it is.
