@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedkd.errors import MessageError
-from fedkd.exchange.codec import decode, encode, half
+from fedkd.exchange.codec import check_values, decode, encode, half
 from fedkd.specs import TensorSpec
 
 FLOATS = [torch.float64, torch.float32, torch.float16]
@@ -336,3 +336,15 @@ def test_a_header_whose_shape_is_none_is_refused_where_fewer_rows_are_allowed(sh
 def test_without_leave_fewer_rows_are_refused() -> None:
     with pytest.raises(MessageError, match=r"'logits': shape is not \(2, 3\)$"):
         decode(encode({"logits": torch.zeros(1, 3), "count": torch.tensor(1)}), EXPECTED)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_one_number_that_is_not_finite_is_seen_wherever_it_is(dtype, bad):
+    for size in (1, 7, 8, 33, 200):
+        expected = {"x": TensorSpec((size,), dtype)}
+        for place in range(size):
+            tensor = torch.ones(size, dtype=dtype)
+            tensor[place] = bad
+            with pytest.raises(MessageError, match="field 'x' holds NaN or infinity"):
+                check_values({"x": tensor}, expected)

@@ -16,6 +16,7 @@ from fedkd.config.robust import Robust
 from fedkd.data.types import Samples
 from fedkd.exchange import aggregation
 from fedkd.exchange.aggregation.agreement import Screened, quieted
+from fedkd.exchange.aggregation.running import RunningMean
 from fedkd.exchange.messages import Broadcast, Tensors, group
 from fedkd.learning import evaluate, offline
 from fedkd.learning.offline import Loss
@@ -58,6 +59,8 @@ class ServerContext:
     """What may be done with the clients' answers under a client unit; None where it is not one."""
     summed: int | None = None
     """Under secure aggregation, how many clients' answers the one upload is the sum of."""
+    running: RunningMean | None = None
+    """The clients' models, where they were averaged as they came in and uploads are without."""
     capped: dict[int, tuple[float, float]] = field(default_factory=dict)
     """Clients that claimed a larger share of the samples than `clients.max_weight` lets them have:
     what they claimed, and what they got."""
