@@ -48,12 +48,15 @@ def encode(tensors: Tensors, metadata: Mapping[str, str] | None = None) -> bytes
                 f"tensor {name!r} has dtype {tensor.dtype}: the codec carries "
                 f"{', '.join(str(dtype) for dtype in DTYPES)}"
             )
-    # Copies: safetensors refuses tensors that share memory, as a model's tied weights do.
-    copies = {
-        name: tensors[name].detach().clone(memory_format=torch.contiguous_format)
-        for name in sorted(tensors)
-    }
-    return save(copies, None if metadata is None else dict(metadata))
+    apart: dict[str, Tensor] = {}
+    storages = set()
+    for name in sorted(tensors):
+        each = tensors[name].detach().contiguous()
+        # A copy: safetensors refuses tensors that share memory, as a model's tied weights do.
+        storage = each.untyped_storage().data_ptr()
+        apart[name] = each.clone() if storage in storages else each
+        storages.add(storage)
+    return save(apart, None if metadata is None else dict(metadata))
 
 
 def decode(payload: bytes, expected: Expected | None = None) -> dict[str, Tensor]:

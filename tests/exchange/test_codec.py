@@ -348,3 +348,14 @@ def test_one_number_that_is_not_finite_is_seen_wherever_it_is(dtype, bad):
             tensor[place] = bad
             with pytest.raises(MessageError, match="field 'x' holds NaN or infinity"):
                 check_values({"x": tensor}, expected)
+
+
+def test_views_and_shared_memory_are_encoded_as_copies_are():
+    whole = torch.arange(60.0).reshape(3, 4, 5)
+    given = {
+        "a": whole, "again": whole, "part": whole[1], "turned": whole.transpose(0, 2),
+        "empty": whole[:0], "image": torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last),
+    }  # fmt: skip
+    copies = {n: t.clone(memory_format=torch.contiguous_format) for n, t in given.items()}
+    assert encode(given) == encode(copies)
+    assert all(torch.equal(found, given[name]) for name, found in decode(encode(given)).items())
