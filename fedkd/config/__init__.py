@@ -15,6 +15,7 @@ from fedkd.config.distillation import (
     Trained,
     WayChoice,
 )
+from fedkd.config.evaluation import Evaluation
 from fedkd.config.exchange import Exchange
 from fedkd.config.experiment import (
     Alignment,
@@ -49,6 +50,7 @@ __all__ = [
     "Dirichlet",
     "Distillation",
     "Engine",
+    "Evaluation",
     "Exchange",
     "Experiment",
     "Format",

@@ -11,6 +11,7 @@ from pydantic import (
 )
 
 from fedkd.config.asynchronous import Asynchronous
+from fedkd.config.evaluation import FederationOutput
 from fedkd.config.exchange import Exchange
 from fedkd.config.models import ModelSpec
 from fedkd.config.partition import Dirichlet, Natural, Partition
@@ -20,7 +21,6 @@ from fedkd.config.parts import (
     Choice,
     Frozen,
     Hardware,
-    Output,
     TaskChoice,
     absent,
     is_classification,
@@ -203,7 +203,7 @@ class Experiment(Frozen):
     """How answers are written on the wire; None: in float16, anew in every round."""
     privacy: Privacy = Privacy()
     engine: Engine = Engine()
-    output: Output = Output()
+    output: FederationOutput = FederationOutput()
 
     @model_validator(mode="after")
     def _count_is_known(self) -> Self:

@@ -80,6 +80,8 @@ class Answers:
     """Under secure aggregation the sum of all uploads, which are masked one by one."""
     running: RunningMean | None = None
     """The models of the uploads, averaged as they came in, where the method does no more."""
+    asked: dict[int, int] = field(default_factory=dict)
+    """Where rounds are asynchronous, the round that an upload answers, if not the step's own."""
     kept: dict[int, Tensors] = field(default_factory=dict)
     """Where rounds are asynchronous, what others than those of the uploads answered before."""
 

@@ -193,8 +193,10 @@ def _answer(
     upload = prepared.method.client(ctx, received)
     if masking is not None:
         upload = masking(upload)
-    upload = upload.with_values(report.values(ctx, prepared.data.test.seen_by(sight)))
-    if ctx.has_teacher and personal.are_sent(prepared.experiment):
+    scored = prepared.scoring.of(call.client, call.round)
+    test = prepared.scoring.records(call.round).seen_by(sight) if scored else None
+    upload = upload.with_values(report.values(ctx, test))
+    if ctx.has_teacher and prepared.scoring.personal(call.round):
         own = prepared.data.held_out[call.client].seen_by(sight)
         upload = upload.with_values(personal.values(ctx, own))
     receipts = release(upload, None if ctx.allowance is None else ctx.allowance.paid)

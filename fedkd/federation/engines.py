@@ -137,7 +137,7 @@ def _in_process(
     def find(_context: Context, call: Call) -> ClientParty:
         return _on_disk(prepared, states, call.client) if states else in_memory[call.client]
 
-    app = client_app(find, simulated=True)
+    app = _looked_at(client_app(find, simulated=True), prepared)
     ledger = _server_opens(prepared, states) if states else no_ledger
     return _on_threads(app, prepared, keeper, observer, ledger, threads, rounds)
 
@@ -157,9 +157,19 @@ def _in_processes(
             party = _on_disk(prepared, place, call.client)
             return party if states else replace(party, ledger=no_ledger)
 
-        app = stack.enter_context(WorkerProcesses(client_app(find, simulated=True)))
+        clients = _looked_at(client_app(find, simulated=True), prepared)
+        app = stack.enter_context(WorkerProcesses(clients))
         ledger = _server_opens(prepared, states) if states else no_ledger
         return _on_threads(app, prepared, keeper, observer, ledger, threads, rounds)
+
+
+def _looked_at(app: App, prepared: PreparedExperiment) -> App:
+    """The app with its replies looked at where they are made, where that is all it takes."""
+    forms = prepared.forms
+    # A sum of masked answers is the server's to add up; a difference takes what the server has.
+    if prepared.setting.securely or (forms is not None and forms.how.remembers):
+        return app
+    return looking(app, prepared, partial(checked, prepared), f"train.{ACTION}")
 
 
 def _on_threads(
@@ -171,10 +181,6 @@ def _on_threads(
     threads: int,
     rounds: Callable[..., nn.Module],
 ) -> nn.Module:
-    forms = prepared.forms
-    # A sum of masked answers is the server's to add up; a difference takes what the server has.
-    if not (prepared.setting.securely or (forms is not None and forms.how.remembers)):
-        app = looking(app, prepared, partial(checked, prepared), f"train.{ACTION}")
     token = WATCHER.set(observer.client_does)
     try:
         with InProcessGrid(app, nodes=prepared.setting.clients, threads=threads) as grid:

@@ -1,14 +1,13 @@
 """Everything that an experiment names, built and checked: data, models, method."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from fedkd import config, data, devices, methods, tasks
 from fedkd.config import Experiment
@@ -22,8 +21,9 @@ from fedkd.errors import ConfigError, DataError
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.coding.forms import AnswerForms
 from fedkd.federation import personal, report
+from fedkd.federation.scoring import Scoring
 from fedkd.federation.secure import messages
-from fedkd.learning import alignment, augment, evaluate
+from fedkd.learning import alignment, augment
 from fedkd.methods.core import accounting, lateness, protection
 from fedkd.methods.core.base import Method, Setting
 from fedkd.methods.core.forecast import Forecast, forecast_plan
@@ -66,15 +66,20 @@ class PreparedExperiment:
             return None
         return samples.subset((samples.stage < stages.at(round)).nonzero()[:, 0]).seen_by(sight)
 
-    def expects(self, client: int) -> Expected:
+    def expects(self, client: int, round: int) -> Expected:
         """What this client's answer must hold, exactly: the method's part and the report's."""
         plain = self.method.expects(self.setting, client)
-        personally = self.method.card.has_teachers and personal.are_sent(self.experiment)
+        teachers, scoring = self.method.card.has_teachers, self.scoring
         return {
             **(messages.expected(plain) if self.setting.securely else plain),
-            **report.expected(self.setting, teacher=self.method.card.has_teachers),
-            **(personal.expected(self.setting) if personally else {}),
+            **report.expected(self.setting, scored=teachers and scoring.of(client, round)),
+            **(personal.expected(self.setting) if teachers and scoring.personal(round) else {}),
         }
+
+    @cached_property
+    def scoring(self) -> Scoring:
+        """Who is scored when, and on what."""
+        return Scoring(self.setting, self.data.test)
 
     @cached_property
     def forms(self) -> AnswerForms | None:
@@ -82,9 +87,9 @@ class PreparedExperiment:
         how = self.experiment.exchange
         return None if how is None else AnswerForms(how, self.method.answers(self.setting))
 
-    def on_the_wire(self, client: int) -> Expected:
-        """What this client's answer looks like when it comes in."""
-        plain = self.expects(client)
+    def on_the_wire(self, client: int, round: int) -> Expected:
+        """What this client's answer to a round looks like when it comes in."""
+        plain = self.expects(client, round)
         return plain if self.forms is None else self.forms.expected(plain)
 
     @cached_property
@@ -106,11 +111,6 @@ class PreparedExperiment:
             return self
         seen = self.data.seen_by(self.setting.seen)
         return replace(self, data=seen, setting=self.setting.student)
-
-    @cached_property
-    def test_totals(self) -> Mapping[str, Tensor]:
-        """What counters of all test samples can be, by the name of the score's figure."""
-        return evaluate.totals(self.data.test, self.setting.task.scores)
 
 
 def prepare(

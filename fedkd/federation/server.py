@@ -219,6 +219,7 @@ class ServerParty:
 
     def _context(self, round: int) -> ServerContext:
         data, unit = self.prepared.data, self.prepared.experiment.privacy.unit
+        scored = self.prepared.scoring.happens(round)
         return ServerContext(
             setting=self.prepared.setting,
             round=round,
@@ -226,7 +227,7 @@ class ServerParty:
             state=self.state,
             clock=Clock(self.observer.server_does),
             threads=self.threads,
-            test=data.test,
+            test=self.prepared.scoring.records(round) if scored else None,
             pooled=data.pooled if unit == "none" else _no_pool,
             robust=self.robust,
         )

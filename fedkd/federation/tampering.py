@@ -54,10 +54,11 @@ def tamper_with(
         try:
             payload = encode(sent)
             if prepared.forms is not None:
-                plain = decode(payload, prepared.expects(client))
+                plain = decode(payload, prepared.expects(client, round))
                 written, _ = prepared.forms.written(plain, {}, {}, round)
                 payload = encode(written)
-            answers.uploads[client] = checked(prepared, client, payload)
+            answers.uploads[client] = checked(prepared, round, client, payload)
+            answers.asked.pop(client, None)
         except MessageError as error:
             del answers.uploads[client]
             answers.failures[client] = str(error)

@@ -47,7 +47,7 @@ def write(folder: Path) -> Path:
     classes = (
         run.partition.classes
         if run.partition
-        else tuple(f"class {label}" for label in range(run.rounds[0].student.classes))
+        else tuple(f"class {label}" for label in range(run.rounds[-1].student.classes))
     )
     if shown is not None and len(shown.classes) == len(classes):
         classes = shown.classes  # a task may have names for what is numbers in the data
@@ -63,6 +63,7 @@ def write(folder: Path) -> Path:
         spending=spending(run.rounds, run.summary.privacy),
         tiles=_tiles(run),
         numbers=run.summary.numbers,
+        measured=wording.measured(run),
         models=_models(run.rounds[-1]),
         personal=run.summary.personal,
         learnt=_learnt(run, classes),
@@ -92,7 +93,7 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     rows = comparison.compare(runs)
     score = comparison.headline(runs)
     drawn = [methods.score_by_method(rows, runs, score)]
-    if any(len(run.rounds) > 1 for run in runs):
+    if any(len(run.scored) > 1 for run in runs):
         drawn.append(methods.score_by_method_and_round(rows, runs, score))
     text = page(
         "comparison.html",
@@ -116,12 +117,14 @@ def _tiles(run: Run) -> list[Tile]:
     summary, score = run.summary, run.summary.headline
     teachers, ensemble = summary.teachers, summary.ensemble
     student = summary.student.number(score.figure)
-    best = f"{figures.figure(score, summary.student.number(score.at_best))} at its best"
+    partly = ", on part of the test set" if any(r.student.records for r in run.rounds) else ""
+    best = f"{figures.figure(score, summary.student.number(score.at_best))} at its best{partly}"
     tiles = [Tile(f"Student {figures.name(score)}", figures.figure(score, student), best)]
     others = {}
     if teachers is not None:
-        others["vs best teacher"] = teachers.number(score.at_best)
-        others["vs teachers’ mean"] = teachers.number(score.mean)
+        some = f" of {teachers.scored} scored" if teachers.scored else ""
+        others[f"vs best teacher{some}"] = teachers.number(score.at_best)
+        others[f"vs teachers’ mean{some}"] = teachers.number(score.mean)
     if ensemble is not None:
         others["vs ensemble"] = ensemble.number(score.figure)
     for label, other in others.items():
@@ -136,9 +139,8 @@ def _tiles(run: Run) -> list[Tile]:
 
 def _learnt(run: Run, classes: Sequence[str]) -> list[Chart]:
     last, score = run.rounds[-1], run.summary.headline
-    several = len(run.rounds) > 1
-    if several:
-        drawn: list[Chart | None] = [curves.score_by_round(run.rounds, score)]
+    if len(run.scored) > 1:
+        drawn: list[Chart | None] = [curves.score_by_round(run.scored, score)]
     else:
         drawn = [curves.score_once(last, score), curves.score_by_epoch(last, score)]
     if last.teachers is not None:

@@ -141,6 +141,28 @@ def headline(run: Run) -> str:
     return sentence[0].upper() + sentence[1:] + _privileged(experiment)
 
 
+def measured(run: Run) -> str:
+    """What was scored, where that is not everybody on all test records after every round."""
+    said, rounds, scored = [], len(run.rounds), len(run.scored)
+    if scored < rounds:
+        said.append(f"The student was scored after {number(scored)} of {number(rounds)} rounds.")
+    if parts := [each.student for each in run.scored if each.student.records]:
+        said.append(
+            f"After {plural(len(parts), 'round')} scores are of {parts[0].records:,} of the "
+            f"{parts[0].of:,} test records, the same each time; after the last they are of all."
+        )
+    with_teachers = [each for each in run.rounds if each.teachers is not None]
+    how = run.experiment.output.evaluate
+    if how is not None and how.clients == "none":
+        said.append("Clients’ teachers were not scored.")
+    elif with_teachers and len(with_teachers) < rounds:
+        after = "the last round" if len(with_teachers) == 1 else plural(len(with_teachers), "round")
+        said.append(f"Clients’ teachers were scored after {after} alone.")
+    if how is not None and isinstance(how.clients, int):
+        said.append(f"Of a round’s clients {number(how.clients)} were scored, drawn each time.")
+    return " ".join(said)
+
+
 def _privileged(experiment: Experiment) -> str:
     """Who sees what, as a sentence more; nothing where all see the same."""
     privileged = experiment.clients.privileged

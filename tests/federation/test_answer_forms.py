@@ -73,7 +73,7 @@ def test_a_run_that_is_resumed_sends_the_same_bytes(rows, tmp_path, form):
 
 def test_what_a_client_may_send_is_known_before_it_is_read(rows):
     prepared = prepare(tiny.experiment(rows, {"exchange": {"answers": "transform"}}))
-    spec = prepared.on_the_wire(0)["logits"]
+    spec = prepared.on_the_wire(0, 1)["logits"]
     for data, reason in [
         (torch.zeros(spec.shape[0] + 1, dtype=torch.uint8), "shape is not"),
         (torch.zeros(0, dtype=torch.uint8), "field 'logits' is empty"),
@@ -82,10 +82,10 @@ def test_what_a_client_may_send_is_known_before_it_is_read(rows):
     ]:
         rest = {
             name: torch.zeros(each.shape, dtype=each.dtype)
-            for name, each in prepared.expects(0).items()
+            for name, each in prepared.expects(0, 1).items()
         }
         with pytest.raises(MessageError, match=reason) as error:
-            checked(prepared, 0, encode({**rest, "logits": data}))
+            checked(prepared, 1, 0, encode({**rest, "logits": data}))
         assert "\n" not in str(error.value)
 
 

@@ -127,7 +127,7 @@ def test_a_site_of_a_deployment_sees_the_same_world_from_its_own_file(clinic, tm
     mine = shared_file.read_own(own, "csv", label="ill", shared=shared)
     there = prepare(experiment, shared_file.seen_from(shared, 2, samples={1: mine}))
     here = prepare(experiment)
-    assert (there.setting.seen, there.expects(1)) == (here.setting.seen, here.expects(1))
+    assert (there.setting.seen, there.expects(1, 1)) == (here.setting.seen, here.expects(1, 1))
     assert torch.equal(there.setting.student.proxy, here.setting.student.proxy)
     assert mine.x[:, 5].tolist() == [1, 1]
 

@@ -76,6 +76,7 @@ def go_on(
         answers = Answers([], ledger_heads=clients.ledger_heads)
         window = _Window(round, broadcast, flight, answers)
         _collect(window, prepared, arrivals, how, timed=_timed(clients))
+        answers.asked = window.rounds
         if tamper is not None:
             tamper_with(answers, tamper, prepared, round, broadcast)
         _require_enough(window, prepared, how)

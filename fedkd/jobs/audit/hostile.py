@@ -91,12 +91,12 @@ def _forged(
     hostile: Hostile,
     forge: Forge,
     biases: Mapping[int, str],
-    _round: int,
+    round: int,
     broadcast: Broadcast,
     uploads: Mapping[int, Tensors],
 ) -> dict[int, dict[str, Tensor]]:
     here = tuple(client for client in hostile.clients if client in uploads)
-    expected = {client: prepared.expects(client) for client in here}
+    expected = {client: prepared.expects(client, round) for client in here}
     model_of = prepared.experiment.client_model
     scene = Scene(
         uploads=uploads,

@@ -51,8 +51,9 @@ class ServerContext:
     clock: Clock
     threads: int
     """For work that can be split without changing its result."""
-    test: Samples
-    """For measuring alone; nothing is fitted to it or chosen by it."""
+    test: Samples | None
+    """For measuring alone; nothing is fitted to it or chosen by it. None: this round is not
+    measured."""
     pooled: Callable[[], Samples]
     """All clients' private data: in a simulation only, for the upper bound."""
     allowance: Allowance | None = None
@@ -208,6 +209,8 @@ class ServerContext:
 
     def measure(self) -> None:
         """Add the student's headline score on the test set, as it is now, to the curve."""
+        if self.test is None:
+            return
         seen = Samples(self.setting.students_view(self.test.x), self.test.y)
         headline = self.setting.task.headline
         with self.on_device(self.student):
@@ -216,6 +219,8 @@ class ServerContext:
     def measure_ensemble(self, answers: Callable[[Rows], Tensor]) -> None:
         """Record the scores of the ensemble on the test set, given as inputs -> answers (N, *A)."""
         numbers = self.setting.task.numbers
+        if self.test is None:
+            return
         found = evaluate.score(answers(self.test.x), self.test, numbers)
         self.ensemble = {score.figure: found[score.figure] for score in numbers}
 

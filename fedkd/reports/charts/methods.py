@@ -73,12 +73,15 @@ def score_by_method_and_round(
     def draw(axes: Axes, width: int) -> None:
         ends = []
         for place, row in enumerate(rows):
-            # Runs of one method may differ in length; the mean goes as far as all of them.
-            rounds = list(zip(*(run.rounds for run in groups[row.method]), strict=False))
-            values = np.array(
-                [[each.student.number(score.figure) for each in step] for step in rounds]
-            )
-            x, colour = [step[0].round for step in rounds], SERIES[place % len(SERIES)]
+            # Runs of one method may differ in length, and in when they are scored.
+            scored = [
+                {each.round: each.student for each in run.scored} for run in groups[row.method]
+            ]
+            x = [round for round in scored[0] if all(round in each for each in scored)]
+            if not x:
+                continue
+            values = np.array([[each[n].number(score.figure) for each in scored] for n in x])
+            colour = SERIES[place % len(SERIES)]
             axes.fill_between(x, values.min(axis=1), values.max(axis=1), color=colour, alpha=0.14,
                               linewidth=0)  # fmt: skip
             dashes = "-" if place < len(SERIES) else "--"
@@ -97,12 +100,12 @@ def score_by_method_and_round(
 
 def _first(rows: Sequence[ComparisonRow], runs: Sequence[Run], score: ShownScore) -> str:
     start = {
-        method: float(np.mean([run.rounds[0].student.number(score.figure) for run in method_runs]))
+        method: float(np.mean([run.scored[0].student.number(score.figure) for run in method_runs]))
         for method, method_runs in by_method(runs).items()
     }
     leader = score.ranked(start)[0]
     begun = figure(score, start[leader])
-    text = f"After round 1 {leader} leads with {begun}"
+    text = f"After round {runs[0].scored[0].round} {leader} leads with {begun}"
     if len(rows) == 1:
         return f"{leader} goes from {begun} to {figure(score, rows[0].student.mean)}."
     last = rows[0]
