@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from torch import nn
@@ -73,6 +74,12 @@ def _check_forks(prepared: PreparedExperiment) -> None:
             f"engine.device is {prepared.experiment.engine.device!r} and engine.kind is "
             "'processes', whose workers are forks, which no accelerator can be used in: leave out "
             "engine.kind, since clients in this process share devices anyway"
+        )
+    if torch.accelerator.is_available():
+        raise ConfigError(
+            "engine.kind is 'processes' and torch finds an accelerator, for which it starts "
+            "threads that no fork has, so that forks can compute no gradients: hide it, as by "
+            "CUDA_VISIBLE_DEVICES= before the command, or leave out engine.kind"
         )
 
 

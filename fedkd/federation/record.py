@@ -54,9 +54,12 @@ def _robust(ctx: ServerContext) -> dict[str, Any]:
     return {
         "robust": {
             "agreement": {} if found is None else _by_name(found.agreement),
+            "contradiction": {} if found is None else _by_name(found.contradiction),
             "moves": {} if found is None else _by_name(found.moves),
+            "alone": {} if found is None else _by_name(found.alone),
             "left_out": [] if found is None else list(found.left_out),
             "drawn_nearer": {} if found is None else _by_name(found.drawn_nearer),
+            **({"unheard": _by_name(ctx.unheard)} if ctx.unheard else {}),
             **({"apart": _by_name(ctx.apart)} if ctx.apart else {}),
         }
     }

@@ -126,7 +126,7 @@ def check_written(method: Method, name: str, task: Task, public: Rows | None) ->
 
 
 def check_rules(method: Method, setting: Setting) -> None:
-    """Refuse a rule of `[robust]` for what a method does not combine, or that cannot hold.
+    """Refuse what `[robust]` would do for nothing: rules that do not fit, and nothing to compare.
 
     So is a form of `[exchange]` for what it does not send.
 
@@ -139,6 +139,15 @@ def check_rules(method: Method, setting: Setting) -> None:
         return ", ".join(each for each in BUILT_IN if what in find(each).card.combines)
 
     combining.check(setting, method.card.combines, fit)
+    robust, kind = setting.experiment.robust, type(method)
+    own = (kind.said, kind.probe) != (Method.said, Method.probe)
+    if robust is None or not robust.screen or own:
+        return
+    if not any(field.startswith("model/") for field in method.expects(setting, 0)):
+        raise ConfigError(
+            "robust.screen compares what clients answer, or their models, and clients of method "
+            f"{setting.experiment.method.name!r} send neither: leave [robust] out"
+        )
 
 
 def _check_exchange(method: Method, setting: Setting) -> None:

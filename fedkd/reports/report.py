@@ -180,25 +180,27 @@ def _capped(rounds: Sequence[Round]) -> list[str]:
 
 def _screened(
     rounds: Sequence[Round],
-) -> list[tuple[int, float | None, int, int, float | None, float | None]]:
+) -> list[tuple[int, float | None, int, int, float | None, float | None, float | None]]:
     """A row for each client that was far from the rest in some round, the least like first.
 
     The client, its mean agreement, the rounds in which it was not heard, those in which it was
-    compared, the smallest factor by which its distance was cut, and how far it was at most from
-    what came of all, over the median client's distance.
+    compared, the smallest factor by which its distance was cut, how far it was at most from what
+    came of all, over the median client's distance, and on what share of inputs it was not heard.
     """
     found = [each.robust for each in rounds if each.robust is not None]
     odd = {client for each in found for client in each.left_out}
     odd |= {int(client) for each in found for client in each.drawn_nearer}
     odd |= {int(c) for each in found for c, away in each.apart.items() if away > wording.FAR}
+    odd |= {int(c) for each in found for c, share in each.unheard.items() if share > wording.OFTEN}
     rows = []
     for client in odd:
         own = [each.agreement[key] for each in found if (key := str(client)) in each.agreement]
         cuts = [each.drawn_nearer[key] for each in found if key in each.drawn_nearer]
         out = sum(client in each.left_out for each in found)
         away = max((each.apart[key] for each in found if key in each.apart), default=None)
+        unheard = max((each.unheard[key] for each in found if key in each.unheard), default=None)
         agreement = sum(own) / len(own) if own else None
-        rows.append((client, agreement, out, len(own), min(cuts, default=None), away))
+        rows.append((client, agreement, out, len(own), min(cuts, default=None), away, unheard))
     return sorted(rows, key=lambda row: (row[1] or 0.0, -(row[5] or 0.0)))
 
 

@@ -80,9 +80,13 @@ class ScreenedClients(RunPart):
     """What the server found of a round's clients: see `exchange.aggregation.agreement`."""
 
     agreement: Mapping[str, float]
+    contradiction: Mapping[str, float] = Field(default_factory=dict)
     moves: Mapping[str, float] = Field(default_factory=dict)
+    alone: Mapping[str, float] = Field(default_factory=dict)
     left_out: tuple[int, ...]
     drawn_nearer: Mapping[str, float]
+    unheard: Mapping[str, float] = {}
+    """Who called a class too often, and on what share of inputs it was not heard for that."""
     apart: Mapping[str, float] = {}
     """How far each was from what came of all, over the median client's; of what a rule or a bound
     on sums looked at."""

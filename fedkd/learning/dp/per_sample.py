@@ -139,7 +139,7 @@ class PerSample:
         try:
             with restored(self._model), _frozen(self._found):
                 self._watching = True
-                losses = loss(call.answer(self._model, x), y)
+                losses = loss(call.answer(self._model, x, relaid=False), y)
                 self._watching = False  # on the way back, vmap calls layers again
                 if losses.requires_grad:  # or it depends on no layer that learns
                     # The sum leaves each sample's gradient as it is.

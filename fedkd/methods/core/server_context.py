@@ -15,7 +15,7 @@ from fedkd.config import Optimisation
 from fedkd.config.robust import Robust
 from fedkd.data.types import Samples
 from fedkd.exchange import aggregation
-from fedkd.exchange.aggregation.agreement import Screened, quieted
+from fedkd.exchange.aggregation.agreement import Screened
 from fedkd.exchange.aggregation.running import RunningMean
 from fedkd.exchange.messages import Broadcast, Tensors, group
 from fedkd.learning import evaluate, offline
@@ -68,6 +68,8 @@ class ServerContext:
     apart: dict[int, float] = field(default_factory=dict)
     """Under a rule of `[robust]`, how far what a client sent was from what came of it, over the
     median client's."""
+    unheard: dict[int, float] = field(default_factory=dict)
+    """Who called a class too often, and on what share of inputs it was not heard for that."""
     robust: Robust | None = None
     """What is done about clients that lie; None: nothing."""
     screened: Screened | None = None
@@ -150,7 +152,11 @@ class ServerContext:
         """
         robust = self.robust
         if robust is None or not self.ruled:
-            return plain(self._no_louder(answers))
+            heard, unheard = combining.heard(robust, self.setting, answers, form)
+            self.unheard.update(
+                (c, share) for c, share in zip(clients, unheard, strict=True) if share
+            )
+            return plain(heard)
         who = list(clients)
         unknown = torch.zeros(self.setting.clients, dtype=torch.float64)
         known = self.state.get(_SCORES, unknown).clone()
@@ -171,12 +177,11 @@ class ServerContext:
         self, plain: Callable[[Tensor], Tensor], form: Bounded | None
     ) -> Callable[[Tensor], Tensor]:
         """How an ensemble of clients' models answers: as `combine` does, without a memory."""
-        return combining.hearing(self.robust, lambda said: plain(self._no_louder(said)), form)
 
-    def _no_louder(self, answers: Tensor) -> Tensor:
-        """Answers (K, N, *A), where clients are screened none far louder than the others."""
-        screens = self.robust is not None and self.robust.screen
-        return quieted(answers) if screens else answers
+        def heard(said: Tensor) -> Tensor:
+            return plain(combining.heard(self.robust, self.setting, said, None)[0])
+
+        return combining.hearing(self.robust, heard, form)
 
     def average(
         self, clients: Iterable[int], models: Sequence[Tensors], counts: Sequence[float]
