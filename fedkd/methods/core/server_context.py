@@ -52,8 +52,7 @@ class ServerContext:
     threads: int
     """For work that can be split without changing its result."""
     test: Samples | None
-    """For measuring alone; nothing is fitted to it or chosen by it. None: this round is not
-    measured."""
+    """For measuring alone; nothing is fitted to it or chosen by it. None: not in this round."""
     pooled: Callable[[], Samples]
     """All clients' private data: in a simulation only, for the upper bound."""
     allowance: Allowance | None = None
@@ -294,9 +293,7 @@ class ServerContext:
         """The uploaded models as modules on the server's device, by client."""
         teachers = {}
         for client, upload in uploads.items():
-            spec = self.setting.experiment.client_model(client)
-            own = self.setting.of_client(client)
-            teachers[client] = own.build(spec, purpose="specification")
+            own, spec = self.setting.of_client(client), self.setting.experiment.client_model(client)
+            teachers[client] = own.build(spec, purpose="specification").to(self.device)
             weights.complete(teachers[client], group("model", upload))
-            teachers[client].to(self.device)
         return teachers
