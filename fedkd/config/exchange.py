@@ -1,6 +1,7 @@
 """How answers are written on the wire."""
 
-from typing import Literal, Self
+import json
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -51,6 +52,26 @@ class Exchange(Frozen):
                 "unless what is unchanged takes fewer bits: add entropy = true, or leave it out"
             )
         return self
+
+    @staticmethod
+    def table(word: str) -> dict[str, Any]:
+        """What a form is called, such as `int4` or `transform+delta+step=1.5`, as a table."""
+        answers, *rest = word.split("+")
+        table: dict[str, Any] = {"answers": answers}
+        for each in rest:
+            key, _, value = each.partition("=")
+            try:
+                table[key] = json.loads(value or "true")
+            except ValueError:  # whoever validates the table says what was expected
+                table[key] = value
+        return table
+
+    @property
+    def name(self) -> str:
+        """All of it in one word, which `table` reads."""
+        given = self.model_dump(exclude={"answers"}, exclude_none=True)
+        rest = (key if value is True else f"{key}={value:g}" for key, value in given.items())
+        return "+".join([self.answers, *rest])
 
     @property
     def of_any_size(self) -> bool:

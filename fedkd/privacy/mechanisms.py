@@ -23,6 +23,8 @@ from fedkd.privacy.gradients import Built, Gradients, flat
 from fedkd.privacy.grid import FINENESS, evenly, on_grid, step_of
 from fedkd.privacy.source import MOST_SCALE, NoiseSource
 
+STABILITY = 0.01
+"""What automatic clipping adds to a gradient's length, as its authors do."""
 _CLIPPING = 2.0**-16
 """By how much more than the norm a clip in float32 may leave; it is below 1e-6."""
 _LOOSE = 32.0
@@ -31,7 +33,7 @@ weight alone: a length that float32 tells from products has an error of up to 2^
 square, and their sum one of 2^-24 times itself. What cancels more is added up first."""
 
 
-def clip(rows: Tensor, norm: float) -> Tensor:
+def clip(rows: Tensor, norm: float, *, automatic: bool = False) -> Tensor:
     """Each row scaled down to an L2 norm of at most `norm`, over all its axes together.
 
     A row with a NaN or an infinity becomes zero: it may not pass, nor poison a sum.
@@ -39,27 +41,33 @@ def clip(rows: Tensor, norm: float) -> Tensor:
     Args:
         rows: (N, ...), float32 or float64.
         norm: finite, > 0.
+        automatic: see `clipped_sum`.
 
     Returns:
-        The shape and type of `rows`; a row within `norm` is unchanged.
+        The shape and type of `rows`; a row within `norm` is unchanged, unless automatic.
 
     Raises:
         ValueError: the norm is out of its range, or the rows have no first axis or another type.
     """
     _positive(norm=norm)
     flattened = flat(rows)
-    peak = _peaks(flattened)
-    finite = torch.isfinite(peak)[:, None]
+    peak = _peaks(flattened)[:, None]
+    finite = torch.isfinite(peak)
     flattened = torch.where(finite, flattened, 0)
     # Over its largest entry a row has a length between 1 and sqrt(D), whose square cannot overflow.
-    direction = flattened / torch.where(finite & (peak[:, None] > 0), peak[:, None], 1)
+    unit = torch.where(finite & (peak > 0), peak, 1)
+    direction = flattened / unit
     length = torch.linalg.vector_norm(direction, dim=1, keepdim=True, dtype=torch.float64)
-    inside = ~finite | (length * peak[:, None].double() <= norm)
+    inside = ~finite | (length * peak.double() <= norm)
+    if automatic:
+        inside, length = ~finite, length + STABILITY / unit.double()
     shortened = direction * (norm / length).to(rows.dtype)
     return torch.where(inside, flattened, shortened).reshape(rows.shape)
 
 
-def clipped_sum(gradients: Sequence[Tensor | Gradients], norm: float) -> list[Tensor]:
+def clipped_sum(
+    gradients: Sequence[Tensor | Gradients], norm: float, *, automatic: bool = False
+) -> list[Tensor]:
     """Per-sample gradients, each sample's clipped over all parameters jointly, then summed.
 
     One sample more or less changes the sums by an L2 norm of at most `norm`, over all parameters
@@ -69,6 +77,8 @@ def clipped_sum(gradients: Sequence[Tensor | Gradients], norm: float) -> list[Te
     Args:
         gradients: (N, *shape_p) for each parameter p, float32 or float64, or in another form.
         norm: finite, > 0.
+        automatic: scale each to the norm, whatever its length l, but for l / (l + `STABILITY`) of
+            it: AUTO-S, Bu et al. 2022, arXiv:2206.07136. It is below the norm all the same.
 
     Returns:
         shape_p for each parameter, in order; zeros where N = 0.
@@ -87,13 +97,19 @@ def clipped_sum(gradients: Sequence[Tensor | Gradients], norm: float) -> list[Te
         torch.linalg.vector_norm(torch.stack(each), dim=0)
         for each in ([form.lengths() for form in forms], [form.bounds() for form in forms])
     )
-    weights = (norm / lengths).clamp(max=1)
-    plain = _plain(weights, norm) & (bounds <= _LOOSE * lengths.clamp(min=norm))
+    if automatic:
+        # What is short is made longer, and so is the error of its length.
+        scales = lengths + STABILITY
+        weights = norm / scales
+    else:
+        scales = lengths.clamp(min=norm)
+        weights = (norm / lengths).clamp(max=1)
+    plain = _plain(weights, norm) & (bounds <= _LOOSE * scales)
     if plain.all():
         return [form.weighted(weights) for form in forms]
     sums = [form.weighted(weights, plain) for form in forms]
     rows = [flat(form.rows(~plain)) for form in forms]
-    odd = clip(torch.cat(rows, dim=1), norm).sum(dim=0)
+    odd = clip(torch.cat(rows, dim=1), norm, automatic=automatic).sum(dim=0)
     parts = torch.split(odd, [each.shape[1] for each in rows])
     return [
         total + more.to(total.dtype).reshape(total.shape)

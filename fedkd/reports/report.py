@@ -93,6 +93,8 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     rows = comparison.compare(runs)
     score = comparison.headline(runs)
     drawn = [methods.score_by_method(rows, runs, score)]
+    if len(rows) > 1:
+        drawn.append(methods.score_by_bytes(rows, score))
     if any(len(run.scored) > 1 for run in runs):
         drawn.append(methods.score_by_method_and_round(rows, runs, score))
     text = page(

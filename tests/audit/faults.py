@@ -86,8 +86,8 @@ class Ghost:
         return [value.grad.clone() for value in self.parameters.values()]
 
 
-def ghost_clipped_sums(ghost, loss, samples, clip):
-    return ghost.clipped_sums(loss, samples, clip)
+def ghost_clipped_sums(ghost, loss, samples, noise):
+    return ghost.clipped_sums(loss, samples, noise.clip)
 
 
 class Shuffling(NoiseSource):

@@ -33,12 +33,15 @@ def traffic(folder):
         ("dsfl", {"answers": "transform"}),
         ("dsfl", {"answers": "top1", "delta": True, "entropy": True}),
         ("fedproto", {"answers": "int2", "delta": True}),
+        ("fedgkt", {"answers": "int4"}),
     ],
 )
 def test_every_method_that_sends_answers_runs_in_fewer_bytes(rows, tmp_path, method, form):
     changes = {"method.name": method, "clients.models": [{"name": "mlp", "hidden": [16]}]}
-    if method == "fedproto":
+    if method in ("fedproto", "fedgkt"):
         changes["method.digest"] = None
+    if method == "fedgkt":
+        changes |= {"method.student": None, "method.layer": "relu1", "method.records": 40}
     plain = traffic(run(rows, tmp_path / "plain", {**changes, "rounds": 1}))
     short = run(rows, tmp_path / "short", {**changes, "exchange": form})
     assert tiny.failures(short) == []

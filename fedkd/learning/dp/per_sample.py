@@ -71,6 +71,12 @@ class PerSample:
         }
         self.rows = at_once(self.parameters.values())
         """Samples at a time."""
+        owners = [name.rpartition(".")[0] for name in self.parameters]
+        self.layers = [
+            [number for number, owner in enumerate(owners) if owner == layer]
+            for layer in dict.fromkeys(owners)
+        ]
+        """Numbers of parameters that one layer has."""
         self._model = model
         self._found: dict[Tensor, list[Gradients]] | None = None
         """In a pass: of each parameter those of each use so far."""

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import reduce
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from fedkd.learning.dp.checks import check_model, check_training, checked_loss
 from fedkd.learning.dp.per_sample import Loss, PerSample
 from fedkd.learning.loop import Moved, set_rate
 from fedkd.learning.supervised import require_anchor
+from fedkd.privacy.gradients import Gradients
 from fedkd.privacy.mechanisms import clipped_sum, gaussian
 from fedkd.privacy.source import NoiseSource
 from fedkd.rows import Rows, one, shape_of, whole
@@ -39,6 +41,9 @@ other small batches, and their gradients and partial sums end in other digits. N
 at a sixtieth of this, over 20,000 records."""
 
 
+Clipping = Literal["flat", "automatic", "layers"]
+
+
 @dataclass(frozen=True, slots=True)
 class Noise:
     """How a step is protected; every value is public, and none may be fitted to the private data.
@@ -49,6 +54,9 @@ class Noise:
         sample_rate: the probability with which a step takes each record, in (0, 1].
         batch_size: what the noisy sum is divided by, >= 1: the expected batch size by a public
             guess of N, never the realised one.
+        clipping: "flat": a record's gradient is clipped as a whole; "automatic": see
+            `mechanisms.clipped_sum`; "layers": the part of each of G layers to clip / sqrt(G), so
+            that all together are within `clip`, McMahan et al. 2018, arXiv:1710.06963.
 
     Raises:
         ValueError: a value is outside its range, or not finite.
@@ -58,12 +66,15 @@ class Noise:
     clip: float
     sample_rate: float
     batch_size: int
+    clipping: Clipping = "flat"
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if not 0 < value < math.inf:
+            if field.name != "clipping" and not 0 < value < math.inf:
                 raise ValueError(f"expected {field.name}={value} finite and > 0")
+        if self.clipping not in get_args(Clipping):
+            raise ValueError(f"expected clipping={self.clipping!r} among {get_args(Clipping)}")
         if self.sample_rate > 1:
             raise ValueError(f"expected sample_rate={self.sample_rate} <= 1")
 
@@ -147,7 +158,7 @@ def train(
             x, motions = view(whole(taken.x), draws)
             y = taken.y if moved is None else reduce(moved, motions, taken.y)
             seen = Samples(one(x), y)
-            sums = _clipped_sums(per_sample, loss, seen, noise.clip)
+            sums = _clipped_sums(per_sample, loss, seen, noise)
             optimiser.zero_grad(set_to_none=True)
             gradients = _protected(sums, noise, source)
             for (name, parameter), gradient in zip(
@@ -177,7 +188,9 @@ def _beside(loss: Loss, offset: Tensor | None) -> Loss:
     return loss if offset is None else lambda logits, y: loss(logits + offset.to(logits), y)
 
 
-def _clipped_sums(per_sample: PerSample, loss: Loss, samples: Samples, clip: float) -> list[Tensor]:
+def _clipped_sums(
+    per_sample: PerSample, loss: Loss, samples: Samples, noise: Noise
+) -> list[Tensor]:
     """The clipped gradients' sum for every trainable parameter, in batches that memory holds.
 
     On the CPU; of several batches, added up in float64.
@@ -187,13 +200,25 @@ def _clipped_sums(per_sample: PerSample, loss: Loss, samples: Samples, clip: flo
     for start in range(0, len(samples), per_sample.rows):
         rows = torch.arange(start, min(start + per_sample.rows, len(samples)))
         x, y = one(samples.x[rows]).to(learning[0].device), samples.y[rows].to(learning[0].device)
-        parts.append(clipped_sum(per_sample.forms(x, y, loss), clip))
+        parts.append(_clipped(per_sample, per_sample.forms(x, y, loss), noise))
     if len(parts) == 1:
         return [total.cpu() for total in parts[0]]
     sums = [torch.zeros_like(each).double() for each in learning]
     for part in parts:
         sums = [total + each for total, each in zip(sums, part, strict=True)]
     return [total.cpu() for total in sums]
+
+
+def _clipped(per_sample: PerSample, forms: Sequence[Gradients], noise: Noise) -> list[Tensor]:
+    """The clipped gradients' sums: one record moves them by at most `clip`, all together."""
+    if noise.clipping == "automatic":
+        return clipped_sum(forms, noise.clip, automatic=True)
+    if noise.clipping == "flat":
+        return clipped_sum(forms, noise.clip)
+    found, each = dict[int, Tensor](), noise.clip / math.sqrt(len(per_sample.layers))
+    for layer in per_sample.layers:
+        found |= zip(layer, clipped_sum([forms[number] for number in layer], each), strict=True)
+    return [found[number] for number in range(len(forms))]
 
 
 def _pulls(

@@ -20,7 +20,8 @@ def hand_out(ctx: ServerContext) -> Broadcast:
 
 
 def receive(ctx: ClientContext, broadcast: Tensors) -> Tensors:
-    """The state dict that the teacher has with what the server handed out."""
+    """The state dict that the teacher has with what the server handed out, in every round."""
+    ctx.keeps_teacher = False
     return start_from(ctx, ctx.setting.sent(ctx.spec, group("model", broadcast)))
 
 
