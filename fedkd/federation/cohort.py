@@ -140,7 +140,7 @@ def ask(
     end = time.monotonic() + deadline
     waiting = push(clients, cohort, answers, broadcast, round, deadline, question)
     signals.sent.set()
-    while waiting and time.monotonic() < end and not (signals.stop.is_set() or answers.storage):
+    while waiting and time.monotonic() < end and not signals.stop.is_set():
         came = arrived(clients, waiting)
         for id, reply in came:
             client = waiting.pop(id)
@@ -151,7 +151,7 @@ def ask(
                 observer.client_ends(client, answers.failures.get(client))
         if not came:
             time.sleep(clients.connections.poll)
-    if answers.storage:
+    if answers.storage:  # now that nobody writes any more
         raise StorageError(answers.storage)
     for client in [] if signals.stop.is_set() else waiting.values():
         answers.failures[client] = f"no answer within {deadline:g} s"
