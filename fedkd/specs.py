@@ -33,9 +33,11 @@ class TensorSpec:
         return short == rows and shape[len(rows) :] == list(self.shape[len(rows) :])
 
     @property
+    def count(self) -> int:
+        """How many numbers such a tensor holds, at the most."""
+        return math.prod(self.shape)
+
+    @property
     def nbytes(self) -> int:
         """How many bytes such a tensor holds, at the most."""
-        count = 1
-        for length in self.shape:
-            count *= length
-        return count * self.dtype.itemsize
+        return self.count * self.dtype.itemsize

@@ -80,9 +80,16 @@ class Unwatched:
 
 
 def prepared(
-    folder: Path, method: str, *, clients: int, images: int, rounds: int
+    folder: Path,
+    method: str,
+    *,
+    clients: int,
+    images: int,
+    rounds: int,
+    model: str = "dense-cnn",
+    kind: str = "in-process",
 ) -> PreparedExperiment:
-    """Random images, so that the figures need no data set."""
+    """Random images, so that the figures need no data set; a method here, or one of fedkd's."""
     draw = np.random.default_rng(0)
     size = clients * images
     x = draw.integers(0, 256, (size, 28, 28), dtype=np.uint8)
@@ -95,12 +102,12 @@ def prepared(
         "data": {"name": str(path), "partition": {"scheme": "iid"}},
         "clients": {
             "count": clients,
-            "models": ["dense-cnn"],
+            "models": [model],
             "training": {"epochs": 1, "batch_size": 32},
         },
-        "student": {"model": "dense-cnn"},
-        "method": {"name": f"{__name__}:{method}"},
-        "engine": {"threads": CORES},
+        "student": {"model": model},
+        "method": {"name": f"{__name__}:{method}" if method in globals() else method},
+        "engine": {"threads": CORES, "kind": kind},
     }
     return prepare(config.parse(table))
 

@@ -100,14 +100,15 @@ def run(folder: Path, name: str, seed: int, changes: Sequence[str] = ()) -> dict
     """Of one run, the mIoU on A and on B: of its student, and of its clients' teachers."""
     place = [f"data.name={folder / 'sites'}", f"data.public.source={folder / 'proxy'}"]
     prepared = prepare(config.load(CONFIG, [*place, f"seed={seed}", *changes]))
-    simulate_world(prepared, out := folder / f"{name}-{seed}")
+    everybody = range(prepared.setting.clients)
+    simulate_world(prepared, out := folder / f"{name}-{seed}", teachers=everybody)
     (miou,) = prepared.setting.task.scores[:1]
 
     def figures(model: nn.Module) -> list[float]:
         return [evaluate.score(model, site, [miou])["miou"] for site in tests(prepared)]
 
     found = {"student": figures(student.load(out).model)}
-    for client in range(prepared.setting.clients):
+    for client in everybody:
         teacher = engines.teacher(prepared, out / "checkpoints/clients", client)
         if teacher is not None:
             found[f"teacher {SITES[client]}"] = figures(teacher)

@@ -19,6 +19,7 @@ from fedkd.federation.prepare import prepare
 from fedkd.jobs.simulate import simulate
 from fedkd.learning import augment, forms, ways
 from fedkd.learning.ways.prepare import prepare as prepare_distillation
+from fedkd.methods.core.base import Method
 from fedkd.reports.display import Display
 
 ROOT = Path(__file__).parents[1]
@@ -117,6 +118,17 @@ def test_every_rule_and_key_against_clients_that_lie_is_documented():
     assert [rule for rule in rules if f"| `{rule}` |" not in documented] == []
     combining = [name for name in methods.BUILT_IN if methods.find(name).card.combines]
     assert [name for name in combining if f"`{name}`" not in documented] == []
+
+
+def test_every_form_and_key_of_answers_on_the_wire_is_documented():
+    documented = (ROOT / "docs" / "bytes.md").read_text(encoding="utf-8")
+    [shown] = re.findall(r"^```toml\n\[exchange\]\n(.*?)^```", documented, flags=re.M | re.S)
+    assert config.validate(config.Exchange, tomllib.loads(shown)).delta
+    forms = get_args(config.Exchange.model_fields["answers"].annotation)
+    names = [*forms, *config.Exchange.model_fields]
+    assert [name for name in names if f"`{name}`" not in documented] == []
+    writing = [n for n in methods.BUILT_IN if methods.find(n).answers is not Method.answers]
+    assert [name for name in writing if f"`{name}`" not in documented] == []
 
 
 def test_no_document_waits_for_its_figures():

@@ -64,7 +64,7 @@ def check_noise_of(what: str, model: nn.Module, x: Tensor, noise: Noise) -> Chec
         x: public inputs that it takes (N, *shape), N >= 1, of which two are used.
         noise: how each step is protected.
     """
-    every = Noise(noise.noise_multiplier, noise.clip, 1.0, noise.batch_size)
+    every = replace(noise, sample_rate=1.0)
     watch = Watch(every, _TWICE, model=model, x=x[:2], like=x)
     return _noise_size(f"noise on each parameter of {what}", watch, every)
 
@@ -140,7 +140,7 @@ def _sum(noise: Noise, pulls: Sequence[float]) -> Tensor:
     def loud(outputs: Tensor, y: Tensor) -> Tensor:
         return strengths[y] * outputs.sum(dim=1)
 
-    quiet = Noise(_QUIET, noise.clip, 1.0, 1)
+    quiet = replace(noise, noise_multiplier=_QUIET, sample_rate=1.0, batch_size=1)
     return Watch(quiet, rows=len(pulls), loss=loud).step(0).double()
 
 
@@ -152,7 +152,7 @@ def _noise_size(what: str, watch: Watch, noise: Noise) -> Check:
 
 def _noise_anew(noise: Noise) -> Check:
     """Neither another parameter, nor the next step, nor the next round repeats the noise."""
-    whole = Noise(noise.noise_multiplier, noise.clip, 1.0, 1)
+    whole = replace(noise, sample_rate=1.0, batch_size=1)
     first, second = (Watch(whole, _TWICE, model=small(), rows=2) for _ in range(2))
     weights = [part for part in first.gradients[0].values() if part.numel() > 100]
     shared = min(part.numel() for part in weights)
@@ -176,7 +176,7 @@ def _noise_anew(noise: Noise) -> Check:
 
 
 def _source(noise: Noise) -> Check:
-    whole = Noise(noise.noise_multiplier, noise.clip, 1.0, 1)
+    whole = replace(noise, sample_rate=1.0, batch_size=1)
     return check_source("gradients", lambda: Watch(whole, rows=2).step(0))
 
 

@@ -150,6 +150,14 @@ def compare(
         str, typer.Option(help="Methods by name, with commas between, such as fedavg,dsfl.")
     ],
     seeds: Annotated[int, typer.Option(min=1, help="Seeds for each method.")] = 3,
+    answers: Annotated[
+        str,
+        typer.Option(
+            help="How answers are written: all of [exchange], with commas between, such as "
+            "float16,int4,transform+delta.",
+            show_default="as in the experiment",
+        ),
+    ] = "",
     override: Override = None,
     folder: Annotated[
         Path | None,
@@ -157,7 +165,7 @@ def compare(
     ] = None,
     resume: Resume = False,
 ) -> None:
-    """Run several methods on the same experiment and seeds, and compare.
+    """Run several methods, or forms of answers, on the same experiment and seeds, and compare.
 
     Prints one table with mean and standard deviation, and writes one report beside each run's own.
     """
@@ -168,7 +176,8 @@ def compare(
     experiment = load(config, override or ())
     path = folder or Path(experiment.output.folder) / f"{experiment.name}-compared"
     names = [name.strip() for name in methods.split(",") if name.strip()]
-    plan = comparing.plan(experiment, names, seeds)
+    forms = [form.strip() for form in answers.split(",") if form.strip()]
+    plan = comparing.plan(experiment, names, seeds, forms)
     folders = comparing.compare(plan, path, watch, resume=resume)
     _compare_runs(folders, path / "report.html")
 

@@ -10,8 +10,8 @@ from fedkd.cli.found import say_found
 from fedkd.errors import UsageError
 
 _NAMES = (
-    "silent, label-flip, collusion, sign-and-scale, lma, cpa, fdla, pcfdla, top-k, backdoor, "
-    "replacement, alie, inner-product"
+    "silent, label-flip, collusion, sign-and-scale, lma, cpa, fdla, pcfdla, top-k, in-part, "
+    "backdoor, replacement, alie, inner-product"
 )
 
 

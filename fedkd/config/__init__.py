@@ -15,6 +15,8 @@ from fedkd.config.distillation import (
     Trained,
     WayChoice,
 )
+from fedkd.config.evaluation import Evaluation
+from fedkd.config.exchange import Exchange
 from fedkd.config.experiment import (
     Alignment,
     Clients,
@@ -24,7 +26,6 @@ from fedkd.config.experiment import (
     MethodChoice,
     Privacy,
     Privileged,
-    PublicData,
     Student,
 )
 from fedkd.config.models import RANDOM, ModelSpec, Weights, specs_in, with_specs
@@ -32,7 +33,7 @@ from fedkd.config.partition import Dirichlet, Iid, Natural, Partition, Shards
 from fedkd.config.parts import Choice, Frozen, Hardware, Output, TaskChoice
 from fedkd.config.read import load, load_distillation, parse, parse_json, read, validate
 from fedkd.config.robust import Robust
-from fedkd.config.source import Format, Interactions, Layout, Source, Stream
+from fedkd.config.source import Format, Interactions, Layout, PublicData, Source, Stream
 from fedkd.config.text import Text, TextColumns
 from fedkd.config.training import DPSGD, OPTIMISERS, Augmentation, Optimisation
 
@@ -49,6 +50,8 @@ __all__ = [
     "Dirichlet",
     "Distillation",
     "Engine",
+    "Evaluation",
+    "Exchange",
     "Experiment",
     "Format",
     "Frozen",

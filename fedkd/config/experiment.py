@@ -11,6 +11,8 @@ from pydantic import (
 )
 
 from fedkd.config.asynchronous import Asynchronous
+from fedkd.config.evaluation import FederationOutput
+from fedkd.config.exchange import Exchange
 from fedkd.config.models import ModelSpec
 from fedkd.config.partition import Dirichlet, Natural, Partition
 from fedkd.config.parts import (
@@ -19,13 +21,12 @@ from fedkd.config.parts import (
     Choice,
     Frozen,
     Hardware,
-    Output,
     TaskChoice,
     absent,
     is_classification,
 )
 from fedkd.config.robust import Robust
-from fedkd.config.source import Source
+from fedkd.config.source import PublicData, Source
 from fedkd.config.training import DPSGD, Optimisation
 
 
@@ -35,27 +36,6 @@ def _dealt(value: Any) -> Any:
         return value
     each = [value] if value and all(isinstance(name, str) for name in value) else value
     return tuple(tuple(one) if isinstance(one, list) else one for one in each)
-
-
-class PublicData(Frozen):
-    """The proxy set: unlabelled inputs that every party holds."""
-
-    source: str = "held-out"
-    """`"held-out"` from the training set before it is split, or another set's name or path."""
-    size: int = Field(default=1000, ge=1)
-    """How many samples."""
-    test: bool = Field(default=False, exclude_if=absent)
-    """Whether all models are tested on the test set of `source`, where that is another domain: the
-    one that the student is for."""
-
-    @model_validator(mode="after")
-    def _tests_another_domain(self) -> Self:
-        if self.test and self.source == "held-out":
-            raise ValueError(
-                "data.public.test says that models are tested on the test set of another data set, "
-                "and data.public.source is 'held-out': name that data set, or leave test out"
-            )
-        return self
 
 
 class Data(Source):
@@ -219,9 +199,11 @@ class Experiment(Frozen):
     method: MethodChoice
     robust: Robust | None = Field(default=None, exclude_if=absent)
     """What the server does about clients that lie; None: nothing."""
+    exchange: Exchange | None = Field(default=None, exclude_if=absent)
+    """How answers are written on the wire; None: in float16, anew in every round."""
     privacy: Privacy = Privacy()
     engine: Engine = Engine()
-    output: Output = Output()
+    output: FederationOutput = FederationOutput()
 
     @model_validator(mode="after")
     def _count_is_known(self) -> Self:
@@ -263,6 +245,17 @@ class Experiment(Frozen):
                 "[robust] lets what one client says decide how others count, and the noise of "
                 f"privacy.unit = {self.privacy.unit!r} covers a client that moves its own part "
                 "alone: leave [robust] out, or take unit = 'record'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _writes_what_both_sides_can_read(self) -> Self:
+        if self.exchange is not None:
+            self.exchange.check_beside(
+                unit=self.privacy.unit,
+                securely=self.privacy.secure_aggregation,
+                participation=self.clients.participation,
+                asynchronous=self.clients.asynchronous is not None,
             )
         return self
 

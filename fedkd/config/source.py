@@ -190,3 +190,24 @@ class Source(Frozen):
 
 Format = Literal["npz", "csv", "text"]
 """The forms of a party's own data."""
+
+
+class PublicData(Frozen):
+    """The proxy set: unlabelled inputs that every party holds."""
+
+    source: str = "held-out"
+    """`"held-out"` from the training set before it is split, or another set's name or path."""
+    size: int = Field(default=1000, ge=1)
+    """How many samples."""
+    test: bool = Field(default=False, exclude_if=absent)
+    """Whether all models are tested on the test set of `source`, where that is another domain: the
+    one that the student is for."""
+
+    @model_validator(mode="after")
+    def _tests_another_domain(self) -> Self:
+        if self.test and self.source == "held-out":
+            raise ValueError(
+                "data.public.test says that models are tested on the test set of another data set, "
+                "and data.public.source is 'held-out': name that data set, or leave test out"
+            )
+        return self

@@ -70,6 +70,10 @@ class Optimisation(Frozen):
         return self
 
 
+def _is_flat(clipping: str) -> bool:
+    return clipping == "flat"
+
+
 class DPSGD(Frozen):
     """How noise is added to the training of a model, and where it is accounted for."""
 
@@ -82,6 +86,9 @@ class DPSGD(Frozen):
     """Noise over sensitivity; without it, the least with which the whole plan fits the budget."""
     clip: float = Field(default=1.0, ge=1e-6, le=1e6)
     """`record`: the L2 norm that a record's gradient, or its features, are clipped to."""
+    clipping: Literal["flat", "automatic", "layers"] = Field(default="flat", exclude_if=_is_flat)
+    """`record`: how a gradient is clipped: all of it together; the same, and what is shorter made
+    as long; or each layer's part alone, to a clip of which the squares add up to that of `clip`."""
     sample_rate: float = Field(default=0.05, gt=0, le=1)
     """`record`: the probability with which a step takes each record; public, equal for all."""
     batch_size: int | None = Field(default=None, ge=1)

@@ -19,8 +19,8 @@ from fedkd.rows import first
 
 _PROBES = 32
 
-Take = Callable[[int, bytes], Tensors]
-"""Lets a client's answer in, looked at.
+Take = Callable[[int, int, bytes], Tensors]
+"""Lets an answer in, looked at: of a round, a client, and its bytes.
 
 Raises:
     MessageError: it is none.
@@ -28,10 +28,22 @@ Raises:
 App = Callable[[Message, Context], Message]
 
 
-def checked(prepared: PreparedExperiment, client: int, payload: bytes) -> dict[str, Tensor]:
-    """An answer that may be let in; otherwise a MessageError says why not."""
-    upload = decode(payload, prepared.expects(client))
-    report.check(upload, prepared.setting.task.scores, prepared.test_totals)
+def checked(
+    prepared: PreparedExperiment,
+    round: int,
+    client: int,
+    payload: bytes,
+    *,
+    state: Tensors | None = None,
+) -> dict[str, Tensor]:
+    """An answer to a round that may be let in; otherwise a MessageError says why not.
+
+    The server's `state` has what a client's answers may be differences from.
+    """
+    upload = decode(payload, prepared.on_the_wire(client, round))
+    if prepared.forms is not None:
+        upload = prepared.forms.let_in(upload, client, state or {})
+    report.check(upload, prepared.setting.task.scores, prepared.scoring.totals(round))
     personal.check(upload, prepared.setting.task.numbers)
     if not prepared.setting.securely:  # under masks nothing can be tried
         _probe(prepared, client, upload)
@@ -106,7 +118,9 @@ def look(
             return Inspected(failure="answer to another call", ledger_head=head, bytes=size)
         if head is None and prepared.experiment.privacy.unit == "record":
             raise MessageError("answer does not say where its ledger stands")
-        return Inspected(take(answer.client, answer.payload), ledger_head=head, bytes=size)
+        return Inspected(
+            take(answer.round, answer.client, answer.payload), ledger_head=head, bytes=size
+        )
     except MessageError as error:
         return Inspected(failure=str(error), ledger_head=head, bytes=size)
 

@@ -37,6 +37,7 @@ from fedkd.privacy.ledger import Ledger
 log = logging.getLogger(__name__)
 
 ACTION = "learn"
+_TEACHER = "teacher"
 _STAGE = "stage"
 """Where a client's state says in which stage it was left, where data comes in stages."""
 
@@ -61,6 +62,8 @@ class ClientParty:
     """That may come in, or leave, in one message."""
     identity: Identity | None = None
     """What signs this site's keys for secure aggregation; None in a simulation."""
+    shows_teacher: bool = True
+    """Whether its teacher is kept even where no later round reads it, for who does afterwards."""
 
     def member(self, call: wire.Call) -> SumMember:
         """Itself in the secure sum that a call is about.
@@ -176,6 +179,9 @@ def _answer(
         spending.send_again(sent)
         return wire.Call(call.round, call.client, sent, spending.ledger_head())
     kept = _kept(party, call.round)
+    told, keep = received, dict[str, Tensor]()
+    if (forms := prepared.forms) is not None:
+        received, keep = forms.received(told, kept)
     sight = prepared.setting.clients_sight(call.client)
     ctx = ClientContext(
         setting=prepared.setting.of_client(call.client),
@@ -190,22 +196,27 @@ def _answer(
     upload = prepared.method.client(ctx, received)
     if masking is not None:
         upload = masking(upload)
-    upload = upload.with_values(report.values(ctx, prepared.data.test.seen_by(sight)))
-    if ctx.has_teacher and personal.are_sent(prepared.experiment):
+    scored = prepared.scoring.of(call.client, call.round)
+    test = prepared.scoring.records(call.round).seen_by(sight) if scored else None
+    upload = upload.with_values(report.values(ctx, test))
+    if ctx.has_teacher and prepared.scoring.personal(call.round):
         own = prepared.data.held_out[call.client].seen_by(sight)
         upload = upload.with_values(personal.values(ctx, own))
     receipts = release(upload, None if ctx.allowance is None else ctx.allowance.paid)
-    payload = encode({name: value.data for name, value in upload.values.items()})
+    tensors: Tensors = {name: value.data for name, value in upload.values.items()}
+    if forms is not None:  # after the gate: what was let out, in fewer bits
+        tensors, answered = forms.written(tensors, kept, told, call.round)
+        ctx.state.update(keep | answered)
+    payload = encode(tensors)
     _check_size("the answer", len(payload), party)
-    if ctx.has_teacher:
-        ctx.keep("teacher", ctx.teacher.state_dict())
+    keeping = _to_keep(ctx, party)
     if spending is None or ctx.allowance is None:
-        state.save(ctx.state, receipts, round=call.round)
+        state.save(keeping, receipts, round=call.round)
         return wire.Call(call.round, call.client, payload)
     ctx.allowance.settle(payload)
     # A masked answer suits its own roster alone, and its noise must be in no other sum.
     again = payload if masking is None else None
-    state.save(ctx.state, receipts, round=call.round, answer=again)
+    state.save(keeping, receipts, round=call.round, answer=again)
     ctx.allowance.send()
     return wire.Call(call.round, call.client, payload, spending.ledger_head())
 
@@ -222,6 +233,19 @@ def _kept(party: ClientParty, round: int) -> dict[str, Tensor]:
     if _STAGE in kept and int(kept[_STAGE]) != stage:
         kept = {name: each for name, each in kept.items() if not name.startswith(f"{RELEASED}/")}
     return kept | {_STAGE: torch.tensor(stage)}
+
+
+def _to_keep(ctx: ClientContext, party: ClientParty) -> dict[str, Tensor]:
+    """What a later round reads, and the teacher where somebody does when the run has ended."""
+    if ctx.has_teacher:
+        ctx.keep(_TEACHER, ctx.teacher.state_dict())
+    more = not party.prepared.method.card.one_shot
+    teacher = party.shows_teacher or (more and ctx.keeps_teacher)
+    return {
+        name: each
+        for name, each in ctx.state.items()
+        if (teacher if name.startswith(f"{_TEACHER}/") else more)
+    }
 
 
 def _check_size(what: str, size: int, party: ClientParty) -> None:

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from hashlib import sha256
@@ -28,20 +28,17 @@ class DiskState:
     """A client's memory in a folder of its own: one safetensors file a round, and its receipts.
 
     What is read again is looked at first, and whatever cannot be read or written is a
-    `StorageError`.
+    `StorageError`. All of it reaches the disk before the client answers, so that a server may count
+    on it.
 
     Args:
         folder: made when there is something to keep.
-        durable: let all of it reach the disk before the client answers, so that a server may count
-            on it. In a simulation the keeper does that for all clients at once. An answer that was
-            paid for, and what is kept with it, reaches the disk in any case.
         back: how many rounds before the last are kept: see `state.rounds_back`.
     """
 
-    def __init__(self, folder: Path, *, durable: bool = True, back: int = 1) -> None:
+    def __init__(self, folder: Path, *, back: int = 1) -> None:
         self._folder = folder
         self._back = back
-        self._durable = durable
 
     def load(self, *, before: int) -> dict[str, Tensor]:
         """See `ClientState.load`."""
@@ -87,38 +84,16 @@ class DiskState:
         line: dict[str, Any] = {"round": round, "released": [asdict(each) for each in receipts]}
         if answer is not None:
             line["sha256"] = _bound(line["released"], state, answer)
-        durable = self._durable or answer is not None
         # On a line of its own, even after half of one that a killed writer left.
-        append(self._folder / _RECEIPTS, "\n" + json.dumps(line), durable=durable)
+        append(self._folder / _RECEIPTS, "\n" + json.dumps(line))
         if tensors:
-            write_atomically(self._path(round), state, durable=durable)
+            write_atomically(self._path(round), state)
         if answer is not None:  # last: whoever finds it finds the state that belongs to it
             write_atomically(self._answer_path(round), answer)
         with storing(self._folder):
-            for old in stale(self._rounds(), round, self._back):
-                self._path(old).unlink(missing_ok=True)
-                self._answer_path(old).unlink(missing_ok=True)
-
-    def files(self, *, after: int) -> list[Path]:
-        """What a run that goes on after a round reads: the latest state until then, receipts."""
-        latest = max((round for round in self._rounds() if round <= after), default=None)
-        files = [self._folder / _RECEIPTS] + ([] if latest is None else [self._path(latest)])
-        return [file for file in files if file.exists()]
-
-    def forget(self, *, after: int, kept: Collection[Path]) -> None:
-        """Drop states that came later than those `kept`, for a run that goes on after a round.
-
-        One stays whose answer was about to leave when its round was cut off: it is sent again.
-
-        Raises:
-            StorageError: that answer, or what was kept with it, is not what it was.
-        """
-        rounds = self._rounds()
-        last = max((round for round in rounds if self._path(round) in kept), default=0)
-        for round in sorted(rounds | self._rounds(_ANSWER_FILE)):
-            if round > last and (round <= after or self.answer(round=round) is None):
-                with storing(self._path(round)):
-                    self._path(round).unlink(missing_ok=True)
+            for file, path in ((_STATE_FILE, self._path), (_ANSWER_FILE, self._answer_path)):
+                for old in stale(self._rounds(file), round, self._back):
+                    path(old).unlink(missing_ok=True)
 
     def keep_secret(self, secret: bytes, *, round: int) -> None:
         """See `ClientState.keep_secret`; nobody else on the machine can read it."""

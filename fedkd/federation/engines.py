@@ -2,14 +2,16 @@
 
 import importlib.util
 import logging
+import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from torch import nn
@@ -23,13 +25,14 @@ from fedkd.federation.answers import Observer
 from fedkd.federation.asynchronous.arrivals import Script
 from fedkd.federation.checking import App, checked, looking
 from fedkd.federation.client import ACTION, WATCHER, ClientParty, client_app
-from fedkd.federation.disk_state import DiskState
 from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.prepare import PreparedExperiment, prepare_json
 from fedkd.federation.rounds import federate
 from fedkd.federation.server import Keeper
 from fedkd.federation.spending import no_ledger
 from fedkd.federation.state import MemoryState, rounds_back
+from fedkd.federation.store.state_store import StateStore, of_process
+from fedkd.federation.store.stored_state import StoredState
 from fedkd.federation.tampering import Tamper
 from fedkd.federation.wire import Call
 from fedkd.federation.workers.app import WorkerProcesses
@@ -74,6 +77,12 @@ def _check_forks(prepared: PreparedExperiment) -> None:
             "'processes', whose workers are forks, which no accelerator can be used in: leave out "
             "engine.kind, since clients in this process share devices anyway"
         )
+    if torch.accelerator.is_available():
+        raise ConfigError(
+            "engine.kind is 'processes' and torch finds an accelerator, for which it starts "
+            "threads that no fork has, so that forks can compute no gradients: hide it, as by "
+            "CUDA_VISIBLE_DEVICES= before the command, or leave out engine.kind"
+        )
 
 
 def _check_writable(folder: Path) -> None:
@@ -94,6 +103,7 @@ def simulate(
     observer: Observer,
     *,
     states: Path | None,
+    teachers: Collection[int] = (),
     tamper: Tamper | None = None,
     script: Script | None = None,
 ) -> nn.Module:
@@ -105,6 +115,8 @@ def simulate(
         observer: is told what happens.
         states: the folder in which each client keeps its state, so that a run can resume; None
             keeps it until the end, in memory or a folder of its own; on Ray there must be one.
+        teachers: the clients whose teachers are read when the run has ended, by `teacher`; of the
+            others they are kept where a later round goes on from them.
         tamper: as of `federate`.
         script: as of `federate`.
 
@@ -114,80 +126,91 @@ def simulate(
     Raises:
         FederationError: as `federate`.
     """
+    privacy = prepared.experiment.privacy
     threads = prepared.experiment.engine.threads or cores()
     engines = {"in-process": _in_process, "processes": _in_processes, "ray": _on_ray}
     engine = engines[prepared.experiment.engine.kind]
     tune_allocator()
     with one_intra_op_thread():
-        rounds = partial(federate, threads=threads, tamper=tamper, script=script)
-        return engine(prepared, keeper, observer, states, threads, rounds)
+        rounds = partial(
+            federate,
+            prepared=prepared,
+            keeper=keeper,
+            observer=observer,
+            threads=threads,
+            ledger=partial(Ledger, server_ledger(privacy, states)) if states else no_ledger,
+            tamper=tamper,
+            script=script,
+        )
+        token = WATCHER.set(observer.client_does)
+        try:
+            return engine(prepared, states, threads, rounds, frozenset(teachers))
+        finally:
+            WATCHER.reset(token)
 
 
 def _in_process(
     prepared: PreparedExperiment,
-    keeper: Keeper,
-    observer: Observer,
     states: Path | None,
     threads: int,
     rounds: Callable[..., nn.Module],
+    teachers: frozenset[int],
 ) -> nn.Module:
     back = rounds_back(prepared.experiment)
-    in_memory = [ClientParty(prepared, MemoryState(back=back)) for _ in prepared.data.clients]
+    with ExitStack() as stack:
+        if states is None:
+            memories = [MemoryState(back=back) for _ in prepared.data.clients]
+            parties = [ClientParty(prepared, each, shows_teacher=False) for each in memories]
+        else:
+            store = stack.enter_context(StateStore(states, back=back, shared=False))
 
-    def find(_context: Context, call: Call) -> ClientParty:
-        return _on_disk(prepared, states, call.client) if states else in_memory[call.client]
+        def find(_context: Context, call: Call) -> ClientParty:
+            return (
+                _on_disk(prepared, store, teachers, call.client) if states else parties[call.client]
+            )
 
-    app = client_app(find, simulated=True)
-    ledger = _server_opens(prepared, states) if states else no_ledger
-    return _on_threads(app, prepared, keeper, observer, ledger, threads, rounds)
+        app = _looked_at(client_app(find, simulated=True), prepared)
+        grid = InProcessGrid(app, nodes=prepared.setting.clients, threads=threads)
+        return rounds(stack.enter_context(grid))
 
 
 def _in_processes(
     prepared: PreparedExperiment,
-    keeper: Keeper,
-    observer: Observer,
     states: Path | None,
     threads: int,
     rounds: Callable[..., nn.Module],
+    teachers: frozenset[int],
 ) -> nn.Module:
     with ExitStack() as stack:
         place = states or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedkd-")))
 
         def find(_context: Context, call: Call) -> ClientParty:
-            party = _on_disk(prepared, place, call.client)
+            party = _of_worker(prepared, place, teachers, call.client)
             return party if states else replace(party, ledger=no_ledger)
 
-        app = stack.enter_context(WorkerProcesses(client_app(find, simulated=True)))
-        ledger = _server_opens(prepared, states) if states else no_ledger
-        return _on_threads(app, prepared, keeper, observer, ledger, threads, rounds)
+        clients = _looked_at(client_app(find, simulated=True), prepared)
+        app = stack.enter_context(WorkerProcesses(clients))
+        # After the fork, which must not have it open.
+        stack.enter_context(StateStore(place, shared=False))
+        grid = InProcessGrid(app, nodes=prepared.setting.clients, threads=threads)
+        return rounds(stack.enter_context(grid))
 
 
-def _on_threads(
-    app: App,
-    prepared: PreparedExperiment,
-    keeper: Keeper,
-    observer: Observer,
-    ledger: Callable[[], Ledger],
-    threads: int,
-    rounds: Callable[..., nn.Module],
-) -> nn.Module:
-    if not prepared.setting.securely:  # a sum of masked answers is the server's to add up
-        app = looking(app, prepared, partial(checked, prepared), f"train.{ACTION}")
-    token = WATCHER.set(observer.client_does)
-    try:
-        with InProcessGrid(app, nodes=prepared.setting.clients, threads=threads) as grid:
-            return rounds(grid, prepared, keeper, observer, ledger=ledger)
-    finally:
-        WATCHER.reset(token)
+def _looked_at(app: App, prepared: PreparedExperiment) -> App:
+    """The app with its replies looked at where they are made, where that is all it takes."""
+    forms = prepared.forms
+    # A sum of masked answers is the server's to add up; a difference takes what the server has.
+    if prepared.setting.securely or (forms is not None and forms.how.remembers):
+        return app
+    return looking(app, prepared, partial(checked, prepared), f"train.{ACTION}")
 
 
 def _on_ray(
     prepared: PreparedExperiment,
-    keeper: Keeper,
-    observer: Observer,
     states: Path | None,
     threads: int,
     rounds: Callable[..., nn.Module],
+    teachers: frozenset[int],
 ) -> nn.Module:
     if states is None:
         raise ValueError("Expected a folder for client states: Ray's workers share no memory.")
@@ -195,45 +218,53 @@ def _on_ray(
 
     @server.main()
     def main(grid: Grid, _context: Context) -> None:
-        ledger = _server_opens(prepared, states)
-        outcome.append(rounds(grid, prepared, keeper, observer, ledger=ledger))
+        outcome.append(rounds(grid))
 
-    find = partial(_of_worker, prepared.experiment.to_json(), states.resolve())
+    find = partial(_of_rays_worker, prepared.experiment.to_json(), states.resolve(), teachers)
     client = client_app(find, simulated=True)
     flower = logging.getLogger("flwr")
     level = flower.level
     flower.setLevel(logging.ERROR)
     try:
-        compat.ray_simulation(server, client, nodes=prepared.setting.clients, cores=threads)
+        with StateStore(states, shared="RAY_ADDRESS" in os.environ):
+            compat.ray_simulation(server, client, nodes=prepared.setting.clients, cores=threads)
     finally:
         flower.setLevel(level)
     return outcome[0]
 
 
-def _of_worker(experiment: str, states: Path, _context: Context, call: Call) -> ClientParty:
+def _of_rays_worker(
+    experiment: str, states: Path, teachers: frozenset[int], _context: Context, call: Call
+) -> ClientParty:
     tune_allocator()  # of Ray's worker, which this is
-    return _on_disk(prepare_json(experiment), states, call.client)
+    return _of_worker(prepare_json(experiment), states, teachers, call.client)
 
 
-def _on_disk(prepared: PreparedExperiment, states: Path, client: int) -> ClientParty:
-    """A client whose state is in a folder of its own."""
-    ledger = partial(Ledger, client_ledger(prepared.experiment.privacy, states, client))
-    back = rounds_back(prepared.experiment)
-    state = DiskState(states / _folder_name(client), durable=False, back=back)
-    return ClientParty(prepared, state, ledger)
+def _of_worker(
+    prepared: PreparedExperiment, states: Path, teachers: frozenset[int], client: int
+) -> ClientParty:
+    store = of_process(states, rounds_back(prepared.experiment), os.getpid())
+    return _on_disk(prepared, store, teachers, client)
 
 
-def _server_opens(prepared: PreparedExperiment, states: Path) -> Callable[[], Ledger]:
-    return partial(Ledger, server_ledger(prepared.experiment.privacy, states))
+def _on_disk(
+    prepared: PreparedExperiment, store: StateStore, teachers: frozenset[int], client: int
+) -> ClientParty:
+    """A client whose state is in the run's store."""
+    ledger = partial(Ledger, client_ledger(prepared.experiment.privacy, store.folder, client))
+    state = StoredState(store, client, store.folder / _folder_name(client))
+    return ClientParty(prepared, state, ledger, shows_teacher=client in teachers)
 
 
 def teacher(prepared: PreparedExperiment, states: Path, client: int) -> nn.Module | None:
-    """A client's teacher as its last round left it; None where the client keeps none.
+    """A client's teacher as its last round left it; None where none is kept: see `simulate`.
 
     Raises:
         StorageError: what it keeps is damaged.
     """
-    kept = DiskState(states / _folder_name(client)).load(before=prepared.experiment.rounds + 1)
+    with StateStore(states) as store:
+        state = StoredState(store, client, states / _folder_name(client))
+        kept = state.load(before=prepared.experiment.rounds + 1)
     if not (weights := group("teacher", kept)):
         return None
     spec = prepared.experiment.client_model(client)

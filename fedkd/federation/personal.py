@@ -5,6 +5,7 @@ site, and the student does not come there. A score on private rows is a fact abo
 protection it leaves as what it is, and under a privacy unit or secure aggregation not at all.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ from fedkd.privacy.events import Unprotected
 from fedkd.specs import TensorSpec
 from fedkd.tasks import Score, mean_of
 
+_log = logging.getLogger(__name__)
+
 _FIGURES, _DEFINED, _ROWS = "personal/figures", "personal/defined", "personal/rows"
 _MOST_ROWS = 10**9
 
@@ -32,6 +35,18 @@ def are_sent(experiment: Experiment) -> bool:
     privacy = experiment.privacy
     bare = privacy.unit == "none" and not privacy.secure_aggregation
     return bare and experiment.clients.test_share is not None
+
+
+def warn_of_withheld(experiment: Experiment) -> None:
+    """Warn whoever holds rows out for scores that nobody will see."""
+    share, privacy = experiment.clients.test_share, experiment.privacy
+    if share is None or are_sent(experiment):
+        return
+    hidden = "secure aggregation" if privacy.unit == "none" else f"privacy.unit = {privacy.unit!r}"
+    _log.warning(
+        "clients.test_share = %g holds records out, and their scores are withheld under %s: "
+        "they are facts about private records; leave it out to train on all", share, hidden,
+    )  # fmt: skip
 
 
 def values(ctx: ClientContext, held_out: Samples) -> dict[str, Value]:

@@ -1,14 +1,13 @@
 """Everything that an experiment names, built and checked: data, models, method."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from fedkd import config, data, devices, methods, tasks
 from fedkd.config import Experiment
@@ -20,9 +19,11 @@ from fedkd.data.types import FederatedData, Samples
 from fedkd.data.views import Sight
 from fedkd.errors import ConfigError, DataError
 from fedkd.exchange.codec import Expected
+from fedkd.exchange.coding.forms import AnswerForms
 from fedkd.federation import personal, report
+from fedkd.federation.scoring import Scoring
 from fedkd.federation.secure import messages
-from fedkd.learning import alignment, augment, evaluate
+from fedkd.learning import alignment, augment
 from fedkd.methods.core import accounting, lateness, protection
 from fedkd.methods.core.base import Method, Setting
 from fedkd.methods.core.forecast import Forecast, forecast_plan
@@ -65,18 +66,31 @@ class PreparedExperiment:
             return None
         return samples.subset((samples.stage < stages.at(round)).nonzero()[:, 0]).seen_by(sight)
 
-    def expects(self, client: int) -> Expected:
+    def expects(self, client: int, round: int) -> Expected:
         """What this client's answer must hold, exactly: the method's part and the report's."""
         plain = self.method.expects(self.setting, client)
+        teachers, scoring = self.method.card.has_teachers, self.scoring
         return {
             **(messages.expected(plain) if self.setting.securely else plain),
-            **report.expected(self.setting, teacher=self.method.card.has_teachers),
-            **(personal.expected(self.setting) if self._says_personal else {}),
+            **report.expected(self.setting, scored=teachers and scoring.of(client, round)),
+            **(personal.expected(self.setting) if teachers and scoring.personal(round) else {}),
         }
 
-    @property
-    def _says_personal(self) -> bool:
-        return self.method.card.has_teachers and personal.are_sent(self.experiment)
+    @cached_property
+    def scoring(self) -> Scoring:
+        """Who is scored when, and on what."""
+        return Scoring(self.setting, self.data.test)
+
+    @cached_property
+    def forms(self) -> AnswerForms | None:
+        """How answers are written on the wire; None: as they are."""
+        how = self.experiment.exchange
+        return None if how is None else AnswerForms(how, self.method.answers(self.setting))
+
+    def on_the_wire(self, client: int, round: int) -> Expected:
+        """What this client's answer to a round looks like when it comes in."""
+        plain = self.expects(client, round)
+        return plain if self.forms is None else self.forms.expected(plain)
 
     @cached_property
     def deal(self) -> str:
@@ -97,11 +111,6 @@ class PreparedExperiment:
             return self
         seen = self.data.seen_by(self.setting.seen)
         return replace(self, data=seen, setting=self.setting.student)
-
-    @cached_property
-    def test_totals(self) -> Mapping[str, Tensor]:
-        """What counters of all test samples can be, by the name of the score's figure."""
-        return evaluate.totals(self.data.test, self.setting.task.scores)
 
 
 def prepare(
@@ -148,16 +157,8 @@ def forecast(experiment: Experiment, *, spent: Sequence[Protected] = ()) -> Fore
 
 def _warn(method: Method, setting: Setting, federated: FederatedData) -> None:
     """Warn who holds all clients' data of what no party of a deployment may be told of."""
-    privacy, clients = setting.experiment.privacy, setting.experiment.clients
-    if clients.test_share is not None and not personal.are_sent(setting.experiment):
-        hidden = (
-            "secure aggregation" if privacy.unit == "none" else f"privacy.unit = {privacy.unit!r}"
-        )
-        _log.warning(
-            "clients.test_share = %g holds records out, and their scores are withheld under %s: "
-            "they are facts about private records; leave it out to train on all",
-            clients.test_share, hidden,
-        )  # fmt: skip
+    personal.warn_of_withheld(setting.experiment)
+    privacy = setting.experiment.privacy
     if privacy.unit != "record":
         return
     sizes = [len(client) for client in federated.clients]

@@ -16,20 +16,19 @@ def describe(
     prepared: PreparedExperiment, ctx: ServerContext, answers: Answers, server: LedgerHead | None
 ) -> Record:
     """The round's record, but for its overall times; `server` is its own ledger's head."""
-    data, task = prepared.in_students_view.data, prepared.setting.task
-    with ctx.on_device(ctx.student):
-        student = evaluate.score(ctx.student, data.test, task.scores)
-        by_stage = _stages(prepared, ctx)
-        own = personal.describe(answers.uploads, task.numbers, ctx.student, data.held_out)
-    if ctx.curve:
-        student["curve"] = ctx.curve
+    data, numbers = prepared.in_students_view.data, prepared.setting.task.numbers
+    student, by_stage, own = None, None, None
+    if prepared.scoring.happens(ctx.round):
+        with ctx.on_device(ctx.student):
+            student, by_stage = _student(prepared, ctx), _stages(prepared, ctx)
+            own = personal.describe(answers.uploads, numbers, ctx.student, data.held_out)
     return {
         "round": ctx.round,
         "student": student,
-        "teachers": _teachers(prepared, answers),
+        "teachers": _teachers(prepared, ctx.round, answers),
         "ensemble": ctx.ensemble,
         **({} if own is None else {"personal": own}),
-        **by_stage,
+        **({} if by_stage is None else {"stages": by_stage}),
         "losses": dict(ctx.losses),
         "bytes": {"up": answers.bytes_up, "down": answers.bytes_down},
         "seconds": {"phases": _phases(answers, ctx.clock.seconds)},
@@ -55,9 +54,12 @@ def _robust(ctx: ServerContext) -> dict[str, Any]:
     return {
         "robust": {
             "agreement": {} if found is None else _by_name(found.agreement),
+            "contradiction": {} if found is None else _by_name(found.contradiction),
             "moves": {} if found is None else _by_name(found.moves),
+            "alone": {} if found is None else _by_name(found.alone),
             "left_out": [] if found is None else list(found.left_out),
             "drawn_nearer": {} if found is None else _by_name(found.drawn_nearer),
+            **({"unheard": _by_name(ctx.unheard)} if ctx.unheard else {}),
             **({"apart": _by_name(ctx.apart)} if ctx.apart else {}),
         }
     }
@@ -67,14 +69,31 @@ def _by_name(found: Mapping[int, float]) -> dict[str, float]:
     return {str(client): number for client, number in found.items()}
 
 
-def _stages(prepared: PreparedExperiment, ctx: ServerContext) -> dict[str, Any]:
-    """The round's stage, from 1, and the student's headline score on each stage's test records."""
-    setting, test = prepared.setting, prepared.in_students_view.data.test
-    if setting.stages is None:
+def _student(prepared: PreparedExperiment, ctx: ServerContext) -> dict[str, Any]:
+    """The student's scores, and on how many test records where these are not all."""
+    test = prepared.in_students_view.scoring.records(ctx.round)
+    figures = evaluate.score(ctx.student, test, prepared.setting.task.scores)
+    curve = {"curve": ctx.curve} if ctx.curve else {}
+    return {**figures, **curve, **_of(prepared, ctx.round)}
+
+
+def _of(prepared: PreparedExperiment, round: int) -> dict[str, int]:
+    """On how many test records the scores of a round are, of how many; nothing where on all."""
+    scoring = prepared.scoring
+    if scoring.whole(round):
         return {}
+    return {"records": len(scoring.records(round)), "of": len(scoring.test)}
+
+
+def _stages(prepared: PreparedExperiment, ctx: ServerContext) -> dict[str, Any] | None:
+    """The round's stage, from 1, and the student's headline score on each stage's test records."""
+    setting = prepared.setting
+    if setting.stages is None:
+        return None
     count, headline = len(setting.stages), setting.task.headline
+    test = prepared.in_students_view.scoring.records(ctx.round)
     scores = evaluate.by_stage(ctx.student, test, count, headline)
-    return {"stages": {"stage": setting.stages.at(ctx.round) + 1, "scores": scores}}
+    return {"stage": setting.stages.at(ctx.round) + 1, "scores": scores}
 
 
 def _privacy(ledger_heads: list[LedgerHead]) -> dict[str, Any] | None:
@@ -85,13 +104,14 @@ def _privacy(ledger_heads: list[LedgerHead]) -> dict[str, Any] | None:
     return {"epsilon": most.epsilon, "accountant": most.accountant}
 
 
-def _teachers(prepared: PreparedExperiment, answers: Answers) -> dict[str, Any] | None:
+def _teachers(prepared: PreparedExperiment, round: int, answers: Answers) -> dict[str, Any] | None:
     task, by_client = prepared.setting.task, {}
     for client, upload in answers.uploads.items():
+        asked = answers.asked.get(client, round)
         if (counted := report.tallies(upload, task.scores)) is not None:
             model = str(prepared.experiment.client_model(client))
-            figures = evaluate.figures(counted, prepared.test_totals, task.scores)
-            by_client[str(client)] = {"model": model, **figures}
+            figures = evaluate.figures(counted, prepared.scoring.totals(asked), task.scores)
+            by_client[str(client)] = {"model": model, **figures, **_of(prepared, asked)}
     if not by_client:
         return None
     means = {

@@ -34,8 +34,8 @@ def _field(score: Score) -> str:
     return "report/correct" if score.name == ACCURACY else f"report/{score.figure}"
 
 
-def values(ctx: ClientContext, test: Samples) -> dict[str, Value]:
-    """The tallies of the teacher's scores, where there is a teacher, and seconds by phase.
+def values(ctx: ClientContext, test: Samples | None) -> dict[str, Value]:
+    """The tallies of the teacher's scores on `test`, where there are both, and seconds by phase.
 
     Under secure aggregation no scores: they are one client's own. Under `record` no seconds: how
     long a training takes tells how much data there is. Under the client units nothing: only what
@@ -43,7 +43,7 @@ def values(ctx: ClientContext, test: Samples) -> dict[str, Value]:
     """
     unit = ctx.setting.experiment.privacy.unit
     reported: dict[str, Value] = {}
-    if ctx.has_teacher and unit in _SCORED and not ctx.setting.securely:
+    if test is not None and ctx.has_teacher and _may_leave(ctx.setting):
         scores = ctx.setting.task.scores
         with ctx.clock.phase("evaluate"), ctx.on_device(ctx.teacher):
             counted = evaluate.tallies(ctx.teacher, test, scores)
@@ -56,11 +56,15 @@ def values(ctx: ClientContext, test: Samples) -> dict[str, Value]:
     return {**reported, _SECONDS: Value(clock, Release(Unprotected("seconds by phase")))}
 
 
-def expected(setting: Setting, *, teacher: bool) -> Expected:
-    """What `values` must look like to the server."""
+def _may_leave(setting: Setting) -> bool:
+    return setting.experiment.privacy.unit in _SCORED and not setting.securely
+
+
+def expected(setting: Setting, *, scored: bool) -> Expected:
+    """What `values` must look like to the server, of a teacher that is scored, or not."""
     unit = setting.experiment.privacy.unit
     specs: dict[str, TensorSpec] = {}
-    if teacher and unit in _SCORED and not setting.securely:
+    if scored and _may_leave(setting):
         specs |= {_field(score): score.counts for score in setting.task.scores}
     if unit == "none":
         specs[_SECONDS] = TensorSpec((len(PHASES),), torch.float64, low=0, high=_LONGEST)

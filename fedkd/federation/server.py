@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, Self
 
 from torch import Tensor, nn
@@ -145,10 +146,12 @@ class ServerParty:
         """
         answered = time.perf_counter()
         ctx = self._context(round)
-        ctx.announcing = announce
+        told = partial(self._told, round, answers, [])
+        ctx.announcing = None if announce is None else lambda sent: announce(told(sent))
         ctx.allowance = None if self.spending is None else self.spending.reserve(round)
         ctx.summed = None if answers.total is None else len(answers.uploads)
-        broadcast = self.prepared.method.server(ctx, self._heard(ctx, answers))
+        ctx.running = answers.running
+        broadcast = told(self.prepared.method.server(ctx, self._heard(ctx, answers)))
         if ctx.allowance is not None:
             _release(ctx.allowance, self.student)
         ledger_head = None if self.spending is None else self.spending.ledger_head()
@@ -160,6 +163,32 @@ class ServerParty:
             "server": ended - answered,
         }
         return Step(round, broadcast, record, ledger_head, ctx.generated)
+
+    def _told(
+        self,
+        round: int,
+        answers: Answers,
+        known: list[tuple[Broadcast, Broadcast]],
+        broadcast: Broadcast,
+    ) -> Broadcast:
+        """What is said next, as it crosses the wire; what both sides have now is remembered.
+
+        What was announced is `known`, and is not written again.
+        """
+        if (forms := self.prepared.forms) is None:
+            return broadcast
+        if known and known[0][0] is broadcast:
+            return known[0][1]
+        told, keep = forms.told(
+            broadcast,
+            self.state,
+            round,
+            answered=answers.uploads,
+            clients=self.prepared.setting.clients,
+        )
+        self.state.update(keep | forms.to_keep(answers.uploads))
+        known[:] = [(broadcast, told)]
+        return told
 
     def _heard(self, ctx: ServerContext, answers: Answers) -> Uploads:
         """What the method is given: all that was let in, or of whom agrees with the rest."""
@@ -190,6 +219,7 @@ class ServerParty:
 
     def _context(self, round: int) -> ServerContext:
         data, unit = self.prepared.data, self.prepared.experiment.privacy.unit
+        scored = self.prepared.scoring.happens(round)
         return ServerContext(
             setting=self.prepared.setting,
             round=round,
@@ -197,7 +227,7 @@ class ServerParty:
             state=self.state,
             clock=Clock(self.observer.server_does),
             threads=self.threads,
-            test=data.test,
+            test=self.prepared.scoring.records(round) if scored else None,
             pooled=data.pooled if unit == "none" else _no_pool,
             robust=self.robust,
         )

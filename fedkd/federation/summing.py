@@ -41,14 +41,14 @@ def ask_for_sum(clients: Connected, cohort: list[int], broadcast: Broadcast, rou
         require_quorum(clients.prepared, round, whole)
         return answers.uploads
 
-    made = Question(messages.KEYS, lambda _, payload: messages.read_keys(payload))
+    made = Question(messages.KEYS, lambda _, __, payload: messages.read_keys(payload))
     roster = messages.of_roster(go(made, Broadcast()))
     keys = {client: each.pairs for client, each in messages.read_roster(roster).items()}
     circle = messages.circle(keys, setting, round)
     around = circle.neighbours
 
     shared = go(
-        Question(messages.SHARES, lambda c, payload: messages.check_shares(payload, around[c])),
+        Question(messages.SHARES, lambda _, c, payload: messages.check_shares(payload, around[c])),
         Broadcast(roster),
     )
     beside = {c: encode(each) for c, each in messages.passed_on(circle, shared).items()}
@@ -56,7 +56,7 @@ def ask_for_sum(clients: Connected, cohort: list[int], broadcast: Broadcast, rou
     summing = _Summing(clients.prepared, cohort[0])
     answered = go(Question(ACTION, summing.take, beside), told)
 
-    def opening(client: int, payload: bytes) -> Tensors:
+    def opening(_: int, client: int, payload: bytes) -> Tensors:
         return messages.check_opening(payload, around[client], shared, answered)
 
     failures = dict(whole.failures)
@@ -78,13 +78,13 @@ class _Summing:
         self._shapes = {name: spec.shape for name, spec in specs.items()}
         self.words: Words = np.zeros(sum(map(math.prod, self._shapes.values())), np.uint64)
 
-    def take(self, client: int, payload: bytes) -> dict[str, Tensor]:
+    def take(self, round: int, client: int, payload: bytes) -> dict[str, Tensor]:
         """Add an answer, and hand back what is beside the sum.
 
         Raises:
             MessageError: it is not as it must be.
         """
-        upload = checked(self._prepared, client, payload)
+        upload = checked(self._prepared, round, client, payload)
         self.words += streams.flat({name: upload.pop(name) for name in self._shapes})
         return upload
 

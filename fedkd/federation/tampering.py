@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from fedkd.errors import MessageError
-from fedkd.exchange.codec import encode
+from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.messages import Broadcast, Tensors
 from fedkd.federation.answers import Answers
 from fedkd.federation.checking import checked
@@ -52,7 +52,13 @@ def tamper_with(
         if client not in answers.uploads:
             continue
         try:
-            answers.uploads[client] = checked(prepared, client, encode(sent))
+            payload = encode(sent)
+            if prepared.forms is not None:
+                plain = decode(payload, prepared.expects(client, round))
+                written, _ = prepared.forms.written(plain, {}, {}, round)
+                payload = encode(written)
+            answers.uploads[client] = checked(prepared, round, client, payload)
+            answers.asked.pop(client, None)
         except MessageError as error:
             del answers.uploads[client]
             answers.failures[client] = str(error)

@@ -1,11 +1,12 @@
-"""Compare methods: the same experiment under several methods and seeds, in one folder."""
+"""Compare methods, or how answers are written: one experiment in several ways, in one folder."""
 
+import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from fedkd import methods
-from fedkd.config import Experiment, MethodChoice
+from fedkd.config import Exchange, Experiment, MethodChoice, validate
 from fedkd.errors import ConfigError, RunFolderError
 from fedkd.federation.answers import Observer
 from fedkd.federation.prepare import prepare
@@ -16,25 +17,30 @@ Watch = Callable[[Experiment], AbstractContextManager[Observer]]
 """Opens an observer for one run."""
 
 
-def plan(experiment: Experiment, names: Sequence[str], seeds: int) -> list[Experiment]:
-    """One experiment for each method and seed, all of them checked before any runs.
+def plan(
+    experiment: Experiment, names: Sequence[str], seeds: int, forms: Sequence[str] = ()
+) -> list[Experiment]:
+    """One experiment for each method, form and seed, all of them checked before any runs.
 
     A method keeps the parameters of `[method]` where it is the one named there; others have their
-    defaults. Seeds count up from the experiment's own.
+    defaults. Seeds count up from the experiment's own. `forms` say how answers are written, as
+    `Exchange.table` reads it, in the place of the experiment's own `[exchange]`.
 
     Raises:
         ConfigError: no method, an unknown one, or one that cannot run this experiment.
     """
     if not names:
         raise ConfigError("no method to compare was named: expected such as fedavg,fedmd,dense")
+    ways = [_written(experiment, form) for form in dict.fromkeys(forms)] or [experiment]
     runs = []
     for name in dict.fromkeys(names):
         configured = name == experiment.method.name
         choice = experiment.method if configured else MethodChoice(name=name)
-        for seed in range(experiment.seed, experiment.seed + seeds):
-            run = experiment.model_copy(update={"method": choice, "seed": seed})
-            methods.resolve(run)
-            runs.append(run)
+        for written in ways:
+            for seed in range(experiment.seed, experiment.seed + seeds):
+                run = written.model_copy(update={"method": choice, "seed": seed})
+                methods.resolve(run)
+                runs.append(run)
     return runs
 
 
@@ -58,8 +64,20 @@ def compare(
         prepare(run)
     folders = []
     for run in runs:
-        path = folder / f"{run.method.name.replace(':', '.')}-seed{run.seed}"
+        path = folder / _name(run)
         with watch(run) as observer:
             simulate(run, path, observer, resume=path.exists())
         folders.append(path)
     return folders
+
+
+def _written(experiment: Experiment, form: str) -> Experiment:
+    """The experiment with answers written in a form."""
+    table = json.loads(experiment.to_json())
+    return validate(Experiment, {**table, "exchange": Exchange.table(form)})
+
+
+def _name(run: Experiment) -> str:
+    """The name of a run's folder."""
+    form = "" if run.exchange is None else f"-{run.exchange.name}"
+    return f"{run.method.name.replace(':', '.')}{form}-seed{run.seed}"

@@ -1,6 +1,6 @@
 """Simulate a federation on this machine: one experiment, one run folder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -67,6 +67,7 @@ def simulate_world(
     observer: Observer | None = None,
     *,
     resume: bool = False,
+    teachers: Collection[int] = (),
     tamper: Tamper | None = None,
     script: Script | None = None,
 ) -> dict[str, Any]:
@@ -77,6 +78,7 @@ def simulate_world(
         folder: as of `simulate`.
         observer: as of `simulate`.
         resume: as of `simulate`.
+        teachers: clients whose own models are read afterwards, by `engines.teacher`.
         tamper: what hostile clients send in place of their own answers; None: nobody is hostile.
         script: who answers when, where rounds are asynchronous; None: as the experiment has it.
 
@@ -103,6 +105,7 @@ def simulate_world(
                 run,
                 observer or Unwatched(),
                 states=run.states,
+                teachers={*range(_TEACHERS_SHOWN), *teachers},
                 tamper=tamper,
                 script=script,
             )

@@ -187,13 +187,7 @@ def _as_here(function: Callable[..., R]) -> Callable[..., R]:
 
 
 def _frozen(teacher: nn.Module) -> nn.Module:
-    copied = copy.deepcopy(teacher).eval().requires_grad_(requires_grad=False)
-    # Convolutions follow the layout of their weights and are faster in this one, GroupNorm slower.
-    # It is that of images: torch refuses it for weights of five axes, as convolutions of volumes.
-    volumes = any(each.dim() == 5 for each in (*copied.parameters(), *copied.buffers()))
-    if not volumes and not any(isinstance(module, nn.GroupNorm) for module in copied.modules()):
-        copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return copied
+    return copy.deepcopy(teacher).eval().requires_grad_(requires_grad=False)
 
 
 def distil(

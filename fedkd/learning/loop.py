@@ -13,6 +13,7 @@ from fedkd.config import Optimisation
 from fedkd.data.texts.batches import by_length
 from fedkd.errors import FederationError
 from fedkd.learning import augment, optim
+from fedkd.learning.halves import halves
 from fedkd.rows import Rows, one
 from fedkd.rows import moved as moved_to
 from fedkd.tasks.motion import Motion
@@ -40,6 +41,7 @@ def fit(
     *,
     optimiser: torch.optim.Optimizer | None = None,
     moved: Moved | None = None,
+    threads: int | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
     """Fit `model` to `rows` in shuffled mini-batches; it ends in evaluation mode.
@@ -59,6 +61,9 @@ def fit(
         generator: the source of the shuffles, and of how inputs change.
         optimiser: goes on with this one; None: a fresh one over all parameters.
         moved: how the second of the rows, the targets, follow inputs that move; None: they do not.
+        threads: let so many threads at a time learn from halves of large batches, to the same bits
+            whatever their number: see `halves`. Then `loss` gives each row's own value. None:
+            batches stay whole.
         on_epoch: see `OnEpoch`.
 
     Returns:
@@ -70,14 +75,21 @@ def fit(
     """
     optimiser = optimiser or optim.build(model.parameters(), optimisation)
 
-    def step(position: float, batch: Sequence[Any]) -> float:
-        return descend(optimiser, lambda: loss(model, *batch).mean(), optimisation, position)
-
     model.train()
     device = devices.of(model)
-    losses = epochs(
-        rows, step, optimisation, generator, device=device, moved=moved, on_epoch=on_epoch
-    )
+    with halves(model, threads) as both:
+
+        def mean(batch: Sequence[Any]) -> Tensor:
+            if both is not None and both.suit(batch):
+                return both.mean(loss, batch)
+            return loss(model, *batch).mean()
+
+        def step(position: float, batch: Sequence[Any]) -> float:
+            return descend(optimiser, lambda: mean(batch), optimisation, position)
+
+        losses = epochs(
+            rows, step, optimisation, generator, device=device, moved=moved, on_epoch=on_epoch
+        )
     model.eval()
     return losses
 

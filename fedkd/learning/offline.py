@@ -34,6 +34,7 @@ def distil(
     generator: torch.Generator,
     *,
     optimiser: torch.optim.Optimizer | None = None,
+    threads: int | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> list[float]:
     """Fit the student's answers on `x` to `targets`, row by row; the rest is as in `loop.fit`.
@@ -46,6 +47,7 @@ def distil(
         optimisation: see `loop.fit`.
         generator: see `loop.fit`.
         optimiser: see `loop.fit`.
+        threads: see `loop.fit`.
         on_epoch: see `loop.fit`.
 
     Returns:
@@ -62,6 +64,7 @@ def distil(
         optimisation,
         generator,
         optimiser=optimiser,
+        threads=threads,
         on_epoch=on_epoch,
     )
 

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from fedkd.config import Experiment, Frozen, MethodChoice, Optimisation, validate
 from fedkd.errors import ConfigError
+from fedkd.exchange.coding.transform import MOST_COLUMNS
 from fedkd.learning import augment
 from fedkd.methods.core import combining
 from fedkd.methods.core.base import Card, Method
@@ -125,16 +126,64 @@ def check_written(method: Method, name: str, task: Task, public: Rows | None) ->
 
 
 def check_rules(method: Method, setting: Setting) -> None:
-    """Refuse a rule of `[robust]` for what a method does not combine, or that cannot hold.
+    """Refuse what `[robust]` would do for nothing: rules that do not fit, and nothing to compare.
+
+    So is a form of `[exchange]` for what it does not send.
 
     Raises:
-        ConfigError: as `combining.check`.
+        ConfigError: as `combining.check`, or says why, and which methods fit.
     """
+    _check_exchange(method, setting)
 
     def fit(what: Combined) -> str:
         return ", ".join(each for each in BUILT_IN if what in find(each).card.combines)
 
     combining.check(setting, method.card.combines, fit)
+    robust, kind = setting.experiment.robust, type(method)
+    own = (kind.said, kind.probe) != (Method.said, Method.probe)
+    if robust is None or not robust.screen or own:
+        return
+    if not any(field.startswith("model/") for field in method.expects(setting, 0)):
+        raise ConfigError(
+            "robust.screen compares what clients answer, or their models, and clients of method "
+            f"{setting.experiment.method.name!r} send neither: leave [robust] out"
+        )
+
+
+def _check_exchange(method: Method, setting: Setting) -> None:
+    """Refuse to write answers in few bits where there are none of which it can be said how."""
+    if (how := setting.experiment.exchange) is None:
+        return
+    name, task = setting.experiment.method.name, setting.task
+    said = f"exchange.answers = {how.answers!r}"
+    if "categorical" not in task.offers:
+        raise ConfigError(
+            f"{said} writes a row of answers in steps of one size, and what task {task.name!r} "
+            "answers are not logits of one another, so that no size fits all: leave [exchange] out"
+        )
+    if getattr(method.params, "top", None) is not None:
+        raise ConfigError(
+            f"{said} and method.top both say how answers are written: leave one of the two out"
+        )
+    fields = method.answers(setting)
+    if not fields:
+        fit = [each for each in BUILT_IN if find(each).answers is not Method.answers]
+        raise ConfigError(
+            f"{said} writes answers, and method {name!r} sends none: choose one of "
+            f"{', '.join(fit)}, or leave [exchange] out"
+        )
+    if how.remembers and not all(each.lasting for each in fields.values()):
+        raise ConfigError(
+            f"{how.memory} goes on from the last round's answers, and method {name!r} asks about "
+            "other inputs in every round: let method.public_per_round be all of the proxy set, if "
+            "there is such a key, or leave it out"
+        )
+    most = max(each.spec.shape[-1] for each in fields.values())
+    if how.answers == "transform" and most > MOST_COLUMNS:
+        raise ConfigError(
+            f"{said} sends directions among at most {MOST_COLUMNS} classes, and answers have "
+            f"{most}: choose 'int4', or leave it out and set method.top"
+        )
 
 
 def _check_augment(params: Frozen, experiment: Experiment) -> None:

@@ -1,6 +1,6 @@
 """Distillation-based semi-supervised federated learning."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from pydantic import Field
@@ -10,6 +10,7 @@ from fedkd.config import Frozen, Optimisation
 from fedkd.exchange import likeliest
 from fedkd.exchange.aggregation import entropy_reduction, mean
 from fedkd.exchange.codec import Expected, half
+from fedkd.exchange.coding.fields import AnswerField
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, Value
 from fedkd.knowledge import label
 from fedkd.knowledge.places import spoken
@@ -76,6 +77,13 @@ class DSFL(Method):
         if self.params.top is not None:
             return likeliest.expected("probabilities", shape, self.params.top)
         return {"probabilities": TensorSpec(shape, torch.float16, low=0, high=1)}
+
+    def answers(self, setting: Setting) -> Mapping[str, AnswerField]:
+        if self.params.top is not None:
+            return {}
+        spec = self.expects(setting, 0)["probabilities"]
+        answer = AnswerField(spec, lasting=spec.shape[0] == len(setting.proxy))
+        return {"probabilities": answer, "aggregate": answer}
 
     def said(self, ctx: ServerContext, uploads: Uploads, inputs: Callable[[], Rows]) -> Tensor:
         return _logits(_answers(uploads, ctx.setting).float())

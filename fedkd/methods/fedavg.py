@@ -49,6 +49,7 @@ class FedAvg(Method):
         unlike_models=False,
         counts=("example count",),
         summable=True,
+        averages=True,
         asynchronous="models",
         combines=("models",),
     )
@@ -126,6 +127,7 @@ class FedAvg(Method):
         What is private is as the client's last round left it; at first as the server's was drawn,
         so that all clients' go with what is shared.
         """
+        ctx.keeps_teacher = bool(self.params.private)
         given = ctx.setting.sent(ctx.spec, group("model", self._shared(broadcast)))
         if self.params.private and not group("teacher", ctx.state):
             given = {**ctx.setting.build(ctx.spec, purpose="student").state_dict(), **given}

@@ -1,6 +1,7 @@
 """Group knowledge transfer: small fronts at the clients, a large back at the server."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from fedkd import rng
 from fedkd.config import Frozen, Optimisation
 from fedkd.errors import ConfigError
 from fedkd.exchange.codec import Expected, half
+from fedkd.exchange.coding.fields import AnswerField
 from fedkd.exchange.messages import (
     Broadcast,
     Release,
@@ -101,6 +103,10 @@ class FedGKT(Method):
             "labels": TensorSpec((rows,), torch.int64, low=0, high=classes - 1),
             "count": setting.example_count,
         }
+
+    def answers(self, setting: Setting) -> Mapping[str, AnswerField]:
+        own = AnswerField(self.expects(setting, 0)["record_logits"], lasting=False)
+        return {"record_logits": own, "answers": own}
 
     def probe(self, setting: Setting, client: int, upload: Tensors, x: Rows) -> Tensor | None:
         front, _ = self._parts(setting)

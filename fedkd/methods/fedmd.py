@@ -1,6 +1,6 @@
 """Federated distillation by consensus logits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -14,6 +14,7 @@ from fedkd.errors import ConfigError
 from fedkd.exchange import likeliest
 from fedkd.exchange.aggregation import mean
 from fedkd.exchange.codec import Expected, half
+from fedkd.exchange.coding.fields import AnswerField
 from fedkd.exchange.messages import (
     Broadcast,
     Release,
@@ -111,6 +112,13 @@ class FedMD(Method):
         if _LOGITS & setting.task.offers:
             return {"logits": TensorSpec(shape, torch.float16), **own}
         return {"logits": TensorSpec(shape, low=-_LARGEST, high=_LARGEST), **own}
+
+    def answers(self, setting: Setting) -> Mapping[str, AnswerField]:
+        if self.params.top is not None:
+            return {}
+        spec = self.expects(setting, 0)["logits"]
+        answer = AnswerField(spec, lasting=spec.shape[0] == len(setting.proxy))
+        return {"logits": answer, "consensus": answer}
 
     def said(self, ctx: ServerContext, uploads: Uploads, inputs: Callable[[], Rows]) -> Tensor:
         return _answers(uploads, ctx.setting)

@@ -122,6 +122,7 @@ class FedPair(OneShot):
             partial(label.kd, temperature=params.temperature),
             params.distillation.model_copy(update={"schedule": "cosine"}),
             ctx.rng("distillation"),
+            threads=ctx.threads,
             on_epoch=on_epoch,
         )
         return Samples(x, classes)

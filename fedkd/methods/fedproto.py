@@ -1,6 +1,6 @@
 """Federated learning by class prototypes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -12,6 +12,7 @@ from fedkd.config import Frozen, Optimisation
 from fedkd.errors import ConfigError
 from fedkd.exchange.aggregation import by_class_shares, mean, mean_by_class
 from fedkd.exchange.codec import Expected, half
+from fedkd.exchange.coding.fields import AnswerField
 from fedkd.exchange.messages import Broadcast, PostProcessing, Release, Tensors, Upload, Value
 from fedkd.knowledge import label
 from fedkd.learning.evaluate import evaluating
@@ -102,6 +103,9 @@ class FedProto(Method):
             "counts": setting.class_counts,
             "logits": TensorSpec((len(setting.proxy), setting.classes), torch.float16, high=0),
         }
+
+    def answers(self, setting: Setting) -> Mapping[str, AnswerField]:
+        return {"logits": AnswerField(self.expects(setting, 0)["logits"], lasting=True)}
 
     def said(self, ctx: ServerContext, uploads: Uploads, inputs: Callable[[], Rows]) -> Tensor:
         return torch.stack([upload["logits"] for upload in uploads.values()])

@@ -11,8 +11,12 @@ from fedkd.errors import ConfigError
 from fedkd.rows import Batch
 from fedkd.tasks.likelihoods.multinomial import SEEN
 
+_OURS = ("torch", "fedkd")
+"""Whose layers take inputs in any layout; of a user's own, `view` may be in the way."""
+_SLOWER = (nn.GroupNorm, nn.InstanceNorm2d)
 
-def answer(model: nn.Module, x: Batch) -> Tensor:
+
+def answer(model: nn.Module, x: Batch, *, relaid: bool = True) -> Tensor:
     """What a model says of inputs, of which it gets a copy on the device where it is.
 
     A model may write into what it is given: `nn.ReLU(inplace=True)` as a first layer, `x.sub_(0.5)`
@@ -25,21 +29,43 @@ def answer(model: nn.Module, x: Batch) -> Tensor:
         model: any module, in whatever mode it is.
         x: inputs (N, *shape), or named columns of inputs, by which keywords the model is called;
             gradients reach them, and nothing is written into them.
+        relaid: let images be laid out in memory as the model is fastest, which may change the
+            last bits: see `layout`.
 
     Returns:
-        The model's answer, (N, ...), where the model is: see `unwrapped`.
+        The model's answer, (N, ...), where the model is and contiguous: see `unwrapped`.
 
     Raises:
         ConfigError: there is no tensor in what the model gives.
     """
     device = devices.of(model)
+    form = layout(model, device) if relaid and _are_images(x) else torch.preserve_format
     with devices.autocast(device):
         output = (
-            model(x.to(device, copy=True))
+            model(x.to(device, copy=True, memory_format=form))
             if isinstance(x, Tensor)
             else model(**{name: column.to(device, copy=True) for name, column in x.items()})
         )
-    return devices.widened(unwrapped(model, output))
+    return devices.widened(unwrapped(model, output)).contiguous()
+
+
+def layout(model: nn.Module, device: torch.device) -> torch.memory_format:
+    """How images are laid out in memory for a model: channels last where that is faster.
+
+    On the CPU it is, for convolutions: 1.1 to 1.4 times for a step of training, 1.2 to 2.2 for
+    answers. Not with group norm, which takes images apart again (.7 to 1.3 times).
+    """
+    if device.type != "cpu":
+        return torch.preserve_format
+    kinds = {type(module) for module in model.modules()}
+    convolves = any(issubclass(kind, nn.Conv2d) for kind in kinds)
+    slower = any(issubclass(kind, _SLOWER) for kind in kinds)
+    ours = all(kind.__module__.partition(".")[0] in _OURS for kind in kinds)
+    return torch.channels_last if convolves and ours and not slower else torch.preserve_format
+
+
+def _are_images(x: Batch) -> bool:
+    return isinstance(x, Tensor) and x.dim() == 4 and x.is_floating_point()
 
 
 def unwrapped(model: nn.Module, output: Any) -> Tensor:

@@ -95,6 +95,19 @@ def lengths(flat: Tensor) -> Tensor:
     return found
 
 
+def sizes(rows: Tensor) -> Tensor:
+    """(..., D) -> (...): as `lengths`, of rows whose squares may vanish or overflow in float32.
+
+    Such rows, shorter than 1e-12 or longer than 1e12, are squared in float64.
+    """
+    found = lengths(rows.reshape(-1, rows.shape[-1]))
+    odd = ~((found > 1e-12) & (found < 1e12))
+    if odd.any():
+        few = rows.reshape(-1, rows.shape[-1])[odd]
+        found[odd] = torch.linalg.vector_norm(few, dim=1, dtype=torch.float64)
+    return found.reshape(rows.shape[:-1])
+
+
 def _check(rows: Tensor) -> None:
     if rows.dim() == 0 or rows.dtype not in {torch.float32, torch.float64}:
         found = f"{tuple(rows.shape)} of {rows.dtype}"

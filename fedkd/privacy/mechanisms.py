@@ -14,30 +14,26 @@ in 16,384, unless `finest` asks for coarser steps; then it is whatever these mak
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fedkd.privacy.gradients import Built, Gradients, flat
-from fedkd.privacy.source import MOST_SCALE, Floats, Integers, NoiseSource
+from fedkd.privacy.grid import FINENESS, evenly, on_grid, step_of
+from fedkd.privacy.source import MOST_SCALE, NoiseSource
 
-_FINENESS = 2.0**-14
-"""What rounding to the grid may add to a sensitivity, as a share of it, where any step will do."""
+STABILITY = 0.01
+"""What automatic clipping adds to a gradient's length, as its authors do."""
 _CLIPPING = 2.0**-16
 """By how much more than the norm a clip in float32 may leave; it is below 1e-6."""
 _LOOSE = 32.0
 """How far above a gradient's length, or the clip, what adds up to it may be, if it is clipped by a
 weight alone: a length that float32 tells from products has an error of up to 2^-24 times its
 square, and their sum one of 2^-24 times itself. What cancels more is added up first."""
-_AT_ONCE = 2**14
-"""Numbers that get their noise together, while they stay in a core's cache."""
-_MOST_STEPS = 2.0**52
-"""The most steps that a value may be; with the noise they are exact in float64."""
 
 
-def clip(rows: Tensor, norm: float) -> Tensor:
+def clip(rows: Tensor, norm: float, *, automatic: bool = False) -> Tensor:
     """Each row scaled down to an L2 norm of at most `norm`, over all its axes together.
 
     A row with a NaN or an infinity becomes zero: it may not pass, nor poison a sum.
@@ -45,27 +41,33 @@ def clip(rows: Tensor, norm: float) -> Tensor:
     Args:
         rows: (N, ...), float32 or float64.
         norm: finite, > 0.
+        automatic: see `clipped_sum`.
 
     Returns:
-        The shape and type of `rows`; a row within `norm` is unchanged.
+        The shape and type of `rows`; a row within `norm` is unchanged, unless automatic.
 
     Raises:
         ValueError: the norm is out of its range, or the rows have no first axis or another type.
     """
     _positive(norm=norm)
     flattened = flat(rows)
-    peak = _peaks(flattened)
-    finite = torch.isfinite(peak)[:, None]
+    peak = _peaks(flattened)[:, None]
+    finite = torch.isfinite(peak)
     flattened = torch.where(finite, flattened, 0)
     # Over its largest entry a row has a length between 1 and sqrt(D), whose square cannot overflow.
-    direction = flattened / torch.where(finite & (peak[:, None] > 0), peak[:, None], 1)
+    unit = torch.where(finite & (peak > 0), peak, 1)
+    direction = flattened / unit
     length = torch.linalg.vector_norm(direction, dim=1, keepdim=True, dtype=torch.float64)
-    inside = ~finite | (length * peak[:, None].double() <= norm)
+    inside = ~finite | (length * peak.double() <= norm)
+    if automatic:
+        inside, length = ~finite, length + STABILITY / unit.double()
     shortened = direction * (norm / length).to(rows.dtype)
     return torch.where(inside, flattened, shortened).reshape(rows.shape)
 
 
-def clipped_sum(gradients: Sequence[Tensor | Gradients], norm: float) -> list[Tensor]:
+def clipped_sum(
+    gradients: Sequence[Tensor | Gradients], norm: float, *, automatic: bool = False
+) -> list[Tensor]:
     """Per-sample gradients, each sample's clipped over all parameters jointly, then summed.
 
     One sample more or less changes the sums by an L2 norm of at most `norm`, over all parameters
@@ -75,6 +77,8 @@ def clipped_sum(gradients: Sequence[Tensor | Gradients], norm: float) -> list[Te
     Args:
         gradients: (N, *shape_p) for each parameter p, float32 or float64, or in another form.
         norm: finite, > 0.
+        automatic: scale each to the norm, whatever its length l, but for l / (l + `STABILITY`) of
+            it: AUTO-S, Bu et al. 2022, arXiv:2206.07136. It is below the norm all the same.
 
     Returns:
         shape_p for each parameter, in order; zeros where N = 0.
@@ -93,13 +97,19 @@ def clipped_sum(gradients: Sequence[Tensor | Gradients], norm: float) -> list[Te
         torch.linalg.vector_norm(torch.stack(each), dim=0)
         for each in ([form.lengths() for form in forms], [form.bounds() for form in forms])
     )
-    weights = (norm / lengths).clamp(max=1)
-    plain = _plain(weights, norm) & (bounds <= _LOOSE * lengths.clamp(min=norm))
+    if automatic:
+        # What is short is made longer, and so is the error of its length.
+        scales = lengths + STABILITY
+        weights = norm / scales
+    else:
+        scales = lengths.clamp(min=norm)
+        weights = (norm / lengths).clamp(max=1)
+    plain = _plain(weights, norm) & (bounds <= _LOOSE * scales)
     if plain.all():
         return [form.weighted(weights) for form in forms]
     sums = [form.weighted(weights, plain) for form in forms]
     rows = [flat(form.rows(~plain)) for form in forms]
-    odd = clip(torch.cat(rows, dim=1), norm).sum(dim=0)
+    odd = clip(torch.cat(rows, dim=1), norm, automatic=automatic).sum(dim=0)
     parts = torch.split(odd, [each.shape[1] for each in rows])
     return [
         total + more.to(total.dtype).reshape(total.shape)
@@ -139,11 +149,14 @@ def gaussian(
         ValueError: the sensitivity or the noise multiplier is out of its range.
     """
     scale = _scale(sensitivity, noise_multiplier)
-    flat = torch.ones(value.numel()).double() if weights is None else weights.double().flatten()
-    norm = float(flat.norm()) if release is None else release
-    step = max(_step(sensitivity, norm), finest)
-    rounding = 1 + step * norm / sensitivity + _CLIPPING
-    return _on_grid(value, step, source.gaussian, rounding * scale / flat.numpy())
+    flat = None if weights is None else weights.double().flatten()
+    if release is None:
+        release = math.sqrt(value.numel()) if flat is None else float(flat.norm())
+    step = max(step_of(sensitivity, release), finest)
+    scale *= 1 + step * release / sensitivity + _CLIPPING
+    steps = scale / step
+    scales = evenly(steps, value) if flat is None else steps / flat.numpy()
+    return on_grid(value, step, source.gaussian, scales)
 
 
 def laplace(
@@ -175,14 +188,14 @@ def laplace(
     """
     scale = _scale(sensitivity, noise_multiplier)
     norm = value.numel() if release is None else release
-    step = _step(sensitivity, norm)
-    rounding = 1 + step * norm / sensitivity
-    return _on_grid(value, step, source.laplace, np.full(value.numel(), rounding * scale))
+    step = step_of(sensitivity, norm)
+    scale *= 1 + step * norm / sensitivity
+    return on_grid(value, step, source.laplace, evenly(scale / step, value))
 
 
 def most_laplace(numbers: int) -> float:
     """The largest noise multiplier, and some below it, that `laplace` draws for so many numbers."""
-    return MOST_SCALE * _FINENESS / (4 * numbers)
+    return MOST_SCALE * FINENESS / (4 * numbers)
 
 
 def noisy_votes(votes: Tensor, *, noise: float, source: NoiseSource) -> Tensor:
@@ -247,27 +260,3 @@ def _plain(weights: Tensor, norm: float) -> Tensor:
     1e-12.
     """
     return (weights >= torch.finfo(torch.float32).tiny) & (norm >= 1e-12)
-
-
-def _step(sensitivity: float, norm: float) -> float:
-    """The grid's step: a power of two by which rounding adds next to nothing to the sensitivity.
-
-    Args:
-        sensitivity: finite, > 0.
-        norm: of a release in which every number is 1, as the sensitivity measures it.
-    """
-    return 2.0 ** math.floor(math.log2(_FINENESS * sensitivity / max(norm, 1.0)))
-
-
-def _on_grid(
-    value: Tensor, step: float, draw: Callable[[Floats], Integers], scales: Floats
-) -> Tensor:
-    """`value` rounded to multiples of `step`, with as many steps of noise as are drawn."""
-    released = value.detach().to("cpu", torch.float64, copy=True).flatten()
-    starts = range(0, len(released), _AT_ONCE)
-    for start, part in zip(starts, torch.split(released, _AT_ONCE), strict=False):
-        # Held in a range, which moves no two values apart, whatever the data.
-        part.div_(step).nan_to_num_(nan=0.0).clamp_(-_MOST_STEPS / 2, _MOST_STEPS / 2).round_()
-        part.add_(torch.from_numpy(draw(scales[start : start + _AT_ONCE] / step))).mul_(step)
-    noisy = released.view(value.shape).to(value.device)
-    return noisy.to(value.dtype) if value.is_floating_point() else noisy

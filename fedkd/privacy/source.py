@@ -7,14 +7,13 @@ tell from fair coins without its key.
 
 Nor are draws those of a formula in floating point, whose gaps tell what the noise was added to
 (Mironov 2012). A draw is a real number rounded to an integer, and the integer is the right one:
-float64 settles all draws but those within its error of the middle between two integers, and these
-get more random bits and interval arithmetic.
+float64 settles all draws but those within its error of the middle between two integers, or of the
+edge of a region, and these get more random bits and interval arithmetic.
 """
 
 import math
 import os
 import secrets
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,21 +21,32 @@ import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from torch import Tensor
 
+from fedkd.privacy.settling import below, settle, whole
+from fedkd.privacy.ziggurat import (
+    BITS,
+    MARGIN,
+    REACH,
+    REGIONS,
+    ZIGGURAT,
+    Floats,
+    floor_and_height,
+    width,
+)
+
 GENERATOR = "AES-256 in counter mode, keyed by the operating system"
 """What a `NoiseSource` is, for ledgers."""
 
 MOST_SCALE = 2.0**40
 """The largest scale of a draw; beyond it float64 settles too few."""
 
-_AT_ONCE = (
-    2**12
-)  # draws: their arrays stay in a core's cache, and torch splits none of them among threads
-_BITS = 52  # of a uniform: with another half it is a float64, without rounding
-_MORE = 128  # bits, for a draw that these do not settle
+_AT_ONCE = 2**13
+"""Draws whose arrays stay in a core's cache."""
+_ERROR = 2.0**-47
+"""What a draw within the ziggurat may be off by, as a share of its scale: 2^-52 of a width below 5
+is unknown, and float64 rounds a width, two products and a scale. Doubled, and more."""
 
 Words = np.ndarray[Any, np.dtype[np.uint64]]
-Floats = np.ndarray[Any, np.dtype[np.float64]]
-Integers = np.ndarray[Any, np.dtype[np.int64]]
+Places = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class NoiseSource:
@@ -61,22 +71,44 @@ class NoiseSource:
             self._rekey()
         return np.frombuffer(self._encryptor.update(bytes(8 * count)), dtype="<u8")
 
-    def gaussian(self, scales: Floats) -> Integers:
+    def gaussian(self, scales: Floats) -> Floats:
         """A draw of N(0, scale^2) for each scale, rounded to the nearest integer: (N,) -> (N,).
 
-        Box & Muller 1958: two uniform numbers make two draws.
+        See `ziggurat`: a word is a region and a place across it with its sign. Where any point of
+        the region is under the density the place is the draw, which leaves one in 240; the others
+        get a height. All numbers are real ones of which some bits are known, and whatever these do
+        not settle beyond the error of float64 gets more of them: so a draw is the rounded value of
+        an exactly normal one.
 
         Args:
             scales: standard deviations, in (0, 2^40].
 
+        Returns:
+            Whole numbers, as float64.
+
         Raises:
             ValueError: a scale is out of its range.
         """
-        return _in_parts(self._gaussian, scales)
+        _check(scales)
+        drawn = np.empty(len(scales))
+        left: list[tuple[Places, Words]] = [(np.zeros(0, np.int64), np.zeros(0, np.uint64))]
+        for start in range(0, len(scales), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            places, words = self._inside(scales[part], drawn[part])
+            left.append((places + start, words))
+        places, words = (np.concatenate(each) for each in zip(*left, strict=True))
+        if len(places):
+            drawn[places], rejected = self._outside(words, scales[places])
+            again = places[rejected]
+            drawn[again] = self.gaussian(scales[again])
+        return drawn
 
-    def laplace(self, scales: Floats) -> Integers:
+    def laplace(self, scales: Floats) -> Floats:
         """As `gaussian`, draws of Laplace distributions."""
-        return _in_parts(self._laplace, scales)
+        _check(scales)
+        starts = range(0, len(scales), _AT_ONCE)
+        parts = [self._laplace(scales[start : start + _AT_ONCE]) for start in starts]
+        return np.concatenate([np.zeros(0), *parts])
 
     def sample(self, rows: int, rate: float) -> Tensor:
         """A Poisson sample: the numbers of the rows that are taken, in ascending order, int64.
@@ -88,118 +120,140 @@ class NoiseSource:
         taken = self.words(rows) < np.uint64(math.floor(rate * 2**64))
         return torch.from_numpy(np.flatnonzero(taken))
 
-    def _gaussian(self, scales: Floats) -> Integers:
-        half = (len(scales) + 1) // 2
-        bits = self.words(2 * half) >> np.uint64(64 - _BITS)
-        uniform, turn = _middles(bits).reshape(2, half)
-        length, angle = np.sqrt(-2 * np.log(uniform)), 2 * np.pi * turn
-        # The functions are right to four units in the last place, and an angle to as much of a
-        # turn. What the unknown bits of the uniform number can do to the length follows from its
-        # slope, 1 / (uniform length). Both bounds are doubled.
-        error = length * 2.0**-47 + 2.0**-_BITS / (uniform * length)
-        pairs = np.zeros((2, half))
-        pairs.reshape(-1)[: len(scales)] = scales
-        draws = pairs * length * _turned(angle)
-        rounded, doubtful = _rounded(draws, pairs * error)
-        for pair in np.flatnonzero(doubtful.any(axis=0)):
-            rounded[:, pair] = self._pair(bits[pair], bits[half + pair], pairs[:, pair])
-        return rounded.reshape(-1)[: len(scales)]
-
-    def _laplace(self, scales: Floats) -> Integers:
+    def _inside(self, scales: Floats, drawn: Floats) -> tuple[Places, Words]:
+        """Fill in what draws are if they are inside; where they may not be, and their words."""
         words = self.words(len(scales))
-        bits, signed = (
-            words >> np.uint64(64 - _BITS),
-            np.where(words & np.uint64(1), scales, -scales),
-        )
+        signed = words.view(np.int64)
+        regions = signed & (REGIONS - 1)
+        across = (signed >> (63 - BITS)).astype(np.float64)
+        outside = np.flatnonzero(np.abs(across) >= ZIGGURAT.inside.take(regions))
+        across *= ZIGGURAT.units.take(regions)
+        across *= scales
+        for index in _round(across, scales, drawn):
+            drawn[index] = self._rounded(words[index], scales[index])
+        return outside, words[outside]
+
+    def _outside(
+        self, words: Words, scales: Floats
+    ) -> "tuple[Floats, np.ndarray[Any, np.dtype[np.bool_]]]":
+        """Draws of words that may not be inside, and which of them are to be drawn anew."""
+        regions, signed = words & np.uint64(REGIONS - 1), words.view(np.int64) >> (63 - BITS)
+        regions = regions.astype(np.int64)
+        heights = self.words(len(words)) >> np.uint64(64 - BITS)
+        across = signed * ZIGGURAT.units[regions]
+        floors, boxes = ZIGGURAT.floors[regions], ZIGGURAT.heights[regions]
+        above = floors + _middles(heights) * boxes - np.exp(-(across**2) / 2)
+        above = np.where(regions == 0, np.abs(across) - REACH, above)
+        drawn = np.empty(len(words))
+        for index in _round(across * scales, scales, drawn):
+            drawn[index] = self._rounded(words[index], scales[index])
+        for index in np.flatnonzero((regions == 0) & (above >= MARGIN)):
+            drawn[index] = self._tail(math.copysign(scales[index], signed[index]))
+        for index in np.flatnonzero(np.abs(above) < MARGIN):
+            drawn[index] = self._doubtful(words[index], heights[index], scales[index])
+            above[index] = 1.0 if math.isnan(drawn[index]) else -1.0
+        return drawn, (above > 0) & (regions > 0)
+
+    def _laplace(self, scales: Floats) -> Floats:
+        words = self.words(len(scales))
+        bits = words >> np.uint64(64 - BITS)
+        signed = np.where(words & np.uint64(1), scales, -scales)
         uniform = _middles(bits)
         length = -np.log(uniform)
-        error = length * 2.0**-47 + 2.0**-_BITS / uniform
-        rounded, doubtful = _rounded(signed * length, scales * error)
-        for index in np.flatnonzero(doubtful):
-            rounded[index] = self._exponential(bits[index], signed[index])
-        return rounded
+        errors = scales * (length * 2.0**-47 + 2.0**-BITS / uniform)
+        drawn: Floats = np.rint(signed * length)
+        for index in np.flatnonzero(np.abs(signed * length - drawn) >= 0.5 - errors):
+            drawn[index] = self._exponential(bits[index], signed[index])
+        return drawn
 
-    def _pair(self, uniform: np.uint64, turn: np.uint64, scales: Floats) -> list[int]:
-        """The two Gaussian draws of a pair of numbers, from their first bits."""
+    def _tail(self, scale: float) -> float:
+        """A draw beyond `REACH`, by a scale with its sign: Marsaglia 1964.
 
-        def draws(iv: Any, uniform: Any, turn: Any) -> list[Any]:
-            length, angle = iv.sqrt(-2 * iv.log(uniform)), 2 * iv.pi * turn
-            turned = (iv.cos(angle), iv.sin(angle))
-            return [
-                iv.mpf(float(scale)) * length * part
-                for scale, part in zip(scales, turned, strict=True)
-            ]
+        An exponential draw a by the rate r is kept with the chance exp(-a^2 / 2), which is that of
+        an exponential draw b to be above a^2 / 2; so r + a has a density that falls as f does.
+        """
 
-        return self._exactly(draws, [uniform, turn])
+        def decide(iv: Any, first: Any, second: Any) -> float | None:
+            beyond, other = -iv.log(first) / REACH, -iv.log(second)
+            return whole(iv.mpf(scale) * (REACH + beyond), where=below(beyond**2, 2 * other))
 
-    def _exponential(self, uniform: np.uint64, scale: float) -> int:
+        while True:
+            bits = self.words(2) >> np.uint64(64 - BITS)
+            uniform = _middles(bits).tolist()
+            beyond, other = -math.log(uniform[0]) / REACH, -math.log(uniform[1])
+            errors = [beyond * 2.0**-47 + 2.0**-BITS / uniform[0], 2.0**-BITS / uniform[1]]
+            bound = 4 * (beyond * errors[0] + errors[1]) + other * 2.0**-46
+            if beyond**2 - 2 * other > bound:
+                continue
+            draw, error = scale * (REACH + beyond), abs(scale) * (errors[0] + _ERROR)
+            drawn = float(round(draw))
+            if beyond**2 - 2 * other > -bound or abs(draw - drawn) >= 0.5 - error:
+                drawn = settle(decide, bits, self.words)
+            if not math.isnan(drawn):
+                return drawn
+
+    def _rounded(self, word: np.uint64, scale: float) -> float:
+        """The draw of a word that is under the density, whatever its further bits."""
+        region, place, sign = _parts(word)
+
+        def decide(iv: Any, across: Any) -> float | None:
+            return whole(iv.mpf(sign * float(scale)) * width(iv, region) * across)
+
+        return settle(decide, [place], self.words)
+
+    def _doubtful(self, word: np.uint64, height: np.uint64, scale: float) -> float:
+        """The draw of a word and a height that may be under the density; NaN if they are not."""
+        region, place, sign = _parts(word)
+
+        def decide(iv: Any, across: Any, height: Any) -> float | None:
+            x = width(iv, region) * across
+            if region == 0:
+                under = below(x, REACH)
+            else:
+                floor, box = floor_and_height(iv, region)
+                under = below(floor + height * box, iv.exp(-(x**2) / 2))
+            return whole(iv.mpf(sign * float(scale)) * x, where=under)
+
+        drawn = settle(decide, [place, int(height)], self.words)
+        return self._tail(sign * scale) if math.isnan(drawn) and region == 0 else drawn
+
+    def _exponential(self, uniform: np.uint64, scale: float) -> float:
         """The Laplace draw of a number and a scale with its sign, from its first bits."""
 
-        def draws(iv: Any, uniform: Any) -> list[Any]:
-            return [iv.mpf(float(scale)) * -iv.log(uniform)]
+        def decide(iv: Any, uniform: Any) -> float | None:
+            return whole(iv.mpf(float(scale)) * -iv.log(uniform))
 
-        return self._exactly(draws, [uniform])[0]
-
-    def _exactly(self, draws: Callable[..., list[Any]], numbers: Sequence[np.uint64]) -> list[int]:
-        """What `draws` makes of uniform numbers, rounded, with as many more bits as that takes.
-
-        Args:
-            draws: of interval arithmetic, and of an interval for each number.
-            numbers: their first 52 bits.
-        """
-        from mpmath.ctx_iv import MPIntervalContext  # for few draws, and no start waits for it
-
-        iv, bits, known = MPIntervalContext(), _BITS, [int(number) for number in numbers]
-        while True:
-            known = [number << _MORE | self._more() for number in known]
-            bits += _MORE
-            iv.prec = bits + _MORE
-            within = [iv.mpf([number, number + 1]) / iv.mpf(2) ** bits for number in known]
-            # Below the first of all numbers lies none, and its logarithm is infinite.
-            found = [_whole(draw) for draw in draws(iv, *within)] if all(known) else [None]
-            if None not in found:
-                return [number for number in found if number is not None]
-
-    def _more(self) -> int:
-        return int.from_bytes(self.words(_MORE // 64).tobytes())
+        return settle(decide, [int(uniform)], self.words)
 
 
-def _in_parts(draw: Callable[[Floats], Integers], scales: Floats) -> Integers:
-    """Draw for some scales at a time."""
-    if not ((scales > 0) & (scales <= MOST_SCALE)).all():
+def _check(scales: Floats) -> None:
+    if len(scales) and not (_distinct(scales).min() > 0 and _distinct(scales).max() <= MOST_SCALE):
         wrong = scales[~((scales > 0) & (scales <= MOST_SCALE))][0]
         raise ValueError(f"Expected a scale={wrong} in (0, 2^40].")
-    starts = range(0, len(scales), _AT_ONCE)
-    parts = [draw(scales[start : start + _AT_ONCE]) for start in starts]
-    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+def _distinct(scales: Floats) -> Floats:
+    """Of one number that stands for all, that number."""
+    return scales if any(scales.strides) else scales[:1]
 
 
 def _middles(bits: Words) -> Floats:
     """The middle of what numbers in (0, 1) may be whose first 52 bits are known."""
-    middles: Floats = (bits.astype(np.float64) + 0.5) * 2.0**-_BITS
+    middles: Floats = (bits.astype(np.float64) + 0.5) * 2.0**-BITS
     return middles
 
 
-def _turned(angle: Floats) -> Floats:
-    """Cosines and sines, (2, N): torch's are as right as numpy's, in a sixth of the time."""
-    given = torch.from_numpy(angle)
-    turned: Floats = torch.stack([given.cos(), given.sin()]).numpy()
-    return turned
+def _parts(word: np.uint64) -> tuple[int, int, int]:
+    """A word's region, the first bits of how far across it, and the sign."""
+    signed = int(word.view(np.int64)) >> (63 - BITS)
+    return int(word) % REGIONS, max(signed, ~signed), 1 if signed >= 0 else -1
 
 
-def _rounded(
-    draws: Floats, errors: Floats
-) -> tuple[Integers, "np.ndarray[Any, np.dtype[np.bool_]]"]:
-    """Draws as whole numbers, and which of them may be the wrong ones."""
-    nearest = np.rint(draws)
-    doubtful = np.abs(draws - nearest) >= 0.5 - errors
-    return nearest.astype(np.int64), doubtful
-
-
-def _whole(draw: Any) -> int | None:
-    """The whole number next to all of an interval; None where there are two."""
-    low = math.floor(float(draw.mid))
-    for number in (low, low + 1):
-        if draw > number - 0.5 and draw < number + 0.5:
-            return number
-    return None
+def _round(draws: Floats, scales: Floats, drawn: Floats) -> Places:
+    """Fill in draws as whole numbers; which of them may be the wrong ones. Uses `draws` up."""
+    np.rint(draws, out=drawn)
+    np.subtract(draws, drawn, out=draws)
+    np.abs(draws, out=draws)
+    if draws.max() < 0.5 - _ERROR * _distinct(scales).max():
+        return np.zeros(0, np.int64)
+    return np.flatnonzero(draws >= 0.5 - _ERROR * scales)

@@ -123,8 +123,9 @@ def _uncovered(experiment: Experiment) -> list[str]:
         lines.append("The server sees each client's answers as they are: it is trusted")
     if privacy.secure_aggregation:
         lines.append(
-            "Under secure aggregation it holds for whoever sees the sum alone: the server must "
-            "follow the protocol, and the other clients must add their noise"
+            "Under secure aggregation it holds for whoever sees the sum alone, the server too, "
+            "whatever it does: no more clients than docs/secure_sums.md says may work with it, "
+            "none may be of its making, and the others must add their noise"
         )
     return lines
 

@@ -79,12 +79,14 @@ def headline(runs: Sequence[Run]) -> ShownScore:
 
 
 def by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """The runs of each method, by seed; another budget is another row."""
+    """The runs of each method, by seed; another budget, or form of answers, is another row."""
     groups: dict[str, list[Run]] = {}
     for run in sorted(runs, key=lambda run: run.summary.seed):
         budget = run.summary.privacy.budget
         private = "" if budget is None else f", epsilon {budget:g}"
-        groups.setdefault(run.summary.method + private, []).append(run)
+        how = run.experiment.exchange
+        form = "" if how is None else f", {how.name}"
+        groups.setdefault(run.summary.method + form + private, []).append(run)
     return groups
 
 
@@ -114,11 +116,11 @@ def _spread(values: Sequence[float]) -> Spread:
 def differences(runs: Sequence[Run]) -> list[str]:
     """The keys in which the runs' experiments differ, beside what a comparison is meant to vary.
 
-    Name, seed, engine and output may differ, and the method; a method's own parameters may differ
-    between methods, not between seeds of one.
+    Name, seed, engine, output, the method and how answers are written may differ; a method's own
+    parameters may differ between methods, not between seeds of one.
     """
     keys = _differing(
-        [_settings(run, ("name", "seed", "engine", "output", "method")) for run in runs]
+        [_settings(run, ("name", "seed", "engine", "output", "method", "exchange")) for run in runs]
     )
     for method_runs in by_method(runs).values():
         keys |= _differing([{"method": run.experiment.method.parameters} for run in method_runs])

@@ -115,8 +115,13 @@ class Display:
 
 def round_in_words(record: Record, score: Figures = ACCURACY_ALONE[0]) -> str:
     """A round in one line, for a terminal or a log."""
-    student = figures.named(score, record["student"][score.figure])
-    parts = [f"round {record['round']:>3}", f"student {student}"]
+    parts = [f"round {record['round']:>3}"]
+    if (student := record["student"]) is None:
+        parts.append("not scored")
+    else:
+        parts.append(f"student {figures.named(score, student[score.figure])}")
+        if "records" in student:
+            parts[-1] += f" of {student['records']:,} test records"
     if record["teachers"] is not None:
         reached = [t[score.figure] for t in record["teachers"]["by_client"].values()]
         mean, best = (

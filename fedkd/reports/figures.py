@@ -84,4 +84,7 @@ def finding(run: Run) -> str:
     sentence = f"The student ends at {named(score, student)}{better(score)} on the test set"
     if teachers is None:
         return f"{sentence}."
-    return f"{sentence}, {above(score, student - teachers.number(score.at_best))} its best teacher."
+    best = (
+        f"the best of {teachers.scored} teachers scored" if teachers.scored else "its best teacher"
+    )
+    return f"{sentence}, {above(score, student - teachers.number(score.at_best))} {best}."

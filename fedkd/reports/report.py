@@ -47,7 +47,7 @@ def write(folder: Path) -> Path:
     classes = (
         run.partition.classes
         if run.partition
-        else tuple(f"class {label}" for label in range(run.rounds[0].student.classes))
+        else tuple(f"class {label}" for label in range(run.rounds[-1].student.classes))
     )
     if shown is not None and len(shown.classes) == len(classes):
         classes = shown.classes  # a task may have names for what is numbers in the data
@@ -63,6 +63,7 @@ def write(folder: Path) -> Path:
         spending=spending(run.rounds, run.summary.privacy),
         tiles=_tiles(run),
         numbers=run.summary.numbers,
+        measured=wording.measured(run),
         models=_models(run.rounds[-1]),
         personal=run.summary.personal,
         learnt=_learnt(run, classes),
@@ -92,7 +93,9 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     rows = comparison.compare(runs)
     score = comparison.headline(runs)
     drawn = [methods.score_by_method(rows, runs, score)]
-    if any(len(run.rounds) > 1 for run in runs):
+    if len(rows) > 1:
+        drawn.append(methods.score_by_bytes(rows, score))
+    if any(len(run.scored) > 1 for run in runs):
         drawn.append(methods.score_by_method_and_round(rows, runs, score))
     text = page(
         "comparison.html",
@@ -116,12 +119,14 @@ def _tiles(run: Run) -> list[Tile]:
     summary, score = run.summary, run.summary.headline
     teachers, ensemble = summary.teachers, summary.ensemble
     student = summary.student.number(score.figure)
-    best = f"{figures.figure(score, summary.student.number(score.at_best))} at its best"
+    partly = ", on part of the test set" if any(r.student.records for r in run.rounds) else ""
+    best = f"{figures.figure(score, summary.student.number(score.at_best))} at its best{partly}"
     tiles = [Tile(f"Student {figures.name(score)}", figures.figure(score, student), best)]
     others = {}
     if teachers is not None:
-        others["vs best teacher"] = teachers.number(score.at_best)
-        others["vs teachers’ mean"] = teachers.number(score.mean)
+        some = f" of {teachers.scored} scored" if teachers.scored else ""
+        others[f"vs best teacher{some}"] = teachers.number(score.at_best)
+        others[f"vs teachers’ mean{some}"] = teachers.number(score.mean)
     if ensemble is not None:
         others["vs ensemble"] = ensemble.number(score.figure)
     for label, other in others.items():
@@ -136,9 +141,8 @@ def _tiles(run: Run) -> list[Tile]:
 
 def _learnt(run: Run, classes: Sequence[str]) -> list[Chart]:
     last, score = run.rounds[-1], run.summary.headline
-    several = len(run.rounds) > 1
-    if several:
-        drawn: list[Chart | None] = [curves.score_by_round(run.rounds, score)]
+    if len(run.scored) > 1:
+        drawn: list[Chart | None] = [curves.score_by_round(run.scored, score)]
     else:
         drawn = [curves.score_once(last, score), curves.score_by_epoch(last, score)]
     if last.teachers is not None:
@@ -178,25 +182,27 @@ def _capped(rounds: Sequence[Round]) -> list[str]:
 
 def _screened(
     rounds: Sequence[Round],
-) -> list[tuple[int, float | None, int, int, float | None, float | None]]:
+) -> list[tuple[int, float | None, int, int, float | None, float | None, float | None]]:
     """A row for each client that was far from the rest in some round, the least like first.
 
     The client, its mean agreement, the rounds in which it was not heard, those in which it was
-    compared, the smallest factor by which its distance was cut, and how far it was at most from
-    what came of all, over the median client's distance.
+    compared, the smallest factor by which its distance was cut, how far it was at most from what
+    came of all, over the median client's distance, and on what share of inputs it was not heard.
     """
     found = [each.robust for each in rounds if each.robust is not None]
     odd = {client for each in found for client in each.left_out}
     odd |= {int(client) for each in found for client in each.drawn_nearer}
     odd |= {int(c) for each in found for c, away in each.apart.items() if away > wording.FAR}
+    odd |= {int(c) for each in found for c, share in each.unheard.items() if share > wording.OFTEN}
     rows = []
     for client in odd:
         own = [each.agreement[key] for each in found if (key := str(client)) in each.agreement]
         cuts = [each.drawn_nearer[key] for each in found if key in each.drawn_nearer]
         out = sum(client in each.left_out for each in found)
         away = max((each.apart[key] for each in found if key in each.apart), default=None)
+        unheard = max((each.unheard[key] for each in found if key in each.unheard), default=None)
         agreement = sum(own) / len(own) if own else None
-        rows.append((client, agreement, out, len(own), min(cuts, default=None), away))
+        rows.append((client, agreement, out, len(own), min(cuts, default=None), away, unheard))
     return sorted(rows, key=lambda row: (row[1] or 0.0, -(row[5] or 0.0)))
 
 

@@ -32,9 +32,11 @@ def summary(run: dict[str, Any]) -> Table:
             text = f"{figures.figure(one, student[one.figure])}{figures.better(one)}"
             table.add_row(f"  {figures.name(one)}", text)
     if teachers is not None:
+        some = f" of {teachers['scored']} clients" if "scored" in teachers else ""
         for name, key in (("best teacher", score.at_best), ("teachers' mean", score.mean)):
             gain = figures.difference(score, _minus(reached, teachers[key]))
-            table.add_row(name, f"{figures.figure(score, teachers[key])}  (student {gain})")
+            theirs = figures.figure(score, teachers[key])
+            table.add_row(f"{name}{some}", f"{theirs}  (student {gain})")
     if ensemble is not None:
         table.add_row("ensemble", figures.figure(score, ensemble[score.figure]))
     if (personal := run.get("personal")) is not None:

@@ -83,6 +83,9 @@ def capped(client: int, claimed: float, weighed: float) -> str:
 FAR = 3
 """How far from the rest, over the median client's distance, is worth a word."""
 
+OFTEN = 0.25
+"""On what share of inputs not to be heard, for calling one class too often, is worth a word."""
+
 
 def screened(found: Mapping[str, Any] | None) -> list[str]:
     """Who was not heard in a round, and whose model was moved, of what a record says of it."""
@@ -93,6 +96,8 @@ def screened(found: Mapping[str, Any] | None) -> list[str]:
         said.append(f"not heard, as unlike the rest: {clients(out)}")
     if moved := [int(client) for client in found["drawn_nearer"]]:
         said.append(f"drawn nearer to the rest: {clients(moved)}")
+    if often := [int(c) for c, share in found.get("unheard", {}).items() if share > OFTEN]:
+        said.append(f"not heard on many inputs, for calling one class too often: {clients(often)}")
     if far := [int(client) for client, away in found.get("apart", {}).items() if away > FAR]:
         said.append(f"more than {FAR} times as far from the rest as most: {clients(far)}")
     return said
@@ -139,6 +144,28 @@ def headline(run: Run) -> str:
         f"one {summary.student.model} student by {summary.method} over {rounds}."
     )
     return sentence[0].upper() + sentence[1:] + _privileged(experiment)
+
+
+def measured(run: Run) -> str:
+    """What was scored, where that is not everybody on all test records after every round."""
+    said, rounds, scored = [], len(run.rounds), len(run.scored)
+    if scored < rounds:
+        said.append(f"The student was scored after {number(scored)} of {number(rounds)} rounds.")
+    if parts := [each.student for each in run.scored if each.student.records]:
+        said.append(
+            f"After {plural(len(parts), 'round')} scores are of {parts[0].records:,} of the "
+            f"{parts[0].of:,} test records, the same each time; after the last they are of all."
+        )
+    with_teachers = [each for each in run.rounds if each.teachers is not None]
+    how = run.experiment.output.evaluate
+    if how is not None and how.clients == "none":
+        said.append("Clients’ teachers were not scored.")
+    elif with_teachers and len(with_teachers) < rounds:
+        after = "the last round" if len(with_teachers) == 1 else plural(len(with_teachers), "round")
+        said.append(f"Clients’ teachers were scored after {after} alone.")
+    if how is not None and isinstance(how.clients, int):
+        said.append(f"Of a round’s clients {number(how.clients)} were scored, drawn each time.")
+    return " ".join(said)
 
 
 def _privileged(experiment: Experiment) -> str:
@@ -220,9 +247,9 @@ _SUMMED = (
 _SECURELY = (
     "No model was trained on a client’s data: each client added a share of the noise to what it "
     "sent, under masks that leave the sum of all clients alone to be read. That sum, and all that "
-    "was made of it, hides whether any one record was among a client’s data. It holds against a "
-    "server that follows the protocol; of clients that tell it their noise, each takes its share "
-    "of the protection away."
+    "was made of it, hides whether any one record was among a client’s data. It holds against the "
+    "server too, whatever it does, while few clients work with it and none is of its making; of "
+    "clients that tell it their noise, each takes its share of the protection away."
 )
 
 

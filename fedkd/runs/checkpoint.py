@@ -19,6 +19,7 @@ from fedkd.errors import FedkdError
 from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import group, prefixed
 from fedkd.federation.server import Checkpoint
+from fedkd.federation.store.state_store import StoreName
 from fedkd.federation.wire import LedgerHead
 from fedkd.files import storing
 from fedkd.runs import in_flight, manifest
@@ -26,6 +27,7 @@ from fedkd.runs.manifest import Manifest, cannot_resume
 
 _SEAL = "sha256"
 _IN_FLIGHT = "in_flight"
+_STATES = "states"
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,13 @@ class Kept:
         checkpoint: the server's own state.
         experiment: what is run; None in a checkpoint that an earlier fedkd wrote.
         files: what else a resume reads; None in a checkpoint that an earlier fedkd wrote.
+        states: what the store of the clients' states holds; None where there is none.
     """
 
     checkpoint: Checkpoint
     experiment: Experiment | None = None
     files: Manifest | None = field(default_factory=dict)
+    states: StoreName | None = None
 
 
 def write(kept: Kept) -> bytes:
@@ -61,6 +65,8 @@ def write(kept: Kept) -> bytes:
         "experiment": "" if kept.experiment is None else kept.experiment.to_json(),
         "files": json.dumps(manifest.to_json(kept.files or {})),
     }
+    if kept.states is not None:
+        metadata[_STATES] = json.dumps(asdict(kept.states))
     if checkpoint.in_flight is not None:
         flying, metadata[_IN_FLIGHT] = in_flight.pack(checkpoint.in_flight, checkpoint.round + 1)
         tensors |= flying
@@ -117,6 +123,7 @@ def _parse(content: bytes) -> Kept:
         checkpoint,
         config.parse_json(experiment) if experiment else None,
         manifest.from_json(json.loads(metadata["files"])),
+        StoreName(**json.loads(metadata[_STATES])) if _STATES in metadata else None,
     )
 
 

@@ -7,7 +7,7 @@ bits.
 
 import json
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,10 @@ from fedkd.errors import RunFolderError
 from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Tensors
 from fedkd.federation.answers import Record
-from fedkd.federation.disk_state import DiskState
 from fedkd.federation.server import Checkpoint
 from fedkd.federation.state import may_be_ahead
+from fedkd.federation.store import adopting
+from fedkd.federation.store.run_states import RunStates
 from fedkd.federation.wire import LedgerHead
 from fedkd.files import storing, write_atomically
 from fedkd.methods import find
@@ -44,7 +45,7 @@ from fedkd.runs.common import (
     warn_of_device,
     write_json,
 )
-from fedkd.runs.manifest import Namer, cannot_resume
+from fedkd.runs.manifest import Manifest, Namer, cannot_resume
 
 log = logging.getLogger(__name__)
 
@@ -63,13 +64,11 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.states = path / "checkpoints" / "clients"
+        """Where the clients of a simulation keep their states."""
         self._experiment: Experiment | None = None
         self._name = Namer(path)
-
-    @property
-    def states(self) -> Path:
-        """Where the clients of a simulation keep their states."""
-        return self.path / "checkpoints" / "clients"
+        self._states = RunStates(self.states)
 
     def open(
         self,
@@ -130,8 +129,10 @@ class RunFolder:
         """
         kept, rounds = self._kept(), self.path / _ROUNDS
         if kept is None:
+            adopting.adopt(self.states)
             self._check_begun(rounds)
-            self._forget(None, ())
+            self._states.forget(None)
+            adopting.drop(self.states)
             write_atomically(rounds, "")
             return None
         checkpoint = kept.checkpoint
@@ -142,10 +143,16 @@ class RunFolder:
                 self.path,
             )
             whole = manifest.unnamed_rounds(rounds, self.path, checkpoint.round)
+            adopting.adopt(self.states)
         else:
             manifest.check(self.path, kept.files, self._checkpoint)
-            self._forget(checkpoint, [self.path / name for name in kept.files])
             whole = rounds.read_bytes()[: kept.files[_ROUNDS].size]
+            if kept.states is None and adopting.adopt(self.states):
+                kept = self._adopted(kept, kept.files)
+            if fault := kept.states and self._states.fault(kept.states, checkpoint):
+                raise cannot_resume(self.path, f"its {fault}")
+            self._states.forget(checkpoint)
+        adopting.drop(self.states)
         self._plan_more(kept)
         write_atomically(rounds, whole)
         return checkpoint
@@ -182,10 +189,9 @@ class RunFolder:
             write_atomically(self.path / _GENERATED, encode({"x": whole(some.x), "y": some.y}))
         append_json(self.path / _ROUNDS, record)
         files = [self.path / name for name in (ENVIRONMENT, _PARTITION, _ROUNDS)]
-        for client in self._clients().values():
-            files += client.files(after=checkpoint.round)
-        kept = Kept(checkpoint, self._experiment, self._name(files))
+        kept = Kept(checkpoint, self._experiment, self._name(files), self._states.name(checkpoint))
         write_atomically(self._checkpoint, checkpoints.write(kept))
+        self._states.sweep()
 
     def finish(self, student: Tensors, summary: Mapping[str, Any]) -> None:
         """Write what a run ends with."""
@@ -194,15 +200,7 @@ class RunFolder:
 
     def released(self) -> list[dict[str, Any]]:
         """What left the clients, by field and provenance, from the clients' own receipts."""
-        totals: dict[tuple[str, str], dict[str, Any]] = {}
-        for client in self._clients().values():
-            for receipts in client.receipts().values():
-                for receipt in receipts:
-                    key = (receipt["field"], receipt["provenance"])
-                    total = totals.setdefault(key, {"times": 0, "bytes": 0})
-                    total["times"] += 1
-                    total["bytes"] += receipt["bytes"]
-        return [{"field": f, "provenance": p, **total} for (f, p), total in totals.items()]
+        return self._states.released()
 
     @property
     def _checkpoint(self) -> Path:
@@ -230,16 +228,16 @@ class RunFolder:
                 )
         return kept
 
-    def _clients(self) -> dict[int, DiskState]:
-        folders = sorted(self.states.glob("*/"))
-        return {int(each.name.rpartition("-")[2]): DiskState(each) for each in folders}
-
-    def _forget(self, last: Checkpoint | None, kept: Collection[Path]) -> None:
-        working = last.in_flight.working if last and last.in_flight else {}
-        next_round = 1 if last is None else last.round + 1
-        for number, client in self._clients().items():
-            asked = working[number].round if number in working else next_round
-            client.forget(after=asked - 1, kept=kept)
+    def _adopted(self, kept: Kept, files: Manifest) -> Kept:
+        """Name the store in place of the files that it was made of."""
+        own = {
+            name: each
+            for name, each in files.items()
+            if self.states not in (self.path / name).parents
+        }
+        kept = replace(kept, files=own, states=self._states.name(kept.checkpoint))
+        write_atomically(self._checkpoint, checkpoints.write(kept))
+        return kept
 
     def _check_begun(self, rounds: Path) -> None:
         """Refuse to begin anew where a checkpoint was lost.
@@ -247,9 +245,9 @@ class RunFolder:
         A first round that was cut off may have left a line, states and receipts; or two, ahead.
         """
         lines = rounds.read_bytes().count(b"\n") if rounds.exists() else 0
-        sent = max((r for each in self._clients().values() for r in each.receipts()), default=0)
-        ahead = may_be_ahead(self._experiment) if self._experiment else 0
-        if lines > 1 or sent > 1 + ahead or (self.path / "summary.json").exists():
+        last = 1 + (may_be_ahead(self._experiment) if self._experiment else 0)
+        ended = (self.path / "summary.json").exists()
+        if lines > 1 or self._states.last_round() > last or ended:
             raise cannot_resume(self.path, f"its {_name(self._checkpoint)} is missing")
 
     def _check_more(self, experiment: Experiment, done: int, *, deployed: bool) -> None:

@@ -75,7 +75,7 @@ def _check_figures(
 ) -> None:
     """Every model has the headline score, and lists by class have as many entries as classes."""
     headline, lists = summary.headline, [score.by_class for score in summary.scores]
-    classes = rounds[0].student.classes if partition is None else len(partition.classes)
+    classes = rounds[-1].student.classes if partition is None else len(partition.classes)
     for row in partition.counts if partition is not None else ():
         if len(row) != classes:
             raise _corrupt(path / "partition.json", f"{classes} counts a client, not {len(row)}")
@@ -83,7 +83,8 @@ def _check_figures(
         raise _corrupt(path / "summary.json", f"student.{headline.figure}: Field required")
     for each in rounds:
         teachers = each.teachers.by_client.values() if each.teachers is not None else ()
-        for scores in (each.student, *teachers):
+        student = [each.student] if each.scored or each is rounds[-1] else []
+        for scores in (*student, *teachers):
             if headline.figure not in scores.figures:
                 needed = f"round {each.round}: {headline.figure} of every model"
                 raise _corrupt(path / "rounds.jsonl", needed)

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from fedkd.config import Experiment
 from fedkd.runs.continual import ContinualScores, StageScores
@@ -14,7 +14,15 @@ from fedkd.runs.late import Asynchrony
 from fedkd.runs.scores import ACCURACY_ALONE, Numbers, RunPart, Scores, ShownScore
 
 
-class TeacherScores(Scores):
+class TestScores(Scores):
+    """Scores on the test set, or on `records` of the `of` that it has."""
+
+    records: int | None = None
+    """None: all."""
+    of: int | None = None
+
+
+class TeacherScores(TestScores):
     """A client's own model."""
 
     model: str
@@ -72,9 +80,13 @@ class ScreenedClients(RunPart):
     """What the server found of a round's clients: see `exchange.aggregation.agreement`."""
 
     agreement: Mapping[str, float]
+    contradiction: Mapping[str, float] = Field(default_factory=dict)
     moves: Mapping[str, float] = Field(default_factory=dict)
+    alone: Mapping[str, float] = Field(default_factory=dict)
     left_out: tuple[int, ...]
     drawn_nearer: Mapping[str, float]
+    unheard: Mapping[str, float] = {}
+    """Who called a class too often, and on what share of inputs it was not heard for that."""
     apart: Mapping[str, float] = {}
     """How far each was from what came of all, over the median client's; of what a rule or a bound
     on sums looked at."""
@@ -91,11 +103,15 @@ class Capped(RunPart):
     weighed: float
 
 
-class StudentScores(Scores):
-    """The student's scores after a round, and on the way there."""
+class StudentScores(TestScores):
+    """The student's scores after a round, and on the way there; no figures: not scored."""
 
     curve: Numbers = ()
     """The headline score after each epoch of the server's work, where a method measures it."""
+
+
+def _not_scored(value: Any) -> Any:
+    return {} if value is None else value
 
 
 class Spent(RunPart):
@@ -109,8 +125,10 @@ class Round(RunPart):
     """A line of `rounds.jsonl`."""
 
     round: int
-    student: StudentScores
+    student: Annotated[StudentScores, BeforeValidator(_not_scored)]
+    """Without figures after a round that was not scored."""
     teachers: Teachers | None
+    """None where there are none, or none was scored."""
     ensemble: EnsembleScore | None
     personal: Personal | None = None
     stages: StageScores | None = None
@@ -127,6 +145,11 @@ class Round(RunPart):
     """None where clients are not screened."""
     asynchronous: Asynchrony | None = None
     """Where rounds are asynchronous."""
+
+    @property
+    def scored(self) -> bool:
+        """Whether the student was scored."""
+        return bool(self.student.figures)
 
     @property
     def asked(self) -> int:
@@ -148,6 +171,9 @@ class StudentSummary(Scores):
 
 class TeachersSummary(Scores):
     """The clients' teachers, each as its own last round left it: `mean_accuracy` and such."""
+
+    scored: int | None = None
+    """Of how many clients, where others that took part were not scored then."""
 
 
 class PrivacySummary(RunPart):
@@ -251,6 +277,11 @@ class Run(RunPart):
     summary: Summary
     rounds: tuple[Round, ...]
     partition: Partition | None
+
+    @property
+    def scored(self) -> tuple[Round, ...]:
+        """The rounds after which the student was scored; the last one is among them."""
+        return tuple(each for each in self.rounds if each.scored)
 
     @property
     def deployed(self) -> bool:

@@ -32,7 +32,8 @@ def summarise(
     """
     last, experiment, task = records[-1], prepared.experiment, prepared.setting.task
     headline = task.headline
-    reached = [[*r["student"].get("curve", []), r["student"][headline.figure]] for r in records]
+    scored = [r["student"] for r in records if r["student"] is not None]
+    reached = [[*each.get("curve", []), each[headline.figure]] for each in scored]
     return {
         "name": experiment.name,
         **shown_scores(task),
@@ -87,10 +88,21 @@ def _privacy(prepared: PreparedExperiment, records: Sequence[Record]) -> dict[st
 
 def _personal(task: Task, records: Sequence[Record]) -> dict[str, Any]:
     """Each client's latest personal scores, under `personal`; nothing where there are none."""
-    latest: dict[str, dict[str, Any]] = {}
+    known = {client: one for client, one in _latest(records, "personal").items() if one is not None}
+    return {"personal": averaged(task.numbers, known)} if known else {}
+
+
+def _latest(records: Sequence[Record], key: str) -> dict[str, dict[str, Any] | None]:
+    """What was found of each client in the last round that it took part in; None: nothing.
+
+    With partial participation that need not be the run's last, and an earlier figure is of another
+    model.
+    """
+    latest: dict[str, dict[str, Any] | None] = {}
     for record in records:
-        latest |= record.get("personal", {}).get("by_client", {})
-    return {"personal": averaged(task.numbers, latest)} if latest else {}
+        found = (record.get(key) or {}).get("by_client", {})
+        latest |= {client: found.get(client) for client in map(str, record["participants"])}
+    return latest
 
 
 def _continual(prepared: PreparedExperiment, records: Sequence[Record]) -> dict[str, Any]:
@@ -100,23 +112,23 @@ def _continual(prepared: PreparedExperiment, records: Sequence[Record]) -> dict[
     if stages is None:
         return {}
     # Of a stage the last round counts.
-    rows = {each["stages"]["stage"]: each["stages"]["scores"] for each in records}
+    found = [each["stages"] for each in records if "stages" in each]
+    rows = {each["stage"]: each["scores"] for each in found}
     fresh = seen.setting.build(prepared.experiment.student.model, purpose="student")
     untrained = evaluate.by_stage(fresh, seen.data.test, len(stages), headline)
     return {"continual": about(stages) | learned(list(rows.values()), untrained, headline)}
 
 
-def _teachers(task: Task, records: Sequence[Record]) -> dict[str, float | None] | None:
-    """Each client's latest teacher: with partial participation the last round has not all."""
-    latest: dict[str, dict[str, Any]] = {}
-    for record in records:
-        if record["teachers"] is not None:
-            latest |= record["teachers"]["by_client"]
-    if not latest:
+def _teachers(task: Task, records: Sequence[Record]) -> dict[str, Any] | None:
+    """Of the clients' latest teachers, without those that were scored on a part of the test set."""
+    latest = _latest(records, "teachers")
+    each = [one for one in latest.values() if one is not None and "records" not in one]
+    if not each:
         return None
     headline, *others = task.numbers
-    figures = {s.figure: [each[s.figure] for each in latest.values()] for s in task.numbers}
+    figures = {s.figure: [one[s.figure] for one in each] for s in task.numbers}
     return {
+        **({} if len(each) == len(latest) else {"scored": len(each)}),
         headline.mean: mean_of(figures[headline.figure]),
         headline.at_best: headline.best(figures[headline.figure]),
         **{score.mean: mean_of(figures[score.figure]) for score in others},

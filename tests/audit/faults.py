@@ -86,8 +86,8 @@ class Ghost:
         return [value.grad.clone() for value in self.parameters.values()]
 
 
-def ghost_clipped_sums(ghost, loss, samples, clip):
-    return ghost.clipped_sums(loss, samples, clip)
+def ghost_clipped_sums(ghost, loss, samples, noise):
+    return ghost.clipped_sums(loss, samples, noise.clip)
 
 
 class Shuffling(NoiseSource):
@@ -119,9 +119,13 @@ def twice(*arguments, **options) -> None:
 TRAIN = sgd.train
 
 
-def bare_vectors(value, *, real=mechanisms.gaussian, **how):
+def bare_vectors(sums, noise, source, *, real=sgd._protected):
     """No noise on biases and scales."""
-    return value if value.dim() < 2 else real(value, **how)
+    noisy = real(sums, noise, source)
+    return [
+        value / noise.batch_size if value.dim() < 2 else each
+        for value, each in zip(sums, noisy, strict=True)
+    ]
 
 
 def clipped_after_the_sum(gradients, norm, real=mechanisms.clipped_sum):
@@ -152,7 +156,7 @@ class Seeded(NoiseSource):
         self._draw = np.random.default_rng(int.from_bytes(secrets.token_bytes(32)))
 
     def gaussian(self, scales):
-        return np.rint(self._draw.normal(size=len(scales)) * scales).astype(np.int64)
+        return np.rint(self._draw.normal(size=len(scales)) * scales)
 
 
 class Twister(NoiseSource):

@@ -66,8 +66,8 @@ def test_a_planted_fault_is_found(name, private_experiment, monkeypatch):
 NOISE = Noise(1.0, 1.0, 0.5, 8)
 EPOCHS = Optimisation(epochs=2, learning_rate=0.1)
 IN_TRAINING = [
-    ("gaussian", faults.bare_vectors, "noise after the clip, once a step"),
-    ("gaussian", faults.BareAtLast(3 * 4), "noise after the clip, once a step"),
+    ("_protected", faults.bare_vectors, "noise after the clip, once a step"),
+    ("gaussian", faults.BareAtLast(3), "noise after the clip, once a step"),
     (
         "clipped_sum",
         faults.clipped_after_the_sum,
@@ -89,7 +89,7 @@ def test_what_canaries_miss_is_found_in_the_training(where, fault, what, monkeyp
 
 
 def test_a_bias_without_noise_is_found_in_the_audited_model(private_experiment, monkeypatch):
-    monkeypatch.setattr(sgd, "gaussian", faults.bare_vectors)
+    monkeypatch.setattr(sgd, "_protected", faults.bare_vectors)
     prepared = prepare(private_experiment)
     model = prepared.setting.build(private_experiment.client_model(0), purpose="audited")
     check = structure.check_noise_of("mlp", model, prepared.data.clients[0].x[:2], NOISE)

@@ -166,7 +166,7 @@ def test_whatever_applies_to_a_method_passes_the_door_and_is_no_longer_the_clien
     rows, method
 ):
     prepared = prepare(tiny.experiment(rows, METHODS[method]))
-    expected = {client: prepared.expects(client) for client in range(4)}
+    expected = {client: prepared.expects(client, 1) for client in range(4)}
     uploads = {
         client: {name: plausible(spec, client) for name, spec in fields.items()}
         for client, fields in expected.items()
@@ -193,7 +193,7 @@ def test_whatever_applies_to_a_method_passes_the_door_and_is_no_longer_the_clien
 
 def test_colluders_send_the_same_and_call_the_target(rows):
     prepared = prepare(tiny.experiment(rows, METHODS["dsfl"]))
-    fields = {client: prepared.expects(client) for client in range(4)}
+    fields = {client: prepared.expects(client, 1) for client in range(4)}
     uploads = {
         client: {name: plausible(spec, client) for name, spec in each.items()}
         for client, each in fields.items()

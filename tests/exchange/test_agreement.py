@@ -6,8 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fedkd.exchange.aggregation.agreement import (
+    CONTRADICTS,
+    alike,
+    beyond,
+    contradiction,
+    kept,
+    no_longer,
+    quieted,
+    uncontradicted,
+)
 from fedkd.exchange.aggregation.agreement import agreement as agree
-from fedkd.exchange.aggregation.agreement import alike, kept, no_longer, quieted
 
 
 def agreement(said: Tensor) -> Tensor:
@@ -125,3 +134,105 @@ def test_nobody_is_more_than_three_times_as_loud_as_the_median() -> None:
     two = torch.stack([answers[0], 1e-6 * answers[1]])
     assert torch.equal(quieted(two), two)  # whoever whispers does not silence the other one
     assert no_longer(torch.tensor([1.0, 2.0, 0.0, 60.0])).tolist() == pytest.approx([1, 1, 1, 0.05])
+
+
+def reordered(said: Tensor) -> Tensor:
+    """What FDLA says in place of (N, C): the likeliest class gets the least, all others more."""
+    values, order = said.sort(dim=-1, descending=True)
+    return torch.empty_like(said).scatter(-1, order, values.roll(1, dims=-1))
+
+
+def everywhere(said: Tensor) -> Tensor:
+    return torch.ones(said.shape[:-1], dtype=torch.bool)
+
+
+def contradiction_by_hand(said: Tensor, heard: list[bool], told: Tensor) -> list[float]:
+    """The same by loops over inputs: how often it meets, less how often dealt answers would."""
+    found = []
+    for k in range(len(said)):
+        others = [said[j].double() for j in range(len(said)) if heard[j] and j != k]
+        places = [n for n in range(said.shape[1]) if told[k, n]]
+        called = {n: int(torch.stack(others).sum(dim=0)[n].argmax()) for n in places}
+
+        def share(n: int, c: int, k: int = k) -> float:
+            least = [i for i, p in enumerate(said[k, n].tolist()) if p == said[k, n].min()]
+            return (c in least) / len(least)
+
+        met = sum(share(n, called[n]) for n in places) / max(1, len(places))
+        dealt = [share(n, called[m]) for n in places for m in places]
+        found.append(met - sum(dealt) / max(1, len(dealt)))
+    return found
+
+
+@settings(max_examples=15, deadline=None)
+@given(clients=st.integers(3, 6), seed=st.integers(0, 10**6), ties=st.booleans())
+def test_contradiction_is_what_loops_over_inputs_say(clients: int, seed: int, ties: bool) -> None:
+    said = honest(clients, inputs=9, seed=seed)
+    said = (said * 4).round() / 4 if ties else said
+    said[0] = reordered(said[0])
+    told, heard = everywhere(said), [True] * clients
+    told[1, ::2], heard[-1] = False, False
+    expected = torch.tensor(contradiction_by_hand(said, heard, told), dtype=torch.float64)
+    torch.testing.assert_close(contradiction(said, torch.tensor(heard), told), expected)
+
+
+@pytest.mark.parametrize(("clients", "hostile"), [(3, 1), (5, 2), (10, 4)])
+@pytest.mark.parametrize("classes", [3, 5, 10])
+def test_who_denies_what_it_knows_is_left_out_though_it_agrees_in_part(
+    clients: int, hostile: int, classes: int
+) -> None:
+    said = honest(clients, inputs=20 * classes, classes=classes)
+    for client in range(hostile):
+        said[client] = reordered(said[client])
+    heard, told = torch.ones(clients, dtype=torch.bool), everywhere(said)
+    _, left = uncontradicted(said, heard, told)
+    assert left.tolist() == [False] * hostile + [True] * (clients - hostile)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), missing=st.integers(1, 4))
+def test_who_never_saw_a_class_contradicts_nobody(seed: int, missing: int) -> None:
+    said = honest(6, inputs=200, seed=seed)
+    said[0, :, :missing] *= 1e-6  # it rules these out, also where they are right
+    found, left = uncontradicted(said, torch.ones(6, dtype=torch.bool), everywhere(said))
+    assert left.all()
+    assert found[0] < CONTRADICTS / 2
+
+
+def test_no_more_than_a_minority_is_left_out_for_both_reasons() -> None:
+    said = honest(5)
+    for client in range(3):
+        said[client] = reordered(said[client])
+    heard = torch.tensor([True, True, True, True, False])  # one does not agree: one more may go
+    found, left = uncontradicted(said, heard, everywhere(said))
+    assert int((~left).sum()) <= 2
+    assert not left[4]
+    assert (found[~left & heard] > CONTRADICTS).all()
+
+
+def test_who_says_nothing_contradicts_nobody() -> None:
+    said = honest(4)
+    told = everywhere(said)
+    told[2] = False
+    assert contradiction(said, torch.ones(4, dtype=torch.bool), told)[2] == 0
+
+
+@settings(max_examples=15, deadline=None)
+@given(clients=st.integers(3, 7), inputs=st.integers(1, 30), seed=st.integers(0, 10**6))
+def test_what_is_learned_alone_is_what_loops_over_inputs_say(
+    clients: int, inputs: int, seed: int
+) -> None:
+    draws = torch.Generator().manual_seed(seed)
+    learned = torch.randn(clients, 4, inputs, 2, generator=draws)
+    learned[0, :, 0] *= 30
+    expected = []
+    shares = [[float(w[:, i].norm() / w.norm()) for i in range(inputs)] for w in learned]
+    for own, way in zip(shares, learned, strict=True):
+        middle = [sorted(each[i] for each in shares)[(clients - 1) // 2] for i in range(inputs)]
+        over = [max(0.0, share - 3 * m) for share, m in zip(own, middle, strict=True)]
+        expected.append(sum(x * x for x in over) * float(way.norm()) ** 2)
+    found = beyond(learned)
+    torch.testing.assert_close(
+        found, torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=0.01
+    )
+    torch.testing.assert_close(beyond(7 * learned), 49 * found, rtol=1e-5, atol=1e-6)

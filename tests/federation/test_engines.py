@@ -6,6 +6,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -17,6 +18,7 @@ from fedkd.federation.prepare import prepare
 from fedkd.jobs.simulate import simulate
 from fedkd.privacy.ledger import read_statements
 from fedkd.runs.folder import RunFolder
+from fedkd.threads import tune_allocator
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +165,10 @@ def test_processes_are_refused_where_a_fork_is_not_safe(rows, monkeypatch):
     on_device = replace(prepared.setting, devices=(torch.device("cuda", 0),))
     with pytest.raises(ConfigError, match="no accelerator can be used in: leave out"):
         engines.check(replace(prepared, setting=on_device))
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.accelerator.is_available", lambda: True)
+        with pytest.raises(ConfigError, match="hide it, as by CUDA_VISIBLE_DEVICES= before"):
+            engines.check(prepared)
     monkeypatch.setattr("sys.platform", "darwin")
     with pytest.raises(ConfigError, match="safe on Linux alone: this is 'darwin'"):
         engines.check(prepared)
@@ -239,6 +245,18 @@ def test_ray_that_is_not_installed_is_an_error_with_the_remedy(rows, monkeypatch
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'fedkd\[ray\]'"):
         engines.check(prepared)
+
+
+def test_an_older_allocator_is_asked_for_what_it_takes(monkeypatch):
+    asked = []
+
+    def mallopt(parameter, value):
+        asked.append((parameter, value))
+        return int(parameter != -3 or value <= 2**25)
+
+    monkeypatch.setattr("ctypes.CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
+    tune_allocator()
+    assert asked[-1] == (-3, 2**25)
 
 
 def test_the_callers_thread_count_is_put_back(rows, tmp_path):

@@ -76,7 +76,7 @@ def test_under_protection_they_are_withheld_and_it_is_said(rows, caplog):
     with caplog.at_level(logging.WARNING):
         prepared = prepare(tiny.experiment(rows, {**SHARE, **summed}))
     assert "their scores are withheld under secure aggregation" in caplog.text
-    assert not any(name.startswith("personal") for name in prepared.expects(0))
+    assert not any(name.startswith("personal") for name in prepared.expects(0, 1))
     assert personal.are_sent(tiny.experiment(rows, SHARE))
     for unit in ("record", "client-votes", "client-logits"):
         protected = {**SHARE, "privacy": {"unit": unit, "epsilon": 8.0}}

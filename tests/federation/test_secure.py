@@ -278,7 +278,7 @@ def test_a_protected_run_says_that_its_epsilon_is_of_the_sum(rows, tmp_path):
     }
     page = (tmp_path / "run" / "report.html").read_text("utf-8")
     assert "each client added a share of the noise" in page
-    assert "against a server that follows the protocol" in page
+    assert "It holds against the server too, whatever it does" in page
 
 
 @pytest.mark.parametrize(

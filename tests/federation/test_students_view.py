@@ -13,7 +13,10 @@ from fedkd.data import shared_file
 from fedkd.data.types import Samples
 from fedkd.data.views import Sight
 from fedkd.errors import ConfigError
+from fedkd.exchange.codec import decode
+from fedkd.federation import engines
 from fedkd.federation.prepare import prepare
+from fedkd.federation.store.state_store import StateStore
 from fedkd.jobs.audit import canary_run
 from fedkd.jobs.audit.messages import audit_exchange
 from fedkd.jobs.audit.students import audit_student
@@ -21,6 +24,7 @@ from fedkd.jobs.simulate import simulate
 from fedkd.learning import evaluate
 from fedkd.methods.core import accounting
 from fedkd.runs import student as student_of
+from fedkd.runs.folder import RunFolder
 
 PRIVILEGED = {"clients.privileged": {"columns": ["scan", "stress"]}}
 
@@ -62,8 +66,8 @@ def test_teachers_see_all_and_what_is_measured_and_kept_is_the_students_view(cli
     summary = simulate(hiding(clinic), run, tiny.Quiet())
     weights = load_file(run / "student.safetensors")
     assert weights["hidden1.weight"].shape == (16, 4)
-    teacher = load_file(next(run.glob("checkpoints/clients/client-0000/round-*.safetensors")))
-    assert teacher["teacher/hidden1.weight"].shape == (16, 8)
+    teacher = engines.teacher(prepared, RunFolder(run).states, 0)
+    assert teacher.state_dict()["hidden1.weight"].shape == (16, 8)
     student = prepared.setting.student.build(prepared.experiment.student.model, purpose="student")
     student.load_state_dict(weights)
     test = prepared.in_students_view.data.test
@@ -111,9 +115,8 @@ def test_a_teacher_s_steps_are_protected_and_paid_for_as_without_hiding(
         summary = simulate(experiment, tmp_path / name, tiny.Quiet())
         assert summary["privacy"]["unit"] == "record"
         assert 0 < summary["privacy"]["epsilon"] < 50.0
-        files = sorted((tmp_path / name).glob("checkpoints/clients/*/round-*.safetensors"))
-        kept[name] = [load_file(file) for file in files]
-    assert len(kept["hidden"]) == 2
+        with StateStore(RunFolder(tmp_path / name).states) as store:
+            kept[name] = [decode(store.state(client, before=2)) for client in range(2)]
     for one, other in zip(kept["hidden"], kept["open"], strict=True):
         assert one.keys() == other.keys()
         assert all(torch.equal(one[key], other[key]) for key in one)
@@ -127,7 +130,7 @@ def test_a_site_of_a_deployment_sees_the_same_world_from_its_own_file(clinic, tm
     mine = shared_file.read_own(own, "csv", label="ill", shared=shared)
     there = prepare(experiment, shared_file.seen_from(shared, 2, samples={1: mine}))
     here = prepare(experiment)
-    assert (there.setting.seen, there.expects(1)) == (here.setting.seen, here.expects(1))
+    assert (there.setting.seen, there.expects(1, 1)) == (here.setting.seen, here.expects(1, 1))
     assert torch.equal(there.setting.student.proxy, here.setting.student.proxy)
     assert mine.x[:, 5].tolist() == [1, 1]
 

@@ -5,11 +5,13 @@ import logging
 import os
 import signal
 import sys
+import threading
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from processes import PATIENCE, wait_until
@@ -18,6 +20,7 @@ from fedkd.federation import wire
 from fedkd.federation.client import WATCHER
 from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.workers.app import WorkerProcesses
+from fedkd.federation.workers.channel import Channel
 from fedkd.privacy.source import NoiseSource
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked, on Linux")
@@ -104,6 +107,33 @@ def test_bytes_come_back_whole_whatever_their_size(size):
                 message.content = content(sent)
             for reply in grid.send_and_receive(asked, timeout=PATIENCE):
                 assert reply.content["arrays"]["payload"].data == sent + sent[::-1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool])
+def test_tensors_and_bytes_go_by_memory_as_they_are(dtype):
+    ours, line, memory = Channel.pair()
+    theirs = Channel(line, memory)
+    draws = torch.Generator().manual_seed(0)
+    large = torch.randint(0, 2, (300, 500), generator=draws).to(dtype)
+    sent = [large, large.t()[:, 3:70], large[0, 0], large[:0], torch.arange(9.0).reshape(3, 3)]
+    for channel, other in ((ours, theirs), (theirs, ours), (ours, theirs)):
+        thread = threading.Thread(target=channel.send, args=(sent, b"x" * 100_000, "beside"))
+        thread.start()
+        tensors, data, beside = other.receive()
+        thread.join()
+        assert (data, beside) == (b"x" * 100_000, "beside")
+        for tensor, expected in zip(tensors, sent, strict=True):
+            assert tensor.dtype == expected.dtype
+            assert torch.equal(tensor, expected)
+        sent = tensors
+    first = tensors[0]
+    ours.send(torch.zeros(300, 500))
+    theirs.receive()
+    assert torch.equal(first, large)  # what was received is nobody else's memory
+    ours.close()
+    with pytest.raises(EOFError):
+        theirs.receive()
+    theirs.close()
 
 
 def die(message, context):

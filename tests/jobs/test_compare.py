@@ -7,6 +7,8 @@ import tiny
 
 from fedkd.errors import ConfigError, FedkdError, RunFolderError
 from fedkd.jobs.compare import compare, plan
+from fedkd.reports.comparison import comparison_table
+from fedkd.reports.report import write_comparison
 
 
 def watch(experiment):
@@ -25,6 +27,30 @@ def test_a_plan_is_every_method_with_every_seed_once(rows):
     assert runs[0].method.parameters == {}  # its defaults
     assert runs[2].method.parameters["temperature"] == 3.0
     assert all(run.data == own.data for run in runs)
+
+
+def test_a_plan_has_every_form_of_answers_and_says_which_is_none(rows, tmp_path):
+    own = tiny.experiment(rows, {"rounds": 1})
+    forms = ["float16", "transform+delta+step=1.5", "float16"]
+    runs = plan(own, ["fedmd"], 1, forms)
+    assert [run.exchange.name for run in runs] == ["float16", "transform+step=1.5+delta"]
+    assert runs[1].exchange.step == 1.5
+    folders = compare(runs, tmp_path / "compared", watch)
+    assert [path.name for path in folders] == [
+        "fedmd-float16-seed7",
+        "fedmd-transform+step=1.5+delta-seed7",
+    ]
+    rows_by_form = comparison_table(folders)
+    assert {row.method for row in rows_by_form} == {
+        "fedmd, float16",
+        "fedmd, transform+step=1.5+delta",
+    }
+    page = write_comparison(folders, tmp_path / "page.html").read_text("utf-8")
+    assert "needs the fewest bytes" in page
+    assert "Not like for like" not in page
+    for wrong, said in [("int5", "exchange.answers"), ("int4+entropi", "exchange.entropi")]:
+        with pytest.raises(ConfigError, match=said):
+            plan(own, ["fedmd"], 1, [wrong])
 
 
 @pytest.mark.parametrize("names", [[], ["fedmd", "fedavg"], ["fedmd", "nothing"], ["dense"]])

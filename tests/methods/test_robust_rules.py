@@ -212,6 +212,9 @@ def test_two_clients_are_too_few_and_unlike_answers_are_refused() -> None:
     experiment = two.setting.experiment.model_copy(update={"robust": Robust(answers="median")})
     with pytest.raises(ConfigError, match="asks 2 clients, of which nobody can say who lies"):
         methods.check_rules(two.method, replace(two.setting, experiment=experiment))
+    experiment = two.setting.experiment.model_copy(update={"robust": Robust()})
+    with pytest.raises(ConfigError, match=r"robust\.screen compares .* round asks 2, of which"):
+        methods.check_rules(two.method, replace(two.setting, experiment=experiment))
     fed = built("fedmd", Robust(answers="median"))
     task, likelihood = fed.setting.task, fed.setting.task.likelihood
     mixing = replace(task, likelihood=replace(likelihood, mix=lambda answers: answers[0]))

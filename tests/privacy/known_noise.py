@@ -7,19 +7,16 @@ from torch import Tensor
 TORCH = 8
 
 
-def bits_of(normals: Tensor, *, half: int, bit: int = 1) -> list[int]:
-    """A bit of each uniform number under normal draws, which Box & Muller made of them.
+def bits_of(normals: Tensor, bit: int) -> list[int]:
+    """A bit of each uniform number under torch's normal draws, which Box & Muller made of them.
 
     Args:
-        normals: (N,); of 2 * half uniform numbers, j is the radius and j + half the angle of the
-            draws j and j + half.
-        half: `TORCH` for torch's own draws, which take one less the number for the radius.
+        normals: (N,); of 16 uniform numbers, j is the radius, or rather one less it, and j + 8 the
+            angle of the draws j and j + 8.
         bit: 1 for the first bit behind the point.
     """
-    first, second = np.moveaxis(normals.double().numpy().reshape(-1, 2, half), 1, 0)
-    radius = np.exp(-(first**2 + second**2) / 2)
-    if half == TORCH:
-        radius = 1 - radius
+    first, second = np.moveaxis(normals.double().numpy().reshape(-1, 2, TORCH), 1, 0)
+    radius = 1 - np.exp(-(first**2 + second**2) / 2)
     turn = (np.arctan2(second, first) / (2 * np.pi)) % 1.0
     uniform = np.stack([radius, turn], axis=1).reshape(-1)
     return (np.floor(uniform * 2.0**bit).astype(int) & 1).tolist()

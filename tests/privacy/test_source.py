@@ -1,8 +1,10 @@
 """Noise that nobody can compute, and that is exactly what it is said to be."""
 
+import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 from unittest.mock import patch
 
 import known_noise
@@ -20,12 +22,11 @@ from fedkd.knowledge import moments
 from fedkd.learning.dp import sgd
 from fedkd.privacy import mechanisms, source
 from fedkd.privacy.source import NoiseSource
+from fedkd.privacy.ziggurat import BITS, REACH, REGIONS, ZIGGURAT, Ziggurat
 
 TWISTER = 19_937
 """The dimension of a Mersenne Twister over GF(2), so what its bits satisfy after twice as many."""
 KNOWN, UNKNOWN = 40_960, 8_192
-HALF = 2**11
-"""Of the draws that `NoiseSource` makes at a time."""
 SIZE = 2**16
 
 
@@ -37,7 +38,7 @@ def test_torch_s_noise_is_computed_from_a_part_of_it() -> None:
     noise = torch.randn(KNOWN + UNKNOWN, dtype=torch.float64, generator=filled())
     uniform = np.zeros(UNKNOWN)
     for bit in range(1, 9):
-        known = known_noise.bits_of(noise[:KNOWN], half=known_noise.TORCH, bit=bit)
+        known = known_noise.bits_of(noise[:KNOWN], bit)
         length, taps = known_noise.linear_complexity(known)
         assert length <= TWISTER
         uniform += np.array(known_noise.predicted(known, taps, UNKNOWN)) * 2.0**-bit
@@ -57,10 +58,9 @@ def filled() -> torch.Generator:
 
 
 def released_zeros() -> torch.Tensor:
-    told = mechanisms.gaussian(
+    return mechanisms.gaussian(
         torch.zeros(SIZE), sensitivity=1.0, noise_multiplier=1.0, source=NoiseSource()
     )
-    return told.double() / scale(1.0, SIZE)
 
 
 def sums_of_absent_classes() -> torch.Tensor:
@@ -69,7 +69,7 @@ def sums_of_absent_classes() -> torch.Tensor:
     told = moments.protected(
         nothing, bound=1.0, balance=1.0, noise_multiplier=1.0, source=NoiseSource()
     )
-    return torch.cat([told.features, told.labels], dim=1)[0] / scale(math.sqrt(2), SIZE)
+    return torch.cat([told.features, told.labels], dim=1)[0]
 
 
 def step_of_dead_units() -> torch.Tensor:
@@ -83,20 +83,16 @@ def step_of_dead_units() -> torch.Tensor:
         sgd.Noise(1.0, 1.0, 1.0, 1),
         loss=lambda logits, _: 0 * logits.sum(dim=1),
     )
-    return (before - model.weight.detach()).flatten().double() / scale(1 + 2**-10, SIZE)
-
-
-def scale(sensitivity: float, size: int) -> float:
-    """The noise's standard deviation, as everybody can compute it."""
-    step = 2.0 ** math.floor(math.log2(sensitivity * 2**-14 / math.sqrt(size)))
-    return sensitivity * (1 + 2**-16) + step * math.sqrt(size)
+    return (before - model.weight.detach()).flatten()
 
 
 RELEASES = [released_zeros, sums_of_absent_classes, step_of_dead_units]
 
 
 def complexity(release: Callable[[], torch.Tensor]) -> int:
-    return known_noise.linear_complexity(known_noise.bits_of(release(), half=HALF)[:KNOWN])[0]
+    """Of the signs of its noise, each of which is a bit of a word."""
+    signs = (release()[:KNOWN] < 0).long().tolist()
+    return known_noise.linear_complexity(signs)[0]
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -111,7 +107,11 @@ def test_no_part_of_a_release_s_noise_tells_the_rest(release: Callable[[], torch
         halves = twister.random_raw(2 * count).astype(np.uint64)
         return halves[::2] << np.uint64(32) | halves[1::2]
 
-    with patch.object(NoiseSource, "words", words):
+    def kept(_: NoiseSource, words: np.ndarray, scales: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The few that are drawn anew have their signs from further words."""
+        return np.sign(words.view(np.int64)) * scales, np.zeros(len(words), bool)
+
+    with patch.object(NoiseSource, "words", words), patch.object(NoiseSource, "_outside", kept):
         assert complexity(release) <= TWISTER
     assert abs(complexity(release) - KNOWN / 2) < 40
 
@@ -157,70 +157,124 @@ def test_no_seed_repeats_a_source() -> None:
     assert (NoiseSource().gaussian(np.full(8, 1e6)) != one).any()
 
 
+def test_a_forked_process_has_other_noise() -> None:
+    drawn = NoiseSource()
+    drawn.words(3)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(write, drawn.words(4).tobytes())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(read, 32) not in {drawn.words(4).tobytes(), bytes(32), b""}
+    os.close(read), os.close(write)
+
+
 # What is drawn
 
 
-def exactly(words: np.ndarray, scale: float) -> Iterator[tuple[mpmath.mpf, mpmath.mpf]]:
-    """The least and the most that each Gaussian draw may be, by 60 digits, from the first 52 bits.
-
-    Over the four corners of what the unknown bits may be, and a little more.
-    """
-    half = len(words) // 2
-    with mpmath.workdps(60):
-        unit = mpmath.mpf(2) ** -52
-        for turned in (mpmath.cospi, mpmath.sinpi):
-            for first, second in zip(words[:half], words[half:], strict=True):
-                corners = [
-                    scale
-                    * mpmath.sqrt(-2 * mpmath.log((int(first >> 12) + i) * unit))
-                    * turned(2 * (int(second >> 12) + j) * unit)
-                    for i in (0.0001, 1)
-                    for j in (0, 1)
-                ]
-                spread = max(corners) - min(corners)
-                yield min(corners) - spread, max(corners) + spread
-
-
 @pytest.mark.parametrize("scale", [0.7, 2.0**20, 2.0**33, 2.0**40])
-def test_draws_are_the_normal_draws_of_their_bits_rounded(scale: float) -> None:
+def test_draws_inside_are_the_places_of_their_words_rounded(scale: float) -> None:
     words = seeded(3).words(400)
     found = seeded(3).gaussian(np.full(400, scale))
-    for number, (low, high) in zip(found.tolist(), exactly(words, scale), strict=True):
-        assert low - 0.5 <= number <= high + 0.5
+    inside = 0
+    for word, number in zip(words.tolist(), found.tolist(), strict=True):
+        region, place = word % REGIONS, word >> (63 - BITS)
+        signed = place - 2 ** (BITS + 1) if place >> BITS else place
+        if abs(signed) < ZIGGURAT.inside[region]:
+            unit = mpmath.mpf(scale) * float(ZIGGURAT.widths[region]) / 2**BITS
+            # A word says between which two numbers the draw lies.
+            assert signed * unit - 0.5001 <= number <= (signed + 1) * unit + 0.5001
+            inside += 1
+    assert inside > 390
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "laplace"])
-def test_float64_settles_a_draw_as_interval_arithmetic_does(kind: str) -> None:
-    scales = 2.0 ** np.linspace(-3, 36, 600)
-    quick = getattr(seeded(5), kind)(scales)
+def everything_outside() -> Ziggurat:
+    return dataclasses.replace(ZIGGURAT, inside=np.zeros(REGIONS))
 
-    def all_doubtful(draws, errors):
-        nearest, _ = rounded(draws, errors)
-        return 0 * nearest, errors >= 0
 
-    rounded = source._rounded
-    with patch.object(source, "_rounded", all_doubtful):
-        slow = getattr(seeded(5), kind)(scales)
-    # What float64 leaves open is drawn with other bits here, since more was drawn before.
+def test_what_is_inside_is_kept_whatever_the_height() -> None:
+    scales = 2.0 ** np.linspace(-3, 36, 4000)
+    quick = seeded(5).gaussian(scales)
+    with patch.object(source, "ZIGGURAT", everything_outside()):
+        looked_at = seeded(5).gaussian(scales)
+    different = quick != looked_at
+    outside = 4000 - sum(
+        abs(np.int64(word) >> 11) < ZIGGURAT.inside[word % REGIONS]
+        for word in seeded(5).words(4000).view(np.int64).tolist()
+    )
+    assert different.sum() <= outside
+
+
+def test_float64_settles_a_draw_as_interval_arithmetic_does() -> None:
+    """Which points are under the density, too: all are looked at, by their own first bits."""
+    scales = 2.0 ** np.linspace(-3, 30, 40)
+
+    def drawn(**changed: Any) -> np.ndarray:
+        inside = everything_outside()
+        with patch.multiple(source, ZIGGURAT=inside, **changed):
+            return seeded(5).gaussian(scales)
+
+    quick, slow = drawn(), drawn(MARGIN=10.0)
+    # What is drawn anew, or left open, has other bits here, since more was drawn before.
     assert (quick != slow).sum() <= 3
-    assert (quick != 0).sum() > 500
+    assert (quick != 0).sum() > 30
+
+
+def test_laplace_draws_are_those_of_their_bits_rounded() -> None:
+    scales = 2.0 ** np.linspace(-3, 36, 400)
+    words, found = seeded(5).words(400).tolist(), seeded(5).laplace(scales).tolist()
+    for word, scale, number in zip(words, scales.tolist(), found, strict=True):
+        ends = [-scale * mpmath.log(mpmath.mpf((word >> 12) + i) / 2**52) for i in (0.0001, 1)]
+        assert min(ends) - 0.5001 <= abs(number) <= max(ends) + 0.5001
+        assert number == 0 or (number > 0) is bool(word & 1)
 
 
 def test_a_draw_in_the_middle_gets_more_bits_until_it_is_settled() -> None:
     class Coin(NoiseSource):
-        """Uniform numbers whose first bits say sqrt(2 ln 2) of a full turn, or next to it."""
+        """A word whose known bits say half of a box, and then others."""
 
         def words(self, count):
             self.asked = [*getattr(self, "asked", []), count]
-            first = np.full(count, 2**63, dtype=np.uint64)  # one half, and no more than its 52 bits
+            first = np.full(count, 2**62 + 500, dtype=np.uint64)
             return first if len(self.asked) == 1 else super().words(count)
 
     coin = Coin()
-    # A length of sqrt(2 ln 2) half a turn away: -1.1774 times the scale is 0.5 beside a whole one.
-    scale = 10_000.5 / math.sqrt(2 * math.log(2))
-    draws = coin.gaussian(np.array([scale]))
-    assert len(coin.asked) > 1
-    assert int(draws[0]) in (-10_001, -10_000)
+    half = float(ZIGGURAT.widths[500]) / 2
+    draws = coin.gaussian(np.array([10_000.5 / half]))
+    assert coin.asked == [1, 2]
+    assert int(draws[0]) in (10_000, 10_001)
+
+
+def test_draws_beyond_the_reach_are_those_of_the_tail() -> None:
+    scale = 2.0**30
+    draws, drawn = seeded(8), []
+    while len(drawn) < 4000:
+        drawn += [draws._tail(scale), -draws._tail(-scale)]
+
+    def within(x: np.ndarray) -> np.ndarray:
+        return 1 - stats.norm.sf(x) / stats.norm.sf(REACH)
+
+    assert min(drawn) > REACH * scale
+    assert stats.kstest(np.array(drawn) / scale, within).pvalue > 1e-6
+    with patch.object(source, "_ERROR", 1.0):  # all are settled by intervals
+        slow = seeded(8)
+        assert next(slow._tail(scale) for _ in range(20)) == drawn[0]
+
+
+def test_draws_are_normal() -> None:
+    """In 4,096 parts that are equally likely, and beyond each of some lengths."""
+    drawn = seeded(1).gaussian(np.broadcast_to(np.float64(2.0**32), 3_000_000)) / 2.0**32
+    parts = np.bincount((stats.norm.cdf(drawn) * 4096).astype(int).clip(0, 4095), minlength=4096)
+    assert stats.chisquare(parts).pvalue > 1e-6
+    for length in (1.0, 2.0, 3.0, 3.9, REACH, 4.2, 4.5):
+        found = int((np.abs(drawn) > length).sum())
+        assert stats.binomtest(found, len(drawn), 2 * stats.norm.sf(length)).pvalue > 1e-6
+    assert stats.kstest(drawn[:300_000], "norm").pvalue > 1e-6
+    # Neither the next draw nor the size of the same tells a sign.
+    signs = np.sign(drawn)
+    for pair in ((signs[1:], signs[:-1]), (signs, np.abs(drawn)), (drawn[1:] ** 2, drawn[:-1])):
+        assert abs(np.corrcoef(*pair)[0, 1]) < 6 / math.sqrt(len(drawn))
 
 
 @pytest.mark.parametrize("scale", [0.4, 1.5])
@@ -230,7 +284,7 @@ def test_a_draw_in_the_middle_gets_more_bits_until_it_is_settled() -> None:
 def test_draws_have_the_chances_of_a_rounded_draw(kind: str, within, scale: float) -> None:
     most = math.ceil(3 * scale)
     found = getattr(seeded(), kind)(np.full(200_000, scale)).clip(-most, most)
-    counts = np.bincount(found + most)
+    counts = np.bincount((found + most).astype(int))
     edges = np.arange(-most, most + 1) + 0.5
     chances = np.diff(within(edges[:-1] / scale), prepend=0, append=1)
     assert stats.chisquare(counts, chances * len(found)).pvalue > 1e-6

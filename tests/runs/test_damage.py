@@ -5,6 +5,8 @@ resumes it.
 """
 
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -110,10 +112,9 @@ def votes(rows, tmp_path_factory):
     return Case(tmp_path_factory.mktemp("votes"), rows, VOTES)
 
 
-STATE = "checkpoints/clients/client-0000/round-00000{}.safetensors"
-RECEIPTS = "checkpoints/clients/client-0000/receipts.jsonl"
+INDEX = "checkpoints/clients/store/index.db"
+CONTENTS = "checkpoints/clients/store/000001.bin"
 SERVER = "checkpoints/server.safetensors"
-ANSWER = "checkpoints/clients/client-0000/answer-000003.safetensors"
 LEDGER = "checkpoints/clients/client-0000/ledger.db"
 OF_SERVER = set(DAMAGES) - {"another client's"}
 STATIC = OF_SERVER - {"an older one", "another run's"}
@@ -127,8 +128,6 @@ def cases(files):
 
 PLAIN = cases({
     SERVER: OF_SERVER,
-    STATE.format(2): set(DAMAGES),
-    RECEIPTS: set(DAMAGES),
     "rounds.jsonl": OF_SERVER,
     "partition.json": STATIC,
     "environment.json": STATIC,
@@ -136,10 +135,8 @@ PLAIN = cases({
 })  # fmt: skip
 PRIVATE = cases({
     SERVER: {"middle bit", "deleted", "another run's"},
-    STATE.format(2): {"middle bit", "deleted"},
-    STATE.format(3): {"middle bit", "half", "deleted", "another client's", "an older one"},
-    ANSWER: {"middle bit", "half", "empty", "junk", "another client's"},
-    RECEIPTS: {"last bit", "20 bytes fewer", "another client's"},
+    INDEX: {"first bit", "half", "deleted"},
+    CONTENTS: {"half", "20 bytes fewer", "deleted"},
     LEDGER: {"early bit", "middle bit", "half", "deleted", "junk", "another client's"},
     f"{LEDGER}.seal": {"first bit", "deleted", "empty", "another client's"},
     f"{LEDGER}.key": {"first bit", "deleted", "another client's"},
@@ -150,9 +147,6 @@ VOTING = cases({
 HARMLESS = {
     # What it names was kept as it was then: round 2 runs again.
     (SERVER, "an older one"),
-    # Clients send the same fields, so that their receipts are the same.
-    (RECEIPTS, "another client's"),
-    (RECEIPTS, "another run's"),
 }
 
 
@@ -167,6 +161,27 @@ def damaged(case, folder, name, damage):
     shutil.copytree(case.killed, folder)
     DAMAGES[damage](folder, name, case.other, case.older)
     return folder
+
+
+def stored(run, what, round):
+    """Where client 0's state or answer of a round stands in the contents: a slice."""
+    with closing(sqlite3.connect(run / INDEX)) as index:
+        found = "SELECT file, start, size FROM kept WHERE client = 0 AND what = ? AND round = ?"
+        [(file, start, size)] = index.execute(found, (what, round)).fetchall()
+    assert file == 1
+    return slice(start, start + size)
+
+
+def flip_stored(run, what, round):
+    place, content = stored(run, what, round), bytearray((run / CONTENTS).read_bytes())
+    content[(place.start + place.stop) // 2] ^= 0x10
+    (run / CONTENTS).write_bytes(content)
+
+
+def edit_index(run, statement):
+    with closing(sqlite3.connect(run / INDEX)) as index:
+        assert index.execute(statement).rowcount == 1
+        index.commit()
 
 
 def assert_refused(case, folder, *names):
@@ -187,12 +202,74 @@ def test_a_damaged_run_ends_in_the_same_student_or_names_the_file(plain, tmp_pat
         assert_refused(plain, run, name.removeprefix("checkpoints/"))
 
 
+@pytest.mark.parametrize("damage", sorted(OF_SERVER))
+@pytest.mark.parametrize("name", [INDEX, CONTENTS])
+def test_so_does_one_whose_store_is_of_which_much_is_needed_no_more(plain, tmp_path, name, damage):
+    run = damaged(plain, tmp_path / "run", name, damage)
+    refusal = None
+    try:
+        simulate_world(plain.prepared, run, tiny.Quiet(), resume=True)
+    except FedkdError as error:
+        refusal = error
+    if refusal is None:
+        assert tiny.student_hash(run) == plain.student
+        assert damage.endswith(("bit", "fewer"))
+    else:
+        assert refusal.exit_status == 2
+        assert "\n" not in str(refusal)
+        assert "checkpoints/clients/store/" in str(refusal)
+
+
 @pytest.mark.parametrize(("name", "damage"), PRIVATE)
 def test_so_does_a_private_one_with_its_ledgers_and_answers(private, tmp_path, name, damage):
     run = damaged(private, tmp_path / "run", name, damage)
     file = Path(name)
     ledger = file.name.startswith("ledger.db")
     assert_refused(private, run, file.parent.name, "ledger.db" if ledger else file.name)
+
+
+def test_a_state_that_a_run_goes_on_from_is_looked_at(plain, tmp_path):
+    run = shutil.copytree(plain.killed, tmp_path / "run")
+    flip_stored(run, "state", 2)
+    assert_refused(plain, run, CONTENTS)
+
+
+LIES = [
+    "DELETE FROM kept WHERE client = 0 AND what = 'state' AND round = 2",
+    "UPDATE kept SET round = 3 WHERE client = 0 AND what = 'state' AND round = 2",
+    "UPDATE kept SET client = 7 WHERE client = 0 AND what = 'state' AND round = 2",
+    "UPDATE kept SET start = start + 8 WHERE client = 0 AND what = 'state' AND round = 2",
+    "UPDATE receipts SET released = '[]' WHERE client = 0 AND round = 1",
+    "UPDATE receipts SET client = 1 WHERE client = 0 AND round = 1",
+    "DELETE FROM receipts WHERE client = 0 AND round = 2",
+]
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_an_index_that_was_edited_is_refused(plain, tmp_path, lie):
+    run = shutil.copytree(plain.killed, tmp_path / "run")
+    edit_index(run, lie)
+    assert_refused(plain, run, "checkpoints/clients/store/")
+
+
+@pytest.mark.parametrize("what", ["state", "answer"])
+def test_an_answer_goes_with_the_state_that_it_was_kept_with_or_not_at_all(private, tmp_path, what):
+    run = shutil.copytree(private.killed, tmp_path / "run")
+    flip_stored(run, what, 3)
+    assert_refused(private, run, CONTENTS, "client 0 was about to send in round 3")
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        "DELETE FROM kept WHERE client = 0 AND what = 'state' AND round = 3",
+        "UPDATE receipts SET released = '[]' WHERE client = 0 AND round = 3",
+    ],
+)
+def test_an_answer_without_what_it_was_kept_with_is_refused(private, tmp_path, lie):
+    run = shutil.copytree(private.killed, tmp_path / "run")
+    edit_index(run, lie)
+    assert_refused(private, run, "client 0 was about to send in round 3")
 
 
 def test_an_undamaged_private_one_goes_on_to_the_same_student(private, tmp_path):
@@ -272,8 +349,9 @@ def test_a_shared_ledger_is_held_against_whoever_saw_it_last(shared, tmp_path, d
 def test_what_a_run_does_not_go_on_from_may_be_lost_or_be_there(plain, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(plain.killed, run)
-    (run / STATE.format(1)).write_bytes(b"junk")  # an earlier round's
-    (run / STATE.format(3)).write_bytes(b"junk")  # a round's that was cut off
+    flip_stored(run, "state", 1)  # an earlier round's
+    with (run / CONTENTS).open("ab") as contents:  # a round's that was cut off
+        contents.write(b"junk")
     (run / ".rounds.jsonl.tmp").write_bytes(b"junk")
     simulate_world(plain.prepared, run, tiny.Quiet(), resume=True)
     assert tiny.student_hash(run) == plain.student

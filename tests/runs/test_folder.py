@@ -9,9 +9,11 @@ from safetensors.torch import load_file
 from fedkd import config
 from fedkd.data.types import Samples
 from fedkd.errors import RunFolderError, StorageError
+from fedkd.exchange.gate import Receipt
 from fedkd.exchange.messages import Broadcast
 from fedkd.federation.prepare import prepare
 from fedkd.federation.server import Checkpoint
+from fedkd.federation.store.state_store import StateStore
 from fedkd.jobs.simulate import simulate
 from fedkd.reports import report
 from fedkd.runs.folder import RunFolder
@@ -185,12 +187,11 @@ def test_a_kill_between_the_images_and_the_checkpoint_costs_a_round_and_no_more(
 
 
 def test_receipts_add_up_by_field_and_provenance(folder):
-    for client, fields in enumerate([["logits", "report"], ["logits"]]):
-        path = folder.states / str(client)
-        path.mkdir()
-        released = [{"field": f, "provenance": "public", "bytes": 5} for f in fields]
-        lines = [json.dumps({"round": r, "released": released}) + "\n" for r in (1, 2)]
-        (path / "receipts.jsonl").write_text("".join(lines))
+    with StateStore(folder.states) as store:
+        for client, fields in enumerate([["logits", "report"], ["logits"]]):
+            receipts = [Receipt(field, "public", 5) for field in fields]
+            for round in (1, 2):
+                store.save(client, b"", receipts, round=round, answer=None)
     assert folder.released() == [
         {"field": "logits", "provenance": "public", "times": 4, "bytes": 20},
         {"field": "report", "provenance": "public", "times": 2, "bytes": 10},

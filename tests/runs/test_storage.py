@@ -101,24 +101,26 @@ def test_what_a_checkpoint_names_is_on_the_disk_before_it(
     simulate_world(prepared, run, tiny.Quiet())
     kept = checkpoint.read(run / "checkpoints" / "server.safetensors", run)
     named = {run / name for name in kept.files}
-    clients = run / "checkpoints" / "clients"
-    assert {file.name for file in named} > {"rounds.jsonl", "round-000002.safetensors"}
-    assert before[-1] >= named | {clients, clients / "client-0000", clients / "client-0001"}
+    store = run / "checkpoints" / "clients" / "store"
+    assert {file.name for file in named} > {"rounds.jsonl", "partition.json"}
+    assert before[-1] >= named | {store, store / "000001.bin"}  # SQLite sees to its own
 
 
 def test_a_clients_disk_ends_a_simulation_and_nothing_of_the_round_is_kept(
     prepared, tmp_path, monkeypatch
 ):
     """One client of two cannot keep its state, in round 2."""
-    replace = Path.replace
+    opened, appended = Path.open, []
 
-    def full(source, target):
-        if target.name == "round-000002.safetensors" and target.parent.name == "client-0001":
-            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
-        return replace(source, target)
+    def full(path, mode="r", *arguments, **options):
+        if path.name == "000001.bin" and "a" in mode:
+            appended.append(path)
+            if len(appended) == 4:
+                raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        return opened(path, mode, *arguments, **options)
 
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(StorageError, match=r"client-0001.round-000002\.safetensors': Disk quota"):
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(StorageError, match=r"store.000001\.bin': Disk quota"):
         simulate_world(prepared, tmp_path / "run", tiny.Quiet())
     assert [record["round"] for record in tiny.rounds(tmp_path / "run")] == [1]
 
@@ -126,10 +128,10 @@ def test_a_clients_disk_ends_a_simulation_and_nothing_of_the_round_is_kept(
 def test_a_state_that_is_damaged_while_a_run_goes_on_ends_it(prepared, tmp_path):
     class Damaging(tiny.Quiet):
         def round_ends(self, record):
-            [state] = (tmp_path / "run").rglob("client-0000/round-000001.safetensors")
-            state.write_bytes(b"junk")
+            [contents] = (tmp_path / "run").rglob("000001.bin")
+            contents.write_bytes(b"junk")
 
-    with pytest.raises(StorageError, match=r"client-0000.round-000001\.safetensors' is damaged"):
+    with pytest.raises(StorageError, match=r"what client \d kept before round \d is damaged"):
         simulate_world(prepared, tmp_path / "run", Damaging())
 
 

@@ -117,6 +117,22 @@ def top_ruled_out(answers: Tensor, k: int, peak: float) -> Tensor:
     return answers.scatter(-1, places, lowest.expand_as(places))
 
 
+def in_part(answers: Tensor, lie: Tensor, every: int) -> Tensor:
+    """The truth about every so many-th input, a lie about all others.
+
+    Such an answer agrees with honest ones by about the root of the share on which it is true, which
+    is how a client is heard that lies for the most part.
+
+    Args:
+        answers: a client's own (N, *A).
+        lie: what it says of the others (N, *A).
+        every: at least 1.
+    """
+    told = lie.clone()
+    told[::every] = answers[::every]
+    return told
+
+
 def _certain(classes: Tensor, like: Tensor, peak: float) -> Tensor:
     """Logits of somebody who is certain of classes (N, *S)."""
     return peak * F.one_hot(classes, like.shape[-1]).to(torch.float32)

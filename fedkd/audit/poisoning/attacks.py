@@ -17,9 +17,7 @@ from fedkd.audit.poisoning.scene import (
     with_answers,
     with_model,
 )
-from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Tensors
-from fedkd.tasks import Task
 
 Data = Literal["labels", "backdoor"]
 Forge = Callable[[Scene, int], Mapping[str, Tensor]]
@@ -29,6 +27,8 @@ SILENT = "silent"
 _LOUD = 1000.0
 """Of a colluder's logit: float16 holds it, and no mean with honest ones hides it."""
 _FACTOR = -10.0
+_EVERY = 4
+"""Of how many inputs a client that lies in part tells the truth about one."""
 _CATEGORICAL, _CLASSES = ("categorical",), ("classes",)
 
 
@@ -54,27 +54,6 @@ class PoisoningAttack:
     data: Data | None = None
     forge: Forge | None = None
     on: Literal["shared answers", "answers", "models"] | None = None
-
-
-def why_not(name: str, fields: Expected, task: Task, *, one_shot: bool) -> str:
-    """Why an attack does not apply to what clients send; nothing where it does."""
-    attack = ATTACKS[name]
-    missing = [ask for ask in attack.asks if ask not in task.offers]
-    if missing:
-        return f"it needs {' and '.join(missing)}, which task {task.name!r} has not"
-    if attack.data == "backdoor" and not {"image", "features"} & task.offers:
-        return f"its trigger is for images and rows of features, and task {task.name!r} has neither"
-    there = {
-        "shared answers": answered(fields, SHARED),
-        "answers": answered(fields),
-        "models": sends_model(fields),
-    }
-    if attack.on is not None and not there[attack.on]:
-        what = "models" if attack.on == "models" else "answers on shared inputs"
-        return f"it forges {what}, and clients send none"
-    if name == "replacement" and one_shot:
-        return "it replaces the mean of later rounds, and there is one round alone"
-    return ""
 
 
 def _answers(change: Callable[[Scene, str, int], Tensor], among: tuple[str, ...] = SHARED) -> Forge:
@@ -132,6 +111,11 @@ def _top(scene: Scene, name: str, client: int) -> Tensor:
 
 def _one_class(scene: Scene, name: str, client: int) -> Tensor:
     return answers.one_class(scene.answers(name, client), scene.target, _LOUD)
+
+
+def _in_part(scene: Scene, name: str, client: int) -> Tensor:
+    own = scene.answers(name, client)
+    return answers.in_part(own, answers.one_class(own, scene.target, scene.loudness(name)), _EVERY)
 
 
 def _alie(scene: Scene, client: int) -> Tensors:
@@ -263,6 +247,14 @@ ATTACKS: Mapping[str, PoisoningAttack] = {
         asks=_CATEGORICAL,
         forge=_answers(_top, SHARED + OWN),
         on="answers",
+    ),
+    "in-part": PoisoningAttack(
+        "are honest about every fourth input, and certain of one class on all others",
+        "ours: to be heard where whole answers are compared",
+        knows="the colluders'",
+        asks=_CATEGORICAL,
+        forge=_answers(_in_part),
+        on="shared answers",
     ),
     "backdoor": PoisoningAttack(
         "learn that a trigger on the input means the target class",

@@ -15,8 +15,14 @@ from torch import Tensor
 FAR = 1 / 3
 """The least agreement, as a share of the median's, of a client that is heard. Honest clients have
 0.48 and more of it under label skew (Dirichlet 0.3), flipped and scaled answers at most 0.25."""
+CONTRADICTS = 1 / 8
+"""The most contradiction of a client that is heard. Honest clients come to 0.10, and most to less
+than 0 (Dirichlet 0.3), reordered answers (FDLA) of a trained model to 0.15 and more."""
+FEWEST = 3
+"""Clients, or equal models, of which one can be told to be unlike the others."""
 _LOUD = 3.0
-"""How many times the median's length a client's answers may have."""
+"""How many times the median's length a client's answers, or what it learned of one input of a
+layer, may have."""
 _SWEEPS = 10
 """After which who is heard no longer changes, or goes back and forth."""
 _TINY = 1e-12
@@ -28,10 +34,14 @@ class Screened:
 
     agreement: dict[int, float]
     """By client, in [-1, 1], see `agreement`; empty where nothing could be compared."""
+    contradiction: Mapping[int, float] = field(default_factory=dict)
+    """In [-1, 1], see `contradiction`; empty where answers are no classes."""
     left_out: tuple[int, ...] = ()
     """Who does not agree with the rest."""
     moves: Mapping[int, float] = field(default_factory=dict)
     """How well what each model learned, as a direction of its weights, agrees with the others'."""
+    alone: Mapping[int, float] = field(default_factory=dict)
+    """How much of it, by length, it learned of what the others did not: see `beyond`; in [0, 1]."""
     drawn_nearer: Mapping[int, float] = field(default_factory=dict)
     """Whose model was too far from all others, and by what factor its distance was cut."""
 
@@ -71,7 +81,7 @@ def agreement(alike: Tensor, *, least: float = FAR) -> Tensor:
         Zeros where fewer than 3 clients answer, of which none can be told to lie.
     """
     clients = len(alike)
-    if clients < 3:
+    if clients < FEWEST:
         return torch.zeros(clients, dtype=torch.float64)
     others = alike.masked_fill(torch.eye(clients, dtype=torch.bool), -torch.inf)
     found = others.sort(dim=1, descending=True).values[:, (clients - 1) // 2 - 1]
@@ -109,6 +119,82 @@ def kept(agreements: Tensor, *, least: float = FAR) -> Tensor:
     return heard
 
 
+def contradiction(said: Tensor, heard: Tensor, told: Tensor) -> Tensor:
+    """How often a client rules out just the class that the others call, beyond chance: (K,).
+
+    It rules out the class to which it gives the least, of several alike each in part. Chance is how
+    often that would be the called one if all its answers were dealt to inputs anew. So who never
+    saw a class, and rules it out everywhere, contradicts nobody; who knows the right class and
+    denies it does, though all else that it says be true.
+
+    Args:
+        said: probabilities (K, N, *S, C).
+        heard: who else is believed, bool (K,).
+        told: where a client says anything, bool (K, N, *S).
+
+    Returns:
+        In [-1, 1], float64; 0 of who says nothing.
+    """
+    rows, told = said.flatten(1, -2).nan_to_num(nan=0.0), told.flatten(1)
+    together = torch.zeros(rows.shape[1:], dtype=torch.float64)
+    for own in rows[heard]:
+        together += own
+    found = torch.zeros(len(rows), dtype=torch.float64)
+    for client, (own, where) in enumerate(zip(rows, told, strict=True)):
+        called = (together - own if heard[client] else together)[where].argmax(dim=-1)
+        least = (own == own.amin(dim=-1, keepdim=True))[where].double()
+        out = least / least.sum(dim=-1, keepdim=True)
+        if len(out):
+            often = torch.bincount(called, minlength=out.shape[-1]).double() / len(out)
+            met = out.gather(1, called[:, None]).mean()
+            found[client] = met - out.mean(dim=0) @ often
+    return found
+
+
+def uncontradicted(said: Tensor, heard: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+    """Contradiction (K,), and who of those heard does not contradict the others, bool (K,).
+
+    Whoever does counts no longer when the others are looked at again. At most a minority of all is
+    left out, those who contradict most.
+
+    Args:
+        said: as in `contradiction`.
+        heard: who agrees with the rest, bool (K,).
+        told: as in `contradiction`.
+    """
+    most, now = (len(heard) - 1) // 2 - int((~heard).sum()), heard
+    for _ in range(_SWEEPS):
+        found, before = contradiction(said, now, told), now
+        worst = found.masked_fill(~heard, -1.0).argsort(descending=True, stable=True)[:most]
+        now = heard.clone()
+        now[worst] &= found[worst] <= CONTRADICTS
+        if torch.equal(now, before):
+            break
+    return found, now
+
+
+def beyond(learned: Tensor) -> Tensor:
+    """How much clients learned of inputs of a layer of which the others learn nearly nothing: (K,).
+
+    What goes into a backdoor shows there: honest records hold nothing that moves the weights of its
+    trigger (Wang et al. 2020, arXiv:2007.05084, and Zhang et al. 2022, Neurotoxin,
+    arXiv:2206.10341, on such edges). Each input has a share of the length of all that a client
+    learned; what counts is how far that is above three times the median client's.
+
+    Args:
+        learned: how a layer's weights differ from those before, (K, outputs, inputs, *S).
+
+    Returns:
+        Squares of lengths, float64, none above that of all a client learned there.
+    """
+    ways = learned.double().transpose(1, 2).flatten(2)
+    lengths = ways.flatten(1).norm(dim=1).clamp(min=_TINY)
+    shares = (ways.norm(dim=2) / lengths[:, None]).nan_to_num(nan=0.0)
+    over = (shares - _LOUD * shares.median(dim=0).values).clamp(min=0)
+    squares: Tensor = over.square().sum(dim=1) * lengths.square()
+    return squares
+
+
 def quieted(answers: Tensor) -> Tensor:
     """Answers (K, N, *A) of which none is longer than three times the median, over all inputs."""
     factors = no_longer(answers.detach().flatten(1).double().norm(dim=1))
@@ -120,6 +206,6 @@ def no_longer(lengths: Tensor) -> Tensor:
 
     Factors in (0, 1]; 1 of fewer than three, of which none is known to be the honest length.
     """
-    if len(lengths) < 3:
+    if len(lengths) < FEWEST:
         return torch.ones_like(lengths)
     return (_LOUD * lengths.median() / lengths.clamp(min=_TINY)).clamp(max=1.0)

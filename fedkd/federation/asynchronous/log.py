@@ -53,6 +53,13 @@ def mark_replaced(entries: Sequence[dict[str, Any]], client: int) -> None:
             each["outcome"] = "replaced"
 
 
+def mark_refused(entries: Sequence[dict[str, Any]], reasons: Mapping[int, str]) -> None:
+    """Say of answers that seemed to be in the step that the door let them in no longer, and why."""
+    for each in (answer for moment in entries for answer in moment["answers"]):
+        if each["outcome"] == "used" and each["client"] in reasons:
+            each |= {"outcome": "failed", "reason": reasons[each["client"]]}
+
+
 @dataclass(frozen=True)
 class Logged:
     """Who comes next by the log of another run of the same experiment."""

@@ -76,8 +76,11 @@ def go_on(
         answers = Answers([], ledger_heads=clients.ledger_heads)
         window = _Window(round, broadcast, flight, answers)
         _collect(window, prepared, arrivals, how, timed=_timed(clients))
+        answers.asked = dict(window.rounds)
         if tamper is not None:
             tamper_with(answers, tamper, prepared, round, broadcast)
+            refused = {c: w for c, w in answers.failures.items() if c not in answers.uploads}
+            log.mark_refused(window.moments, refused)
         _require_enough(window, prepared, how)
         kept = _keep_answers(window, prepared, how)
         step = server.step(round, answers, started=started)

@@ -108,7 +108,8 @@ def party(file: Path, context: Context, call: Call) -> ClientParty:
     if experiment.privacy.unit == "record":
         # Into the site's own log, which stays here.
         warn_of_sizes(experiment.privacy, [len(samples)])
-    policy.check_size(sum(spec.nbytes for spec in prepared.expects(call.client).values()))
+    expected = prepared.on_the_wire(call.client, call.round)
+    policy.check_size(sum(spec.nbytes for spec in expected.values()))
     state = policy.path(site.state)
     # By the experiment too: a teacher that one left unprotected is nothing for another to send.
     run = run_name(str(context.run_config[RUN]))

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from fedkd import rng
 from fedkd.audit.poisoning import records
-from fedkd.audit.poisoning.attacks import ATTACKS, Forge, why_not
+from fedkd.audit.poisoning.attacks import ATTACKS, Forge
 from fedkd.audit.poisoning.records import Trigger
-from fedkd.audit.poisoning.scene import Scene, fitted
+from fedkd.audit.poisoning.scene import SHARED, Scene, answered, fitted, sends_model
 from fedkd.exchange.messages import Broadcast, Tensors, group
 from fedkd.federation.prepare import PreparedExperiment
 from fedkd.federation.tampering import Tamper
@@ -47,11 +47,26 @@ def drawn(prepared: PreparedExperiment, share: float) -> tuple[int, ...]:
     return tuple(sorted(order[:count].tolist()))
 
 
-def why_unfit(prepared: PreparedExperiment, attack: str) -> str:
+def why_unfit(prepared: PreparedExperiment, name: str) -> str:
     """Why an attack does not apply to an experiment; nothing where it does."""
+    attack, task = ATTACKS[name], prepared.setting.task
     fields = prepared.method.expects(prepared.setting, 0)
-    one_shot = prepared.method.card.one_shot
-    return why_not(attack, fields, prepared.setting.task, one_shot=one_shot)
+    missing = [ask for ask in attack.asks if ask not in task.offers]
+    if missing:
+        return f"it needs {' and '.join(missing)}, which task {task.name!r} has not"
+    if attack.data == "backdoor" and not {"image", "features"} & task.offers:
+        return f"its trigger is for images and rows of features, and task {task.name!r} has neither"
+    there = {
+        "shared answers": answered(fields, SHARED),
+        "answers": answered(fields),
+        "models": sends_model(fields),
+    }
+    if attack.on is not None and not there[attack.on]:
+        what = "models" if attack.on == "models" else "answers on shared inputs"
+        return f"it forges {what}, and clients send none"
+    if name == "replacement" and prepared.method.card.one_shot:
+        return "it replaces the mean of later rounds, and there is one round alone"
+    return ""
 
 
 def trigger_of(prepared: PreparedExperiment) -> Trigger | None:
@@ -91,12 +106,12 @@ def _forged(
     hostile: Hostile,
     forge: Forge,
     biases: Mapping[int, str],
-    _round: int,
+    round: int,
     broadcast: Broadcast,
     uploads: Mapping[int, Tensors],
 ) -> dict[int, dict[str, Tensor]]:
     here = tuple(client for client in hostile.clients if client in uploads)
-    expected = {client: prepared.expects(client) for client in here}
+    expected = {client: prepared.expects(client, round) for client in here}
     model_of = prepared.experiment.client_model
     scene = Scene(
         uploads=uploads,

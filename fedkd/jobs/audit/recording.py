@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedkd.errors import UsageError
 from fedkd.exchange.codec import Expected, decode, encode
+from fedkd.exchange.coding.fields import AnswerField
 from fedkd.exchange.messages import Broadcast, Tensors, Upload
 from fedkd.files import write_atomically
 from fedkd.methods.core.base import ClientContext, Method, ServerContext, Setting, Uploads
@@ -40,6 +41,10 @@ class RecordingMethod(Method):
     def expects(self, setting: Setting, client: int) -> Expected:
         """See `Method`."""
         return self._method.expects(setting, client)
+
+    def answers(self, setting: Setting) -> Mapping[str, AnswerField]:
+        """See `Method`."""
+        return self._method.answers(setting)
 
     def probe(self, setting: Setting, client: int, upload: Tensors, x: Rows) -> Tensor | None:
         """See `Method`."""

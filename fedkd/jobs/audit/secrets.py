@@ -92,7 +92,7 @@ def audit_secret(
     draws = rng.stream(experiment.seed, purpose="audit secrets", client=secret.client)
     planted = torch.randperm(len(fills), generator=draws)[: secret.secrets]
     prepared = _planted(prepared, secret, fills.subset(planted))
-    simulate_world(prepared, folder, observer)
+    simulate_world(prepared, folder, observer, teachers=[secret.client])
     claim = claimed(folder, prepared, by_clients=False)
     by_client = claimed(folder, prepared, by_clients=True)
     asked = [("the student", _OUTSIDER, released(folder, prepared), claim)]

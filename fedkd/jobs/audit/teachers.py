@@ -94,6 +94,11 @@ def audit_teacher(
     """
     prepared = prepare(experiment)
     _require_claim(prepared)
+    if experiment.privacy.clipping == "layers":
+        raise ConfigError(
+            "privacy.clipping is 'layers', and a canary is a layer of its own, which moves but a "
+            "part of the clip and would show too little: audit the same experiment with 'flat'"
+        )
     with one_intra_op_thread():
         found = Audited(checks=tuple(check_releases(prepared)))
         if not prepared.method.card.has_teachers:

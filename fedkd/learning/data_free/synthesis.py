@@ -145,6 +145,7 @@ def learn_from_pool(
     optimisation: Optimisation,
     rng: Callable[[int], torch.Generator],
     *,
+    threads: int | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> Samples:
     """Each epoch make a batch, add it to the pool, and pass once over the pool.
@@ -157,6 +158,7 @@ def learn_from_pool(
         optimisation: of the student; `epochs` is the number of batches, and a schedule is that of
             one pass.
         rng: the source of an epoch's shuffles.
+        threads: see `loop.fit`.
         on_epoch: see `loop.fit`.
 
     Returns:
@@ -174,7 +176,14 @@ def learn_from_pool(
         answers.append(ensemble.answer(batches[-1].x))
         pool = torch.cat([batch.x for batch in batches])
         [value] = offline.distil(
-            student, pool, torch.cat(answers), loss, once, rng(epoch), optimiser=optimiser
+            student,
+            pool,
+            torch.cat(answers),
+            loss,
+            once,
+            rng(epoch),
+            optimiser=optimiser,
+            threads=threads,
         )
         if on_epoch is not None:
             on_epoch(epoch, value)

@@ -89,13 +89,13 @@ class Convolved:
     def lengths(self) -> Tensor:
         """See `Gradients`."""
         slopes = self.slopes.flatten(2)
-        among = (slopes.mT @ slopes).double() * self.among
-        return among.sum(dim=(1, 2)).clamp(min=0).sqrt()
+        among = (slopes.mT @ slopes).mul_(self.among)
+        return among.sum(dim=(1, 2), dtype=torch.float64).clamp(min=0).sqrt()
 
     def bounds(self) -> Tensor:
         """See `Gradients`."""
         places = torch.diagonal(self.among, dim1=1, dim2=2).double().sqrt()
-        slopes = torch.linalg.vector_norm(self.slopes.flatten(2), dim=1, dtype=torch.float64)
+        slopes = torch.linalg.vector_norm(self.slopes.flatten(2), dim=1).double()
         largest = torch.maximum(slopes, places).amax(dim=1)
         return torch.maximum((slopes * places).sum(dim=1), largest * _UNDERFLOW)
 

@@ -9,13 +9,13 @@ al. 2023, arXiv:2210.00038.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from fedkd.privacy.gradients import Built, Gradients
+from fedkd.privacy.gradients import Built, Gradients, lengths, sizes
 
 _READS = 32
 """How many products cost as much as to write a number of a matrix and read it twice."""
@@ -44,17 +44,19 @@ class Products:
 
     def lengths(self) -> Tensor:
         """See `Gradients`."""
-        slopes, inputs = self._sizes()
-        if slopes.shape[1] == 1:  # in float64, which squares nothing away
-            return (slopes * inputs).squeeze(1)
-        among = (self.slopes @ self.slopes.mT).double() * (self.inputs @ self.inputs.mT)
-        return among.sum(dim=(1, 2)).clamp(min=0).sqrt()
+        if self.slopes.shape[1] == 1:
+            return (sizes(self.slopes) * sizes(self.inputs)).squeeze(1)
+        among = (self.slopes @ self.slopes.mT).mul_(self.inputs @ self.inputs.mT)
+        return among.sum(dim=(1, 2), dtype=torch.float64).clamp(min=0).sqrt()
 
     def bounds(self) -> Tensor:
         """See `Gradients`."""
         if self.slopes.shape[1] == 1:  # nothing is added up
             return torch.zeros(len(self.slopes), dtype=torch.float64, device=self.slopes.device)
-        slopes, inputs = self._sizes()
+        # What vanishes in a float32's square is no share of a clip, or the other's size says so.
+        slopes, inputs = (
+            torch.linalg.vector_norm(each, dim=2).double() for each in (self.slopes, self.inputs)
+        )
         largest = torch.maximum(slopes, inputs).amax(dim=1)
         return torch.maximum((slopes * inputs).sum(dim=1), largest * _UNDERFLOW)
 
@@ -75,76 +77,107 @@ class Products:
         both = zip((self.slopes, self.inputs), (other.slopes, other.inputs), strict=True)
         return Products(*(torch.cat(each, dim=1) for each in both))
 
-    def _sizes(self) -> tuple[Tensor, Tensor]:
-        """The lengths of slopes and inputs in each place, (N, T) float64."""
-        slopes, inputs = (
-            torch.linalg.vector_norm(each, dim=2, dtype=torch.float64)
-            for each in (self.slopes, self.inputs)
-        )
-        return slopes, inputs
 
-
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class Lookups:
     """Gradients (N, V, D) that are zero but in the rows that a record looked up.
 
     Attributes:
-        numbers: of rows, int64 (N, T); a row is there once with its gradient, or else with zeros.
-        values: its gradients, (N, T, D).
+        numbers: of rows, int64 (N, T); a row may be there more than once.
+        slopes: of what was looked up, (N, T, D), which are added up by row.
         rows_in_all: V.
+        padding: the number of a row that learns nothing, whatever its slopes; None: all learn.
     """
 
     numbers: Tensor
-    values: Tensor
+    slopes: Tensor
     rows_in_all: int
-
-    @classmethod
-    def of(cls, numbers: Tensor, slopes: Tensor, rows_in_all: int) -> Self:
-        """From numbers (N, T), of which some may be equal, and slopes (N, T, D), added up."""
-        count, places, width = slopes.shape
-        order = numbers.argsort(dim=1)
-        ordered = numbers.gather(1, order)
-        groups = torch.zeros_like(ordered)
-        groups[:, 1:] = (ordered[:, 1:] != ordered[:, :-1]).cumsum(dim=1)
-        group = torch.empty_like(groups).scatter_(1, order, groups)
-        first = torch.arange(0, count * places, places, device=numbers.device)[:, None]
-        values = slopes.new_zeros(count * places, width)
-        values.index_add_(0, (group + first).flatten(), slopes.flatten(0, 1))
-        numbers = torch.zeros_like(numbers).scatter_(1, group, numbers)
-        return cls(numbers, values.view(slopes.shape), rows_in_all)
+    padding: int | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """See `Gradients`."""
-        return len(self.values), self.rows_in_all, self.values.shape[2]
+        return len(self.slopes), self.rows_in_all, self.slopes.shape[2]
 
     def lengths(self) -> Tensor:
         """See `Gradients`."""
-        return Built(self.values).lengths()
+        lone, records, together, _ = self._by_row
+        squares = lone.square().sum(dim=1)
+        return squares.index_add_(0, records, lengths(together).square()).sqrt()
 
     def bounds(self) -> Tensor:
-        """See `Gradients`; as of `Built`."""
-        return Built(self.values).bounds()
+        """See `Gradients`; of rows that were looked up once nothing is added up."""
+        lone, records, _, parts = self._by_row
+        return torch.zeros_like(lone[:, 0]).index_add_(0, records, parts.square()).sqrt()
 
     def rows(self, which: Tensor) -> Tensor:
         """See `Gradients`."""
-        numbers, values = self.numbers[which], self.values[which]
-        found = values.new_zeros(len(values), self.rows_in_all, values.shape[2])
-        return found.scatter_add_(1, numbers.unsqueeze(2).expand_as(values), values)
+        numbers, slopes = self.numbers[which], self.slopes[which]
+        found = slopes.new_zeros(len(slopes), self.rows_in_all, slopes.shape[2])
+        found.scatter_add_(1, numbers.unsqueeze(2).expand_as(slopes), slopes)
+        return self._learning(found, 1)
 
     def weighted(self, weights: Tensor, which: Tensor | None = None) -> Tensor:
         """See `Gradients`."""
-        numbers, values = self.numbers, self.values
+        numbers, slopes = self.numbers, self.slopes
         if which is not None:
-            weights, numbers, values = weights[which], numbers[which], values[which]
-        scaled = values * weights.to(values.dtype)[:, None, None]
-        found = values.new_zeros(self.rows_in_all, values.shape[2])
-        return found.index_add_(0, numbers.flatten(), scaled.flatten(0, 1))
+            weights, numbers, slopes = weights[which], numbers[which], slopes[which]
+        scaled = slopes * weights.to(slopes.dtype)[:, None, None]
+        found = slopes.new_zeros(self.rows_in_all, slopes.shape[2])
+        found.index_add_(0, numbers.flatten(), scaled.flatten(0, 1))
+        return self._learning(found, 0)
+
+    def along(self, products: "Products") -> Tensor:
+        """The inner product of each record's gradient with its other one, (N,) float64."""
+        slopes = products.slopes.mT  # (N, V, K)
+        numbers = self.numbers.unsqueeze(2).expand(-1, -1, slopes.shape[2])
+        each = (self.slopes @ products.inputs.mT).double() * slopes.gather(1, numbers)
+        return self._hidden(each.sum(dim=2)).sum(dim=1)
 
     def __add__(self, other: Self) -> "Lookups":
         """What two uses of one weight make together."""
         numbers = torch.cat([self.numbers, other.numbers], dim=1)
-        return Lookups.of(numbers, torch.cat([self.values, other.values], dim=1), self.rows_in_all)
+        slopes = torch.cat([self.slopes, other.slopes], dim=1)
+        return Lookups(numbers, slopes, self.rows_in_all, self.padding)
+
+    @cached_property
+    def _by_row(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Rows that a record looked up once, and those that it looked up more often.
+
+        Returns:
+            The lengths of the first, (N, T) float64, 0 elsewhere; of the others, R in all: whose
+            they are (R,), their gradients (R, D), and the sum of the lengths of what is added up to
+            these, (R,) float64.
+        """
+        count, places, width = self.slopes.shape
+        sizes = self._hidden(lengths(self.slopes.reshape(-1, width)).view(count, places))
+        ordered, order = self.numbers.sort(dim=1)
+        again = torch.zeros_like(ordered, dtype=torch.bool)
+        again[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
+        shared = again | again.roll(-1, dims=1)
+        if self.padding is not None:
+            shared &= ordered != self.padding
+        records, _ = shared.nonzero(as_tuple=True)
+        held = order[shared]
+        rows = (~again[shared]).cumsum(dim=0) - 1
+        found = int(rows[-1]) + 1 if len(rows) else 0
+        together = self.slopes.new_zeros(found, width)
+        together.index_add_(0, rows, self.slopes[records, held])
+        parts = sizes.new_zeros(found).index_add_(0, rows, sizes[records, held])
+        lone = sizes.index_put((records, held), sizes.new_zeros(()))
+        return lone, records[~again[shared]], together, parts
+
+    def _hidden(self, values: Tensor) -> Tensor:
+        """Values (N, T), of padding 0."""
+        if self.padding is None:
+            return values
+        return values.masked_fill(self.numbers == self.padding, 0.0)
+
+    def _learning(self, found: Tensor, dim: int) -> Tensor:
+        """Nothing in the row of padding, along an axis."""
+        if self.padding is not None:
+            found.select(dim, self.padding).zero_()
+        return found
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -161,10 +194,7 @@ class Tied:
 
     def lengths(self) -> Tensor:
         """See `Gradients`; the square of a sum has a cross term."""
-        slopes = self.products.slopes.mT  # (N, V, K)
-        numbers = self.lookups.numbers.unsqueeze(2).expand(-1, -1, slopes.shape[2])
-        along = self.lookups.values @ self.products.inputs.mT
-        cross = (along.double() * slopes.gather(1, numbers)).sum(dim=(1, 2))
+        cross = self.lookups.along(self.products)
         squares = self.lookups.lengths().square() + self.products.lengths().square() + 2 * cross
         return squares.clamp(min=0).sqrt()
 

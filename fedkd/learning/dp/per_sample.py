@@ -17,7 +17,7 @@ from fedkd.errors import ConfigError
 from fedkd.learning.dp import fallback, recurrent
 from fedkd.learning.dp.forms import added, whole
 from fedkd.learning.dp.restored import restored
-from fedkd.learning.dp.rules import Rule, rule_of
+from fedkd.learning.dp.rules import Rule, group_norm, group_normed, rule_of
 from fedkd.models import call
 from fedkd.privacy.gradients import Built, Gradients
 
@@ -71,6 +71,12 @@ class PerSample:
         }
         self.rows = at_once(self.parameters.values())
         """Samples at a time."""
+        owners = [name.rpartition(".")[0] for name in self.parameters]
+        self.layers = [
+            [number for number, owner in enumerate(owners) if owner == layer]
+            for layer in dict.fromkeys(owners)
+        ]
+        """Numbers of parameters that one layer has."""
         self._model = model
         self._found: dict[Tensor, list[Gradients]] | None = None
         """In a pass: of each parameter those of each use so far."""
@@ -78,7 +84,8 @@ class PerSample:
         self._watching = False
         layers = list(_learning(model))
         rest = [layer for layer in layers if not recurrent.serves(layer)]
-        self._recurrent: list[Any] = [layer for layer in layers if recurrent.serves(layer)]
+        # Layers that tell more than they give, so that nothing is worked out twice.
+        self._telling: list[Any] = [layer for layer in layers if recurrent.serves(layer)]
         others = [layer for layer in rest if rule_of(layer) is None]
         for layer in others:
             fallback.check(layer)
@@ -87,9 +94,14 @@ class PerSample:
         self._handles = [
             layer.register_forward_hook(partial(self._note, rule_of(layer) or fallback.gradients))
             for layer in rest
+            if rule_of(layer) is not group_norm
         ]
-        for layer in self._recurrent:
+        for layer in self._telling:
             layer.forward = partial(recurrent.forward, layer, self._watch)
+        normed: list[Any] = [layer for layer in rest if rule_of(layer) is group_norm]
+        for layer in normed:
+            layer.forward = partial(self._group_normed, layer)
+        self._telling += normed
         # What a layer was given is looked at again: nobody may write into it.
         self._inplace: list[Any] = [
             each for each in model.modules() if getattr(each, "inplace", False)
@@ -104,7 +116,7 @@ class PerSample:
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
-        for layer in self._recurrent:
+        for layer in self._telling:
             del layer.forward
         for module in self._inplace:
             module.inplace = True
@@ -133,7 +145,7 @@ class PerSample:
         try:
             with restored(self._model), _frozen(self._found):
                 self._watching = True
-                losses = loss(call.answer(self._model, x), y)
+                losses = loss(call.answer(self._model, x, relaid=False), y)
                 self._watching = False  # on the way back, vmap calls layers again
                 if losses.requires_grad:  # or it depends on no layer that learns
                     # The sum leaves each sample's gradient as it is.
@@ -146,6 +158,11 @@ class PerSample:
             ]
         finally:
             self._found, self._watching = None, False
+
+    def _group_normed(self, layer: nn.GroupNorm, x: Tensor) -> Tensor:
+        output, means, scales = group_normed(layer, x)
+        self._note(group_norm, layer, (x, means, scales), output)
+        return output
 
     def _note(self, rule: Rule, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         """Keep what entered a layer, and let what it gives require a gradient."""

@@ -30,7 +30,7 @@ def noise(distillation: Distillation) -> sgd.Noise:
     if told is None or told.noise_multiplier is None:
         raise ValueError("Expected privacy.noise_multiplier, which `resolve` fills in.")
     size = told.batch_size or distillation.student.training.batch_size
-    return sgd.Noise(told.noise_multiplier, told.clip, told.sample_rate, size)
+    return sgd.Noise(told.noise_multiplier, told.clip, told.sample_rate, size, told.clipping)
 
 
 def event(distillation: Distillation, noise_multiplier: float) -> Gaussian:

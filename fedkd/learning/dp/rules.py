@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -49,9 +50,7 @@ def _products(weight: Tensor, bias: Tensor | None, x: Tensor, slope: Tensor) -> 
 def _embedding(layer: nn.Embedding, inputs: tuple[Any, ...], slope: Tensor) -> Found:
     numbers = inputs[0].reshape(len(slope), -1)
     slopes = slope.reshape(*numbers.shape, layer.embedding_dim)
-    if layer.padding_idx is not None:  # it learns nothing
-        slopes = slopes.masked_fill((numbers == layer.padding_idx).unsqueeze(2), 0.0)
-    yield layer.weight, Lookups.of(numbers, slopes, layer.num_embeddings)
+    yield layer.weight, Lookups(numbers, slopes, layer.num_embeddings, layer.padding_idx)
 
 
 def _convolution(
@@ -68,18 +67,46 @@ def _convolution(
     yield layer.bias, Built(slope.flatten(2).sum(dim=2))
 
 
-def _group_norm(layer: nn.GroupNorm, inputs: tuple[Any, ...], slope: Tensor) -> Found:
-    return _scaled(layer, inputs[0], slope, layer.num_groups)
+def group_normed(layer: nn.GroupNorm, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What `layer(x)` gives, and what else its rule takes: means and scales, (N, groups) each."""
+    count, channels, *places = x.shape
+    found: tuple[Tensor, Tensor, Tensor] = torch.native_group_norm(
+        x.contiguous(),
+        layer.weight,
+        layer.bias,
+        count,
+        channels,
+        math.prod(places),
+        layer.num_groups,
+        layer.eps,
+    )
+    return found
+
+
+def group_norm(layer: nn.GroupNorm, inputs: tuple[Any, ...], slope: Tensor) -> Found:
+    """As torch's way back has it, with the channels of all records as those of one."""
+    x, means, scales = inputs
+    count, channels, *places = x.shape
+    size = math.prod(places)
+    folded = (1, count * channels, size)
+    _, weight, bias = torch.ops.aten.native_group_norm_backward(
+        slope.reshape(folded),
+        x.reshape(folded),
+        means.reshape(1, -1),
+        scales.reshape(1, -1),
+        x.new_ones(1).expand(folded[1]),
+        *folded,
+        means.numel(),
+        (False, True, True),
+    )
+    yield layer.weight, Built(weight.reshape(count, channels))
+    yield layer.bias, Built(bias.reshape(count, channels))
 
 
 def _instance_norm(layer: Any, inputs: tuple[Any, ...], slope: Tensor) -> Found:
-    return _scaled(layer, inputs[0], slope, layer.num_features)
-
-
-def _scaled(layer: Any, x: Tensor, slope: Tensor, groups: int) -> Found:
     """By the channel: the sum of slopes times what is scaled, and of slopes."""
-    count, channels, *places = x.shape
-    normed = F.group_norm(x, groups, eps=layer.eps)
+    count, channels, *places = inputs[0].shape
+    normed = F.group_norm(inputs[0], channels, eps=layer.eps)
     shape = (count, channels, math.prod(places))
     yield layer.weight, Built((normed * slope).reshape(shape).sum(dim=2))
     yield layer.bias, Built(slope.reshape(shape).sum(dim=2))
@@ -104,7 +131,7 @@ _RULES: dict[type[nn.Module], Rule] = {
     nn.Conv1d: _convolution,
     nn.Conv2d: _convolution,
     nn.Conv3d: _convolution,
-    nn.GroupNorm: _group_norm,
+    nn.GroupNorm: group_norm,
     nn.LayerNorm: _layer_norm,
     nn.RMSNorm: _rms_norm,
     nn.InstanceNorm1d: _instance_norm,

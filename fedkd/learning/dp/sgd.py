@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import reduce
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from fedkd.learning.dp.checks import check_model, check_training, checked_loss
 from fedkd.learning.dp.per_sample import Loss, PerSample
 from fedkd.learning.loop import Moved, set_rate
 from fedkd.learning.supervised import require_anchor
+from fedkd.privacy.gradients import Gradients
 from fedkd.privacy.mechanisms import clipped_sum, gaussian
 from fedkd.privacy.source import NoiseSource
 from fedkd.rows import Rows, one, shape_of, whole
@@ -39,6 +41,9 @@ other small batches, and their gradients and partial sums end in other digits. N
 at a sixtieth of this, over 20,000 records."""
 
 
+Clipping = Literal["flat", "automatic", "layers"]
+
+
 @dataclass(frozen=True, slots=True)
 class Noise:
     """How a step is protected; every value is public, and none may be fitted to the private data.
@@ -49,6 +54,9 @@ class Noise:
         sample_rate: the probability with which a step takes each record, in (0, 1].
         batch_size: what the noisy sum is divided by, >= 1: the expected batch size by a public
             guess of N, never the realised one.
+        clipping: "flat": a record's gradient is clipped as a whole; "automatic": see
+            `mechanisms.clipped_sum`; "layers": the part of each of G layers to clip / sqrt(G), so
+            that all together are within `clip`, McMahan et al. 2018, arXiv:1710.06963.
 
     Raises:
         ValueError: a value is outside its range, or not finite.
@@ -58,12 +66,15 @@ class Noise:
     clip: float
     sample_rate: float
     batch_size: int
+    clipping: Clipping = "flat"
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if not 0 < value < math.inf:
+            if field.name != "clipping" and not 0 < value < math.inf:
                 raise ValueError(f"expected {field.name}={value} finite and > 0")
+        if self.clipping not in get_args(Clipping):
+            raise ValueError(f"expected clipping={self.clipping!r} among {get_args(Clipping)}")
         if self.sample_rate > 1:
             raise ValueError(f"expected sample_rate={self.sample_rate} <= 1")
 
@@ -147,13 +158,13 @@ def train(
             x, motions = view(whole(taken.x), draws)
             y = taken.y if moved is None else reduce(moved, motions, taken.y)
             seen = Samples(one(x), y)
-            sums = _clipped_sums(per_sample, loss, seen, noise.clip)
+            sums = _clipped_sums(per_sample, loss, seen, noise)
             optimiser.zero_grad(set_to_none=True)
             gradients = _protected(sums, noise, source)
             for (name, parameter), gradient in zip(
                 per_sample.parameters.items(), gradients, strict=True
             ):
-                parameter.grad = gradient.to(parameter) + pulls(name, parameter)
+                parameter.grad = pulls(name, parameter, gradient.to(parameter))
             optimiser.step()
             _check_finite(per_sample.parameters, step + 1, optimisation)
             if on_epoch is not None and step + 1 in ends:
@@ -162,25 +173,24 @@ def train(
 
 def _protected(sums: Sequence[Tensor], noise: Noise, source: NoiseSource) -> list[Tensor]:
     """The sums, released together with noise, over the public batch size."""
-    together = math.sqrt(sum(value.numel() for value in sums))
-    return [
-        gaussian(
-            value,
-            sensitivity=noise.clip * (1 + _ARITHMETIC),
-            noise_multiplier=noise.noise_multiplier,
-            source=source,
-            release=together,
-        )
-        / noise.batch_size
-        for value in sums
-    ]
+    together = torch.cat([value.flatten() for value in sums])
+    noisy = gaussian(
+        together,
+        sensitivity=noise.clip * (1 + _ARITHMETIC),
+        noise_multiplier=noise.noise_multiplier,
+        source=source,
+    )
+    parts = torch.split(noisy.div_(noise.batch_size), [value.numel() for value in sums])
+    return [part.view_as(value) for part, value in zip(parts, sums, strict=True)]
 
 
 def _beside(loss: Loss, offset: Tensor | None) -> Loss:
     return loss if offset is None else lambda logits, y: loss(logits + offset.to(logits), y)
 
 
-def _clipped_sums(per_sample: PerSample, loss: Loss, samples: Samples, clip: float) -> list[Tensor]:
+def _clipped_sums(
+    per_sample: PerSample, loss: Loss, samples: Samples, noise: Noise
+) -> list[Tensor]:
     """The clipped gradients' sum for every trainable parameter, in batches that memory holds.
 
     On the CPU; of several batches, added up in float64.
@@ -190,7 +200,7 @@ def _clipped_sums(per_sample: PerSample, loss: Loss, samples: Samples, clip: flo
     for start in range(0, len(samples), per_sample.rows):
         rows = torch.arange(start, min(start + per_sample.rows, len(samples)))
         x, y = one(samples.x[rows]).to(learning[0].device), samples.y[rows].to(learning[0].device)
-        parts.append(clipped_sum(per_sample.forms(x, y, loss), clip))
+        parts.append(_clipped(per_sample, per_sample.forms(x, y, loss), noise))
     if len(parts) == 1:
         return [total.cpu() for total in parts[0]]
     sums = [torch.zeros_like(each).double() for each in learning]
@@ -199,15 +209,27 @@ def _clipped_sums(per_sample: PerSample, loss: Loss, samples: Samples, clip: flo
     return [total.cpu() for total in sums]
 
 
+def _clipped(per_sample: PerSample, forms: Sequence[Gradients], noise: Noise) -> list[Tensor]:
+    """The clipped gradients' sums: one record moves them by at most `clip`, all together."""
+    if noise.clipping == "automatic":
+        return clipped_sum(forms, noise.clip, automatic=True)
+    if noise.clipping == "flat":
+        return clipped_sum(forms, noise.clip)
+    found, each = dict[int, Tensor](), noise.clip / math.sqrt(len(per_sample.layers))
+    for layer in per_sample.layers:
+        found |= zip(layer, clipped_sum([forms[number] for number in layer], each), strict=True)
+    return [found[number] for number in range(len(forms))]
+
+
 def _pulls(
     model: nn.Module, anchor: Mapping[str, Tensor] | None, proximal: float
-) -> Callable[[str, Tensor], Tensor | float]:
-    """The proximal term's gradient, mu (w - anchor), by parameter."""
+) -> Callable[[str, Tensor, Tensor], Tensor]:
+    """What adds the proximal term's gradient, mu (w - anchor), to a parameter's other one."""
     require_anchor(model, anchor, proximal)
     if anchor is None or proximal == 0:
-        return lambda _name, _value: 0.0
+        return lambda _name, _value, gradient: gradient
     near = {name: tensor.to(devices.of(model)) for name, tensor in anchor.items()}
-    return lambda name, value: proximal * (value.detach() - near[name])
+    return lambda name, value, gradient: gradient + proximal * (value.detach() - near[name])
 
 
 def _check_optimiser(optimiser: torch.optim.Optimizer, model: nn.Module) -> None:
@@ -223,7 +245,8 @@ def _check_optimiser(optimiser: torch.optim.Optimizer, model: nn.Module) -> None
 
 
 def _check_finite(parameters: Mapping[str, Tensor], step: int, optimisation: Optimisation) -> None:
-    if not all(parameter.isfinite().all() for parameter in parameters.values()):
+    # A sum tells in a fraction of the time, unless it overflows itself.
+    if not all(each.sum().isfinite() or each.isfinite().all() for each in parameters.values()):
         raise FederationError(
             f"training diverged: a weight is not finite after step {step}; lower the learning rate "
             f"(now {optimisation.learning_rate})"

@@ -4,7 +4,7 @@ A method sees a context and tensors, nothing of Flower and nothing of the round 
 tested on tiny tensors. It keeps no state of its own: what must last goes into `ctx.state`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fedkd.config import Frozen
 from fedkd.exchange.codec import Expected
+from fedkd.exchange.coding.fields import AnswerField
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group
 from fedkd.learning import evaluate
 from fedkd.methods.core.client_context import ClientContext
@@ -57,6 +58,10 @@ class Card:
     summable: bool = False
     """Whether the server part needs only the sum, name by name, of what all clients send: then
     `privacy.secure_aggregation` may give it that sum, in float64, as one upload."""
+    averages: bool = False
+    """Whether the server part uses clients' models in `average_into_student` alone, by their
+    `count`: then those of a large cohort are averaged as they come in, and it gets uploads without
+    them."""
     client_units: bool = False
     """Whether the server part asks `ctx.protect` of all it combines, and of nothing else."""
     asynchronous: Literal["", "models", "answers"] = ""
@@ -93,6 +98,14 @@ class Method:
     def expects(self, setting: Setting, client: int) -> Expected:
         """What this client's upload must hold, exactly."""
         raise NotImplementedError
+
+    def answers(self, setting: Setting) -> Mapping[str, AnswerField]:
+        """Which fields of its messages, of whatever direction, are answers to shared inputs.
+
+        They are float16, with classes along the last axis, and `[exchange]` may write them in fewer
+        bits; as it stands, there are none.
+        """
+        return {}
 
     def probe(self, setting: Setting, client: int, upload: Tensors, x: Rows) -> Tensor | None:
         """What the model in an upload answers a few inputs; None if there is none.

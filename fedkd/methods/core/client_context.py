@@ -60,6 +60,8 @@ class ClientContext:
     """What may be done with the private data in this round; None where nothing is protected."""
     earlier: Samples | None = None
     """The private records of earlier stages; None where there are none, or they are protected."""
+    keeps_teacher: bool = True
+    """Whether a later round goes on from this one's teacher: not if all start from the server's."""
 
     @property
     def data(self) -> Samples:

@@ -10,8 +10,9 @@ from torch import Tensor
 from fedkd.config import Robust
 from fedkd.errors import ConfigError
 from fedkd.exchange.aggregation import answers as rules
-from fedkd.exchange.aggregation import average_models
+from fedkd.exchange.aggregation import average_models, calls
 from fedkd.exchange.aggregation import models as rules_of_models
+from fedkd.exchange.aggregation.agreement import FEWEST, quieted
 from fedkd.exchange.messages import Tensors
 from fedkd.methods.core.setting import Setting
 from fedkd.tasks.bounded import Bounded
@@ -19,8 +20,6 @@ from fedkd.tasks.bounded import Bounded
 Combined = Literal["answers", "models"]
 """What a method combines in a way that a rule can take the place of."""
 
-_FEWEST = 3
-"""Of two clients that differ nobody can say who lies."""
 _LEAST = 1e-300
 
 
@@ -62,7 +61,7 @@ def together(
             raise ValueError("expected a rule for answers; `rule_for` says whether there is one")
     with torch.no_grad():
         apart = (given - found).reshape(*given.shape[:2], -1).norm(dim=2).double().mean(dim=1)
-    return found if form is None else form.back(found, answers), _relative(apart), scores
+    return found if form is None else form.back(found, answers), relative(apart), scores
 
 
 def averaged(
@@ -81,7 +80,7 @@ def averaged(
         return average_models(models, counts), None
     clients = len(models)
     liars, found = robust.liars(clients), average_models(models, [1.0] * clients)
-    if clients >= _FEWEST:
+    if clients >= FEWEST:
         mixed = rules_of_models.mixed(models, liars) if robust.neighbours else models
         match robust.models:
             case "median":
@@ -96,7 +95,7 @@ def averaged(
                 found = rules_of_models.bulyan(mixed, min(liars, (clients - 3) // 4))
             case "centred-clipping":
                 found = rules_of_models.centred_clipping(mixed)
-    return found, _relative(rules_of_models.distances(models, found))
+    return found, relative(rules_of_models.distances(models, found))
 
 
 def hearing(
@@ -106,6 +105,26 @@ def hearing(
     if robust is None or rule_for(robust, "answers") is None:
         return plain
     return lambda answers: together(robust, answers, form)[0]
+
+
+def heard(
+    robust: Robust | None, setting: Setting, answers: Tensor, form: Bounded | None
+) -> tuple[Tensor, list[float]]:
+    """Answers (K, N, *A) as a mean may take them: under screening nobody is far louder than others.
+
+    Of classes nobody calls one far oftener, either.
+
+    Returns:
+        The answers, and the share of inputs on which each client is not heard for that, K of them.
+    """
+    everywhere = [0.0] * len(answers)
+    if robust is None or not robust.screen:
+        return answers, everywhere
+    answers = quieted(answers)
+    if form is None or "classes" not in setting.task.offers:
+        return answers, everywhere
+    found, unheard = calls.no_oftener(answers, form.into(answers))
+    return found, unheard.tolist()
 
 
 def check(setting: Setting, combines: Sequence[Combined], fit: Callable[[Combined], str]) -> None:
@@ -133,13 +152,19 @@ def check(setting: Setting, combines: Sequence[Combined], fit: Callable[[Combine
                 f"combines no {what} that a rule could take: leave it out, or choose one of "
                 f"{fit(what)}"
             )
-        if asked < _FEWEST:
+        if asked < FEWEST:
             raise ConfigError(
                 f"robust.{what} is {rule!r}, and a round asks {asked} clients, of "
                 "which nobody can say who lies: ask 3 or more (clients.count, "
                 "clients.participation, clients.asynchronous.buffer)"
             )
         _check_least(robust, rule, asked)
+    if robust.screen and setting.cohort_size < FEWEST:
+        raise ConfigError(
+            f"robust.screen compares clients with each other, and a round asks "
+            f"{setting.cohort_size}, of which nobody can say who lies: ask 3 or more "
+            "(clients.count, clients.participation), or set it to false"
+        )
     if "answers" in combines and rule_for(robust, "answers") is not None:
         _check_answers(robust, setting)
 
@@ -176,6 +201,6 @@ def _check_answers(robust: Robust, setting: Setting) -> None:
         )
 
 
-def _relative(apart: Tensor) -> Tensor:
-    """Distances (K,) over the median one."""
+def relative(apart: Tensor) -> Tensor:
+    """Distances or lengths (K,) over the median one."""
     return apart / rules.median(apart).clamp(min=_LEAST)

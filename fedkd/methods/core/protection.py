@@ -56,6 +56,13 @@ def check(method: Method, setting: Setting) -> None:
         ConfigError: the method or a model cannot be protected, or delta is too large.
     """
     privacy = setting.experiment.privacy
+    if privacy.clipping != "flat" and (privacy.unit != "record" or method.card.sums):
+        nothing = (
+            f"method {setting.experiment.method.name!r} trains nothing"
+            if method.card.sums
+            else f"under privacy.unit = {privacy.unit!r} no gradient is clipped"
+        )
+        raise ConfigError(f"privacy.clipping is {privacy.clipping!r}, and {nothing}: leave it out")
     if privacy.unit == "record":
         check_task(setting.task)
         check_delta(privacy)

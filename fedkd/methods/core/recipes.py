@@ -20,7 +20,8 @@ def hand_out(ctx: ServerContext) -> Broadcast:
 
 
 def receive(ctx: ClientContext, broadcast: Tensors) -> Tensors:
-    """The state dict that the teacher has with what the server handed out."""
+    """The state dict that the teacher has with what the server handed out, in every round."""
+    ctx.keeps_teacher = False
     return start_from(ctx, ctx.setting.sent(ctx.spec, group("model", broadcast)))
 
 
@@ -59,8 +60,12 @@ def average_into_student(ctx: ServerContext, uploads: Uploads, weights: Tensor) 
 
     What clients do not send of it stays.
     """
-    given = [group("model", upload) for upload in uploads.values()]
-    average = ctx.average(uploads, given, weights.tolist())
+    counts = weights.tolist()
+    if ctx.running is None:
+        given = [group("model", upload) for upload in uploads.values()]
+        average = ctx.average(uploads, given, counts)
+    else:
+        average = ctx.running.mean(dict(zip(uploads, counts, strict=True)))
     ctx.student.load_state_dict({**ctx.student.state_dict(), **average})
 
 

@@ -18,7 +18,7 @@ from fedkd.config import ModelSpec
 from fedkd.config.robust import Robust
 from fedkd.exchange.aggregation import agreement
 from fedkd.exchange.aggregation import models as rules_of_models
-from fedkd.exchange.aggregation.agreement import Screened
+from fedkd.exchange.aggregation.agreement import FEWEST, Screened
 from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Tensors, group
 from fedkd.knowledge.places import spoken
@@ -30,13 +30,16 @@ from fedkd.tasks import Task
 
 _INPUTS = 512
 """On how many clients are compared; more tells no more, as long as nobody knows which they are."""
-_FEWEST = 3
-"""Clients, or equal models, of which one can be told to be unlike the others."""
 _AGAINST = -0.25
 """The least cosine of what a model learned with what the rest did, of a client that is heard.
 
 Honest ones learn at right angles in late rounds and under noise, and come to -0.23 (Dirichlet 0.3);
 who sends the opposite of what it learned has at most -0.3 where most are honest.
+"""
+_ALONE = 1 / 3
+"""The most of what a model learned, by length, that it learned of inputs of layers of which the
+others learn nearly nothing. Honest ones come to 0.20, and to 0.29 beside hostile ones (Dirichlet
+0.3); with a backdoor half of whose records carry the trigger, to 0.39 and more in the first round.
 """
 _PAST, _KNOWN = "screening/agreement", "screening/known"
 """In the method's state: each client's agreement in earlier rounds, and of whom it is known."""
@@ -51,29 +54,38 @@ def screened(
     which count by `robust.memory`; so honest rounds buy nobody a lie. Of fewer than three nobody
     can be told to lie, and nothing is remembered of their round.
     """
-    if len(uploads) < _FEWEST:
+    if len(uploads) < FEWEST:
         return uploads, Screened(agreement={})
-    heard, agreements, moves = uploads, {}, {}
+    heard, agreements, contradiction, moves, alone = uploads, {}, {}, {}, {}
     draws = _draws(method, ctx, uploads)
     said = method.said(ctx, uploads, lambda: _inputs(ctx, draws))
     if said is not None:
         few = said[:, _some(said.shape[1], draws)]
-        found = agreement.agreement(agreement.alike(_comparable(few, ctx.setting.task)))
-        heard = _those(uploads, agreement.kept(_with_past(ctx, robust, list(uploads), found)))
+        comparable = _comparable(few, ctx.setting.task)
+        found = agreement.agreement(agreement.alike(comparable))
         agreements = dict(zip(uploads, found.tolist(), strict=True))
-    if (moved := _moved(ctx, heard)) is not None:
-        found = agreement.agreement(moved, least=0.0)
+        stay = agreement.kept(_with_past(ctx, robust, list(uploads), found))
+        if "categorical" in ctx.setting.task.offers:
+            against, stay = agreement.uncontradicted(comparable, stay, spoken(few))
+            contradiction = dict(zip(uploads, against.tolist(), strict=True))
+        heard = _those(uploads, stay)
+    if (learned := _learned(ctx, heard)) is not None:
+        found, apart = learned
         moves = dict(zip(heard, found.tolist(), strict=True))
+        alone = dict(zip(heard, apart.tolist(), strict=True))
         most = (len(uploads) - 1) // 2 - (len(uploads) - len(heard))
-        against = found.argsort(stable=True)[: max(0, most)]
+        worst = torch.maximum(_AGAINST - found, apart - _ALONE)
+        out = worst.argsort(descending=True, stable=True)[: max(0, most)]
         stay = torch.ones_like(found, dtype=torch.bool)
-        stay[against] = found[against] >= _AGAINST
+        stay[out] = worst[out] <= 0
         heard = _those(heard, stay)
     cut = _too_far(ctx, heard)
     return _drawn(heard, cut), Screened(
         agreement=agreements,
+        contradiction=contradiction,
         left_out=tuple(each for each in uploads if each not in heard),
         moves=moves,
+        alone=alone,
         drawn_nearer={client: factor for client, (factor, _) in cut.items()},
     )
 
@@ -85,10 +97,12 @@ def _those(uploads: Uploads, stay: Tensor) -> Uploads:
     }
 
 
-def _moved(ctx: ServerContext, uploads: Uploads) -> Tensor | None:
-    """Cosines (K, K) of what models learned, how their weights differ from the student's before.
+def _learned(ctx: ServerContext, uploads: Uploads) -> tuple[Tensor, Tensor] | None:
+    """How well what models learned, as directions of weights, agrees, and what each learned alone.
 
-    None where not all are models like the student, from which equal models begin.
+    What they learned is how they differ from the student before. See `agreement.agreement` and
+    `agreement.beyond`; both (K,). None where not all are models like the student, from which equal
+    models begin.
     """
     start = {f"model/{name}": each for name, each in ctx.student.state_dict().items()}
     learned = [f"model/{name}" for name, _ in ctx.student.named_parameters()]
@@ -98,11 +112,19 @@ def _moved(ctx: ServerContext, uploads: Uploads) -> Tensor | None:
             return None
         learned = [name for name in learned if name in own]
     products = torch.zeros(len(uploads), len(uploads), dtype=torch.float64)
+    squares, beyond = products.new_zeros(len(uploads)), products.new_zeros(len(uploads))
     for name in learned:
-        before = start[name].double().flatten()
-        rows = torch.stack([each[name].double().flatten() for each in uploads.values()]) - before
+        ways = (
+            torch.stack([each[name].double() for each in uploads.values()]) - start[name].double()
+        )
+        rows = ways.flatten(1)
         products += rows @ rows.T
-    return agreement.cosines(products)
+        if ways.dim() > 2:
+            squares += rows.square().sum(dim=1)
+            beyond += agreement.beyond(ways)
+    agreed = agreement.agreement(agreement.cosines(products), least=0.0)
+    alone = (beyond / squares.clamp(min=torch.finfo(squares.dtype).tiny)).nan_to_num(nan=1.0)
+    return agreed, alone.sqrt()
 
 
 def _draws(method: Method, ctx: ServerContext, uploads: Uploads) -> torch.Generator:
@@ -177,7 +199,7 @@ def _too_far(ctx: ServerContext, uploads: Uploads) -> dict[int, tuple[float, Ten
             equal.setdefault(ctx.setting.experiment.client_model(client), {})[client] = own
     cut: dict[int, tuple[float, Tensors]] = {}
     for models in equal.values():
-        if len(models) < _FEWEST:
+        if len(models) < FEWEST:
             continue
         sent = list(models.values())
         centre = rules_of_models.median(sent)

@@ -15,7 +15,8 @@ from fedkd.config import Optimisation
 from fedkd.config.robust import Robust
 from fedkd.data.types import Samples
 from fedkd.exchange import aggregation
-from fedkd.exchange.aggregation.agreement import Screened, quieted
+from fedkd.exchange.aggregation.agreement import Screened
+from fedkd.exchange.aggregation.running import RunningMean
 from fedkd.exchange.messages import Broadcast, Tensors, group
 from fedkd.learning import evaluate, offline
 from fedkd.learning.offline import Loss
@@ -50,20 +51,24 @@ class ServerContext:
     clock: Clock
     threads: int
     """For work that can be split without changing its result."""
-    test: Samples
-    """For measuring alone; nothing is fitted to it or chosen by it."""
+    test: Samples | None
+    """For measuring alone; nothing is fitted to it or chosen by it. None: not in this round."""
     pooled: Callable[[], Samples]
     """All clients' private data: in a simulation only, for the upper bound."""
     allowance: Allowance | None = None
     """What may be done with the clients' answers under a client unit; None where it is not one."""
     summed: int | None = None
     """Under secure aggregation, how many clients' answers the one upload is the sum of."""
+    running: RunningMean | None = None
+    """The clients' models, where they were averaged as they came in and uploads are without."""
     capped: dict[int, tuple[float, float]] = field(default_factory=dict)
     """Clients that claimed a larger share of the samples than `clients.max_weight` lets them have:
     what they claimed, and what they got."""
     apart: dict[int, float] = field(default_factory=dict)
     """Under a rule of `[robust]`, how far what a client sent was from what came of it, over the
     median client's."""
+    unheard: dict[int, float] = field(default_factory=dict)
+    """Who called a class too often, and on what share of inputs it was not heard for that."""
     robust: Robust | None = None
     """What is done about clients that lie; None: nothing."""
     screened: Screened | None = None
@@ -146,7 +151,11 @@ class ServerContext:
         """
         robust = self.robust
         if robust is None or not self.ruled:
-            return plain(self._no_louder(answers))
+            heard, unheard = combining.heard(robust, self.setting, answers, form)
+            self.unheard.update(
+                (c, share) for c, share in zip(clients, unheard, strict=True) if share
+            )
+            return plain(heard)
         who = list(clients)
         unknown = torch.zeros(self.setting.clients, dtype=torch.float64)
         known = self.state.get(_SCORES, unknown).clone()
@@ -167,12 +176,11 @@ class ServerContext:
         self, plain: Callable[[Tensor], Tensor], form: Bounded | None
     ) -> Callable[[Tensor], Tensor]:
         """How an ensemble of clients' models answers: as `combine` does, without a memory."""
-        return combining.hearing(self.robust, lambda said: plain(self._no_louder(said)), form)
 
-    def _no_louder(self, answers: Tensor) -> Tensor:
-        """Answers (K, N, *A), where clients are screened none far louder than the others."""
-        screens = self.robust is not None and self.robust.screen
-        return quieted(answers) if screens else answers
+        def heard(said: Tensor) -> Tensor:
+            return plain(combining.heard(self.robust, self.setting, said, None)[0])
+
+        return combining.hearing(self.robust, heard, form)
 
     def average(
         self, clients: Iterable[int], models: Sequence[Tensors], counts: Sequence[float]
@@ -205,6 +213,8 @@ class ServerContext:
 
     def measure(self) -> None:
         """Add the student's headline score on the test set, as it is now, to the curve."""
+        if self.test is None:
+            return
         seen = Samples(self.setting.students_view(self.test.x), self.test.y)
         headline = self.setting.task.headline
         with self.on_device(self.student):
@@ -213,6 +223,8 @@ class ServerContext:
     def measure_ensemble(self, answers: Callable[[Rows], Tensor]) -> None:
         """Record the scores of the ensemble on the test set, given as inputs -> answers (N, *A)."""
         numbers = self.setting.task.numbers
+        if self.test is None:
+            return
         found = evaluate.score(answers(self.test.x), self.test, numbers)
         self.ensemble = {score.figure: found[score.figure] for score in numbers}
 
@@ -281,9 +293,7 @@ class ServerContext:
         """The uploaded models as modules on the server's device, by client."""
         teachers = {}
         for client, upload in uploads.items():
-            spec = self.setting.experiment.client_model(client)
-            own = self.setting.of_client(client)
-            teachers[client] = own.build(spec, purpose="specification")
+            own, spec = self.setting.of_client(client), self.setting.experiment.client_model(client)
+            teachers[client] = own.build(spec, purpose="specification").to(self.device)
             weights.complete(teachers[client], group("model", upload))
-            teachers[client].to(self.device)
         return teachers

@@ -166,6 +166,7 @@ class Setting:
             clip=privacy.clip,
             sample_rate=privacy.sample_rate,
             batch_size=privacy.batch_size or training.batch_size,
+            clipping=privacy.clipping,
         )
 
     @property

@@ -7,14 +7,12 @@ client holds times its count, over the sum of counts.
 import torch
 from torch import Tensor
 
-from fedkd.exchange.aggregation.agreement import no_longer
+from fedkd.exchange.aggregation.agreement import FEWEST, no_longer
 from fedkd.exchange.masking.fixed_point import most
 from fedkd.knowledge.moments import Moments, total, unpacked
+from fedkd.methods.core.combining import relative
 from fedkd.methods.core.server_context import ServerContext, Uploads
 from fedkd.methods.core.setting import Setting
-
-_FEWEST = 3
-"""Clients of which one can be told to be louder than most."""
 
 
 def fitting(exact: Moments, setting: Setting) -> Moments:
@@ -54,11 +52,11 @@ def added(ctx: ServerContext, uploads: Uploads) -> Moments:
     others' as answers can, since honest ones differ as data does.
     """
     parts = [unpacked(each["features"], each["labels"]) for each in uploads.values()]
-    if ctx.robust is None or len(parts) < _FEWEST:
+    if ctx.robust is None or len(parts) < FEWEST:
         return total(parts)
     lengths = torch.stack([torch.stack([each.norm() for each in part]) for part in parts])
     factors = torch.stack([no_longer(own) for own in lengths.unbind(dim=1)]).amin(dim=0)
-    apart = (lengths / lengths.median(dim=0).values.clamp(min=1e-300)).amax(dim=1)
+    apart = torch.stack([relative(own) for own in lengths.unbind(dim=1)]).amax(dim=0)
     ctx.apart.update(zip(uploads, apart.tolist(), strict=True))
     return total(
         Moments(*(factor * each for each in part))

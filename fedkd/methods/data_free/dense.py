@@ -79,5 +79,6 @@ class Dense(OneShot):
             partial(label.kd, temperature=params.temperature),
             params.distillation,
             lambda epoch: ctx.rng(f"distillation-{epoch}"),
+            threads=ctx.threads,
             on_epoch=on_epoch,
         )

@@ -49,7 +49,7 @@ def score_by_client(last: Round, teachers: dict[int, TeacherScores], score: Show
     return chart(
         "by-client",
         f"{title(score)} by client{better(score)}",
-        _beaten(student, teachers, score),
+        _beaten(student, teachers, score, of=len(last.participants)),
         draw,
         heights=(height, height),
     )
@@ -84,19 +84,22 @@ def _strips(
     axes.set_ylim(len(models) - 0.5, -0.5)
 
 
-def _beaten(student: float, teachers: dict[int, TeacherScores], score: ShownScore) -> str:
+def _beaten(
+    student: float, teachers: dict[int, TeacherScores], score: ShownScore, *, of: int
+) -> str:
     reached = {c: t.number(score.figure) for c, t in teachers.items()}
     if math.isnan(student) or not known(reached.values()):
         return f"{title(score)} is not defined for the student, or for any of its teachers."
     best, *_, worst = score.ranked({c: v for c, v in reached.items() if not math.isnan(v)}) * 2
     high, low = (figure(score, reached[client]) for client in (best, worst))
     beaten = sum((score.gain(student, value) or 0) > 0 for value in reached.values())
-    if len(teachers) == 1:
+    some = "" if len(teachers) == of else " that were scored"
+    if len(teachers) == of == 1:
         how = "better" if beaten else "no better"
         return f"The student does {how} than the teacher ({teachers[best].model}, {high})."
     how_many = "all" if beaten == len(teachers) else f"{beaten} of"
     return (
-        f"The student does better than {how_many} {len(teachers)} teachers; the best is client "
-        f"{best} ({teachers[best].model}, {high}), the weakest client {worst} "
+        f"The student does better than {how_many} {len(teachers)} teachers{some}; the best is "
+        f"client {best} ({teachers[best].model}, {high}), the weakest client {worst} "
         f"({teachers[worst].model}, {low})."
     )

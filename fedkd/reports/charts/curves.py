@@ -24,7 +24,8 @@ def score_by_round(rounds: Sequence[Round], score: ShownScore) -> Chart:
         with_teachers = [(r.round, r.teachers) for r in rounds if r.teachers is not None]
         if with_teachers:
             _band(axes, with_teachers, score)
-            ends.append(("Teachers", with_teachers[-1][1].number(score.mean), TEACHERS))
+            if (last := rounds[-1].teachers) is not None:
+                ends.append(("Teachers", last.number(score.mean), TEACHERS))
         ensemble = {
             r.round: r.ensemble.number(score.figure) for r in rounds if r.ensemble is not None
         }
@@ -49,15 +50,20 @@ def score_by_round(rounds: Sequence[Round], score: ShownScore) -> Chart:
 
 
 def _band(axes: Axes, by_round: Sequence[tuple[int, Teachers]], score: ShownScore) -> None:
-    """The teachers from worst to best, and their mean: (round, teachers)."""
+    """The teachers from worst to best, and their mean: (round, teachers).
+
+    A band over the rounds; of a single round a bar.
+    """
     x = [number for number, _ in by_round]
     reached = [
         [t.number(score.figure) for t in teachers.by_client.values()] for _, teachers in by_round
     ]
     low, high = ([end(known(each), default=math.nan) for each in reached] for end in (min, max))
-    axes.fill_between(x, low, high, color=TEACHERS, alpha=0.16, linewidth=0)
     mean = [teachers.number(score.mean) for _, teachers in by_round]
-    axes.plot(x, mean, "--", color=TEACHERS, linewidth=1.5)
+    if len(x) == 1:
+        axes.vlines(x, low, high, color=TEACHERS, alpha=0.3, linewidth=5)
+    axes.fill_between(x, low, high, color=TEACHERS, alpha=0.16, linewidth=0)
+    axes.plot(x, mean, "_" if len(x) == 1 else "--", color=TEACHERS, linewidth=1.5)
 
 
 def _course(rounds: Sequence[Round], score: ShownScore) -> str:
@@ -73,8 +79,11 @@ def _course(rounds: Sequence[Round], score: ShownScore) -> str:
     if last.teachers is None:
         return f"{text}."
     reached = [t.number(score.figure) for t in last.teachers.by_client.values()]
-    if all(len(r.teachers.by_client) == 1 for r in rounds if r.teachers is not None):
+    with_teachers = [r for r in rounds if r.teachers is not None]
+    if all(len(r.participants) == 1 for r in with_teachers):
         return f"{text}; the teacher (dashed) ends at {_range(reached, score)}."
+    if len(with_teachers) == 1:
+        return f"{text}; the teachers (bar: worst to best) end at {_range(reached, score)}."
     return (
         f"{text}; the teachers (band: worst to best, dashed: mean) end at {_range(reached, score)}."
     )

@@ -1,17 +1,17 @@
-"""Methods side by side, drawn: the student's score over seeds, and by round."""
+"""Methods side by side, drawn: the student's score over seeds, against bytes, and by round."""
 
 from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
 from fedkd.reports.charts.axes import frame_score, label_ends
 from fedkd.reports.charts.drawing import INK, SERIES, WIDE, Chart, chart
 from fedkd.reports.comparison import ComparisonRow, by_method
 from fedkd.reports.figures import above, better, figure, name
-from fedkd.reports.wording import plural, shorten
+from fedkd.reports.wording import plural, shorten, size
 from fedkd.runs.schema import Run
 from fedkd.runs.scores import ShownScore
 
@@ -63,6 +63,38 @@ def _lead(rows: Sequence[ComparisonRow], score: ShownScore) -> str:
     return f"{text}: {relation} than the larger of their standard deviations over seeds."
 
 
+def score_by_bytes(rows: Sequence[ComparisonRow], score: ShownScore) -> Chart:
+    """The student's last score against all bytes that crossed the wire, both ways, by method."""
+    traffic = {row.method: row.bytes_up.mean + row.bytes_down.mean for row in rows}
+
+    def draw(axes: Axes, width: int) -> None:
+        axes.set_xscale("log")
+        for place, row in enumerate(rows):
+            colour, x, y = SERIES[place % len(SERIES)], traffic[row.method], row.student.mean
+            if row.student.std is not None:
+                axes.vlines(x, y - row.student.std, y + row.student.std, color=colour, alpha=0.4)
+            axes.scatter([x], [y], s=80, color=colour, linewidth=0)
+            axes.annotate(
+                shorten(row.method, 24 if width == WIDE else 12), (x, y), (0, 9), color=colour,
+                textcoords="offset points", ha="center",
+            )  # fmt: skip
+        if score.share:
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size(value)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("bytes up and down, all rounds and clients")
+        axes.margins(x=0.15, y=0.2)
+
+    fewest, most = (f(rows, key=lambda row: traffic[row.method]) for f in (min, max))
+    caption = (
+        f"{fewest.method} needs the fewest bytes, {size(traffic[fewest.method])} for "
+        f"{figure(score, fewest.student.mean)}; {most.method} the most, "
+        f"{size(traffic[most.method])} for {figure(score, most.student.mean)}."
+    )
+    title = f"Student {name(score)} against bytes{better(score)}"
+    return chart("by-bytes", title, caption, draw, heights=(320.0, 300.0))
+
+
 def score_by_method_and_round(
     rows: Sequence[ComparisonRow], runs: Sequence[Run], score: ShownScore
 ) -> Chart:
@@ -73,12 +105,15 @@ def score_by_method_and_round(
     def draw(axes: Axes, width: int) -> None:
         ends = []
         for place, row in enumerate(rows):
-            # Runs of one method may differ in length; the mean goes as far as all of them.
-            rounds = list(zip(*(run.rounds for run in groups[row.method]), strict=False))
-            values = np.array(
-                [[each.student.number(score.figure) for each in step] for step in rounds]
-            )
-            x, colour = [step[0].round for step in rounds], SERIES[place % len(SERIES)]
+            # Runs of one method may differ in length, and in when they are scored.
+            scored = [
+                {each.round: each.student for each in run.scored} for run in groups[row.method]
+            ]
+            x = [round for round in scored[0] if all(round in each for each in scored)]
+            if not x:
+                continue
+            values = np.array([[each[n].number(score.figure) for each in scored] for n in x])
+            colour = SERIES[place % len(SERIES)]
             axes.fill_between(x, values.min(axis=1), values.max(axis=1), color=colour, alpha=0.14,
                               linewidth=0)  # fmt: skip
             dashes = "-" if place < len(SERIES) else "--"
@@ -97,12 +132,12 @@ def score_by_method_and_round(
 
 def _first(rows: Sequence[ComparisonRow], runs: Sequence[Run], score: ShownScore) -> str:
     start = {
-        method: float(np.mean([run.rounds[0].student.number(score.figure) for run in method_runs]))
+        method: float(np.mean([run.scored[0].student.number(score.figure) for run in method_runs]))
         for method, method_runs in by_method(runs).items()
     }
     leader = score.ranked(start)[0]
     begun = figure(score, start[leader])
-    text = f"After round 1 {leader} leads with {begun}"
+    text = f"After round {runs[0].scored[0].round} {leader} leads with {begun}"
     if len(rows) == 1:
         return f"{leader} goes from {begun} to {figure(score, rows[0].student.mean)}."
     last = rows[0]

@@ -1,0 +1,1 @@
+"""How answers are written on the wire: in fewer bits, as differences, or not again for a while."""
