@@ -152,9 +152,8 @@ class ServerContext:
         robust = self.robust
         if robust is None or not self.ruled:
             heard, unheard = combining.heard(robust, self.setting, answers, form)
-            self.unheard.update(
-                (c, share) for c, share in zip(clients, unheard, strict=True) if share
-            )
+            # Of answers that `protect` made one of, nobody is unheard.
+            self.unheard |= {c: share for c, share in zip(clients, unheard, strict=False) if share}
             return plain(heard)
         who = list(clients)
         unknown = torch.zeros(self.setting.clients, dtype=torch.float64)
