@@ -36,7 +36,7 @@ from fedkd.models.classifiers import (
 from fedkd.rng import torch_default
 from fedkd.threads import one_intra_op_thread, tune_allocator
 
-SHAPE, CLASSES, REPETITIONS, STEPS = (1, 28, 28), 10, 7, 4
+SHAPE, CLASSES, REPETITIONS, STEPS = (1, 28, 28), 10, 5, 2
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "lenet5": lambda: lenet5(SHAPE, CLASSES, NoOptions()),
     "dense-cnn": lambda: dense_cnn(SHAPE, CLASSES, DenseCNNOptions()),

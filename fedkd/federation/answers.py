@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Any, Protocol
 
-from fedkd.exchange.messages import Tensors
+from fedkd.exchange.aggregation.running import RunningMean
+from fedkd.exchange.messages import Tensors, group
 from fedkd.federation.wire import LedgerHead
 
 Record = dict[str, Any]
@@ -77,10 +78,19 @@ class Answers:
     bytes_down: int = 0
     total: Tensors | None = None
     """Under secure aggregation the sum of all uploads, which are masked one by one."""
+    running: RunningMean | None = None
+    """The models of the uploads, averaged as they came in, where the method does no more."""
     asked: dict[int, int] = field(default_factory=dict)
     """Where rounds are asynchronous, the round that an upload answers, if not the step's own."""
     kept: dict[int, Tensors] = field(default_factory=dict)
     """Where rounds are asynchronous, what others than those of the uploads answered before."""
+
+    def let_in(self, client: int, upload: Tensors) -> None:
+        """Add a client's upload; what is averaged of it is not held."""
+        if self.running is not None:
+            self.running.add(client, group("model", upload), float(upload["count"]))
+            upload = {n: each for n, each in upload.items() if not n.startswith("model/")}
+        self.uploads[client] = upload
 
     def by_client(self) -> "dict[int, Answers]":
         """Each client's alone; the bytes of all stand with the first."""

@@ -12,6 +12,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fedkd.errors import BudgetError, FederationError, MessageError, QuorumError, StorageError
+from fedkd.exchange.aggregation.running import GROUP, RunningMean
 from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Broadcast, Tensors
 from fedkd.federation import wire
@@ -58,6 +59,8 @@ class Connected:
     """Where each ledger stood when its client last answered; brought up to date by every answer."""
     state: Tensors = field(default_factory=dict)
     """The server's own, brought up to date by every step."""
+    averages: bool = False
+    """Whether models are averaged as they come in, and not held."""
 
     @property
     def deadline(self) -> float:
@@ -131,6 +134,8 @@ def ask(
     question = question or Question(ACTION, partial(checked, clients.prepared, state=clients.state))
     observer = clients.observer
     answers = Answers(cohort, ledger_heads=clients.ledger_heads)
+    if clients.averages and len(cohort) > GROUP:
+        answers.running = RunningMean(cohort)
     deadline = deadline or clients.deadline
     end = time.monotonic() + deadline
     waiting = push(clients, cohort, answers, broadcast, round, deadline, question)
@@ -140,6 +145,8 @@ def ask(
         for id, reply in came:
             client = waiting.pop(id)
             take_answer(clients, client, round, reply, answers, question)
+            if answers.running is not None and client in answers.failures:
+                answers.running.leave(client)
             if question.action == ACTION or client in answers.failures:
                 observer.client_ends(client, answers.failures.get(client))
         if not came:
@@ -265,7 +272,7 @@ def take_answer(
         answers.failures[client] = str(error)
         return
     if found.upload is not None:
-        answers.uploads[client] = found.upload
+        answers.let_in(client, found.upload)
         return
     answers.failures[client] = found.failure
     answers.storage = answers.storage or found.storage

@@ -81,7 +81,10 @@ def federate(
     server = ServerParty.of(
         prepared, observer, last, threads=threads, ledger=ledger, strangers=strangers
     )
-    clients = Connected(grid, prepared, nodes, connections, observer, known, server.state)
+    averages = tamper is None and server.robust is None and _only_averages(prepared)
+    clients = Connected(
+        grid, prepared, nodes, connections, observer, known, server.state, averages=averages
+    )
     if (how := experiment.clients.asynchronous) is not None:
         asynchronously(server, clients, keeper, last, how, script=script, tamper=tamper)
         return server.student
@@ -111,6 +114,17 @@ def _asked(clients: Connected, round: int, broadcast: Broadcast) -> Answers:
     clients.observer.round_begins(round, cohort)
     asking = ask_for_sum if setting.securely else ask
     return asking(clients, cohort, broadcast, round)
+
+
+def _only_averages(prepared: PreparedExperiment) -> bool:
+    """Whether clients' models are averaged by count, and nothing else is asked of any one."""
+    clients, method = prepared.experiment.clients, type(prepared.method)
+    # A subclass may inherit the card of what its own server part is not.
+    author = next(each for each in method.__mro__ if "server" in vars(each))
+    own = vars(author).get("card")
+    says = own is not None and own.averages and method.card.averages
+    plain = clients.max_weight is None and clients.asynchronous is None
+    return says and plain and not prepared.setting.securely
 
 
 def _latest(*known: Mapping[int, LedgerHead]) -> dict[int, LedgerHead]:

@@ -150,6 +150,7 @@ class ServerParty:
         ctx.announcing = None if announce is None else lambda sent: announce(told(sent))
         ctx.allowance = None if self.spending is None else self.spending.reserve(round)
         ctx.summed = None if answers.total is None else len(answers.uploads)
+        ctx.running = answers.running
         broadcast = told(self.prepared.method.server(ctx, self._heard(ctx, answers)))
         if ctx.allowance is not None:
             _release(ctx.allowance, self.student)

@@ -176,26 +176,31 @@ def unpack(content: RecordDict) -> Call | Failure:
         MessageError: records of any other form.
     """
     ledger_head = _ledger_head(content)
-    if "failure" in content.config_records:
-        record = content.config_records["failure"]
+    if (record := _config(content, "failure")) is not None:
         kind, phase, words = (str(record.get(key, "")) for key in ("kind", "phase", "words"))
         return Failure(kind, phase, ledger_head, words)
-    try:
-        header = content.config_records["call"]
-        arrays = content.array_records["knowledge"]
-        array, beside = arrays["payload"], arrays.get("beside")
-        round, client = header["round"], header["client"]
-    except KeyError as error:
-        raise MessageError("answer is not a fedkd message") from error
+    header, arrays = _config(content, "call"), content.get("knowledge")
+    if header is None or not isinstance(arrays, ArrayRecord) or "payload" not in arrays:
+        raise MessageError("answer is not a fedkd message")
+    array, beside = arrays["payload"], arrays.get("beside")
+    round, client = header.get("round"), header.get("client")
     if type(round) is not int or type(client) is not int or array.stype != _STYPE:
         raise MessageError("answer is not a fedkd message")
     return Call(round, client, array.data, ledger_head, b"" if beside is None else beside.data)
 
 
 def _ledger_head(content: RecordDict) -> LedgerHead | None:
-    if "ledger" not in content.config_records:
-        return None
-    return read_ledger_head(content.config_records["ledger"])
+    record = _config(content, "ledger")
+    return None if record is None else read_ledger_head(record)
+
+
+def _config(content: RecordDict, name: str) -> ConfigRecord | None:
+    """The configuration of that name; what is a record of another kind counts for none.
+
+    Looked up by itself: `content.config_records` checks all records anew.
+    """
+    found = content.get(name)
+    return found if isinstance(found, ConfigRecord) else None
 
 
 def read_ledger_head(record: Mapping[str, Any]) -> LedgerHead:

@@ -18,8 +18,8 @@ from fedkd.tasks import Score, Task
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put a model into evaluation mode, then every module of it back into its own mode."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
+    if training := [module for module in model.modules() if module.training]:
+        model.eval()
     try:
         yield
     finally:

@@ -49,6 +49,7 @@ class FedAvg(Method):
         unlike_models=False,
         counts=("example count",),
         summable=True,
+        averages=True,
         asynchronous="models",
         combines=("models",),
     )

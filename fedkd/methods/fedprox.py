@@ -24,6 +24,7 @@ class FedProx(FedAvg):
         unlike_models=False,
         counts=("example count",),
         summable=True,
+        averages=True,
         asynchronous="models",
         combines=("models",),
     )

@@ -75,7 +75,7 @@ class Stock:
             return self.build(spec, purpose=_ANY)
         key = (str(spec), threading.get_ident())
         if key not in self._lent:
-            self._lent[key] = self.build(spec, purpose=_ANY)
+            self._lent[key] = self.build(spec, purpose=_ANY).eval()
         return self._lent[key]
 
     def _anew(self, spec: ModelSpec, purpose: str, client: int | None) -> nn.Module:

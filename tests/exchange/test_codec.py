@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedkd.errors import MessageError
-from fedkd.exchange.codec import decode, encode, half
+from fedkd.exchange.codec import check_values, decode, encode, half
 from fedkd.specs import TensorSpec
 
 FLOATS = [torch.float64, torch.float32, torch.float16]
@@ -336,3 +336,26 @@ def test_a_header_whose_shape_is_none_is_refused_where_fewer_rows_are_allowed(sh
 def test_without_leave_fewer_rows_are_refused() -> None:
     with pytest.raises(MessageError, match=r"'logits': shape is not \(2, 3\)$"):
         decode(encode({"logits": torch.zeros(1, 3), "count": torch.tensor(1)}), EXPECTED)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_one_number_that_is_not_finite_is_seen_wherever_it_is(dtype, bad):
+    for size in (1, 7, 8, 33, 200):
+        expected = {"x": TensorSpec((size,), dtype)}
+        for place in range(size):
+            tensor = torch.ones(size, dtype=dtype)
+            tensor[place] = bad
+            with pytest.raises(MessageError, match="field 'x' holds NaN or infinity"):
+                check_values({"x": tensor}, expected)
+
+
+def test_views_and_shared_memory_are_encoded_as_copies_are():
+    whole = torch.arange(60.0).reshape(3, 4, 5)
+    given = {
+        "a": whole, "again": whole, "part": whole[1], "turned": whole.transpose(0, 2),
+        "empty": whole[:0], "image": torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last),
+    }  # fmt: skip
+    copies = {n: t.clone(memory_format=torch.contiguous_format) for n, t in given.items()}
+    assert encode(given) == encode(copies)
+    assert all(torch.equal(found, given[name]) for name, found in decode(encode(given)).items())

@@ -58,6 +58,10 @@ class Card:
     summable: bool = False
     """Whether the server part needs only the sum, name by name, of what all clients send: then
     `privacy.secure_aggregation` may give it that sum, in float64, as one upload."""
+    averages: bool = False
+    """Whether the server part uses clients' models in `average_into_student` alone, by their
+    `count`: then those of a large cohort are averaged as they come in, and it gets uploads without
+    them."""
     client_units: bool = False
     """Whether the server part asks `ctx.protect` of all it combines, and of nothing else."""
     asynchronous: Literal["", "models", "answers"] = ""

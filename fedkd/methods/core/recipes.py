@@ -60,8 +60,12 @@ def average_into_student(ctx: ServerContext, uploads: Uploads, weights: Tensor) 
 
     What clients do not send of it stays.
     """
-    given = [group("model", upload) for upload in uploads.values()]
-    average = ctx.average(uploads, given, weights.tolist())
+    counts = weights.tolist()
+    if ctx.running is None:
+        given = [group("model", upload) for upload in uploads.values()]
+        average = ctx.average(uploads, given, counts)
+    else:
+        average = ctx.running.mean(dict(zip(uploads, counts, strict=True)))
     ctx.student.load_state_dict({**ctx.student.state_dict(), **average})
 
 

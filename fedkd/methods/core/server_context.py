@@ -16,6 +16,7 @@ from fedkd.config.robust import Robust
 from fedkd.data.types import Samples
 from fedkd.exchange import aggregation
 from fedkd.exchange.aggregation.agreement import Screened
+from fedkd.exchange.aggregation.running import RunningMean
 from fedkd.exchange.messages import Broadcast, Tensors, group
 from fedkd.learning import evaluate, offline
 from fedkd.learning.offline import Loss
@@ -51,14 +52,15 @@ class ServerContext:
     threads: int
     """For work that can be split without changing its result."""
     test: Samples | None
-    """For measuring alone; nothing is fitted to it or chosen by it. None: this round is not
-    measured."""
+    """For measuring alone; nothing is fitted to it or chosen by it. None: not in this round."""
     pooled: Callable[[], Samples]
     """All clients' private data: in a simulation only, for the upper bound."""
     allowance: Allowance | None = None
     """What may be done with the clients' answers under a client unit; None where it is not one."""
     summed: int | None = None
     """Under secure aggregation, how many clients' answers the one upload is the sum of."""
+    running: RunningMean | None = None
+    """The clients' models, where they were averaged as they came in and uploads are without."""
     capped: dict[int, tuple[float, float]] = field(default_factory=dict)
     """Clients that claimed a larger share of the samples than `clients.max_weight` lets them have:
     what they claimed, and what they got."""
@@ -150,9 +152,8 @@ class ServerContext:
         robust = self.robust
         if robust is None or not self.ruled:
             heard, unheard = combining.heard(robust, self.setting, answers, form)
-            self.unheard.update(
-                (c, share) for c, share in zip(clients, unheard, strict=True) if share
-            )
+            # Of answers that `protect` made one of, nobody is unheard.
+            self.unheard |= {c: share for c, share in zip(clients, unheard, strict=False) if share}
             return plain(heard)
         who = list(clients)
         unknown = torch.zeros(self.setting.clients, dtype=torch.float64)
@@ -291,9 +292,7 @@ class ServerContext:
         """The uploaded models as modules on the server's device, by client."""
         teachers = {}
         for client, upload in uploads.items():
-            spec = self.setting.experiment.client_model(client)
-            own = self.setting.of_client(client)
-            teachers[client] = own.build(spec, purpose="specification")
+            own, spec = self.setting.of_client(client), self.setting.experiment.client_model(client)
+            teachers[client] = own.build(spec, purpose="specification").to(self.device)
             weights.complete(teachers[client], group("model", upload))
-            teachers[client].to(self.device)
         return teachers
