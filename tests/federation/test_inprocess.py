@@ -175,15 +175,17 @@ def test_a_hanging_worker_is_replaced_and_its_node_refused_until_it_is_done(hang
         assert partitions(replies) == [0, 1, 2]
 
 
-def test_an_error_is_seen_though_a_client_without_a_deadline_hangs(hanging, monkeypatch):
-    monkeypatch.setattr(inprocess, "_LAST_SECONDS", 0.2)
-    with (
-        pytest.raises(ZeroDivisionError),
-        InProcessGrid(hanging, nodes=3, threads=2) as grid,
-    ):
+def fail_while_one_hangs(hanging):
+    with InProcessGrid(hanging, nodes=3, threads=2) as grid:
         grid.push_messages(questions(grid, ttl=7 * 86400.0))
         wait_until(lambda: 0 in hanging.asked)
         raise ZeroDivisionError
+
+
+def test_an_error_is_seen_though_a_client_without_a_deadline_hangs(hanging, monkeypatch):
+    monkeypatch.setattr(inprocess, "_LAST_SECONDS", 0.2)
+    with pytest.raises(ZeroDivisionError):
+        fail_while_one_hangs(hanging)
     assert any(thread.name == inprocess.WORKER_NAME for thread in threading.enumerate())
 
 

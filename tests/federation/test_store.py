@@ -98,7 +98,10 @@ def test_what_a_client_leaves_late_is_none_of_what_was_named(tmp_path):
         assert store.differs(named, lambda _: 2) is None
         assert store.state(1, before=3) == content(1, 2)
         store.forget(lambda _: 2, named=named)
-        assert [store.state(client, before=3) for client in (0, 1)] == [content(0, 2), content(1, 1)]
+        assert [store.state(client, before=3) for client in (0, 1)] == [
+            content(0, 2),
+            content(1, 1),
+        ]
 
 
 steps = st.lists(
