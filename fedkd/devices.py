@@ -84,6 +84,17 @@ def check_exact(devices: Sequence[torch.device], precision: Precision, *, key: s
         )
 
 
+def compute_exactly() -> None:
+    """Have this process compute in all digits of float32 from now on.
+
+    torch lets convolutions on CUDA round what enters them to TF32, ten bits, unless told otherwise:
+    a sum that is clipped by lengths of all digits would be off by a thousandth and more. It is not
+    put back, since other threads may rely on it.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+
+
 def of(model: nn.Module) -> torch.device:
     """Where a model is: its first parameter's or buffer's device; without any, the CPU."""
     first: Tensor | None = next(model.parameters(), None)

@@ -58,6 +58,7 @@ def on_grid(value: Tensor, step: float, draw: Callable[[Floats], Floats], scales
                     np.nan_to_num(part, copy=False, nan=0.0)
                     np.clip(part, -_MOST_STEPS / 2, _MOST_STEPS / 2, out=part)
                 np.rint(part, out=part)
+                part += 0.0  # -0.0 comes of negative values alone, and -0.0 of noise would keep it
                 part += noise[place - start :][: len(part)]
                 np.multiply(part, step, out=released[some], casting="same_kind")
     noisy = torch.from_numpy(released).view(value.shape).to(value.device)

@@ -122,10 +122,7 @@ TRAIN = sgd.train
 def bare_vectors(sums, noise, source, *, real=sgd._protected):
     """No noise on biases and scales."""
     noisy = real(sums, noise, source)
-    return [
-        value / noise.batch_size if value.dim() < 2 else each
-        for value, each in zip(sums, noisy, strict=True)
-    ]
+    return [value if value.dim() < 2 else each for value, each in zip(sums, noisy, strict=True)]
 
 
 def clipped_after_the_sum(gradients, norm, real=mechanisms.clipped_sum):

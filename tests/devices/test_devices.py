@@ -11,10 +11,12 @@ from torch import nn
 
 from fedkd import config, devices
 from fedkd.config import Distillation, Optimisation
+from fedkd.data.types import Samples
 from fedkd.errors import ConfigError
 from fedkd.federation.prepare import prepare
 from fedkd.jobs.simulate import simulate
 from fedkd.learning import optim
+from fedkd.learning.dp import sgd
 from fedkd.rows import device_of, moved
 from fedkd.runs.common import warn_of_device
 
@@ -60,6 +62,24 @@ def test_differential_privacy_needs_float64() -> None:
     devices.check_exact([torch.device("cuda", 0)], "float32", key="engine.device")
     with pytest.raises(ConfigError, match="has no float64"):
         devices.check_exact([torch.device("mps", 0)], "float32", key="engine.device")
+
+
+def test_differential_privacy_switches_off_what_drops_digits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By default torch has convolutions on CUDA drop thirteen bits, behind the back of a clip."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        rows = Samples(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64))
+        noise = sgd.Noise(1.0, 1.0, 1.0, 2)
+        sgd.train(nn.Linear(3, 2), rows, Optimisation(epochs=1), noise)
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def test_the_default_is_left_out_of_what_parties_agree_on(rows: Path) -> None:

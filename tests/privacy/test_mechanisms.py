@@ -380,6 +380,18 @@ def test_low_bits_tell_nothing_of_what_the_noise_is_on(noise: Noise) -> None:
         assert stats.chisquare(counts.numpy()).pvalue > 1e-6
 
 
+@pytest.mark.parametrize("noise", NOISES)
+def test_a_zero_s_sign_tells_nothing_of_what_the_noise_is_on(noise: Noise) -> None:
+    """A value just below 0 is -0.0 on the grid, and noise of -0.0 would keep it so."""
+    how = {"sensitivity": 1.0, "noise_multiplier": 1e-6, "release": 64.0}
+    above, below = (
+        noise(torch.full((4000,), value), source=seeded(), **how) for value in (1e-9, -1e-9)
+    )
+    assert (above == 0).sum() > 100
+    assert torch.equal(above, below)
+    assert torch.equal(above.signbit(), below.signbit())
+
+
 @pytest.mark.parametrize("numbers", [1, 2, 3, 10, 1000])
 def test_noise_on_counts_is_drawn_up_to_its_bound(numbers: int) -> None:
     counts, most = torch.zeros(numbers), mechanisms.most_laplace(numbers)

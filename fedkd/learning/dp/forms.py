@@ -46,7 +46,7 @@ class Products:
         """See `Gradients`."""
         if self.slopes.shape[1] == 1:
             return (sizes(self.slopes) * sizes(self.inputs)).squeeze(1)
-        among = (self.slopes @ self.slopes.mT).mul_(self.inputs @ self.inputs.mT)
+        among = _among(self.slopes).mul_(_among(self.inputs))
         return among.sum(dim=(1, 2), dtype=torch.float64).clamp(min=0).sqrt()
 
     def bounds(self) -> Tensor:
@@ -199,8 +199,8 @@ class Tied:
         return squares.clamp(min=0).sqrt()
 
     def bounds(self) -> Tensor:
-        """See `Gradients`."""
-        return self.lookups.lengths() + self.products.bounds()
+        """See `Gradients`; rows that are looked up are sums, too."""
+        return self.lookups.lengths() + self.lookups.bounds() + self.products.bounds()
 
     def rows(self, which: Tensor) -> Tensor:
         """See `Gradients`."""
@@ -209,6 +209,17 @@ class Tied:
     def weighted(self, weights: Tensor, which: Tensor | None = None) -> Tensor:
         """See `Gradients`."""
         return self.lookups.weighted(weights, which) + self.products.weighted(weights, which)
+
+
+def _among(rows: Tensor) -> Tensor:
+    """(N, T, D) -> (N, T, T): products of each record's rows among each other.
+
+    A float32 product of 65,000 entries is off by up to 1e-5, of which what cancels in a length
+    makes 3e-3; so long ones are added up in float64 from parts, as in `gradients.lengths`.
+    """
+    if rows.shape[2] <= 2048:
+        return rows @ rows.mT
+    return reduce(torch.add, ((part @ part.mT).double() for part in torch.split(rows, 2048, dim=2)))
 
 
 def products(slopes: Tensor, inputs: Tensor) -> Products | Built:

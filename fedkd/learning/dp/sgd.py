@@ -38,7 +38,7 @@ SAMPLER = "Poisson"
 _ARITHMETIC = 2.0**-10
 """What float32 may add to the clip, as a share of it: where a record comes or goes, others stand in
 other small batches, and their gradients and partial sums end in other digits. Not proven; measured
-at a sixtieth of this, over 20,000 records."""
+at a sixtieth of this, over 20,000 records. A length of products that cancel takes up to a third."""
 
 
 Clipping = Literal["flat", "automatic", "layers"]
@@ -109,7 +109,8 @@ def train(
     Nothing but the model's weights and the optimiser's state comes out, and these are protected. A
     training loss, the realised batch sizes and the number of records are not, so they are not told.
 
-    Gradients are made, clipped and summed where the model is; noise is drawn and added on the CPU.
+    Gradients are made, clipped and summed where the model is, in all digits of float32: see
+    `devices.compute_exactly`. Noise is drawn and added on the CPU.
 
     The global generator is used by the model's own dropout alone, which touches no data.
 
@@ -138,6 +139,7 @@ def train(
             touch each other.
         FederationError: training diverged.
     """
+    devices.compute_exactly()
     pulls = _pulls(model, anchor, proximal)
     check_training(optimisation, "training")
     check_model(model, shape_of(samples.x), like=like)
@@ -160,11 +162,12 @@ def train(
             seen = Samples(one(x), y)
             sums = _clipped_sums(per_sample, loss, seen, noise)
             optimiser.zero_grad(set_to_none=True)
-            gradients = _protected(sums, noise, source)
-            for (name, parameter), gradient in zip(
-                per_sample.parameters.items(), gradients, strict=True
-            ):
-                parameter.grad = pulls(name, parameter, gradient.to(parameter))
+            noisy = _protected(sums, noise, source)
+            for (name, parameter), told in zip(per_sample.parameters.items(), noisy, strict=True):
+                # Whether sums come in float32 or float64 tells how many records were taken; so the
+                # type is the parameter's before anything else is rounded.
+                gradient = told.to(parameter).div_(noise.batch_size)
+                parameter.grad = pulls(name, parameter, gradient)
             optimiser.step()
             _check_finite(per_sample.parameters, step + 1, optimisation)
             if on_epoch is not None and step + 1 in ends:
@@ -172,7 +175,7 @@ def train(
 
 
 def _protected(sums: Sequence[Tensor], noise: Noise, source: NoiseSource) -> list[Tensor]:
-    """The sums, released together with noise, over the public batch size."""
+    """The sums, released together with noise."""
     together = torch.cat([value.flatten() for value in sums])
     noisy = gaussian(
         together,
@@ -180,7 +183,7 @@ def _protected(sums: Sequence[Tensor], noise: Noise, source: NoiseSource) -> lis
         noise_multiplier=noise.noise_multiplier,
         source=source,
     )
-    parts = torch.split(noisy.div_(noise.batch_size), [value.numel() for value in sums])
+    parts = torch.split(noisy, [value.numel() for value in sums])
     return [part.view_as(value) for part, value in zip(parts, sums, strict=True)]
 
 

@@ -194,6 +194,34 @@ def test_what_cancels_is_added_up_before_it_is_measured() -> None:
     assert float(exact.lengths()[1]) > 1e-3  # or it would not be clipped
 
 
+@pytest.mark.parametrize("automatic", [False, True])
+@pytest.mark.parametrize("loud", [1e5, 1e7, 1e10])
+@pytest.mark.parametrize("weight", [1e-6, 1.0])
+def test_words_that_cancel_are_added_up_where_a_linear_layer_shares_them(
+    loud: float, weight: float, *, automatic: bool
+) -> None:
+    """A word there eight times, of which the slopes come to nothing but rounding."""
+    draws = torch.Generator().manual_seed(0)
+    slopes = loud * torch.randn(30, 8, 16, generator=draws)
+    slopes[:, -1] = -slopes[:, :-1].double().sum(dim=1)
+    for row in range(30):
+        lookups = Lookups(torch.full((1, 8), 2), slopes[row : row + 1], 5)
+        linear = Products(weight * torch.randn(1, 1, 5, generator=draws), torch.ones(1, 1, 16))
+        (moved,) = clipped_sum([Tied(lookups, linear)], 1.0, automatic=automatic)
+        assert float(moved.double().norm()) <= 1 + 1e-4
+
+
+def test_rounding_of_long_products_is_no_matter_of_their_length() -> None:
+    """Entries that are all rounded down, of which most cancels."""
+    draws = torch.Generator().manual_seed(0)
+    entered = torch.full((1, 2, 65_536), 0.3517)
+    entered[0, 1] += 0.03 * torch.randn(65_536, generator=draws)
+    form = Products(torch.tensor([[[1.0], [-1.0]]]), entered)
+    assert float(form.bounds()) < 32 * float(form.lengths())
+    (moved,) = clipped_sum([form], 1.0)
+    assert abs(float(moved.double().norm()) - 1) < 4e-4
+
+
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), 3e38, 1e30, 1e-30])
 @pytest.mark.parametrize("what", ["slopes", "inputs"])
 def test_poison_in_a_form_counts_as_it_does_in_the_whole(poison: float, what: str) -> None:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opacus.layers import DPGRU, DPLSTM, DPRNN, DPMultiheadAttention
+from sources import seeded
 from torch import Tensor, nn
 
 from fedkd import models
@@ -200,6 +201,25 @@ def test_the_noise_is_added_once_a_step_and_has_the_size_that_was_promised(
     expected = 0.1 * 1.5 * 2.0 / 16
     assert float(change.std()) == pytest.approx(expected, rel=0.02)
     assert abs(float(change.mean())) < 6 * expected / math.sqrt(len(change))
+
+
+def test_no_digit_of_a_step_tells_how_many_records_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No record, a batch in float32 and two in float64 leave the same noise on the same zeros."""
+    monkeypatch.setattr(sgd, "NoiseSource", seeded)
+    monkeypatch.setattr(per_sample, "_MEMORY", 1)  # then eight at once
+
+    def step(rows: int) -> Tensor:
+        model = nn.Linear(30_000, 2, bias=False)
+        nn.init.zeros_(model.weight)
+        samples = Samples(torch.zeros(rows, 30_000), torch.zeros(rows, dtype=torch.int64))
+        plain = Optimisation(epochs=1, learning_rate=1.0, momentum=0.0)
+        # Of so much noise float32 has not all digits, and a hundredth of it has others again.
+        train(model, samples, plain, Noise(8.0, 1.0, 1.0, 100), loss=lambda s, _: 0 * s.sum(dim=1))
+        return weights(model)
+
+    none, one, two = step(0), step(1), step(9)
+    assert torch.equal(none, one)
+    assert torch.equal(two, one)
 
 
 def test_no_seed_repeats_the_noise_or_is_used_up() -> None:
