@@ -64,7 +64,7 @@ def test_a_client_that_was_left_out_begins_anew_and_everybody_else_goes_on(rows,
 
 
 def test_who_lies_in_every_round_is_let_in_in_every_round(rows, tmp_path):
-    """What it wrote itself is not what the server has of it, and no difference from that is told."""
+    """The server has something else than it wrote itself, so it writes no difference from that."""
 
     def turned(_round, _broadcast, uploads):
         return {1: {**uploads[1], "logits": -uploads[1]["logits"]}}
