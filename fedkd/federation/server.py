@@ -183,7 +183,7 @@ class ServerParty:
             broadcast,
             self.state,
             round,
-            answered=answers.uploads,
+            answered=answers.uploads.keys() - answers.forged,
             clients=self.prepared.setting.clients,
         )
         self.state.update(keep | forms.to_keep(answers.uploads))
