@@ -27,8 +27,10 @@ def eager(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimi
     Those wrappers import `torch._dynamo` when the first optimiser is built, which takes longer than
     torch itself, and go through it in each step. What they wrap is the same class's own code, found
     as `inspect.unwrap` finds it: under a torch that wraps nothing, or hides what it wraps, this is
-    the optimiser as it is.
+    the optimiser as it is. Nor is a step noted for a profiler, a tenth of a small model's step.
     """
+    step = torch.no_grad()(inspect.unwrap(kind.step))
+    step.hooked = True  # as torch marks what needs no profiler's hook
     return type(
         kind.__name__,
         (kind,),
@@ -36,7 +38,7 @@ def eager(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimi
             "__doc__": kind.__doc__,
             "add_param_group": inspect.unwrap(kind.add_param_group),
             "zero_grad": inspect.unwrap(kind.zero_grad),
-            "step": torch.no_grad()(inspect.unwrap(kind.step)),
+            "step": step,
         },
     )
 

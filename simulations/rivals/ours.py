@@ -16,6 +16,11 @@ from fedkd.federation.prepare import prepare
 from fedkd.federation.server import Checkpoint
 
 asked = job()
+MODELS = {
+    "mlp": {"name": "mlp", "hidden": [200]},
+    "cnn": "lenet5",
+    "resnet8": {"name": "resnet8", "norm": "group"},
+}
 
 
 class Gate:
@@ -43,14 +48,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images.npz"
         np.savez(path, x_train=x, y_train=y, x_test=x[:10], y_test=y[:10])
-        model = f"work:{ {'mlp': 'Mlp', 'cnn': 'Cnn', 'resnet8': 'ResNet8'}[asked.cell] }"
         table = {
             "name": "rivals",
             "rounds": asked.rounds,
             "data": {"name": str(path), "partition": {"scheme": "iid"}},
             "clients": {
                 "count": CLIENTS,
-                "models": [model],
+                "models": [MODELS[asked.cell]],
                 "training": {
                     "epochs": 1,
                     "batch_size": BATCH,
@@ -59,7 +63,7 @@ def main() -> None:
                     "momentum": 0.0,
                 },
             },
-            "student": {"model": model},
+            "student": {"model": MODELS[asked.cell]},
             "method": {"name": "fedavg"},
             "engine": {
                 "threads": asked.threads,

@@ -42,7 +42,10 @@ class Block(nn.Module):
         self.first = nn.Conv2d(inside, out, 3, stride, 1, bias=False)
         self.second = nn.Conv2d(out, out, 3, 1, 1, bias=False)
         self.norms = nn.ModuleList([nn.GroupNorm(8, out), nn.GroupNorm(8, out)])
-        self.way = nn.Conv2d(inside, out, 1, stride, bias=False) if inside != out else nn.Identity()
+        self.way: nn.Module = nn.Identity()
+        if inside != out:
+            projection = nn.Conv2d(inside, out, 1, stride, bias=False)
+            self.way = nn.Sequential(projection, nn.GroupNorm(8, out))
 
     def forward(self, x: Tensor) -> Tensor:
         inside = F.relu(self.norms[0](self.first(x)))
@@ -60,6 +63,7 @@ class ResNet8(nn.Sequential):
         )
 
 
+# The same layers as fedkd's own `mlp`, `lenet5` and `resnet8`, for whoever has none of these.
 MODELS: dict[str, type[nn.Module]] = {"mlp": Mlp, "cnn": Cnn, "resnet8": ResNet8}
 
 
