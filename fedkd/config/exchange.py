@@ -17,7 +17,9 @@ class Exchange(Frozen):
     """`int8` to `int2`: steps between a row's least and largest number. `int1`: above its mean or
     not. `top1`: its likeliest class. `transform`: steps along principal directions, entropy
     coded."""
-    step: float | None = Field(default=None, gt=0, exclude_if=lambda value: value is None)
+    step: float | None = Field(
+        default=None, ge=1e-4, le=1e4, exclude_if=lambda value: value is None
+    )
     """`transform`: how large a step of a client's answer is, in the answer's own numbers; the
     server's, of which there is one, has half of it. 2 for logits and .1 for probabilities unless
     given."""
@@ -25,7 +27,7 @@ class Exchange(Frozen):
     """Whether what is written is entropy coded, so that what is frequent takes fewer bits."""
     delta: bool = Field(default=False, exclude_if=lambda value: not value)
     """Whether the difference to the last round's is written, where both sides have that."""
-    cache: int | None = Field(default=None, ge=2, exclude_if=lambda value: value is None)
+    cache: int | None = Field(default=None, ge=2, le=255, exclude_if=lambda value: value is None)
     """For how many rounds an answer to an input stands before it is sent anew; None: for one."""
 
     @model_validator(mode="after")

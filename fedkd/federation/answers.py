@@ -85,6 +85,9 @@ class Answers:
     kept: dict[int, Tensors] = field(default_factory=dict)
     """Where rounds are asynchronous, what others than those of the uploads answered before."""
 
+    forged: set[int] = field(default_factory=set)
+    """Whose uploads are not what they wrote themselves, so that both sides remember another."""
+
     def let_in(self, client: int, upload: Tensors) -> None:
         """Add a client's upload; what is averaged of it is not held."""
         if self.running is not None:

@@ -24,6 +24,8 @@ from fedkd.federation import compat
 WORKER_NAME = "fedkd-client"
 EXPIRES: ContextVar[float] = ContextVar("expires")
 """When the message that a client app was called with expires, by the monotonic clock."""
+_LAST_SECONDS = 10.0
+"""That those at work have to end after an error; whoever ends later finds the store closed."""
 _RUN = 1
 _PATIENCE = 0.05
 """Seconds that a pull waits for a first answer, so that callers may poll without spinning."""
@@ -53,8 +55,9 @@ class _Job:
 class InProcessGrid(Grid):
     """Nodes 1 to `nodes` (`SERVER_NODE` left out), whose apps run here.
 
-    Use it as a context manager; leaving it ends its threads. By an exception it is left only once
-    those that are at work have ended too, or expired.
+    Use it as a context manager; leaving it ends its threads. By an error it is left once those that
+    are at work have ended too, or expired, or ten seconds later: whoever hangs, perhaps without a
+    deadline, must not keep an error from being seen.
     """
 
     def __init__(
@@ -90,12 +93,11 @@ class InProcessGrid(Grid):
         for _worker in self._workers:
             self._jobs.put(None)
         fails = kind is not None and issubclass(kind, Exception)
+        end = time.monotonic() + (_LAST_SECONDS if fails else 1)
         for worker in self._workers:
             at_leisure = worker.expires == float("inf")
-            if worker.thread is not None and at_leisure:
-                worker.thread.join(timeout=None if fails else 1)  # it ends at once
-            elif worker.thread is not None and fails:  # lest it write what a resume reads
-                worker.thread.join(timeout=max(0.0, worker.expires - time.monotonic()))
+            if worker.thread is not None and (at_leisure or fails):
+                worker.thread.join(timeout=max(0.0, min(end, worker.expires) - time.monotonic()))
 
     def set_run(self, run: compat.Run) -> None:
         """Flower's interface; there is one run here."""

@@ -183,7 +183,7 @@ class ServerParty:
             broadcast,
             self.state,
             round,
-            answered=answers.uploads,
+            answered=answers.uploads.keys() - answers.forged,
             clients=self.prepared.setting.clients,
         )
         self.state.update(keep | forms.to_keep(answers.uploads))
@@ -212,7 +212,7 @@ class ServerParty:
             self.student.state_dict(),
             self.state,
             step.broadcast,
-            ledger_heads,
+            dict(ledger_heads),  # as of now: clients may be a round ahead
             step.ledger_head,
             in_flight,
         )

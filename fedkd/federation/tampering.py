@@ -59,6 +59,7 @@ def tamper_with(
                 payload = encode(written)
             answers.uploads[client] = checked(prepared, round, client, payload)
             answers.asked.pop(client, None)
+            answers.forged.add(client)
         except MessageError as error:
             del answers.uploads[client]
             answers.failures[client] = str(error)

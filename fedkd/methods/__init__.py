@@ -178,6 +178,12 @@ def _check_exchange(method: Method, setting: Setting) -> None:
             "other inputs in every round: let method.public_per_round be all of the proxy set, if "
             "there is such a key, or leave it out"
         )
+    rows = min(each.spec.count // each.spec.shape[-1] for each in fields.values())
+    if how.cache is not None and how.cache > rows:
+        raise ConfigError(
+            f"{how.memory} sends a part of all rows in each of so many rounds, and answers have "
+            f"{rows}: set it to at most that, or leave it out"
+        )
     most = max(each.spec.shape[-1] for each in fields.values())
     if how.answers == "transform" and most > MOST_COLUMNS:
         raise ConfigError(

@@ -84,7 +84,10 @@ def finding(run: Run) -> str:
     sentence = f"The student ends at {named(score, student)}{better(score)} on the test set"
     if teachers is None:
         return f"{sentence}."
-    best = (
-        f"the best of {teachers.scored} teachers scored" if teachers.scored else "its best teacher"
-    )
+    best = "its best teacher"
+    if teachers.scored:
+        many = teachers.scored > 1
+        best = (
+            f"the best of {teachers.scored} teachers scored" if many else "the one teacher scored"
+        )
     return f"{sentence}, {above(score, student - teachers.number(score.at_best))} {best}."

@@ -119,8 +119,11 @@ def _tiles(run: Run) -> list[Tile]:
     summary, score = run.summary, run.summary.headline
     teachers, ensemble = summary.teachers, summary.ensemble
     student = summary.student.number(score.figure)
-    partly = ", on part of the test set" if any(r.student.records for r in run.rounds) else ""
-    best = f"{figures.figure(score, summary.student.number(score.at_best))} at its best{partly}"
+    whole = [each.student for each in run.scored if not each.student.records]
+    reached = {value for each in whole for value in (*each.curve, each.number(score.figure))}
+    best_of_all = summary.student.number(score.at_best)
+    partly = "" if best_of_all in reached else ", on part of the test set"
+    best = f"{figures.figure(score, best_of_all)} at its best{partly}"
     tiles = [Tile(f"Student {figures.name(score)}", figures.figure(score, student), best)]
     others = {}
     if teachers is not None:

@@ -32,7 +32,7 @@ def summary(run: dict[str, Any]) -> Table:
             text = f"{figures.figure(one, student[one.figure])}{figures.better(one)}"
             table.add_row(f"  {figures.name(one)}", text)
     if teachers is not None:
-        some = f" of {teachers['scored']} clients" if "scored" in teachers else ""
+        some = f" of {wording.plural(teachers['scored'], 'client')}" if "scored" in teachers else ""
         for name, key in (("best teacher", score.at_best), ("teachers' mean", score.mean)):
             gain = figures.difference(score, _minus(reached, teachers[key]))
             theirs = figures.figure(score, teachers[key])

@@ -154,7 +154,7 @@ def measured(run: Run) -> str:
     if parts := [each.student for each in run.scored if each.student.records]:
         said.append(
             f"After {plural(len(parts), 'round')} scores are of {parts[0].records:,} of the "
-            f"{parts[0].of:,} test records, the same each time; after the last they are of all."
+            f"{parts[0].of:,} test records, the same each time; after all others they are of all."
         )
     with_teachers = [each for each in run.rounds if each.teachers is not None]
     how = run.experiment.output.evaluate
@@ -164,7 +164,8 @@ def measured(run: Run) -> str:
         after = "the last round" if len(with_teachers) == 1 else plural(len(with_teachers), "round")
         said.append(f"Clients’ teachers were scored after {after} alone.")
     if how is not None and isinstance(how.clients, int):
-        said.append(f"Of a round’s clients {number(how.clients)} were scored, drawn each time.")
+        some = "one was" if how.clients == 1 else f"{number(how.clients)} were"
+        said.append(f"Of a round’s clients {some} scored, drawn each time.")
     return " ".join(said)
 
 

@@ -151,7 +151,7 @@ class RunFolder:
                 kept = self._adopted(kept, kept.files)
             if fault := kept.states and self._states.fault(kept.states, checkpoint):
                 raise cannot_resume(self.path, f"its {fault}")
-            self._states.forget(checkpoint)
+            self._states.forget(checkpoint, kept.states)
         adopting.drop(self.states)
         self._plan_more(kept)
         write_atomically(rounds, whole)

@@ -59,6 +59,17 @@ def test_both_sides_find_the_same_and_silence_stays_silence(how, seed, scale):
         base = found
 
 
+@pytest.mark.parametrize("answers", ["float16", "int8"])
+def test_there_is_one_zero_on_every_machine(answers):
+    spec = TensorSpec((2, 2), torch.float16, low=0)
+    said = torch.tensor([[-0.0, -0.0], [0.5, 1.0]]).half()
+    sent, found = written(spec, answers=answers, cache=2).write(said, None, 1)
+    if answers == "int8":
+        sent[-8:-4] = torch.tensor([0, 128, 0, 128], dtype=torch.uint8)  # -0 + n * -0
+        found = written(spec, answers=answers, cache=2).read(sent, None)
+    assert not found[0].view(torch.int16).any()
+
+
 @pytest.mark.parametrize("bits", [8, 4, 3, 2])
 def test_steps_lie_between_a_rows_least_and_largest_number(bits):
     said = answers()

@@ -63,6 +63,16 @@ def test_a_client_that_was_left_out_begins_anew_and_everybody_else_goes_on(rows,
     assert last["down"] < third["down"]
 
 
+def test_who_lies_in_every_round_is_let_in_in_every_round(rows, tmp_path):
+    """The server has something else than it wrote itself, so it writes no difference from that."""
+
+    def turned(_round, _broadcast, uploads):
+        return {1: {**uploads[1], "logits": -uploads[1]["logits"]}}
+
+    folder = run(rows, tmp_path / "run", {"exchange": REMEMBERING}, tamper=turned)
+    assert tiny.failures(folder) == []
+
+
 @pytest.mark.parametrize("form", [REMEMBERING, {"answers": "int2", "cache": 2}], ids=str)
 def test_a_run_that_is_resumed_sends_the_same_bytes(rows, tmp_path, form):
     changes = {**QUICK, "rounds": 2, "exchange": form}
@@ -105,13 +115,14 @@ def test_under_a_privacy_unit_every_message_has_one_size(rows, tmp_path):
         ({"method": {"name": "fedavg"}}, "and method 'fedavg' sends none: choose one of fedmd"),
         ({"method.top": 2}, "and method.top both say how answers are written"),
         ({"method.public_per_round": 10}, "asks about other inputs in every round"),
+        ({"exchange.cache": 200, "data.public.size": 20}, "and answers have 20: set it to at most"),
     ],
 )
 def test_where_there_is_nothing_to_write_it_says_why(rows, changes, reason):
     form = {"exchange": {"answers": "int4", "delta": True}}
     models = {"clients.models": [{"name": "mlp", "hidden": [16]}]}
     with pytest.raises(ConfigError, match=reason):
-        prepare(tiny.experiment(rows, {**models, **changes, **form}))
+        prepare(tiny.experiment(rows, {**models, **form, **changes}))
 
 
 @pytest.mark.parametrize(
@@ -119,6 +130,9 @@ def test_where_there_is_nothing_to_write_it_says_why(rows, changes, reason):
     [
         ({"answers": "int4", "step": 2}, {}, "exchange.step = 2 is for"),
         ({"answers": "transform", "entropy": True}, {}, "leave out exchange.entropy"),
+        ({"answers": "transform", "step": 1e300}, {}, "less than or equal to 10000"),
+        ({"answers": "transform", "step": 1e-300}, {}, "greater than or equal to 0.0001"),
+        ({"answers": "int4", "cache": 256}, {}, "less than or equal to 255"),
         ({"answers": "float16", "delta": True}, {}, "'float16' has as many for any"),
         ({"answers": "top1", "delta": True}, {}, "add entropy = true"),
         ({"answers": "int4", "cache": 2}, {"clients.participation": 0.5}, "asks others each time"),

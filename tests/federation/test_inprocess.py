@@ -10,8 +10,9 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 from flwr.serverapp.strategy import FedAvg
-from processes import PATIENCE
+from processes import PATIENCE, wait_until
 
+from fedkd.federation import inprocess
 from fedkd.federation.compat import new_context
 from fedkd.federation.inprocess import InProcessGrid
 
@@ -172,6 +173,20 @@ def test_a_hanging_worker_is_replaced_and_its_node_refused_until_it_is_done(hang
                 if r.has_content()
             ]
         assert partitions(replies) == [0, 1, 2]
+
+
+def fail_while_one_hangs(hanging):
+    with InProcessGrid(hanging, nodes=3, threads=2) as grid:
+        grid.push_messages(questions(grid, ttl=7 * 86400.0))
+        wait_until(lambda: 0 in hanging.asked)
+        raise ZeroDivisionError
+
+
+def test_an_error_is_seen_though_a_client_without_a_deadline_hangs(hanging, monkeypatch):
+    monkeypatch.setattr(inprocess, "_LAST_SECONDS", 0.2)
+    with pytest.raises(ZeroDivisionError):
+        fail_while_one_hangs(hanging)
+    assert any(thread.name == inprocess.WORKER_NAME for thread in threading.enumerate())
 
 
 def test_a_late_answer_is_dropped(hanging):

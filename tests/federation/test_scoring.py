@@ -75,6 +75,22 @@ def test_the_page_says_what_was_measured(rows: Path, tmp_path: Path) -> None:
     assert 'id="measured"' not in (tmp_path / "plain" / "report.html").read_text()
 
 
+def test_the_page_of_a_run_with_one_teacher_scored_on_few_records(
+    rows: Path, tmp_path: Path
+) -> None:
+    how = {"every": 2, "clients": 1, "test_size": 5}
+    simulate(experiment(rows, how, rounds=3), tmp_path / "run", tiny.Quiet())
+    _, second, last = tiny.rounds(tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Of a round’s clients one was scored, drawn each time." in page
+    assert "the one teacher scored" in page
+    assert "the one teacher that was scored, client" in page
+    begins, ends = (f"{100 * each['student']['accuracy']:.1f}%" for each in (second, last))
+    assert f"the student goes from {begins} on 5 records to {ends}" in page
+    part = second["student"]["accuracy"] > last["student"]["accuracy"]
+    assert ("at its best, on part of the test set" in page) == part
+
+
 @pytest.mark.parametrize("clients", ["last", "none"])
 def test_fewer_scores_leave_and_the_student_is_the_same(
     rows: Path, tmp_path: Path, clients: str

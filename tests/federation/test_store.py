@@ -88,6 +88,22 @@ def test_a_moved_state_stays_what_it_was(tmp_path, monkeypatch):
     assert not (tmp_path / "store" / "000001.bin").exists()
 
 
+def test_what_a_client_leaves_late_is_none_of_what_was_named(tmp_path):
+    """One that was given up in round 2 ends after the round was kept."""
+    with StateStore(tmp_path) as store:
+        for client, round in ((0, 1), (1, 1), (0, 2)):
+            save(store, client, round)
+        named = store.name(until_last)
+        save(store, 1, 2)
+        assert store.differs(named, lambda _: 2) is None
+        assert store.state(1, before=3) == content(1, 2)
+        store.forget(lambda _: 2, named=named)
+        assert [store.state(client, before=3) for client in (0, 1)] == [
+            content(0, 2),
+            content(1, 1),
+        ]
+
+
 steps = st.lists(
     st.tuples(
         st.sampled_from(["save", "save", "save", "pay", "keep", "crash", "resume"]),

@@ -41,11 +41,11 @@ class RunStates:
                 file, why = store.differs(named, _until(last)), "is not as its checkpoint names it"
         return "" if file is None else f"{file.relative_to(self.folder.parent.parent)} {why}"
 
-    def forget(self, last: Checkpoint | None) -> None:
+    def forget(self, last: Checkpoint | None, named: StoreName | None = None) -> None:
         """Drop what came after the checkpoint, but for answers that are to be sent again."""
         with self._open() as store:
             if store is not None:
-                store.forget(_until(last))
+                store.forget(_until(last), named=named)
 
     def sweep(self) -> None:
         """Make room, once the checkpoint stands."""

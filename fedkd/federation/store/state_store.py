@@ -1,6 +1,7 @@
 """What all clients of a run keep, for the clients and for whoever keeps the run."""
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -151,7 +152,7 @@ class StateStore:
             until: up to which round a client's state counts.
         """
         [(last, chain)] = self._index.rows(_LAST_RECEIPT) or [(0, b"")]
-        named = StoreName(last, _name(chain, self._latest(until)))
+        named = StoreName(last, _name(chain, self._latest(until, last)))
         self._contents.sync()
         self._index.sync()
         return named
@@ -173,7 +174,7 @@ class StateStore:
         for *row, linked in rows:
             if (chain := _link(chain, row)) != linked:
                 return self._index.path
-        latest = list(self._latest(until))
+        latest = list(self._latest(until, named.receipts))
         if len(rows) != named.receipts or _name(chain, latest) != named.sha256:
             return self._index.path
         for _, _, digest, *place in latest:
@@ -182,16 +183,17 @@ class StateStore:
                 return self._contents.path(where.file)
         return None
 
-    def forget(self, until: Until) -> None:
-        """Drop states that came later, for a run that goes on from there.
+    def forget(self, until: Until, *, named: StoreName | None = None) -> None:
+        """Drop states of later rounds, for a run that goes on from there, and what is not `named`.
 
         One stays whose answer was about to leave when its round was cut off: it is sent again.
 
         Raises:
             StorageError: that answer, or what was kept with it, is not what it was.
         """
-        rows = self._index.rows("SELECT DISTINCT client, round FROM kept")
-        later = [(client, round) for client, round in rows if round > until(client)]
+        last = math.inf if named is None else named.receipts
+        rows = self._index.rows("SELECT DISTINCT client, round, receipt FROM kept")
+        later = [(c, round) for c, round, receipt in rows if round > until(c) or receipt > last]
         gone = [each for each in later if self.answer(each[0], round=each[1]) is None]
         with self._index.writing() as database:
             database.executemany("DELETE FROM kept WHERE client = ? AND round = ?", gone)
@@ -253,12 +255,16 @@ class StateStore:
                     raise
         return None
 
-    def _latest(self, until: Until) -> Iterator[tuple[Any, ...]]:
-        """Of each client the row of its latest state until then, in the order of clients."""
+    def _latest(self, until: Until, receipts: int) -> Iterator[tuple[Any, ...]]:
+        """Of each client the row of its latest state until then, in the order of clients.
+
+        A client that was given up may end long after its round was kept, which named so many
+        receipts: what it leaves is none of what was named.
+        """
         rows = self._index.rows(
-            "SELECT client, round, sha256, file, start, size FROM kept WHERE what = ? "
-            "ORDER BY client, round",
-            (_STATE,),
+            "SELECT client, round, sha256, file, start, size FROM kept "
+            "WHERE what = ? AND receipt <= ? ORDER BY client, round",
+            (_STATE, receipts),
         )
         latest = {row[0]: row for row in rows if row[1] <= until(row[0])}
         return iter(latest.values())

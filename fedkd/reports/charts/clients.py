@@ -97,6 +97,12 @@ def _beaten(
     if len(teachers) == of == 1:
         how = "better" if beaten else "no better"
         return f"The student does {how} than the teacher ({teachers[best].model}, {high})."
+    if len(teachers) == 1:
+        how = "better" if beaten else "no better"
+        return (
+            f"The student does {how} than the one teacher that was scored, client {best} "
+            f"({teachers[best].model}, {high})."
+        )
     how_many = "all" if beaten == len(teachers) else f"{beaten} of"
     return (
         f"The student does better than {how_many} {len(teachers)} teachers{some}; the best is "

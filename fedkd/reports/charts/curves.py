@@ -71,10 +71,14 @@ def _course(rounds: Sequence[Round], score: ShownScore) -> str:
     student = {each.round: each.student.number(score.figure) for each in rounds}
     best = score.ranked(student)[0]
     level = score.gain(student[best], student[last.round]) == 0
-    peak = "" if level else f" (best: {figure(score, student[best])} in round {best})"
+    of = {
+        r.round: f" on {r.student.records:,} records" if r.student.records else "" for r in rounds
+    }
+    peak = "" if level else f" (best: {figure(score, student[best])}{of[best]} in round {best})"
     text = (
         f"From round {first.round} to round {last.round} the student goes from "
-        f"{figure(score, student[first.round])} to {figure(score, student[last.round])}{peak}"
+        f"{figure(score, student[first.round])}{of[first.round]} to "
+        f"{figure(score, student[last.round])}{peak}"
     )
     if last.teachers is None:
         return f"{text}."
