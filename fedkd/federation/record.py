@@ -96,9 +96,7 @@ def _stages(prepared: PreparedExperiment, ctx: ServerContext) -> dict[str, Any] 
     return {"stage": setting.stages.at(ctx.round) + 1, "scores": scores}
 
 
-def _privacy(
-    prepared: PreparedExperiment, ledger_heads: list[LedgerHead]
-) -> dict[str, Any] | None:
+def _privacy(prepared: PreparedExperiment, ledger_heads: list[LedgerHead]) -> dict[str, Any] | None:
     """The largest epsilon so far over those who spend; null where nothing is protected.
 
     Then a ledger's head is of another run, or said by whoever likes to.
