@@ -29,6 +29,8 @@ _LOUD = 3.0
 layer, may have."""
 _SWEEPS = 10
 """After which who is heard no longer changes, or goes back and forth."""
+_PART = 4096
+"""Answers of each client that are compared at a time, so that a memory holds them."""
 _TINY = 1e-12
 
 
@@ -188,17 +190,22 @@ def _singly(said: Tensor, told: Tensor) -> Tensor:
         said: as in `contradiction`.
         told: as in `contradiction`.
     """
-    rows, where = said.flatten(1, -2).nan_to_num(nan=0.0), told.flatten(1)[..., None].double()
-    least = (rows == rows.amin(dim=-1, keepdim=True)).double()
-    out = (least / least.sum(dim=-1, keepdim=True) * where).flatten(1)
-    called = (F.one_hot(rows.argmax(dim=-1), rows.shape[-1]) * where).flatten(1)
-    count = where.flatten(1).sum(dim=1).clamp(min=1)
-    overall, often = (
-        each.reshape(rows.shape).sum(dim=1) / count[:, None] for each in (out, called)
-    )
-    met = out @ called.T / count[:, None] - overall @ often.T
-    others = met.masked_fill(torch.eye(len(met), dtype=torch.bool), -torch.inf)
-    return others.sort(dim=1, descending=True).values[:, (len(met) - 1) // 2]
+    clients, classes = len(said), said.shape[-1]
+    met = torch.zeros(clients, clients, dtype=torch.float64)
+    overall, often = met.new_zeros(clients, classes), met.new_zeros(clients, classes)
+    parts = said.flatten(1, -2).split(_PART, dim=1)
+    for part, where in zip(parts, told.flatten(1).double().split(_PART, dim=1), strict=True):
+        rows = part.nan_to_num(nan=0.0)
+        least = (rows == rows.amin(dim=-1, keepdim=True)).double()
+        out = least / least.sum(dim=-1, keepdim=True) * where[..., None]
+        called = F.one_hot(rows.argmax(dim=-1), classes) * where[..., None]
+        met += out.flatten(1) @ called.flatten(1).T
+        overall += out.sum(dim=1)
+        often += called.sum(dim=1)
+    count = told.flatten(1).double().sum(dim=1, keepdim=True).clamp(min=1)
+    met = met / count - (overall / count) @ (often / count).T
+    others = met.masked_fill(torch.eye(clients, dtype=torch.bool), -torch.inf)
+    return others.sort(dim=1, descending=True).values[:, (clients - 1) // 2]
 
 
 def beyond(learned: Tensor) -> Tensor:
