@@ -51,10 +51,8 @@ def experiment(data: Path, clients: int, method: str, engine: str) -> config.Exp
 
 def run(place: Path, clients: int, method: str, engine: str) -> dict[str, float]:
     """Run once in this process, into `place`; its figures."""
-    draw, size = np.random.default_rng(0), clients * IMAGES + 100
-    x, y = draw.integers(0, 256, (size, 28, 28), dtype=np.uint8), np.arange(size) % 10
     data = place / "random.npz"
-    np.savez(data, x_train=x, y_train=y, x_test=x[:TESTED], y_test=y[:TESTED])
+    save_data(data, clients)
     prepared = prepare(experiment(data, clients, method, engine))
     folder = RunFolder(place / "run")
     folder.open(prepared.experiment, prepared.data, resume=False)
@@ -69,6 +67,13 @@ def run(place: Path, clients: int, method: str, engine: str) -> dict[str, float]
         "disk": sum(file.st_blocks * 512 for file in files),
         "files": len(files),
     }
+
+
+def save_data(file: Path, clients: int) -> None:
+    """Random images of random classes for so many clients."""
+    draw, size = np.random.default_rng(0), clients * IMAGES + 100
+    x, y = draw.integers(0, 256, (size, 28, 28), dtype=np.uint8), np.arange(size) % 10
+    np.savez(file, x_train=x, y_train=y, x_test=x[:TESTED], y_test=y[:TESTED])
 
 
 WHOSE = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN

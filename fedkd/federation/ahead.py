@@ -5,6 +5,7 @@ Clients then train while the server distils. Their answers wait until the round 
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
+from threading import Event
 from types import TracebackType
 from typing import Self
 
@@ -26,7 +27,7 @@ class Ahead:
         # What clients of this process inherit is what holds now, not within a server's step.
         self._variables = copy_context()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="fedkd-ahead")
-        self._signals = Signals()
+        self._stop = Event()
         self._asked: tuple[int, Broadcast, Future[Answers]] | None = None
 
     def __enter__(self) -> Self:
@@ -38,15 +39,14 @@ class Ahead:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._signals.stop.set()
+        self._stop.set()
         self._thread.shutdown()
 
     def ask(self, round: int, broadcast: Broadcast) -> None:
         """Send a round's calls; when it returns, the broadcast is encoded."""
-        clients, signals = self._clients, self._signals
+        clients, signals = self._clients, Signals(stop=self._stop)
         cohort = clients.prepared.setting.cohort(round)
         clients.observer.round_begins(round, cohort)
-        signals.sent.clear()
         answers = self._thread.submit(
             self._variables.copy().run, ask, clients, cohort, broadcast, round, signals=signals
         )

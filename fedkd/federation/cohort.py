@@ -165,7 +165,7 @@ def arrived(clients: Connected, waiting: Collection[str]) -> list[tuple[str, Mes
     grid = clients.grid
     if clients.connections.nodes is not None:
         return _one_by_one(grid, waiting)
-    return [(m.metadata.reply_to_message_id, m) for m in grid.pull_messages(list(waiting))]
+    return [(m.metadata.reply_to_message_id, m) for m in grid.pull_messages(waiting)]
 
 
 def _one_by_one(grid: Grid, waiting: Collection[str]) -> list[tuple[str, Message | None]]:

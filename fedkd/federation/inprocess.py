@@ -8,7 +8,7 @@ thread is abandoned and another takes its place.
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Set
 from contextlib import suppress
 from contextvars import Context as Variables
 from contextvars import ContextVar, copy_context
@@ -134,10 +134,11 @@ class InProcessGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The replies that have arrived; waits a moment if there is none yet."""
         self._replace_hanging_workers()
-        wanted = list(message_ids)
+        # What is here is little, what is waited for is as much as there are clients.
+        wanted = message_ids if isinstance(message_ids, Mapping | Set) else set(message_ids)
         with self._arrived:
-            self._arrived.wait_for(lambda: any(i in self._replies for i in wanted), _PATIENCE)
-            return [self._replies.pop(i) for i in wanted if i in self._replies]
+            self._arrived.wait_for(lambda: any(i in wanted for i in self._replies), _PATIENCE)
+            return [self._replies.pop(i) for i in list(self._replies) if i in wanted]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

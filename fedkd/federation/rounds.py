@@ -104,6 +104,7 @@ def federate(
             keeper.keep(step.record, server.checkpoint(step, known), step.generated)
             observer.round_ends(step.record)
             broadcast = step.broadcast
+            del answers, step  # or they stay until the next are there
     return server.student
 
 

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +28,20 @@ def eager(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimi
     Those wrappers import `torch._dynamo` when the first optimiser is built, which takes longer than
     torch itself, and go through it in each step. What they wrap is the same class's own code, found
     as `inspect.unwrap` finds it: under a torch that wraps nothing, or hides what it wraps, this is
-    the optimiser as it is. Nor is a step noted for a profiler, a tenth of a small model's step.
+    the optimiser as it is. Nor is a step noted for a profiler, a tenth of a small model's step;
+    hooks before and after it are called all the same, by which audits look on.
     """
-    step = torch.no_grad()(inspect.unwrap(kind.step))
-    step.hooked = True  # as torch marks what needs no profiler's hook
+    plain = torch.no_grad()(inspect.unwrap(kind.step))
+
+    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        for hook in self._optimizer_step_pre_hooks.values():
+            hook(self, args, kwargs)
+        found = plain(self, *args, **kwargs)
+        for hook in self._optimizer_step_post_hooks.values():
+            hook(self, args, kwargs)
+        return found
+
+    vars(step)["hooked"] = True  # as torch marks what needs no profiler's hook
     return type(
         kind.__name__,
         (kind,),

@@ -11,14 +11,14 @@ round of its training. What is used again must never show what it was used for b
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
 from fedkd import rng
 from fedkd.config import ModelSpec
-from fedkd.models.copies import copier
+from fedkd.models.copies import Copier
 from fedkd.models.factory import build, is_own
 from fedkd.tasks import Task
 
@@ -35,19 +35,14 @@ class Stock:
     classes: int
     columns: Mapping[str, Tensor] | None
     task: Task
-    _copiers: dict[tuple[str, str], Callable[[], nn.Module]] = field(
-        default_factory=dict, repr=False
-    )
+    _copiers: dict[tuple[str, str], Copier] = field(default_factory=dict, repr=False)
     _lent: dict[tuple[str, int], nn.Module] = field(default_factory=dict, repr=False)
 
     def build(self, spec: ModelSpec, *, purpose: str, client: int | None = None) -> nn.Module:
         """A fresh model on the CPU, initialised from the stream of (client, purpose)."""
         if client is not None or not is_own(spec):  # a client's draws are made once
             return self._anew(spec, purpose, client)
-        key = (str(spec), purpose)
-        if key not in self._copiers:
-            self._copiers[key] = copier(self._anew(spec, purpose, client))
-        return self._copiers[key]()
+        return self._copier(spec, purpose)()
 
     def of(
         self, weights: Mapping[str, Tensor], spec: ModelSpec, *, purpose: str, client: int
@@ -55,15 +50,18 @@ class Stock:
         """A model with a state dict's weights; as `build` where that is empty."""
         if not weights:
             return self.build(spec, purpose=purpose, client=client)
-        model = self.to_fill(spec, purpose=purpose, client=client)
+        if (holding := self.holding(weights, spec)) is not None:
+            return holding
+        model = self.build(spec, purpose=purpose, client=client)
         model.load_state_dict(weights)
         return model
 
-    def to_fill(self, spec: ModelSpec, *, purpose: str, client: int) -> nn.Module:
-        """As `build`, for whoever puts all weights into it: none are drawn that need not be."""
-        if is_own(spec):
-            return self.build(spec, purpose=_ANY)
-        return self.build(spec, purpose=purpose, client=client)
+    def holding(self, weights: Mapping[str, Tensor], spec: ModelSpec) -> nn.Module | None:
+        """A model of fedkd's own with all its weights given, so that none are drawn.
+
+        None of another's, or where the weights are not just those of its state dict.
+        """
+        return self._copier(spec, _ANY).holding(weights) if is_own(spec) else None
 
     def to_ask(self, spec: ModelSpec) -> nn.Module:
         """A model that this thread has until it asks for the next one.
@@ -77,6 +75,12 @@ class Stock:
         if key not in self._lent:
             self._lent[key] = self.build(spec, purpose=_ANY).eval()
         return self._lent[key]
+
+    def _copier(self, spec: ModelSpec, purpose: str) -> Copier:
+        key = (str(spec), purpose)
+        if key not in self._copiers:
+            self._copiers[key] = Copier(self._anew(spec, purpose, None))
+        return self._copiers[key]
 
     def _anew(self, spec: ModelSpec, purpose: str, client: int | None) -> nn.Module:
         return build(

@@ -39,6 +39,8 @@ GENERATOR = "AES-256 in counter mode, keyed by the operating system"
 MOST_SCALE = 2.0**40
 """The largest scale of a draw; beyond it float64 settles too few."""
 
+_TWISTER, _HEAD = 624, 24
+"""How many numbers of 32 bits a generator of torch is in, each in 8 bytes, and behind how many."""
 _AT_ONCE = 2**13
 """Draws whose arrays stay in a core's cache."""
 _ERROR = 2.0**-47
@@ -70,6 +72,17 @@ class NoiseSource:
         if self._process != os.getpid():
             self._rekey()
         return np.frombuffer(self._encryptor.update(bytes(8 * count)), dtype="<u8")
+
+    def generator(self) -> torch.Generator:
+        """A generator of torch for what must be secret, and shows in no release as it is.
+
+        Its whole state is drawn. torch cuts a seed to 32 bits, which can be tried out one by one.
+        """
+        generator = torch.Generator()
+        state = generator.get_state()
+        drawn = self.words(_TWISTER) & np.uint64(2**32 - 1)
+        state[_HEAD : _HEAD + drawn.nbytes] = torch.from_numpy(drawn).view(torch.uint8)
+        return generator.set_state(state)
 
     def gaussian(self, scales: Floats) -> Floats:
         """A draw of N(0, scale^2) for each scale, rounded to the nearest integer: (N,) -> (N,).

@@ -5,13 +5,16 @@ import random
 import threading
 from contextlib import suppress
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import tiny
 
 from fedkd.errors import FederationError
 from fedkd.exchange.messages import Broadcast
+from fedkd.federation import ahead
 from fedkd.federation.inprocess import WORKER_NAME
+from fedkd.federation.prepare import prepare
 from fedkd.federation.state import may_be_ahead
 from fedkd.jobs.simulate import simulate
 from fedkd.methods.dsfl import DSFL
@@ -164,3 +167,24 @@ def test_on_one_thread_clients_wait_until_the_server_is_done(rows, tmp_path):
     diary = Diary()
     simulate(tiny.experiment(rows, {**CHANGES, "engine.threads": 1}), tmp_path / "run", diary)
     assert diary.lines[:3] == ["begins 1", "over 1", "begins 2"]
+
+
+def test_calls_are_out_only_when_this_rounds_are(rows, monkeypatch):
+    """Whatever still comes of the round before."""
+    asked, encoded, goes_on = [], [], threading.Event()
+
+    def ask(_clients, _cohort, _broadcast, round, *, signals):
+        asked.append(signals)
+        if round == 2:
+            asked[0].sent.set()
+            goes_on.wait(0.3)
+        encoded.append(round)
+        signals.sent.set()
+
+    monkeypatch.setattr(ahead, "ask", ask)
+    clients = SimpleNamespace(prepared=prepare(tiny.experiment(rows)), observer=tiny.Quiet())
+    with ahead.Ahead(clients) as asking:
+        for round in (1, 2):
+            asking.ask(round, Broadcast())
+            assert encoded == [*range(1, round + 1)]
+        goes_on.set()

@@ -1,5 +1,7 @@
 """Large cohorts' models are averaged as they come in: the same student, and few models held."""
 
+import weakref
+
 import pytest
 import tiny
 import torch
@@ -18,14 +20,20 @@ class Spied(FedAvg):
     def __init__(self, params):
         super().__init__(params)
         self.held = []
+        self.averages = []
+        self.gone = None
 
     def client(self, ctx, broadcast):
         if ctx.client == 3:
             raise RuntimeError("lost")
+        if ctx.round == 2 and ctx.client == 0:
+            self.gone = [average() is None for average in self.averages]
         return super().client(ctx, broadcast)
 
     def begin(self, ctx):
         self.held.append(ctx.running is None)
+        if ctx.running is not None:
+            self.averages.append(weakref.ref(ctx.running))
         return super().begin(ctx)
 
 
@@ -68,6 +76,7 @@ def run(tmp_path):
 def test_the_student_is_that_of_all_models_at_once_on_any_threads(run):
     running, record, student = run()
     assert running.held == [True, False, False]  # before the first round there is none
+    assert running.gone == [True]  # a round's models are let go before the next ones come
     assert len(record["participants"]) == CLIENTS - 1
     _, _, on_one = run(threads=1)
     assert all(torch.equal(student[name], each) for name, each in on_one.items())

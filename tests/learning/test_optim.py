@@ -56,6 +56,18 @@ def test_parameters_may_be_in_groups_and_a_step_may_have_a_closure() -> None:
     assert weight.requires_grad
 
 
+def test_who_looks_on_is_called_before_and_after_each_step() -> None:
+    """Audits read noisy gradients so."""
+    weight, said = nn.Parameter(torch.ones(1)), list[float]()
+    optimiser = optim.build([weight], Optimisation(learning_rate=1.0, momentum=0.0))
+    optimiser.register_step_pre_hook(lambda *_: said.append(weight.item()))
+    optimiser.register_step_post_hook(lambda *_: said.append(weight.item()))
+    for _ in range(2):
+        weight.grad = torch.ones(1)
+        optimiser.step()
+    assert said == [1, 0, 0, -1]
+
+
 def test_a_simulation_imports_neither_the_compiler_nor_libraries_that_it_has_no_use_for(
     tmp_path: Path,
 ) -> None:

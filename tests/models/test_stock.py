@@ -10,7 +10,7 @@ from torch import nn
 from fedkd import models, rng, tasks
 from fedkd.config import ModelSpec, TaskChoice
 from fedkd.models import text
-from fedkd.models.copies import copier
+from fedkd.models.copies import Copier
 from fedkd.models.stock import Stock
 from fedkd.tasks import Vocabulary
 
@@ -66,6 +66,36 @@ def test_a_model_is_as_it_would_be_built_whatever_happened_to_one_before(name, t
     assert held.isdisjoint(each.data_ptr() for each in second.state_dict().values())
 
 
+@pytest.mark.parametrize(("name", "task"), CASES)
+def test_a_model_of_given_weights_is_as_one_that_loaded_them(name, task):
+    spec, shelf, x = ModelSpec(name=name), stock(task), batch(task)
+    loaded = shelf.build(spec, purpose="specification")
+    weights = shelf.build(spec, purpose="student").state_dict()
+    loaded.load_state_dict(weights)
+    held = shelf.holding(weights, spec)
+    assert list(held.state_dict()) == list(loaded.state_dict())
+    assert same(held.state_dict(), loaded.state_dict())
+    assert torch.equal(held.eval()(x), loaded.eval()(x))
+    flags = [[each.requires_grad for each in one.parameters()] for one in (held, loaded)]
+    assert flags[0] == flags[1]
+    memory = {each.data_ptr() for each in weights.values()}
+    assert memory.isdisjoint(each.data_ptr() for each in held.state_dict().values())
+    first, *_ = weights
+    assert shelf.holding({n: t for n, t in weights.items() if n != first}, spec) is None
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        shelf.holding({**weights, first: weights[first][None]}, spec)
+    other = {n: t.double() for n, t in weights.items()}
+    assert same(shelf.holding(other, spec).state_dict(), loaded.state_dict())
+
+
+def test_tied_weights_hold_what_comes_last():
+    tied = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
+    tied[1].weight = tied[0].weight
+    held = Copier(tied).holding({"0.weight": torch.zeros(3, 3), "1.weight": torch.ones(3, 3)})
+    assert held[0].weight is held[1].weight
+    assert torch.equal(held[0].weight, torch.ones(3, 3))
+
+
 def test_purposes_and_clients_have_their_own_draws():
     shelf, spec = stock(), ModelSpec(name="mlp")
     drawn = [
@@ -80,7 +110,7 @@ def test_purposes_and_clients_have_their_own_draws():
 def test_tied_weights_stay_tied_in_a_copy():
     tied = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     tied[1].weight = tied[0].weight
-    (copied := copier(tied)())[0].weight.data.zero_()
+    (copied := Copier(tied)())[0].weight.data.zero_()
     assert copied[1].weight is copied[0].weight
     assert tied[0].weight.abs().sum() > 0
     assert len(list(copied.parameters())) == 3
@@ -104,7 +134,7 @@ class Nosy(nn.Module):
 @pytest.mark.parametrize("lend", [True, False])
 def test_a_users_own_model_is_built_anew_each_time(lend):
     spec, shelf = ModelSpec(name=f"{__name__}:Nosy"), stock()
-    get = shelf.to_ask if lend else lambda spec: shelf.to_fill(spec, purpose="teacher", client=0)
+    get = shelf.to_ask if lend else lambda spec: shelf.build(spec, purpose="teacher", client=0)
     first, built = get(spec), 1  # it saw the two blank records of the trial
     first(torch.rand(1, 1, 12, 12))
     second = get(spec)

@@ -150,6 +150,17 @@ def test_the_words_are_those_of_aes_256_in_counter_mode() -> None:
     assert found == Cipher(algorithms.AES(key), modes.ECB()).encryptor().update(counters)
 
 
+def test_a_generator_of_torch_starts_from_any_state() -> None:
+    """That of numpy's from the same words, and not one of the few that seeds lead to."""
+    numpy = np.random.MT19937()
+    words = seeded(4).words(624) & np.uint64(2**32 - 1)
+    numpy.state = {**numpy.state, "state": {"key": words.astype(np.uint32), "pos": 624}}
+    drawn = torch.randint(2**20, (2000,), generator=seeded(4).generator())
+    assert drawn.tolist() == [number % 2**20 for number in numpy.random_raw(2000).tolist()]
+    one, other = torch.Generator().manual_seed(7), torch.Generator().manual_seed(7 + 2**32)
+    assert torch.equal(torch.rand(4, generator=one), torch.rand(4, generator=other))
+
+
 def test_no_seed_repeats_a_source() -> None:
     torch.manual_seed(0)
     one = NoiseSource().gaussian(np.full(8, 1e6))

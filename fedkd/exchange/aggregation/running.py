@@ -27,8 +27,8 @@ class RunningMean:
     How much a model weighs is known once all are there, and holding all takes clients x parameters.
     So models are averaged within groups by what clients claim, in float64, then the groups' means
     by what claims count for (`aggregation.bounded`). Of K clients K / 64 means are held, and a
-    model of each group: its client's with the largest claim, which is the only one that may count
-    for less than it claims as long as nobody else does.
+    model of each group as it came: its client's with the largest claim, which is the only one that
+    may count for less than it claims as long as nobody else does.
 
     Groups follow from the places of clients among those asked, and each is averaged in that order:
     who answers first changes no bit. Up to 64 clients are for `average_models`.
@@ -84,14 +84,13 @@ def _parts(held: Mapping[int, tuple[Tensors, float]]) -> list[_Part]:
     """A group's heaviest client, and the mean of the others; the first client's comes first."""
     order = sorted(held)
     heaviest = max(order, key=lambda client: held[client][1])
-    sides = [[heaviest], [client for client in order if client != heaviest]]
-    return [
-        _Part(
-            {client: held[client][1] for client in side},
-            _mean([held[client][0] for client in side], [held[client][1] for client in side]),
-        )
-        for side in sorted(filter(None, sides))
-    ]
+    model, claim = held[heaviest]
+    parts = [_Part({heaviest: claim}, model)]
+    if others := [client for client in order if client != heaviest]:
+        claims = {client: held[client][1] for client in others}
+        mean = _mean([held[client][0] for client in others], list(claims.values()))
+        parts.append(_Part(claims, mean))
+    return sorted(parts, key=lambda part: min(part.claimed))
 
 
 def _mean(models: Sequence[Tensors], counts: Sequence[float]) -> dict[str, Tensor]:

@@ -155,7 +155,7 @@ class Posted:
     def _look(self) -> None:
         """Take in what has come, and give up what is overdue."""
         clients, came = self._clients, self._came
-        for id, reply in arrived(clients, list(self._waiting)):
+        for id, reply in arrived(clients, self._waiting):
             client, round, _ = self._waiting.pop(id)
             take_answer(clients, client, round, reply, came, self._question)
             clients.observer.client_ends(client, came.failures.get(client))

@@ -23,6 +23,7 @@ from fedkd.data.types import Samples
 from fedkd.errors import FederationError
 from fedkd.learning import augment, optim
 from fedkd.learning.dp.checks import check_model, check_training, checked_loss
+from fedkd.learning.dp.dropout import drawn_in_secret
 from fedkd.learning.dp.per_sample import Loss, PerSample
 from fedkd.learning.loop import Moved, set_rate
 from fedkd.learning.supervised import require_anchor
@@ -112,7 +113,7 @@ def train(
     Gradients are made, clipped and summed where the model is, in all digits of float32: see
     `devices.compute_exactly`. Noise is drawn and added on the CPU.
 
-    The global generator is used by the model's own dropout alone, which touches no data.
+    Changes of inputs and the model's own dropout are drawn in secret: see `dropout`.
 
     Args:
         model: trained in place, but for parameters that do not require gradients.
@@ -149,10 +150,10 @@ def train(
     source = NoiseSource()
     view = augment.build(optimisation.augment)
     # From the seed, which the server knows, a record more would move the draws of those after it.
-    draws = torch.Generator().manual_seed(int(source.words(1)[0]))
+    draws = source.generator()
     total = steps(optimisation.epochs, noise.sample_rate)
     ends = {steps(epoch, noise.sample_rate): epoch for epoch in range(1, optimisation.epochs + 1)}
-    with PerSample(model) as per_sample:
+    with PerSample(model) as per_sample, drawn_in_secret(model, source):
         per_sample.announce()
         for step in range(total):
             set_rate(optimiser, optimisation, step / total)

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from fedkd import models
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, Value, group, prefixed
 from fedkd.methods.core.client_context import ClientContext
@@ -30,11 +29,10 @@ def start_from(ctx: ClientContext, given: Tensors) -> dict[str, Tensor]:
 
     It shares no memory with the teacher.
     """
-    if models.is_own(ctx.spec) and not ctx.has_teacher:
-        # Where all is given, nothing of a teacher is drawn or read first.
-        model = ctx.setting.models.to_fill(ctx.spec, purpose="teacher", client=ctx.client)
-        if model.state_dict().keys() == given.keys():
-            ctx.teacher = model
+    # Where all is given, nothing of a teacher is drawn or read first.
+    if not ctx.has_teacher and (model := ctx.setting.models.holding(given, ctx.spec)) is not None:
+        ctx.teacher = model
+        return {name: given[name] for name in model.state_dict()}
     state = ctx.teacher.state_dict()
     start = {name: given[name] if name in given else each.clone() for name, each in state.items()}
     ctx.teacher.load_state_dict(start)

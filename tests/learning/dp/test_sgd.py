@@ -203,6 +203,26 @@ def test_the_noise_is_added_once_a_step_and_has_the_size_that_was_promised(
     assert abs(float(change.mean())) < 6 * expected / math.sqrt(len(change))
 
 
+def test_who_knows_all_seeds_knows_no_mask_and_no_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record more moves these draws for others, so they must not be anybody's to compute."""
+    found: list[Tensor] = []
+
+    def kept(sums: list[Tensor], *_: object) -> list[Tensor]:
+        found.append(torch.cat([value.flatten() for value in sums]))
+        return [torch.zeros_like(value) for value in sums]
+
+    monkeypatch.setattr(sgd, "_protected", kept)
+    seen = Optimisation(epochs=1, augment=[{"name": "noise"}])
+    for build, how in ((dropout, ONE), (mlp, seen)):
+        first = build()
+        for model in (copy.deepcopy(first), first):
+            with torch_default(generator(3)):
+                before = torch.get_rng_state()
+                train(model, vectors(20), how, Noise(1.0, 1.0, 1.0, 10), loss=cross_entropy)
+                assert torch.equal(torch.get_rng_state(), before)
+        assert not torch.allclose(found.pop(), found.pop(), rtol=0.01)
+
+
 def test_no_digit_of_a_step_tells_how_many_records_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
     """No record, a batch in float32 and two in float64 leave the same noise on the same zeros."""
     monkeypatch.setattr(sgd, "NoiseSource", seeded)
@@ -804,16 +824,14 @@ def test_inputs_like_the_data_that_a_model_does_not_take_are_refused() -> None:
     ],
 )
 def test_layers_that_write_in_place_learn_as_those_that_do_not(
-    build: Callable[[], nn.Module],
+    build: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sgd, "NoiseSource", seeded)
     model, samples = build(), vectors()
     twin, before = copy.deepcopy(model), samples.x.clone()
     for layer in twin:
         layer.inplace = False
-    with torch_default(generator(1)):
-        ours = summed(model, samples, cross_entropy)
-    with torch_default(generator(1)):
-        theirs = summed(twin, samples, cross_entropy)
+    ours, theirs = (summed(each, samples, cross_entropy) for each in (model, twin))
     torch.testing.assert_close(ours, theirs)
     assert torch.equal(samples.x, before)
     assert any(getattr(layer, "inplace", False) for layer in model)
