@@ -193,16 +193,17 @@ def _singly(said: Tensor, told: Tensor) -> Tensor:
     clients, classes = len(said), said.shape[-1]
     met = torch.zeros(clients, clients, dtype=torch.float64)
     overall, often = met.new_zeros(clients, classes), met.new_zeros(clients, classes)
-    parts = said.flatten(1, -2).split(_PART, dim=1)
-    for part, where in zip(parts, told.flatten(1).double().split(_PART, dim=1), strict=True):
-        rows = part.nan_to_num(nan=0.0)
+    answers, spoken = said.flatten(1, -2), told.flatten(1).double()
+    for start in range(0, answers.shape[1], _PART):
+        where = spoken[:, start : start + _PART, None]
+        rows = answers[:, start : start + _PART].nan_to_num(nan=0.0)
         least = (rows == rows.amin(dim=-1, keepdim=True)).double()
-        out = least / least.sum(dim=-1, keepdim=True) * where[..., None]
-        called = F.one_hot(rows.argmax(dim=-1), classes) * where[..., None]
+        out = least / least.sum(dim=-1, keepdim=True) * where
+        called = F.one_hot(rows.argmax(dim=-1), classes) * where
         met += out.flatten(1) @ called.flatten(1).T
         overall += out.sum(dim=1)
         often += called.sum(dim=1)
-    count = told.flatten(1).double().sum(dim=1, keepdim=True).clamp(min=1)
+    count = spoken.sum(dim=1, keepdim=True).clamp(min=1)
     met = met / count - (overall / count) @ (often / count).T
     others = met.masked_fill(torch.eye(clients, dtype=torch.bool), -torch.inf)
     return others.sort(dim=1, descending=True).values[:, (clients - 1) // 2]
