@@ -32,7 +32,7 @@ def describe(
         "losses": dict(ctx.losses),
         "bytes": {"up": answers.bytes_up, "down": answers.bytes_down},
         "seconds": {"phases": _phases(answers, ctx.clock.seconds)},
-        "privacy": _privacy([server] if server else list(answers.ledger_heads.values())),
+        "privacy": _privacy(prepared, [server] if server else [*answers.ledger_heads.values()]),
         "participants": list(answers.uploads),
         "capped": [
             {"client": client, "claimed": claimed, "weighed": weighed}
@@ -96,9 +96,12 @@ def _stages(prepared: PreparedExperiment, ctx: ServerContext) -> dict[str, Any] 
     return {"stage": setting.stages.at(ctx.round) + 1, "scores": scores}
 
 
-def _privacy(ledger_heads: list[LedgerHead]) -> dict[str, Any] | None:
-    """The largest epsilon so far over those who spend; null where nothing is protected."""
-    if not ledger_heads:
+def _privacy(prepared: PreparedExperiment, ledger_heads: list[LedgerHead]) -> dict[str, Any] | None:
+    """The largest epsilon so far over those who spend; null where nothing is protected.
+
+    Then a ledger's head is of another run, or said by whoever likes to.
+    """
+    if prepared.experiment.privacy.unit == "none" or not ledger_heads:
         return None
     most = max(ledger_heads, key=lambda at: at.epsilon)
     return {"epsilon": most.epsilon, "accountant": most.accountant}

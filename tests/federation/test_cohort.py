@@ -13,6 +13,7 @@ from fedkd.federation.inprocess import InProcessGrid
 from fedkd.federation.prepare import prepare
 from fedkd.federation.rounds import federate
 from fedkd.federation.state import MemoryState
+from fedkd.federation.wire import LedgerHead
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +178,12 @@ def test_a_message_that_cannot_be_rebuilt_is_its_senders_fault_alone(rows):
         assert record["failures"] == [
             {"client": client, "reason": "answer is not a fedkd message"} for client in (0, 1)
         ]
+
+
+def test_an_unprotected_run_claims_nothing_that_ledgers_of_other_runs_say(prepared):
+    states, keeper = [MemoryState() for _ in range(4)], Keeping()
+    app = client_app(lambda context, call: ClientParty(prepared, states[call.client]))
+    heads = {0: LedgerHead(3, "0" * 64, 0.5, "PLD")}
+    with InProcessGrid(app, nodes=4, threads=2) as grid:
+        federate(grid, prepared, keeper, tiny.Quiet(), threads=1, ledger_heads=heads)
+    assert [record["privacy"] for record in keeper.records] == [None, None]
