@@ -199,6 +199,23 @@ def test_who_never_saw_a_class_contradicts_nobody(seed: int, missing: int) -> No
     assert found[0] < CONTRADICTS / 2
 
 
+@pytest.mark.parametrize("victim", [0, 4])
+def test_colluders_cannot_have_an_honest_client_left_out_by_calling_what_it_rules_out(
+    victim: int,
+) -> None:
+    said = honest(10, inputs=200, seed=1).softmax(dim=-1)  # none is certain, as in early rounds
+    heard = torch.ones(10, dtype=torch.bool)
+    told = everywhere(said)
+    assert uncontradicted(said, heard, told)[1].all()
+    for liar in (7, 8, 9):  # each rules out the class after the one that it calls
+        called = said[victim, :120].argmin(dim=-1)
+        rows = torch.full((120, 5), 0.01).scatter(1, called[:, None], 0.97)
+        said[liar, :120] = rows.scatter(1, (called[:, None] + 1) % 5, 0.0)
+    found, left = uncontradicted(said, heard, told)
+    assert found[victim] > CONTRADICTS
+    assert left[victim]
+
+
 def test_no_more_than_a_minority_is_left_out_for_both_reasons() -> None:
     said = honest(5)
     for client in range(3):

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 FAR = 1 / 3
@@ -18,6 +19,9 @@ FAR = 1 / 3
 CONTRADICTS = 1 / 8
 """The most contradiction of a client that is heard. Honest clients come to 0.10, and most to less
 than 0 (Dirichlet 0.3), reordered answers (FDLA) of a trained model to 0.15 and more."""
+_SINGLY = 1 / 32
+"""The most contradiction of single others, beyond the largest minority, of a client that is heard:
+what liars call together makes an honest client contradict the rest, but not one by one."""
 FEWEST = 3
 """Clients, or equal models, of which one can be told to be unlike the others."""
 _LOUD = 3.0
@@ -25,6 +29,8 @@ _LOUD = 3.0
 layer, may have."""
 _SWEEPS = 10
 """After which who is heard no longer changes, or goes back and forth."""
+_PART = 4096
+"""Answers of each client that are compared at a time, so that a memory holds them."""
 _TINY = 1e-12
 
 
@@ -155,7 +161,8 @@ def uncontradicted(said: Tensor, heard: Tensor, told: Tensor) -> tuple[Tensor, T
     """Contradiction (K,), and who of those heard does not contradict the others, bool (K,).
 
     Whoever does counts no longer when the others are looked at again. At most a minority of all is
-    left out, those who contradict most.
+    left out, those who contradict most; nobody who contradicts no more than a minority one by one,
+    or colluders could have an honest client left out, calling together what it rules out.
 
     Args:
         said: as in `contradiction`.
@@ -163,14 +170,43 @@ def uncontradicted(said: Tensor, heard: Tensor, told: Tensor) -> tuple[Tensor, T
         told: as in `contradiction`.
     """
     most, now = (len(heard) - 1) // 2 - int((~heard).sum()), heard
+    suspect = heard & (_singly(said, told) > _SINGLY)
     for _ in range(_SWEEPS):
         found, before = contradiction(said, now, told), now
-        worst = found.masked_fill(~heard, -1.0).argsort(descending=True, stable=True)[:most]
+        worst = found.masked_fill(~suspect, -1.0).argsort(descending=True, stable=True)[:most]
         now = heard.clone()
-        now[worst] &= found[worst] <= CONTRADICTS
+        now[worst] &= ~suspect[worst] | (found[worst] <= CONTRADICTS)
         if torch.equal(now, before):
             break
     return found, now
+
+
+def _singly(said: Tensor, told: Tensor) -> Tensor:
+    """How often a client rules out what a single other calls, beyond chance: (K,), float64.
+
+    Of the others it is the one after a minority of those whom it contradicts most.
+
+    Args:
+        said: as in `contradiction`.
+        told: as in `contradiction`.
+    """
+    clients, classes = len(said), said.shape[-1]
+    met = torch.zeros(clients, clients, dtype=torch.float64)
+    overall, often = met.new_zeros(clients, classes), met.new_zeros(clients, classes)
+    answers, spoken = said.flatten(1, -2), told.flatten(1).double()
+    for start in range(0, answers.shape[1], _PART):
+        where = spoken[:, start : start + _PART, None]
+        rows = answers[:, start : start + _PART].nan_to_num(nan=0.0)
+        least = (rows == rows.amin(dim=-1, keepdim=True)).double()
+        out = least / least.sum(dim=-1, keepdim=True) * where
+        called = F.one_hot(rows.argmax(dim=-1), classes) * where
+        met += out.flatten(1) @ called.flatten(1).T
+        overall += out.sum(dim=1)
+        often += called.sum(dim=1)
+    count = spoken.sum(dim=1, keepdim=True).clamp(min=1)
+    met = met / count - (overall / count) @ (often / count).T
+    others = met.masked_fill(torch.eye(clients, dtype=torch.bool), -torch.inf)
+    return others.sort(dim=1, descending=True).values[:, (clients - 1) // 2]
 
 
 def beyond(learned: Tensor) -> Tensor:
