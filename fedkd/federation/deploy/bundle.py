@@ -11,7 +11,8 @@ from importlib.metadata import version
 
 import tomli_w
 
-from fedkd.config import RANDOM, Engine, Experiment, ModelSpec, Output, Text, with_specs
+from fedkd.config import RANDOM, Engine, Experiment, ModelSpec, Text, with_specs
+from fedkd.config.evaluation import FederationOutput
 from fedkd.errors import ConfigError
 
 SERVER_APP, CLIENT_APP = "fedkd.jobs.serverapp:app", "fedkd.federation.deploy.siteapp:app"
@@ -57,7 +58,8 @@ def for_wire(experiment: Experiment, clients: int) -> str:
             "data": data.model_copy(update=named),
             "privacy": experiment.privacy.model_copy(update={"ledger": None}),
             "engine": Engine(),
-            "output": Output(),
+            # Who is scored when is what clients send, and what the server expects of them.
+            "output": FederationOutput(evaluate=experiment.output.evaluate),
         }
     ).to_json()
 

@@ -40,6 +40,15 @@ def test_flower_takes_it_and_finds_both_apps(rows, tmp_path):
     assert request.override_config["run"].string == "x"
 
 
+def test_who_is_scored_when_travels_and_where_runs_go_does_not(rows):
+    how = {"every": 3, "clients": 2, "test_size": 5}
+    scored = tiny.experiment(rows, {"output.evaluate": how, "output.folder": "kept/here"})
+    found = config.parse_json(bundle.for_wire(scored, 4)).output
+    assert found.evaluate == scored.output.evaluate
+    assert found.folder != scored.output.folder
+    assert '"output":{"folder":"runs"}' in bundle.for_wire(tiny.experiment(rows), 4)
+
+
 def test_what_travels_names_no_place_of_the_machine_that_it_comes_from(rows):
     changes = {
         "data.public": {"source": "/home/coordinator/public.npz", "size": 3},
