@@ -24,6 +24,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from processes import PATIENCE, alive, kill, wait_until
 
 from fedkd.config import load
+from fedkd.config.robust import Robust
 from fedkd.errors import UsageError
 from fedkd.federation.client import ClientParty, client_app
 from fedkd.federation.deploy import keys
@@ -211,7 +212,8 @@ def test_a_run_broken_by_crashes_and_lies_ends_as_an_unbroken_simulation(federat
     # In a simulation nobody is killed: who was killed in its round has simply failed it.
     quick = {**FAULTS, "2-1": "sends far too much", "5-0": "raises", "6-2": ""}
     method = experiment.method.model_copy(update={"faults": quick})
-    prepared = prepare(experiment.model_copy(update={"method": method}))
+    # A deployment screens strangers unless it is told otherwise, a simulation if it is told so.
+    prepared = prepare(experiment.model_copy(update={"method": method, "robust": Robust()}))
     reference = RunFolder(federation.folder / "simulated")
     reference.open(prepared.experiment, prepared.data, resume=False)
     states = [MemoryState() for _ in range(3)]
