@@ -28,8 +28,8 @@ def eager(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimi
     Those wrappers import `torch._dynamo` when the first optimiser is built, which takes longer than
     torch itself, and go through it in each step. What they wrap is the same class's own code, found
     as `inspect.unwrap` finds it: under a torch that wraps nothing, or hides what it wraps, this is
-    the optimiser as it is. Nor is a step noted for a profiler, a tenth of a small model's step;
-    hooks before and after it are called all the same, by which audits look on.
+    the optimiser as it is. Nor is a profiler told, which takes a tenth of a small model's
+    step; hooks before and after a step are called all the same, by which audits look on.
     """
     plain = torch.no_grad()(inspect.unwrap(kind.step))
 
@@ -41,6 +41,14 @@ def eager(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimi
             hook(self, args, kwargs)
         return found
 
+    def zero_grad(self: Any, set_to_none: bool = True) -> None:  # noqa: FBT001, FBT002 - torch's own
+        if not set_to_none:
+            kind.zero_grad(self, set_to_none=False)
+            return
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
     vars(step)["hooked"] = True  # as torch marks what needs no profiler's hook
     return type(
         kind.__name__,
@@ -48,7 +56,7 @@ def eager(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimi
         {
             "__doc__": kind.__doc__,
             "add_param_group": inspect.unwrap(kind.add_param_group),
-            "zero_grad": inspect.unwrap(kind.zero_grad),
+            "zero_grad": zero_grad,
             "step": step,
         },
     )

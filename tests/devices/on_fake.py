@@ -36,6 +36,7 @@ from fedkd.jobs.audit.messages import audit_exchange
 from fedkd.jobs.audit.teachers import audit_teacher
 from fedkd.jobs.distil import distil
 from fedkd.learning.ensemble import Ensemble
+from fedkd.models import call
 from fedkd.privacy import accountant
 
 Numbers = Mapping[str, Tensor]
@@ -277,6 +278,8 @@ def main() -> None:
     """Run those that the arguments name, or all."""
     draw_nothing()
     torch.set_num_threads(1)
+    # As on a device: what differs is where tensors are, not how images lie and so what is rounded.
+    call.layout = lambda _model, _device: torch.preserve_format
     inversion._STEPS, structure._STEPS, accountant._INTERVAL = 20, 20, 1e-3
     with tempfile.TemporaryDirectory() as folder:
         every = cases(Path(folder))
