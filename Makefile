@@ -12,7 +12,7 @@ help:  ## What there is to make.
 
 demo: $(VENV)/.user  ## Install, then distil ten unlike teachers into one student: two minutes.
 	@rm -rf runs/demo
-	$(BIN)/fedkd simulate configs/demo.toml
+	$(BIN)/fedkd simulate demo
 
 test: $(VENV)/.developer  ## Install, then run all tests with coverage, a process a core.
 	$(BIN)/python -m pytest --cov --numprocesses=auto --maxprocesses=8 --dist=loadfile --no-loadscope-reorder

@@ -2,7 +2,7 @@
 
     python simulations/asynchronous.py [--seeds 0 1 2] [--methods fedmd fedavg] [--buffers 9]
 
-The federation of configs/demo.toml; a method that averages models has "mlp" everywhere. The
+The federation of fedkd/configs/demo.toml; a method that averages models has "mlp" everywhere. The
 unit of time is a training of an ordinary client, the server's own time is none, and with seed s
 client s is the slow one. `goal` is the accuracy that the demo ends with after its 5 rounds, which
 take 5 units without a slow client and 50 with it where each round waits for all. Printed are, for
@@ -22,7 +22,7 @@ from fedkd.federation.answers import Record, Unwatched
 from fedkd.federation.prepare import prepare
 from fedkd.federation.server import Checkpoint
 
-DEMO = Path(__file__).parents[1] / "configs" / "demo.toml"
+DEMO = Path(__file__).parents[1] / "fedkd" / "configs" / "demo.toml"
 SLOW = 10
 """Times as long as the others."""
 MORE = 2

@@ -3,7 +3,7 @@
     python simulations/bytes.py [--forms FORM ...] [--seed 0] [--answers FOLDER]
     python simulations/bytes.py --whole [--forms FORM ...] [--seeds 0 1 2]
 
-Replayed are the answers that clients of configs/demo.toml gave in its rounds, which are recorded
+Replayed are the answers that clients of demo.toml gave in its rounds, which are recorded
 first, or read from where an earlier run recorded them. Each form writes and reads them as on the
 wire; printed are the bytes of all rounds, headers left out, how far the mean of what was read is
 from the mean of what was said (KL, in nats), and the accuracy of a student that the last round's
@@ -38,7 +38,7 @@ from fedkd.learning import evaluate, offline
 from fedkd.rng import stream
 from fedkd.threads import one_intra_op_thread
 
-DEMO = Path(__file__).parents[1] / "configs" / "demo.toml"
+DEMO = Path(__file__).parents[1] / "fedkd" / "configs" / "demo.toml"
 FORMS = (
     "float16", "int8", "int4", "int3", "int2", "int1", "top1", "float16+cache=2", "int4+entropy",
     "int2+delta", "top1+delta+entropy", "transform+step=1", "transform", "transform+step=4",

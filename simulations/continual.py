@@ -25,7 +25,7 @@ from fedkd.config import Source
 from fedkd.jobs.distil import distil
 from fedkd.jobs.simulate import simulate
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[1] / "fedkd" / "configs"
 ALONE = (
     "student.training.epochs=8",
     "student.training.schedule='cosine'",

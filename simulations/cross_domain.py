@@ -26,7 +26,7 @@ from sklearn.datasets import load_digits
 from fedkd import config, data
 from fedkd.jobs.simulate import simulate
 
-CONFIG = Path(__file__).parents[1] / "configs" / "cross_domain.toml"
+CONFIG = Path(__file__).parents[1] / "fedkd" / "configs" / "cross_domain.toml"
 SETS = ("mnist", "optdigits")
 GROUP = "clients.models=[{ name = 'dense-cnn', norm = 'group' }]"
 ALIGN: dict[str, list[str]] = {

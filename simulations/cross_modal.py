@@ -21,7 +21,7 @@ import numpy as np
 from fedkd import config
 from fedkd.jobs.simulate import simulate
 
-CONFIG = Path(__file__).parents[1] / "configs" / "cross_modal.toml"
+CONFIG = Path(__file__).parents[1] / "fedkd" / "configs" / "cross_modal.toml"
 VIEWS = ("pix", "fou", "zer", "kar", "fac", "mor")
 ONE = ["clients.count=1", "data.partition.scheme=iid"]
 POOLED = ["method.name=centralised", 'clients.views=["zer"]', "clients.training.epochs=60"]

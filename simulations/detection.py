@@ -32,7 +32,7 @@ from fedkd.learning import consensus, evaluate, offline
 from fedkd.learning.familiarity import familiarity
 from fedkd.tasks.detection import Together
 
-CONFIG = Path(__file__).parents[1] / "configs" / "detection.toml"
+CONFIG = Path(__file__).parents[1] / "fedkd" / "configs" / "detection.toml"
 NEAR, FAR = "2019_YELL_2_528000_4978000_image_crop2", "2019_YELL_2_541000_4977000_image_crop"
 SIDE = 128
 STEP = SIDE // 2

@@ -7,8 +7,8 @@ The pictures are the ORL database of faces: 40 people, 10 pictures of 92x112 pix
 Laboratories Cambridge. A seed draws the 10 people who are tested on and whom no party ever trains
 on; with so few a figure is coarse, so each seed has others.
 
-`configs/faces.toml`: a teacher that sees pictures whole, and a student of a tenth of its parameters
-that sees 46x56 pixels; 30 people train them. `configs/faces_federated.toml`: three clients of six
+`faces.toml`: a teacher that sees pictures whole, and a student of a tenth of its parameters
+that sees 46x56 pixels; 30 people train them. `faces_federated.toml`: three clients of six
 people each, and a proxy set of 12 other people, of whom nobody says who is who.
 """
 
@@ -27,7 +27,7 @@ from fedkd import config
 from fedkd.jobs.distil import distil
 from fedkd.jobs.simulate import simulate
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[1] / "fedkd" / "configs"
 TESTED, PUBLIC, CLIENTS = 10, 12, 3
 SHOWN = ("tar_at_far_1e_2", "tar_at_far_1e_3", "rank_1")
 Figures = Mapping[str, Any]

@@ -33,7 +33,7 @@ from fedkd.federation.prepare import prepare
 from fedkd.federation.server import Checkpoint
 from fedkd.learning import evaluate, supervised
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = Path(__file__).resolve().parents[1] / "fedkd" / "configs"
 PROTECTED = {"epsilon": 8.0, "sample_rate": 0.05}
 CASES: dict[str, dict[str, Any]] = {
     "the demo": {"rounds": 2},

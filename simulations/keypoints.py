@@ -2,8 +2,8 @@
 
     python simulations/keypoints.py [--seeds 0 1 2] [--out runs/keypoints]
 
-`configs/keypoints_distil.toml` has one party's teacher, its student, and the student alone, which
-learns from the same labels. In `configs/keypoints.toml` four sites' teachers answer on unlabelled
+`keypoints_distil.toml` has one party's teacher, its student, and the student alone, which
+learns from the same labels. In `keypoints.toml` four sites' teachers answer on unlabelled
 figures for a student; beside it one of the same model that learns from all private labels.
 
 A seed draws the figures too. A run that is there already is not run again.
@@ -20,7 +20,7 @@ from fedkd import config
 from fedkd.jobs.distil import distil
 from fedkd.jobs.simulate import simulate
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[1] / "fedkd" / "configs"
 FIGURES = ("pck", "nme")
 Row = Mapping[str, float]
 

@@ -9,7 +9,7 @@ seed for each start that methods train from (four, and the pooled data); servers
 --epochs and five clients: dense 41, co_boosting 41, adi 68, feddf 90, dafl 178. The others take
 seconds. So at 20 epochs a seed of a set-up takes some three hours of CPU, dafl one of them.
 
-Rivals have the parameters of their configs in configs/, and as many epochs on the server as
+Rivals have the parameters of their configs in fedkd/configs/, and as many epochs on the server as
 --epochs says; clients train 10 epochs, or as many as --local-epochs says (the papers': 100). A
 trained teacher is kept in OUT/teachers, and whoever would train the same again (same start,
 records, order and settings) gets it from there; DENSE, DAFL, ADI and Co-Boosting have theirs in
@@ -56,7 +56,7 @@ from fedkd.runs.schema import Run
 from fedkd.tasks import Likelihood
 from fedkd.tasks.bounded import Bounded
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[1] / "fedkd" / "configs"
 METHODS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "fedavg": ("fedavg", None, {}),
     "feddf": ("feddf", "feddf_data_free_fashion_mnist", {}),

@@ -9,8 +9,8 @@ teacher. Every eighth frame is taken, at half its size and in grey: the first 70
 rest for the test. The teacher is histograms of oriented gradients with a linear classifier (Dalal
 and Triggs 2005, CVPR), which OpenCV brings with its weights.
 
-`configs/pedestrians.toml` says how the student learns, and `People` is the teacher:
-`PYTHONPATH=simulations fedkd distil configs/pedestrians.toml` finds it. A teacher without anything
+`pedestrians.toml` says how the student learns, and `People` is the teacher:
+`PYTHONPATH=simulations fedkd distil pedestrians` finds it. A teacher without anything
 to train may be any module whose answers are those of the task.
 """
 
@@ -31,7 +31,7 @@ from fedkd.tasks import Task
 from fedkd.tasks.boxes import grid
 from fedkd.tasks.boxes.geometry import PADDING
 
-CONFIG = Path(__file__).parents[1] / "configs" / "pedestrians.toml"
+CONFIG = Path(__file__).parents[1] / "fedkd" / "configs" / "pedestrians.toml"
 VIDEO = Path("/usr/share/doc/opencv-doc/examples/data/vtest.avi")
 EVERY, SHRUNK, TRAINING = 8, 2, 0.7
 FIGURES = ("ap50", "ap")

@@ -21,7 +21,7 @@ from fedkd import config, tasks
 from fedkd.errors import FedkdError
 from fedkd.jobs.simulate import simulate
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[1] / "fedkd" / "configs"
 PRIVACY = ("privacy.epsilon=8", "privacy.delta=1e-5", "privacy.sample_rate=0.25")
 
 

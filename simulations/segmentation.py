@@ -9,7 +9,7 @@ set, whose masks nobody is given. Tests are the right quarter of A's image and B
 Each image is scaled by its own brightness. A pixel is background, the border of a nucleus, or
 inside it.
 
-`configs/segmentation.toml` says how teachers and student learn. Beside the student there are the
+`segmentation.toml` says how teachers and student learn. Beside the student there are the
 clients' teachers, the student's model trained on the labels of both sites together, and likewise
 the teachers' model.
 """
@@ -36,7 +36,7 @@ from fedkd.jobs.simulate import simulate_world
 from fedkd.learning import evaluate
 from fedkd.runs import student
 
-CONFIG = Path(__file__).parents[1] / "configs" / "segmentation.toml"
+CONFIG = Path(__file__).parents[1] / "fedkd" / "configs" / "segmentation.toml"
 SITES = ("A", "B")
 Pixels = NDArray[Any]
 

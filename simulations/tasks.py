@@ -3,7 +3,7 @@
     FEDKD_DATA=... python simulations/tasks.py [--seeds 0 1 2]     # a table, in minutes
     FEDKD_DATA=... python simulations/tasks.py --write FOLDER      # the tables' files alone
 
-`configs/regression.toml` is of scikit-learn's diabetes, 442 patients. `configs/multi_label.toml` is
+`regression.toml` is of scikit-learn's diabetes, 442 patients. `multi_label.toml` is
 of UCI's multiple features, 2,000 handwritten digits. The labels are drawn up here, five properties
 of the digit, for want of a real multi-label table that may be had; inputs are Fourier coefficients
 of its outline, which hardly tell a 6 from a 9.
@@ -27,7 +27,7 @@ from sklearn.datasets import load_diabetes
 from fedkd import config
 from fedkd.jobs.simulate import simulate
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[1] / "fedkd" / "configs"
 METHODS = ("fedmd", "fedavg", "feddf")
 SHOWN = {"regression": ("rmse", "r2"), "multi_label": ("macro_f1", "auroc")}
 LABELS = {

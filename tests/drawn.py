@@ -1,4 +1,4 @@
-"""Small files in place of those that the configs in configs/ read, by the same names."""
+"""Small files in place of those that the configs in fedkd/configs/ read, by the same names."""
 
 import importlib.util
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The configs in configs/ as they are, but for their size: a round, an epoch, few records."""
+"""The configs in fedkd/configs/ as they are, but for their size: a round, an epoch, few records."""
 
 from collections.abc import Mapping
 from typing import Any

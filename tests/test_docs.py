@@ -33,7 +33,7 @@ def blocks(document: str, language: str) -> list[str]:
 def test_the_experiment_in_the_readme_is_the_one_that_the_demo_runs():
     [shown] = blocks("README.md", "toml")
     mine = config.parse(tomllib.loads(shown))
-    demo = config.load(ROOT / "configs" / "demo.toml")
+    demo = config.load(ROOT / "fedkd" / "configs" / "demo.toml")
     assert mine.data == demo.data
     assert mine.clients.models == demo.clients.models
     assert (mine.method.name, mine.student, mine.rounds) == ("fedmd", demo.student, demo.rounds)
@@ -45,7 +45,7 @@ def test_the_method_in_the_documents_trains_a_student(tmp_path, monkeypatch):
     (tmp_path / "votes.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     experiment = config.load(
-        ROOT / "configs" / "demo.toml",
+        ROOT / "fedkd" / "configs" / "demo.toml",
         [
             "method.name=votes:Votes",
             "rounds=1",

@@ -46,7 +46,7 @@ def test_a_config_that_the_document_names_runs(name, here, monkeypatch):
     for part in ("TRAIN", "TEST"):
         monkeypatch.setattr(figures, part, 20)  # of figures that are drawn
     monkeypatch.syspath_prepend(ROOT / "simulations")  # where a teacher of our own is
-    table = config.read(ROOT / "configs" / name)
+    table = config.read(ROOT / "fedkd" / "configs" / name)
     data = table.setdefault("data", {})
     data["name"] = set_up(data.get("name", SAMPLE[0]))
     source = data.get("public", {}).get("source", "held-out")
@@ -63,7 +63,7 @@ def test_a_config_that_the_document_names_runs(name, here, monkeypatch):
 
 
 def test_every_config_is_named():
-    assert {path.name for path in (ROOT / "configs").glob("*.toml")} == set(NAMED)
+    assert {path.name for path in (ROOT / "fedkd" / "configs").glob("*.toml")} == set(NAMED)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ app = typer.Typer(
     name="fedkd",
     help="Federated and data-free knowledge distillation: parties who may not share data, and need "
     "not share a model, teach one good model together.",
-    epilog="Start with: fedkd simulate configs/demo.toml",
+    epilog="Start with: fedkd simulate demo",
     no_args_is_help=True,
     suggest_commands=False,  # click does
     add_completion=False,
@@ -126,7 +126,7 @@ def distil(
     """Distil for one party: a given or trained teacher, a smaller student, any form and way.
 
     Writes a run folder: the resolved config, every epoch, the student, and report.html. Start with
-    configs/distil.toml; docs/distil.md has all ways to learn and forms of knowledge.
+    `fedkd distil distil`; docs/distil.md has all ways to learn and forms of knowledge.
     """
     from fedkd.config import load_distillation
     from fedkd.jobs.distil import distil as run

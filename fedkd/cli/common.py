@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 out, err = Console(), Console(stderr=True)
 
-Config = Annotated[Path, typer.Argument(help="The experiment, a TOML file.", metavar="CONFIG")]
+Config = Annotated[
+    Path,
+    typer.Argument(
+        help="The experiment: a TOML file, or the name of one that comes with fedkd, such as demo.",
+        metavar="CONFIG",
+    ),
+]
 Override = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change one value, such as method.name=dsfl; may be repeated."),

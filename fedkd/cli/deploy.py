@@ -23,7 +23,7 @@ from fedkd.errors import UsageError
 deploy = typer.Typer(
     name="deploy",
     help="The same experiment on real servers and clients, over TLS, each site by its own policy.",
-    epilog="Try it on this machine: fedkd deploy local configs/demo.toml. Then docs/deploy.md.",
+    epilog="Try it on this machine: fedkd deploy local demo. Then docs/deploy.md.",
     no_args_is_help=True,
 )
 

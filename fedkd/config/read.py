@@ -3,6 +3,7 @@
 import json
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -12,6 +13,7 @@ from pydantic import (
 )
 
 from fedkd.config import overrides as overriding
+from fedkd.config import packaged
 from fedkd.config.distillation import Distillation
 from fedkd.config.experiment import Experiment
 from fedkd.config.explain import explain
@@ -55,17 +57,24 @@ def load_distillation(path: Path | str, overrides: Sequence[str] = ()) -> Distil
 def read(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The table that a TOML file holds, with `key.path=value` overrides on top.
 
+    Args:
+        path: a file, or the name of an experiment that comes with fedkd, such as "demo".
+        overrides: each as in `--set`.
+
     Raises:
         ConfigError: the file is missing or no TOML, or an override is not understood.
     """
-    path = Path(path)
+    path = packaged.find(path)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         inside = path / "config.toml"
-        hint = f"; did you mean {str(inside)!r}?" if inside.exists() else ""
+        near = get_close_matches(path.stem, packaged.names(), n=1)
+        meant = repr(str(inside)) if inside.exists() else "".join(map(repr, near))
+        hint = f"; did you mean {meant}?" if meant else ""
         raise ConfigError(
-            f"experiment {str(path)!r}: {error.strerror}; expected the path of a TOML file{hint}"
+            f"experiment {str(path)!r}: {error.strerror}; expected the path of a TOML file, or a "
+            f"name that 'fedkd configs' shows{hint}"
         ) from error
     except ValueError as error:
         raise ConfigError(f"experiment {str(path)!r} is not valid TOML: {error}") from error

@@ -15,7 +15,7 @@ from fedkd.privacy.budget import Budget
 
 _LEAST_LENGTH = 0.3
 """Below this ratio of the longest signal to the noise's length nothing was learned: of ten classes,
-configs/private.toml had 10% right at 0.16, 16% at 0.43 and 35% at 1.3."""
+fedkd/configs/private.toml had 10% right at 0.16, 16% at 0.43 and 35% at 1.3."""
 
 
 @dataclass(frozen=True)

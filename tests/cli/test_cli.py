@@ -331,15 +331,15 @@ def test_data_sets_are_listed_with_where_they_were_looked_for(run, here, monkeyp
 
 
 HELP = {
-    "simulate": ("--set", "--out", "--resume", "The experiment, a TOML file."),
-    "distil": ("The experiment, a TOML file.",),
+    "simulate": ("--set", "--out", "--resume", "The experiment: a TOML file"),
+    "distil": ("The experiment: a TOML file",),
     "compare": ("--methods", "--seeds", "--set", "--out", "--resume"),
     "report": ("--out", "Run folders."),
     "export": ("A run folder.",),
     "methods": ("--json",),
     "tasks": ("--json",),
     "data": ("--json",),
-    "audit plan": ("--set", "--ledger", "--json", "The experiment, a TOML file."),
+    "audit plan": ("--set", "--ledger", "--json", "The experiment: a TOML file"),
     "audit ledger": ("--json", "a folder of ledgers, or a run's folder"),
     "audit allow": ("EPSILON", "The ledger's file.", "The most that each account may spend."),
     "deploy submit": ("what 'fedkd deploy share' wrote; else made anew from [data].",),
@@ -398,7 +398,7 @@ def test_the_sample_experiments_of_the_repository_are_valid():
     from fedkd.config import load, load_distillation, read
     from fedkd.learning import ways
 
-    configs = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
+    configs = sorted((Path(__file__).parents[2] / "fedkd" / "configs").glob("*.toml"))
     assert configs
     for config in configs:
         if "clients" in read(config):
@@ -408,7 +408,7 @@ def test_the_sample_experiments_of_the_repository_are_valid():
 
 
 def test_a_config_for_the_other_command_names_that_command(run, here):
-    configs = Path(__file__).parents[2] / "configs"
+    configs = Path(__file__).parents[2] / "fedkd" / "configs"
     for command, config, other in [
         ("simulate", "distil.toml", "fedkd distil"),
         ("distil", "demo.toml", "fedkd simulate"),

@@ -37,7 +37,7 @@ from fedkd.config.evaluation import FederationOutput
 from fedkd.errors import ConfigError
 from fedkd.learning.ways.prepare import prepare
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[2] / "fedkd" / "configs"
 MINIMAL: dict[str, Any] = {"name": "a", "clients": {"count": 2}, "method": {"name": "fedavg"}}
 
 words = st.text(string.ascii_letters + string.digits + "._-", min_size=1, max_size=12)

@@ -145,7 +145,7 @@ def test_uci_s_files_have_their_known_counts() -> None:
 
 
 def test_the_sample_experiment_shows_its_student_the_seven_cheap_tests(made_up: Path) -> None:
-    file = Path(__file__).parents[2] / "configs" / "heart_hospitals.toml"
+    file = Path(__file__).parents[2] / "fedkd" / "configs" / "heart_hospitals.toml"
     prepared = prepare(config.load(file, ["data.public.size=20"]))
     seen = [columns.test_of(name) for name in prepared.in_students_view.data.features]
     cheap = ["age", "sex", "cp", "trestbps", "chol", "fbs", "restecg"]

@@ -51,10 +51,10 @@ def test_nobody_is_tested_who_trained_and_the_examples_run(
     assert people(tmp_path / "faces/test") == tested
     assert people(tmp_path / "faces/train") == set().union(*clients, public)
 
-    party = tomllib.loads((ROOT / "configs/faces.toml").read_text())
+    party = tomllib.loads((ROOT / "fedkd/configs/faces.toml").read_text())
     summary = distil(shrunk.distillation(party), tmp_path / "party", lambda *_: None)
     assert summary["inputs"]["shape"] == [1, 56, 46]
-    federation = tomllib.loads((ROOT / "configs/faces_federated.toml").read_text())
+    federation = tomllib.loads((ROOT / "fedkd/configs/faces_federated.toml").read_text())
     federation["data"]["public"]["size"] = 24
     found = simulate(shrunk.experiment(federation), tmp_path / "federation")
     assert [score["name"] for score in found["scores"]] == [

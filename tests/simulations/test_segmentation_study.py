@@ -48,7 +48,7 @@ def test_the_example_is_for_what_the_study_writes(
     module = study()
     monkeypatch.chdir(tmp_path)
     module.write(tmp_path / "nuclei")
-    prepared = prepare(config.load(ROOT / "configs" / "segmentation.toml"))
+    prepared = prepare(config.load(ROOT / "fedkd" / "configs" / "segmentation.toml"))
     data = prepared.data
     assert [len(client) for client in data.clients] == [8 * 6, 3 * 4 * 9]
     assert len(data.public) == 4 * 4 * 9

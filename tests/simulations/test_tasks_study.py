@@ -1,4 +1,4 @@
-"""The study of tasks writes the files that the examples in configs/ are for."""
+"""The study of tasks writes the files that the examples in fedkd/configs/ are for."""
 
 import importlib.util
 from pathlib import Path
@@ -29,6 +29,8 @@ def test_the_examples_run_on_the_files_that_the_study_writes(
         write(tmp_path / name)
     few = ["rounds=1", "clients.training.epochs=1", "method.student.epochs=1"]
     for name, size in (("regression", 100), ("multi_label", 10)):
-        example = config.load(ROOT / "configs" / f"{name}.toml", [*few, f"data.public.size={size}"])
+        example = config.load(
+            ROOT / "fedkd" / "configs" / f"{name}.toml", [*few, f"data.public.size={size}"]
+        )
         summary = simulate(example, tmp_path / name)
         assert tuple(score["name"] for score in summary["scores"]) == example.task.scores

@@ -13,7 +13,7 @@ from fedkd.federation.prepare import prepare
 from fedkd.jobs.distil import distil
 from fedkd.jobs.simulate import simulate
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[2] / "fedkd" / "configs"
 SMALL = '{name="hourglass", stages=1, width=4, depth=1}'
 QUICK = ["seed=3", f"student.model={SMALL}"]
 

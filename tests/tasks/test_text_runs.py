@@ -16,7 +16,7 @@ from fedkd.jobs.simulate import simulate
 from fedkd.learning import evaluate
 from fedkd.models.text.writing import write
 
-CONFIGS = drawn.ROOT / "configs"
+CONFIGS = drawn.ROOT / "fedkd" / "configs"
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def table(folder: Path, name: str, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """A config of configs/, whose files are in a folder, with changes by dotted key."""
+    """A config of fedkd/configs/, whose files are in a folder, with changes by dotted key."""
     found = config.read(CONFIGS / f"{name}.toml")
     where = found["data"]
     where["name"] = str(folder / where["name"])
