@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from fedkd import __version__
-from fedkd.audit.findings import Audited
-from fedkd.audit.inversion import Inversion
-from fedkd.audit.membership import Attack
-from fedkd.audit.poisoning.outcomes import rows
-from fedkd.audit.verdicts import Claim
+from fedkd.auditing.findings import Audited
+from fedkd.auditing.inversion import Inversion
+from fedkd.auditing.membership import Attack
+from fedkd.auditing.poisoning.outcomes import rows
+from fedkd.auditing.verdicts import Claim
 from fedkd.config import Experiment
 from fedkd.files import write_atomically
 from fedkd.reports import audit_tables, poisoning

@@ -10,12 +10,12 @@ from safetensors.numpy import load_file
 
 from fedkd.config import load
 from fedkd.errors import ConfigError, RunFolderError
-from fedkd.runs.schema import Environment, Generated, Partition, Round, Run, Summary
+from fedkd.runs.schema import Environment, FinishedRun, Generated, Partition, Round, Summary
 
 R = TypeVar("R", bound=BaseModel)
 
 
-def read(path: Path) -> Run:
+def read(path: Path) -> FinishedRun:
     """Read a finished run's folder, its tensors apart.
 
     Raises:
@@ -41,7 +41,7 @@ def read(path: Path) -> Run:
     partition = _optional(Partition, path / "partition.json")
     summary = _file(Summary, path / "summary.json")
     _check_figures(path, rounds, summary, partition)
-    return Run(
+    return FinishedRun(
         path=path,
         experiment=experiment,
         environment=_file(Environment, path / "environment.json"),

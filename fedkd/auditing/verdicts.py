@@ -12,8 +12,8 @@ from typing import Literal
 
 from scipy import special, stats
 
-from fedkd.audit import bounds, fdp, guessing
-from fedkd.audit.bounds import Floats
+from fedkd.auditing import bounds, fdp, guessing
+from fedkd.auditing.bounds import Floats
 from fedkd.errors import PrivacyViolationError
 from fedkd.privacy import accountant
 from fedkd.privacy.events import Adjacency, Gaussian, Protected, Unit

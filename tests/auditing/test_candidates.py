@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from fedkd.audit import inversion, labels, references
-from fedkd.audit.candidates import draw
-from fedkd.audit.structure import check_messages
+from fedkd.auditing import inversion, labels, references
+from fedkd.auditing.candidates import draw
+from fedkd.auditing.structure import check_messages
 from fedkd.data.types import Samples, joined
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedkd.audit.entropy import check_source
-from fedkd.audit.sizes import check_counts, check_share
+from fedkd.auditing.entropy import check_source
+from fedkd.auditing.sizes import check_counts, check_share
 from fedkd.privacy.source import NoiseSource
 
 

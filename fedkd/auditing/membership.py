@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedkd.audit import guessing, scores
-from fedkd.audit.references import References
-from fedkd.audit.roc import Rate, Roc, roc
-from fedkd.audit.scores import Scores
-from fedkd.audit.verdicts import CONFIDENCE, Bound, Claim, Outcome, Verdict, one_run_ceiling
+from fedkd.auditing import guessing, scores
+from fedkd.auditing.references import References
+from fedkd.auditing.roc import Rate, Roc, roc
+from fedkd.auditing.scores import Scores
+from fedkd.auditing.verdicts import CONFIDENCE, Bound, Claim, Outcome, Verdict, one_run_ceiling
 
 ATTACKS = ("loss threshold", "LiRA", "RMIA")
 FEWEST = 20

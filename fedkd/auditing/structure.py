@@ -12,10 +12,10 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from fedkd.audit.entropy import check_source
-from fedkd.audit.sizes import check_gaussian, unlikely
-from fedkd.audit.verdicts import Check, checked
-from fedkd.audit.watch import ONCE, Watch, small
+from fedkd.auditing.entropy import check_source
+from fedkd.auditing.sizes import check_gaussian, unlikely
+from fedkd.auditing.verdicts import Check, checked
+from fedkd.auditing.watch import ONCE, Watch, small
 from fedkd.config import Optimisation
 from fedkd.learning.dp import sgd
 from fedkd.learning.dp.sgd import Noise

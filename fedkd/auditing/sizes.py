@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 from torch import Tensor
 
-from fedkd.audit.verdicts import Check, checked
+from fedkd.auditing.verdicts import Check, checked
 
 CHANCE = 1e-7
 """Of each accusation of correct code."""

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fedkd.audit import verdicts
-from fedkd.audit.verdicts import Bound, Check, Claim, dependent, independent, judge
-from fedkd.audit.verdicts import raise_on_violation as go_on
+from fedkd.auditing import verdicts
+from fedkd.auditing.verdicts import Bound, Check, Claim, dependent, independent, judge
+from fedkd.auditing.verdicts import raise_on_violation as go_on
 from fedkd.errors import PrivacyViolationError
 from fedkd.privacy.events import Gaussian, Laplace
 

@@ -7,8 +7,8 @@ import pytest
 import tiny
 from conftest import DP
 
-from fedkd.audit import structure
-from fedkd.audit.verdicts import Check, raise_on_violation
+from fedkd.auditing import structure
+from fedkd.auditing.verdicts import Check, raise_on_violation
 from fedkd.config import Optimisation
 from fedkd.errors import BudgetError, ConfigError, PrivacyViolationError
 from fedkd.federation.prepare import prepare

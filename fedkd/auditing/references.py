@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedkd.audit.scores import Scores, log_odds
+from fedkd.auditing.scores import Scores, log_odds
 from fedkd.data.types import Samples, joined
 from fedkd.learning import evaluate
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fedkd.audit.verdicts import CONFIDENCE, Claim, Verdict, independent, judge, shortfall
+from fedkd.auditing.verdicts import CONFIDENCE, Claim, Verdict, independent, judge, shortfall
 from fedkd.privacy import mechanisms
 from fedkd.privacy.events import Gaussian, Protected
 from fedkd.privacy.source import NoiseSource

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedkd import devices
-from fedkd.audit.verdicts import Shortfall, shortfall
+from fedkd.auditing.verdicts import Shortfall, shortfall
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
 from fedkd.learning import optim

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from fedkd.audit.exposure import Exposure
-from fedkd.audit.inversion import Inversion
-from fedkd.audit.labels import LabelInference
-from fedkd.audit.membership import Attack
-from fedkd.audit.poisoning.outcomes import Poisoning
-from fedkd.audit.verdicts import Check, Claim, Verdict
+from fedkd.auditing.exposure import Exposure
+from fedkd.auditing.inversion import Inversion
+from fedkd.auditing.labels import LabelInference
+from fedkd.auditing.membership import Attack
+from fedkd.auditing.poisoning.outcomes import Poisoning
+from fedkd.auditing.verdicts import Check, Claim, Verdict
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedkd.audit.verdicts import CONFIDENCE, Bound, Claim, Outcome, Verdict
+from fedkd.auditing.verdicts import CONFIDENCE, Bound, Claim, Outcome, Verdict
 
 _MOST = 1000.0
 """Beyond which epsilon no bound is sought."""

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from fedkd import models, tasks
-from fedkd.audit import scores
-from fedkd.audit.roc import roc
+from fedkd.auditing import scores
+from fedkd.auditing.roc import roc
 from fedkd.config import ModelSpec, Optimisation, TaskChoice
 from fedkd.data.types import Samples
 from fedkd.learning import evaluate, supervised

@@ -18,8 +18,8 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from torch import Tensor
 
-from fedkd.audit.sizes import CHANCE
-from fedkd.audit.verdicts import Check, checked
+from fedkd.auditing.sizes import CHANCE
+from fedkd.auditing.verdicts import Check, checked
 from fedkd.privacy import source
 
 _KEY = 32

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedkd.audit import dirac, mechanism
+from fedkd.auditing import dirac, mechanism
 from fedkd.config import Optimisation
 from fedkd.data.types import Samples
 from fedkd.learning.dp.sgd import Noise

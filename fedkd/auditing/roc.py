@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from fedkd.audit.bounds import Floats, interval
+from fedkd.auditing.bounds import Floats, interval
 
 RATES = (0.01, 0.001)
 """The false positive rates that are reported."""

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fedkd.audit.poisoning import answers, models
-from fedkd.audit.poisoning.scene import (
+from fedkd.auditing.poisoning import answers, models
+from fedkd.auditing.poisoning.scene import (
     OWN,
     SHARED,
     Scene,

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from fedkd.audit import bounds, fdp, guessing
-from fedkd.audit.guessing import one_run, one_run_ceiling, one_run_p_value
+from fedkd.auditing import bounds, fdp, guessing
+from fedkd.auditing.guessing import one_run, one_run_ceiling, one_run_p_value
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedkd.audit.poisoning import answers, models, records
-from fedkd.audit.poisoning.attacks import ATTACKS, SILENT
+from fedkd.auditing.poisoning import answers, models, records
+from fedkd.auditing.poisoning.attacks import ATTACKS, SILENT
 from fedkd.data.types import Samples
 from fedkd.exchange.codec import decode, encode
 from fedkd.exchange.messages import Broadcast, group, prefixed

@@ -8,8 +8,8 @@ import torch
 from sklearn import metrics
 from torch import Tensor
 
-from fedkd.audit import scores
-from fedkd.audit.roc import most_tpr, roc
+from fedkd.auditing import scores
+from fedkd.auditing.roc import most_tpr, roc
 from fedkd.tasks import Likelihood, Task
 from fedkd.tasks.likelihoods.categorical import CATEGORICAL
 

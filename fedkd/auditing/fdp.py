@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, special
 
-from fedkd.audit import guessing
+from fedkd.auditing import guessing
 
 _MOST = 40.0
 """Mu beyond which no search goes."""

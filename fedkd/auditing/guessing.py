@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special, stats
 
-from fedkd.audit import bounds
+from fedkd.auditing import bounds
 
 
 def one_run_p_value(

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedkd import config
-from fedkd.audit import exposure
-from fedkd.audit.verdicts import Claim
+from fedkd.auditing import exposure
+from fedkd.auditing.verdicts import Claim
 from fedkd.errors import UsageError
 from fedkd.federation.answers import Unwatched
 from fedkd.jobs.audit.secrets import Secret, audit_secret
