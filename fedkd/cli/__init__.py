@@ -11,7 +11,6 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from fedkd import __version__
 from fedkd.cli.audit import audit
 from fedkd.cli.common import Warnings, command_of, err, say
 from fedkd.cli.compare import compare, report
@@ -22,6 +21,7 @@ from fedkd.cli.listing import data, methods, tasks
 from fedkd.cli.predict import predict
 from fedkd.cli.simulate import simulate
 from fedkd.errors import FedkdError, StorageError
+from fedkd.version import __version__
 
 app = typer.Typer(
     name="fedkd",

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from fedkd import __version__
 from fedkd.auditing.findings import Audited
 from fedkd.auditing.inversion import Inversion
 from fedkd.auditing.membership import Attack
@@ -23,6 +22,7 @@ from fedkd.reports.charts.gallery import Strip, strip
 from fedkd.reports.charts.poisoning import poisoning_chart
 from fedkd.reports.charts.roc import roc_chart
 from fedkd.reports.report import page
+from fedkd.version import __version__
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """Read a run folder: what the report and the comparison start from."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
@@ -21,15 +22,7 @@ def read(path: Path) -> FinishedRun:
     Raises:
         RunFolderError: it is no run folder, the run is unfinished, or a file is missing or corrupt.
     """
-    if not (path / "config.toml").is_file():
-        raise RunFolderError(
-            f"run folder {str(path)!r} has no config.toml: give a folder that fedkd wrote"
-        )
-    if not (path / "summary.json").is_file():
-        raise RunFolderError(
-            f"run folder {str(path)!r} has no summary.json: the run is unfinished; "
-            "finish it with --resume"
-        )
+    check_finished(path)
     try:
         experiment = load(path / "config.toml")
     except ConfigError as error:
@@ -39,16 +32,50 @@ def read(path: Path) -> FinishedRun:
     if not rounds:
         raise RunFolderError(f"{str(path / 'rounds.jsonl')!r} holds no round; run it again")
     partition = _optional(Partition, path / "partition.json")
-    summary = _file(Summary, path / "summary.json")
-    _check_figures(path, rounds, summary, partition)
+    told = _file(Summary, path / "summary.json")
+    _check_figures(path, rounds, told, partition)
     return FinishedRun(
         path=path,
         experiment=experiment,
         environment=_file(Environment, path / "environment.json"),
-        summary=summary,
+        summary=told,
         rounds=rounds,
         partition=partition,
     )
+
+
+def check_finished(path: Path) -> None:
+    """Refuse what is no folder of a finished run.
+
+    Raises:
+        RunFolderError: says which of it is missing.
+    """
+    if not (path / "config.toml").is_file():
+        raise RunFolderError(
+            f"run folder {str(path)!r} has no config.toml: give a folder that fedkd wrote"
+        )
+    if not (path / "summary.json").is_file():
+        raise RunFolderError(
+            f"run folder {str(path)!r} has no summary.json: the run is unfinished; "
+            "finish it with --resume"
+        )
+
+
+def summary(path: Path) -> dict[str, Any]:
+    """A finished run's `summary.json` as it stands.
+
+    Raises:
+        RunFolderError: it is no run folder, the run is unfinished, or the file is corrupt.
+    """
+    check_finished(path)
+    file = path / "summary.json"
+    try:
+        found = json.loads(text(file))
+    except ValueError as error:
+        raise _corrupt(file, f"JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise _corrupt(file, "a table")
+    return found
 
 
 def read_generated(path: Path) -> Generated | None:

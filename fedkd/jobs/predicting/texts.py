@@ -8,30 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.data.texts.tokenizer import Tokenizer, first_tokens, padded
+from fedkd.jobs.predicting import answers
+from fedkd.jobs.predicting.answers import Said
+from fedkd.jobs.predicting.prediction import Prediction, Text, ranked
 from fedkd.knowledge.geometry import unit
 from fedkd.learning import evaluate
 from fedkd.models.text.writing import write
 from fedkd.tasks import Targets, Task
-
-Text = str | tuple[str, str]
-"""A text, or a pair such as a question and its context."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a student says of one text.
-
-    Attributes:
-        text: as it was asked.
-        answer: a class, labels, numbers, tagged words, a part of the text, what was written, or
-            the text that belongs to it.
-        scores: probabilities by class or label, numbers by name, cosines by text, the largest
-            first; none of other answers.
-    """
-
-    text: Text
-    answer: str
-    scores: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -77,29 +60,18 @@ def _each(say: _Say) -> Callable[[Asked], list[Prediction]]:
     def said(asked: Asked) -> list[Prediction]:
         task = asked.task
         x = asked.inputs(asked.encodings, task.inputs[-1])
-        answers = evaluate.answers(asked.model, x)
+        given = evaluate.answers(asked.model, x)
         return [
             say(task, text, encoding, answer)
-            for text, encoding, answer in zip(asked.texts, asked.encodings, answers, strict=True)
+            for text, encoding, answer in zip(asked.texts, asked.encodings, given, strict=True)
         ]
 
     return said
 
 
-def _class(task: Task, text: Text, _encoding: Any, answer: Tensor) -> Prediction:
-    scores = dict(zip(task.names, answer.softmax(dim=-1).tolist(), strict=True))
-    return Prediction(text, max(scores, key=lambda name: scores[name]), scores)
-
-
-def _labels(task: Task, text: Text, _encoding: Any, answer: Tensor) -> Prediction:
-    scores = dict(zip(task.names, answer.sigmoid().tolist(), strict=True))
-    found = [name for name, share in scores.items() if share > 0.5]
-    return Prediction(text, ", ".join(found) or "none", scores)
-
-
-def _numbers(task: Task, text: Text, _encoding: Any, answer: Tensor) -> Prediction:
-    scores = dict(zip(task.names, answer.tolist(), strict=True))
-    return Prediction(text, ", ".join(f"{value:.4g}" for value in scores.values()), scores)
+def _as_any(say: Callable[[Task, Tensor], Said]) -> Callable[[Asked], list[Prediction]]:
+    """As of a record that is no text."""
+    return _each(lambda task, text, _encoding, answer: Prediction(text, *say(task, answer)))
 
 
 def _tags(task: Task, text: Text, encoding: Any, answer: Tensor) -> Prediction:
@@ -158,17 +130,17 @@ def _found(asked: Asked) -> list[Prediction]:
     predictions = []
     for text, row in zip(asked.texts, alike.tolist(), strict=True):
         cosines = dict(zip(asked.among, row, strict=True))
-        ranked = sorted(cosines, key=lambda each: -cosines[each])
-        predictions.append(Prediction(text, ranked[0], {each: cosines[each] for each in ranked}))
+        nearest = ranked(cosines)
+        predictions.append(Prediction(text, next(iter(nearest)), nearest))
     return predictions
 
 
 SAID: Mapping[Targets, Callable[[Asked], list[Prediction]]] = {
-    "binary": _each(_labels),
-    "classes": _each(_class),
+    "binary": _as_any(answers.labels),
+    "classes": _as_any(answers.classes),
     "identities": _found,
     "next-tokens": _continued,
-    "numbers": _each(_numbers),
+    "numbers": _as_any(answers.numbers),
     "spans": _each(_span),
     "tags": _each(_tags),
     "tokens": _written,
