@@ -24,6 +24,7 @@ from fedkd.names import choices, look_beside
 from fedkd.runs import ledgers
 from fedkd.runs.ledgers import LedgerAccount
 
+_Found = Audited | Forecast | tuple[LedgerAccount, ...]
 AuditName = Literal[
     "exchange",
     "ledger",
@@ -67,7 +68,7 @@ def audit(
     data: object = None,
     progress: Progress = True,
     **options: Any,
-) -> Audited | Forecast | tuple[LedgerAccount, ...]:
+) -> _Found:
     """What an experiment costs in privacy, or what an attacker really gets.
 
         fedkd.audit("teacher", "private", canaries=500)
@@ -98,7 +99,8 @@ def audit(
                 f"unknown option {option!r} of audit {name!r}: {choices(option, known)}"
             )
     with settings.overriding(overrides, {}, data) as said:
-        return run(_Call(name, of, said, progress), **options)
+        found: _Found = run(_Call(name, of, said, progress), **options)
+        return found
 
 
 @dataclass(frozen=True)

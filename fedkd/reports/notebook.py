@@ -16,7 +16,7 @@ _WIDTH = 100
 _FORMAT = '<pre style="white-space:pre;overflow-x:auto;line-height:normal">{code}</pre>'
 
 
-class Shown(Protocol):
+class Redrawn(Protocol):
     """Something that is drawn again and again, from `start` to `stop`."""
 
     def start(self) -> None:
@@ -28,7 +28,7 @@ class Shown(Protocol):
         ...
 
 
-def live(renderable: RenderableType, console: Console) -> Shown:
+def live(renderable: RenderableType, console: Console) -> Redrawn:
     """Draws something where it can be drawn again: in a terminal or a notebook; else nothing."""
     if console.is_jupyter:
         return _InCell(renderable)
@@ -44,10 +44,10 @@ def html(renderable: RenderableType) -> str:
 
 class _Nowhere:
     def start(self) -> None:
-        """See `Shown`."""
+        """See `Redrawn`."""
 
     def stop(self) -> None:
-        """See `Shown`."""
+        """See `Redrawn`."""
 
 
 class _InCell:
@@ -60,14 +60,14 @@ class _InCell:
         self._thread = threading.Thread(target=self._draw, daemon=True)
 
     def start(self) -> None:
-        """See `Shown`."""
+        """See `Redrawn`."""
         from IPython.display import HTML, display
 
         self._handle = display(HTML(html(self._renderable)), display_id=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """See `Shown`."""
+        """See `Redrawn`."""
         self._over.set()
         if self._handle is not None:
             from IPython.display import HTML

@@ -113,17 +113,7 @@ def load_rows(
 
 
 def dataset(name: str, found: Mapping[str, Stored], form: ArrayForm, kind: Targets) -> Dataset:
-    """The data set of these arrays, as `load` has it.
-
-    Args:
-        name: of the data.
-        found: the arrays that `load` reads, by name.
-        form: how inputs are stored.
-        kind: what targets are.
-
-    Raises:
-        FaultError: names the array and, where one value is wrong, its index.
-    """
+    """`load` of arrays that are there, by name; it raises `FaultError`."""
     x, x_test = (_inputs(key, found, form) for key in ("x_train", "x_test"))
     one, other = shapes_of(x), shapes_of(x_test)
     if one != other:
@@ -202,11 +192,7 @@ def _inputs(base: str, found: Mapping[str, Stored], form: ArrayForm) -> Rows:
 
 
 def records(key: str, stored: Stored, form: ArrayForm, *, column: bool = False) -> Rows:
-    """float32 (N, *shape), channels first; integers of a column int64; in memory unless mapped.
-
-    Raises:
-        FaultError: a type, a shape or a value is none of these, as `load` has them.
-    """
+    """float32 (N, *shape), channels first; integers of a column int64; in memory unless mapped."""
     array, axes = stored.array, _axes(key, stored.array.shape, form, column=column)
     integers = column and _integers(array)
     bounded = array.ndim > 2 and form.range is None and not form.unbounded and not integers

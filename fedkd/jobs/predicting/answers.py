@@ -52,9 +52,11 @@ def of_mask(task: Task, found: Tensor) -> Said:
 def _boxes(task: Task, answer: Tensor) -> Said:
     found = grid.found(answer[None], stride=task.inputs[1] // task.answer[0])[0]
     sure = found[found[:, 5].sigmoid() > _SURE]
+    names, scores = map(int, sure[:, 0].tolist()), sure[:, 5].sigmoid().tolist()
+    corners = sure[:, 1:5].tolist()
     return tuple(
-        FoundBox(task.names[int(kind)], *corners, score=torch.tensor(odds).sigmoid().item())
-        for kind, *corners, odds in sure.tolist()
+        FoundBox(task.names[kind], left, top, right, bottom, score)
+        for kind, (left, top, right, bottom), score in zip(names, corners, scores, strict=True)
     ), {}
 
 

@@ -34,7 +34,7 @@ _WHERE = Path("the rows")
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedRecords:
     """Records that a student is asked about.
 
     Attributes:
@@ -46,7 +46,7 @@ class Asked:
     names: tuple[str | int, ...]
 
 
-def read(student: FinishedStudent, given: Any) -> Asked:
+def read(student: FinishedStudent, given: Any) -> AskedRecords:
     """Records as a student takes them.
 
     Args:
@@ -79,16 +79,16 @@ def read(student: FinishedStudent, given: Any) -> Asked:
     return _numbered(_of_array(student, np.asarray(given)))
 
 
-def _numbered(x: Tensor) -> Asked:
-    return Asked(x, tuple(range(len(x))))
+def _numbered(x: Tensor) -> AskedRecords:
+    return AskedRecords(x, tuple(range(len(x))))
 
 
-def _together(parts: Sequence[Asked]) -> Asked:
+def _together(parts: Sequence[AskedRecords]) -> AskedRecords:
     if len(parts) == 1:
         return parts[0]
     names = [name for part in parts for name in part.names]
     numbered = not any(isinstance(name, str) for name in names)
-    return Asked(
+    return AskedRecords(
         torch.cat([part.x for part in parts]), tuple(range(len(names)) if numbered else names)
     )
 
@@ -141,7 +141,7 @@ def scaled(student: FinishedStudent, x: Tensor) -> Tensor:
     return whole(scaling.apply(x, student.features, student.scale))
 
 
-def _of_file(student: FinishedStudent, file: Path) -> Asked:
+def _of_file(student: FinishedStudent, file: Path) -> AskedRecords:
     ending = file.suffix.lower()
     if file.is_dir():
         inside = pictures.files(file)
@@ -182,7 +182,7 @@ def picture(student: FinishedStudent, file: Path) -> NDArray[np.float32]:
     return read
 
 
-def _of_picture(student: FinishedStudent, file: Path) -> Asked:
+def _of_picture(student: FinishedStudent, file: Path) -> AskedRecords:
     if len(student.shape) != 3:
         raise UsageError(
             f"{file} is a picture, and the student takes records of shape {student.shape}"
@@ -194,7 +194,7 @@ def _of_picture(student: FinishedStudent, file: Path) -> Asked:
             f"{file} has {height}x{width} pixels; expected {high}x{wide}, as the pictures that the "
             "student learned from: resize it as these were"
         )
-    return Asked(scaled(student, x[None]), (str(file),))
+    return AskedRecords(scaled(student, x[None]), (str(file),))
 
 
 def _array(file: Path) -> NDArray[Any]:
