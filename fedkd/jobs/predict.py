@@ -126,13 +126,10 @@ def _of_texts(
 
 
 def _texts(finished: FinishedStudent, given: Any) -> Sequence[Text]:
-    """Texts or pairs: one, several, or those of a file."""
-    if isinstance(given, Path):
-        alone = finished.task.targets == "identities"
-        columns = finished.columns[:1] if alone else finished.columns
-        read = table.read(given.expanduser(), columns)
-        rows = list(zip(*(read.column(column) for column in columns), strict=True))
-        return [row[0] if len(row) == 1 else (row[0], row[1]) for row in rows]
+    """Texts or pairs: one, several, or those of files."""
+    files = [given] if isinstance(given, Path) else given
+    if isinstance(files, list) and files and all(isinstance(each, Path) for each in files):
+        return [text for file in files for text in _of_table(finished, file.expanduser())]
     one = isinstance(given, str) or (isinstance(given, tuple) and len(given) == 2)
     every = [given] if one else list(given)
     for text in every:
@@ -145,6 +142,14 @@ def _texts(finished: FinishedStudent, given: Any) -> Sequence[Text]:
     if not every:
         raise UsageError("no text was given to ask the student about: expected at least one")
     return every
+
+
+def _of_table(finished: FinishedStudent, file: Path) -> Sequence[Text]:
+    alone = finished.task.targets == "identities"
+    columns = finished.columns[:1] if alone else finished.columns
+    read = table.read(file, columns)
+    rows = zip(*(read.column(column) for column in columns), strict=True)
+    return [row[0] if len(row) == 1 else (row[0], row[1]) for row in rows]
 
 
 def _check_asked(

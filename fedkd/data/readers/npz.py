@@ -24,7 +24,6 @@ from fedkd.tasks import Targets
 _CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 _AT_ONCE = 8_000_000
 """How many bytes of an array are looked at together."""
-
 _Axes = Literal["as they are", "one more", "channels last"]
 
 
