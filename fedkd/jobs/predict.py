@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from fedkd.data.readers.pictures import picture as pictures
-from fedkd.data.texts import table
+from fedkd.data.readers.tables import files as tables
 from fedkd.data.texts.tokenizer import Tokenizer
 from fedkd.errors import UsageError
 from fedkd.jobs.predicting import answers, inputs, texts
@@ -147,7 +147,7 @@ def _texts(finished: FinishedStudent, given: Any) -> Sequence[Text]:
 def _of_table(finished: FinishedStudent, file: Path) -> Sequence[Text]:
     alone = finished.task.targets == "identities"
     columns = finished.columns[:1] if alone else finished.columns
-    read = table.read(file, columns)
+    read = tables.read(file, columns)
     rows = zip(*(read.column(column) for column in columns), strict=True)
     return [row[0] if len(row) == 1 else (row[0], row[1]) for row in rows]
 
@@ -205,5 +205,5 @@ def _candidates(
 ) -> Mapping[str, Any]:
     """The texts of a file, each once, and their encodings."""
     column = finished.columns[1]
-    found = list(dict.fromkeys(table.read(file, [column]).column(column)))
+    found = list(dict.fromkeys(tables.read(file, [column]).column(column)))
     return dict(zip(found, _encoded(finished, tokenizer, found, cut=cut), strict=True))

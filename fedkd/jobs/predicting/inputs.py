@@ -16,18 +16,17 @@ from torch import Tensor
 
 from fedkd.config import Layout
 from fedkd.data import scaling
-from fedkd.data.readers import arrays, npz
+from fedkd.data.readers import arrays, heart, npz
 from fedkd.data.readers.arrays import FaultError, Stored
 from fedkd.data.readers.pictures import picture as pictures
-from fedkd.data.readers.tables import csv_file
-from fedkd.data.readers.tables.csv_file import Cells
+from fedkd.data.readers.tables import files, table
+from fedkd.data.readers.tables.cells import Cells
 from fedkd.errors import DataError, UsageError
 from fedkd.names import choices
 from fedkd.rows import whole
 from fedkd.runs.student import FinishedStudent
 
 _AS_STORED: Layout = "as-stored"
-_TABLES = (".csv", ".tsv")
 _ARRAYS = (".npy", ".npz")
 _WHERE = Path("the rows")
 """In place of a file's name, where rows come from Python."""
@@ -150,17 +149,18 @@ def _of_file(student: FinishedStudent, file: Path) -> AskedRecords:
         return _together([_of_picture(student, each) for each in inside])
     if ending in pictures.SUFFIXES:
         return _of_picture(student, file)
-    if ending in _TABLES:
+    if ending in files.TABLES:
         _check_columns(student, str(file))
-        table = csv_file.read(file, label=student.features[0], decimal=student.source.decimal)
-        return _numbered(_of_cells(student, table))
+        decimal = student.source.decimal
+        read = files.read_all(file, label=student.features[0], decimal=decimal)
+        return _numbered(_of_cells(student, read))
     if ending in _ARRAYS:
         return _numbered(_of_array(student, _array(file)))
     raise UsageError(f"{file}: expected a folder of pictures, or a file that ends in {_endings()}")
 
 
 def _endings() -> str:
-    return ", ".join((*pictures.SUFFIXES, *_TABLES, *_ARRAYS))
+    return ", ".join((*pictures.SUFFIXES, *files.TABLES, *_ARRAYS))
 
 
 def picture(student: FinishedStudent, file: Path) -> NDArray[np.float32]:
@@ -234,14 +234,22 @@ def _cell(value: Any) -> str:
     return str(int(value)) if isinstance(value, bool | np.bool_) else str(value).strip()
 
 
-def _of_cells(student: FinishedStudent, table: Cells) -> Tensor:
-    made = table.indicators(student.features)
-    for column in student.features:
-        if column not in table.header and column not in made:
-            raise DataError(
-                f"{table.path}: no column {column!r}, which the student takes: {table.hint(column)}"
-            )
-    return scaled(student, torch.from_numpy(table.numbers(student.features)))
+def _of_cells(student: FinishedStudent, rows: Cells) -> Tensor:
+    if student.source.name == heart.NAME:
+        return _of_patients(student, rows)
+    table.require(rows, student.features, why="which the student takes")
+    return scaled(student, torch.from_numpy(rows.numbers(student.features)))
+
+
+def _of_patients(student: FinishedStudent, rows: Cells) -> Tensor:
+    """Of tests by name, which are on the scale of their reader."""
+    seen, x = [heart.FEATURES.index(column) for column in student.features], []
+    for number, cells in enumerate(rows.rows):
+        try:
+            x.append(heart.encoded(dict(zip(rows.header, cells, strict=True))))
+        except ValueError as error:
+            raise rows.fault(number, f": {error}") from error
+    return torch.tensor(x)[:, seen]
 
 
 def _of_items(student: FinishedStudent, users: Sequence[Sequence[str]]) -> Tensor:
