@@ -135,6 +135,24 @@ def test_what_a_student_does_not_take_is_one_line(table: Path, tmp_path: Path) -
     assert "name texts by --text, or files by --input" in str(nothing.exception)
 
 
+def test_patients_are_told_by_their_tests_as_uci_has_them() -> None:
+    class First(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, :2]
+
+    seen = ("age", "thal=7")
+    student = of(
+        "classification", (2,), ("healthy", "ill"), First(), features=seen, name="heart-disease"
+    )
+    [old, unknown] = predict(
+        student, [{"age": 80, "sex": 1, "cp": 4, "thal": 7}, {"age": 55, "sex": 0, "cp": 1}]
+    )
+    assert old.scores == pytest.approx({"healthy": 0.5, "ill": 0.5})  # both are 1
+    assert unknown.scores == pytest.approx({"healthy": 0.5, "ill": 0.5})  # both are 0
+    with pytest.raises(DataError, match=r"line 0: age is missing, which every patient has"):
+        predict(student, {"sex": 1, "cp": 4})
+
+
 def mean_brightness() -> torch.nn.Module:
     """Two logits of an image: its mean, and nothing."""
 

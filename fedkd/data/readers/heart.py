@@ -171,7 +171,7 @@ def _encode(test: str, cell: str) -> list[float]:
 
 
 def encoded(tests: Mapping[str, str]) -> list[float]:
-    """A patient's values in the order of `FEATURES`, by the tests' names; without one it is missing.
+    """A patient's values in the order of `FEATURES`, by the tests' names; what is not there misses.
 
     Raises:
         ValueError: a value is none of the test's, or one is missing that every patient has.

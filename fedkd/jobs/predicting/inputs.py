@@ -21,6 +21,7 @@ from fedkd.data.readers.arrays import FaultError, Stored
 from fedkd.data.readers.pictures import picture as pictures
 from fedkd.data.readers.tables import files, table
 from fedkd.data.readers.tables.cells import Cells
+from fedkd.data.readers.tables.columns import may_be_made_of
 from fedkd.errors import DataError, UsageError
 from fedkd.names import choices
 from fedkd.rows import whole
@@ -151,8 +152,13 @@ def _of_file(student: FinishedStudent, file: Path) -> AskedRecords:
         return _of_picture(student, file)
     if ending in files.TABLES:
         _check_columns(student, str(file))
-        decimal = student.source.decimal
-        read = files.read_all(file, label=student.features[0], decimal=decimal)
+        of = (name for each in student.features for name in may_be_made_of(each))
+        read = files.read_all(
+            file,
+            label=student.features[0],
+            wanted={*student.features, *of}.__contains__,
+            decimal=student.source.decimal,
+        )
         return _numbered(_of_cells(student, read))
     if ending in _ARRAYS:
         return _numbered(_of_array(student, _array(file)))
