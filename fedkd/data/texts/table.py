@@ -45,6 +45,23 @@ def read(path: Path, columns: Sequence[str], *, also: Sequence[str] = ()) -> Cel
     return table
 
 
+def columns_of(path: Path) -> list[str]:
+    """The names of all columns of a `.jsonl`, `.json` or `.parquet` file.
+
+    Raises:
+        DataError: as `read`.
+    """
+    ending = path.suffix.lower()
+    if ending == ".parquet":
+        library = optional.load("pyarrow.parquet", extra="parquet")
+        try:
+            return [str(name) for name in library.read_schema(path).names]
+        except Exception as error:  # whatever the library says of a file that is none
+            raise DataError(f"{path}: {error}; expected a Parquet file") from error
+    objects = (each for _, each in _objects(path, ending, ()) if isinstance(each, Mapping))
+    return list(dict.fromkeys(name for each in objects for name in each))
+
+
 def _objects(
     path: Path, ending: str, columns: Sequence[str]
 ) -> Iterator[tuple[int, Mapping[str, Any]]]:

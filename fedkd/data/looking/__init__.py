@@ -1,0 +1,129 @@
+"""What a user's own file holds, and which part of it is what: `fedkd data check`, `fedkd init`.
+
+What is found is statistics of data that may be private, for its owner alone. `described` has the
+values, `columns` and `*_found` what reads, `*_guesses` pure guesses, `concerns` what is odd.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from fedkd.data.looking import (
+    array_guesses,
+    arrays_found,
+    concerns,
+    pictures_found,
+    table_guesses,
+)
+from fedkd.data.looking.columns import described
+from fedkd.data.looking.described import Column, Concern, Guess, Looked, Wished
+from fedkd.data.readers import csv_file, folder
+from fedkd.data.readers.csv_file import Cells
+from fedkd.data.texts import table as texts
+from fedkd.errors import ConfigError, DataError
+
+__all__ = ["Column", "Concern", "Guess", "Looked", "Wished", "look"]
+
+_FORMS = ".csv, .tsv, .json, .jsonl, .parquet, .npz, a folder of .npy files, or one of pictures"
+
+
+def look(path: Path, wished: Wished = Wished()) -> Looked:  # noqa: B008 - frozen
+    """What a file or a folder holds, what is odd about it, and which part of it is what.
+
+    Args:
+        path: of a table, an .npz file, or a folder of .npy files or of pictures.
+        wished: what is known already; what it leaves open is guessed.
+
+    Raises:
+        DataError: it is missing, damaged or of no known form.
+        ConfigError: something that is needed cannot be guessed.
+    """
+    wished = with_neighbours(path, wished)
+    try:
+        if path.suffix.lower() == ".npz" or (path.is_dir() and any(path.glob("*.npy"))):
+            return _arrays(path, wished)
+        if folder.holds_pictures(path):
+            return _pictures(path, wished)
+        if path.suffix.lower() in texts.ENDINGS and path.suffix.lower() != ".txt":
+            return _table(path, wished)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if not path.exists():
+        raise DataError(f"{path}: not found; expected {_FORMS}")
+    raise DataError(f"{path}: no known form of data; expected {_FORMS}")
+
+
+def with_neighbours(path: Path, wished: Wished) -> Wished:
+    """What is known, and what the names of files beside the data say.
+
+    `a_public.csv`, or a folder `public` or `proxy`, is public; `test.csv` or `a_test.csv` beside
+    `train.csv` or `a_train.csv` is for testing; `items.txt` or `a_items.txt` is a catalogue.
+    """
+    stem, ending = path.stem, path.suffix
+
+    def first(*names: str) -> str | None:
+        found = (path.with_name(name) for name in names)
+        return next((str(each) for each in found if each.exists() and each != path), None)
+
+    public = wished.public or first(f"{stem}_public{ending}", *(("proxy",) if not ending else ()))
+    trained = stem.removesuffix("train")
+    test = wished.test
+    if test is None and trained != stem and ending:
+        test = first(f"{trained}test{ending}")
+    items = wished.items or first(f"{stem}_items.txt", "items.txt")
+    return replace(wished, public=public, test=test, items=items)
+
+
+def cells_of(path: Path) -> Cells:
+    """All cells of a table.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return csv_file.read(path, label="text")
+    return texts.read(path, texts.columns_of(path))
+
+
+def _table(path: Path, wished: Wished) -> Looked:
+    table = cells_of(path)
+    cells = {name: [row[n] for row in table.rows] for n, name in enumerate(table.header)}
+    columns = tuple(described(name, cells[name]) for name in table.header)
+    try:
+        guesses = table_guesses.guesses(columns, wished)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    label = next((guess.value for guess in guesses if guess.key == "data.label"), ())
+    labels = [label] if isinstance(label, str) else list(label)
+    return Looked(
+        path=str(path),
+        form=f"a table ({path.suffix.lower()}) of {len(columns)} columns",
+        records=len(table.rows),
+        columns=columns,
+        guesses=guesses,
+        concerns=tuple(concerns.of_columns(columns, cells, labels)),
+    )
+
+
+def _arrays(path: Path, wished: Wished) -> Looked:
+    found, odd = arrays_found.look(path)
+    records = next(array.shape[0] for array in found if array.name == "y_train")
+    return Looked(
+        path=str(path),
+        form="a folder of .npy files" if path.is_dir() else "an .npz file of arrays",
+        records=records,
+        arrays=found,
+        guesses=array_guesses.of_arrays(found, wished),
+        concerns=tuple(odd),
+    )
+
+
+def _pictures(path: Path, wished: Wished) -> Looked:
+    found, odd = pictures_found.look(path)
+    return Looked(
+        path=str(path),
+        form="a folder of pictures",
+        records=sum(count for _, count in found.sizes),
+        pictures=found,
+        guesses=array_guesses.of_pictures(found, wished),
+        concerns=tuple(odd),
+    )
