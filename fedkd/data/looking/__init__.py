@@ -4,7 +4,9 @@ What is found is statistics of data that may be private, for its owner alone. `d
 values, `columns` and `*_found` what reads, `*_guesses` pure guesses, `concerns` what is odd.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from fedkd.data.looking import (
@@ -15,18 +17,41 @@ from fedkd.data.looking import (
     table_guesses,
 )
 from fedkd.data.looking.columns import described
-from fedkd.data.looking.described import Column, Concern, Guess, Looked, Wished
-from fedkd.data.readers import csv_file, folder
-from fedkd.data.readers.csv_file import Cells
+from fedkd.data.looking.described import (
+    NOTHING,
+    ArrayFound,
+    Column,
+    Concern,
+    Guess,
+    Looked,
+    Pictures,
+    Wished,
+)
+from fedkd.data.readers.pictures import folder, picture
+from fedkd.data.readers.tables import csv_file
+from fedkd.data.readers.tables.csv_file import Cells
 from fedkd.data.texts import table as texts
 from fedkd.errors import ConfigError, DataError
 
-__all__ = ["Column", "Concern", "Guess", "Looked", "Wished", "look"]
+__all__ = [
+    "ArrayFound",
+    "Column",
+    "Concern",
+    "Guess",
+    "Looked",
+    "Pictures",
+    "Wished",
+    "count",
+    "look",
+    "with_neighbours",
+]
 
+_OF_CELLS = ("classification", "regression")
+"""Tasks whose label is one cell of each row."""
 _FORMS = ".csv, .tsv, .json, .jsonl, .parquet, .npz, a folder of .npy files, or one of pictures"
 
 
-def look(path: Path, wished: Wished = Wished()) -> Looked:  # noqa: B008 - frozen
+def look(path: Path, wished: Wished = NOTHING) -> Looked:
     """What a file or a folder holds, what is odd about it, and which part of it is what.
 
     Args:
@@ -35,18 +60,14 @@ def look(path: Path, wished: Wished = Wished()) -> Looked:  # noqa: B008 - froze
 
     Raises:
         DataError: it is missing, damaged or of no known form.
-        ConfigError: something that is needed cannot be guessed.
     """
     wished = with_neighbours(path, wished)
-    try:
-        if path.suffix.lower() == ".npz" or (path.is_dir() and any(path.glob("*.npy"))):
-            return _arrays(path, wished)
-        if folder.holds_pictures(path):
-            return _pictures(path, wished)
-        if path.suffix.lower() in texts.ENDINGS and path.suffix.lower() != ".txt":
-            return _table(path, wished)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+    if path.suffix.lower() == ".npz" or (path.is_dir() and any(path.glob("*.npy"))):
+        return _arrays(path, wished)
+    if folder.holds_pictures(path):
+        return _pictures(path, wished)
+    if path.suffix.lower() in texts.ENDINGS and path.suffix.lower() != ".txt":
+        return _table(path, wished)
     if not path.exists():
         raise DataError(f"{path}: not found; expected {_FORMS}")
     raise DataError(f"{path}: no known form of data; expected {_FORMS}")
@@ -73,6 +94,22 @@ def with_neighbours(path: Path, wished: Wished) -> Wished:
     return replace(wished, public=public, test=test, items=items)
 
 
+def count(path: Path) -> int:
+    """How many records a public file or folder has.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if path.is_dir() and not any(path.glob("*.npy")):
+        inside = path / "images" if (path / "images").is_dir() else path
+        return len(picture.files(inside))
+    if path.suffix.lower() in texts.ENDINGS:
+        if path.suffix.lower() == ".txt":
+            return len(texts.read(path, ["text"]).rows)
+        return len(cells_of(path).rows)
+    return look(path).records
+
+
 def cells_of(path: Path) -> Cells:
     """All cells of a table.
 
@@ -88,42 +125,49 @@ def _table(path: Path, wished: Wished) -> Looked:
     table = cells_of(path)
     cells = {name: [row[n] for row in table.rows] for n, name in enumerate(table.header)}
     columns = tuple(described(name, cells[name]) for name in table.header)
-    try:
-        guesses = table_guesses.guesses(columns, wished)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-    label = next((guess.value for guess in guesses if guess.key == "data.label"), ())
-    labels = [label] if isinstance(label, str) else list(label)
-    return Looked(
+    looked = Looked(
         path=str(path),
         form=f"a table ({path.suffix.lower()}) of {len(columns)} columns",
         records=len(table.rows),
         columns=columns,
-        guesses=guesses,
-        concerns=tuple(concerns.of_columns(columns, cells, labels)),
     )
+    looked = _guessed(looked, partial(table_guesses.guesses, columns, wished))
+    learned = looked.guessed.get("data.label", ())
+    labels = [learned] if isinstance(learned, str) else list(learned)
+    if looked.guessed.get("task.name") not in _OF_CELLS:
+        labels = []
+    return replace(looked, concerns=tuple(concerns.of_columns(columns, cells, labels)))
 
 
 def _arrays(path: Path, wished: Wished) -> Looked:
     found, odd = arrays_found.look(path)
-    records = next(array.shape[0] for array in found if array.name == "y_train")
-    return Looked(
+    looked = Looked(
         path=str(path),
         form="a folder of .npy files" if path.is_dir() else "an .npz file of arrays",
-        records=records,
+        records=next(array.shape[0] for array in found if array.name == "y_train"),
         arrays=found,
-        guesses=array_guesses.of_arrays(found, wished),
         concerns=tuple(odd),
     )
+    return _guessed(looked, partial(array_guesses.of_arrays, found, wished))
 
 
 def _pictures(path: Path, wished: Wished) -> Looked:
     found, odd = pictures_found.look(path)
-    return Looked(
+    looked = Looked(
         path=str(path),
         form="a folder of pictures",
-        records=sum(count for _, count in found.sizes),
+        records=sum(count for _, count, _ in found.sizes),
         pictures=found,
-        guesses=array_guesses.of_pictures(found, wished),
         concerns=tuple(odd),
     )
+    return _guessed(looked, partial(array_guesses.of_pictures, found, wished))
+
+
+def _guessed(looked: Looked, guess: Callable[[], tuple[Guess, ...]]) -> Looked:
+    """With what is guessed, or with why nothing can be."""
+    try:
+        return replace(looked, guesses=guess())
+    except ConfigError as error:
+        return replace(looked, missing=str(error))
+    except DataError as error:
+        raise DataError(f"{looked.path}: {error}") from error

@@ -2,24 +2,21 @@
 
 from collections.abc import Sequence
 
-from fedkd.data.looking.described import ArrayFound, Guess, Pictures, Wished
+from fedkd.data.looking.described import NOTHING, ArrayFound, Guess, Pictures, Wished
 from fedkd.errors import ConfigError
 
 _CHANNELS = (1, 3, 4)
+_COLOURS = {1: "grey", 3: "in colours"}
 _SIDE = 64
 """Of the squares into which pictures of unlike sizes are cut."""
 
 
-def of_arrays(arrays: Sequence[ArrayFound], wished: Wished = Wished()) -> tuple[Guess, ...]:  # noqa: B008 - frozen
+def of_arrays(arrays: Sequence[ArrayFound], wished: Wished = NOTHING) -> tuple[Guess, ...]:
     """Which task arrays are for, and how their records are laid out.
 
     Args:
         arrays: those that fedkd knows by name.
         wished: what is known already.
-
-    Raises:
-        ConfigError: a value is outside of what floats may be, and what is publicly known of it has
-            to be said.
     """
     named = {array.name: array for array in arrays}
     x = next(array for name, array in named.items() if name.split(".")[0] == "x_train")
@@ -28,16 +25,16 @@ def of_arrays(arrays: Sequence[ArrayFound], wished: Wished = Wished()) -> tuple[
         task, why = wished.task, "as asked for"
     found = [Guess("task.name", task, why)]
     if (layout := _layout(x)) is not None:
-        found.append(Guess("data.layout", layout, f"x_train has shape {x.shape}"))
+        found.append(Guess("data.layout", layout, f"a record has shape {x.shape[1:]}"))
     outside = x.low is not None and x.high is not None and (x.low < 0 or x.high > 1)
     if len(x.shape) > 2 and x.dtype != "uint8" and outside and x.name == "x_train":
         found.append(
-            Guess("data.scale", "public", f"values of x_train from {x.low:g} to {x.high:g}")
+            Guess("data.scale", "public", "values are outside of [0, 1]: by the proxy set's")
         )
     return tuple(found)
 
 
-def of_pictures(pictures: Pictures, wished: Wished = Wished()) -> tuple[Guess, ...]:  # noqa: B008 - frozen
+def of_pictures(pictures: Pictures, wished: Wished = NOTHING) -> tuple[Guess, ...]:
     """Which task a folder of pictures is for, and whether they are cut.
 
     Raises:
@@ -50,23 +47,26 @@ def of_pictures(pictures: Pictures, wished: Wished = Wished()) -> tuple[Guess, .
             "images/ with masks/, boxes/ or boxes.json beside it"
         )
     why = {
-        "classes": f"a folder of pictures for each of {len(pictures.classes)} classes",
+        "classes": "a folder of pictures for each class",
         "masks": "images/ with masks/ beside it",
         "boxes": "images/ with boxes beside it",
     }[pictures.kind]
     task = wished.task or tasks[pictures.kind]
     found = [Guess("task.name", task, "as asked for" if wished.task else why)]
-    sizes = [size for size, _ in pictures.sizes]
+    sizes = [size for size, *_ in pictures.sizes]
     large = max((max(height, width) for height, width, _ in sizes), default=0)
-    if len({channels for _, _, channels in sizes}) > 1:
+    if len({channels for *_, channels in sizes}) > 1:
+        alike, other = _unlike(pictures, 2)
         raise ConfigError(
-            "pictures of one kind are missing: some are grey and some have colours; make all alike"
+            f"pictures of one kind are missing: {alike} is {_COLOURS[sizes[0][2]]} and {other} is "
+            "not; make them alike"
         )
     if len(sizes) > 1 and pictures.kind == "classes":
         (h, w, _), (high, wide, _) = sizes[0], sizes[1]
+        alike, other = _unlike(pictures, 0)
         raise ConfigError(
-            f"pictures of one size are missing: some are {h}x{w} and some {high}x{wide} pixels "
-            "(height, width), and one that shows a class cannot be cut; resize them all alike"
+            f"pictures of one size are missing: {alike} has {h}x{w} and {other} {high}x{wide} "
+            "pixels (height, width), and one that shows a class cannot be cut; make them alike"
         )
     if pictures.kind != "classes" and (len(sizes) > 1 or large > 2 * _SIDE):
         why = "pictures are of unlike sizes" if len(sizes) > 1 else "pictures are large"
@@ -74,10 +74,17 @@ def of_pictures(pictures: Pictures, wished: Wished = Wished()) -> tuple[Guess, .
     return tuple(found)
 
 
+def _unlike(pictures: Pictures, axis: int) -> tuple[str, str]:
+    """The first picture of the commonest size, and the first that differs."""
+    (size, _, alike), *others = pictures.sizes
+    differs = (file for other, _, file in others if other != size and other[axis:] != size[axis:])
+    return alike, next(differs)
+
+
 def _task(x: ArrayFound, y: ArrayFound) -> tuple[str, str]:
     """By the shape and the type of targets."""
     image = len(x.shape) in (3, 4)
-    shape = f"y_train has shape {y.shape} and type {y.dtype}"
+    shape = f"targets have shape {y.shape[1:]} and type {y.dtype}"
     if len(y.shape) == 3 and image:
         if y.shape[2] == 5 and not y.whole:
             return "detection", f"{shape}: boxes"
@@ -87,7 +94,7 @@ def _task(x: ArrayFound, y: ArrayFound) -> tuple[str, str]:
     if len(y.shape) == 2 and y.whole and y.high is not None and y.high <= 1:
         return "multi-label", f"{shape}: 0 or 1 by label"
     if len(y.shape) == 1 and y.whole:
-        return "classification", f"{shape}: {y.distinct} classes"
+        return "classification", f"{shape}: classes"
     return "regression", f"{shape}: numbers"
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from fedkd.data.looking.described import Column, ColumnKind
-from fedkd.data.readers.columns import MISSING
-from fedkd.data.readers.csv_file import number
+from fedkd.data.readers.tables.columns import MISSING
+from fedkd.data.readers.tables.csv_file import number
 
 SHOWN = 20
 """Values of a column that are told one by one."""
@@ -62,24 +62,31 @@ def is_numbered(name: str) -> bool:
 
 
 def _kind(
-    name: str, present: Sequence[str], counts: Counter[str], known: list[float] | None, *, whole: bool
+    name: str,
+    present: Sequence[str],
+    counts: Counter[str],
+    known: list[float] | None,
+    *,
+    whole: bool,
 ) -> ColumnKind:
     """Of one column: what its header says counts where its values leave room for it."""
-    if not counts:
-        return "empty"
-    if len(counts) == 1:
-        return "constant"
+    if len(counts) <= 1:
+        return "constant" if counts else "empty"
     nearly_each = len(counts) >= _MOSTLY * len(present) and len(present) >= _FEW
     if known is not None:
-        if nearly_each and whole and (is_numbered(name) or _counts_up(known, len(present))):
-            return "identifier"
-        return "number"
+        numbered = whole and (is_numbered(name) or _counts_up(known, len(present)))
+        return "identifier" if nearly_each and numbered else "number"
     if all(map(_is_date, counts)):
         return "date"
-    words = sum(cell.count(" ") + 1 for cell in present) / len(present)
-    if words >= _SENTENCE and 2 * len(counts) > len(present):
+    if _are_texts(present, counts):
         return "text"
     return "identifier" if nearly_each else "category"
+
+
+def _are_texts(present: Sequence[str], counts: Counter[str]) -> bool:
+    """Whether cells are texts: of several words, and more of them than categories have."""
+    words = sum(cell.count(" ") + 1 for cell in present) / len(present)
+    return words >= _SENTENCE and (len(counts) > _FEW or 2 * len(counts) > len(present))
 
 
 def _counts_up(known: Sequence[float], records: int) -> bool:

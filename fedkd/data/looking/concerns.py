@@ -3,12 +3,13 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
 from fedkd.data.looking.described import Column, Concern
-from fedkd.data.readers.columns import MISSING
-from fedkd.data.readers.csv_file import number
+from fedkd.data.readers.tables.columns import MISSING
+from fedkd.data.readers.tables.csv_file import number
 
 _ENOUGH = 30
 """Rows below which a column that tells the label is no sign of anything."""
@@ -42,7 +43,9 @@ def of_columns(
     rows = max((len(own) for own in cells.values()), default=0)
     for each in columns:
         if each.kind == "category" and each.distinct > _MANY and each.name not in labels:
-            found.append(Concern(each.name, f"{each.distinct} different words: many for categories"))
+            found.append(
+                Concern(each.name, f"{each.distinct} different words: many for categories")
+            )
         if each.kind != "empty" and 2 * each.missing > rows:
             found.append(Concern(each.name, f"{each.missing} of {rows} cells have no value"))
     if len(labels) == 1:
@@ -81,7 +84,7 @@ def leak(column: Column, cells: Sequence[str], labels: Sequence[str]) -> str | N
     if 2 * len(classes) > len(pairs) or len(classes) > _MANY:
         return _in_line([value for value, _ in points], [_value(label) for _, label in points])
     points.sort()
-    changes = sum(one[1] != other[1] for one, other in zip(points, points[1:], strict=False))
+    changes = sum(one[1] != other[1] for one, other in pairwise(points))
     same = Counter(value for value, _ in set(points))
     if changes == len(classes) - 1 and max(same.values()) == 1:
         return "its order alone tells the label of every row: is it made from the label?"

@@ -77,14 +77,15 @@ class Pictures:
 
     Attributes:
         kind: what is told of them.
-        sizes: (height, width, channels) with how many pictures have it, the commonest first.
+        sizes: (height, width, channels), how many pictures have it and the first of them by name,
+            the commonest first.
         classes: of a folder a class, their names with how many pictures each has.
         clients: where each client has a folder, their names with how many pictures each has.
         tests: how many pictures are in `test/`; 0 without one.
     """
 
     kind: PictureKind
-    sizes: tuple[tuple[tuple[int, int, int], int], ...]
+    sizes: tuple[tuple[tuple[int, int, int], int, str], ...]
     classes: tuple[tuple[str, int], ...] = ()
     clients: tuple[tuple[str, int], ...] = ()
     tests: int = 0
@@ -130,6 +131,7 @@ class Looked:
         arrays: of an .npz file or a folder of .npy files; none of other forms.
         pictures: of a folder of pictures; None of other forms.
         guesses: which part is what, as lines of `[task]` and `[data]`.
+        missing: what has to be there before it can be learned from; empty: nothing.
         concerns: what is odd about it.
     """
 
@@ -140,6 +142,7 @@ class Looked:
     arrays: tuple[ArrayFound, ...] = ()
     pictures: Pictures | None = None
     guesses: tuple[Guess, ...] = ()
+    missing: str = ""
     concerns: tuple[Concern, ...] = ()
 
     @property
@@ -165,3 +168,7 @@ class Wished:
     public: str | None = None
     test: str | None = None
     items: str | None = None
+
+
+NOTHING = Wished()
+"""Nothing is known already."""

@@ -9,8 +9,8 @@ from PIL import Image, UnidentifiedImageError
 
 from fedkd.data.looking.concerns import copies, of_classes
 from fedkd.data.looking.described import Concern, PictureKind, Pictures
-from fedkd.data.readers import pictures
-from fedkd.data.readers.folder_kinds import BOXES, IMAGES, MASKS, folders, has_images
+from fedkd.data.readers.pictures import picture
+from fedkd.data.readers.pictures.folder_kinds import BOXES, IMAGES, MASKS, folders, has_images
 from fedkd.errors import DataError
 
 _GREY = {"1", "L", "LA", "I", "I;16", "I;16B", "F"}
@@ -31,7 +31,7 @@ def look(path: Path) -> tuple[Pictures, list[Concern]]:
     classes = Counter(file.parent.name for file in files) if kind == "classes" else Counter[str]()
     found = Pictures(
         kind=kind,
-        sizes=tuple(Counter(map(_size, files)).most_common()),
+        sizes=_sizes(files, path),
         classes=tuple(sorted(classes.items())),
         clients=tuple((party.name, len(own)) for party, own in of_party.items())
         if parties != [training]
@@ -52,7 +52,7 @@ def _kind(party: Path) -> PictureKind:
 
 
 def _holds_classes(path: Path) -> bool:
-    return any(pictures.files(each) for each in folders(path))
+    return any(picture.files(each) for each in folders(path))
 
 
 def _parties(path: Path) -> list[Path]:
@@ -65,8 +65,15 @@ def _parties(path: Path) -> list[Path]:
 
 def _files(party: Path, kind: PictureKind) -> Sequence[Path]:
     if kind == "classes":
-        return [file for each in folders(party) for file in pictures.files(each)]
-    return pictures.files(party / IMAGES if has_images(party) else party)
+        return [file for each in folders(party) for file in picture.files(each)]
+    return picture.files(party / IMAGES if has_images(party) else party)
+
+
+def _sizes(files: Sequence[Path], path: Path) -> tuple[tuple[tuple[int, int, int], int, str], ...]:
+    of_file = {file: _size(file) for file in files}
+    first = {size: file for file, size in reversed(of_file.items())}
+    counts = Counter(of_file.values()).most_common()
+    return tuple((size, count, str(first[size].relative_to(path))) for size, count in counts)
 
 
 def _size(file: Path) -> tuple[int, int, int]:

@@ -1,8 +1,12 @@
-"""Which column of a table is what: pure guesses from what `columns` found."""
+"""Which column of a table is what: pure guesses from what `columns` found.
+
+Reasons go into a file that other parties may see, so they tell names and kinds of columns, and no
+count, value or range.
+"""
 
 from collections.abc import Sequence
 
-from fedkd.data.looking.described import Column, Guess, Wished
+from fedkd.data.looking.described import NOTHING, Column, Guess, Wished
 from fedkd.errors import ConfigError, DataError
 from fedkd.names import choices
 
@@ -32,7 +36,7 @@ _UNUSED = {
 }
 
 
-def guesses(columns: Sequence[Column], wished: Wished = Wished()) -> tuple[Guess, ...]:  # noqa: B008 - frozen
+def guesses(columns: Sequence[Column], wished: Wished = NOTHING) -> tuple[Guess, ...]:
     """Which task a table is for, and which of its columns are what.
 
     Args:
@@ -60,11 +64,10 @@ def guesses(columns: Sequence[Column], wished: Wished = Wished()) -> tuple[Guess
 def task_of(label: Column) -> tuple[str, str]:
     """The task that asks for a column, and why it is taken for that one."""
     if label.kind != "number":
-        return "classification", f"{label.name!r} holds {label.distinct} different words"
+        return "classification", f"{label.name!r} holds words"
     if label.whole and label.distinct <= _CLASSES:
-        return "classification", f"{label.name!r} holds {label.distinct} different whole numbers"
-    fractions = "" if label.whole else " with fractions"
-    return "regression", f"{label.name!r} holds {label.distinct} different numbers{fractions}"
+        return "classification", f"{label.name!r} holds few different whole numbers"
+    return "regression", f"{label.name!r} holds many numbers"
 
 
 def _client(columns: Sequence[Column], wished: Wished) -> list[Guess]:
@@ -77,10 +80,7 @@ def _client(columns: Sequence[Column], wished: Wished) -> list[Guess]:
         if column.name not in wished.labels and not column.missing
         if 2 <= column.distinct <= _MOST_CLIENTS and column.rarest >= _FEWEST
     ]
-    return [
-        Guess("data.client", each.name, f"named like one, and has {each.distinct} values")
-        for each in likely[:1]
-    ]
+    return [Guess("data.client", each.name, "whose a row is, by its name") for each in likely[:1]]
 
 
 def _of_known_columns(named: dict[str, Column], wished: Wished) -> list[Guess]:
@@ -179,11 +179,9 @@ def _rest(others: Sequence[Column]) -> list[Guess]:
     left = {each.name: _UNUSED[each.kind] for each in others if each.kind in _UNUSED}
     why = "; ".join(f"{name!r}: {reason}" for name, reason in left.items())
     found = [Guess("data.ignore", list(left), why)] * bool(left)
-    gaps = [each.name for each in others if each.name not in left and each.missing]
-    if gaps:
-        why = f"cells without a value in {', '.join(map(repr, gaps[:3]))}"
-        more = f" and {len(gaps) - 3} more columns" if len(gaps) > 3 else ""
-        found.append(Guess("data.missing", "indicate", why + more))
+    if any(each.missing for each in others if each.name not in left):
+        why = "some cells have no value: each column says where"
+        found.append(Guess("data.missing", "indicate", why))
     return found
 
 
@@ -194,8 +192,5 @@ def _text_columns(named: dict[str, Column], wished: Wished) -> list[str]:
 
 
 def _texts(task: str, why: str, columns: tuple[str, ...]) -> list[Guess]:
-    shown = " and ".join(map(repr, columns))
-    return [
-        Guess("task.name", task, why),
-        Guess("data.text.column", list(columns) if len(columns) > 1 else columns[0], f"{shown}"),
-    ]
+    text = list(columns) if len(columns) > 1 else columns[0]
+    return [Guess("task.name", task, why), Guess("data.text.column", text, "holds the texts")]
