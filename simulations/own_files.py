@@ -122,7 +122,7 @@ def cifar(_folder: Path) -> Path:
 
 
 def digits(folder: Path) -> Path:
-    """70,000 digits of MNIST, of which 3,000, as a folder of .npy files with the writers' shares."""
+    """3,000 digits of MNIST as a folder of .npy files, shared out to five clients."""
     path = folder / "digits"
     path.mkdir(parents=True)
     for part, name, count in (("train", "train", 2500), ("test", "t10k", 500)):

@@ -112,7 +112,7 @@ def test_columns_are_told_by_their_names_and_kinds():
     assert told["data.ignore"] == ["patient", "visit", "device"]
     assert guessed(found, labels=("size",))["task.name"] == "regression"
     assert guessed(found, labels=("age", "size"))["data.label"] == ["age", "size"]
-    with pytest.raises(DataError, match="no column 'siz'.*did you mean 'size'"):
+    with pytest.raises(DataError, match=r"no column 'siz'.*did you mean 'size'"):
         guessed(found, labels=("siz",))
     with pytest.raises(ConfigError, match="no column can be the label"):
         guessed(columns(patient="identifier", visit="date"))

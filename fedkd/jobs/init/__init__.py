@@ -22,7 +22,7 @@ _TAIL = """
 
 
 @dataclass(frozen=True)
-class Written:
+class GuessedExperiment:
     """An experiment that was written.
 
     Attributes:
@@ -36,7 +36,7 @@ class Written:
     guesses: tuple[Guess, ...]
 
 
-def init(data: Path | None, file: Path | None, wished: Wished) -> Written:
+def init(data: Path | None, file: Path | None, wished: Wished) -> GuessedExperiment:
     """Write a commented experiment that `simulate` runs as it is.
 
     Args:
@@ -71,7 +71,7 @@ def init(data: Path | None, file: Path | None, wished: Wished) -> Written:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("x", encoding="utf-8") as stream:
         stream.write(text)
-    return Written(file, looked, guesses)
+    return GuessedExperiment(file, looked, guesses)
 
 
 def _check_free(file: Path) -> None:
