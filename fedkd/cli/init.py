@@ -40,6 +40,8 @@ def init(
     What is written is checked first: `fedkd simulate` runs it as it is. If something is missing one
     line says what, and nothing is written.
     """
+    from dataclasses import asdict
+
     from fedkd.data.looking import Wished
     from fedkd.jobs import init as writing
     from fedkd.reports import looked as reports
@@ -49,8 +51,13 @@ def init(
     )
     done = writing.init(data, file, known)
     if as_json:
-        lines = [{"key": g.key, "value": g.value, "why": g.why} for g in done.guesses]
+        lines = [asdict(g) for g in done.guesses]
         typer.echo(json.dumps({"file": str(done.file), "guesses": lines}, indent=2))
         return
     out.print(reports.guessed([guess for guess in done.guesses if guess.why], "guessed"))
+    if private := [guess.key for guess in done.guesses if guess.private]:
+        say(
+            f"before others see {done.file}: put in what is publicly known in place of what your "
+            f"records gave: {', '.join(private)}"
+        )
     say(f"next: fedkd simulate {done.file}")

@@ -103,7 +103,7 @@ def guessed(found, **known):
 def test_columns_are_told_by_their_names_and_kinds():
     found = columns(
         patient="identifier", visit="date", age="number", hospital="category", diagnosis="category",
-        device="constant", size="number",
+        device="constant", size="number", pressure="number",
     )  # fmt: skip
     told = guessed(found)
     assert told["task.name"] == "classification"

@@ -18,11 +18,12 @@ from fedkd.jobs.simulate import simulate
 def patients(path, *, seed=0, rows=240):
     """A table with all that tables have: a number for each row, a date, words, gaps, hospitals."""
     draw = np.random.default_rng(seed)
-    lines = ["patient,visit,hospital,age,weight,diagnosis"]
+    lines = ["patient,visit,hospital,age,weight,pain,diagnosis"]
     for n in range(rows):
         ill = int(draw.integers(2))
         weight = "" if n % 9 == 5 else f"{draw.normal(70 + 20 * ill, 9):.1f}"
         cells = [f"P{n}", f"2024-{1 + n % 12:02d}-03", "abc"[n % 3], draw.integers(20, 80), weight]
+        cells.append("rare" if n == seed else ("none", "chest")[n % 2])
         lines.append(",".join(map(str, [*cells, ("well", "ill")[ill]])))
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -73,6 +74,26 @@ def test_a_table_with_all_that_tables_have_is_told_apart(here):
     assert (told["data.label"], told["data.client"]) == ("diagnosis", "hospital")
     assert (told["data.missing"], told["data.scale"]) == ("indicate", "public")
     assert told["data.partition.scheme"] == "natural"
+    assert told["data.codes"] == {"pain": ["chest", "none", "*"]}
+    public = {g.key: g.value for g in init(here / "a.csv", here / "b.toml", _knowing(here)).guesses}
+    assert public["data.codes"] == {"pain": "public"}
+
+
+def _knowing(here):
+    """A public file of the same columns, which knows a word more."""
+    rows = patients(here / "known.csv", seed=5).read_text().replace("none", "back", 1)
+    (here / "known.csv").write_text(rows)
+    return Wished(public=str(here / "known.csv"))
+
+
+def test_a_file_for_each_client_is_told_by_its_folder(here):
+    (here / "hospitals").mkdir()
+    for n in range(3):
+        patients(here / "hospitals" / f"{n}.csv", seed=n, rows=100)
+    done = init(here / "hospitals", None, Wished())
+    data = config.load(done.file).data
+    assert [path[-5:] for path in data.clients] == ["0.csv", "1.csv", "2.csv"]
+    assert data.partition.scheme == "natural"
 
 
 def test_what_is_written_tells_nothing_of_single_rows(here):

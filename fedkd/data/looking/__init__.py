@@ -4,6 +4,7 @@ What is found is statistics of data that may be private, for its owner alone. `d
 values, `columns` and `*_found` what reads, `*_guesses` pure guesses, `concerns` what is odd.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -28,9 +29,8 @@ from fedkd.data.looking.described import (
     Wished,
 )
 from fedkd.data.readers.pictures import folder, picture
-from fedkd.data.readers.tables import csv_file
-from fedkd.data.readers.tables.csv_file import Cells
-from fedkd.data.texts import table as texts
+from fedkd.data.readers.tables import files
+from fedkd.data.readers.tables.cells import Cells, joined
 from fedkd.errors import ConfigError, DataError
 
 __all__ = [
@@ -48,7 +48,10 @@ __all__ = [
 
 _OF_CELLS = ("classification", "regression")
 """Tasks whose label is one cell of each row."""
-_FORMS = ".csv, .tsv, .json, .jsonl, .parquet, .npz, a folder of .npy files, or one of pictures"
+_FORMS = (
+    ".csv, .tsv, .json, .jsonl, .parquet, .npz, or a folder of .npy files, of pictures, or of a "
+    "table for each client"
+)
 
 
 def look(path: Path, wished: Wished = NOTHING) -> Looked:
@@ -66,7 +69,9 @@ def look(path: Path, wished: Wished = NOTHING) -> Looked:
         return _arrays(path, wished)
     if folder.holds_pictures(path):
         return _pictures(path, wished)
-    if path.suffix.lower() in texts.ENDINGS and path.suffix.lower() != ".txt":
+    if path.is_dir() and len(_tables_in(path)) > 1:
+        return _table(path, wished)
+    if path.suffix.lower() in files.ENDINGS and path.suffix.lower() != ".txt":
         return _table(path, wished)
     if not path.exists():
         raise DataError(f"{path}: not found; expected {_FORMS}")
@@ -103,35 +108,45 @@ def count(path: Path) -> int:
     if path.is_dir() and not any(path.glob("*.npy")):
         inside = path / "images" if (path / "images").is_dir() else path
         return len(picture.files(inside))
-    if path.suffix.lower() in texts.ENDINGS:
-        if path.suffix.lower() == ".txt":
-            return len(texts.read(path, ["text"]).rows)
-        return len(cells_of(path).rows)
+    if path.suffix.lower() == ".txt":
+        return len(files.read(path, ["text"]).rows)
+    if path.suffix.lower() in files.ENDINGS:
+        return len(_cells(path).rows)
     return look(path).records
 
 
-def cells_of(path: Path) -> Cells:
-    """All cells of a table.
+def _cells(path: Path) -> Cells:
+    """All cells of a table, or of those in a folder, one after the other."""
+    if path.is_dir():
+        return joined(path, [_cells(each) for each in _tables_in(path)])
+    return files.read_all(path, label="text")
 
-    Raises:
-        DataError: it cannot be read.
-    """
-    if path.suffix.lower() in (".csv", ".tsv"):
-        return csv_file.read(path, label="text")
-    return texts.read(path, texts.columns_of(path))
+
+def _tables_in(path: Path) -> list[Path]:
+    """The tables of clients in a folder: of the ending that most have, in the order of names."""
+    found = [each for each in sorted(path.iterdir()) if files.is_table(each.name)]
+    endings = Counter(each.suffix for each in found if not each.stem.endswith("_public"))
+    return [each for each in found if endings and each.suffix == endings.most_common(1)[0][0]]
 
 
 def _table(path: Path, wished: Wished) -> Looked:
-    table = cells_of(path)
-    cells = {name: [row[n] for row in table.rows] for n, name in enumerate(table.header)}
+    table = _cells(path)
+    cells = {name: table.cells(name) for name in table.header}
     columns = tuple(described(name, cells[name]) for name in table.header)
+    ending = (_tables_in(path)[0] if path.is_dir() else path).suffix.lower()
     looked = Looked(
         path=str(path),
-        form=f"a table ({path.suffix.lower()}) of {len(columns)} columns",
+        form=f"{'tables of clients' if path.is_dir() else 'a table'} ({ending}) of "
+        f"{len(columns)} columns",
         records=len(table.rows),
         columns=columns,
     )
     looked = _guessed(looked, partial(table_guesses.guesses, columns, wished))
+    if path.is_dir() and looked.guesses:
+        clients = list(map(str, _tables_in(path)))
+        looked = replace(looked, guesses=table_guesses.by_files(looked.guesses, clients))
+    if ending.startswith(".json") and looked.guesses and "data.text.column" not in looked.guessed:
+        looked = replace(looked, missing="a .csv or .parquet file is missing: JSON is for texts")
     learned = looked.guessed.get("data.label", ())
     labels = [learned] if isinstance(learned, str) else list(learned)
     if looked.guessed.get("task.name") not in _OF_CELLS:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from fedkd.data.looking.described import Column, ColumnKind
-from fedkd.data.readers.tables.columns import MISSING
-from fedkd.data.readers.tables.csv_file import number
+from fedkd.data.readers.tables.cells import is_missing, number
 
 SHOWN = 20
 """Values of a column that are told one by one."""
@@ -33,7 +32,7 @@ def described(name: str, cells: Sequence[str]) -> Column:
         name: its header.
         cells: as they stand there, stripped.
     """
-    present = [cell for cell in cells if cell.lower() not in MISSING]
+    present = [cell for cell in cells if not is_missing(cell)]
     counts = Counter(present)
     commas = any(map(_COMMA.fullmatch, counts))
     numbers = [number(cell.replace(",", ".") if commas else cell) for cell in counts]

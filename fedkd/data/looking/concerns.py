@@ -8,8 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from fedkd.data.looking.described import Column, Concern
-from fedkd.data.readers.tables.columns import MISSING
-from fedkd.data.readers.tables.csv_file import number
+from fedkd.data.readers.tables.cells import is_missing, number
 
 _ENOUGH = 30
 """Rows below which a column that tells the label is no sign of anything."""
@@ -70,7 +69,7 @@ def leak(column: Column, cells: Sequence[str], labels: Sequence[str]) -> str | N
     pairs = [
         (cell, label)
         for cell, label in zip(cells, labels, strict=True)
-        if cell.lower() not in MISSING and label.lower() not in MISSING
+        if not is_missing(cell) and not is_missing(label)
     ]
     classes = {label for _, label in pairs}
     if len(pairs) < _ENOUGH or len(classes) < 2 or column.kind not in ("number", "category"):

@@ -112,11 +112,14 @@ class Guess:
         key: with dots, such as `data.label`.
         value: as TOML has it.
         why: in one line, for a comment.
+        private: whether the value follows from what single records hold, so that it has to be
+            public knowledge before others see it.
     """
 
     key: str
     value: Any
     why: str = ""
+    private: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 """Which column of a table is what: pure guesses from what `columns` found.
 
 Reasons go into a file that other parties may see, so they tell names and kinds of columns, and no
-count, value or range.
+count, value or range; a value that does so is marked as private.
 """
 
 from collections.abc import Sequence
 
 from fedkd.data.looking.described import NOTHING, Column, Guess, Wished
+from fedkd.data.readers.tables.columns import OTHERS, as_code
 from fedkd.errors import ConfigError, DataError
 from fedkd.names import choices
 
@@ -24,6 +25,8 @@ _CLIENTS = (
 _LANGUAGES = ("en", "fr", "de", "es", "it", "nl", "pt", "pl", "ru", "zh", "ja", "source", "target")
 _FEWEST, _MOST_CLIENTS = 10, 1000
 """Rows of a client, and clients, that a natural partition is guessed for."""
+_OFTEN = 10
+"""Rows that have a word before it is written down as a code; all others are one."""
 _CLASSES = 20
 """Different whole numbers up to which a column of labels is taken for classes."""
 _UNUSED = {
@@ -32,7 +35,7 @@ _UNUSED = {
     "constant": "the same in every row",
     "empty": "no value at all",
     "text": "texts beside numbers",
-    "category": "words and no codes",
+    "category": "words that hardly repeat",
 }
 
 
@@ -59,6 +62,16 @@ def guesses(columns: Sequence[Column], wished: Wished = NOTHING) -> tuple[Guess,
     test = [Guess("data.test", wished.test, "stands beside it")] * (wished.test is not None)
     found = _of_known_columns(named, wished) or _of_labels(columns, client, wished)
     return (*found, *client, *decimal, *test)
+
+
+def by_files(guesses: Sequence[Guess], clients: Sequence[str]) -> tuple[Guess, ...]:
+    """The same where each client has a file of its own, and a column that says whose is left out."""
+    told = {guess.key: guess.value for guess in guesses}
+    left = [*told.get("data.ignore", ()), *([told["data.client"]] if "data.client" in told else [])]
+    kept = (guess for guess in guesses if guess.key not in ("data.client", "data.ignore"))
+    why = next((guess.why for guess in guesses if guess.key == "data.ignore"), "")
+    ignored = [Guess("data.ignore", left, why or "says whose a row is")] * bool(left)
+    return (*kept, *ignored, Guess("data.clients", list(clients), "a file for each client"))
 
 
 def task_of(label: Column) -> tuple[str, str]:
@@ -141,7 +154,14 @@ def _of_labels(columns: Sequence[Column], client: list[Guess], wished: Wished) -
             "name one by --label"
         )
     task, why = _asked(labels, wished)
-    return [Guess("task.name", task, why), named, *_rest(others)]
+    found = [Guess("task.name", task, why), named, *_rest(others, wished)]
+    left = next((guess.value for guess in found if guess.key == "data.ignore"), ())
+    if all(each.name in left for each in others):
+        raise ConfigError(
+            "columns to learn from are missing: all but the label are texts, dates, identifiers "
+            "or constant"
+        )
+    return found
 
 
 def _labels(columns: Sequence[Column], taken: set[str], wished: Wished) -> list[Column]:
@@ -174,15 +194,40 @@ def _asked(labels: Sequence[Column], wished: Wished) -> tuple[str, str]:
     return ("multi-label" if marks else "regression"), f"{len(labels)} columns of labels"
 
 
-def _rest(others: Sequence[Column]) -> list[Guess]:
-    """What is left out of the features, and what is done about missing cells."""
-    left = {each.name: _UNUSED[each.kind] for each in others if each.kind in _UNUSED}
+def _rest(others: Sequence[Column], wished: Wished) -> list[Guess]:
+    """What is left out of the features, which have codes, and what is done about missing cells."""
+    codes = {each.name: own for each in others if (own := _codes(each))}
+    left = {
+        each.name: _UNUSED[each.kind]
+        for each in others
+        if each.kind in _UNUSED and each.name not in codes
+    }
     why = "; ".join(f"{name!r}: {reason}" for name, reason in left.items())
     found = [Guess("data.ignore", list(left), why)] * bool(left)
+    if codes and wished.public is not None:
+        public = dict.fromkeys(codes, "public")
+        found.append(Guess("data.codes", public, "words: the codes that the proxy set has"))
+    elif codes:
+        why = (
+            "words that your rows have, rare ones aside: put in those that are publicly known to "
+            "be possible"
+        )
+        found.append(Guess("data.codes", codes, why, private=True))
     if any(each.missing for each in others if each.name not in left):
         why = "some cells have no value: each column says where"
         found.append(Guess("data.missing", "indicate", why))
     return found
+
+
+def _codes(column: Column) -> list[str]:
+    """The words of a column that many rows have, in order, and one for all others; none of others.
+
+    Not by how many rows have each, which their order would tell.
+    """
+    if column.kind != "category" or "=" in column.name or column.name.endswith("?"):
+        return []
+    often = sorted({as_code(value) for value, count in column.values if count >= _OFTEN} - {OTHERS})
+    return [*often, OTHERS] if often else []
 
 
 def _text_columns(named: dict[str, Column], wished: Wished) -> list[str]:

@@ -49,7 +49,7 @@ def _lines(key: str, guess: Guess) -> list[str]:
     plain = line(key, guess.value)
     if not guess.why:
         return [plain]
-    reason = comment(guess.why)
+    reason = comment(f"FROM YOUR RECORDS: {guess.why}" if guess.private else guess.why)
     beside = f"{plain:<{_COLUMN}}  {reason}"
     return [beside] if len(beside) <= _WIDTH else [reason, plain]
 

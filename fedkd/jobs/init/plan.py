@@ -38,7 +38,7 @@ def plan(looked: Looked, wished: Wished, public_records: int = 0) -> tuple[Guess
         Guess("rounds", 5),
         *[guess for guess in looked.guesses if guess.key.startswith("task.")],
         *_limits(looked, task),
-        Guess("data.name", looked.path),
+        *[Guess("data.name", looked.path)] * ("data.clients" not in guessed),
         *[guess for guess in looked.guesses if guess.key.startswith("data.")],
     ]
     if "data.text.column" in guessed:
@@ -124,8 +124,9 @@ def _limits(looked: Looked, task: str) -> list[Guess]:
         Guess(
             "task.limits",
             limits[0] if len(limits) == 1 else limits,
-            "becomes -1 and 1: powers of ten around your numbers; put here what is publicly known "
-            "of them before anybody else sees this file",
+            "become -1 and 1: powers of ten around your numbers; put in what is publicly known of "
+            "them",
+            private=True,
         )
     ]
 
@@ -189,7 +190,8 @@ def _plain(size: int) -> int:
 def _partition(looked: Looked, task: str) -> list[Guess]:
     """Who holds what: as the data says, or shares that are drawn."""
     owned = any(array.name == "client_train" for array in looked.arrays)
-    if "data.client" in looked.guessed or owned or (looked.pictures and looked.pictures.clients):
+    named = {"data.client", "data.clients"} & looked.guessed.keys()
+    if named or owned or (looked.pictures and looked.pictures.clients):
         return [Guess("data.partition.scheme", "natural", "the data says whose a record is")]
     records = looked.records
     count = 3 if records < _FEW else 5 if records < _MORE else 10

@@ -1,27 +1,38 @@
-"""A table of texts, as CSV, JSON, JSON lines or Parquet: the same cells, whatever the file."""
+"""A table, as CSV, JSON, JSON lines, Parquet or Arrow: the same cells, whatever the file."""
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from fedkd import optional
-from fedkd.data.readers.tables import csv_file
-from fedkd.data.readers.tables.csv_file import Cells
+from fedkd.data.readers.tables import arrow, csv_file
+from fedkd.data.readers.tables.cells import Cells, Point
 from fedkd.errors import DataError
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt")
+TABLES = (".csv", ".tsv", ".parquet")
+"""Whose columns do not depend on their rows."""
+_OF_A_CELL = (str, int, float, Decimal, date, time)
 _HALF = re.compile("[\ud800-\udfff]")
 """Of a pair in UTF-16, alone: JSON can write it, and no tokeniser can read it."""
+Wanted = Callable[[str], bool]
+"""Whether a column is wanted, by its name."""
+
+
+def is_table(name: str) -> bool:
+    """Whether a name is that of a table's file."""
+    return Path(name).suffix.lower() in TABLES
 
 
 def read(path: Path, columns: Sequence[str], *, also: Sequence[str] = ()) -> Cells:
-    """Read the columns of a table; a fault names the line, or the record counted from 1.
+    """Read the columns of a table of texts; a fault names the line, or the record counted from 1.
 
     Args:
-        path: `.csv`, with a header; `.jsonl`, an object a line; `.json`, a list of objects;
-            `.parquet`; or `.txt`, a text a line, which is one column. In all UTF-8.
+        path: `.csv` or `.tsv`, with a header; `.jsonl`, an object a line; `.json`, a list of
+            objects; `.parquet`; or `.txt`, a text a line, which is one column. In all UTF-8.
         columns: that it must have. Of JSON and Parquet no others are read.
         also: that are read where it has them.
 
@@ -34,10 +45,10 @@ def read(path: Path, columns: Sequence[str], *, also: Sequence[str] = ()) -> Cel
     elif ending == ".txt":
         lines = enumerate(_lines(path), start=1)
         texts = [(number, {columns[0]: line}) for number, line in lines if line.strip()]
-        table = _cells(path, texts, columns)
+        table = _cells(path, texts, {*columns}.__contains__)
     elif ending in ENDINGS:
-        asked = (*columns, *also)
-        table = _cells(path, list(_objects(path, ending, asked)), asked)
+        wanted = {*columns, *also}.__contains__
+        table = _cells(path, list(_objects(path, wanted)), wanted)
     else:
         raise DataError(f"{path}: expected a table of texts, {', '.join(ENDINGS)}")
     for column in columns:
@@ -45,35 +56,30 @@ def read(path: Path, columns: Sequence[str], *, also: Sequence[str] = ()) -> Cel
     return table
 
 
-def columns_of(path: Path) -> list[str]:
-    """The names of all columns of a `.jsonl`, `.json` or `.parquet` file.
+def read_all(
+    path: Path, *, label: str, wanted: Wanted = lambda _: True, decimal: Point = "."
+) -> Cells:
+    """Read a table of numbers and codes.
+
+    Args:
+        path: one of `TABLES`, as `read` has them, or the folder of a stored data set's split.
+        label: a column that it should have.
+        wanted: columns whose values matter; those of others may be anything.
+        decimal: of `.csv` and `.tsv`; all else has numbers of its own.
 
     Raises:
-        DataError: as `read`.
+        DataError: it cannot be read, or a value in a column that is wanted is none of a cell.
     """
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return csv_file.read(path, label=label, decimal=decimal)
+    return _cells(path, list(_objects(path, wanted)), wanted)
+
+
+def _objects(path: Path, wanted: Wanted) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Each record, with where it stands; of columns that are not wanted there may be no value."""
     ending = path.suffix.lower()
-    if ending == ".parquet":
-        library = optional.load("pyarrow.parquet", extra="parquet")
-        try:
-            return [str(name) for name in library.read_schema(path).names]
-        except Exception as error:  # whatever the library says of a file that is none
-            raise DataError(f"{path}: {error}; expected a Parquet file") from error
-    objects = (each for _, each in _objects(path, ending, ()) if isinstance(each, Mapping))
-    return list(dict.fromkeys(name for each in objects for name in each))
-
-
-def _objects(
-    path: Path, ending: str, columns: Sequence[str]
-) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Each record, with where it stands."""
-    if ending == ".parquet":
-        library = optional.load("pyarrow.parquet", extra="parquet")
-        try:
-            names = [name for name in library.read_schema(path).names if name in columns]
-            rows = library.read_table(path, columns=names).to_pylist()
-        except Exception as error:  # whatever the library says of a file that is none
-            raise DataError(f"{path}: {error}; expected a Parquet file") from error
-        yield from enumerate(rows, start=1)
+    if ending not in (".json", ".jsonl"):
+        yield from enumerate(arrow.records(path, wanted), start=1)
         return
     if ending == ".json":
         found = _parsed(path, _content(path), "")
@@ -105,9 +111,7 @@ def _parsed(path: Path, content: str, where: str) -> Any:
         raise DataError(f"{path}: {where}{error}; expected JSON") from error
 
 
-def _cells(
-    path: Path, objects: Sequence[tuple[int, Mapping[str, Any]]], columns: Sequence[str]
-) -> Cells:
+def _cells(path: Path, objects: Sequence[tuple[int, Mapping[str, Any]]], wanted: Wanted) -> Cells:
     if not objects:
         raise DataError(f"{path}: no record; expected at least one")
     seen: dict[str, None] = {}
@@ -115,22 +119,28 @@ def _cells(
         if not isinstance(each, Mapping):
             raise DataError(f"{path}: line {place}: expected an object, such as {{'text': ...}}")
         seen |= dict.fromkeys(each)
-    header = list(seen)
-    table = Cells(path, header, [], [place for place, _ in objects])
+    table = Cells(path, list(seen), [], [place for place, _ in objects])
     for row, (_, each) in enumerate(objects):
-        cells = [_cell(table, row, name, each.get(name), asked=name in columns) for name in header]
-        table.rows.append(cells)
+        table.rows.append(
+            [_cell(table, row, n, each.get(n)) if wanted(n) else "" for n in table.header]
+        )
     return table
 
 
-def _cell(table: Cells, row: int, column: str, value: Any, *, asked: bool) -> str:
+def _cell(table: Cells, row: int, column: str, value: Any) -> str:
     """A value as a cell of CSV would have it; of lists their parts with blanks between."""
     if isinstance(value, list) and all(isinstance(each, str | int) for each in value):
         return " ".join(map(str, value))
-    if isinstance(value, str) and asked and not value.isascii() and _HALF.search(value):
+    if isinstance(value, str) and not value.isascii() and _HALF.search(value):
         raise table.fault(
             row, f", column {column!r}: {value!r:.60} has half a character; expected Unicode text"
         )
-    if isinstance(value, str | int | float) or value is None or not asked:
-        return "" if value is None or not asked else str(value).strip()
-    raise table.fault(row, f", column {column!r}: {value!r:.60} is no text; expected text")
+    if value is None:
+        return ""
+    if isinstance(value, _OF_A_CELL):
+        return str(value).strip()
+    raise table.fault(
+        row,
+        f", column {column!r}: {value!r:.60} is no text or number; expected one, or leave the "
+        f"column out, data.ignore = [{column!r}]",
+    )
