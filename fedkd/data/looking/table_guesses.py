@@ -65,7 +65,7 @@ def guesses(columns: Sequence[Column], wished: Wished = NOTHING) -> tuple[Guess,
 
 
 def by_files(guesses: Sequence[Guess], clients: Sequence[str]) -> tuple[Guess, ...]:
-    """The same where each client has a file of its own, and a column that says whose is left out."""
+    """The same where each client has its own file, and a column that says whose is left out."""
     told = {guess.key: guess.value for guess in guesses}
     left = [*told.get("data.ignore", ()), *([told["data.client"]] if "data.client" in told else [])]
     kept = (guess for guess in guesses if guess.key not in ("data.client", "data.ignore"))
