@@ -36,6 +36,7 @@ from fedkd.cli.common import (
 from fedkd.cli.deploy import deploy
 from fedkd.cli.listing import data, methods, tasks
 from fedkd.cli.predict import predict
+from fedkd.cli.live import watch as follow_run
 from fedkd.errors import FedkdError, StorageError, UsageError
 
 app = typer.Typer(
@@ -234,6 +235,7 @@ def export(
 
 
 app.command()(predict)
+app.command("watch")(follow_run)
 app.command()(methods)
 app.command()(tasks)
 app.command()(data)

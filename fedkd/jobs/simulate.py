@@ -11,6 +11,7 @@ from fedkd.config import Experiment
 from fedkd.federation import engines
 from fedkd.federation.answers import Observer, Unwatched
 from fedkd.federation.asynchronous.arrivals import Script
+from fedkd.federation.observing import Together
 from fedkd.federation.prepare import PreparedExperiment, prepare
 from fedkd.federation.tampering import Tamper
 from fedkd.jobs import replay as replaying
@@ -19,6 +20,7 @@ from fedkd.reports import shortfall
 from fedkd.runs import examples, tokenizers
 from fedkd.runs.common import locked, resumable
 from fedkd.runs.folder import RunFolder
+from fedkd.runs.live import LiveWriter
 from fedkd.runs.manifest import check_ledger
 from fedkd.runs.summary import summarise
 
@@ -95,7 +97,7 @@ def simulate_world(
         run.open(
             prepared.experiment, prepared.data, resume=resume, devices=prepared.setting.devices
         )
-        with locked(folder):
+        with locked(folder), LiveWriter(folder, prepared.setting.task.headline) as live:
             if resume:
                 _check_ledgers(prepared, run)
             if prepared.experiment.engine.kind == "in-process":  # the others start processes
@@ -103,7 +105,7 @@ def simulate_world(
             student = engines.simulate(
                 prepared,
                 run,
-                observer or Unwatched(),
+                Together(observer or Unwatched(), live),
                 states=run.states,
                 teachers={*range(_TEACHERS_SHOWN), *teachers},
                 tamper=tamper,
