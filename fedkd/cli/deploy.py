@@ -18,7 +18,7 @@ from fedkd.cli.common import (
     say_summary,
     watch,
 )
-from fedkd.cli.live import NoBrowser, Port, follow
+from fedkd.cli.watch import NoBrowser, Port, follow
 from fedkd.errors import UsageError
 
 deploy = typer.Typer(
