@@ -250,8 +250,8 @@ def status(
     if watch:
         from fedkd.jobs.watch import last_submitted
 
-        run = last_submitted(state)
-        follow(run, state=state, port=port, browser=not no_browser, as_json=as_json)
+        submitted = last_submitted(state)
+        follow(submitted, state=state, port=port, browser=not no_browser, as_json=as_json)
         return
     with Server.read(state).control() as control:
         nodes, runs = control.nodes(), control.runs()

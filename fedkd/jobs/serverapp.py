@@ -10,16 +10,16 @@ from torch import nn
 from fedkd import config
 from fedkd.data.shared_file import read_shared, seen_from
 from fedkd.errors import FederationError, FedkdError, StorageError
+from fedkd.federation.answers import Together
 from fedkd.federation.deploy.serving import Submission, server_app
-from fedkd.federation.observing import Together
 from fedkd.federation.prepare import prepare
 from fedkd.files import storing
 from fedkd.locks import hold
 from fedkd.runs import tokenizers
 from fedkd.runs.folder import RunFolder
-from fedkd.runs.live import LiveWriter
-from fedkd.runs.progress import ProgressWriter
 from fedkd.runs.summary import summarise
+from fedkd.runs.under_way.live import LiveWriter
+from fedkd.runs.under_way.progress import ProgressWriter
 
 
 def _main(submission: Submission, federate: Callable[..., nn.Module]) -> None:

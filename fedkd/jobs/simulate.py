@@ -9,9 +9,8 @@ from torch import nn
 
 from fedkd.config import Experiment
 from fedkd.federation import engines
-from fedkd.federation.answers import Observer, Unwatched
+from fedkd.federation.answers import Observer, Together, Unwatched
 from fedkd.federation.asynchronous.arrivals import Script
-from fedkd.federation.observing import Together
 from fedkd.federation.prepare import PreparedExperiment, prepare
 from fedkd.federation.tampering import Tamper
 from fedkd.jobs import replay as replaying
@@ -20,9 +19,9 @@ from fedkd.reports import shortfall
 from fedkd.runs import examples, tokenizers
 from fedkd.runs.common import locked, resumable
 from fedkd.runs.folder import RunFolder
-from fedkd.runs.live import LiveWriter
 from fedkd.runs.manifest import check_ledger
 from fedkd.runs.summary import summarise
+from fedkd.runs.under_way.live import LiveWriter
 
 _TEACHERS_SHOWN = 2
 

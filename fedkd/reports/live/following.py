@@ -10,10 +10,10 @@ from fedkd.config import Experiment, load
 from fedkd.errors import ConfigError, RunFolderError
 from fedkd.files import storing
 from fedkd.runs.folder import DEPLOYMENT
-from fedkd.runs.live import FILE, Live, read_live
 from fedkd.runs.reading import parse, text
 from fedkd.runs.schema import FailedClient, Round
 from fedkd.runs.scores import ACCURACY_ALONE, RunPart, Scores, ShownScore
+from fedkd.runs.under_way.live import FILE, Live, read_live
 
 _GONE_AFTER, _SILENT_AFTER = 3.0, 15.0
 """Seconds without a sign after which a process that is not there counts as gone, and a run whose

@@ -127,7 +127,7 @@ def _expected_end(now: RunNow) -> dict[str, Any] | None:
     seconds = max(0.0, left * each - now.live.seconds)
     return {
         "at": (now.last_sign or 0.0) + seconds,
-        "in": wording.duration(round(seconds)) if seconds >= 1 else "a moment",
+        "in": f"{seconds:.0f} s" if seconds < 60 else wording.duration(seconds),
         "by": "by the last round" if len(latest) == 1 else f"by the last {len(latest)} rounds",
     }
 

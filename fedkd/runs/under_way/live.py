@@ -131,8 +131,9 @@ class LiveWriter:
     def client_ends(self, client: int, failure: str | None) -> None:
         """See `Observer`."""
         with self._lock:
-            self._asked.pop(client, None)
-            self._training.pop(client, None)
+            # Where rounds are asynchronous it may end twice in one.
+            for phase in (self._asked, self._training, self._answered, self._lost):
+                phase.pop(client, None)
             if failure is None:
                 self._answered[client] = None
             else:
@@ -157,13 +158,12 @@ class LiveWriter:
 
     def _content(self) -> dict[str, Any]:
         with self._lock:
-            phases = {
-                "asked": self._asked,
-                "training": self._training,
-                "answered": self._answered,
-                "lost": self._lost,
+            counts = {
+                "asked": len(self._asked),
+                "training": len(self._training),
+                "answered": len(self._answered),
+                "lost": len(self._lost),
             }
-            counts = {name: len(each) for name, each in phases.items()}
             asked, answered = (
                 list(islice(each, _LISTED)) for each in (self._asked, self._answered)
             )
