@@ -17,7 +17,7 @@ from fedkd.federation.deploy.superlink import Server
 from fedkd.jobs.submit import Deployment
 from fedkd.names import nearest
 from fedkd.reports.live.following import Following
-from fedkd.reports.live.server import LiveServer, Source
+from fedkd.reports.live.server import LiveServer, PageSource
 from fedkd.reports.live.standing import ServerNow, Standing
 from fedkd.reports.live.view import nothing_yet, view
 from fedkd.runs.folder import DEPLOYMENT
@@ -88,7 +88,7 @@ class AskedServer:
             self._now = replace(self._now, answers=False)
 
 
-def watched(folder: Path, server: AskedServer | None) -> Source:
+def watched(folder: Path, server: AskedServer | None) -> PageSource:
     """What a page shows of a run folder, and what may be done there.
 
     Raises:
@@ -116,7 +116,7 @@ def watched(folder: Path, server: AskedServer | None) -> Source:
             raise UsageError("only a deployment can be stopped from here, and with --state alone")
         return server.stop(run)
 
-    return Source(look, report, stop)
+    return PageSource(look, report, stop)
 
 
 def waits(folder: Path) -> str:

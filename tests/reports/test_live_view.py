@@ -17,7 +17,7 @@ from example_run import read_lines, write_lines, write_run
 from fedkd.errors import FederationError, RunFolderError, UsageError
 from fedkd.jobs.watch import watched
 from fedkd.reports.live.following import Following
-from fedkd.reports.live.server import LiveServer, Source
+from fedkd.reports.live.server import LiveServer, PageSource
 from fedkd.reports.live.standing import ServerNow
 from fedkd.reports.live.view import view
 from fedkd.runs.scores import ACCURACY_ALONE
@@ -217,7 +217,7 @@ class Asked:
 
     def __init__(self):
         self.stopped = []
-        source = Source(lambda: {"title": MARKUP}, lambda: b"<h1>report</h1>", self.stop)
+        source = PageSource(lambda: {"title": MARKUP}, lambda: b"<h1>report</h1>", self.stop)
         self.server = LiveServer(source)
         Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
         self.port = self.server.server_address[1]

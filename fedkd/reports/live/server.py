@@ -30,7 +30,7 @@ _REPORT = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox
 
 
 @dataclass(frozen=True)
-class Source:
+class PageSource:
     """What the page shows, and what it may do.
 
     Attributes:
@@ -58,7 +58,7 @@ class LiveServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, source: Source, port: int = 0) -> None:
+    def __init__(self, source: PageSource, port: int = 0) -> None:
         try:
             super().__init__((HOST, port), _Handler)
         except OSError as error:

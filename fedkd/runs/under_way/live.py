@@ -71,6 +71,8 @@ class Live(RunPart):
 class LiveWriter:
     """An observer that keeps `live.json`. Use it as a context manager around the whole run.
 
+    A finished run that is resumed for no further round stays as it is.
+
     Args:
         folder: the run folder, which exists.
         score: the headline score.
@@ -79,6 +81,7 @@ class LiveWriter:
     def __init__(self, folder: Path, score: Figures) -> None:
         self._path = folder / FILE
         self._score = {"name": score.name, "higher": score.higher, "share": score.share}
+        self._finished = (folder / "summary.json").exists()
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -113,6 +116,7 @@ class LiveWriter:
 
     def round_begins(self, round: int, cohort: list[int]) -> None:
         """See `Observer`."""
+        self._finished = False
         with self._lock:
             self._asked, self._round = dict.fromkeys(cohort), round
             self._training, self._answered, self._lost = {}, {}, {}
@@ -152,6 +156,8 @@ class LiveWriter:
             self._write()
 
     def _write(self) -> None:
+        if self._finished:
+            return
         self._beat += 1
         with suppress(StorageError):
             write_atomically(self._path, json.dumps(self._content()), durable=False)
