@@ -23,6 +23,7 @@ from fedkd.cli.init import init
 from fedkd.cli.listing import methods, tasks
 from fedkd.cli.predict import predict
 from fedkd.cli.simulate import simulate
+from fedkd.cli.watch import watch
 from fedkd.errors import FedkdError, StorageError
 
 app = typer.Typer(
@@ -76,6 +77,7 @@ app.command()(compare)
 app.command()(report)
 app.command()(export)
 app.command()(predict)
+app.command()(watch)
 app.command()(methods)
 app.command()(tasks)
 app.command()(init)

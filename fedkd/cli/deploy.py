@@ -18,6 +18,7 @@ from fedkd.cli.common import (
     say_summary,
     watch,
 )
+from fedkd.cli.watch import NoBrowser, Port, follow
 from fedkd.errors import UsageError
 
 deploy = typer.Typer(
@@ -254,12 +255,28 @@ def submit(
 
 
 @deploy.command()
-def status(*, state: State, as_json: AsJson = False) -> None:
-    """Say which clients are connected, and which runs there were."""
+def status(
+    *,
+    state: State,
+    as_json: AsJson = False,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Follow what was submitted last from a page in the browser."),
+    ] = False,
+    port: Port = 0,
+    no_browser: NoBrowser = False,
+) -> None:
+    """Say which clients are connected, and which runs there were; with --watch, follow the last."""
     from dataclasses import asdict
 
     from fedkd.federation.deploy.superlink import Server
 
+    if watch:
+        from fedkd.jobs.watch import last_submitted
+
+        submitted = last_submitted(state)
+        follow(submitted, state=state, port=port, browser=not no_browser, as_json=as_json)
+        return
     with Server.read(state).control() as control:
         nodes, runs = control.nodes(), control.runs()
     if as_json:
