@@ -1,6 +1,6 @@
 """The page `reference/commands.md`: every command's `--help`, made from the command line itself.
 
-Typer's own generator (`typer utils docs`) takes what stands in brackets, such as `[data]`, for markup.
+Typer's own generator (`typer utils docs`) takes what is in brackets, such as `[data]`, for markup.
 """
 
 import warnings

@@ -1,8 +1,9 @@
 """Runs the tutorials as the site is built, and shows what each cell printed.
 
-A tutorial is a notebook kept as Markdown (jupytext's), so that it is read on its own and a change of it
-is a change of text. All run in one kernel, which loads torch once, each in an empty folder of its own and
-with no variable of another. An error in a cell ends the build. The executed notebook goes beside the page.
+A tutorial is a notebook kept as Markdown (jupytext's), so that it is read on its own and a change
+of it is a change of text. All run in one kernel, which loads torch once, each in an empty folder of
+its own and with no variable of another. An error in a cell ends the build. The executed notebook
+goes beside the page.
 """
 
 import logging
