@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import jupytext
 import nbformat
-from jupyter_client.manager import KernelManager, start_new_kernel
+from jupyter_client.manager import KernelManager
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from nbclient import NotebookClient
@@ -44,8 +44,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 @contextmanager
 def _kernel() -> Iterator[KernelManager]:
-    manager, client = start_new_kernel(kernel_name="python3")
-    client.stop_channels()
+    manager = KernelManager(transport="ipc")  # by files of this user, and not by ports
+    manager.start_kernel()
     try:
         yield manager
     finally:

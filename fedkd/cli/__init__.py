@@ -21,6 +21,7 @@ from fedkd.cli.export import export
 from fedkd.cli.listing import data, methods, tasks
 from fedkd.cli.predict import predict
 from fedkd.cli.simulate import simulate
+from fedkd.cli.watch import watch
 from fedkd.errors import FedkdError, StorageError
 
 app = typer.Typer(
@@ -73,6 +74,7 @@ app.command()(compare)
 app.command()(report)
 app.command()(export)
 app.command()(predict)
+app.command()(watch)
 app.command()(methods)
 app.command()(tasks)
 app.command()(data)
