@@ -31,6 +31,7 @@ from fedkd.config.experiment import (
 from fedkd.config.models import RANDOM, ModelSpec, Weights, specs_in, with_specs
 from fedkd.config.partition import Dirichlet, Iid, Natural, Partition, Shards
 from fedkd.config.parts import Choice, Frozen, Hardware, Output, TaskChoice
+from fedkd.config.pictures import PictureKeys
 from fedkd.config.read import load, load_distillation, parse, parse_json, read, validate
 from fedkd.config.robust import Robust
 from fedkd.config.source import Format, Interactions, Layout, PublicData, Source, Stream
@@ -66,6 +67,7 @@ __all__ = [
     "Optimisation",
     "Output",
     "Partition",
+    "PictureKeys",
     "Privacy",
     "Privileged",
     "PublicData",
