@@ -21,6 +21,7 @@ from fedkd.cli.export import export
 from fedkd.cli.listing import data, methods, tasks
 from fedkd.cli.predict import predict
 from fedkd.cli.simulate import simulate
+from fedkd.cli.sweep import sweep
 from fedkd.errors import FedkdError, StorageError
 
 app = typer.Typer(
@@ -70,6 +71,7 @@ def _options(
 app.command()(simulate)
 app.command()(distil)
 app.command()(compare)
+app.command()(sweep)
 app.command()(report)
 app.command()(export)
 app.command()(predict)

@@ -54,6 +54,17 @@ def load_distillation(path: Path | str, overrides: Sequence[str] = ()) -> Distil
     return validate(Distillation, table)
 
 
+def load_either(path: Path | str, overrides: Sequence[str] = ()) -> Experiment | Distillation:
+    """As `load`, of a federation or of one party's distillation, whichever the file is.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    table = read(path, overrides)
+    federation = {"clients", "method", "rounds"} & table.keys()
+    return parse(table) if federation else validate(Distillation, table)
+
+
 def read(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The table that a TOML file holds, with `key.path=value` overrides on top.
 

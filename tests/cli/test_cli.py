@@ -334,6 +334,7 @@ HELP = {
     "simulate": ("--set", "--out", "--resume", "The experiment: a TOML file"),
     "distil": ("The experiment: a TOML file",),
     "compare": ("--methods", "--seeds", "--set", "--out", "--resume"),
+    "sweep": ("--grid", "--seeds", "--set", "--out", "--resume", "--on"),
     "report": ("--out", "Run folders."),
     "export": ("A run folder.",),
     "methods": ("--json",),
