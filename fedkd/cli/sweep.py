@@ -10,7 +10,7 @@ import typer
 from fedkd.cli.common import Config, Override, import_beside, out, say, say_report, watch
 
 if TYPE_CHECKING:
-    from fedkd.jobs.sweep import PlannedRun
+    from fedkd.jobs.planned import PlannedRun
 
 
 def sweep(
@@ -50,11 +50,12 @@ def sweep(
     run that fails is named, and the others go on; the exit status is then 1.
     """
     from fedkd.config import load_either
+    from fedkd.jobs import planned
     from fedkd.jobs import sweep as sweeping
     from fedkd.reports.sweeps import page, spending
 
     import_beside(config)
-    runs = sweeping.plan(
+    runs = planned.plan(
         lambda settings: load_either(config, [*(override or ()), *settings]), grid or (), seeds
     )
     first = runs[0].config

@@ -7,7 +7,8 @@ from pathlib import Path
 from fedkd import methods
 from fedkd.config import Exchange, Experiment, MethodChoice, validate
 from fedkd.errors import ConfigError
-from fedkd.jobs.sweep import PlannedRun, SweepOutcome, Watch, run_all
+from fedkd.jobs.planned import PlannedRun
+from fedkd.jobs.sweep import SweepOutcome, Watch, run_all
 
 
 def plan(

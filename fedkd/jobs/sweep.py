@@ -3,9 +3,7 @@
 What runs several configurations in a row is here; `compare` is a plan of methods, and runs by it.
 """
 
-import hashlib
 import logging
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -14,14 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedkd import config
-from fedkd.config import Distillation, Experiment
-from fedkd.config.grid import combinations
+from fedkd.config import Distillation
 from fedkd.errors import ConfigError, FedkdError, RunFolderError
 from fedkd.federation import engines
 from fedkd.federation.answers import Unwatched
 from fedkd.federation.prepare import prepare
 from fedkd.federation.workers import cluster
 from fedkd.files import make_folder
+from fedkd.jobs.planned import Configuration, PlannedRun
 from fedkd.jobs.simulate import simulate
 from fedkd.reports.sweeps import page, rows, spending
 from fedkd.reports.sweeps.rows import SweepRow
@@ -31,29 +29,7 @@ from fedkd.threads import cores
 
 _log = logging.getLogger(__name__)
 
-Configuration = Experiment | Distillation
 Where = Literal["here", "ray"]
-_NAME = 100
-"""The longest name of a run's folder, in characters, its seed apart."""
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """One run of several."""
-
-    name: str
-    """Of its folder."""
-    settings: tuple[str, ...]
-    """What it has and others have not, each `key.path=value`; the same for all its seeds."""
-    config: Configuration
-
-    @property
-    def values(self) -> dict[str, str]:
-        """The settings by key."""
-        parts = (each.partition("=") for each in self.settings)
-        return {key: value for key, _, value in parts}
-
-
 Watch = Callable[[PlannedRun], AbstractContextManager[Any]]
 """Opens what is told of one run: an `Observer` of a federation, a `Notify` of a distillation."""
 
@@ -89,31 +65,6 @@ class SweepOutcome:
                 f"{len(self.failed)} of {len(self.runs)} runs failed, and --resume tries them "
                 f"again: {each}"
             )
-
-
-def plan(
-    load: Callable[[Sequence[str]], Configuration], grid: Sequence[str], seeds: int
-) -> list[PlannedRun]:
-    """A run for each combination of a grid's values and each seed.
-
-    Args:
-        load: gives the configuration with overrides on top, each as in `--set`.
-        grid: each `key.path=a,b`; see `config.grid.combinations`.
-        seeds: how many; they count up from the configuration's own.
-
-    Raises:
-        ConfigError: the grid is not understood, or a combination will not do.
-    """
-    runs = []
-    for settings in combinations(grid):
-        try:
-            first = load(settings)
-        except ConfigError as error:
-            raise ConfigError(f"sweep at {', '.join(settings)}: {error}") from error
-        for seed in range(first.seed, first.seed + seeds):
-            name = f"{_name(settings)}seed{seed}"
-            runs.append(PlannedRun(name, settings, first.model_copy(update={"seed": seed})))
-    return runs
 
 
 def run_all(
@@ -302,26 +253,3 @@ def _cores(run: PlannedRun) -> int:
 
 def _on_accelerator(run: PlannedRun) -> bool:
     return run.config.engine.device.startswith("cuda")
-
-
-def _name(settings: Sequence[str]) -> str:
-    """The beginning of a folder's name, which settings alone decide: `method=fedavg-rounds=5-`."""
-    if not settings:
-        return ""
-    pairs = [(key.split("."), value) for key, _, value in (s.partition("=") for s in settings)]
-    short = [_short(parts) for parts, _ in pairs]
-    alike = len(set(short)) < len(short)
-    names = [
-        ".".join(parts) if alike else one for one, (parts, _) in zip(short, pairs, strict=True)
-    ]
-    values = [re.sub(r"[^A-Za-z0-9.+_-]+", "_", value).strip("_") for _, value in pairs]
-    name = "-".join(f"{key}={value}" for key, value in zip(names, values, strict=True))[:_NAME]
-    if len(name) == _NAME or values != [value for _, value in pairs]:  # others may read the same
-        name = f"{name}-{hashlib.sha256(' '.join(settings).encode()).hexdigest()[:8]}"
-    return f"{name}-"
-
-
-def _short(parts: Sequence[str]) -> str:
-    """What a key is called: `method.name` is method, `knowledge.0.name` knowledge.0."""
-    *before, last = parts[:-1] if parts[-1] == "name" and parts[1:] else parts
-    return f"{before[-1]}.{last}" if last.isdigit() and before else last

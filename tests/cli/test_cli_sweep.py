@@ -6,7 +6,7 @@ import tiny
 
 
 def test_a_sweep_prints_a_table_names_what_failed_and_ends_with_1(run, rows, here):
-    changes = {"rounds": 1, "method": {"name": "fedmd", "student": {"epochs": 5}}}
+    changes = {"rounds": 1, "method": {"name": "fedmd", "student": {"epochs": 30}}}
     config = tiny.write_config(here / "tiny.toml", rows, changes)
     sweep = ("sweep", config, "--seeds", "1", "--grid", "clients.training.learning_rate=0.05,1e30")
     status, out, complaint = run(*sweep, "--out", "all")
@@ -21,5 +21,5 @@ def test_a_sweep_prints_a_table_names_what_failed_and_ends_with_1(run, rows, her
 
     status, out, complaint = run(*sweep[:3], "2", "--grid", "rounds=1,two", "--out", "other")
     assert (status, out, complaint.count("\n")) == (2, "", 1)
-    assert complaint.startswith("error: sweep at rounds=two: key 'rounds' is 'two'")
+    assert complaint.startswith("error: sweep at rounds=two: key 'rounds' is ")
     assert not (here / "other").exists()

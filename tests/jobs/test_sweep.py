@@ -11,7 +11,7 @@ import tiny
 
 from fedkd import config
 from fedkd.errors import ConfigError, FedkdError, RunFolderError
-from fedkd.jobs import compare, sweep
+from fedkd.jobs import compare, planned, sweep
 from fedkd.reports.sweeps import rows as swept_rows
 from fedkd.reports.sweeps import spending
 
@@ -24,7 +24,7 @@ def watch(_run):
 
 def plan(file, *grid, seeds=1, **sets):
     overrides = [f"{key}={value}" for key, value in sets.items()]
-    return sweep.plan(lambda more: config.load_either(file, [*overrides, *more]), grid, seeds)
+    return planned.plan(lambda more: config.load_either(file, [*overrides, *more]), grid, seeds)
 
 
 def hashes(folder):
@@ -118,7 +118,7 @@ def test_a_distillation_is_swept_too_and_another_one_does_not_pass_for_finished(
             changed["knowledge"][0]["name"] = each.partition("=")[2]
         return config.validate(config.Distillation, changed)
 
-    runs = sweep.plan(load, ["knowledge.0.name=kd,dkd"], 1)
+    runs = planned.plan(load, ["knowledge.0.name=kd,dkd"], 1)
     assert [run.name for run in runs] == ["knowledge.0=kd-seed0", "knowledge.0=dkd-seed0"]
     quiet = nullcontext(lambda *_: None)
     done = sweep.run_all(runs, tmp_path / "swept", lambda _: quiet)
@@ -126,8 +126,10 @@ def test_a_distillation_is_swept_too_and_another_one_does_not_pass_for_finished(
     assert [len(row.runs) for row in found] == [1, 1]
     assert set(found[0].beside) == {"student alone"}
     table["student"] = {**trained, "training": {"epochs": 2}}
-    again = sweep.run_all(sweep.plan(load, [], 1), tmp_path / "swept", lambda _: quiet, resume=True)
-    other = [sweep.PlannedRun("knowledge.0=kd-seed0", (), run.config) for run in again.runs]
+    again = sweep.run_all(
+        planned.plan(load, [], 1), tmp_path / "swept", lambda _: quiet, resume=True
+    )
+    other = [planned.PlannedRun("knowledge.0=kd-seed0", (), run.config) for run in again.runs]
     refused = sweep.run_all(other, tmp_path / "swept", lambda _: quiet, resume=True)
     assert "holds another experiment" in refused.failed["knowledge.0=kd-seed0"]
 
@@ -139,7 +141,11 @@ def test_a_distillation_is_swept_too_and_another_one_does_not_pass_for_finished(
         (["rounds=1,-1"], {}, "sweep at rounds=-1: key 'rounds' is -1"),
         (["method.name=fedmd,dense"], {}, r"run method=dense-seed7: .*asks for image"),
         (["privacy.epsilon=1,1e-9"], {"method.name": "fedmd"}, "run epsilon="),
-        (["task.scores=['accuracy'],['macro-f1']"], {"task.name": "classification"}, "is scored by"),
+        (
+            ["task.scores=['accuracy'],['macro-f1']"],
+            {"task.name": "classification"},
+            "is scored by",
+        ),
     ],
 )
 def test_a_wrong_combination_is_refused_before_any_runs(file, tmp_path, grid, sets, said):
@@ -160,12 +166,12 @@ def test_a_folder_is_another_sweeps_unless_it_is_gone_on_with(broken):
 
 def test_names_of_folders_are_for_shells_and_never_the_same(file):
     odd = ['data.name="a b/c"', "data.name=a_b_c", 'clients.models=["mlp"]', "clients.models=mlp"]
-    names = [sweep._name([each]) for each in odd]
+    names = [planned._name([each]) for each in odd]
     assert len(set(names)) == len(odd)
     assert all(set(name) <= set(f"{name}=.+-_") - set('/ "[]') for name in names)
-    assert sweep._name(["student.model.name=mlp", "data.name=x"]) == "model=mlp-data=x-"
+    assert planned._name(["student.model.name=mlp", "data.name=x"]) == "model=mlp-data=x-"
     both = ["clients.training.epochs=1", "student.training.epochs=2"]
-    assert sweep._name(both) == "clients.training.epochs=1-student.training.epochs=2-"
+    assert planned._name(both) == "clients.training.epochs=1-student.training.epochs=2-"
 
 
 def test_chance_alone_is_as_large_as_simulated():

@@ -1,6 +1,7 @@
 """Whole runs side by side on Ray: a cluster's workers, or this machine's."""
 
 import importlib.util
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -44,6 +45,8 @@ def each(tasks: Sequence[ClusterTask]) -> Iterator[tuple[int, str]]:
     Yields:
         A task's number and why it failed, nothing if it did not, as they end.
     """
+    if not tasks:
+        return
     import ray
 
     address = os.environ.get("RAY_ADDRESS")
@@ -52,10 +55,10 @@ def each(tasks: Sequence[ClusterTask]) -> Iterator[tuple[int, str]]:
         warnings.simplefilter("ignore", FutureWarning)  # of accelerators, where there are none
         ray.init(
             # Ray refuses a number of CPUs for a cluster, which has its own.
-            **({} if address else {"num_cpus": max(cores(), *(task.cores for task in tasks), 1)}),
+            num_cpus=None if address else max(cores(), *(task.cores for task in tasks)),
             runtime_env={"env_vars": beside},
             include_dashboard=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             log_to_driver=False,
         )
     try:
