@@ -13,15 +13,18 @@ import typer
 
 from fedkd import __version__
 from fedkd.cli.audit import audit
+from fedkd.cli.check import data
 from fedkd.cli.common import Warnings, command_of, err, say
 from fedkd.cli.compare import compare, report
 from fedkd.cli.deploy import deploy
 from fedkd.cli.distil import distil
 from fedkd.cli.export import export
-from fedkd.cli.listing import data, methods, tasks
+from fedkd.cli.init import init
+from fedkd.cli.listing import methods, tasks
 from fedkd.cli.predict import predict
 from fedkd.cli.simulate import simulate
 from fedkd.cli.sweep import sweep
+from fedkd.cli.watch import watch
 from fedkd.errors import FedkdError, StorageError
 
 app = typer.Typer(
@@ -37,6 +40,7 @@ app = typer.Typer(
 )
 app.add_typer(deploy)
 app.add_typer(audit)
+app.add_typer(data)
 WORKER_NAME = "fedkd-client"
 """The threads of the in-process grid, which is not imported for `--help`."""
 
@@ -75,9 +79,10 @@ app.command()(sweep)
 app.command()(report)
 app.command()(export)
 app.command()(predict)
+app.command()(watch)
 app.command()(methods)
 app.command()(tasks)
-app.command()(data)
+app.command()(init)
 
 
 def main() -> NoReturn:

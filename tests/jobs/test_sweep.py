@@ -141,11 +141,6 @@ def test_a_distillation_is_swept_too_and_another_one_does_not_pass_for_finished(
         (["rounds=1,-1"], {}, "sweep at rounds=-1: key 'rounds' is -1"),
         (["method.name=fedmd,dense"], {}, r"run method=dense-seed7: .*asks for image"),
         (["privacy.epsilon=1,1e-9"], {"method.name": "fedmd"}, "run epsilon="),
-        (
-            ["task.scores=['accuracy'],['macro-f1']"],
-            {"task.name": "classification"},
-            "is scored by",
-        ),
     ],
 )
 def test_a_wrong_combination_is_refused_before_any_runs(file, tmp_path, grid, sets, said):
@@ -154,6 +149,12 @@ def test_a_wrong_combination_is_refused_before_any_runs(file, tmp_path, grid, se
         sweep.run_all(plan(file, *grid, **sets), folder, watch)
     assert "\n" not in str(refused.value)
     assert not folder.exists()
+
+
+def test_runs_that_are_not_scored_alike_are_refused(file, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "_prepared", lambda asked, _where: (asked, f"score-{asked.rounds}"))
+    with pytest.raises(ConfigError, match=r"rounds=1-seed7 is scored by score-1, rounds=2-seed7"):
+        sweep.run_all(plan(file, "rounds=1,2"), tmp_path / "swept", watch)
 
 
 def test_a_folder_is_another_sweeps_unless_it_is_gone_on_with(broken):
