@@ -32,6 +32,7 @@ from fedkd.config.models import RANDOM, ModelSpec, Weights, specs_in, with_specs
 from fedkd.config.partition import Dirichlet, Iid, Natural, Partition, Shards
 from fedkd.config.parts import Choice, Frozen, Hardware, Output, TaskChoice
 from fedkd.config.read import (
+    ConfigLike,
     load,
     load_distillation,
     load_either,
@@ -54,6 +55,7 @@ __all__ = [
     "Augmentation",
     "Choice",
     "Clients",
+    "ConfigLike",
     "Data",
     "Dirichlet",
     "Distillation",

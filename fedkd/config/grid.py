@@ -4,36 +4,42 @@ A combination is a list of overrides, each as in `--set`, so that a value means 
 there.
 """
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
+from typing import Any
 
+from fedkd.config.overrides import Override
 from fedkd.errors import ConfigError
 
+Grid = Sequence[str] | Mapping[str, Sequence[Any]]
 _CLOSES = {"[": "]", "{": "}"}
 
 
-def combinations(grid: Sequence[str]) -> list[tuple[str, ...]]:
+def combinations(grid: Grid) -> list[tuple[Override, ...]]:
     """Every combination of a grid's values, the last key's changing fastest.
 
     Args:
         grid: each `key.path=a,b`; a value may be a TOML list or table, and commas inside it,
-            or inside quotes, part nothing.
+            or inside quotes, part nothing. Or values by key, as Python has them.
 
     Returns:
-        For each combination an override `key.path=value` a key; one empty one of no grid.
+        For each combination an override a key; one empty one of no grid.
 
     Raises:
         ConfigError: a key has no values, stands twice, or is `seed`.
     """
+    if isinstance(grid, Mapping):
+        for key, values in grid.items():
+            _check(key, f"{key}={values!r}")
+            if isinstance(values, str) or not list(values):
+                raise ConfigError(f"grid {key!r} is {values!r}: expected a list of its values")
+        return [tuple(zip(grid, chosen, strict=True)) for chosen in product(*grid.values())]
     keys: dict[str, list[str]] = {}
     for text in grid:
         key, values = _parsed(text)
-        if key == "seed":
-            raise ConfigError(
-                f"grid {text!r}: seeds are counted up from the experiment's own: say how many by "
-                "--seeds, and the first by --set seed=..."
-            )
+        _check(key, text)
         if key in keys:
             raise ConfigError(
                 f"grid {text!r}: {key!r} stands in the grid twice: name all its values at once, "
@@ -44,6 +50,22 @@ def combinations(grid: Sequence[str]) -> list[tuple[str, ...]]:
         tuple(f"{key}={value}" for key, value in zip(keys, chosen, strict=True))
         for chosen in product(*keys.values())
     ]
+
+
+def in_words(override: Override) -> str:
+    """An override as `key.path=value`."""
+    if isinstance(override, str):
+        return override
+    key, value = override
+    return f"{key}={value if isinstance(value, str) else json.dumps(value, default=str)}"
+
+
+def _check(key: str, text: str) -> None:
+    if key == "seed":
+        raise ConfigError(
+            f"grid {text!r}: seeds are counted up from the experiment's own: say how many by "
+            "--seeds, and the first by --set seed=..."
+        )
 
 
 def _parsed(text: str) -> tuple[str, list[str]]:

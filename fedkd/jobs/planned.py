@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fedkd.config import Distillation, Experiment
-from fedkd.config.grid import combinations
+from fedkd.config.grid import Grid, combinations, in_words
+from fedkd.config.overrides import Override
 from fedkd.errors import ConfigError
 
 Configuration = Experiment | Distillation
@@ -32,22 +33,23 @@ class PlannedRun:
 
 
 def plan(
-    load: Callable[[Sequence[str]], Configuration], grid: Sequence[str], seeds: int
+    load: Callable[[Sequence[Override]], Configuration], grid: Grid, seeds: int
 ) -> list[PlannedRun]:
     """A run for each combination of a grid's values and each seed.
 
     Args:
-        load: gives the configuration with overrides on top, each as in `--set`.
-        grid: each `key.path=a,b`; see `config.grid.combinations`.
+        load: gives the configuration with overrides on top.
+        grid: see `config.grid.combinations`.
         seeds: how many; they count up from the configuration's own.
 
     Raises:
         ConfigError: the grid is not understood, or a combination will not do.
     """
     runs = []
-    for settings in combinations(grid):
+    for overrides in combinations(grid):
+        settings = tuple(in_words(each) for each in overrides)
         try:
-            first = load(settings)
+            first = load(overrides)
         except ConfigError as error:
             raise ConfigError(f"sweep at {', '.join(settings)}: {error}") from error
         for seed in range(first.seed, first.seed + seeds):

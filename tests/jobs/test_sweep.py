@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny
 
+import fedkd
 from fedkd import config
 from fedkd.errors import ConfigError, FedkdError, RunFolderError
 from fedkd.jobs import compare, planned, sweep
@@ -224,3 +225,16 @@ def test_what_shares_a_ledger_is_held_to_one_budget(file, tmp_path, warned):
 def test_ray_and_an_engine_on_ray_are_not_both(file, tmp_path):
     with pytest.raises(ConfigError, match=r"leave out engine\.kind"):
         sweep.run_all(plan(file, **{"engine.kind": "ray"}), tmp_path / "swept", watch, where="ray")
+
+
+def test_one_call_sweeps_and_tells_a_row_for_each_combination(file, tmp_path):
+    grid = {"clients.models": [["mlp"], [{"name": "mlp", "hidden": [4]}]]}
+    done = fedkd.sweep(file, grid, seeds=1, out=tmp_path / "swept", progress=False)
+    assert (len(done.runs), done.failed) == (2, {})
+    assert {row["clients.models"] for row in done.rows} == {
+        '["mlp"]',
+        '[{"name": "mlp", "hidden": [4]}]',
+    }
+    assert all(row["seeds"] == 1 and 0 < row["student"] <= 1 for row in done.rows)
+    with pytest.raises(ConfigError, match="expected a list of its values"):
+        fedkd.sweep(file, {"rounds": "12"}, progress=False)
