@@ -241,7 +241,9 @@ def main() -> None:
         for name in given.names or FILES:
             print(FILES[name](given.write))
         return
-    print("| file | task | label | student | runs | score of the student, or what is missing | seconds |")
+    print(
+        "| file | task | label | student | runs | score of the student, or what is missing | seconds |"
+    )
     print("|---|---|---|---|---|---|---|", flush=True)
     for name in given.names or FILES:
         with tempfile.TemporaryDirectory() as temporary, chdir(temporary):
