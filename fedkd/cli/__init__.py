@@ -11,7 +11,6 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from fedkd import __version__
 from fedkd.cli.audit import audit
 from fedkd.cli.check import data
 from fedkd.cli.common import Warnings, command_of, err, say
@@ -25,6 +24,7 @@ from fedkd.cli.predict import predict
 from fedkd.cli.simulate import simulate
 from fedkd.cli.watch import watch
 from fedkd.errors import FedkdError, StorageError
+from fedkd.version import __version__
 
 app = typer.Typer(
     name="fedkd",
