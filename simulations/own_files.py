@@ -241,10 +241,8 @@ def main() -> None:
         for name in given.names or FILES:
             print(FILES[name](given.write))
         return
-    print(
-        "| file | task | label | student | runs | score of the student, or what is missing | seconds |"
-    )
-    print("|---|---|---|---|---|---|---|", flush=True)
+    heads = ("file", "task", "label", "student", "runs", "score, or what is missing", "seconds")
+    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}", flush=True)
     for name in given.names or FILES:
         with tempfile.TemporaryDirectory() as temporary, chdir(temporary):
             data = FILES[name](Path())
