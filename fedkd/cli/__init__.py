@@ -13,24 +13,27 @@ import typer
 
 from fedkd import __version__
 from fedkd.cli.audit import audit
-from fedkd.cli.common import Warnings, command_of, err, say
+from fedkd.cli.command import command_of
+from fedkd.cli.common import err
 from fedkd.cli.compare import compare, report
+from fedkd.cli.configs import configs
 from fedkd.cli.deploy import deploy
 from fedkd.cli.distil import distil
 from fedkd.cli.export import export
-from fedkd.cli.listing import data, methods, tasks
+from fedkd.cli.listing import data, forms, methods, models, tasks
 from fedkd.cli.predict import predict
 from fedkd.cli.simulate import simulate
+from fedkd.cli.warning import Warnings
 from fedkd.errors import FedkdError, StorageError
 
 app = typer.Typer(
     name="fedkd",
     help="Federated and data-free knowledge distillation: parties who may not share data, and need "
     "not share a model, teach one good model together.",
-    epilog="Start with: fedkd simulate demo",
+    epilog="Start with: fedkd simulate demo. Each command's --help has an example; Tab completes "
+    "names after fedkd --install-completion.",
     no_args_is_help=True,
     suggest_commands=False,  # click does
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",  # what stands in brackets, such as [data], is no markup
 )
@@ -42,7 +45,7 @@ WORKER_NAME = "fedkd-client"
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - typer's
     if value:
-        say(f"fedkd {__version__}")
+        typer.echo(f"fedkd {__version__}")
         raise typer.Exit
 
 
@@ -73,15 +76,18 @@ app.command()(compare)
 app.command()(report)
 app.command()(export)
 app.command()(predict)
+app.command()(configs)
 app.command()(methods)
 app.command()(tasks)
+app.command()(models)
+app.command()(forms)
 app.command()(data)
 
 
 def main() -> NoReturn:
     """Run the command; an error that was foreseen is one line, and its own exit status."""
     try:
-        command_of(app)(standalone_mode=True)
+        command_of(app)(prog_name="fedkd")
     except FedkdError as error:
         sys.exit(_say_error(str(error), error.exit_status))
     except OSError as error:
@@ -109,5 +115,7 @@ def script() -> NoReturn:
 def _say_error(text: str, status: int) -> int:
     if "--debug" in sys.argv:
         err.print_exception()
-    err.print("error:", text, style="red", markup=False, highlight=False, soft_wrap=True)
+    err.print(
+        "error:", text, style="red", markup=False, highlight=False, soft_wrap=not err.is_terminal
+    )
     return status
