@@ -2,7 +2,7 @@
 
 import typer
 
-from fedkd.cli.deploy.experiments import app, local, share, submit
+from fedkd.cli.deploy.experiments import app, layout, local, share, submit
 from fedkd.cli.deploy.parties import client, keys, server, status, stop
 
 deploy = typer.Typer(
@@ -11,5 +11,5 @@ deploy = typer.Typer(
     epilog="Try it on this machine: fedkd deploy local demo. Then docs/deploy.md.",
     no_args_is_help=True,
 )
-for command in (local, keys, share, app, server, client, submit, status, stop):
+for command in (local, keys, share, layout, app, server, client, submit, status, stop):
     deploy.command()(command)

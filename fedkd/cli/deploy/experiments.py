@@ -1,4 +1,4 @@
-"""`fedkd deploy local`, `share`, `app`, `submit`: what is run on servers and clients."""
+"""`fedkd deploy local`, `share`, `layout`, `app`, `submit`: what is run on servers and clients."""
 
 from pathlib import Path
 from typing import Annotated
@@ -77,6 +77,31 @@ def share(
     digest = sha256(content).hexdigest()
     lines = (f"wrote {file}", f"SHA-256 {digest}")
     answer({"file": file, "sha256": digest}, *map(line, lines))
+
+
+def layout(
+    config: Config,
+    *,
+    folder: Annotated[Path, typer.Option("--out", help="The folder to make.", metavar="DIR")],
+    server: Annotated[str, typer.Option(help="Where sites reach the server.", metavar="HOST:PORT")],
+    client: Annotated[
+        list[str] | None,
+        typer.Option(help="A site's name, once for each; else client-0000...", metavar="NAME"),
+    ] = None,
+    override: Override = None,
+) -> None:
+    """Write what each party of a trial holds, for machines or containers that are to run it.
+
+    Keys, the shared file, and for each site its SITE.toml and its part of the experiment's data.
+
+    Example: fedkd deploy layout demo --out trial --server fed.example.org:9400
+    """
+    from fedkd.config import load
+    from fedkd.jobs.local import lay_out
+
+    lay_out(load(config, override or ()), folder, server=server, clients=client or ())
+    text = f"laid out {folder}: hand out each site's part, and keep ca.key off the server"
+    answer({"folder": folder}, line(text))
 
 
 def app(
