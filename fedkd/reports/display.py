@@ -36,6 +36,7 @@ class Display:
     ) -> None:
         self._score = score
         self._console = console
+        self._drawn = console.is_terminal and not console.is_dumb_terminal
         self._begins = f"{title}, {wording.plural(rounds, 'round')}"
         self._lock = threading.Lock()
         self._working: dict[int, str] = {}
@@ -57,7 +58,7 @@ class Display:
         self._live = Live(self, console=console, transient=True)
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal and not self._console.quiet:
+        if self._drawn and not self._console.quiet:
             self._live.start()
         return self
 
@@ -71,7 +72,7 @@ class Display:
 
     def round_begins(self, round: int, cohort: list[int]) -> None:
         """See `Observer`."""
-        if not self._asked and not self._console.is_terminal:
+        if not self._asked and not self._drawn:
             self._say(self._begins)
         with self._lock:
             self._working, self._failed, self._waiting = {}, {}, len(cohort)

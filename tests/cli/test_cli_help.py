@@ -7,8 +7,10 @@ import sys
 
 import click
 import pytest
+from rich.console import Console
 
 from fedkd import cli, configs
+from fedkd.cli import common
 from fedkd.cli.command import SERVING, command_of, leaves
 
 ROOT = command_of(cli.app)
@@ -66,7 +68,7 @@ def test_names_are_completed(run, here, monkeypatch):
     for words, found in [
         (["simul"], ["simulate"]),
         (["simulate", "demo"], ["demo", "demolition.toml"]),
-        (["simulate", "runs/o"], ["runs/one", "runs/other/"]),
+        (["simulate", "runs/o"], ["runs/one/", "runs/other/"]),
         (["configs", "keyp"], ["keypoints", "keypoints_distil"]),
         (["report", "runs/o"], ["runs/one"]),
         (["audit", "report", "overf"], ["overfitted"]),
@@ -89,7 +91,9 @@ def test_completion_knows_all_methods_and_loads_none():
 
 
 def test_a_terminal_is_told_at_once_what_begins(monkeypatch, capsys, here):
-    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Console(force_terminal=True, force_interactive=True)
+    monkeypatch.setattr(common, "out", terminal)
     monkeypatch.setitem(sys.modules, "fedkd.config", None)  # whatever a command loads first
     monkeypatch.setattr(sys, "argv", ["fedkd", "simulate", "demo"])
     with pytest.raises(ImportError):
