@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedkd.data.texts import table
+from fedkd.data.readers.tables import files
 from fedkd.data.texts.tokenizer import Tokenizer
 from fedkd.errors import UsageError
 from fedkd.jobs.said import SAID, Asked, Prediction, Text
@@ -114,5 +114,5 @@ def _candidates(
 ) -> Mapping[str, Any]:
     """The texts of a file, each once, and their encodings."""
     answers = finished.columns[1]
-    texts = list(dict.fromkeys(table.read(file, [answers]).column(answers)))
+    texts = list(dict.fromkeys(files.read(file, [answers]).column(answers)))
     return dict(zip(texts, _encoded(finished, tokenizer, texts, cut=cut), strict=True))
