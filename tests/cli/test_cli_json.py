@@ -92,7 +92,9 @@ def test_lists_answer_in_json(ask):
 
 def test_deployments_keys_and_apps_answer_in_json(ask, rows, here):
     config = tiny.write_config(here / "tiny.toml", rows)
-    made, _ = ask("deploy", "keys", "keys", "--server", "localhost", "--client", "a", keys_of="deploy keys")
+    made, _ = ask(
+        "deploy", "keys", "keys", "--server", "localhost", "--client", "a", keys_of="deploy keys"
+    )
     assert all(Path(path).is_file() for path in made["made"])
     shared, _ = ask("deploy", "share", config, "--out", "shared", keys_of="deploy share")
     app, _ = ask("deploy", "app", config, "--out", "app", keys_of="deploy app")
