@@ -24,6 +24,7 @@ from fedkd.cli.listing import data, forms, methods, models, tasks
 from fedkd.cli.predict import predict
 from fedkd.cli.simulate import simulate
 from fedkd.cli.warning import Warnings
+from fedkd.cli.watch import watch
 from fedkd.errors import FedkdError, StorageError
 
 app = typer.Typer(
@@ -76,6 +77,7 @@ app.command()(compare)
 app.command()(report)
 app.command()(export)
 app.command()(predict)
+app.command()(watch)
 app.command()(configs)
 app.command()(methods)
 app.command()(tasks)

@@ -66,6 +66,11 @@ JSON, QUIET, _STARTING = "fedkd.json", "fedkd.quiet", "fedkd.starting"
 """Keys of `click.Context.meta`, which all contexts of one command line share."""
 
 
+def as_json() -> bool:
+    """Whether this command line asks for JSON."""
+    return bool(_meta().get(JSON))
+
+
 def _meta() -> dict[str, Any]:
     context = click.get_current_context(silent=True)
     return {} if context is None else context.meta
@@ -76,7 +81,7 @@ def _beside() -> Console:
     _started()
     if _meta().get(QUIET):
         return Console(quiet=True)
-    return err if _meta().get(JSON) else out
+    return err if as_json() else out
 
 
 @contextmanager
@@ -86,7 +91,7 @@ def starting(what: str) -> Iterator[None]:
     Args:
         what: the command in words, such as `simulate demo`.
     """
-    console = err if _meta().get(JSON) else out
+    console = err if as_json() else out
     if console.is_terminal and not _meta().get(QUIET):
         shown = Spinner("dots", Text(f"{what}: loading libraries"), style="dim")
         live = Live(shown, console=console, refresh_per_second=4, transient=True)
@@ -150,7 +155,7 @@ def answer(value: Any, *people: RenderableType) -> None:
         people: the same for people; a table that is too wide for the terminal is shown row by row.
     """
     _started()
-    if _meta().get(JSON):
+    if as_json():
         typer.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
         return
     for each in people:
@@ -185,7 +190,7 @@ def report_line(path: Path) -> Text:
 def say(text: str) -> None:
     """Print a line for people, as it is: see `line`. Under `--json` beside what was found."""
     _started()
-    _print(err if _meta().get(JSON) else out, line(text))
+    _print(err if as_json() else out, line(text))
 
 
 def _print(console: Console, shown: RenderableType) -> None:

@@ -3,7 +3,8 @@
 import typer
 
 from fedkd.cli.deploy.experiments import app, layout, local, share, submit
-from fedkd.cli.deploy.parties import client, keys, server, status, stop
+from fedkd.cli.deploy.parties import client, keys, server
+from fedkd.cli.deploy.runs import status, stop
 
 deploy = typer.Typer(
     name="deploy",

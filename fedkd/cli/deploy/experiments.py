@@ -17,7 +17,7 @@ from fedkd.cli.common import (
     say_summary,
     watch,
 )
-from fedkd.cli.deploy.parties import State
+from fedkd.cli.deploy.runs import State
 from fedkd.errors import UsageError
 
 Shared = Annotated[
