@@ -13,6 +13,7 @@ import typer
 
 from fedkd import __version__
 from fedkd.cli.audit import audit
+from fedkd.cli.check import data
 from fedkd.cli.command import command_of
 from fedkd.cli.common import err
 from fedkd.cli.compare import compare, report
@@ -20,7 +21,8 @@ from fedkd.cli.configs import configs
 from fedkd.cli.deploy import deploy
 from fedkd.cli.distil import distil
 from fedkd.cli.export import export
-from fedkd.cli.listing import data, forms, methods, models, tasks
+from fedkd.cli.init import init
+from fedkd.cli.listing import forms, methods, models, tasks
 from fedkd.cli.predict import predict
 from fedkd.cli.simulate import simulate
 from fedkd.cli.warning import Warnings
@@ -38,8 +40,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",  # what stands in brackets, such as [data], is no markup
 )
-app.add_typer(deploy)
-app.add_typer(audit)
+for group in (data, deploy, audit):
+    app.add_typer(group)
 WORKER_NAME = "fedkd-client"
 """The threads of the in-process grid, which is not imported for `--help`."""
 
@@ -71,19 +73,11 @@ def _options(
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)
 
 
-app.command()(simulate)
-app.command()(distil)
-app.command()(compare)
-app.command()(report)
-app.command()(export)
-app.command()(predict)
-app.command()(watch)
-app.command()(configs)
-app.command()(methods)
-app.command()(tasks)
-app.command()(models)
-app.command()(forms)
-app.command()(data)
+for command in (
+    *(init, simulate, distil, compare, report, watch, export, predict),
+    *(configs, methods, forms, models, tasks),
+):
+    app.command()(command)
 
 
 def main() -> NoReturn:

@@ -46,6 +46,8 @@ def leaves(command: click.Command, name: str = "") -> Iterator[tuple[str, click.
     if not isinstance(command, click.Group):
         yield name, command
         return
+    if command.invoke_without_command and name:
+        yield name, command
     for each, inner in command.commands.items():
         yield from leaves(inner, f"{name} {each}".strip())
 

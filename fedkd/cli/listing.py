@@ -145,10 +145,7 @@ def models() -> None:
 
 
 def data() -> None:
-    """List the data sets known by name, and where each was looked for: $FEDKD_DATA first.
-
-    Example: fedkd data
-    """
+    """List the data sets known by name, and where each was looked for."""
     from fedkd.data import NAMES, fetched, locations
 
     places = {name: locations(name) for name in NAMES}
