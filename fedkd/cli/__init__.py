@@ -11,7 +11,6 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from fedkd import __version__
 from fedkd.cli.audit import audit
 from fedkd.cli.check import data
 from fedkd.cli.command import command_of
@@ -28,6 +27,7 @@ from fedkd.cli.simulate import simulate
 from fedkd.cli.warning import Warnings
 from fedkd.cli.watch import watch
 from fedkd.errors import FedkdError, StorageError
+from fedkd.version import __version__
 
 app = typer.Typer(
     name="fedkd",

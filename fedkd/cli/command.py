@@ -35,8 +35,7 @@ def command_of(app: typer.Typer) -> click.Command:
         command.params.append(_quiet())
         if name in SERVING or command.callback is None:
             continue
-        if not any("--json" in each.opts for each in command.params):
-            command.params.append(_json())
+        command.params.append(_json())
         command.callback = _announced(name, command.params, command.callback)
     return root
 

@@ -48,7 +48,6 @@ Override = Annotated[
         autocompletion=settings,
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 _AFTER = "Go on after the last finished {}, to the same bits but for DP noise."
 ResumeDeployed = Annotated[bool, typer.Option("--resume", help=_AFTER.format("round"))]
 ResumeStages = Annotated[bool, typer.Option("--resume", help=_AFTER.format("stage"))]

@@ -11,13 +11,12 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 from rich.text import Text
 
 from fedkd.federation.answers import Record
-from fedkd.reports import figures, lateness, wording
+from fedkd.reports import figures, lateness, notebook, wording
 from fedkd.runs.scores import ACCURACY_ALONE
 from fedkd.tasks import Figures
 
@@ -36,7 +35,6 @@ class Display:
     ) -> None:
         self._score = score
         self._console = console
-        self._drawn = console.is_terminal and not console.is_dumb_terminal
         self._begins = f"{title}, {wording.plural(rounds, 'round')}"
         self._lock = threading.Lock()
         self._working: dict[int, str] = {}
@@ -55,11 +53,10 @@ class Display:
             TimeElapsedColumn(),
         )
         self._task = self._progress.add_task(title, total=rounds)
-        self._live = Live(self, console=console, transient=True)
+        self._live = notebook.live(self, console)
 
     def __enter__(self) -> Self:
-        if self._drawn and not self._console.quiet:
-            self._live.start()
+        self._live.start()
         return self
 
     def __exit__(
@@ -72,7 +69,7 @@ class Display:
 
     def round_begins(self, round: int, cohort: list[int]) -> None:
         """See `Observer`."""
-        if not self._asked and not self._drawn:
+        if not self._asked and not notebook.redraws(self._console):
             self._say(self._begins)
         with self._lock:
             self._working, self._failed, self._waiting = {}, {}, len(cohort)

@@ -15,7 +15,7 @@ from fedkd.cli.completion import configs_or_runs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fedkd.audit.candidates import Kind
+    from fedkd.auditing.candidates import Kind
     from fedkd.federation.prepare import PreparedExperiment
 
 audit = typer.Typer(

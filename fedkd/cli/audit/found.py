@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from fedkd.cli.common import answer, report_line
 
 if TYPE_CHECKING:
-    from fedkd.audit.findings import Audited
+    from fedkd.auditing.findings import Audited
 
 
 def say_found(found: "Audited", report: Path | None = None) -> None:
@@ -14,7 +14,7 @@ def say_found(found: "Audited", report: Path | None = None) -> None:
 
     A violation is an error, once all of it is said.
     """
-    from fedkd.audit.verdicts import raise_on_violation
+    from fedkd.auditing.verdicts import raise_on_violation
     from fedkd.reports import audit_tables
 
     value = audit_tables.as_json(found)
