@@ -10,6 +10,7 @@ from fedkd.cli.common import answer
 
 data = typer.Typer(
     name="data",
+    epilog="Your own: fedkd data check FILE, then fedkd init --data FILE.",
     invoke_without_command=True,
     rich_markup_mode="markdown",
 )

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from PIL import Image
 from click.testing import CliRunner
+from PIL import Image
 
 from fedkd import config
 from fedkd.cli import app
