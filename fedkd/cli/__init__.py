@@ -24,6 +24,7 @@ from fedkd.cli.init import init
 from fedkd.cli.listing import forms, methods, models, tasks
 from fedkd.cli.predict import predict
 from fedkd.cli.simulate import simulate
+from fedkd.cli.sweep import sweep
 from fedkd.cli.warning import Warnings
 from fedkd.cli.watch import watch
 from fedkd.errors import FedkdError, StorageError
@@ -74,7 +75,7 @@ def _options(
 
 
 for command in (
-    *(init, simulate, distil, compare, report, watch, export, predict),
+    *(init, simulate, distil, compare, sweep, report, watch, export, predict),
     *(configs, methods, forms, models, tasks),
 ):
     app.command()(command)

@@ -162,13 +162,13 @@ def answer(value: Any, *people: RenderableType) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON knows it: paths are whole, and what is no finite number is null."""
+    """As JSON knows it: paths are whole, no number is null, and an infinite one is `"inf"`."""
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(each) for each in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return None
+        return None if math.isnan(value) else str(value)
     return str(value.resolve()) if isinstance(value, Path) else value
 
 
@@ -190,6 +190,11 @@ def say(text: str) -> None:
     """Print a line for people, as it is: see `line`. Under `--json` beside what was found."""
     _started()
     _print(err if as_json() else out, line(text))
+
+
+def say_step(text: str) -> None:
+    """Print a line on work in progress."""
+    _print(_beside(), line(text))
 
 
 def _print(console: Console, shown: RenderableType) -> None:

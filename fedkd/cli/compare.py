@@ -15,10 +15,10 @@ from fedkd.cli.common import (
     answer,
     import_beside,
     report_line,
-    watch,
 )
 from fedkd.cli.completion import methods as method_names
 from fedkd.cli.completion import runs as run_folders
+from fedkd.cli.sweep import watched
 from fedkd.errors import UsageError
 
 
@@ -63,8 +63,10 @@ def compare(
     names = [name.strip() for name in methods.split(",") if name.strip()]
     forms = [form.strip() for form in answers.split(",") if form.strip()]
     plan = comparing.plan(experiment, names, seeds, forms)
-    folders = comparing.compare(plan, path, watch, resume=resume)
-    _compare_runs(folders, path / "report.html")
+    done = comparing.compare(plan, path, watched, resume=resume)
+    if done.finished:
+        _compare_runs(done.folders, path / "report.html")
+    done.require_all()
 
 
 def report(
