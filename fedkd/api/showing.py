@@ -1,7 +1,7 @@
 """What a person sees while a call lasts: in a terminal, in a notebook, in a log."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,8 +15,8 @@ from fedkd.reports import bar
 from fedkd.reports.display import Display
 from fedkd.tasks import headline
 
-Progress = bool | Console
-"""Whether rounds and phases are shown as they go, or where."""
+Progress = bool | Console | Callable[[], Console]
+"""Whether rounds and phases are shown as they go; or where, known once there is something."""
 
 
 @contextmanager
@@ -54,9 +54,9 @@ def phases(progress: Progress) -> Iterator[Notify]:
 
 
 def _console(progress: Progress) -> Console | None:
-    if isinstance(progress, Console):
-        return progress
-    return Console() if progress else None
+    if isinstance(progress, bool):
+        return Console() if progress else None
+    return progress if isinstance(progress, Console) else progress()
 
 
 class _Shown(logging.Handler):
