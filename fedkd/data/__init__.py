@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedkd import config, rng
-from fedkd.data import partition, scaling, sound, stream
+from fedkd.data import given, partition, scaling, sound, stream
 from fedkd.data.holdout import hashes
 from fedkd.data.readers.named import NAMES, fetched, locations
 from fedkd.data.readers.pictures import folder
@@ -161,7 +161,7 @@ def _ready(
 
     Rows are drawn as they were read, and scaled after that.
     """
-    dataset = read(data, seed, targets)
+    dataset = _stored(data, seed, targets)
     public: Rows | None = None
     private, scale = torch.arange(len(dataset.train)), False
     if isinstance(data, config.Data) and data.public is not None:
@@ -175,6 +175,13 @@ def _ready(
     if public is not None and dataset.scale:
         public = scaling.apply(public, dataset.features, dataset.scale)
     return dataset, public, private
+
+
+def _stored(data: config.Source, seed: int, targets: Targets) -> Dataset:
+    """What `data.name` leads to, as it is stored: a Python object, or what `read` finds."""
+    if given.is_given(data.name):
+        return given.load(data.name, data, seed=seed, targets=targets)
+    return read(data, seed, targets)
 
 
 def _public(

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fedkd import __version__
-from fedkd.audit.findings import Audited
-from fedkd.audit.inversion import Inversion
-from fedkd.audit.membership import Attack
-from fedkd.audit.poisoning.outcomes import rows
-from fedkd.audit.verdicts import Claim
+from fedkd.auditing.findings import Audited
+from fedkd.auditing.inversion import Inversion
+from fedkd.auditing.membership import Attack
+from fedkd.auditing.poisoning.outcomes import rows
+from fedkd.auditing.verdicts import Claim
 from fedkd.config import Experiment
 from fedkd.files import write_atomically
 from fedkd.reports import audit_tables, poisoning
@@ -23,6 +22,7 @@ from fedkd.reports.charts.gallery import Strip, strip
 from fedkd.reports.charts.poisoning import poisoning_chart
 from fedkd.reports.charts.roc import roc_chart
 from fedkd.reports.report import page
+from fedkd.version import __version__
 
 
 @dataclass(frozen=True)

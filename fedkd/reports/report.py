@@ -22,7 +22,7 @@ from fedkd.reports.charts.spending import spending
 from fedkd.reports.charts.stages import score_by_stage
 from fedkd.runs.examples import read as read_examples
 from fedkd.runs.reading import read, read_generated
-from fedkd.runs.schema import Capped, Round, Run
+from fedkd.runs.schema import Capped, FinishedRun, Round
 from fedkd.runs.scores import Scores, ShownScore
 
 
@@ -115,7 +115,7 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     return out
 
 
-def _tiles(run: Run) -> list[Tile]:
+def _tiles(run: FinishedRun) -> list[Tile]:
     summary, score = run.summary, run.summary.headline
     teachers, ensemble = summary.teachers, summary.ensemble
     student = summary.student.number(score.figure)
@@ -142,7 +142,7 @@ def _tiles(run: Run) -> list[Tile]:
     return tiles
 
 
-def _learnt(run: Run, classes: Sequence[str]) -> list[Chart]:
+def _learnt(run: FinishedRun, classes: Sequence[str]) -> list[Chart]:
     last, score = run.rounds[-1], run.summary.headline
     if len(run.scored) > 1:
         drawn: list[Chart | None] = [curves.score_by_round(run.scored, score)]
@@ -210,7 +210,7 @@ def _screened(
 
 
 def _comparison_headline(
-    rows: Sequence[comparison.ComparisonRow], runs: Sequence[Run], score: ShownScore
+    rows: Sequence[comparison.ComparisonRow], runs: Sequence[FinishedRun], score: ShownScore
 ) -> str:
     datasets = sorted({wording.dataset(run.summary.dataset) for run in runs})
     best = rows[0]
@@ -223,7 +223,7 @@ def _comparison_headline(
     return sentence[0].upper() + sentence[1:]
 
 
-def _comparison_privacy(runs: Sequence[Run]) -> dict[str, Any]:
+def _comparison_privacy(runs: Sequence[FinishedRun]) -> dict[str, Any]:
     bare = sum(run.summary.privacy.epsilon is None for run in runs)
     if not bare:
         most = max((run.summary.privacy for run in runs), key=lambda privacy: privacy.epsilon or 0)

@@ -12,11 +12,13 @@ from fedkd.reports.charts.drawing import INK, SERIES, WIDE, Chart, chart
 from fedkd.reports.comparison import ComparisonRow, by_method
 from fedkd.reports.figures import above, better, figure, name
 from fedkd.reports.wording import plural, shorten, size
-from fedkd.runs.schema import Run
+from fedkd.runs.schema import FinishedRun
 from fedkd.runs.scores import ShownScore
 
 
-def score_by_method(rows: Sequence[ComparisonRow], runs: Sequence[Run], score: ShownScore) -> Chart:
+def score_by_method(
+    rows: Sequence[ComparisonRow], runs: Sequence[FinishedRun], score: ShownScore
+) -> Chart:
     """The student's last score: a dot for each seed, a tick at the mean."""
     groups = by_method(runs)
 
@@ -96,7 +98,7 @@ def score_by_bytes(rows: Sequence[ComparisonRow], score: ShownScore) -> Chart:
 
 
 def score_by_method_and_round(
-    rows: Sequence[ComparisonRow], runs: Sequence[Run], score: ShownScore
+    rows: Sequence[ComparisonRow], runs: Sequence[FinishedRun], score: ShownScore
 ) -> Chart:
     """The student's score by round: the mean over seeds, banded from worst to best."""
     groups = by_method(runs)
@@ -130,7 +132,7 @@ def score_by_method_and_round(
     return chart("by-method-and-round", heading, caption, draw, heights=heights)
 
 
-def _first(rows: Sequence[ComparisonRow], runs: Sequence[Run], score: ShownScore) -> str:
+def _first(rows: Sequence[ComparisonRow], runs: Sequence[FinishedRun], score: ShownScore) -> str:
     start = {
         method: float(np.mean([run.scored[0].student.number(score.figure) for run in method_runs]))
         for method, method_runs in by_method(runs).items()

@@ -148,14 +148,23 @@ def _agreed(path: Path, features: Sequence[str], also: Sequence[str], decimal: P
     """A table with the columns that the parties agreed on, or what these are made of."""
     needed = {*features, *also, *(name for f in features for name in may_be_made_of(f))}
     table = files.read_all(path, label=also[0], wanted=needed.__contains__, decimal=decimal)
+    require(table, features, why="which the parties agreed on")
+    return table
+
+
+def require(table: Cells, features: Sequence[str], *, why: str) -> None:
+    """Refuse a table without some of these features, or what they are made of.
+
+    Raises:
+        DataError: names the first that it lacks, and why it is needed.
+    """
     made = table.made(features)
     for column in features:
         if column not in table.header and made.get(column) not in table.header:
             hint = table.hint(column)
             if indicator(test_of(column)) in features:
                 hint += "; if it is not measured here, add it and leave its cells empty"
-            raise DataError(f"{path}: no column {column!r}, which the parties agreed on: {hint}")
-    return table
+            raise DataError(f"{table.path}: no column {column!r}, {why}: {hint}")
 
 
 def _read(paths: Sequence[Path], source: config.Source, label: str) -> Cells:
