@@ -13,12 +13,13 @@ from selenium.webdriver import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from fedkd.jobs.simulate import simulate
-from fedkd.jobs.watch import watched
+from fedkd.jobs.watch import AskedServer, watched
 from fedkd.methods.fedmd import FedMD
 from fedkd.reports.live.server import LiveServer, PageSource
 from fedkd.runs.under_way import live
 
 MARKUP = '<img src="x" onerror="document.title = 1">'
+RUN = 2**64 - 3  # more digits than JavaScript's numbers have
 GO_ON = Event()
 HEARD = """
 window.told = [];
@@ -77,7 +78,10 @@ def test_a_run_is_followed_to_its_end_and_a_deployment_is_stopped(
     driver, rows, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(live, "EVERY", 0.05)
-    folder, source = tmp_path / "run", watched(tmp_path / "run", None)
+    folder, source = (
+        tmp_path / "run",
+        watched(tmp_path / "run", AskedServer(tmp_path / "run", None)),
+    )
     page = Page(driver, source)
     resize(driver, 360)
     page.open()
@@ -127,7 +131,7 @@ def test_a_run_is_followed_to_its_end_and_a_deployment_is_stopped(
     page.close()
 
     stopped, shown = [], source.look()
-    shown["run"] |= {"kind": "deployment", "stop": 7, "report": False}
+    shown["run"] |= {"kind": "deployment", "stop": str(RUN), "report": False}
     page = Page(
         driver, PageSource(lambda: shown, lambda: None, lambda n: stopped.append(n) or "told")
     )
@@ -145,7 +149,7 @@ def test_a_run_is_followed_to_its_end_and_a_deployment_is_stopped(
     stop.click()
     driver.find_element("id", "yes").click()
     page.wait(lambda: page.text("stop-says") == "told")
-    assert stopped == [7]
+    assert stopped == [RUN]
     assert driver.get_log("browser") == []
     page.close()
     page.wait(driver.find_element("id", "lost-touch").is_displayed)

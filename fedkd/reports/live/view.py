@@ -50,7 +50,8 @@ def view(folder: Path, now: RunNow, server: ServerNow | None = None) -> dict[str
             "failures": _failures(now),
             "table": [_row(now, each) for each in reversed(now.rounds[-_LISTED:])],
             "report": now.finished and now.report,
-            "stop": server.run if server is not None and server.may_stop else None,
+            # As text: JavaScript's numbers have 53 bits, and Flower's 64.
+            "stop": str(server.run) if server is not None and server.may_stop else None,
         },
         **_said(how),
     }
