@@ -35,8 +35,8 @@ class AskedServer:
     """
 
     def __init__(self, folder: Path, state: Path | None) -> None:
-        self._folder = folder
-        self._state = state or folder.with_name(f"{folder.name}-federation") / "server"
+        self._folder, place = folder, folder.resolve()
+        self._state = state or place.parent / f"{place.name}-federation" / "server"
         self._over = threading.Event()
         self._now: ServerNow | None = None
         self._told = 0

@@ -128,7 +128,8 @@ def gone():
     [
         ({}, 0, "running", "Running: round 4 of 5."),
         ({"pid": None}, 60, "killed", "Killed after three of five rounds: its process is gone"),
-        ({}, 60, "silent", "No sign of life after three of five rounds."),
+        ({"round": 4}, 60, "silent", "No sign of life after three of five rounds."),
+        ({}, 60, "running", "Running: "),  # it has not begun a round yet, which may take long
         ({"host": "another"}, 60, "silent", "No sign of life"),
         ({"state": "ended"}, 60, "ended", "Ended after three rounds."),
         ({"state": "stopped"}, 60, "stopped", "Stopped after three of five rounds."),

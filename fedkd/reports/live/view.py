@@ -21,7 +21,7 @@ _LATEST = 5
 
 def nothing_yet(folder: Path, how: Standing) -> dict[str, Any]:
     """What is shown where there is no run to show, as JSON values."""
-    return {"title": folder.name, "folder": str(folder), "run": None, **_said(how)}
+    return {"title": folder.resolve().name, "folder": str(folder), "run": None, **_said(how)}
 
 
 def view(folder: Path, now: RunNow, server: ServerNow | None = None) -> dict[str, Any]:
