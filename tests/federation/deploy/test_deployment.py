@@ -420,7 +420,9 @@ def test_status_and_stop(federation, broken):
     wait_until(lambda: progress.exists() and "round_begins" in progress.read_text())
     with AskedServer(progress.parent, federation.state) as server:
         page = watched(progress.parent, server)
-        shown = wait_until(lambda: (now := page.look())["run"]["stop"] and now)
+        shown = wait_until(
+            lambda: (now := page.look())["run"]["stop"] and now["run"]["clients"] and now
+        )
         assert shown["says"].startswith("Running: round ")
         asked = shown["run"]["clients"]["phases"][0]["clients"]
         assert {each["name"] for each in asked} <= {c["name"] for c in status["clients"]}
