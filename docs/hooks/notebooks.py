@@ -23,7 +23,11 @@ from nbconvert import MarkdownExporter
 from nbformat import NotebookNode
 
 FOLDER = "tutorials/"
-AFRESH = "%reset -f\n%cd -q {folder}"
+AFRESH = """import logging, os
+os.environ["FORCE_COLOR"] = ""  # a kernel sets it, and commands would draw as on a terminal
+logging.getLogger("fedkd").propagate = False
+%reset -f
+%cd -q {folder}"""
 """What a cell that is not shown does first."""
 QUIET = {"NO_COLOR": "1", "PYTHONWARNINGS": "ignore:IProgress not found"}
 """A page has no colours of a terminal, and no widgets, of which tqdm warns."""
