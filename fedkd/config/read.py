@@ -13,8 +13,8 @@ from pydantic import (
     ValidationError,
 )
 
+from fedkd import configs as packaged
 from fedkd.config import overrides as overriding
-from fedkd.config import packaged
 from fedkd.config.distillation import Distillation
 from fedkd.config.experiment import Experiment
 from fedkd.config.explain import explain
@@ -57,6 +57,17 @@ def load_distillation(given: ConfigLike, overrides: Sequence[Override] = ()) -> 
             "simulate"
         )
     return validate(Distillation, table)
+
+
+def load_either(given: ConfigLike, overrides: Sequence[Override] = ()) -> Experiment | Distillation:
+    """As `load`, of a federation or of one party's distillation, whichever it is.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    table = read(given, overrides)
+    federation = {"clients", "method", "rounds"} & table.keys()
+    return parse(table) if federation else validate(Distillation, table)
 
 
 def read(given: ConfigLike, overrides: Sequence[Override] = ()) -> dict[str, Any]:

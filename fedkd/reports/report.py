@@ -106,7 +106,7 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
         runs=sorted(runs, key=lambda run: (run.summary.method, run.summary.seed)),
         charts=drawn,
         differences=comparison.differences(runs),
-        link=lambda run: _link(run.path / "report.html", out.parent),
+        link=lambda run: link(run.path / "report.html", out.parent),
     )
     if out.is_dir():
         raise RunFolderError(f"{str(out)!r} is a folder: expected the path of the page to write")
@@ -240,7 +240,7 @@ def _comparison_privacy(runs: Sequence[FinishedRun]) -> dict[str, Any]:
     return {"protected": False, "stamp": "NO DP", "privacy": text}
 
 
-def _link(report: Path, folder: Path) -> str | None:
+def link(report: Path, folder: Path) -> str | None:
     """A relative address for a page in `folder`; None where the report was not written."""
     if not report.is_file():
         return None
