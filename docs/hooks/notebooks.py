@@ -8,6 +8,7 @@ goes beside the page.
 
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,14 @@ from nbconvert import MarkdownExporter
 from nbformat import NotebookNode
 
 FOLDER = "tutorials/"
+RUN = re.compile(r"^```(?:python|bash)$", re.MULTILINE)
+"""What begins a cell that is run; other languages are for reading."""
+KERNEL = """---
+jupyter:
+  kernelspec: {name: python3, display_name: Python 3, language: python}
+---
+"""
+"""Without it a tutorial of commands alone is a notebook of a shell."""
 AFRESH = """import logging, os
 os.environ["FORCE_COLOR"] = ""  # a kernel sets it, and commands would draw as on a terminal
 logging.getLogger("fedkd").propagate = False
@@ -41,7 +50,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     sources = [file for file in files.documentation_pages() if file.src_uri.startswith(FOLDER)]
     with tempfile.TemporaryDirectory(prefix="fedkd-") as folder, _kernel() as kernel:
         for file in sources:
-            if "```python" in file.content_string:
+            if RUN.search(file.content_string):
                 log.info("Running %s", file.src_uri)
                 files.remove(file)
                 for each in _executed(file, config, kernel, Path(folder)):
@@ -63,7 +72,7 @@ def _executed(
     file: File, config: MkDocsConfig, kernel: KernelManager, folder: Path
 ) -> Iterator[File]:
     """The page of a tutorial with what its cells printed, its pictures and its notebook."""
-    notebook = jupytext.reads(file.content_string, fmt="md")
+    notebook = jupytext.reads(KERNEL + file.content_string, fmt="md")
     name = PurePosixPath(file.src_uri).stem
     _run(notebook, kernel, folder / name)
     exporter = MarkdownExporter()
