@@ -15,8 +15,8 @@ import torch
 
 import fedkd
 from fedkd import cli, config, methods
-from fedkd.api import running
 from fedkd import configs as packaged
+from fedkd.api import running
 from fedkd.cli.command import command_of
 from fedkd.federation.deploy.site import Policy
 
@@ -189,7 +189,9 @@ def small_simulate(config: Any, overrides: Any = (), **changes: Any) -> fedkd.Ru
     """`fedkd.simulate`, of an experiment that comes with fedkd in small."""
     said = dict(overrides)
     if isinstance(config, str):
-        said |= {key: value for key, _, value in (each.partition("=") for each in SMALL["simulate"])}
+        said |= {
+            key: value for key, _, value in (each.partition("=") for each in SMALL["simulate"])
+        }
         said = {key: in_toml(value) for key, value in said.items()}
     return running.simulate(config, said, **{"progress": False, **changes})
 
