@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from click.testing import CliRunner
 from PIL import Image
-from typer.testing import CliRunner
 
 from fedkd import config
 from fedkd.cli import app
+from fedkd.cli.command import command_of
 from fedkd.config import Data, TaskChoice
 from fedkd.errors import DataError, UsageError
 from fedkd.jobs.predict import predict
@@ -100,7 +101,7 @@ def test_rows_are_answered_by_name_with_their_data_deleted(table: Path, tmp_path
         old.scores,
     ]
     said = CliRunner().invoke(
-        app, ["predict", str(table), "--input", str(tmp_path / "more.csv"), "--json"]
+        command_of(app), ["predict", str(table), "--input", str(tmp_path / "more.csv"), "--json"]
     )
     assert json.loads(said.output)[1] == old.as_json() | {"input": 1}
     # What an array is asked about is not scaled by hand either.
@@ -131,7 +132,7 @@ def test_what_a_student_does_not_take_is_one_line(table: Path, tmp_path: Path) -
         assert "\n" not in str(refused.value)
     with pytest.raises(UsageError, match="--most is for a student of texts"):
         predict(table, {"age": 3, "pressure": 1}, most=3)
-    nothing = CliRunner().invoke(app, ["predict", str(table)])
+    nothing = CliRunner().invoke(command_of(app), ["predict", str(table)])
     assert "name texts by --text, or files by --input" in str(nothing.exception)
 
 
