@@ -215,3 +215,26 @@ def test_what_is_no_data_is_refused_in_one_line(tmp_path):
         look(tmp_path / "a.pdf")
     with pytest.raises(DataError, match="not found"):
         look(tmp_path / "b")
+
+
+def test_a_stored_data_set_is_a_table_or_holds_pictures(tmp_path):
+    pytest.importorskip("pyarrow")
+    from stored_sets import split, splits
+
+    words, numbers = ({"_type": "Value", "dtype": dtype} for dtype in ("string", "float32"))
+    kinds = {
+        "colour": words,
+        "size": numbers,
+        "label": {"_type": "ClassLabel", "names": ["a", "b"]},
+    }
+    rows = {
+        "colour": ["red", "blue", "red"] * 20,
+        "size": [n / 7 for n in range(60)],
+        "label": [0, 1] * 30,
+    }
+    split(tmp_path / "set" / "train", rows, kinds)
+    splits(tmp_path / "set", ["train"])
+    found = look(tmp_path / "set")
+    assert (found.records, found.guessed["data.label"]) == (60, "label")
+    assert found.guessed["data.codes"] == {"colour": ["blue", "red", "*"]}
+    assert dict(found.columns[2].values) == {"a": 30, "b": 30}
