@@ -186,6 +186,24 @@ def test_an_image_in_any_form_is_the_same_image(form: str, tmp_path: Path) -> No
     assert found.scores["bright"] == pytest.approx(1 / (1 + math.exp(-mean)), abs=1e-6)
 
 
+def test_pictures_are_brought_to_the_form_that_the_run_had(tmp_path: Path) -> None:
+    pixels = np.full((8, 12, 3), 128, dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    names = ("bright", "dark")
+    student = of("classification", (1, 4, 6), names, mean_brightness(), size=(4, 6), channels=1)
+    [found] = predict(student, tmp_path / "a.png")
+    assert found.scores["bright"] == pytest.approx(1 / (1 + math.exp(-128 / 255)), abs=1e-4)
+    window = of("classification", (1, 2, 2), names, mean_brightness(), window=(0, 100))
+    [cut] = predict(window, np.full((2, 2), 999.0))
+    assert cut.scores["bright"] == pytest.approx(1 / (1 + math.exp(-1)), abs=1e-6)
+    unlike = of("classification", (1, 4, 6), names, mean_brightness())
+    with pytest.raises(DataError, match="has 3 channels; expected 1"):
+        predict(unlike, tmp_path / "a.png")
+    Image.fromarray(pixels[..., 0]).save(tmp_path / "b.png")
+    with pytest.raises(DataError, match="has 8x12 pixels; expected 4x6"):
+        predict(unlike, tmp_path / "b.png")
+
+
 def test_values_stand_on_the_scale_and_the_range_of_the_run() -> None:
     student = of(
         "classification",
