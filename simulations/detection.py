@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from fedkd import config, rng, tasks
 from fedkd.config import Optimisation, validate
-from fedkd.data.readers import boxes, pictures
+from fedkd.data.readers.pictures import boxes, picture
 from fedkd.exchange.codec import decode
 from fedkd.federation import engines
 from fedkd.federation.prepare import PreparedExperiment, prepare
@@ -45,7 +45,7 @@ def save(folder: Path, scene: str, columns: tuple[float, float], step: int, *, b
     source = Path(os.environ.get("FEDKD_DATA", "")) / "crowns"
     if not source.is_dir():
         raise SystemExit(f"{source}: not found; set FEDKD_DATA to the folder above crowns/")
-    image = pictures.read(source / f"{scene}.png", plain=True)
+    image = picture.read(source / f"{scene}.png", plain=True)
     found = boxes.voc((source / f"{scene}.xml").read_text(encoding="utf-8"))
     held = boxes.targets([each._replace(name="crown") for each in found], ["crown"])
     left, right = (int(share * image.shape[1]) for share in columns)
@@ -53,7 +53,7 @@ def save(folder: Path, scene: str, columns: tuple[float, float], step: int, *, b
         (folder / kind).mkdir(parents=True, exist_ok=True)
     for y in range(0, image.shape[0] - SIDE + 1, step):
         for x in range(left, right - SIDE + 1, step):
-            window = pictures.Window(y, x, SIDE, y, x)
+            window = picture.Window(y, x, SIDE, y, x)
             name = f"{y:04d}-{x:04d}"
             square = window.of(image, beyond=0)
             Image.fromarray(square).save(folder / "images" / f"{name}.png")

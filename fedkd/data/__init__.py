@@ -10,8 +10,8 @@ from torch import Tensor
 from fedkd import config, rng
 from fedkd.data import partition, scaling, sound, stream
 from fedkd.data.holdout import hashes
-from fedkd.data.readers import folder
 from fedkd.data.readers.named import NAMES, fetched, locations
+from fedkd.data.readers.pictures import folder
 from fedkd.data.source import is_csv, read
 from fedkd.data.texts import reader as texts
 from fedkd.data.types import Dataset, FederatedData, Samples

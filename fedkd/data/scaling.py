@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from fedkd.data.readers.columns import indicator
+from fedkd.data.readers.tables.columns import indicator
 from fedkd.data.types import Dataset, Limits
 from fedkd.data.views import limits_of
 from fedkd.errors import ConfigError

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from fedkd.config import Format, Interactions, Layout, TextColumns
 from fedkd.data import scaling, sound
-from fedkd.data.readers import interactions, npz, table
-from fedkd.data.readers.csv_file import Decimal
+from fedkd.data.readers import interactions, npz
+from fedkd.data.readers.tables import table
+from fedkd.data.readers.tables.csv_file import Decimal
 from fedkd.data.texts import reader as texts
 from fedkd.data.texts.tokenizer import Tokenizer
 from fedkd.data.types import FederatedData, Limits, Samples

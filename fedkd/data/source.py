@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from fedkd import config
-from fedkd.data.readers import folder, interactions, named, npz, table
+from fedkd.data.readers import interactions, named, npz
 from fedkd.data.readers.named import NAMES
+from fedkd.data.readers.pictures import folder
+from fedkd.data.readers.tables import table
 from fedkd.data.texts import reader as texts
 from fedkd.data.types import Dataset
 from fedkd.errors import ConfigError

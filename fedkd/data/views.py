@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import TypeVar
 
 from fedkd.config import Experiment
-from fedkd.data.readers import columns
+from fedkd.data.readers.tables import columns
 from fedkd.errors import ConfigError
 from fedkd.names import choices
 from fedkd.rows import Rows, Table, columns_of, shapes_of

@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 
 from fedkd import config, data
-from fedkd.data.readers import boxes
 from fedkd.data.readers.arrays import FaultError
-from fedkd.data.readers.pictures import Window
+from fedkd.data.readers.pictures import boxes
+from fedkd.data.readers.pictures.picture import Window
 from fedkd.errors import DataError
 
 VOC = """<annotation><object><name>{name}</name><bndbox>

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedkd.data.readers import columns, heart
+from fedkd.data.readers import heart
+from fedkd.data.readers.tables import columns
 from fedkd.errors import ConfigError
 
 CHEAP = ["age", "sex", "cp", "trestbps", "chol", "fbs", "restecg"]

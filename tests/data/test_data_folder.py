@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from fedkd import config, data
-from fedkd.data.readers import pictures
+from fedkd.data.readers.pictures import picture
 from fedkd.errors import ConfigError, DataError
 from fedkd.tasks.likelihoods.categorical import IGNORED
 
@@ -106,7 +106,7 @@ def test_squares_have_each_pixel_once(tmp_path):
 
 
 def test_a_square_that_reaches_beyond_a_small_picture_is_empty_there():
-    (window,) = pictures.windows(2, 3, 4)
+    (window,) = picture.windows(2, 3, 4)
     part = window.of(np.ones((2, 3)), beyond=-1)
     assert part.sum() == 6 - 10
 
@@ -120,7 +120,7 @@ def test_a_square_that_reaches_beyond_a_small_picture_is_empty_there():
     ],
 )
 def test_values_become_0_to_1(values, range, expected):
-    assert pictures.as_inputs("a.tif", values, range)[..., 0].tolist() == expected
+    assert picture.as_inputs("a.tif", values, range)[..., 0].tolist() == expected
 
 
 def test_a_proxy_set_needs_no_masks(tmp_path):

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from fedkd import config, data
-from fedkd.data.readers import columns, heart
+from fedkd.data.readers import heart
+from fedkd.data.readers.tables import columns
 from fedkd.errors import DataError
 from fedkd.federation.prepare import prepare
 

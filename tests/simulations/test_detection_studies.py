@@ -10,7 +10,7 @@ import torch
 
 from fedkd import tasks
 from fedkd.config import TaskChoice
-from fedkd.data.readers import boxes
+from fedkd.data.readers.pictures import boxes
 
 SIMULATIONS = Path(__file__).parents[2] / "simulations"
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedkd.data.holdout import held_out
-from fedkd.data.readers.columns import MISSING, indicator
+from fedkd.data.readers.tables.columns import MISSING, indicator
 from fedkd.data.types import Dataset, Samples
 from fedkd.errors import DataError
 from fedkd.rows import concat
@@ -73,7 +73,7 @@ def _columns(test: str) -> list[str]:
 
 
 FEATURES = tuple(column for test in TESTS for column in _columns(test))
-"""The columns that the tests are encoded as; see `fedkd.data.readers.columns`."""
+"""The columns that the tests are encoded as; see `fedkd.data.readers.tables.columns`."""
 
 
 def load(folder: Path, *, test_share: float, seed: int) -> Dataset:

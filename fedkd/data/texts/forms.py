@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fedkd.data.readers import labels
+from fedkd.data.readers.tables import labels
 from fedkd.data.texts.reading import Read, Reading
 from fedkd.data.texts.tokenizer import first_tokens, padded
 from fedkd.errors import ConfigError, DataError

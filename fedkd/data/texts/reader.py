@@ -8,8 +8,8 @@ import torch
 
 from fedkd import config
 from fedkd.config.text import BPE
-from fedkd.data.readers import labels
-from fedkd.data.readers.csv_file import Cells
+from fedkd.data.readers.tables import labels
+from fedkd.data.readers.tables.csv_file import Cells
 from fedkd.data.texts import forms, tokenizer
 from fedkd.data.texts import table as tables
 from fedkd.data.texts.forms import FORMS, OF_ANY_TOKENIZER

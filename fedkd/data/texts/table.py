@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fedkd import optional
-from fedkd.data.readers import csv_file
-from fedkd.data.readers.csv_file import Cells
+from fedkd.data.readers.tables import csv_file
+from fedkd.data.readers.tables.csv_file import Cells
 from fedkd.errors import DataError
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt")

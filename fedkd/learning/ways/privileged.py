@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fedkd import rows
 from fedkd.config import Frozen
-from fedkd.data.readers import columns
+from fedkd.data.readers.tables import columns
 from fedkd.data.types import Dataset, Samples
 from fedkd.data.views import Sight
 from fedkd.errors import ConfigError

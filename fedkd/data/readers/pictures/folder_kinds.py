@@ -8,9 +8,9 @@ from typing import TypeVar
 import numpy as np
 
 from fedkd.data import targets
-from fedkd.data.readers import boxes, pictures
 from fedkd.data.readers.arrays import Array, FaultError
-from fedkd.data.readers.pictures import Window
+from fedkd.data.readers.pictures import boxes, picture
+from fedkd.data.readers.pictures.picture import Window
 from fedkd.tasks import Targets
 from fedkd.tasks.likelihoods.categorical import IGNORED
 
@@ -66,7 +66,7 @@ def folders(path: Path) -> list[Path]:
 
 
 def _holds_classes(path: Path) -> bool:
-    return any(pictures.files(each) for each in folders(path))
+    return any(picture.files(each) for each in folders(path))
 
 
 def _classes(parties: Sequence[Path]) -> Found:
@@ -76,7 +76,7 @@ def _classes(parties: Sequence[Path]) -> Found:
         [
             Labelled(file, np.array(names.index(each.name)))
             for each in folders(party)
-            for file in pictures.files(each)
+            for file in picture.files(each)
         ]
         for party in parties
     ]
@@ -94,12 +94,12 @@ def _masks(parties: Sequence[Path]) -> Found:
 
 
 def _images(party: Path) -> list[Path]:
-    return pictures.files(party / IMAGES)
+    return picture.files(party / IMAGES)
 
 
 def _with_masks(party: Path) -> list[Labelled]:
     named: dict[str, list[Path]] = {}
-    for mask in pictures.files(party / MASKS) if (party / MASKS).is_dir() else ():
+    for mask in picture.files(party / MASKS) if (party / MASKS).is_dir() else ():
         named.setdefault(mask.stem, []).append(mask)
     return [_with_mask(file, named.get(file.stem, []), party.name) for file in _images(party)]
 
@@ -110,7 +110,7 @@ def _with_mask(file: Path, named: Sequence[Path], party: str) -> Labelled:
             f"{IMAGES}/{file.name} has {len(named)} masks in {party}/{MASKS}; "
             f"expected one, {file.stem}.png or .tif"
         )
-    values = pictures.read(named[0], plain=False)
+    values = picture.read(named[0], plain=False)
     if values.ndim != 2 or values.dtype.kind not in "bui":
         raise FaultError(
             f"{MASKS}/{named[0].name} holds {values.dtype} of shape {values.shape}; expected one "

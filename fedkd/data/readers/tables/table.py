@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from fedkd import config
-from fedkd.data.readers import csv_file, labels
-from fedkd.data.readers.columns import indicator
-from fedkd.data.readers.csv_file import Cells, Decimal
+from fedkd.data.readers.tables import csv_file, labels
+from fedkd.data.readers.tables.columns import indicator
+from fedkd.data.readers.tables.csv_file import Cells, Decimal
 from fedkd.data.stream import of_cells
 from fedkd.data.types import Dataset, Samples
 from fedkd.errors import ConfigError, DataError

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedkd.data.readers.arrays import Array, FaultError
-from fedkd.data.readers.pictures import Window
+from fedkd.data.readers.pictures.picture import Window
 from fedkd.names import choices
 from fedkd.tasks.boxes.geometry import LEAST, PADDING
 

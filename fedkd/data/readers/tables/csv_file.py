@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedkd.data.readers.columns import MISSING, indicator, test_of
+from fedkd.data.readers.tables.columns import MISSING, indicator, test_of
 from fedkd.errors import DataError
 from fedkd.names import choices
 

@@ -18,9 +18,9 @@ from torch import Tensor
 from fedkd import config
 from fedkd.data import targets as forms
 from fedkd.data.holdout import held_out
-from fedkd.data.readers import pictures
 from fedkd.data.readers.arrays import Array, FaultError
-from fedkd.data.readers.folder_kinds import IMAGES, KINDS, FolderKind, Labelled, folders
+from fedkd.data.readers.pictures import picture
+from fedkd.data.readers.pictures.folder_kinds import IMAGES, KINDS, FolderKind, Labelled, folders
 from fedkd.data.types import Dataset, Samples
 from fedkd.errors import DataError
 from fedkd.tasks import Targets
@@ -46,7 +46,7 @@ def holds_pictures(path: Path) -> bool:
     """Whether a path is a folder for `load`, and none of .npy files."""
     if not path.is_dir() or any(path.glob("*.npy")):
         return False
-    return bool(pictures.files(path) or folders(path))
+    return bool(picture.files(path) or folders(path))
 
 
 def load(path: Path, source: config.Source, *, seed: int, targets: Targets) -> Dataset:
@@ -84,7 +84,7 @@ def unlabelled(path: Path, source: config.Source) -> Dataset:
     inside = path / IMAGES if (path / IMAGES).is_dir() else path
     try:
         none = np.zeros(0, np.float32)
-        found = [Labelled(file, none) for file in pictures.files(inside)]
+        found = [Labelled(file, none) for file in picture.files(inside)]
         if not found:
             raise FaultError(f"has no picture, neither itself nor in {IMAGES}/")
         x, _ = _records([_read(each, source, _UNTOLD) for each in found], source, _UNTOLD)
@@ -156,9 +156,9 @@ def _parties(path: Path, kind: FolderKind) -> list[Path]:
 
 
 def _read(found: Labelled, source: config.Source, kind: FolderKind) -> _Picture:
-    values = pictures.read(found.file, plain=True)
+    values = picture.read(found.file, plain=True)
     kind.check(found, *values.shape[:2])
-    return _Picture(found, pictures.as_inputs(found.file.name, values, source.range))
+    return _Picture(found, picture.as_inputs(found.file.name, values, source.range))
 
 
 def _hold_out(
@@ -189,7 +189,7 @@ def _records(
     inputs, told = [], []
     for each in read:
         height, width = each.values.shape[:2]
-        for window in pictures.windows(height, width, source.tile):
+        for window in picture.windows(height, width, source.tile):
             inputs.append(window.of(each.values, beyond=0.0))
             told.append(kind.cut(each.found.target, window))
     return inputs, told

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedkd.data.holdout import held_out
-from fedkd.data.readers.csv_file import Cells
+from fedkd.data.readers.tables.csv_file import Cells
 from fedkd.data.types import Samples
 from fedkd.errors import DataError
 from fedkd.tasks import Targets

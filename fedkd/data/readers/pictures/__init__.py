@@ -1,0 +1,1 @@
+"""Folders of pictures, and what is told of them."""

@@ -1,0 +1,1 @@
+"""Tables: rows of named columns, whatever file they are in."""
