@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -47,16 +47,26 @@ def compare(
     forms = [form.strip() for form in answers.split(",") if form.strip()]
     plan = comparing.plan(experiment, names, seeds, forms)
     folders = comparing.compare(plan, path, watch, resume=resume)
-    _compare_runs(folders, path / "report.html")
+    _compare_runs(folders, path / "report.html", "html")
 
 
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN...")],
     *,
+    form: Annotated[
+        Literal["html", "md"],
+        typer.Option(
+            "--format",
+            help="A page, or GitHub Markdown with its charts as SVG files in a folder beside it, "
+            "such as for a paper's appendix.",
+        ),
+    ] = "html",
     file: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Where a report on several runs goes.", show_default="comparison.html"
+            "--out",
+            help="Where a report on several runs, or one in Markdown, goes.",
+            show_default="comparison.html or .md, RUN/report.md",
         ),
     ] = None,
 ) -> None:
@@ -66,21 +76,27 @@ def report(
     from fedkd.runs.student import is_distillation
 
     if len(runs) > 1:
-        _compare_runs(runs, file or Path("comparison.html"))
+        _compare_runs(runs, file or Path(f"comparison.{form}"), form)
+        return
+    of = distil_report if is_distillation(runs[0]) else reports
+    if form == "md":
+        say_report(of.write_markdown(runs[0], file or runs[0] / "report.md"))
     elif file is None:
-        write = distil_report.write if is_distillation(runs[0]) else reports.write
-        say_report(write(runs[0]))
+        say_report(of.write(runs[0]))
     else:
-        raise UsageError(f"--out is for several runs: one run's report stands in {runs[0]}")
+        raise UsageError(
+            f"--out is for several runs, or with --format md: one run's page stands in {runs[0]}"
+        )
 
 
-def _compare_runs(folders: Sequence[Path], file: Path) -> None:
+def _compare_runs(folders: Sequence[Path], file: Path, form: Literal["html", "md"]) -> None:
     from fedkd.reports import report as reports
     from fedkd.reports import tables
     from fedkd.reports.comparison import comparison_table, differences
     from fedkd.runs.reading import read
 
-    report = reports.write_comparison(folders, file)
+    write = reports.write_comparison if form == "html" else reports.write_comparison_markdown
+    report = write(folders, file)
     out.print(tables.comparison(comparison_table(folders)))
     if unlike := differences([read(folder) for folder in folders]):
         also = escape(", ".join(unlike))

@@ -9,7 +9,7 @@ from fedkd.reports.charts.distil import loss_by_epoch, score_by_epoch
 from fedkd.reports.charts.examples import examples
 from fedkd.reports.charts.stages import score_by_stage
 from fedkd.reports.grid import Column, Grid, columns
-from fedkd.reports.parts import Facts, Folded, Part, Report, Source, Tile, section, sections
+from fedkd.reports.parts import Facts, FileText, Folded, Part, Report, Tile, section, sections
 from fedkd.runs.distil_schema import DistilRun, Model, read
 from fedkd.runs.examples import read as read_examples
 
@@ -40,7 +40,7 @@ def _of(folder: Path) -> Report:
     environment = ((name, str(value)) for name, value in run.environment.model_dump().items())
     details = [
         Folded("Every epoch in figures", _epochs(run)),
-        Folded("Configuration", Source(run.distillation.to_toml(), "toml")),
+        Folded("Configuration", FileText(run.distillation.to_toml(), "toml")),
         Folded("Environment", Facts(tuple(environment))),
     ]
     return Report(

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from fedkd.errors import RunFolderError
 from fedkd.files import make_folder, write_atomically
 from fedkd.reports.charts.drawing import Chart
 from fedkd.reports.charts.examples import Examples
 from fedkd.reports.charts.gallery import Gallery
 from fedkd.reports.grid import Cell, Grid, Link, Mark, Noted
-from fedkd.reports.parts import Facts, Folded, Items, Paragraph, Part, Report, Source
+from fedkd.reports.parts import Facts, FileText, Folded, Items, Paragraph, Part, Report
 
 _COLUMNS = 15
 """The most that the table of a chart may have; a wider one stands in the page alone."""
@@ -24,8 +25,10 @@ def write(report: Report, out: Path) -> Path:
     """Write a report to `out` and its charts into a folder beside it, `NAME-charts`.
 
     Raises:
+        RunFolderError: there is a folder.
         StorageError: a file cannot be written.
     """
+    make_way(out)
     charts = [part for each in report.sections for part in each.parts if isinstance(part, Chart)]
     folder = out.with_name(f"{out.stem}-charts")
     if charts:
@@ -34,6 +37,18 @@ def write(report: Report, out: Path) -> Path:
         write_atomically(folder / f"{chart.name}.svg", chart.document)
     write_atomically(out, render(report, quote(folder.name)))
     return out
+
+
+def make_way(out: Path) -> None:
+    """Make the folder that a report goes into.
+
+    Raises:
+        RunFolderError: there is a folder where the report should be.
+        StorageError: it cannot be made.
+    """
+    if out.is_dir():
+        raise RunFolderError(f"{str(out)!r} is a folder: expected the path of the page to write")
+    make_folder(out.parent)
 
 
 def render(report: Report, charts: str) -> str:
@@ -85,7 +100,7 @@ def _part(part: Part, charts: str) -> Iterator[str]:
             yield _inline(part.text)
         case Items():
             yield "\n".join(f"- {_inline(line)}" for line in part.lines)
-        case Source():
+        case FileText():
             longest = max(map(len, re.findall("`+", part.text)), default=0)
             fence = "`" * max(3, longest + 1)
             yield f"{fence}{part.language}\n{part.text.rstrip()}\n{fence}"

@@ -40,10 +40,10 @@ class Items:
 
 
 @dataclass(frozen=True)
-class Source:
+class FileText:
     """The text of a file."""
 
-    kind: ClassVar = "source"
+    kind: ClassVar = "text"
     text: str
     language: str
 
@@ -62,10 +62,10 @@ class Folded:
 
     kind: ClassVar = "folded"
     summary: str
-    part: Grid | Source | Facts
+    part: Grid | FileText | Facts
 
 
-Part = Chart | Grid | Paragraph | Items | Source | Facts | Folded | Gallery | Examples
+Part = Chart | Grid | Paragraph | Items | FileText | Facts | Folded | Gallery | Examples
 
 
 @dataclass(frozen=True)

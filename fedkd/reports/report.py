@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedkd.errors import RunFolderError
-from fedkd.files import make_folder, write_atomically
+from fedkd.files import write_atomically
 from fedkd.reports import html, links, markdown
 from fedkd.reports.sections import comparison, federation
 
@@ -31,7 +30,7 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
         StorageError: the page, or a link in a run's page, cannot be written.
     """
     text = html.render(comparison.of(folders, out.parent))
-    _make_way(out)
+    markdown.make_way(out)
     write_atomically(out, text)
     links.link_back([folder / "report.html" for folder in folders], out)
     return out
@@ -43,7 +42,6 @@ def write_markdown(folder: Path, out: Path) -> Path:
     Raises:
         RunFolderError: as in `write`.
     """
-    _make_way(out)
     return markdown.write(federation.of(folder), out)
 
 
@@ -53,11 +51,4 @@ def write_comparison_markdown(folders: Sequence[Path], out: Path) -> Path:
     Raises:
         RunFolderError: as in `write_comparison`.
     """
-    _make_way(out)
     return markdown.write(comparison.of(folders, out.parent), out)
-
-
-def _make_way(out: Path) -> None:
-    if out.is_dir():
-        raise RunFolderError(f"{str(out)!r} is a folder: expected the path of the page to write")
-    make_folder(out.parent)

@@ -14,13 +14,13 @@ from fedkd.reports.charts.stages import score_by_stage
 from fedkd.reports.grid import Column, Grid, columns
 from fedkd.reports.parts import (
     Facts,
+    FileText,
     Folded,
     Items,
     Paragraph,
     Part,
     Report,
     Section,
-    Source,
     Tile,
     section,
     sections,
@@ -246,7 +246,7 @@ def _details(run: Run) -> Section | None:
         "In detail",
         [
             Folded("Every round in figures", tables.every_round(run)),
-            Folded("Configuration", Source(run.experiment.to_toml(), "toml")),
+            Folded("Configuration", FileText(run.experiment.to_toml(), "toml")),
             Folded("Environment", Facts(tuple(environment))),
         ],
     )
