@@ -16,7 +16,6 @@ from markupsafe import escape
 from fedkd.files import write_atomically
 
 _BEGIN, _END = "<!--comparisons-->", "<!--/comparisons-->"
-_PLACE = re.compile(f"{re.escape(_BEGIN)}.*?{re.escape(_END)}", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -41,9 +40,9 @@ def compared(page: Path) -> tuple[Comparison, ...]:
     """
     if not page.is_file():
         return ()
-    found = _PLACE.search(page.read_text(encoding="utf-8", errors="replace"))
-    named = re.findall(r'href="([^"]*)"', found[0]) if found else []
-    return _named(page, (page.parent / unquote(each) for each in named))
+    _, _, rest = page.read_text(encoding="utf-8", errors="replace").partition(_BEGIN)
+    addresses = re.findall(r'href="([^"]*)"', rest.partition(_END)[0])
+    return _named(page, (page.parent / unquote(each) for each in addresses))
 
 
 def link_back(pages: Iterable[Path], comparison: Path) -> None:
@@ -52,14 +51,13 @@ def link_back(pages: Iterable[Path], comparison: Path) -> None:
     Raises:
         StorageError: a page cannot be written.
     """
-    for page in pages:
-        if not page.is_file():
-            continue
+    for page in filter(Path.is_file, pages):
+        text = page.read_text(encoding="utf-8")
         others = (page.parent / unquote(each.address) for each in compared(page))
         links = markup(_named(page, (*others, comparison)))
-        text = page.read_text(encoding="utf-8")
-        if (changed := _PLACE.sub(lambda _, links=links: links, text)) != text:
-            write_atomically(page, changed)
+        before, found, rest = text.partition(_BEGIN)
+        if found and not rest.startswith(links.removeprefix(_BEGIN)):
+            write_atomically(page, before + links + rest.partition(_END)[2])
 
 
 def markup(comparisons: Iterable[Comparison]) -> str:
