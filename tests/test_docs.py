@@ -162,8 +162,9 @@ def test_the_models_in_the_documents_are_models():
 
 
 def test_every_deploy_command_in_documents_and_examples_exists():
-    texts = [(ROOT / "docs/deploy.md").read_text("utf-8"), (ROOT / "README.md").read_text("utf-8")]
-    texts += [path.read_text("utf-8") for path in (ROOT / "examples/deploy").iterdir()]
+    documents = [*map(ROOT.joinpath, ("docs/deploy.md", "docs/containers.md", "README.md"))]
+    examples = [path for path in (ROOT / "examples/deploy").rglob("*") if path.is_file()]
+    texts = [path.read_text("utf-8") for path in (*documents, *examples)]
     shown = set(re.findall(r"fedkd deploy ([a-z]+)", "\n".join(texts)))
     assert shown == {command.callback.__name__ for command in deploy.registered_commands}
 

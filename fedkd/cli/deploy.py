@@ -110,6 +110,30 @@ def share(
 
 
 @deploy.command()
+def layout(
+    config: Config,
+    *,
+    folder: Annotated[Path, typer.Option("--out", help="The folder to make.", metavar="DIR")],
+    server: Annotated[str, typer.Option(help="Where sites reach the server.", metavar="HOST:PORT")],
+    client: Annotated[
+        list[str] | None,
+        typer.Option(help="A site's name, once for each; else client-0000...", metavar="NAME"),
+    ] = None,
+    override: Override = None,
+) -> None:
+    """Write what each party of a trial holds, for machines or containers that are to run it.
+
+    Keys, the shared file, and for each site its SITE.toml and its part of the experiment's data.
+    Example: fedkd deploy layout demo --out trial --server fed.example.org:9400
+    """
+    from fedkd.config import load
+    from fedkd.jobs.local import lay_out
+
+    lay_out(load(config, override or ()), folder, server=server, clients=client or ())
+    say(f"laid out {folder}: hand out each site's part, and keep ca.key off the server")
+
+
+@deploy.command()
 def app(
     config: Config,
     *,

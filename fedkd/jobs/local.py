@@ -28,6 +28,7 @@ _START = 120.0
 _STOP = 10.0
 _HOST = "127.0.0.1"
 _PORT = "port"
+_SERVER = "server"
 
 
 def local(
@@ -69,20 +70,44 @@ def local(
     return summary or {}
 
 
-def lay_out(experiment: Experiment, place: Path) -> None:
-    """Write what the parties would hold: keys, what is shared, and a folder for each site."""
+def lay_out(
+    experiment: Experiment, place: Path, *, server: str | None = None, clients: Sequence[str] = ()
+) -> None:
+    """Write what the parties would hold: keys, what is shared, and a folder for each site.
+
+    Args:
+        experiment: what is to run; its data is split as in a simulation, a file for each site.
+        place: the folder to make; it may be there, if it is empty.
+        server: where sites reach the server, `host:port`; None: here, at a free port.
+        clients: the sites' names, as many as the experiment has; none: `client-0000` and so on.
+
+    Raises:
+        UsageError: the folder holds something, the address or a name will not do, or there are not
+            as many names as clients. Nothing was written.
+    """
+    address = server or f"{_HOST}:{processes.free_port()}"
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal() and 0 < int(port) < 2**16):
+        raise UsageError(f"server {address!r}: expected host:port, such as fed.example.org:9400")
+    if place.exists() and any(place.iterdir()):
+        raise UsageError(f"folder {str(place)!r} is not empty: name another")
     prepared = prepare(experiment)
-    names = [f"client-{i:04d}" for i in range(len(prepared.data.clients))]
+    names = clients or [f"client-{i:04d}" for i in range(len(prepared.data.clients))]
+    if len(names) != len(prepared.data.clients):
+        raise UsageError(
+            f"{len(names)} sites are named, and the experiment has {len(prepared.data.clients)} "
+            "clients: name each of them, or none"
+        )
+    keys.make(place, servers=[host], clients=names)
     sites = processes.private_folder(place) / "sites"
-    port = processes.free_port()
+    processes.private_folder(place / _SERVER)
     (place / "shared.safetensors").write_bytes(shared_file.to_bytes(prepared.data))
     _hand_out_weights(prepared.experiment, place / "weights")
     for client, (name, samples) in enumerate(zip(names, _unscaled(prepared), strict=True)):
         site = processes.private_folder(sites / name)
         shared_file.write_own(site / "data.npz", samples)
-        (site / "SITE.toml").write_text(_site(prepared, client, name, port), "utf-8")
-    keys.make(place, servers=[_HOST], clients=names)
-    (place / _PORT).write_text(str(port), "utf-8")  # last: whoever finds it finds the rest
+        (site / "SITE.toml").write_text(_site(prepared, client, name, address), "utf-8")
+    (place / _PORT).write_text(port, "utf-8")  # last: whoever finds it finds the rest
 
 
 def _hand_out_weights(experiment: Experiment, folder: Path) -> None:
@@ -119,7 +144,7 @@ def running(place: Path) -> Iterator[Server]:
         FederationError: one of them ends at once, or is not ready in time.
     """
     port = (place / _PORT).read_text("utf-8")
-    state = place / "server"
+    state = place / _SERVER
     (place / "logs").mkdir(exist_ok=True)
     (state / READY).unlink(missing_ok=True)
     started: dict[str, subprocess.Popen[bytes]] = {}
@@ -142,7 +167,7 @@ def running(place: Path) -> Iterator[Server]:
         _stop(list(started.values()))
 
 
-def _site(prepared: PreparedExperiment, client: int, name: str, port: int) -> str:
+def _site(prepared: PreparedExperiment, client: int, name: str, server: str) -> str:
     """A site's file for a trial: it allows this experiment, and what that costs."""
     experiment, device = prepared.experiment, prepared.setting.device(client)
     _, complete = methods.resolve(experiment)
@@ -153,7 +178,7 @@ def _site(prepared: PreparedExperiment, client: int, name: str, port: int) -> st
     models = {bundle.moved(model, where=bundle.last).name for model in seen}
     table = {
         "name": name,
-        "server": f"{_HOST}:{port}",
+        "server": server,
         "ca": f"../../{keys.CA}",
         "key": f"../../{keys.CLIENTS}/{name}",
         "clients": f"../../{keys.CLIENTS}",

@@ -1,11 +1,20 @@
 """What we change in Flower does what it is for."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import flower_names
+import flwr
 import pytest
 from flwr.app import Message
 from flwr.supercore.constant import TaskType
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supernode.nodestate import nodestate_factory
 
+import fedkd
 from fedkd.federation import compat, wire
 from fedkd.federation.compat import supernode
 
@@ -60,3 +69,20 @@ def test_a_task_that_fails_in_whatever_way_is_answered(node, kind, read):
     [reply] = node.get_messages_legacy(is_reply=True)
     assert reply.error.code == compat.CRASHED
     assert reply.metadata.reply_to_message_id == node.taken.metadata.message_id
+
+
+@pytest.mark.parametrize("release", sorted({"1.41.0", "1.42.0"} - {flwr.__version__}))
+def test_another_supported_flower_has_what_is_used_of_it(release, tmp_path):
+    """All that `pyproject.toml` allows; the one that is installed deploys in other tests."""
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", f"flwr=={release}"]
+    fetched = subprocess.run([*pip, "--dest", tmp_path], capture_output=True, check=False)
+    if fetched.returncode != 0:
+        pytest.skip(f"flwr {release} cannot be had: {fetched.stderr.decode()[-200:]}")
+    [wheel] = tmp_path.glob("*.whl")
+    package = Path(fedkd.__file__).parent
+    command = [sys.executable, flower_names.__file__, package]
+    environment = {**os.environ, "PYTHONPATH": str(wheel)}
+    done = subprocess.run(command, env=environment, capture_output=True, check=True)
+    told = json.loads(done.stdout)
+    assert told["folder"].startswith(str(wheel))
+    assert told["names"] == flower_names.described(package)
