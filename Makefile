@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format dist clean
+.PHONY: help demo test check docs format dist clean
 
 help:  ## What there is to make.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,9 @@ check: $(VENV)/.developer  ## Format, lint, types, layers.
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.documents  ## Run the tutorials and build the site into build/site; a warning ends it.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 format: $(VENV)/.developer  ## Rewrite the code in the house's style.
 	$(BIN)/ruff format .
@@ -42,6 +45,10 @@ $(VENV)/.user: pyproject.toml constraints.txt
 
 $(VENV)/.developer: $(VENV)/.user
 	$(INSTALL) '.[dev,lora,onnx,opencv,parquet,ray,text,vision]'
+	@touch $@
+
+$(VENV)/.documents: $(VENV)/.user
+	$(INSTALL) '.[docs]'
 	@touch $@
 
 clean:  ## Remove what was made here, runs excepted.

@@ -20,7 +20,7 @@ from rich.console import Console
 from torch import Tensor
 
 from fedkd import config
-from fedkd.audit.findings import Audited
+from fedkd.auditing.findings import Audited
 from fedkd.config import Experiment
 from fedkd.jobs.audit.teachers import audit_teacher
 from fedkd.learning.dp import sgd

@@ -52,7 +52,7 @@ from fedkd.reports import report, wording
 from fedkd.reports.display import Display
 from fedkd.runs.common import check_same, write_json
 from fedkd.runs.reading import read
-from fedkd.runs.schema import Run
+from fedkd.runs.schema import FinishedRun
 from fedkd.tasks import Likelihood
 from fedkd.tasks.bounded import Bounded
 
@@ -337,7 +337,7 @@ HEADS = (
 )
 
 
-def markdown(name: str, runs: Mapping[str, Sequence[Run]]) -> str:
+def markdown(name: str, runs: Mapping[str, Sequence[FinishedRun]]) -> str:
     """A set-up's table."""
     set_up = SET_UPS[name]
     published = {row: f"{at:.2f} [3P]" for row, at in zip(LISTED, set_up.published, strict=False)}
@@ -353,7 +353,7 @@ def markdown(name: str, runs: Mapping[str, Sequence[Run]]) -> str:
     return "\n".join([f"### {name}", "", *lines, *beside])
 
 
-def _row(row: str, runs: Sequence[Run]) -> tuple[str, ...]:
+def _row(row: str, runs: Sequence[FinishedRun]) -> tuple[str, ...]:
     every = [run.summary for run in runs]
     known = [each.ensemble.number("accuracy") for each in every if each.ensemble is not None]
     trained = [at for run in runs if (at := run.path / "training.json").exists()]
@@ -383,7 +383,7 @@ def chosen(given: argparse.Namespace) -> list[Cell]:
 
 def tell(cells: Sequence[Cell], out: Path) -> None:
     """Print the tables of finished cells; write them, and a page for each set-up, into `out`."""
-    told: dict[str, dict[str, list[Run]]] = {}
+    told: dict[str, dict[str, list[FinishedRun]]] = {}
     for cell in cells:
         told.setdefault(cell.set_up, {}).setdefault(cell.row, []).append(read(cell.folder(out)))
     for name, runs in told.items():

@@ -28,41 +28,75 @@ PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 LARGEST = 150_000
 WIDTH = 1080  # CSS pixels of a photograph
 
-STYLE = """
-  .paper { fill: #ffffff; stroke: #d9dce3; } .box { fill: #f6f5fa; stroke: #b9b3d3; } .private { fill: #fdf0ec; stroke: #d8a597; }
-  .public { fill: #eef5ee; stroke: #9cc3a3; } .ink { fill: #1d2230; } .muted { fill: #5b6272; } .teacher { fill: #b34d00; } .student { fill: #0067a3; }
-  .line { stroke: #5b6272; fill: none; } .answers { stroke: #b34d00; fill: none; } .back { stroke: #0067a3; fill: none; } .public-way { stroke: #2f6b3a; fill: none; }
-  .wall { stroke: #9c1c12; fill: none; } .warn { fill: #9c1c12; } .good { fill: #2f6b3a; } .step { fill: #4a4183; } .number { fill: #ffffff; }
-  @media (prefers-color-scheme: dark) {
-    .paper { fill: #14171e; stroke: #363c4a; } .box { fill: #1f2330; stroke: #5f5899; } .private { fill: #35201d; stroke: #8a4a40; }
-    .public { fill: #1a2b1e; stroke: #3f7049; } .ink { fill: #e6e8ee; } .muted { fill: #a6adbd; } .teacher { fill: #f29a5c; } .student { fill: #62b5ee; }
-    .line { stroke: #a6adbd; } .answers { stroke: #f29a5c; } .back { stroke: #62b5ee; } .public-way { stroke: #86c893; }
-    .wall { stroke: #f0877a; } .warn { fill: #f0877a; } .good { fill: #86c893; } .step { fill: #a59de6; } .number { fill: #14171e; }
-  }
-"""
-"""Colours on a ground of the picture's own: legible whatever page it stands on."""
+FILLS = {
+    "paper": ("#ffffff", "#14171e"),
+    "box": ("#f6f5fa", "#1f2330"),
+    "private": ("#fdf0ec", "#35201d"),
+    "public": ("#eef5ee", "#1a2b1e"),
+    "ink": ("#1d2230", "#e6e8ee"),
+    "muted": ("#5b6272", "#a6adbd"),
+    "teacher": ("#b34d00", "#f29a5c"),
+    "student": ("#0067a3", "#62b5ee"),
+    "warn": ("#9c1c12", "#f0877a"),
+    "good": ("#2f6b3a", "#86c893"),
+    "step": ("#4a4183", "#a59de6"),
+    "number": ("#ffffff", "#14171e"),
+}
+LINES = {
+    "paper": ("#d9dce3", "#363c4a"),
+    "box": ("#b9b3d3", "#5f5899"),
+    "private": ("#d8a597", "#8a4a40"),
+    "public": ("#9cc3a3", "#3f7049"),
+    **{f"{look}-line": FILLS[look] for look in ("muted", "teacher", "student", "warn", "good")},
+}
+"""Colours by look, on a light and on a dark ground of the picture's own: legible anywhere."""
 
 
-def text(x: float, y: float, words: str, look: str, *, size: int = 15, anchor: str = "start") -> str:
-    """A line of text; its first word may be bold: `**so** much`."""
+def style() -> str:
+    """The style sheet of the diagram."""
+
+    def rules(which: int) -> str:
+        fills = (f".{look} {{ fill: {both[which]} }}" for look, both in FILLS.items())
+        lines = (f".{look} {{ stroke: {both[which]} }}" for look, both in LINES.items())
+        return "\n".join([*fills, *lines])
+
+    dark = f"@media (prefers-color-scheme: dark) {{\n{rules(1)}\n}}"
+    return f"path[stroke-width] {{ fill: none }}\n{rules(0)}\n{dark}"
+
+
+def text(
+    x: float, y: float, words: str, look: str, *, size: int = 15, anchor: str = "start"
+) -> str:
+    """A line of text; a part of it may be bold: `**so** much`."""
     shown = re.sub(r"\*\*(.+?)\*\*", r'<tspan font-weight="650">\g<1></tspan>', escape(words))
-    return f'<text x="{x}" y="{y}" class="{look}" font-size="{size}" text-anchor="{anchor}">{shown}</text>'
+    where = f'x="{x}" y="{y}" font-size="{size}" text-anchor="{anchor}"'
+    return f'<text {where} class="{look}">{shown}</text>'
 
 
 def box(x: float, y: float, width: float, height: float, look: str) -> str:
+    """A box with round corners."""
     return f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="8" class="{look}"/>'
 
 
-def arrow(path: str, look: str, dashes: str = "") -> str:
-    dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
-    return f'<path d="{path}" class="{look}" stroke-width="2" marker-end="url(#{look}-end)"{dashed}/>'
+def arrow(path: str, look: str, dashes: str = "none") -> str:
+    """An arrow along a path, in the colour of a look."""
+    end = f'marker-end="url(#{look}-end)" stroke-dasharray="{dashes}"'
+    return f'<path d="{path}" class="{look}-line" stroke-width="2" {end}/>'
+
+
+def arrow_end(look: str) -> str:
+    """The head of the arrows of a look."""
+    return (
+        f'<marker id="{look}-end" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="8" '
+        f'markerHeight="8" markerUnits="userSpaceOnUse" orient="auto">'
+        f'<path d="M0 0 L10 5 L0 10 z" class="{look}"/></marker>'
+    )
 
 
 def step(x: float, y: float, number: int) -> str:
     """A step's number in a disc."""
-    return f'<circle cx="{x}" cy="{y}" r="13" class="step"/>' + text(
-        x, y + 5, f"**{number}**", "number", size=15, anchor="middle"
-    )
+    disc = f'<circle cx="{x}" cy="{y}" r="13" class="step"/>'
+    return disc + text(x, y + 5, f"**{number}**", "number", anchor="middle")
 
 
 def client(top: float, name: str, data: str, model: str) -> list[str]:
@@ -74,11 +108,11 @@ def client(top: float, name: str, data: str, model: str) -> list[str]:
         box(44, middle - 26, 150, 56, "private"),
         text(119, middle - 3, "private data", "warn", anchor="middle"),
         text(119, middle + 17, data, "muted", size=13, anchor="middle"),
-        arrow(f"M198 {middle + 2} H 254", "line"),
+        arrow(f"M198 {middle + 2} H 254", "muted"),
         box(262, middle - 26, 146, 56, "box"),
         text(335, middle - 3, "**teacher**", "teacher", anchor="middle"),
         text(335, middle + 17, model, "muted", size=13, anchor="middle"),
-        arrow(f"M412 {middle + 2} H 612", "answers"),
+        arrow(f"M412 {middle + 2} H 612", "teacher"),
     ]
 
 
@@ -91,25 +125,20 @@ def round_diagram() -> str:
         "The server averages them, its student learns from the mean, and what was learned goes "
         "back to begin the next round."
     )
-    ends = "".join(
-        f'<marker id="{look}-end" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="8" markerHeight="8" '
-        f'markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0 L10 5 L0 10 z" class="{fill}"/></marker>'
-        for look, fill in (
-            ("line", "muted"), ("answers", "teacher"), ("back", "student"), ("public-way", "good"),
-        )
-    )
-    wall = '<path d="M514 116 V 478" class="wall" stroke-width="2" stroke-dasharray="3 7"/>'
+    ends = "".join(map(arrow_end, ("muted", "teacher", "student", "good")))
+    wall = '<path d="M514 116 V 478" class="warn-line" stroke-width="2" stroke-dasharray="3 7"/>'
     parts = [
         box(0.5, 0.5, 959, 571, "paper"),
         box(28, 26, 904, 62, "public"),
         text(48, 52, "**Proxy set**: public inputs, the same for all; no labels needed", "good"),
-        text(48, 74, "The one thing that teachers and student share. Some methods need none and make inputs up.", "muted", size=13),
+        text(48, 74, "All that teachers and student share. Some methods make inputs up instead.",
+             "muted", size=13),
         *client(126, "Client 1", "images, labels", "an mlp"),
         *client(250, "Client 2", "of other classes", "a small CNN"),
         *client(374, "Client 3", "fewer records", "a ResNet"),
         wall,
         text(504, 500, "← data and teachers stay here", "warn", size=13, anchor="end"),
-        arrow("M335 90 V 120", "public-way", "3 4"), arrow("M776 90 V 120", "public-way", "3 4"),
+        arrow("M335 90 V 120", "good", "3 4"), arrow("M776 90 V 120", "good", "3 4"),
         text(349, 111, "asked", "good", size=13), text(790, 111, "learned from", "good", size=13),
         text(470, 212, "answers", "teacher", size=13, anchor="middle"),
         text(558, 212, "with noise,", "muted", size=13, anchor="middle"),
@@ -119,14 +148,15 @@ def round_diagram() -> str:
         box(640, 180, 272, 56, "box"),
         text(776, 204, "**mean of the answers**", "teacher", anchor="middle"),
         text(776, 224, "what the teachers agree on", "muted", size=13, anchor="middle"),
-        arrow("M776 240 V 336", "line"),
+        arrow("M776 240 V 336", "muted"),
         text(800, 296, "**distillation**", "ink", size=14),
         box(640, 344, 272, 62, "box"),
         text(776, 370, "**student**", "student", anchor="middle"),
         text(776, 391, "one model, of its own kind", "muted", size=13, anchor="middle"),
         text(776, 446, "the result, after the last round", "muted", size=13, anchor="middle"),
-        arrow("M776 482 V 528 H 226 V 488", "back", "7 5"),
-        step(226, 163, 1), step(470, 172, 2), step(640, 208, 3), step(776, 290, 4), step(500, 528, 5),
+        arrow("M776 482 V 528 H 226 V 488", "student", "7 5"),
+        step(226, 163, 1), step(470, 172, 2), step(640, 208, 3), step(776, 290, 4),
+        step(500, 528, 5),
         text(524, 551, "**what was learned** begins the next round", "student", size=14),
     ]  # fmt: skip
     body = "\n".join(parts)
@@ -135,7 +165,7 @@ def round_diagram() -> str:
         'role="img" aria-labelledby="title about" '
         'font-family="system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif">\n'
         f'<title id="title">{title}</title>\n<desc id="about">{about}</desc>\n'
-        f"<style>{STYLE}</style>\n<defs>{ends}</defs>\n{body}\n</svg>\n"
+        f"<style>{style()}</style>\n<defs>{ends}</defs>\n{body}\n</svg>\n"
     )
 
 
@@ -171,6 +201,7 @@ def photograph(driver: webdriver.Chrome, height: int, name: str) -> None:
 
 
 def keep(name: str, content: bytes) -> None:
+    """Write a picture, unless it is too large."""
     if len(content) > LARGEST:
         sys.exit(f"{name} has {len(content):,} bytes: expected at most {LARGEST:,}")
     PICTURES.mkdir(exist_ok=True)
@@ -184,10 +215,12 @@ def demo(folder: Path, *arguments: str) -> list[str]:
 
 
 def draw_round() -> None:
+    """A round of federated distillation."""
     keep("round.svg", round_diagram().encode())
 
 
 def photograph_report() -> None:
+    """The report of the demo, on a light and on a dark ground."""
     with tempfile.TemporaryDirectory() as place:
         run = Path(place) / "demo"
         subprocess.run(demo(run), check=True, stdout=subprocess.DEVNULL)

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from fedkd import config
-from fedkd.audit.poisoning.attacks import ATTACKS, SILENT
-from fedkd.audit.poisoning.outcomes import HONEST, Poisoned
+from fedkd.auditing.poisoning.attacks import ATTACKS, SILENT
+from fedkd.auditing.poisoning.outcomes import HONEST, Poisoned
 from fedkd.config import Experiment
 from fedkd.federation.prepare import prepare
 from fedkd.jobs.audit.hostile import why_unfit

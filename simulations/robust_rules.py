@@ -18,7 +18,7 @@ from pathlib import Path
 
 import poisoning
 
-from fedkd.audit.poisoning.outcomes import HONEST, Poisoned
+from fedkd.auditing.poisoning.outcomes import HONEST, Poisoned
 from fedkd.config import Experiment, Robust
 from fedkd.jobs.audit.poisoning import run
 

@@ -101,7 +101,7 @@ def cheap_runs(request: pytest.FixtureRequest) -> Iterator[None]:
     """
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    from fedkd.audit import structure
+    from fedkd.auditing import structure
     from fedkd.reports.charts import drawing
     from fedkd.runs import model_size
 

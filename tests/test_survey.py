@@ -71,19 +71,3 @@ def test_every_config_is_named():
 )
 def test_everything_that_is_built_in_is_named(built_in):
     assert [name for name in built_in if f"`{name}`" not in TEXT] == []
-
-
-def anchor(heading: str) -> str:
-    """What a heading is linked by: GitHub's rule."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-
-
-def test_every_link_resolves():
-    links = re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", TEXT)
-    assert len(links) > 20
-    for target, place in links:
-        linked = DOCUMENT if not target else DOCUMENT.parent / target
-        assert linked.exists(), target
-        if place:
-            headings = re.findall(r"^#+ (.*)$", linked.read_text("utf-8"), flags=re.MULTILINE)
-            assert place in map(anchor, headings), f"{target}#{place}"

@@ -11,17 +11,20 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from fedkd import __version__
 from fedkd.cli.audit import audit
+from fedkd.cli.check import data
 from fedkd.cli.common import Warnings, command_of, err, say
 from fedkd.cli.compare import compare, report
 from fedkd.cli.deploy import deploy
 from fedkd.cli.distil import distil
 from fedkd.cli.export import export
-from fedkd.cli.listing import data, methods, tasks
+from fedkd.cli.init import init
+from fedkd.cli.listing import methods, tasks
 from fedkd.cli.predict import predict
 from fedkd.cli.simulate import simulate
+from fedkd.cli.watch import watch
 from fedkd.errors import FedkdError, StorageError
+from fedkd.version import __version__
 
 app = typer.Typer(
     name="fedkd",
@@ -36,6 +39,7 @@ app = typer.Typer(
 )
 app.add_typer(deploy)
 app.add_typer(audit)
+app.add_typer(data)
 WORKER_NAME = "fedkd-client"
 """The threads of the in-process grid, which is not imported for `--help`."""
 
@@ -73,9 +77,10 @@ app.command()(compare)
 app.command()(report)
 app.command()(export)
 app.command()(predict)
+app.command()(watch)
 app.command()(methods)
 app.command()(tasks)
-app.command()(data)
+app.command()(init)
 
 
 def main() -> NoReturn:

@@ -24,7 +24,7 @@ from fedkd.cli.found import say_found
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fedkd.audit.candidates import Kind
+    from fedkd.auditing.candidates import Kind
     from fedkd.federation.prepare import PreparedExperiment
 
 audit = typer.Typer(

@@ -1,13 +1,11 @@
 """`fedkd deploy`: the same experiment on real servers and clients."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fedkd.cli.common import (
-    AsJson,
     Config,
     Override,
     ResumeDeployed,
@@ -18,6 +16,7 @@ from fedkd.cli.common import (
     say_summary,
     watch,
 )
+from fedkd.cli.deploy_runs import State, status, stop
 from fedkd.errors import UsageError
 
 deploy = typer.Typer(
@@ -27,7 +26,6 @@ deploy = typer.Typer(
     no_args_is_help=True,
 )
 
-State = Annotated[Path, typer.Option("--state", help="The server's state folder.", metavar="DIR")]
 Shared = Annotated[
     Path | None,
     typer.Option(
@@ -253,44 +251,5 @@ def submit(
     say_summary(summary, path)
 
 
-@deploy.command()
-def status(*, state: State, as_json: AsJson = False) -> None:
-    """Say which clients are connected, and which runs there were."""
-    from dataclasses import asdict
-
-    from fedkd.federation.deploy.superlink import Server
-
-    with Server.read(state).control() as control:
-        nodes, runs = control.nodes(), control.runs()
-    if as_json:
-        clients = [{"name": n.name, "node": n.id, "online": n.online} for n in nodes]
-        typer.echo(json.dumps({"clients": clients, "runs": [asdict(r) for r in runs]}, indent=2))
-        return
-    for node in nodes:
-        mark = "[green]online [/green]" if node.online else "[red]offline[/red]"
-        out.print(f"{mark}  {node.name}", highlight=False)
-    for run in runs:
-        say(f"run {run.id}  {run.status}  {run.started}")
-
-
-@deploy.command()
-def stop(
-    *,
-    state: State,
-    server: Annotated[bool, typer.Option("--server", help="Stop the server too.")] = False,
-) -> None:
-    """Stop the runs that are under way; with --server the server as well.
-
-    A stopped run keeps its finished rounds: submit --resume goes on from them.
-    """
-    from fedkd.federation.deploy.superlink import Server
-
-    running = Server.read(state)
-    with running.control() as control:
-        for run in control.runs():
-            if not run.over:
-                control.stop(run.id)
-                say(f"stopped run {run.id}")
-    if server:
-        running.stop()
-        say("stopped the server")
+deploy.command()(status)
+deploy.command()(stop)

@@ -8,12 +8,12 @@ import typer
 from fedkd.cli.common import out
 
 if TYPE_CHECKING:
-    from fedkd.audit.findings import Audited
+    from fedkd.auditing.findings import Audited
 
 
 def say_found(found: "Audited", *, as_json: bool) -> None:
     """Print what an audit found; a violation is an error, once all of it is said."""
-    from fedkd.audit.verdicts import raise_on_violation
+    from fedkd.auditing.verdicts import raise_on_violation
     from fedkd.reports import audit_tables
 
     if as_json:

@@ -1,24 +1,39 @@
-"""`fedkd predict`: what a run's student says of texts."""
+"""`fedkd predict`: what a run's student says of texts, pictures, rows and arrays."""
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
 from fedkd.cli.common import AsJson, import_beside, out
+from fedkd.errors import UsageError
+
+if TYPE_CHECKING:
+    from fedkd.jobs.predicting.prediction import Prediction, Text
+
+_SCORES = 5
 
 
 def predict(
     run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
     *,
     text: Annotated[
-        list[str], typer.Option("--text", help="A text; several by naming the option again.")
-    ],
+        list[str] | None, typer.Option("--text", help="A text; several by naming it again.")
+    ] = None,
     second: Annotated[
         list[str] | None,
         typer.Option("--second", help="Of pairs the second text, such as a question's context."),
+    ] = None,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--input",
+            metavar="FILE",
+            help="A picture, a folder of them, a table of rows or of texts, a .npy or an .npz; "
+            "several by naming it again.",
+        ),
     ] = None,
     among: Annotated[
         Path | None,
@@ -32,31 +47,45 @@ def predict(
     cut: Annotated[bool, typer.Option("--cut", help="Cut a text that is too long.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Ask a finished run's student about texts.
+    """Ask a finished run's student about texts, pictures or rows. Nothing else of it is read.
 
     Example: fedkd predict runs/reviews --text "Good food, and never late."
     """
-    from dataclasses import asdict
-
-    from fedkd.errors import UsageError
     from fedkd.jobs.predict import predict as ask
-    from fedkd.jobs.said import Text
 
+    asked: list[Text] | list[Path]
+    if files:
+        if text or second:
+            raise UsageError("--input and --text both say what to ask about: leave one of them out")
+        asked = list(files)
+    else:
+        asked = _texts(text or (), second)
+    import_beside(run)
+    found = ask(run, asked, cut=cut, among=among, most=most)
+    if as_json:
+        told = [each.as_json() for each in found]
+        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        return
+    for each in found:
+        _say(each, by_line=among is not None)
+
+
+def _texts(text: "list[str] | tuple[str, ...]", second: list[str] | None) -> "list[Text]":
+    if not text:
+        raise UsageError("nothing to ask about: name texts by --text, or files by --input")
     if second is not None and len(second) != len(text):
         raise UsageError(
             f"{len(text)} texts and {len(second)} second ones: name --second once for each --text"
         )
-    asked: list[Text] = list(text) if second is None else list(zip(text, second, strict=True))
-    import_beside(run)
-    found = ask(run, asked, cut=cut, among=among, most=most)
-    if as_json:
-        typer.echo(json.dumps([asdict(each) for each in found], indent=2, ensure_ascii=False))
-        return
-    for each in found:
-        shown = each.text if isinstance(each.text, str) else " | ".join(each.text)
-        out.print(f"[dim]{escape(shown)}[/dim]", highlight=False, soft_wrap=True, emoji=False)
-        ranked = sorted(each.scores.items(), key=lambda pair: -pair[1])[:5]
-        likely = [f"{escape(name)} {value:.3f}" for name, value in ranked]
-        scores = "  ".join(likely) if among is None else "".join(f"\n    {one}" for one in likely)
-        answer = f"  [bold]{escape(each.answer)}[/bold]  {scores}"
-        out.print(answer, highlight=False, soft_wrap=True, emoji=False)
+    return list(text) if second is None else list(zip(text, second, strict=True))
+
+
+def _say(found: "Prediction", *, by_line: bool) -> None:
+    """Print what was asked about, and what the student says of it."""
+    asked = found.input
+    shown = " | ".join(asked) if isinstance(asked, tuple) else str(asked)
+    out.print(f"[dim]{escape(shown)}[/dim]", highlight=False, soft_wrap=True, emoji=False)
+    likely = [f"{escape(name)} {value:.3f}" for name, value in list(found.scores.items())[:_SCORES]]
+    scores = "".join(f"\n    {one}" for one in likely) if by_line else "  ".join(likely)
+    answer = f"  [bold]{escape(str(found))}[/bold]  {scores}"
+    out.print(answer, highlight=False, soft_wrap=True, emoji=False)

@@ -31,7 +31,15 @@ from fedkd.config.experiment import (
 from fedkd.config.models import RANDOM, ModelSpec, Weights, specs_in, with_specs
 from fedkd.config.partition import Dirichlet, Iid, Natural, Partition, Shards
 from fedkd.config.parts import Choice, Frozen, Hardware, Output, TaskChoice
-from fedkd.config.read import load, load_distillation, parse, parse_json, read, validate
+from fedkd.config.read import (
+    ConfigLike,
+    load,
+    load_distillation,
+    parse,
+    parse_json,
+    read,
+    validate,
+)
 from fedkd.config.robust import Robust
 from fedkd.config.source import Format, Interactions, Layout, PublicData, Source, Stream
 from fedkd.config.text import Text, TextColumns
@@ -46,6 +54,7 @@ __all__ = [
     "Augmentation",
     "Choice",
     "Clients",
+    "ConfigLike",
     "Data",
     "Dirichlet",
     "Distillation",

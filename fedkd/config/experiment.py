@@ -47,6 +47,13 @@ class Data(Source):
     partition: Partition = Dirichlet(scheme="dirichlet")
 
     @model_validator(mode="after")
+    def _clients_have_what_they_have(self) -> Self:
+        """Files of clients are nobody else's, so that to deal them anew must be asked for."""
+        if self.clients and "partition" not in self.model_fields_set:
+            object.__setattr__(self, "partition", Natural(scheme="natural"))
+        return self
+
+    @model_validator(mode="after")
     def _scaled_by_something(self) -> Self:
         if self.scale and self.public is None:
             raise ValueError(

@@ -11,11 +11,13 @@ from fedkd.errors import ConfigError
 
 _log = logging.getLogger(__name__)
 
+Override = str | tuple[str, Any]
+"""`"key.path=value"` as the command line has it, or the path and its value."""
 Stays = Callable[[Sequence[str], Any], Collection[str] | None]
 """Of a key's path and its new value, which other keys of its table stay; None: all do."""
 
 
-def apply(table: dict[str, Any], overrides: Sequence[str], stays: Stays) -> None:
+def apply(table: dict[str, Any], overrides: Sequence[Override], stays: Stays) -> None:
     """Set each value in turn.
 
     One that makes another choice (of a method, a model, a partition) takes away what the file says
@@ -23,15 +25,16 @@ def apply(table: dict[str, Any], overrides: Sequence[str], stays: Stays) -> None
 
     Args:
         table: changed in place.
-        overrides: each `key.path=value`, the value as TOML has it, or a bare word.
+        overrides: a string's value is as TOML has it, or a bare word; a pair's is itself.
         stays: which keys make a choice.
 
     Raises:
         ConfigError: an override is not understood.
     """
     overridden: dict[str, Any] = {}
-    for text in overrides:
-        keys, value = _parsed(text)
+    for each in overrides:
+        keys, value = _parsed(each) if isinstance(each, str) else (each[0].split("."), each[1])
+        text = each if isinstance(each, str) else f"{each[0]}={each[1]!r}"
         place = _place(table, keys, text)
         before = place.get(keys[-1], value) if isinstance(place, dict) else value
         _set(table, keys, value, text)

@@ -1,5 +1,6 @@
 """From a TOML file, or a table, to a validated configuration."""
 
+import copy
 import json
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
@@ -17,6 +18,7 @@ from fedkd.config import packaged
 from fedkd.config.distillation import Distillation
 from fedkd.config.experiment import Experiment
 from fedkd.config.explain import explain
+from fedkd.config.overrides import Override
 from fedkd.config.partition import Partition
 from fedkd.config.training import Optimisation
 from fedkd.errors import ConfigError
@@ -24,49 +26,58 @@ from fedkd.errors import ConfigError
 M = TypeVar("M", bound=BaseModel)
 
 
-def load(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
-    """Read an experiment from a TOML file, with `key.path=value` overrides on top.
+ConfigLike = Path | str | Mapping[str, Any]
+"""A TOML file, the name of an experiment that comes with fedkd, such as "demo", or a table."""
+
+
+def load(given: ConfigLike, overrides: Sequence[Override] = ()) -> Experiment:
+    """Read an experiment, with overrides on top.
 
     Raises:
         ConfigError: the file is missing or no TOML, or a key or value in it is wrong.
     """
-    table = read(path, overrides)
+    table = read(given, overrides)
     if {"way", "teachers", "knowledge"} & table.keys():
         raise ConfigError(
-            f"experiment {str(path)!r} is one party's distillation, no federation: run it with "
-            "fedkd distil"
+            f"{_called(given)} is one party's distillation, no federation: run it with fedkd distil"
         )
     return parse(table)
 
 
-def load_distillation(path: Path | str, overrides: Sequence[str] = ()) -> Distillation:
+def load_distillation(given: ConfigLike, overrides: Sequence[Override] = ()) -> Distillation:
     """As `load`, of one party's distillation.
 
     Raises:
         ConfigError: as `load`.
     """
-    table = read(path, overrides)
+    table = read(given, overrides)
     if {"clients", "method", "rounds"} & table.keys():
         raise ConfigError(
-            f"experiment {str(path)!r} is a federation, no distillation for one party: run it with "
-            "fedkd simulate"
+            f"{_called(given)} is a federation, no distillation for one party: run it with fedkd "
+            "simulate"
         )
     return validate(Distillation, table)
 
 
-def read(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The table that a TOML file holds, with `key.path=value` overrides on top.
-
-    Args:
-        path: a file, or the name of an experiment that comes with fedkd, such as "demo".
-        overrides: each as in `--set`.
+def read(given: ConfigLike, overrides: Sequence[Override] = ()) -> dict[str, Any]:
+    """The table that is meant, with overrides on top.
 
     Raises:
         ConfigError: the file is missing or no TOML, or an override is not understood.
     """
+    table = copy.deepcopy(dict(given)) if isinstance(given, Mapping) else _content(given)
+    overriding.apply(table, overrides, _stays)
+    return table
+
+
+def _called(given: ConfigLike) -> str:
+    return "the experiment" if isinstance(given, Mapping) else f"experiment {str(given)!r}"
+
+
+def _content(path: Path | str) -> dict[str, Any]:
     path = packaged.find(path)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         inside = path / "config.toml"
         near = get_close_matches(path.stem, packaged.names(), n=1)
@@ -78,8 +89,6 @@ def read(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise ConfigError(f"experiment {str(path)!r} is not valid TOML: {error}") from error
-    overriding.apply(table, overrides, _stays)
-    return table
 
 
 def parse(table: Mapping[str, Any]) -> Experiment:

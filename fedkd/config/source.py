@@ -1,5 +1,6 @@
 """Where data comes from: what `[data]` says, and what it says of records of each kind."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -114,6 +115,28 @@ class Interactions(Frozen):
         return self
 
 
+def _coded(value: Any) -> Any:
+    """`"public"`, or by column `"public"` or a list of codes, where numbers are codes too."""
+    if value == "public":
+        return value
+    if isinstance(value, Mapping) and all(_are_codes(codes) for codes in value.values()):
+        return {
+            str(column): codes if codes == "public" else tuple(map(str, codes))
+            for column, codes in value.items()
+        }
+    raise PydanticCustomError(
+        "codes", '"public", or for each column "public" or a list of codes, such as ["m", "f"]'
+    )
+
+
+def _are_codes(codes: Any) -> bool:
+    return codes == "public" or (
+        isinstance(codes, list | tuple)
+        and len({*map(str, codes)}) == len(codes) > 0
+        and all(isinstance(each, str | int) and each != "" for each in codes)
+    )
+
+
 def _is_point(value: object) -> bool:
     return value == "."
 
@@ -122,14 +145,23 @@ class Source(Frozen):
     """Where data comes from, and what is held out for testing."""
 
     name: str = "fashion-mnist-sample"
-    """A known name, such as `fashion-mnist-sample`, or the path of an .npz or .csv file, of a
-    folder of .npy files or of pictures, or of a table of texts."""
+    """A known name, such as `fashion-mnist-sample`, or the path of an .npz, .csv or .parquet file,
+    of a folder of .npy files or of pictures, or of a table of texts."""
+    clients: tuple[str, ...] = Field(default=(), exclude_if=absent)
+    """In place of `name`: a file or a folder of its own for each natural client, in this order; `*`
+    in one is any text."""
     label: str | tuple[str, ...] = "label"
     """CSV: the column of labels; several where a row has several labels or numbers."""
     client: str | None = None
     """CSV: the column that says whose row it is; left out of the features."""
     ignore: tuple[str, ...] = Field(default=(), exclude_if=absent)
-    """CSV: columns that are left out, such as dates and identifiers."""
+    """CSV: columns that are left out, such as dates and identifiers; `*` in one is any text."""
+    codes: Annotated[
+        Literal["public"] | dict[str, Literal["public"] | tuple[str, ...]], BeforeValidator(_coded)
+    ] = Field(default={}, exclude_if=absent)
+    """CSV: which codes a column may have, by its name: each becomes a feature `COLUMN=CODE`, 0 or
+    1; `*` is the code of all others. `public`: those that the proxy set's own file has. They are
+    public, and learned from no party's data."""
     decimal: Literal[".", ","] = Field(default=".", exclude_if=_is_point)
     """CSV: what stands in front of a number's decimals."""
     missing: Literal["refuse", "indicate"] = "refuse"
@@ -158,6 +190,38 @@ class Source(Frozen):
     """CSV: a file of its own whose rows are for testing; then none is held out."""
     stream: Stream | None = Field(default=None, exclude_if=absent)
     """Whether data comes in stages; None: all of it is there from the beginning."""
+
+    @model_validator(mode="after")
+    def _clients_in_place_of_a_name(self) -> Self:
+        if not self.clients:
+            return self
+        if "name" in self.model_fields_set and self.name != self.clients[0]:
+            raise ValueError(
+                f"data.clients names a file for each client, and data.name is {self.name!r}: leave "
+                "one of them out"
+            )
+        if self.client is not None:
+            raise ValueError(
+                f"data.client is {self.client!r}, and data.clients names a file for each client: "
+                "leave one of them out, or the column out by data.ignore"
+            )
+        object.__setattr__(self, "name", self.clients[0])  # which says what form all of them have
+        return self
+
+    @model_validator(mode="after")
+    def _columns_of_codes_are_named_plainly(self) -> Self:
+        for column in self.codes if isinstance(self.codes, dict) else ():
+            if "=" in column or column.endswith("?"):
+                raise ValueError(
+                    f"data.codes has the column {column!r}, and features are named COLUMN=CODE and "
+                    "COLUMN?: rename it in the file"
+                )
+            if column in (*self.labels, self.client, *self.ignore):
+                raise ValueError(
+                    f"data.codes has the column {column!r}, which is a label, the client's or left "
+                    "out: leave it out there"
+                )
+        return self
 
     @model_validator(mode="after")
     def _needed_is_not_ignored(self) -> Self:

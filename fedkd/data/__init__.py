@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from fedkd import config, rng
-from fedkd.data import partition, scaling, sound, stream
+from fedkd.data import given, partition, scaling, sound, stream
 from fedkd.data.holdout import hashes
 from fedkd.data.readers.named import NAMES, fetched, locations
 from fedkd.data.readers.pictures import folder
-from fedkd.data.source import is_csv, read
+from fedkd.data.readers.tables import files, table
+from fedkd.data.source import read
 from fedkd.data.texts import reader as texts
 from fedkd.data.types import Dataset, FederatedData, Samples
 from fedkd.errors import ConfigError, DataError
@@ -160,7 +161,7 @@ def _ready(
 
     Rows are drawn as they were read, and scaled after that.
     """
-    dataset = read(data, seed, targets)
+    dataset = _stored(data, seed, targets)
     public: Rows | None = None
     private, scale = torch.arange(len(dataset.train)), False
     if isinstance(data, config.Data) and data.public is not None:
@@ -174,6 +175,13 @@ def _ready(
     if public is not None and dataset.scale:
         public = scaling.apply(public, dataset.features, dataset.scale)
     return dataset, public, private
+
+
+def _stored(data: config.Source, seed: int, targets: Targets) -> Dataset:
+    """What `data.name` leads to, as it is stored: a Python object, or what `read` finds."""
+    if given.is_given(data.name):
+        return given.load(data.name, data, seed=seed, targets=targets)
+    return read(data, seed, targets)
 
 
 def _public(
@@ -227,11 +235,15 @@ def _of_its_own(
         return texts.unlabelled(path, data, dataset)
     if asked.source not in NAMES and folder.holds_pictures(path):
         return folder.unlabelled(path, data)
-    changes: dict[str, Any] = {"name": asked.source, "test": None, "tile": None}
-    if not is_csv(asked.source):
-        # of a .csv file's columns alone
-        changes |= {"ignore": (), "stream": None, "interactions": None}
-    if asked.source in NAMES or is_csv(asked.source):
+    if dataset.features and files.is_table(asked.source):
+        found = table.unlabelled(path, data, dataset.features)
+        if found is not None:
+            return found
+    changes: dict[str, Any] = {"name": asked.source, "clients": (), "test": None, "tile": None}
+    if not files.is_table(asked.source):
+        # of a table's columns alone
+        changes |= {"ignore": (), "codes": {}, "stream": None, "interactions": None}
+    if asked.source in NAMES or files.is_table(asked.source):
         changes |= {"range": None, "layout": None}  # of arrays alone
     return read(data.model_copy(update=changes), seed, dataset.targets)
 

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from fedkd.data.readers.tables.columns import indicator
+from fedkd.data.readers.tables.columns import indicator, is_code
 from fedkd.data.types import Dataset, Limits
 from fedkd.data.views import limits_of
 from fedkd.errors import ConfigError
@@ -123,7 +123,7 @@ def _applied(x: Tensor, columns: Sequence[str], scale: Mapping[str, Limits]) -> 
 
 
 def _of_public(rows: Rows, columns: Sequence[str]) -> dict[str, Limits]:
-    """A standard deviation to each side of each column's mean; indicators stay what they are."""
+    """A standard deviation to each side of each column's mean; codes and indicators stay."""
     if isinstance(rows, Table):
         return {
             f"{view}.{name}": limits
@@ -138,7 +138,7 @@ def _of_public(rows: Rows, columns: Sequence[str]) -> dict[str, Limits]:
     limits = {}
     for place, column in enumerate(columns):
         values = x[:, place][~_missing(x, columns, column)].double()
-        if column in indicators or not len(values):
+        if column in indicators or is_code(column) or not len(values):
             continue
         mean, deviation = values.mean().item(), values.std(correction=0).item()
         limits[column] = _around(mean, deviation)

@@ -23,7 +23,7 @@ from fedkd.config import Format, Interactions, Layout, TextColumns
 from fedkd.data import scaling, sound
 from fedkd.data.readers import interactions, npz
 from fedkd.data.readers.tables import table
-from fedkd.data.readers.tables.csv_file import Decimal
+from fedkd.data.readers.tables.cells import Point
 from fedkd.data.texts import reader as texts
 from fedkd.data.texts.tokenizer import Tokenizer
 from fedkd.data.types import FederatedData, Limits, Samples
@@ -156,7 +156,7 @@ def read_own(
     *,
     label: str | tuple[str, ...],
     shared: FederatedData,
-    decimal: Decimal = ".",
+    decimal: Point = ".",
     layout: Layout | None = None,
     range: Limits | None = None,
     columns_of_users: Interactions | None = None,

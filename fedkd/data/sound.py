@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from fedkd.data import scaling
+from fedkd.data.readers.tables.columns import as_key
 from fedkd.data.types import Dataset, Limits
 from fedkd.rows import Rows, batches, one, shapes_of
 
@@ -60,15 +61,10 @@ def unscaled(name: str, x: Rows, features: Sequence[str], scale: Mapping[str, Li
             "%s: column %r has values of about %.0e%s, and models learn well from values of about "
             "1: let the experiment give limits, data.limits.%s = [low, high], or in a federation "
             "say data.scale = 'public'",
-            *(name, worst, large[worst], too, _key(worst)),
+            *(name, worst, large[worst], too, as_key(worst)),
         )
 
 
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(map(repr, names[:_SHOWN])) + more
-
-
-def _key(column: str) -> str:
-    """A column as a key of a TOML file."""
-    return column if column.replace("_", "").isalnum() and column.isascii() else f'"{column}"'

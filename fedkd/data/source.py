@@ -6,7 +6,7 @@ from fedkd import config
 from fedkd.data.readers import interactions, named, npz
 from fedkd.data.readers.named import NAMES
 from fedkd.data.readers.pictures import folder
-from fedkd.data.readers.tables import table
+from fedkd.data.readers.tables import files, table
 from fedkd.data.texts import reader as texts
 from fedkd.data.types import Dataset
 from fedkd.errors import ConfigError
@@ -25,21 +25,21 @@ def read(data: config.Source, seed: int, targets: Targets) -> Dataset:
         DataError: it is missing, corrupt or not in the expected form.
         ConfigError: a key is for data of another form.
     """
-    path, csv = Path(data.name).expanduser(), is_csv(data.name)
+    path, tabular = Path(data.name).expanduser(), files.is_table(data.name)
     pictured = data.name not in NAMES and folder.holds_pictures(path)
     stored = path.suffix.lower() == ".npz" or (data.name not in NAMES and path.is_dir())
     if data.text is not None:
         _check_texts(data)
         return texts.load(path, data, seed=seed, targets=targets)
-    _check_keys(data, csv=csv, stored=stored, pictured=pictured)
-    if data.interactions is not None and not (csv and targets == "items"):
+    _check_keys(data, tabular=tabular, stored=stored, pictured=pictured)
+    if data.interactions is not None and not (tabular and targets == "items"):
         raise ConfigError(
-            f"data.interactions is for a .csv file of who took what, and data.name is "
+            f"data.interactions is for a table of who took what, and data.name is "
             f"{data.name!r} for a task of {targets}: leave it out, or choose task 'recommendation'"
         )
-    if csv and targets == "items":
+    if tabular and targets == "items":
         return interactions.load(path, data, seed=seed)
-    if csv:
+    if tabular:
         return table.load(path, data, seed=seed, targets=targets)
     if pictured:
         return folder.load(path, data, seed=seed, targets=targets)
@@ -54,12 +54,14 @@ def read(data: config.Source, seed: int, targets: Targets) -> Dataset:
     return named.load(data.name, test_share=data.test_share, seed=seed)
 
 
-def _check_keys(data: config.Source, *, csv: bool, stored: bool, pictured: bool) -> None:
+def _check_keys(data: config.Source, *, tabular: bool, stored: bool, pictured: bool) -> None:
     """Refuse keys that are for data of another form."""
+    tables = "tables, in .csv, .tsv or .parquet files"
     arrays = ".npz files and folders of .npy files"
     for key, fits, form in (
-        ("test", csv, ".csv files"),
-        ("ignore", csv, ".csv files"),
+        ("test", tabular, tables),
+        ("ignore", tabular, tables),
+        ("codes", tabular, tables),
         ("tile", pictured, "folders of pictures"),
         ("range", stored, f"{arrays} or of pictures"),
         ("layout", stored and not pictured, arrays),
@@ -69,11 +71,6 @@ def _check_keys(data: config.Source, *, csv: bool, stored: bool, pictured: bool)
                 f"data.{key} is {getattr(data, key)!r}, and data.name is {data.name!r}: leave it "
                 f"out, it is for {form}"
             )
-
-
-def is_csv(name: str) -> bool:
-    """Whether a name is that of a CSV file."""
-    return Path(name).suffix.lower() == ".csv"
 
 
 def _check_texts(data: config.Source) -> None:

@@ -17,6 +17,7 @@ from torch.jit._trace import TracerWarning
 
 from fedkd.errors import ConfigError, DataError, ExportError, UsageError
 from fedkd.files import make_folder, write_atomically
+from fedkd.jobs import metadata
 from fedkd.models import call, probes
 from fedkd.rows import Rows, first, whole
 from fedkd.runs import student, tokenizers
@@ -62,7 +63,8 @@ def export(run: Path, format: Format, out: Path | None = None) -> Exported:
 
     The file takes inputs (N, *shape) for any N >= 1, writes into none, and gives logits. Of texts
     inputs are token numbers, int64, of any length where a text as a whole has one answer, and the
-    tokeniser is written beside it as `tokenizer.json`. It is left
+    tokeniser is written beside it as `tokenizer.json`. What its inputs and answers are stands in
+    its own metadata (`fedkd.jobs.metadata`). It is left
     only if it agrees with the original on drawn inputs, and on test inputs where the run's data is
     here: on each alone, on all together, in another order, and in smaller batches.
 
@@ -88,11 +90,12 @@ def export(run: Path, format: Format, out: Path | None = None) -> Exported:
     except Exception as error:  # whatever a user's own model raises
         raise ExportError(f"the student fails on its inputs: {_reason(error)}") from error
     asking, texts = _Answering(finished.model).eval(), finished.tokenizer
+    told = metadata.about(finished)
     shorter = texts is not None and _of_any_length(finished.task)
     if format == "onnx":
-        content, answer = _onnx(asking, x, any_length=shorter)
+        content, answer = _onnx(asking, x, told, any_length=shorter)
     elif texts is None:
-        content, answer = _torchscript(asking, x)
+        content, answer = _torchscript(asking, x, told)
     else:
         raise UsageError(
             "format 'torchscript' would keep the length of one batch of texts for all: choose onnx"
@@ -158,7 +161,7 @@ def _difference(model: nn.Module, answer: Answer, x: Tensor, format: Format) -> 
     return largest
 
 
-def _onnx(model: nn.Module, x: Tensor, *, any_length: bool) -> tuple[bytes, Answer]:
+def _onnx(model: nn.Module, x: Tensor, about: str, *, any_length: bool) -> tuple[bytes, Answer]:
     missing = [name for name in _ONNX if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(
@@ -189,12 +192,14 @@ def _onnx(model: nn.Module, x: Tensor, *, any_length: bool) -> tuple[bytes, Answ
         raise ExportError(f"the student cannot be written as onnx: {_reason(error)}") from error
     if program is None:
         raise ExportError("the student cannot be written as onnx: the exporter gave nothing")
-    content = program.model_proto.SerializeToString()
+    proto = program.model_proto
+    proto.metadata_props.add(key=metadata.PROPERTY, value=about)
+    content = proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     return content, lambda x: torch.from_numpy(session.run(["logits"], {"inputs": x.numpy()})[0])
 
 
-def _torchscript(model: nn.Module, x: Tensor) -> tuple[bytes, Answer]:
+def _torchscript(model: nn.Module, x: Tensor, about: str) -> tuple[bytes, Answer]:
     file = io.BytesIO()
     try:
         # torch makes no new features for TorchScript, and still writes and reads it.
@@ -205,7 +210,7 @@ def _torchscript(model: nn.Module, x: Tensor) -> tuple[bytes, Answer]:
                 traced = torch.jit.trace(  # type: ignore[no-untyped-call]
                     model, x[:2], check_trace=False
                 )
-            torch.jit.save(traced, file)
+            torch.jit.save(traced, file, {metadata.EXTRA_FILE: about})
             content = file.getvalue()
             loaded = torch.jit.load(io.BytesIO(content))  # type: ignore[no-untyped-call]
     except Exception as error:  # whatever tracing meets in a user's own model

@@ -10,14 +10,16 @@ from torch import nn
 from fedkd import config
 from fedkd.data.shared_file import read_shared, seen_from
 from fedkd.errors import FederationError, FedkdError, StorageError
+from fedkd.federation.answers import Together
 from fedkd.federation.deploy.serving import Submission, server_app
 from fedkd.federation.prepare import prepare
 from fedkd.files import storing
 from fedkd.locks import hold
 from fedkd.runs import tokenizers
 from fedkd.runs.folder import RunFolder
-from fedkd.runs.progress import ProgressWriter
 from fedkd.runs.summary import summarise
+from fedkd.runs.under_way.live import LiveWriter
+from fedkd.runs.under_way.progress import ProgressWriter
 
 
 def _main(submission: Submission, federate: Callable[..., nn.Module]) -> None:
@@ -30,13 +32,14 @@ def _main(submission: Submission, federate: Callable[..., nn.Module]) -> None:
         shared = read_shared(Path(submission.shared))
         prepared = prepare(experiment, seen_from(shared, len(submission.nodes), samples={}))
         run.open(prepared.experiment, prepared.data, resume=True, devices=prepared.setting.devices)
-        student = federate(prepared, run, recorder)
-        summary = summarise(prepared, student, run.records(), run.released())
-        tokenizers.keep(run.path, prepared.in_students_view.data.tokenizers)
-        run.finish(student.state_dict(), summary)
-        from fedkd.reports import report
+        with LiveWriter(folder, prepared.setting.task.headline) as live:
+            student = federate(prepared, run, Together(recorder, live))
+            summary = summarise(prepared, student, run.records(), run.released())
+            tokenizers.keep(run.path, prepared.in_students_view.data.tokenizers)
+            run.finish(student.state_dict(), summary)
+            from fedkd.reports import report
 
-        report.write(folder)
+            report.write(folder)
         lock.release()
     except FedkdError as error:
         with suppress(StorageError):  # which may be what failed

@@ -9,7 +9,7 @@ from torch import nn
 
 from fedkd.config import Experiment
 from fedkd.federation import engines
-from fedkd.federation.answers import Observer, Unwatched
+from fedkd.federation.answers import Observer, Together, Unwatched
 from fedkd.federation.asynchronous.arrivals import Script
 from fedkd.federation.prepare import PreparedExperiment, prepare
 from fedkd.federation.tampering import Tamper
@@ -21,6 +21,7 @@ from fedkd.runs.common import locked, resumable
 from fedkd.runs.folder import RunFolder
 from fedkd.runs.manifest import check_ledger
 from fedkd.runs.summary import summarise
+from fedkd.runs.under_way.live import LiveWriter
 
 _TEACHERS_SHOWN = 2
 
@@ -95,7 +96,7 @@ def simulate_world(
         run.open(
             prepared.experiment, prepared.data, resume=resume, devices=prepared.setting.devices
         )
-        with locked(folder):
+        with locked(folder), LiveWriter(folder, prepared.setting.task.headline) as live:
             if resume:
                 _check_ledgers(prepared, run)
             if prepared.experiment.engine.kind == "in-process":  # the others start processes
@@ -103,7 +104,7 @@ def simulate_world(
             student = engines.simulate(
                 prepared,
                 run,
-                observer or Unwatched(),
+                Together(observer or Unwatched(), live),
                 states=run.states,
                 teachers={*range(_TEACHERS_SHOWN), *teachers},
                 tamper=tamper,

@@ -25,8 +25,8 @@ from fedkd.reports import shortfall
 from fedkd.runs.common import locked, read_json
 from fedkd.runs.folder import DEPLOYMENT, RunFolder
 from fedkd.runs.manifest import cannot_resume
-from fedkd.runs.progress import FILE as PROGRESS
-from fedkd.runs.progress import Follower
+from fedkd.runs.under_way.progress import FILE as PROGRESS
+from fedkd.runs.under_way.progress import Follower
 
 _POLL, _ASK = 0.3, 2.0
 """Seconds between two looks at what happened, and at how the run stands."""

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fedkd import __version__
-from fedkd.audit.findings import Audited
-from fedkd.audit.inversion import Inversion
-from fedkd.audit.verdicts import Claim
+from fedkd.auditing.findings import Audited
+from fedkd.auditing.inversion import Inversion
+from fedkd.auditing.verdicts import Claim
 from fedkd.config import Experiment
 from fedkd.files import write_atomically
 from fedkd.reports import audit_tables, html, markdown, poisoning
@@ -20,6 +19,7 @@ from fedkd.reports.charts.poisoning import poisoning_chart
 from fedkd.reports.charts.roc import roc_chart
 from fedkd.reports.parts import Items, Part, Report, section, sections
 from fedkd.reports.sections import audit as audit_grids
+from fedkd.version import __version__
 
 
 def write(found: Audited, folder: Path, experiment: Experiment, *, claim: Claim | None) -> Path:

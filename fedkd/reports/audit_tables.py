@@ -9,11 +9,11 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from fedkd.audit.exposure import Exposure
-from fedkd.audit.findings import Audited
-from fedkd.audit.membership import Attack
-from fedkd.audit.roc import RATES, Rate
-from fedkd.audit.verdicts import Check, Outcome, Verdict
+from fedkd.auditing.exposure import Exposure
+from fedkd.auditing.findings import Audited
+from fedkd.auditing.membership import Attack
+from fedkd.auditing.roc import RATES, Rate
+from fedkd.auditing.verdicts import Check, Outcome, Verdict
 from fedkd.reports import poisoning
 
 _STYLES: dict[Outcome, str] = {

@@ -7,22 +7,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fedkd.clock import Notify
+from fedkd.reports import notebook
 
 
 @contextmanager
 def progress(console: Console) -> Iterator[Notify]:
     """A function to be called with a phase, steps done and steps in all; a phase is a line.
 
-    Where the output is no terminal nothing is drawn.
+    Where the output is neither a terminal nor a notebook nothing is drawn.
     """
     bar = Progress(
         TextColumn("[bold]{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
     )
     lines = {}
 
@@ -31,5 +29,9 @@ def progress(console: Console) -> Iterator[Notify]:
             lines[phase] = bar.add_task(phase, total=total)
         bar.update(lines[phase], completed=done, total=total)
 
-    with bar:
+    shown = notebook.live(bar, console)
+    shown.start()
+    try:
         yield notify
+    finally:
+        shown.stop()

@@ -8,7 +8,7 @@ from typing import Any
 
 from fedkd.errors import RunFolderError
 from fedkd.runs.reading import read
-from fedkd.runs.schema import Run
+from fedkd.runs.schema import FinishedRun
 from fedkd.runs.scores import ACCURACY_ALONE, ShownScore
 
 
@@ -49,7 +49,7 @@ def comparison_table(runs: Sequence[Path]) -> list[ComparisonRow]:
     return compare([read(path) for path in runs])
 
 
-def compare(runs: Sequence[Run]) -> list[ComparisonRow]:
+def compare(runs: Sequence[FinishedRun]) -> list[ComparisonRow]:
     """`comparison_table` of runs that were read already."""
     if not runs:
         raise RunFolderError("no run folder was given: a comparison needs at least one")
@@ -62,7 +62,7 @@ def compare(runs: Sequence[Run]) -> list[ComparisonRow]:
     return sorted(rows, key=lambda row: (sign * row.student.mean, row.method))
 
 
-def headline(runs: Sequence[Run]) -> ShownScore:
+def headline(runs: Sequence[FinishedRun]) -> ShownScore:
     """The score that runs are compared by.
 
     Raises:
@@ -78,9 +78,9 @@ def headline(runs: Sequence[Run]) -> ShownScore:
     return score
 
 
-def by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
+def by_method(runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
     """The runs of each method, by seed; another budget, or form of answers, is another row."""
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[FinishedRun]] = {}
     for run in sorted(runs, key=lambda run: run.summary.seed):
         budget = run.summary.privacy.budget
         private = "" if budget is None else f", epsilon {budget:g}"
@@ -90,7 +90,7 @@ def by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return groups
 
 
-def _row(method: str, runs: Sequence[Run], score: ShownScore) -> ComparisonRow:
+def _row(method: str, runs: Sequence[FinishedRun], score: ShownScore) -> ComparisonRow:
     every = [run.summary for run in runs]
     teachers = [s.teachers.number(score.mean) for s in every if s.teachers is not None]
     ensemble = [s.ensemble.number(score.figure) for s in every if s.ensemble is not None]
@@ -113,7 +113,7 @@ def _spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
 
-def differences(runs: Sequence[Run]) -> list[str]:
+def differences(runs: Sequence[FinishedRun]) -> list[str]:
     """The keys in which the runs' experiments differ, beside what a comparison is meant to vary.
 
     Name, seed, engine, output, the method and how answers are written may differ; a method's own
@@ -127,7 +127,7 @@ def differences(runs: Sequence[Run]) -> list[str]:
     return sorted(keys)
 
 
-def _settings(run: Run, without: Sequence[str]) -> dict[str, Any]:
+def _settings(run: FinishedRun, without: Sequence[str]) -> dict[str, Any]:
     table = run.experiment.model_dump(mode="json")
     # Methods with other plans need other noise for one and the same budget.
     table["privacy"].pop("noise_multiplier")

@@ -8,13 +8,12 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from fedkd.federation.answers import Record
-from fedkd.reports import figures, lateness, wording
+from fedkd.reports import figures, lateness, notebook, wording
 from fedkd.runs.scores import ACCURACY_ALONE
 from fedkd.tasks import Figures
 
@@ -45,11 +44,10 @@ class Display:
             TextColumn("{task.fields[note]}"),
         )
         self._task = self._progress.add_task(title, total=rounds, note="")
-        self._live = Live(self, console=console, transient=True)
+        self._live = notebook.live(self, console)
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            self._live.start()
+        self._live.start()
         return self
 
     def __exit__(

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 
 from fedkd.reports.wording import percent, points
-from fedkd.runs.schema import Run
+from fedkd.runs.schema import FinishedRun
 from fedkd.tasks import ACCURACY, Figures
 
 _ACRONYMS = {"auroc": "AUROC", "f1": "F1", "mae": "MAE", "mse": "MSE", "r2": "R²", "rmse": "RMSE"}
@@ -77,7 +77,7 @@ def named(score: Figures, value: float | None) -> str:
     return text if score.name == ACCURACY else f"{name(score)} {text}"
 
 
-def finding(run: Run) -> str:
+def finding(run: FinishedRun) -> str:
     """What came out, in one sentence."""
     score, teachers = run.summary.headline, run.summary.teachers
     student = run.summary.student.number(score.figure)

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedkd.audit.verdicts import Outcome
+from fedkd.auditing.verdicts import Outcome
 
 
 @dataclass(frozen=True)

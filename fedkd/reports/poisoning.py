@@ -8,8 +8,8 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from fedkd.audit.poisoning.attacks import ATTACKS
-from fedkd.audit.poisoning.outcomes import HONEST, Poisoning, PoisoningRow, rows
+from fedkd.auditing.poisoning.attacks import ATTACKS
+from fedkd.auditing.poisoning.outcomes import HONEST, Poisoning, PoisoningRow, rows
 from fedkd.reports.figures import UNKNOWN, better, figure, name
 from fedkd.reports.wording import percent, plural
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedkd.config import Data, Dirichlet, Experiment, Shards
-from fedkd.runs.schema import PrivacySummary, Run
+from fedkd.runs.schema import FinishedRun, PrivacySummary
 
 _MOST_PROTECTIVE = 20.0
 """Epsilon beyond which nothing is called protected: odds change by a factor of 500 million."""
@@ -128,7 +128,7 @@ def dataset(name: str) -> str:
     return os.path.basename(name) or name  # noqa: PTH119 - of a path written on any machine
 
 
-def headline(run: Run) -> str:
+def headline(run: FinishedRun) -> str:
     """What was run, in one sentence."""
     summary, experiment = run.summary, run.experiment
     models = len({str(experiment.client_model(i)) for i in range(summary.clients)})
@@ -146,7 +146,7 @@ def headline(run: Run) -> str:
     return sentence[0].upper() + sentence[1:] + _privileged(experiment)
 
 
-def measured(run: Run) -> str:
+def measured(run: FinishedRun) -> str:
     """What was scored, where that is not everybody on all test records after every round."""
     said, rounds, scored = [], len(run.rounds), len(run.scored)
     if scored < rounds:
@@ -181,7 +181,7 @@ def _privileged(experiment: Experiment) -> str:
     return f" The teachers alone saw {', '.join(privileged.columns)}; the student never did."
 
 
-def privacy(run: Run) -> str:
+def privacy(run: FinishedRun) -> str:
     """What was protected and what was not, in words; the page sets `stamp` before it."""
     summary = run.summary.privacy
     if summary.unit != "none":

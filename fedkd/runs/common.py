@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 import torch
 from pydantic import BaseModel, ValidationError
 
-import fedkd
 from fedkd.errors import ConfigError, RunFolderError, StorageError
 from fedkd.files import append, make_folder, storing, write_atomically
 from fedkd.locks import LOCK, hold
 from fedkd.names import nearest
 from fedkd.runs.manifest import cannot_resume
 from fedkd.runs.schema import Environment
+from fedkd.version import __version__
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -205,7 +205,7 @@ def _named(devices: Sequence[torch.device]) -> str:
 def environment(devices: Sequence[torch.device]) -> dict[str, Any]:
     """Where and when a run is made, on which devices."""
     return {
-        "fedkd": fedkd.__version__,
+        "fedkd": __version__,
         "layout": _LAYOUT,
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -1,8 +1,9 @@
 """Read a run folder: what the report and the comparison start from."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
@@ -10,16 +11,44 @@ from safetensors.numpy import load_file
 
 from fedkd.config import load
 from fedkd.errors import ConfigError, RunFolderError
-from fedkd.runs.schema import Environment, Generated, Partition, Round, Run, Summary
+from fedkd.runs.schema import Environment, FinishedRun, Generated, Partition, Round, Summary
 
 R = TypeVar("R", bound=BaseModel)
 
 
-def read(path: Path) -> Run:
+def read(path: Path) -> FinishedRun:
     """Read a finished run's folder, its tensors apart.
 
     Raises:
         RunFolderError: it is no run folder, the run is unfinished, or a file is missing or corrupt.
+    """
+    check_finished(path)
+    try:
+        experiment = load(path / "config.toml")
+    except ConfigError as error:
+        raise RunFolderError(f"run folder {str(path)!r}: {error}; run it again") from error
+    lines = text(path / "rounds.jsonl").splitlines()
+    rounds = tuple(parse(Round, line, path / "rounds.jsonl", i) for i, line in enumerate(lines, 1))
+    if not rounds:
+        raise RunFolderError(f"{str(path / 'rounds.jsonl')!r} holds no round; run it again")
+    partition = _optional(Partition, path / "partition.json")
+    told = _file(Summary, path / "summary.json")
+    _check_figures(path, rounds, told, partition)
+    return FinishedRun(
+        path=path,
+        experiment=experiment,
+        environment=_file(Environment, path / "environment.json"),
+        summary=told,
+        rounds=rounds,
+        partition=partition,
+    )
+
+
+def check_finished(path: Path) -> None:
+    """Refuse what is no folder of a finished run.
+
+    Raises:
+        RunFolderError: says which of it is missing.
     """
     if not (path / "config.toml").is_file():
         raise RunFolderError(
@@ -30,25 +59,23 @@ def read(path: Path) -> Run:
             f"run folder {str(path)!r} has no summary.json: the run is unfinished; "
             "finish it with --resume"
         )
+
+
+def summary(path: Path) -> dict[str, Any]:
+    """A finished run's `summary.json` as it stands.
+
+    Raises:
+        RunFolderError: it is no run folder, the run is unfinished, or the file is corrupt.
+    """
+    check_finished(path)
+    file = path / "summary.json"
     try:
-        experiment = load(path / "config.toml")
-    except ConfigError as error:
-        raise RunFolderError(f"run folder {str(path)!r}: {error}; run it again") from error
-    lines = text(path / "rounds.jsonl").splitlines()
-    rounds = tuple(parse(Round, line, path / "rounds.jsonl", i) for i, line in enumerate(lines, 1))
-    if not rounds:
-        raise RunFolderError(f"{str(path / 'rounds.jsonl')!r} holds no round; run it again")
-    partition = _optional(Partition, path / "partition.json")
-    summary = _file(Summary, path / "summary.json")
-    _check_figures(path, rounds, summary, partition)
-    return Run(
-        path=path,
-        experiment=experiment,
-        environment=_file(Environment, path / "environment.json"),
-        summary=summary,
-        rounds=rounds,
-        partition=partition,
-    )
+        found = json.loads(text(file))
+    except ValueError as error:
+        raise _corrupt(file, f"JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise _corrupt(file, "a table")
+    return found
 
 
 def read_generated(path: Path) -> Generated | None:

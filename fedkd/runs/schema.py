@@ -268,7 +268,7 @@ class Generated(BaseModel):
     y: NDArray[np.integer]
 
 
-class Run(RunPart):
+class FinishedRun(RunPart):
     """A finished run, as its folder tells it."""
 
     path: Path

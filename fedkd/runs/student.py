@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import nn
 
 from fedkd import config, data, models, rng, tasks
-from fedkd.config import Distillation, Experiment, TaskChoice
+from fedkd.config import Distillation, Experiment, Source, TaskChoice
 from fedkd.config.parts import absent
 from fedkd.data import scaling, views
 from fedkd.data.texts.tokenizer import Tokenizer
@@ -32,12 +32,14 @@ class FinishedStudent:
         name: the experiment's.
         model: in evaluation mode.
         shape: of one input.
-        class_names: what its logits stand for, in order.
+        class_names: what the places of its answers' last axis stand for, in order.
         features: what the columns of a row are called; none where inputs have no named columns.
-        scale: what became -1 and 1 of a column, by name, before the student saw it.
+        scale: what became -1 and 1 of a column, by name, before the student saw it; of records that
+            are no rows of columns all values are one, `scaling.ALL`.
         task: what is asked of it, but for scores.
         tokenizer: how texts become its inputs; None where it takes none.
         columns: of texts, what it learned from: one column, or two of pairs.
+        source: the run's `[data]`, which says how what is stored becomes inputs.
     """
 
     name: str
@@ -47,6 +49,7 @@ class FinishedStudent:
     features: tuple[str, ...]
     scale: Mapping[str, Limits]
     task: Task
+    source: Source
     tokenizer: Tokenizer | None = None
     columns: tuple[str, ...] = ()
 
@@ -61,7 +64,8 @@ class Inputs(RunPart):
     features: tuple[str, ...] = ()
     """The student's columns by name, where inputs have such."""
     scale: dict[str, Limits] = Field(default={})
-    """What became -1 and 1 of a column; a program that asks the student scales its rows so."""
+    """What became -1 and 1 of a column, or of all values by the name `*`; a program that asks the
+    student scales its records so."""
     teachers: tuple[tuple[int, ...], ...] = ()
     """Of a distillation: the shape of one input of each teacher."""
     tokens: dict[str, Vocabulary] = Field(default={}, exclude_if=absent)
@@ -73,7 +77,8 @@ class Inputs(RunPart):
     def of(cls, seen: Dataset | FederatedData) -> "Inputs":
         """What the student sees of a data set."""
         columns = scaling.names(seen.features, seen.shape)
-        scale = {column: seen.scale[column] for column in columns if column in seen.scale}
+        known = (*columns, scaling.ALL)
+        scale = {column: seen.scale[column] for column in known if column in seen.scale}
         return cls(
             shape=seen.shape,
             classes=seen.class_names,
@@ -150,10 +155,11 @@ def load(run: Path) -> FinishedStudent:
         name=experiment.name,
         model=model,
         shape=inputs.shape,
-        class_names=inputs.classes,
+        class_names=task.names,
         features=inputs.features,
         scale=inputs.scale,
         task=task,
+        source=experiment.data,
         tokenizer=None if words is None else tokenizers.read(run, words, agreed),
         columns=() if text is None else text.columns,
     )
@@ -173,7 +179,7 @@ def tests(run: Path, student: FinishedStudent) -> Rows:
     seen = Inputs.of(dataset := _seen(experiment))
     for what, now, then in (
         ("samples of shape", seen.shape, student.shape),
-        ("the classes", seen.classes, student.class_names),
+        ("the classes", seen.task(experiment.task).names, student.class_names),
         ("the columns", seen.features, student.features),
     ):
         if now != then:

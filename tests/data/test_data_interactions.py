@@ -198,7 +198,7 @@ def test_the_catalogue_must_be_named_and_sound(tmp_path: Path) -> None:
 def test_it_is_for_recommenders_alone(tmp_path: Path) -> None:
     path = write(tmp_path, "a,dune\na,alien")
     asked = config.Source(name=str(path), interactions=config.Interactions())
-    with pytest.raises(ConfigError, match=r"data.interactions is for a .csv file of who took what"):
+    with pytest.raises(ConfigError, match=r"data.interactions is for a table of who took what"):
         data.load(asked, seed=0)
 
 

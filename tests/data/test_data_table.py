@@ -114,7 +114,7 @@ def test_a_test_file_of_its_own_leaves_all_rows_for_training(tmp_path: Path) -> 
     itself = str(tmp_path / "." / "mine.csv")
     with pytest.raises(DataError, match=r"mine\.csv: data\.test is this file itself"):
         load(tmp_path, ROWS, test=itself)
-    with pytest.raises(ConfigError, match=r"data\.test is .*it is for \.csv files"):
+    with pytest.raises(ConfigError, match=r"data\.test is .*it is for tables, in \.csv"):
         data.load(Data(test=str(file)), seed=0)
 
 
@@ -195,7 +195,9 @@ def test_a_column_may_be_left_out(tmp_path: Path) -> None:
     dataset = load(tmp_path, text, ignore=("day",))
     assert dataset.features == ("age", "dose")
     assert torch.equal(dataset.train.x, load(tmp_path, ROWS).train.x)
-    with pytest.raises(ConfigError, match=r"data\.ignore is \('day',\).*it is for \.csv files"):
+    with pytest.raises(
+        ConfigError, match=r"data\.ignore is \('day',\).*it is for tables, in \.csv"
+    ):
         data.load(Data(ignore=("day",)), seed=0)
     for key in ("label", "client"):
         table = {"name": "a.csv", key: "day", "ignore": ["age", "day"]}
@@ -230,9 +232,9 @@ def test_a_class_that_is_in_one_part_only_is_warned_of(tmp_path: Path, warned: l
 FAULTS: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
     "no such label": (ROWS, {"label": "Lable"}, r"no column 'Lable' \(data.label\): .*'label'\?"),
     "other separator": (
-        ROWS.replace(",", "|"),
+        ROWS.replace(",", "/"),
         {},
-        r"one column only, 'age\|label\|dose'; expected commas, semicolons or tabs",
+        r"one column only, 'age/label/dose'; expected commas, semicolons, tabs or bars",
     ),
     "no such client": (ROWS, {"client": "site"}, r"no column 'site' \(data.client\): it has age,"),
     "text": ("x,label\n1,a\nseven,b\n", {}, "line 3, column 'x': 'seven' is no finite number"),

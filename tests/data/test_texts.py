@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from fedkd import config, data, tasks
-from fedkd.data.texts import table, tokenizer
+from fedkd.data.readers.tables import files
+from fedkd.data.texts import tokenizer
 from fedkd.errors import ConfigError, DataError
 
 TEXTS = ["good food", "bad food", "good service and good food", "a bad day", "fine", "not fine"]
@@ -208,5 +209,5 @@ def test_a_cell_may_be_longer_than_a_csv_reader_takes_by_default(tmp_path):
     with (tmp_path / "long.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["text", "label"], *([text, "0"] for text in texts)])
     before = csv.field_size_limit()
-    assert table.read(tmp_path / "long.csv", ["text"]).column("text") == texts
+    assert files.read(tmp_path / "long.csv", ["text"]).column("text") == texts
     assert csv.field_size_limit() == before  # it is the process's

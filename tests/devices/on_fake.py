@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedkd import config, devices, models, rng
-from fedkd.audit import inversion, structure
+from fedkd.auditing import inversion, structure
 from fedkd.federation import engines
 from fedkd.federation.prepare import prepare
 from fedkd.federation.server import Checkpoint

@@ -15,6 +15,7 @@ from torch import nn
 from fedkd import config
 from fedkd.errors import DataError, ExportError, RunFolderError, UsageError
 from fedkd.jobs import export as exporting
+from fedkd.jobs import metadata
 from fedkd.jobs.distil import distil
 from fedkd.jobs.export import export
 from fedkd.jobs.simulate import simulate
@@ -62,13 +63,29 @@ def test_the_file_says_what_the_student_says_for_any_number_of_inputs(run, tmp_p
         x = x_test[:rows]
         found = answers(done.path, x)
         assert np.allclose(found, evaluate.answers(told.model, x).numpy(), atol=1e-4)
+    about = metadata_of(done.path)  # with the file alone one knows what goes in and comes out
+    assert (about["task"], about["inputs"]["shape"]) == ("classification", list(told.shape))
+    assert about["answer"]["names"] == list(told.class_names) == ["0", "1", "2"]
+    assert "softmax" in about["answer"]["meaning"]
+
+
+def metadata_of(path):
+    """What the file says of itself."""
+    if path.suffix == ".onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path)
+        return json.loads(session.get_modelmeta().custom_metadata_map[metadata.PROPERTY])
+    files = {metadata.EXTRA_FILE: ""}
+    torch.jit.load(path, _extra_files=files)
+    return json.loads(files[metadata.EXTRA_FILE])
 
 
 def test_a_file_that_does_not_agree_is_not_written(run, tmp_path, monkeypatch):
     make = exporting._torchscript
 
-    def wrong(model, x):
-        content, answer = make(model, x)
+    def wrong(model, x, about):
+        content, answer = make(model, x, about)
         return content, lambda x: answer(x) + 1e-2
 
     monkeypatch.setattr(exporting, "_torchscript", wrong)

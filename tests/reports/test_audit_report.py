@@ -8,14 +8,15 @@ import pytest
 import torch
 from test_report import Page
 
-from fedkd import __version__, config
-from fedkd.audit.findings import Audited
-from fedkd.audit.inversion import Inversion
-from fedkd.audit.membership import one_attack
-from fedkd.audit.verdicts import Bound, Check, Claim, Shortfall, judge
+from fedkd import config
+from fedkd.auditing.findings import Audited
+from fedkd.auditing.inversion import Inversion
+from fedkd.auditing.membership import one_attack
+from fedkd.auditing.verdicts import Bound, Check, Claim, Shortfall, judge
 from fedkd.privacy.events import Gaussian
 from fedkd.reports import audit_report
 from fedkd.reports.charts.roc import roc_chart
+from fedkd.version import __version__
 
 EXPERIMENT = config.parse(
     {

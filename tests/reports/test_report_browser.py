@@ -1,12 +1,9 @@
 """All pages in a real browser, at a desk's width and at a phone's."""
 
-import json
-import shutil
-
 import pytest
 import tiny
+from browser import NEEDS_BROWSER, browser, overflow, requests, resize
 from example_run import blobs, write_run
-from selenium import webdriver
 from small import ignore, small
 from test_audit_report import found
 
@@ -14,32 +11,13 @@ from fedkd.jobs.distil import distil
 from fedkd.reports import audit_report
 from fedkd.reports.report import write, write_comparison
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.skipif(
-        not (CHROMIUM and DRIVER), reason="chromium or chromedriver is not installed"
-    ),
-    pytest.mark.slow,
-]
-FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
+pytestmark = [NEEDS_BROWSER, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    with pytest.MonkeyPatch.context() as patch:
-        # The driver is named; nothing is to be looked for on the network.
-        patch.setenv("SE_OFFLINE", "true")
-        chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield chrome
-    chrome.quit()
+    with browser(tmp_path_factory.mktemp("profile")) as chrome:
+        yield chrome
 
 
 @pytest.fixture(scope="module")
@@ -74,23 +52,8 @@ def pages(rows, tmp_path_factory):
 
 
 def at(driver, page, width):
-    driver.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},
-    )
+    resize(driver, width)
     driver.get(page.as_uri())
-
-
-def overflow(driver):
-    return driver.execute_script(
-        "const page = document.documentElement; return page.scrollWidth - page.clientWidth"
-    )
-
-
-def requests(driver):
-    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    sent = [m for m in messages if m["method"] == "Network.requestWillBeSent"]
-    return {m["params"]["request"]["url"].partition("#")[0] for m in sent}
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -2,7 +2,7 @@
 
 import json
 
-from fedkd.runs.progress import FILE, Follower, ProgressWriter
+from fedkd.runs.under_way.progress import FILE, Follower, ProgressWriter
 
 
 class Hearing:

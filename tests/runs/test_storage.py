@@ -22,7 +22,7 @@ from fedkd.reports import report
 from fedkd.runs import checkpoint
 from fedkd.runs.common import locked
 from fedkd.runs.folder import DEPLOYMENT
-from fedkd.runs.progress import Follower
+from fedkd.runs.under_way.progress import Follower
 
 CHANGES = {
     "clients.count": 2,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import tiny
 
-from fedkd.audit.poisoning.attacks import ATTACKS
-from fedkd.audit.poisoning.outcomes import HONEST, Poisoned
+from fedkd.auditing.poisoning.attacks import ATTACKS
+from fedkd.auditing.poisoning.outcomes import HONEST, Poisoned
 
 SCRIPT = Path(__file__).parents[2] / "simulations" / "poisoning.py"
 

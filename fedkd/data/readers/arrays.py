@@ -26,7 +26,7 @@ _LEFT = 100_000_000
 """In bytes: inputs above that are not packed are not read, but mapped. As float32, uint8 takes four
 times as much, and twice that while it is dealt to clients."""
 # What numpy and zipfile raise on damaged files, found by flipping bytes.
-_UNREADABLE = (ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 _CHUNK = 1 << 20
 
 
@@ -75,7 +75,7 @@ def read(path: Path, required: tuple[str, ...] = REQUIRED) -> dict[str, Stored]:
     except OSError as error:
         expected = "an .npz file, or a folder of .npy files"
         raise FaultError(f"{error.strerror or error}; expected {expected}") from error
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise FaultError(
             f"cannot be read as .npz ({error}); save plain arrays, no objects, by numpy.savez"
         ) from error
@@ -86,9 +86,13 @@ def names(keys: Iterable[str], base: str) -> list[str]:
     return [key for key in keys if key == base or key.startswith(f"{base}.")]
 
 
-def _wanted(keys: list[str], required: tuple[str, ...]) -> list[str]:
-    """Those keys that fedkd knows."""
-    wanted = []
+def wanted(keys: list[str], required: tuple[str, ...]) -> list[str]:
+    """Those keys that fedkd knows.
+
+    Raises:
+        FaultError: one is missing, or inputs are both one array and columns.
+    """
+    known = []
     for base in (*required, GROUPS):
         found = names(keys, base) if base.startswith("x_") else [k for k in keys if k == base]
         columns = [key for key in found if key != base]
@@ -101,8 +105,8 @@ def _wanted(keys: list[str], required: tuple[str, ...]) -> list[str]:
             others = [other for other in keys if other not in required]
             hint = choices(base, others, lead="it holds ", listed=keys or ["nothing"])
             raise FaultError(f"has no array {base!r}: {hint}")
-        wanted += found
-    return wanted
+        known += found
+    return known
 
 
 def _members(
@@ -119,7 +123,7 @@ def _members(
                 "compression"
             )
     found = {}
-    for key in _wanted(file.files, required):
+    for key in wanted(file.files, required):
         stored = parts.get(f"{key}.npy") if key.startswith("x_") else None
         if archive is not None and stored is not None and _stays(stored):
             found[key] = _mapped(path, key, _start(path, archive, stored), stored.file_size)
@@ -147,7 +151,7 @@ def _start(path: Path, archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> int:
 def _folder(path: Path, required: tuple[str, ...]) -> dict[str, Stored]:
     keys = sorted(file.name.removesuffix(".npy") for file in path.glob("*.npy"))
     found = {}
-    for key in _wanted(keys, required):
+    for key in wanted(keys, required):
         file = path / f"{key}.npy"
         try:
             found[key] = (
@@ -155,7 +159,7 @@ def _folder(path: Path, required: tuple[str, ...]) -> dict[str, Stored]:
                 if key.startswith("x_")
                 else Stored(np.load(file, allow_pickle=False))
             )
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise FaultError(
                 f"{key}.npy cannot be read ({error}); save a plain array, no objects, by numpy.save"
             ) from error

@@ -6,6 +6,7 @@ them, `processed.HOSPITAL.data`: no header, commas, `?` where a test was not mad
 
 import csv
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,7 +148,7 @@ def read(path: Path) -> Samples:
 def _patient(cells: list[str]) -> list[float]:
     if len(cells) != len(TESTS) + 1:
         raise ValueError(f"{len(cells)} values; expected {len(TESTS)} tests and the diagnosis")
-    return [v for test, cell in zip(TESTS, cells, strict=False) for v in _encode(test, cell)]
+    return encoded(dict(zip(TESTS, cells, strict=False)))
 
 
 def _encode(test: str, cell: str) -> list[float]:
@@ -167,6 +168,15 @@ def _encode(test: str, cell: str) -> list[float]:
     if value is None and not kind.may_miss:
         raise ValueError(f"{test} is missing, which every patient has")
     return [*values, float(value is None)] if kind.may_miss else values
+
+
+def encoded(tests: Mapping[str, str]) -> list[float]:
+    """A patient's values in the order of `FEATURES`, by the tests' names; what is not there misses.
+
+    Raises:
+        ValueError: a value is none of the test's, or one is missing that every patient has.
+    """
+    return [value for test in TESTS for value in _encode(test, tests.get(test, ""))]
 
 
 def _label(cell: str) -> int:

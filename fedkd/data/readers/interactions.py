@@ -22,7 +22,7 @@ from torch import Tensor
 from fedkd import config
 from fedkd.data.holdout import hashes, held_out
 from fedkd.data.readers.tables import csv_file
-from fedkd.data.readers.tables.csv_file import Cells
+from fedkd.data.readers.tables.cells import Cells
 from fedkd.data.types import Dataset, Samples
 from fedkd.errors import ConfigError, DataError
 from fedkd.names import choices

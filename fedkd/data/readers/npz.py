@@ -24,7 +24,6 @@ from fedkd.tasks import Targets
 _CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 _AT_ONCE = 8_000_000
 """How many bytes of an array are looked at together."""
-
 _Axes = Literal["as they are", "one more", "channels last"]
 
 
@@ -74,7 +73,7 @@ def load(path: Path, *, form: ArrayForm = _PLAIN, kind: Targets = "classes") -> 
         DataError: names the file, the array and, where one value is wrong, its index.
     """
     try:
-        return _dataset(path, arrays.read(path), form, kind)
+        return dataset(path.name, arrays.read(path), form, kind)
     except FaultError as fault:
         # A damaged file's own keys and numpy's messages may break the line.
         raise DataError(f"{path}: {' '.join(str(fault).split())}") from fault
@@ -112,7 +111,8 @@ def load_rows(
         raise DataError(f"{path}: {' '.join(str(fault).split())}") from fault
 
 
-def _dataset(path: Path, found: Mapping[str, Stored], form: ArrayForm, kind: Targets) -> Dataset:
+def dataset(name: str, found: Mapping[str, Stored], form: ArrayForm, kind: Targets) -> Dataset:
+    """`load` of arrays that are there, by name; it raises `FaultError`."""
     x, x_test = (_inputs(key, found, form) for key in ("x_train", "x_test"))
     one, other = shapes_of(x), shapes_of(x_test)
     if one != other:
@@ -137,7 +137,7 @@ def _dataset(path: Path, found: Mapping[str, Stored], form: ArrayForm, kind: Tar
             f"y_test has {y_test.shape[1]} values a sample; expected {y.shape[1]}, as y_train"
         )
     return Dataset(
-        name=path.name,
+        name=name,
         train=Samples(x, y),
         test=Samples(x_test, y_test),
         classes=classes,
@@ -175,14 +175,14 @@ def _inputs(base: str, found: Mapping[str, Stored], form: ArrayForm) -> Rows:
     """The records of one array, or a table of several."""
     keys = arrays.names(found, base)
     if keys == [base]:
-        return _rows(base, found[base], form, column=False)
+        return records(base, found[base], form)
     if form.range is not None:
         raise FaultError(
             f"has inputs in columns, {', '.join(keys)}, and data.range is for a single array "
             f"{base}: leave it out, and store uint8 or floats in [0, 1]"
         )
     columns = {
-        key.removeprefix(f"{base}."): _rows(key, found[key], form, column=True) for key in keys
+        key.removeprefix(f"{base}."): records(key, found[key], form, column=True) for key in keys
     }
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
@@ -190,7 +190,7 @@ def _inputs(base: str, found: Mapping[str, Stored], form: ArrayForm) -> Rows:
     return Table(columns)
 
 
-def _rows(key: str, stored: Stored, form: ArrayForm, *, column: bool) -> Rows:
+def records(key: str, stored: Stored, form: ArrayForm, *, column: bool = False) -> Rows:
     """float32 (N, *shape), channels first; integers of a column int64; in memory unless mapped."""
     array, axes = stored.array, _axes(key, stored.array.shape, form, column=column)
     integers = column and _integers(array)

@@ -8,10 +8,9 @@ import torch
 
 from fedkd import config
 from fedkd.config.text import BPE
-from fedkd.data.readers.tables import labels
-from fedkd.data.readers.tables.csv_file import Cells
+from fedkd.data.readers.tables import files, labels
+from fedkd.data.readers.tables.cells import Cells
 from fedkd.data.texts import forms, tokenizer
-from fedkd.data.texts import table as tables
 from fedkd.data.texts.forms import FORMS, OF_ANY_TOKENIZER
 from fedkd.data.texts.reading import Read, Reading
 from fedkd.data.texts.tokenizer import Tokenizer
@@ -129,7 +128,7 @@ def unlabelled(path: Path, source: config.Source, like: Dataset) -> Dataset:
     """
     text = _text(source)
     written = source.labels if like.targets == "tokens" else ()
-    table = tables.read(path, text.columns, also=written)
+    table = files.read(path, text.columns, also=written)
     found: dict[str, Rows] = {
         name: forms.unlabelled(Reading(table, text, written, each, text.length), like.targets)
         for name, each in like.tokenizers.items()
@@ -156,7 +155,7 @@ def _read(
 ) -> tuple[dict[str, Read], Cells]:
     """What each tokeniser makes of a table, and its cells."""
     wanted = (*text.columns, *(() if targets in _NO_LABEL else label))
-    table = tables.read(path, wanted if client is None else (*wanted, client))
+    table = files.read(path, wanted if client is None else (*wanted, client))
     if len(tokenizers) > 1 and targets not in (*OF_ANY_TOKENIZER, *WRITTEN):
         raise ConfigError(
             f"data.text.tokenizer names {len(tokenizers)} tokenisers, and the task's targets "
@@ -204,7 +203,7 @@ def _learned(text: config.Text, source: config.Source, targets: Targets) -> Toke
             "public ones, data.text.texts"
         )
     written = source.labels if targets == "tokens" else ()
-    table = tables.read(path, text.columns, also=written)
+    table = files.read(path, text.columns, also=written)
     columns = (*text.columns, *(name for name in written if name in table.header))
     texts = (cell for column in columns for cell in table.column(column))
     return tokenizer.learn(texts, text.vocabulary)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from fedkd.config import TextColumns
-from fedkd.data.readers.tables.csv_file import Cells
+from fedkd.data.readers.tables.cells import Cells
 from fedkd.data.texts.tokenizer import Tokenizer, padded
 from fedkd.errors import ConfigError
 

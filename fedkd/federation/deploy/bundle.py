@@ -52,7 +52,14 @@ def for_wire(experiment: Experiment, clients: int) -> str:
         public = public.model_copy(update={"source": last(public.source)})
     # Of a tokeniser its SHA-256 travels: all parties have it in the shared file.
     text = None if data.text is None else data.text.model_copy(update=_without_paths(data.text))
-    named = {"name": last(data.name), "public": public, "text": text}
+    # Of files that sites have not, and of codes, which features' names in the shared file say.
+    named: dict[str, object] = {
+        "name": last(data.name),
+        "clients": (),
+        "codes": {},
+        "public": public,
+        "text": text,
+    }
     return experiment.model_copy(
         update={
             "data": data.model_copy(update=named),

@@ -64,6 +64,17 @@ class Submission:
         except TypeError as error:
             raise StorageError(_DAMAGED.format(str(file))) from error
 
+    @classmethod
+    def latest(cls, state: Path) -> "Submission | None":
+        """What was submitted last to a server; None where nothing was.
+
+        Raises:
+            StorageError: it is damaged.
+        """
+        files = (state / _RUNS).glob("*.json")
+        last = max(files, key=lambda file: file.stat().st_mtime, default=None)
+        return None if last is None else cls.read(state, last.stem)
+
 
 Main = Callable[[Submission, Callable[..., nn.Module]], None]
 """Runs a submission; is given `federate` for a prepared experiment, a keeper and an observer."""

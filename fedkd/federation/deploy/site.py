@@ -75,13 +75,13 @@ class Policy:
         match Path(self.site.data.path).suffix.lower():
             case ".npz":
                 return "npz"
-            case ".csv":
+            case ".csv" | ".tsv" | ".parquet":
                 return "csv" if self.site.data.text is None else "text"
-            case ".tsv" | ".json" | ".jsonl" | ".parquet":
+            case ".json" | ".jsonl":
                 return "text"
         raise ConfigError(
             f"site {str(self.file)!r}: data.path = {self.site.data.path!r} ends in neither .npz "
-            "nor .csv, nor is it a table of texts: say data.format"
+            "nor .csv or .parquet, nor is it a table of texts: say data.format"
         )
 
     @property

@@ -13,7 +13,7 @@ from typing import Any
 
 from flwr.app import Context
 
-from fedkd import __version__, config
+from fedkd import config
 from fedkd.data.shared_file import read_own, read_shared, seen_from
 from fedkd.data.types import FederatedData, Samples
 from fedkd.errors import ConfigError, DataError, MessageError, PolicyError
@@ -29,6 +29,7 @@ from fedkd.federation.state import rounds_back
 from fedkd.federation.wire import Call
 from fedkd.privacy.ledger import Ledger
 from fedkd.privacy.size import warn_of_sizes
+from fedkd.version import __version__
 
 SITE = "FEDKD_SITE"
 """Environment: the site's file, for who runs the bundle on a plain SuperNode."""

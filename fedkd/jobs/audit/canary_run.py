@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from fedkd import config, rng
-from fedkd.audit import candidates as drawing
-from fedkd.audit import membership
-from fedkd.audit.candidates import Candidates, Kind
-from fedkd.audit.scores import check_task
+from fedkd.auditing import candidates as drawing
+from fedkd.auditing import membership
+from fedkd.auditing.candidates import Candidates, Kind
+from fedkd.auditing.scores import check_task
 from fedkd.config import Engine, Experiment
 from fedkd.data.types import joined
 from fedkd.errors import UsageError

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fedkd.audit.verdicts import Claim
+from fedkd.auditing.verdicts import Claim
 from fedkd.errors import UsageError
 from fedkd.federation.engines import client_ledger
 from fedkd.federation.prepare import PreparedExperiment

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from fedkd import rng
-from fedkd.audit.poisoning import records
-from fedkd.audit.poisoning.attacks import ATTACKS, Forge
-from fedkd.audit.poisoning.records import Trigger
-from fedkd.audit.poisoning.scene import SHARED, Scene, answered, fitted, sends_model
+from fedkd.auditing.poisoning import records
+from fedkd.auditing.poisoning.attacks import ATTACKS, Forge
+from fedkd.auditing.poisoning.records import Trigger
+from fedkd.auditing.poisoning.scene import SHARED, Scene, answered, fitted, sends_model
 from fedkd.exchange.messages import Broadcast, Tensors, group
 from fedkd.federation.prepare import PreparedExperiment
 from fedkd.federation.tampering import Tamper

@@ -9,13 +9,13 @@ import numpy as np
 from torch import nn
 
 from fedkd import rng
-from fedkd.audit import inversion, labels, membership, references, structure
-from fedkd.audit.findings import Audited
-from fedkd.audit.inversion import Inversion
-from fedkd.audit.labels import LabelInference
-from fedkd.audit.membership import AttackedAnswers
-from fedkd.audit.scores import Scores, odds_of
-from fedkd.audit.verdicts import CONFIDENCE
+from fedkd.auditing import inversion, labels, membership, references, structure
+from fedkd.auditing.findings import Audited
+from fedkd.auditing.inversion import Inversion
+from fedkd.auditing.labels import LabelInference
+from fedkd.auditing.membership import AttackedAnswers
+from fedkd.auditing.scores import Scores, odds_of
+from fedkd.auditing.verdicts import CONFIDENCE
 from fedkd.clock import Notify
 from fedkd.config import ModelSpec
 from fedkd.data.types import Samples

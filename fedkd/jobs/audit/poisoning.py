@@ -8,10 +8,10 @@ from pathlib import Path
 from torch import nn
 
 from fedkd import config
-from fedkd.audit.findings import Audited
-from fedkd.audit.poisoning import records
-from fedkd.audit.poisoning.attacks import ATTACKS, SILENT
-from fedkd.audit.poisoning.outcomes import HONEST, Poisoned, Poisoning
+from fedkd.auditing.findings import Audited
+from fedkd.auditing.poisoning import records
+from fedkd.auditing.poisoning.attacks import ATTACKS, SILENT
+from fedkd.auditing.poisoning.outcomes import HONEST, Poisoned, Poisoning
 from fedkd.clock import Notify
 from fedkd.config import Engine, Experiment, Robust
 from fedkd.data.types import Samples

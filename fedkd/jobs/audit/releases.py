@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedkd import rng
-from fedkd.audit.entropy import check_source
-from fedkd.audit.sizes import check_counts, check_gaussian, check_share
-from fedkd.audit.verdicts import Check
+from fedkd.auditing.entropy import check_source
+from fedkd.auditing.sizes import check_counts, check_gaussian, check_share
+from fedkd.auditing.verdicts import Check
 from fedkd.clock import Clock
 from fedkd.data.types import Samples
 from fedkd.exchange.messages import Provenance

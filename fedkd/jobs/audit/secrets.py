@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from fedkd import rng
-from fedkd.audit import exposure
-from fedkd.audit.exposure import Exposure
-from fedkd.audit.findings import Audited
-from fedkd.audit.verdicts import CONFIDENCE
+from fedkd.auditing import exposure
+from fedkd.auditing.exposure import Exposure
+from fedkd.auditing.findings import Audited
+from fedkd.auditing.verdicts import CONFIDENCE
 from fedkd.config import Engine, Experiment
 from fedkd.data.texts.forms import shifted
 from fedkd.data.texts.tokenizer import Tokenizer, padded

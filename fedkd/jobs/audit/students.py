@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedkd import config, rng
-from fedkd.audit import membership, references
-from fedkd.audit.findings import Audited
-from fedkd.audit.membership import Attack, AttackedAnswers
-from fedkd.audit.scores import check_task, odds_of
-from fedkd.audit.verdicts import CONFIDENCE, Claim
+from fedkd.auditing import membership, references
+from fedkd.auditing.findings import Audited
+from fedkd.auditing.membership import Attack, AttackedAnswers
+from fedkd.auditing.scores import check_task, odds_of
+from fedkd.auditing.verdicts import CONFIDENCE, Claim
 from fedkd.clock import Notify
 from fedkd.data.types import Samples, joined
 from fedkd.errors import UsageError

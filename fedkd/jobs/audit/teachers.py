@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from fedkd import rng
-from fedkd.audit import dirac, mechanism, structure
-from fedkd.audit.findings import Audited
-from fedkd.audit.verdicts import CONFIDENCE, Claim, Verdict, independent, judge
+from fedkd.auditing import dirac, mechanism, structure
+from fedkd.auditing.findings import Audited
+from fedkd.auditing.verdicts import CONFIDENCE, Claim, Verdict, independent, judge
 from fedkd.clock import Notify
 from fedkd.config import Experiment
 from fedkd.errors import ConfigError

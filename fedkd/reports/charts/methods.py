@@ -13,11 +13,13 @@ from fedkd.reports.comparison import ComparisonRow, by_method
 from fedkd.reports.figures import UNKNOWN, above, better, figure, name
 from fedkd.reports.grid import Grid, columns
 from fedkd.reports.wording import plural, shorten, size
-from fedkd.runs.schema import Run
+from fedkd.runs.schema import FinishedRun
 from fedkd.runs.scores import ShownScore
 
 
-def score_by_method(rows: Sequence[ComparisonRow], runs: Sequence[Run], score: ShownScore) -> Chart:
+def score_by_method(
+    rows: Sequence[ComparisonRow], runs: Sequence[FinishedRun], score: ShownScore
+) -> Chart:
     """The student's last score: a dot for each seed, a tick at the mean."""
     groups = by_method(runs)
 
@@ -97,7 +99,7 @@ def score_by_bytes(rows: Sequence[ComparisonRow], score: ShownScore) -> Chart:
 
 
 def score_by_method_and_round(
-    rows: Sequence[ComparisonRow], runs: Sequence[Run], score: ShownScore
+    rows: Sequence[ComparisonRow], runs: Sequence[FinishedRun], score: ShownScore
 ) -> Chart:
     """The student's score by round: the mean over seeds, banded from worst to best."""
     courses = {row.method: _course(by_method(runs)[row.method], score) for row in rows}
@@ -131,7 +133,7 @@ def score_by_method_and_round(
     return chart("by-method-and-round", heading, caption, draw, heights=heights, grid=grid)
 
 
-def _course(runs: Sequence[Run], score: ShownScore) -> dict[int, list[float]]:
+def _course(runs: Sequence[FinishedRun], score: ShownScore) -> dict[int, list[float]]:
     """The student's scores, a figure a run, by round.
 
     Of the rounds after which all were scored: runs may differ in length, and in when they are.
@@ -145,7 +147,7 @@ def _mean(score: ShownScore, values: Sequence[float] | None) -> str:
     return UNKNOWN if values is None else figure(score, float(np.mean(values)))
 
 
-def _first(rows: Sequence[ComparisonRow], runs: Sequence[Run], score: ShownScore) -> str:
+def _first(rows: Sequence[ComparisonRow], runs: Sequence[FinishedRun], score: ShownScore) -> str:
     start = {
         method: float(np.mean([run.scored[0].student.number(score.figure) for run in method_runs]))
         for method, method_runs in by_method(runs).items()

@@ -2,7 +2,7 @@
 
 from matplotlib.axes import Axes
 
-from fedkd.audit.poisoning.outcomes import HONEST, Poisoning, rows
+from fedkd.auditing.poisoning.outcomes import HONEST, Poisoning, rows
 from fedkd.reports.charts.axes import score_axis
 from fedkd.reports.charts.drawing import FAINT, INK, STUDENT, TEACHERS, WIDE, Chart, chart
 from fedkd.reports.figures import better, figure, title

@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from fedkd.audit.membership import Attack
-from fedkd.audit.roc import RATES, most_tpr
-from fedkd.audit.verdicts import Claim
+from fedkd.auditing.membership import Attack
+from fedkd.auditing.roc import RATES, most_tpr
+from fedkd.auditing.verdicts import Claim
 from fedkd.reports.charts.drawing import FORBIDDEN, INK, MUTED, SERIES, WIDE, Chart, chart
 from fedkd.reports.wording import listing
 

@@ -1,7 +1,7 @@
 """Tables of an audit's report."""
 
-from fedkd.audit.findings import Audited
-from fedkd.audit.poisoning.outcomes import Poisoning, rows
+from fedkd.auditing.findings import Audited
+from fedkd.auditing.poisoning.outcomes import Poisoning, rows
 from fedkd.reports import audit_tables, poisoning
 from fedkd.reports.grid import Cell, Column, Grid, Mark, Noted, columns
 

@@ -10,7 +10,7 @@ from fedkd.reports.comparison import ComparisonRow, Spread
 from fedkd.reports.grid import Cell, Column, Grid, Link, Noted
 from fedkd.reports.parts import Notice, Report, section, sections
 from fedkd.runs.reading import read
-from fedkd.runs.schema import Run
+from fedkd.runs.schema import FinishedRun
 from fedkd.runs.scores import ShownScore
 
 
@@ -53,7 +53,7 @@ def of(folders: Sequence[Path], beside: Path) -> Report:
     )
 
 
-def _headline(rows: Sequence[ComparisonRow], runs: Sequence[Run], score: ShownScore) -> str:
+def _headline(rows: Sequence[ComparisonRow], runs: Sequence[FinishedRun], score: ShownScore) -> str:
     datasets = sorted({wording.dataset(run.summary.dataset) for run in runs})
     best = rows[0]
     spread = "" if best.student.std is None else f" ± {figures.deviation(score, best.student.std)}"
@@ -65,7 +65,7 @@ def _headline(rows: Sequence[ComparisonRow], runs: Sequence[Run], score: ShownSc
     return sentence[0].upper() + sentence[1:]
 
 
-def _privacy(runs: Sequence[Run]) -> tuple[bool, str, str]:
+def _privacy(runs: Sequence[FinishedRun]) -> tuple[bool, str, str]:
     """Whether all runs are protected, the same as a stamp, and in words."""
     bare = sum(run.summary.privacy.epsilon is None for run in runs)
     if not bare:
@@ -121,7 +121,7 @@ def _size(spread: Spread) -> str:
     return f"± {wording.size(spread.std)}" if spread.std else ""
 
 
-def _runs(runs: Sequence[Run], score: ShownScore, beside: Path) -> Grid:
+def _runs(runs: Sequence[FinishedRun], score: ShownScore, beside: Path) -> Grid:
     names = Counter(run.summary.name for run in runs)
     rows: list[tuple[Cell, ...]] = []
     for run in sorted(runs, key=lambda run: (run.summary.method, run.summary.seed)):
@@ -131,5 +131,10 @@ def _runs(runs: Sequence[Run], score: ShownScore, beside: Path) -> Grid:
         link = Link(name, links.address(run.path / "report.html", beside))
         reached = figures.figure(score, summary.student.number(score.figure))
         rows.append((link, summary.method, f"{summary.seed}", reached))
-    heads = (Column("Run", "text"), Column("Method", "text"), Column("Seed"), Column("Student"))
+    heads = (
+        Column("Run", "text"),
+        Column("Method", "text"),
+        Column("Seed"),
+        Column("Student"),
+    )
     return Grid("The runs", heads, tuple(rows))

@@ -28,7 +28,7 @@ from fedkd.reports.parts import (
 from fedkd.reports.sections import rounds as tables
 from fedkd.runs.examples import read as read_examples
 from fedkd.runs.reading import read, read_generated
-from fedkd.runs.schema import Capped, Round, Run
+from fedkd.runs.schema import Capped, FinishedRun, Round
 from fedkd.runs.scores import Scores
 
 
@@ -86,7 +86,7 @@ def of(folder: Path) -> Report:
     )  # fmt: skip
 
 
-def _tiles(run: Run) -> list[Tile]:
+def _tiles(run: FinishedRun) -> list[Tile]:
     summary, score = run.summary, run.summary.headline
     teachers, ensemble = summary.teachers, summary.ensemble
     student = summary.student.number(score.figure)
@@ -113,7 +113,7 @@ def _tiles(run: Run) -> list[Tile]:
     return tiles
 
 
-def _learnt(run: Run, classes: Sequence[str]) -> Iterable[Part | None]:
+def _learnt(run: FinishedRun, classes: Sequence[str]) -> Iterable[Part | None]:
     last, score = run.rounds[-1], run.summary.headline
     drawn: list[Chart | None]
     if len(run.scored) > 1:
@@ -131,7 +131,7 @@ def _learnt(run: Run, classes: Sequence[str]) -> Iterable[Part | None]:
     return [*drawn, Paragraph(measured, note=True, id="measured") if measured else None]
 
 
-def _scores(run: Run) -> Grid | None:
+def _scores(run: FinishedRun) -> Grid | None:
     """Who is scored in the last round, by every number; None where there is one number alone."""
     last, numbers = run.rounds[-1], run.summary.numbers
     if len(numbers) < 2:
@@ -151,7 +151,7 @@ def _scores(run: Run) -> Grid | None:
     return Grid("Every score", columns("Model", *heads), tuple(rows), note)
 
 
-def _personal(run: Run) -> Part | None:
+def _personal(run: FinishedRun) -> Part | None:
     if run.summary.personal is not None:
         return tables.personal(run, run.summary.personal)
     if run.experiment.clients.test_share:
@@ -162,7 +162,7 @@ def _personal(run: Run) -> Part | None:
     return None
 
 
-def _data(run: Run) -> Iterable[Part | None]:
+def _data(run: FinishedRun) -> Iterable[Part | None]:
     if run.partition is None or run.deployed:
         return []
     known = Paragraph("The simulation knows these counts; no client sent them.", note=True)
@@ -170,7 +170,7 @@ def _data(run: Run) -> Iterable[Part | None]:
     return [heatmaps.partition(run.partition), known if hidden else None]
 
 
-def _released(run: Run) -> Part | None:
+def _released(run: FinishedRun) -> Part | None:
     if run.summary.released:
         rows = [
             (each.field, each.provenance, f"{each.times:,}", wording.size(each.bytes))
@@ -195,7 +195,7 @@ def _released(run: Run) -> Part | None:
     return None
 
 
-def _late(run: Run) -> Grid | None:
+def _late(run: FinishedRun) -> Grid | None:
     how = run.experiment.clients.asynchronous
     if how is None or not (late := lateness.by_client(run.rounds)):
         return None
@@ -239,7 +239,7 @@ def _capped(rounds: Sequence[Round]) -> list[Part]:
     ]
 
 
-def _details(run: Run) -> Section | None:
+def _details(run: FinishedRun) -> Section | None:
     environment = ((name, str(value)) for name, value in run.environment.model_dump().items())
     return section(
         "details",

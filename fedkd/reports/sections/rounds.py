@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from fedkd.reports import figures, wording
 from fedkd.reports.grid import Column, Grid, columns
 from fedkd.reports.parts import Paragraph, Part
-from fedkd.runs.schema import Personal, Round, Run
+from fedkd.runs.schema import FinishedRun, Personal, Round
 from fedkd.runs.scores import Scores, ShownScore
 
 UNLIKE = "Clients that are unlike the rest"
 
 
-def every_round(run: Run) -> Grid:
+def every_round(run: FinishedRun) -> Grid:
     """Each round's scores, losses, bytes, time and answers."""
     score = run.summary.headline
     losses = list(dict.fromkeys(name for each in run.rounds for name in each.losses))
@@ -34,7 +34,7 @@ def every_round(run: Run) -> Grid:
     return Grid("Every round in figures", tuple(map(Column, names)), tuple(rows), tall=True)
 
 
-def personal(run: Run, scores: Personal) -> Grid:
+def personal(run: FinishedRun, scores: Personal) -> Grid:
     """Each client's own model, and the student, on the client's own records."""
     numbers = run.summary.numbers
     heads = ["Records"]

@@ -18,7 +18,7 @@ from fedkd.federation.prepare import prepare
 from fedkd.federation.state import MemoryState
 from fedkd.jobs import submit
 from fedkd.privacy.statement import FILTER
-from fedkd.runs.progress import Follower
+from fedkd.runs.under_way.progress import Follower
 
 NAME = "a" * 32
 OTHERS = {"sequence": 3, "head": "0" * 64, "epsilon": 0.5, "accountant": FILTER}

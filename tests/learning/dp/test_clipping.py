@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fedkd import models
-from fedkd.audit import structure
+from fedkd.auditing import structure
 from fedkd.config import ModelSpec, Optimisation
 from fedkd.data.types import Samples
 from fedkd.errors import ConfigError

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedkd.data.holdout import held_out
-from fedkd.data.readers.tables.csv_file import Cells
+from fedkd.data.readers.tables.cells import Cells
 from fedkd.data.types import Samples
 from fedkd.errors import DataError
 from fedkd.tasks import Targets
@@ -72,12 +72,16 @@ def clients(table: Cells, column: str, train: Tensor) -> Tensor:
     """Whose each training row is, int64 (N_train,)."""
     codes, names = encode(table.column(column))
     for code, name in enumerate(names):
-        if not (codes[train] == code).any():
-            raise DataError(
-                f"{table.path}: column {column!r}: all rows of {name!r} were held out for testing; "
-                "lower data.test_share or drop that client"
-            )
+        check_trains(codes[train] == code, f"{table.path}: column {column!r}: all rows of {name!r}")
     return codes[train]
+
+
+def check_trains(rows: Tensor, whose: str) -> None:
+    """Refuse a client that has nothing left to train on."""
+    if not rows.any():
+        raise DataError(
+            f"{whose} were held out for testing; lower data.test_share or drop that client"
+        )
 
 
 def held(table: Cells, rows: Samples, cells: list[str], share: float, seed: int) -> Tensor:
