@@ -94,7 +94,7 @@ def test_a_file_or_a_part_of_one_is_valid(block, tmp_path):
 def asked(line: list[str]) -> tuple[list[str], dict[str, Any]]:
     """The command that a line names, and what the command line makes of the rest of it."""
     command, words, name = command_of(cli.app), [w for w in line[1:] if w != "--debug"], []
-    while isinstance(command, click.Group):
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         context = click.Context(command)
         said, command, words = command.resolve_command(context, words)
         name.append(said)
