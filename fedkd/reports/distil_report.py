@@ -8,7 +8,7 @@ from fedkd.reports import figures, html, links, markdown, wording
 from fedkd.reports.charts.distil import loss_by_epoch, score_by_epoch
 from fedkd.reports.charts.examples import examples
 from fedkd.reports.charts.stages import score_by_stage
-from fedkd.reports.grid import Column, Grid, columns
+from fedkd.reports.grid import Grid, GridColumn, columns
 from fedkd.reports.parts import Facts, FileText, Folded, Part, Report, Tile, section, sections
 from fedkd.runs.distil_schema import DistilRun, Model, read
 from fedkd.runs.examples import read as read_examples
@@ -100,8 +100,8 @@ def _epochs(run: DistilRun) -> Grid:
         for each in run.epochs
     )
     heads = (
-        Column("Training", "text"),
-        *map(Column, ("Epoch", "Loss", figures.title(score), "Time")),
+        GridColumn("Training", "text"),
+        *map(GridColumn, ("Epoch", "Loss", figures.title(score), "Time")),
     )
     return Grid("Every epoch in figures", heads, rows, tall=True)
 

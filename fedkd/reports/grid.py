@@ -11,7 +11,7 @@ from fedkd.auditing.verdicts import Outcome
 
 
 @dataclass(frozen=True)
-class Column:
+class GridColumn:
     """A column; that of numbers is right-aligned, one of words is wrapped."""
 
     name: str
@@ -53,16 +53,16 @@ class Grid:
     kind: ClassVar = "grid"
     label: str
     """What it shows, unlike that of any other table of the report."""
-    columns: tuple[Column, ...]
+    columns: tuple[GridColumn, ...]
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
     tall: bool = False
     """Whether it may have so many rows that it should scroll by itself."""
 
 
-def columns(first: str, *others: str) -> tuple[Column, ...]:
+def columns(first: str, *others: str) -> tuple[GridColumn, ...]:
     """A column of text and columns of numbers, by name."""
-    return (Column(first, "text"), *map(Column, others))
+    return (GridColumn(first, "text"), *map(GridColumn, others))
 
 
 def numbers(

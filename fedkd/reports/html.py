@@ -7,11 +7,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from fedkd.reports.links import Comparison, markup
+from fedkd.reports.links import ComparedIn, markup
 from fedkd.reports.parts import Report
 
 
-def render(report: Report, compared: tuple[Comparison, ...] = ()) -> str:
+def render(report: Report, compared: tuple[ComparedIn, ...] = ()) -> str:
     """The page.
 
     Args:

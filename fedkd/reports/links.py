@@ -19,7 +19,7 @@ _BEGIN, _END = "<!--comparisons-->", "<!--/comparisons-->"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparedIn:
     """A page that a run's page leads to: its relative address and its name."""
 
     address: str
@@ -33,7 +33,7 @@ def address(file: Path, folder: Path) -> str | None:
     return quote(Path(os.path.relpath(file.resolve(), folder.resolve())).as_posix())
 
 
-def compared(page: Path) -> tuple[Comparison, ...]:
+def compared(page: Path) -> tuple[ComparedIn, ...]:
     """The comparisons that a run's page leads to and that are still there.
 
     Only names of files are taken from the page, which may be anybody's.
@@ -60,7 +60,7 @@ def link_back(pages: Iterable[Path], comparison: Path) -> None:
             write_atomically(page, before + links + rest.partition(_END)[2])
 
 
-def markup(comparisons: Iterable[Comparison]) -> str:
+def markup(comparisons: Iterable[ComparedIn]) -> str:
     """The part of a page that holds the links."""
     links = ", ".join(
         f'<a href="{escape(each.address)}">{escape(each.name)}</a>' for each in comparisons
@@ -69,13 +69,13 @@ def markup(comparisons: Iterable[Comparison]) -> str:
     return f"{_BEGIN}{line}{_END}"
 
 
-def _named(page: Path, files: Iterable[Path]) -> tuple[Comparison, ...]:
+def _named(page: Path, files: Iterable[Path]) -> tuple[ComparedIn, ...]:
     """Those of the files that are pages, each once, in order."""
     there = dict.fromkeys(
         file.resolve() for file in files if file.suffix == ".html" and file.is_file()
     )
     return tuple(
-        Comparison(found, f"{file.parent.name}/{file.name}")
+        ComparedIn(found, f"{file.parent.name}/{file.name}")
         for file in there
         if (found := address(file, page.parent)) is not None
     )

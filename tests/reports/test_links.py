@@ -69,7 +69,7 @@ def test_a_page_that_is_written_again_keeps_the_links_of_comparisons_that_are_th
 )
 def test_of_a_page_that_is_anybodys_only_names_of_pages_that_are_there_are_kept(address, tmp_path):
     page = tmp_path / "report.html"
-    link = links.markup([links.Comparison(address, "x")])
+    link = links.markup([links.ComparedIn(address, "x")])
     page.write_text(f"<p>{link}</p>")
     (tmp_path / "config.toml").touch()
     assert links.compared(page) == ()

@@ -17,7 +17,7 @@ from fedkd.reports.charts.drawing import (
     chart,
 )
 from fedkd.reports.figures import better, figure, known, title
-from fedkd.reports.grid import Column, Grid
+from fedkd.reports.grid import Grid, GridColumn
 from fedkd.reports.wording import shorten
 from fedkd.runs.schema import Round, TeacherScores
 from fedkd.runs.scores import ShownScore
@@ -48,7 +48,7 @@ def score_by_client(last: Round, teachers: dict[int, TeacherScores], score: Show
 
     height = 62.0 + (25 * len(teachers) if few else 66 * len(models))
     heading = f"{title(score)} by client{better(score)}"
-    heads = (Column("Client"), Column("Model", "text"), Column(title(score)))
+    heads = (GridColumn("Client"), GridColumn("Model", "text"), GridColumn(title(score)))
     rows = ((str(c), t.model, figure(score, reached[c])) for c, t in teachers.items())
     return chart(
         "by-client",

@@ -3,7 +3,7 @@
 from fedkd.auditing.findings import Audited
 from fedkd.auditing.poisoning.outcomes import Poisoning, rows
 from fedkd.reports import audit_tables, poisoning
-from fedkd.reports.grid import Cell, Column, Grid, Mark, Noted, columns
+from fedkd.reports.grid import Cell, Grid, GridColumn, Mark, Noted, columns
 
 
 def claims(found: Audited) -> Grid | None:
@@ -25,8 +25,8 @@ def claims(found: Audited) -> Grid | None:
         )
         for each in found.verdicts
     ]
-    heads = (Column("What", "words"), Column("Verdict", "text"))
-    numbers = map(Column, ("Claimed", "Measured", "Ceiling", "Canaries"))
+    heads = (GridColumn("What", "words"), GridColumn("Verdict", "text"))
+    numbers = map(GridColumn, ("Claimed", "Measured", "Ceiling", "Canaries"))
     note = (
         "Claimed: epsilon cannot be more, if the code is right. Measured: it cannot be less. "
         "Ceiling: the most that these canaries could have shown. CONSISTENT: the claim could have "
@@ -40,7 +40,11 @@ def checks(found: Audited) -> Grid | None:
     """What was looked at that is right or wrong; None where nothing was."""
     if not found.checks:
         return None
-    heads = (Column("Check", "text"), Column("Verdict", "text"), Column("Found", "words"))
+    heads = (
+        GridColumn("Check", "text"),
+        GridColumn("Verdict", "text"),
+        GridColumn("Found", "words"),
+    )
     cells: list[tuple[Cell, ...]] = [
         (each.what, Mark(each.outcome), each.found) for each in found.checks
     ]
@@ -64,7 +68,7 @@ def attacks(found: Audited) -> Grid | None:
         for each in found.attacks
     ]
     names = ("AUC", "TPR at 1% FPR", "TPR at 0.1% FPR", "Epsilon is at least", "Ceiling", "Asked")
-    heads = (Column("Attack", "words"), *map(Column, names), Column("Verdict", "text"))
+    heads = (GridColumn("Attack", "words"), *map(GridColumn, names), GridColumn("Verdict", "text"))
     note = (
         "In brackets: 95% intervals; the threshold of a rate is taken as given. An attack that "
         "fails proves nothing, so its verdict is never CONSISTENT: the next one may succeed."

@@ -7,7 +7,7 @@ from pathlib import Path
 from fedkd.reports import comparison, figures, links, wording
 from fedkd.reports.charts import methods
 from fedkd.reports.comparison import ComparisonRow, Spread
-from fedkd.reports.grid import Cell, Column, Grid, Link, Noted
+from fedkd.reports.grid import Cell, Grid, GridColumn, Link, Noted
 from fedkd.reports.parts import Notice, Report, section, sections
 from fedkd.runs.reading import read
 from fedkd.runs.schema import FinishedRun
@@ -106,8 +106,8 @@ def _figures(rows: Sequence[ComparisonRow], score: ShownScore) -> Grid:
         f"{figures.better(score)} on the test set{points}. “Student” is after the last round. “At "
         "its best” is chosen by the test set, as many papers do, and flatters every method."
     )
-    heads = (Column("Method", "text"), Column("Seeds"), Column("Student", main=True))
-    return Grid("Figures by method", (*heads, *map(Column, others)), tuple(cells), note)
+    heads = (GridColumn("Method", "text"), GridColumn("Seeds"), GridColumn("Student", main=True))
+    return Grid("Figures by method", (*heads, *map(GridColumn, others)), tuple(cells), note)
 
 
 def _score(score: ShownScore, spread: Spread | None) -> Cell:
@@ -132,9 +132,9 @@ def _runs(runs: Sequence[FinishedRun], score: ShownScore, beside: Path) -> Grid:
         reached = figures.figure(score, summary.student.number(score.figure))
         rows.append((link, summary.method, f"{summary.seed}", reached))
     heads = (
-        Column("Run", "text"),
-        Column("Method", "text"),
-        Column("Seed"),
-        Column("Student"),
+        GridColumn("Run", "text"),
+        GridColumn("Method", "text"),
+        GridColumn("Seed"),
+        GridColumn("Student"),
     )
     return Grid("The runs", heads, tuple(rows))

@@ -11,7 +11,7 @@ from fedkd.reports.charts.examples import examples
 from fedkd.reports.charts.gallery import gallery
 from fedkd.reports.charts.spending import spending
 from fedkd.reports.charts.stages import score_by_stage
-from fedkd.reports.grid import Column, Grid, columns
+from fedkd.reports.grid import Grid, GridColumn, columns
 from fedkd.reports.parts import (
     Facts,
     FileText,
@@ -179,10 +179,10 @@ def _released(run: FinishedRun) -> Part | None:
         return Grid(
             "What left the clients",
             (
-                Column("Field", "text"),
-                Column("Provenance", "text"),
-                Column("Times"),
-                Column("Bytes"),
+                GridColumn("Field", "text"),
+                GridColumn("Provenance", "text"),
+                GridColumn("Times"),
+                GridColumn("Bytes"),
             ),
             tuple(rows),
             "From the receipts of the clients’ release gates, over all rounds.",

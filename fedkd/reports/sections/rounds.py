@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from fedkd.reports import figures, wording
-from fedkd.reports.grid import Column, Grid, columns
+from fedkd.reports.grid import Grid, GridColumn, columns
 from fedkd.reports.parts import Paragraph, Part
 from fedkd.runs.schema import FinishedRun, Personal, Round
 from fedkd.runs.scores import Scores, ShownScore
@@ -31,7 +31,7 @@ def every_round(run: FinishedRun) -> Grid:
     ]
     names = ("Round", "Student", "Teachers’ mean", "Ensemble", *(f"Loss: {n}" for n in losses),
              "Up", "Down", "Time", "Answers")  # fmt: skip
-    return Grid("Every round in figures", tuple(map(Column, names)), tuple(rows), tall=True)
+    return Grid("Every round in figures", tuple(map(GridColumn, names)), tuple(rows), tall=True)
 
 
 def personal(run: FinishedRun, scores: Personal) -> Grid:
@@ -68,7 +68,7 @@ def failures(rounds: Sequence[Round]) -> list[Part]:
     if not failed:
         return [Paragraph("None: every client that was asked answered in every round.")]
     asked = sum(each.asked for each in rounds)
-    heads = (Column("Round"), Column("Client"), Column("Reason", "words"))
+    heads = (GridColumn("Round"), GridColumn("Client"), GridColumn("Reason", "words"))
     rows = tuple((f"{number}", f"{client}", reason) for number, client, reason in failed)
     return [
         Paragraph(f"{len(failed)} of {asked} answers did not arrive."),
@@ -123,7 +123,7 @@ def screened(rounds: Sequence[Round]) -> list[Part]:
         ),
         Grid(
             UNLIKE,
-            tuple(Column(heads[n]) for n in kept),
+            tuple(GridColumn(heads[n]) for n in kept),
             tuple(tuple(row[n] for n in kept) for row in cells),
             "Distances are from what the rule for answers or models made of all, in those of the "
             "median client."
