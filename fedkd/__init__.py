@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fedkd.api.audits import audit
     from fedkd.api.run import Comparison, ReportPage, Run, load
     from fedkd.api.running import compare, distil, simulate
+    from fedkd.api.sweeping import Sweep, sweep
     from fedkd.errors import FedkdError
     from fedkd.jobs.predicting.prediction import FoundBox, FoundMask, FoundPoint, Prediction
 
@@ -31,12 +32,14 @@ __all__ = [
     "Prediction",
     "ReportPage",
     "Run",
+    "Sweep",
     "__version__",
     "audit",
     "compare",
     "distil",
     "load",
     "simulate",
+    "sweep",
 ]
 
 _MODULES: Mapping[str, str] = {
@@ -45,6 +48,7 @@ _MODULES: Mapping[str, str] = {
     **dict.fromkeys(
         ("FoundBox", "FoundMask", "FoundPoint", "Prediction"), "fedkd.jobs.predicting.prediction"
     ),
+    **dict.fromkeys(("Sweep", "sweep"), "fedkd.api.sweeping"),
     "FedkdError": "fedkd.errors",
     "audit": "fedkd.api.audits",
 }

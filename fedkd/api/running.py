@@ -126,14 +126,16 @@ def compare(
 
     Raises:
         UsageError: as `simulate`.
-        FederationError: a federation could not go on; `resume` takes the comparison up again.
+        FedkdError: a run failed, and the others went on; `resume` takes it up again.
     """
     with settings.overriding(overrides, changes, data) as said:
         experiment = settings.experiment(config, said)
         settings.check_engine(experiment)
         folder = settings.run_folder(experiment, out, also="-compared")
         plan = comparing.plan(experiment, methods, seeds, answers)
-        watch = partial(showing.rounds, progress=progress)
-        folders = comparing.compare(plan, folder, watch, resume=resume)
-    reports.write_comparison(folders, folder / "report.html")
-    return Comparison(folder, tuple(map(Run, folders)))
+        watch = partial(showing.one_of_several, progress=progress)
+        done = comparing.compare(plan, folder, watch, resume=resume)
+    if done.finished:
+        reports.write_comparison(done.folders, folder / "report.html")
+    done.require_all()
+    return Comparison(folder, tuple(map(Run, done.folders)))

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fedkd.config import ConfigLike, Distillation, Experiment, load, load_distillation
+from fedkd.config import ConfigLike, Distillation, Experiment, load, load_distillation, load_either
 from fedkd.config.overrides import Override
 from fedkd.data import given
 from fedkd.errors import UsageError
@@ -32,6 +32,12 @@ def distillation(config: Config, overrides: Sequence[Override]) -> Distillation:
     """The distillation that a call means; see `experiment`."""
     _look_beside(config)
     return load_distillation(_table(config), overrides)
+
+
+def either(config: Config, overrides: Sequence[Override]) -> Experiment | Distillation:
+    """The federation or the distillation that a call means; see `experiment`."""
+    _look_beside(config)
+    return load_either(_table(config), overrides)
 
 
 @contextmanager

@@ -3,12 +3,14 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 
 from fedkd.clock import Notify
-from fedkd.config import Experiment
+from fedkd.config import Distillation, Experiment
 from fedkd.federation.answers import Observer, Unwatched
+from fedkd.jobs.planned import PlannedRun
 from fedkd.reports import bar
 from fedkd.reports.display import Display
 from fedkd.tasks import headline
@@ -28,6 +30,17 @@ def rounds(experiment: Experiment, progress: Progress) -> Iterator[Observer]:
     display = Display(console, title=title, rounds=experiment.rounds, score=score)
     with _warnings(console), display:
         yield display
+
+
+@contextmanager
+def one_of_several(run: PlannedRun, progress: Progress) -> Iterator[Any]:
+    """What is told of one run of a comparison or a sweep, and shows it."""
+    if isinstance(run.config, Distillation):
+        with phases(progress) as notify:
+            yield notify
+    else:
+        with rounds(run.config, progress) as observer:
+            yield observer
 
 
 @contextmanager

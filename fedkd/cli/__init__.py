@@ -22,6 +22,7 @@ from fedkd.cli.init import init
 from fedkd.cli.listing import methods, tasks
 from fedkd.cli.predict import predict
 from fedkd.cli.simulate import simulate
+from fedkd.cli.sweep import sweep
 from fedkd.cli.watch import watch
 from fedkd.errors import FedkdError, StorageError
 from fedkd.version import __version__
@@ -74,6 +75,7 @@ def _options(
 app.command()(simulate)
 app.command()(distil)
 app.command()(compare)
+app.command()(sweep)
 app.command()(report)
 app.command()(export)
 app.command()(predict)

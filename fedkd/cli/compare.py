@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 import typer
 from rich.markup import escape
 
-from fedkd.cli.common import Config, Override, Resume, import_beside, out, say_report, watch
+from fedkd.cli.common import Config, Override, Resume, import_beside, out, say_report
+from fedkd.cli.sweep import watched
 from fedkd.errors import UsageError
 
 
@@ -46,8 +47,10 @@ def compare(
     names = [name.strip() for name in methods.split(",") if name.strip()]
     forms = [form.strip() for form in answers.split(",") if form.strip()]
     plan = comparing.plan(experiment, names, seeds, forms)
-    folders = comparing.compare(plan, path, watch, resume=resume)
-    _compare_runs(folders, path / "report.html", "html")
+    done = comparing.compare(plan, path, watched, resume=resume)
+    if done.finished:
+        _compare_runs(done.folders, path / "report.html", "html")
+    done.require_all()
 
 
 def report(

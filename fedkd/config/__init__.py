@@ -31,10 +31,12 @@ from fedkd.config.experiment import (
 from fedkd.config.models import RANDOM, ModelSpec, Weights, specs_in, with_specs
 from fedkd.config.partition import Dirichlet, Iid, Natural, Partition, Shards
 from fedkd.config.parts import Choice, Frozen, Hardware, Output, TaskChoice
+from fedkd.config.pictures import PictureKeys
 from fedkd.config.read import (
     ConfigLike,
     load,
     load_distillation,
+    load_either,
     parse,
     parse_json,
     read,
@@ -75,6 +77,7 @@ __all__ = [
     "Optimisation",
     "Output",
     "Partition",
+    "PictureKeys",
     "Privacy",
     "Privileged",
     "PublicData",
@@ -93,6 +96,7 @@ __all__ = [
     "Weights",
     "load",
     "load_distillation",
+    "load_either",
     "parse",
     "parse_json",
     "read",

@@ -59,6 +59,17 @@ def load_distillation(given: ConfigLike, overrides: Sequence[Override] = ()) -> 
     return validate(Distillation, table)
 
 
+def load_either(given: ConfigLike, overrides: Sequence[Override] = ()) -> Experiment | Distillation:
+    """As `load`, of a federation or of one party's distillation, whichever it is.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    table = read(given, overrides)
+    federation = {"clients", "method", "rounds"} & table.keys()
+    return parse(table) if federation else validate(Distillation, table)
+
+
 def read(given: ConfigLike, overrides: Sequence[Override] = ()) -> dict[str, Any]:
     """The table that is meant, with overrides on top.
 

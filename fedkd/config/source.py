@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from fedkd.config.parts import Frozen, absent
+from fedkd.config.pictures import PictureKeys
 from fedkd.config.text import Text
 
 Layout = Literal["as-stored", "channels-last"]
@@ -141,7 +142,7 @@ def _is_point(value: object) -> bool:
     return value == "."
 
 
-class Source(Frozen):
+class Source(PictureKeys):
     """Where data comes from, and what is held out for testing."""
 
     name: str = "fashion-mnist-sample"
@@ -241,6 +242,10 @@ class Source(Frozen):
             low, high = self.range
             raise ValueError(
                 f"data.range is [{low:g}, {high:g}]: expected the lower bound first, then another"
+            )
+        if self.range is not None and self.window is not None:
+            raise ValueError(
+                "data.range and data.window both say what becomes 0 and 1: leave out one"
             )
         if self.range is not None and self.limits:
             raise ValueError("data.range and data.limits both scale inputs: leave out one of them")

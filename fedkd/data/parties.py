@@ -1,6 +1,7 @@
 """The files of natural clients, where each has one of its own: `data.clients`."""
 
 import glob
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,4 +38,5 @@ def files(clients: Sequence[str]) -> list[Path]:
 
 def called(paths: Sequence[Path]) -> str:
     """What data of several files is called."""
-    return f"{len(paths)} of {paths[0].resolve().parent.name}"
+    folder = os.path.commonpath([path.resolve().parent for path in paths])
+    return f"{len(paths)} of {Path(folder).name}"

@@ -22,7 +22,9 @@ from torch import Tensor
 from fedkd.config import Format, Interactions, Layout, TextColumns
 from fedkd.data import scaling, sound
 from fedkd.data.readers import interactions, npz
-from fedkd.data.readers.tables import table
+from fedkd.data.readers.pictures import folder, stored
+from fedkd.data.readers.pictures.form import PictureForm
+from fedkd.data.readers.tables import arrow, table
 from fedkd.data.readers.tables.cells import Point
 from fedkd.data.texts import reader as texts
 from fedkd.data.texts.tokenizer import Tokenizer
@@ -159,14 +161,15 @@ def read_own(
     decimal: Point = ".",
     layout: Layout | None = None,
     range: Limits | None = None,
+    pictures: PictureForm | None = None,
     columns_of_users: Interactions | None = None,
     columns_of_texts: TextColumns | None = None,
 ) -> Samples:
     """A party's own data, scaled as the shared data is.
 
     Args:
-        path: an .npz file or a folder with `x_train` and `y_train`, or a CSV file, all of whose
-            rows count.
+        path: an .npz file or a folder with `x_train` and `y_train`, a folder of pictures, or a
+            table, all of whose rows count.
         format: which of the two it is.
         label: the column of classes, or of what a text is held against; other targets are found
             by name.
@@ -174,6 +177,7 @@ def read_own(
         decimal: CSV: what stands in front of a number's decimals.
         layout: arrays: see `config.Source`.
         range: arrays: see `config.Source`.
+        pictures: a folder of pictures: what becomes of them.
         columns_of_users: CSV of a recommender: its columns, by the usual names unless given.
         columns_of_texts: a table of texts: its columns, by the usual name unless given.
 
@@ -181,11 +185,11 @@ def read_own(
         DataError: it is missing, corrupt, empty or does not fit.
         ConfigError: a value cannot be put on the scale.
     """
+    if format == "npz" and arrow.splits(path):
+        format = "npz" if arrow.holds_pictures(path) and not shared.tokenizers else "csv"
     if format == "npz":
-        free = scaling.ALL in shared.scale or bool(shared.tokenizers)
-        form = npz.ArrayForm(layout, range, unbounded=free)
-        samples = npz.load_rows(path, classes=shared.classes, form=form, kind=shared.targets)
-        samples = replace(samples, x=_as_tokens(path, samples.x, shared.vocabularies))
+        form = pictures or PictureForm(range=range)
+        samples = _arrays(path, str(label), layout, form, shared)
     elif shared.tokenizers:
         samples = texts.load_rows(
             path,
@@ -227,6 +231,21 @@ def read_own(
         return samples
     sound.unscaled(path.name, samples.x, shared.features, shared.scale)
     return replace(samples, x=scaling.apply(samples.x, shared.features, shared.scale))
+
+
+def _arrays(
+    path: Path, label: str, layout: Layout | None, form: PictureForm, shared: FederatedData
+) -> Samples:
+    """Arrays, or pictures in a folder or a stored data set."""
+    names, kind = shared.class_names, shared.targets
+    if arrow.splits(path):
+        return stored.load_rows(path, form, label=label, class_names=names, targets=kind)
+    if folder.holds_pictures(path):
+        return folder.load_rows(path, form, class_names=names, targets=kind)
+    free = scaling.ALL in shared.scale or bool(shared.tokenizers)
+    as_stored = npz.ArrayForm(layout, form.range, unbounded=free)
+    samples = npz.load_rows(path, classes=shared.classes, form=as_stored, kind=kind)
+    return replace(samples, x=_as_tokens(path, samples.x, shared.vocabularies))
 
 
 def _as_tokens(path: Path, x: Rows, vocabularies: Mapping[str, Vocabulary]) -> Rows:

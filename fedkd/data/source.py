@@ -1,12 +1,15 @@
 """What a data set's name leads to: one form of data, one reader."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from fedkd import config
+from fedkd.data import parties
 from fedkd.data.readers import interactions, named, npz
 from fedkd.data.readers.named import NAMES
 from fedkd.data.readers.pictures import folder
-from fedkd.data.readers.tables import files, table
+from fedkd.data.readers.pictures import stored as stored_pictures
+from fedkd.data.readers.tables import arrow, files, table
 from fedkd.data.texts import reader as texts
 from fedkd.data.types import Dataset
 from fedkd.errors import ConfigError
@@ -25,9 +28,13 @@ def read(data: config.Source, seed: int, targets: Targets) -> Dataset:
         DataError: it is missing, corrupt or not in the expected form.
         ConfigError: a key is for data of another form.
     """
-    path, tabular = Path(data.name).expanduser(), files.is_table(data.name)
-    pictured = data.name not in NAMES and folder.holds_pictures(path)
-    stored = path.suffix.lower() == ".npz" or (data.name not in NAMES and path.is_dir())
+    path = parties.files(data.clients)[0] if data.clients else Path(data.name).expanduser()
+    known = data.name in NAMES and not data.clients
+    if not known and arrow.splits(path):
+        return _stored(path, data, seed, targets)
+    tabular = files.is_table(path.name)
+    pictured = not known and folder.holds_pictures(path)
+    stored = path.suffix.lower() == ".npz" or (not known and path.is_dir())
     if data.text is not None:
         _check_texts(data)
         return texts.load(path, data, seed=seed, targets=targets)
@@ -37,14 +44,21 @@ def read(data: config.Source, seed: int, targets: Targets) -> Dataset:
             f"data.interactions is for a table of who took what, and data.name is "
             f"{data.name!r} for a task of {targets}: leave it out, or choose task 'recommendation'"
         )
-    if tabular and targets == "items":
-        return interactions.load(path, data, seed=seed)
     if tabular:
-        return table.load(path, data, seed=seed, targets=targets)
+        items = targets == "items"
+        return (
+            interactions.load(path, data, seed=seed)
+            if items
+            else table.load(path, data, seed=seed, targets=targets)
+        )
     if pictured:
         return folder.load(path, data, seed=seed, targets=targets)
     if stored:
         return npz.load(path, form=npz.ArrayForm.of(data), kind=targets)
+    return _named(data, seed, targets)
+
+
+def _named(data: config.Source, seed: int, targets: Targets) -> Dataset:
     if data.name in NAMES and targets != (own := named.targets_of(data.name)):
         fit = "classification" if own == "classes" else "keypoints"
         raise ConfigError(
@@ -54,15 +68,36 @@ def read(data: config.Source, seed: int, targets: Targets) -> Dataset:
     return named.load(data.name, test_share=data.test_share, seed=seed)
 
 
+def _stored(path: Path, data: config.Source, seed: int, targets: Targets) -> Dataset:
+    """A folder that Hugging Face's `save_to_disk` wrote: of texts, of pictures, or of numbers."""
+    train, test = arrow.parts(path)
+    if data.text is None and arrow.holds_pictures(path):
+        _check_keys(data, tabular=False, stored=True, pictured=True)
+        return stored_pictures.load(path, data, seed=seed, targets=targets)
+    split = data.model_copy(update={"test": data.test or (test and str(test))})
+    if data.text is None:
+        _check_keys(data, tabular=True, stored=False, pictured=False)
+        dataset = table.load(train, split, seed=seed, targets=targets)
+    else:
+        _check_texts(data)
+        dataset = texts.load(train, split, seed=seed, targets=targets)
+    return replace(dataset, name=path.name)
+
+
 def _check_keys(data: config.Source, *, tabular: bool, stored: bool, pictured: bool) -> None:
     """Refuse keys that are for data of another form."""
     tables = "tables, in .csv, .tsv or .parquet files"
+    pictures = "folders of pictures"
     arrays = ".npz files and folders of .npy files"
     for key, fits, form in (
         ("test", tabular, tables),
         ("ignore", tabular, tables),
         ("codes", tabular, tables),
-        ("tile", pictured, "folders of pictures"),
+        ("tile", pictured, pictures),
+        ("window", pictured, pictures),
+        ("size", pictured, pictures),
+        ("channels", pictured, pictures),
+        ("slices", pictured, pictures),
         ("range", stored, f"{arrays} or of pictures"),
         ("layout", stored and not pictured, arrays),
     ):

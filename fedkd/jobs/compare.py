@@ -1,20 +1,14 @@
 """Compare methods, or how answers are written: one experiment in several ways, in one folder."""
 
 import json
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from pathlib import Path
 
 from fedkd import methods
 from fedkd.config import Exchange, Experiment, MethodChoice, validate
-from fedkd.errors import ConfigError, RunFolderError
-from fedkd.federation.answers import Observer
-from fedkd.federation.prepare import prepare
-from fedkd.jobs.simulate import simulate
-from fedkd.runs.common import check_there
-
-Watch = Callable[[Experiment], AbstractContextManager[Observer]]
-"""Opens an observer for one run."""
+from fedkd.errors import ConfigError
+from fedkd.jobs.planned import PlannedRun
+from fedkd.jobs.sweep import SweepOutcome, Watch, run_all
 
 
 def plan(
@@ -46,29 +40,15 @@ def plan(
 
 def compare(
     runs: Sequence[Experiment], folder: Path, watch: Watch, *, resume: bool = False
-) -> list[Path]:
-    """Run a plan into `folder`, a run folder each, and return those.
+) -> SweepOutcome:
+    """Run a plan of methods into `folder`, a run folder each; see `sweep.run_all`.
 
     Raises:
-        UsageError: an experiment or the folder will not do.
-        FederationError: a federation could not go on; `resume` takes the comparison up again.
+        UsageError: as `sweep.run_all`.
+        BudgetError: as `sweep.run_all`.
     """
-    if resume:
-        check_there(folder)
-    elif folder.exists():
-        raise RunFolderError(
-            f"comparison folder {str(folder)!r} exists: "
-            "go on with --resume, or name another with --out"
-        )
-    for run in runs:
-        prepare(run)
-    folders = []
-    for run in runs:
-        path = folder / _name(run)
-        with watch(run) as observer:
-            simulate(run, path, observer, resume=path.exists())
-        folders.append(path)
-    return folders
+    planned = [PlannedRun(_name(run), (f"method.name={run.method.name}",), run) for run in runs]
+    return run_all(planned, folder, watch, resume=resume)
 
 
 def _written(experiment: Experiment, form: str) -> Experiment:

@@ -97,19 +97,20 @@ def _row(method: str, runs: Sequence[FinishedRun], score: ShownScore) -> Compari
     return ComparisonRow(
         method=method,
         seeds=tuple(s.seed for s in every),
-        student=_spread([s.student.number(score.figure) for s in every]),
-        student_best=_spread([s.student.number(score.at_best) for s in every]),
+        student=spread([s.student.number(score.figure) for s in every]),
+        student_best=spread([s.student.number(score.at_best) for s in every]),
         # A mean over some of the seeds would stand beside means over all of them.
-        teachers=_spread(teachers) if len(teachers) == len(every) else None,
-        ensemble=_spread(ensemble) if len(ensemble) == len(every) else None,
-        bytes_up=_spread([s.bytes.up for s in every]),
-        bytes_down=_spread([s.bytes.down for s in every]),
-        seconds=_spread([s.seconds for s in every]),
+        teachers=spread(teachers) if len(teachers) == len(every) else None,
+        ensemble=spread(ensemble) if len(ensemble) == len(every) else None,
+        bytes_up=spread([s.bytes.up for s in every]),
+        bytes_down=spread([s.bytes.down for s in every]),
+        seconds=spread([s.seconds for s in every]),
         score=score,
     )
 
 
-def _spread(values: Sequence[float]) -> Spread:
+def spread(values: Sequence[float]) -> Spread:
+    """A figure over seeds."""
     return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
 

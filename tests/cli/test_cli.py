@@ -343,6 +343,7 @@ HELP = {
     "simulate": ("--set", "--out", "--resume", "The experiment: a TOML file"),
     "distil": ("The experiment: a TOML file",),
     "compare": ("--methods", "--seeds", "--set", "--out", "--resume"),
+    "sweep": ("--grid", "--seeds", "--set", "--out", "--resume", "--on"),
     "report": ("--out", "--format", "Run folders."),
     "export": ("A run folder.",),
     "watch": ("--state", "--port", "--no-browser", "--json", "one that is not there yet is waited"),

@@ -35,7 +35,7 @@ def test_a_plan_has_every_form_of_answers_and_says_which_is_none(rows, tmp_path)
     runs = plan(own, ["fedmd"], 1, forms)
     assert [run.exchange.name for run in runs] == ["float16", "transform+step=1.5+delta"]
     assert runs[1].exchange.step == 1.5
-    folders = compare(runs, tmp_path / "compared", watch)
+    folders = compare(runs, tmp_path / "compared", watch).folders
     assert [path.name for path in folders] == [
         "fedmd-float16-seed7",
         "fedmd-transform+step=1.5+delta-seed7",
@@ -70,12 +70,17 @@ def test_a_comparison_is_a_folder_of_runs_and_is_taken_up_again(rows, tmp_path):
             raise FedkdError("cut off")
         return watch(experiment)
 
-    with pytest.raises(FedkdError, match="cut off"):
-        compare(runs, folder, stumble)
+    stumbled = compare(runs, folder, stumble)
+    assert stumbled.failed == {"local-seed7": "cut off"}
+    assert [path.name for path in stumbled.folders] == ["fedmd-seed7", "fedmd-seed8", "local-seed8"]
+    with pytest.raises(FedkdError, match=r"1 of 4 runs failed.*local-seed7: cut off"):
+        stumbled.require_all()
     with pytest.raises(RunFolderError, match="--resume"):
         compare(runs, folder, watch)
     hashes = [tiny.student_hash(folder / f"fedmd-seed{seed}") for seed in (7, 8)]
-    folders = compare(runs, folder, watch, resume=True)
+    done = compare(runs, folder, watch, resume=True)
+    done.require_all()
+    folders = done.folders
     assert [path.name for path in folders] == [
         "fedmd-seed7",
         "fedmd-seed8",

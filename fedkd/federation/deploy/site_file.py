@@ -4,15 +4,15 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedkd.config import Format, Frozen, Interactions, Layout, TextColumns
+from fedkd.config import Format, Frozen, Interactions, Layout, PictureKeys, TextColumns
 
 
-class OwnData(Frozen):
+class OwnData(PictureKeys):
     """The site's data."""
 
     path: str
-    """An .npz file or a folder of .npy files with `x_train` and `y_train`, a CSV file, or a table
-    of texts, which may be JSON or Parquet too."""
+    """An .npz file or a folder of .npy files with `x_train` and `y_train`, a folder of pictures, a
+    table, CSV or Parquet, or a table of texts, which may be JSON too."""
     format: Format | None = None
     """By the file's name unless given."""
     label: str | tuple[str, ...] = "label"
@@ -22,7 +22,9 @@ class OwnData(Frozen):
     layout: Layout | None = None
     """Arrays: how records are laid out, as `data.layout` of an experiment."""
     range: tuple[float, float] | None = None
-    """Arrays: what becomes 0 and 1, as `data.range` of the experiment."""
+    """Arrays and pictures: what becomes 0 and 1, as `data.range` of the experiment."""
+    tile: int | None = Field(default=None, ge=1)
+    """Pictures: the side of squares into which all are cut, as `data.tile` of the experiment."""
     interactions: Interactions | None = None
     """CSV of a recommender: its columns, as `data.interactions` of an experiment."""
     text: TextColumns | None = None

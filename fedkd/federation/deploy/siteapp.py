@@ -14,6 +14,7 @@ from typing import Any
 from flwr.app import Context
 
 from fedkd import config
+from fedkd.data.readers.pictures.form import PictureForm
 from fedkd.data.shared_file import read_own, read_shared, seen_from
 from fedkd.data.types import FederatedData, Samples
 from fedkd.errors import ConfigError, DataError, MessageError, PolicyError
@@ -50,6 +51,7 @@ def own_data(policy: Policy, shared: FederatedData) -> Samples:
         decimal=data.decimal,
         layout=data.layout,
         range=data.range,
+        pictures=PictureForm.of(data, range=data.range, tile=data.tile),
         columns_of_users=data.interactions,
         columns_of_texts=data.text,
     )

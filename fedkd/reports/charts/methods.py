@@ -1,7 +1,8 @@
 """Methods side by side, drawn: the student's score over seeds, against bytes, and by round."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from statistics import fmean
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,34 +23,42 @@ def score_by_method(
 ) -> Chart:
     """The student's last score: a dot for each seed, a tick at the mean."""
     groups = by_method(runs)
+    values = {
+        row.method: [run.summary.student.number(score.figure) for run in groups[row.method]]
+        for row in rows
+    }
+    title = f"Student {name(score)} by method{better(score)}"
+    return score_by_group("by-method", title, _lead(rows, score), values, score)
+
+
+def score_by_group(
+    chart_name: str,
+    title: str,
+    caption: str,
+    groups: Mapping[str, Sequence[float]],
+    score: ShownScore,
+) -> Chart:
+    """A score of groups of runs, by name: a dot for each run, a tick at the mean."""
 
     def draw(axes: Axes, width: int) -> None:
-        for place, row in enumerate(rows):
-            values = [run.summary.student.number(score.figure) for run in groups[row.method]]
-            colour = SERIES[place % len(SERIES)]
+        for place, values in enumerate(groups.values()):
+            colour, mean = SERIES[place % len(SERIES)], fmean(values)
             axes.scatter(values, [place] * len(values), s=80, color=colour, alpha=0.5, linewidth=0)
-            axes.vlines(row.student.mean, place - 0.2, place + 0.2, color=colour, linewidth=3)
+            axes.vlines(mean, place - 0.2, place + 0.2, color=colour, linewidth=3)
             axes.annotate(
-                figure(score, row.student.mean), (row.student.mean, place), (0, -13), color=colour,
+                figure(score, mean), (mean, place), (0, -13), color=colour,
                 textcoords="offset points", ha="center", va="top",
             )  # fmt: skip
-        axes.set_yticks(range(len(rows)), [shorten(r.method, 16) for r in rows], color=INK)
-        axes.set_ylim(len(rows) - 0.35, -0.5)
+        axes.set_yticks(range(len(groups)), [shorten(each, 16) for each in groups], color=INK)
+        axes.set_ylim(len(groups) - 0.35, -0.5)
         axes.margins(x=0.12)
         if score.share:
             axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
         axes.locator_params(axis="x", nbins=8 if width == WIDE else 4)
         axes.grid(visible=False, axis="y")
 
-    height = 44.0 + 54 * len(rows)
-    caption = _lead(rows, score)
-    return chart(
-        "by-method",
-        f"Student {name(score)} by method{better(score)}",
-        caption,
-        draw,
-        heights=(height, height),
-    )
+    height = 44.0 + 54 * len(groups)
+    return chart(chart_name, title, caption, draw, heights=(height, height))
 
 
 def _lead(rows: Sequence[ComparisonRow], score: ShownScore) -> str:

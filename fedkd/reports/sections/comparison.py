@@ -88,7 +88,7 @@ def _figures(rows: Sequence[ComparisonRow], score: ShownScore) -> Grid:
         (
             row.method,
             f"{len(row.seeds)}",
-            *(_score(score, each)
+            *(noted(score, each)
               for each in (row.student, row.student_best, row.teachers, row.ensemble)),
             Noted(wording.size(row.bytes_up.mean), _size(row.bytes_up)),
             Noted(wording.size(row.bytes_down.mean), _size(row.bytes_down)),
@@ -110,7 +110,8 @@ def _figures(rows: Sequence[ComparisonRow], score: ShownScore) -> Grid:
     return Grid("Figures by method", (*heads, *map(GridColumn, others)), tuple(cells), note)
 
 
-def _score(score: ShownScore, spread: Spread | None) -> Cell:
+def noted(score: ShownScore, spread: Spread | None) -> Cell:
+    """A mean, and its deviation beside it."""
     if spread is None:
         return figures.UNKNOWN
     deviation = "" if spread.std is None else f"± {figures.deviation(score, spread.std)}"

@@ -138,6 +138,13 @@ def cut(boxes: Array, window: Window) -> Array:
     return np.column_stack([boxes[kept, :1], inside[kept]])
 
 
+def resized(boxes: Array, before: tuple[int, int], size: tuple[int, int]) -> Array:
+    """Boxes (m, 5) of a picture of one height and width, at another."""
+    (height, width), (high, wide) = before, size
+    factors = np.array([1, *[wide / width, high / height] * 2], np.float32)
+    return np.minimum(boxes * factors, np.array([np.inf, wide, high, wide, high], np.float32))
+
+
 def padded(records: Sequence[Array]) -> Array:
     """Boxes of N records, (m, 5) each, as targets (N, M, 5): see `fedkd.tasks.Targets`."""
     most = max(1, *map(len, records))

@@ -12,6 +12,7 @@ from typing import Any
 from fedkd import optional
 from fedkd.errors import DataError
 
+_TESTS = ("test", "validation", "valid", "val")
 _INDEX = "__index_level_"
 """What pandas calls a column of row numbers, which is no column of the table."""
 
@@ -37,6 +38,40 @@ def records(path: Path, wanted: Callable[[str], bool]) -> Iterator[dict[str, Any
                 if (record.get(column) if record.get(column) is not None else -1) >= 0
             }
             yield nothing | record | named
+
+
+def parts(path: Path) -> tuple[Path, Path | None]:
+    """The split for training, and the one for testing if there is one.
+
+    Raises:
+        DataError: it is no stored data set, or has none for training.
+    """
+    found = splits(path)
+    if not {"train", ""} & {*found}:
+        has = f"has the splits {', '.join(found)}" if found else "holds no data set"
+        raise DataError(f"{path}: {has}; expected 'train' among those that save_to_disk wrote")
+    tests = (found[name] for name in _TESTS if name in found)
+    return found.get("train") or found[""], next(tests, None)
+
+
+def holds_pictures(path: Path) -> bool:
+    """Whether a stored data set has a column of pictures."""
+    return "Image" in features(parts(path)[0]).values()
+
+
+def features(path: Path) -> dict[str, str]:
+    """What the columns of a split hold, such as `Image`, `ClassLabel` or `Value`, by name."""
+    found = _said(path, "dataset_info.json").get("features") or {}
+    return {
+        column: str(each.get("_type")) if isinstance(each, dict) else "List"
+        for column, each in found.items()
+    }
+
+
+def class_names(path: Path) -> dict[str, list[str]]:
+    """What the numbers of each column of classes of a split are called."""
+    found = _said(path, "dataset_info.json").get("features") or {}
+    return {c: f["names"] for c, f in found.items() if features(path)[c] == "ClassLabel"}
 
 
 def splits(path: Path) -> dict[str, Path]:
@@ -74,15 +109,15 @@ def _parquet(path: Path) -> tuple[Any, dict[str, list[str]]]:
 
 def _stored(path: Path) -> tuple[Any, dict[str, list[str]]]:
     """The table of a split, and of columns of classes what each number is called."""
+    path, _ = parts(path)
     library = optional.load("pyarrow", extra="parquet")
     files = [path / each["filename"] for each in _said(path, "state.json").get("_data_files", ())]
-    features = _said(path, "dataset_info.json").get("features") or {}
     try:
-        parts = []
+        read = []
         for file in files:
             with library.memory_map(str(file)) as source, library.ipc.open_stream(source) as stream:
-                parts.append(stream.read_all())
-        table = library.concat_tables(parts)
+                read.append(stream.read_all())
+        table = library.concat_tables(read)
     except Exception as error:  # whatever the library says of a file that is none
         raise DataError(f"{path}: {error}; expected a data set that save_to_disk wrote") from error
-    return table, {c: f["names"] for c, f in features.items() if f.get("_type") == "ClassLabel"}
+    return table, class_names(path)

@@ -46,7 +46,7 @@ def read(path: Path, columns: Sequence[str], *, also: Sequence[str] = ()) -> Cel
         lines = enumerate(_lines(path), start=1)
         texts = [(number, {columns[0]: line}) for number, line in lines if line.strip()]
         table = _cells(path, texts, {*columns}.__contains__)
-    elif ending in ENDINGS:
+    elif ending in ENDINGS or path.is_dir():
         wanted = {*columns, *also}.__contains__
         table = _cells(path, list(_objects(path, wanted)), wanted)
     else:

@@ -1,0 +1,1 @@
+"""Several runs of one configuration: a row for each combination of values, over its seeds."""
