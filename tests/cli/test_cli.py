@@ -23,7 +23,7 @@ def test_simulate_writes_a_run_folder_and_says_what_came_out(run, rows, here):
     config = tiny.write_config(here / "tiny.toml", rows)
     status, out, complaint = run("simulate", config)
     assert (status, complaint) == (0, "")
-    assert re.search(r"^round +1 .*student", out)
+    assert re.match(r"tiny: fedmd, seed 7, two rounds\nround +1 .*student", out)
     assert re.search(r"^round +2 ", out, re.MULTILINE)
     assert "NO DP" in out
     assert str(here / "runs" / "tiny" / "report.html") in out
