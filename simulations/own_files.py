@@ -1,10 +1,10 @@
 """Twelve files of real data as their owners may have them: what does `fedkd init` make of each?
 
-    FEDKD_DATA=... python simulations/own_files.py [NAME...]     # a table, in minutes
-    FEDKD_DATA=... python simulations/own_files.py --write FOLDER
+    FEDKD_DATA=... python simulations/own_files.py [NAME...] [--short]    # a table, in minutes
+    FEDKD_DATA=... python simulations/own_files.py --write FOLDER         # the files alone
 
 Each is written into a folder, `init` guesses an experiment for it, and that experiment is simulated
-as it was written, but for its length: one round of one epoch. What is ours and not the data's: in
+as it was written; or, shorter, for one round of one epoch. What is ours and not the data's: in
 `heart.csv` the words for UCI's codes, the patients' numbers and the days of their visits; in
 `diabetes.csv` the patients' numbers; the forms of all.
 """
@@ -176,6 +176,7 @@ def sentiment(folder: Path) -> Path:
         [" ".join(each["text"].split()), each["class"], site]
         for site in ("amazon", "imdb", "yelp")
         for each in json.loads(source(f"sentiment/{site}.json").read_text(encoding="utf-8"))
+        if each["text"].strip()
     ]
     _table(folder / "sentiment_public.csv", ["text"], ([row[0]] for row in rows[::3]))
     private = (row for n, row in enumerate(rows) if n % 3)
@@ -200,19 +201,20 @@ FILES: dict[str, Callable[[Path], Path]] = {
 }  # fmt: skip
 
 
-def tried(data: Path, folder: Path) -> dict[str, Any]:
+def tried(data: Path, folder: Path, *, short: bool) -> dict[str, Any]:
     """What `init` makes of data, and whether that runs as it is.
 
     Args:
         data: a file or a folder.
         folder: for the experiment and its run.
+        short: whether it runs for one round of one epoch.
     """
     began = time.monotonic()
     try:
         done = init(data, folder / f"{data.stem}.toml", Wished())
         guessed = {guess.key: guess.value for guess in done.guesses}
         student = ["method.student.epochs=1"] if "method.student.epochs" in guessed else []
-        experiment = config.load(done.file, [*SHORT, *student])
+        experiment = config.load(done.file, [*SHORT, *student] if short else ())
         summary = simulate(experiment, folder / f"{data.stem}-run")
     except FedkdError as error:
         return {"runs": False, "said": str(error)}
@@ -231,6 +233,7 @@ def main() -> None:
     """Try all, or those named, and print a table of Markdown."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(FILES))
+    parser.add_argument("--short", action="store_true")
     parser.add_argument("--write", type=Path, metavar="FOLDER")
     given = parser.parse_args()
     if given.write is not None:
@@ -238,12 +241,12 @@ def main() -> None:
         for name in given.names or FILES:
             print(FILES[name](given.write))
         return
-    print("| file | task | label | student | runs | after a round of an epoch | seconds |")
-    print("|---|---|---|---|---|---|---|", flush=True)
+    heads = ("file", "task", "label", "student", "runs", "score, or what is missing", "seconds")
+    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}", flush=True)
     for name in given.names or FILES:
         with tempfile.TemporaryDirectory() as temporary, chdir(temporary):
             data = FILES[name](Path())
-            row = tried(data, Path(temporary))
+            row = tried(data, Path(temporary), short=given.short)
             if row["runs"]:
                 cells = [row["task"], row["label"], str(row["model"]), "yes", row["score"]]
             else:

@@ -1,6 +1,6 @@
 """What a run's student says of records, whatever its task."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def predict(
     _check_said(finished.task, answers.SAID)
     cuts = finished.source.tile is not None and finished.task.targets == "masks"
     if cuts and (files := _pictures(given)):
-        return [_of_tiles(finished, file) for file in files]
+        return [each for file in files for each in _of_tiles(finished, file)]
     asked = inputs.read(finished, given)
     found = evaluate.answers(finished.model, asked.x)
     say = answers.SAID[finished.task.targets]
@@ -85,21 +85,22 @@ def _pictures(given: Any) -> list[Path]:
         return []
     paths = [Path(each).expanduser() for each in every]
     files = [file for path in paths for file in (pictures.files(path) if path.is_dir() else [path])]
-    return files if all(file.suffix.lower() in pictures.SUFFIXES for file in files) else []
+    return files if all(map(pictures.is_picture, files)) else []
 
 
-def _of_tiles(finished: FinishedStudent, file: Path) -> Prediction:
+def _of_tiles(finished: FinishedStudent, file: Path) -> Iterator[Prediction]:
     """A picture of any size, cut into the squares that the student takes, and its mask whole."""
-    read, side = inputs.picture(finished, file), finished.shape[-1]
-    height, width = read.shape[:2]
-    parts = list(pictures.windows(height, width, side))
-    squares = torch.stack([torch.from_numpy(part.of(read, beyond=0.0)) for part in parts])
-    x = inputs.scaled(finished, squares.movedim(-1, 1).contiguous())
-    found = evaluate.answers(finished.model, x).argmax(dim=-1)
-    classes = torch.empty(max(height, side), max(width, side), dtype=torch.int64)
-    for part, mask in reversed(list(zip(parts, found, strict=True))):  # where two are, the first
-        classes[part.top : part.top + side, part.left : part.left + side] = mask
-    return Prediction(str(file), *answers.of_mask(finished.task, classes[:height, :width]))
+    side = finished.shape[-1]
+    for read in inputs.picture(finished, file):
+        height, width = read.shape[:2]
+        parts = list(pictures.windows(height, width, side))
+        squares = torch.stack([torch.from_numpy(part.of(read, beyond=0.0)) for part in parts])
+        x = inputs.scaled(finished, squares.movedim(-1, 1).contiguous())
+        found = evaluate.answers(finished.model, x).argmax(dim=-1)
+        classes = torch.empty(max(height, side), max(width, side), dtype=torch.int64)
+        for part, mask in reversed(list(zip(parts, found, strict=True))):  # the first one goes last
+            classes[part.top : part.top + side, part.left : part.left + side] = mask
+        yield Prediction(str(file), *answers.of_mask(finished.task, classes[:height, :width]))
 
 
 def _of_texts(

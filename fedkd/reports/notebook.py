@@ -78,5 +78,8 @@ class _InCell:
     def _draw(self) -> None:
         from IPython.display import HTML
 
+        before = ""
         while not self._over.wait(_SECONDS):
-            self._handle.update(HTML(html(self._renderable)))
+            if (now := html(self._renderable)) != before:
+                self._handle.update(HTML(now))
+            before = now

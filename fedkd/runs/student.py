@@ -109,6 +109,12 @@ class _Kept(RunPart):
     inputs: Inputs | None = None
 
 
+class _Scales(RunPart):
+    """What a run's `partition.json` says of scales."""
+
+    scale: dict[str, Limits] = Field(default={})
+
+
 def is_distillation(run: Path) -> bool:
     """Whether a run folder is one party's distillation.
 
@@ -200,10 +206,26 @@ def _inputs(run: Path, experiment: Experiment | Distillation) -> Inputs:
     file = run / "summary.json"
     kept = reading.parse(_Kept, reading.text(file), file) if file.is_file() else _Kept()
     if kept.inputs is not None:
-        return kept.inputs
-    if isinstance(experiment, Distillation):
-        return Inputs.of_splits(prepare.shares(experiment))
-    return Inputs.of(_seen(experiment))
+        return _with_scale(run, kept.inputs)
+    try:
+        if isinstance(experiment, Distillation):
+            return Inputs.of_splits(prepare.shares(experiment))
+        return Inputs.of(_seen(experiment))
+    except DataError as error:
+        raise DataError(
+            f"run folder {str(run)!r} is an earlier fedkd's, which kept nothing of its student's "
+            f"inputs, and its data is needed: {error}"
+        ) from error
+
+
+def _with_scale(run: Path, inputs: Inputs) -> Inputs:
+    """With the scale of all values, which an earlier fedkd kept in `partition.json` alone."""
+    file = run / "partition.json"
+    columns = scaling.names(inputs.features, inputs.shape)
+    if inputs.scale or columns or inputs.tokens or not file.is_file():
+        return inputs
+    scale = reading.parse(_Scales, reading.text(file), file).scale
+    return inputs.model_copy(update={"scale": scale}) if scaling.ALL in scale else inputs
 
 
 def _seen(experiment: Experiment | Distillation) -> Dataset:

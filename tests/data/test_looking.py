@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -17,6 +17,7 @@ from fedkd.data.looking.concerns import leak
 from fedkd.data.looking.toml import written
 from fedkd.errors import ConfigError, DataError
 
+LIGHT = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 CELLS = st.sampled_from(
     ["", "?", "1", "2", "2.5", "1,5", "red", "blue", "2024-05-01", "nan", "x y z"]
 )
@@ -49,7 +50,7 @@ def test_a_column_is_of_the_kind_that_its_cells_are(name, cells, kind):
     assert described(name, cells).kind == kind
 
 
-@settings(max_examples=40)
+@LIGHT
 @given(st.lists(CELLS, max_size=60))
 def test_what_is_counted_is_what_stands_there(cells):
     found = described("x", cells)
@@ -64,7 +65,7 @@ def test_what_is_counted_is_what_stands_there(cells):
         assert (found.low, found.high) == (min(numbers), max(numbers))
 
 
-@settings(max_examples=40)
+@LIGHT
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=30, max_size=60),
 )
@@ -153,7 +154,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=40)
+@LIGHT
 @given(st.dictionaries(st.sampled_from(["name", "data.name", "data.public.size", "task.x"]),
                        st.tuples(VALUES, TEXT), min_size=1))  # fmt: skip
 def test_what_is_written_reads_back_whatever_names_hold(lines):

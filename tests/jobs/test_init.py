@@ -169,6 +169,11 @@ def test_commands_check_and_init_say_what_they_found_and_why(run, here):
     status, out, complaint = run("init", "--data", "a.csv", "--json")
     assert (status, complaint) == (0, "")
     assert json.loads(out)["file"] == "a.toml"
+    private = [each["key"] for each in json.loads(out)["guesses"] if each["private"]]
+    assert private == ["data.codes"]
+    assert (here / "a.toml").read_text().count("FROM YOUR RECORDS") == 1
+    status, out, _ = run("init", "--data", "a.csv", "--out", "b.toml")
+    assert "before others see b.toml: put in what is publicly known" in " ".join(out.split())
     status, _, complaint = run("init", "--data", "a.csv")
     assert status == 2
     assert complaint.count("\n") == 1

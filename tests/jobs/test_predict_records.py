@@ -213,6 +213,15 @@ def test_images_scaled_by_a_public_set_keep_their_scale(tmp_path: Path) -> None:
     kept = students.load(tmp_path / "run")
     partition = json.loads((tmp_path / "run" / "partition.json").read_text())
     assert kept.scale == {"*": tuple(partition["scale"]["*"])}
+    file = tmp_path / "run" / "summary.json"
+    summary = json.loads(file.read_text())
+    del summary["inputs"]["scale"]  # as a run was written before
+    file.write_text(json.dumps(summary))
+    assert students.load(tmp_path / "run").scale == kept.scale
+    del summary["inputs"]
+    file.write_text(json.dumps(summary))
+    with pytest.raises(DataError, match="kept nothing of its student's inputs, and its data is"):
+        students.load(tmp_path / "run")
 
 
 def test_labels_numbers_and_items() -> None:

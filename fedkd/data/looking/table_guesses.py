@@ -142,6 +142,11 @@ def _of_labels(columns: Sequence[Column], client: list[Guess], wished: Wished) -
     labels = [] if wished.task == "language-model" else _labels(columns, taken, wished)
     others = [each for each in columns if each.name not in taken | {own.name for own in labels}]
     features = [each for each in others if each.kind in ("number", "category")]
+    if gaps := [each for each in labels if each.missing]:
+        raise ConfigError(
+            f"labels are missing: {gaps[0].name!r} has {gaps[0].missing} cells without a value; "
+            "fill them in, drop these rows, or name another column by --label"
+        )
     named = _label_guess(labels, wished)
     if texts and (not features or wished.task == "language-model"):
         if not labels:
@@ -169,7 +174,7 @@ def _labels(columns: Sequence[Column], taken: set[str], wished: Wished) -> list[
     if wished.labels:
         return [each for label in wished.labels for each in columns if each.name == label]
     fit = [each for each in columns if each.kind in ("number", "category")]
-    fit = [each for each in fit if each.name not in taken and not each.missing]
+    fit = [each for each in fit if each.name not in taken]
     likely = [each for name in _LABELS for each in fit if each.name.lower() == name]
     return (likely or fit[-1:])[:1]
 

@@ -18,15 +18,16 @@ def written(guesses: Sequence[Guess]) -> str:
     Args:
         guesses: keys with dots, each once; of one table one after the other, or apart.
     """
-    sections: dict[str, list[Guess]] = {"": []}  # first, or TOML takes them for a table's
+    sections: dict[str, list[str]] = {"": []}  # first, or TOML takes them for a table's
     for guess in guesses:
-        sections.setdefault(guess.key.rpartition(".")[0], []).append(guess)
-    lines: list[str] = []
-    for section, inside in sections.items():
-        lines += ["", f"[{section}]"] if section else []
-        for guess in inside:
-            lines += _lines(guess.key.rpartition(".")[2], guess)
-    return "\n".join(lines) + "\n"
+        above, _, key = guess.key.rpartition(".")
+        if isinstance(guess.value, Mapping) and len(line(key, guess.value)) > _WIDTH:
+            own = [line(_key(each), value) for each, value in guess.value.items()]
+            sections[guess.key] = [*([_reason(guess)] if guess.why else []), *own]
+        else:
+            sections.setdefault(above, []).extend(_lines(key, guess))
+    texts = [[f"[{name}]", *own] if name else own for name, own in sections.items() if own]
+    return "\n\n".join("\n".join(each) for each in texts) + "\n"
 
 
 def comment(text: str) -> str:
@@ -49,9 +50,13 @@ def _lines(key: str, guess: Guess) -> list[str]:
     plain = line(key, guess.value)
     if not guess.why:
         return [plain]
-    reason = comment(f"FROM YOUR RECORDS: {guess.why}" if guess.private else guess.why)
+    reason = _reason(guess)
     beside = f"{plain:<{_COLUMN}}  {reason}"
     return [beside] if len(beside) <= _WIDTH else [reason, plain]
+
+
+def _reason(guess: Guess) -> str:
+    return comment(f"FROM YOUR RECORDS: {guess.why}" if guess.private else guess.why)
 
 
 def _value(value: Any) -> str:

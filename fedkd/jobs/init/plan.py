@@ -46,8 +46,7 @@ def plan(looked: Looked, wished: Wished, public_records: int = 0) -> tuple[Guess
     lines += [*_public(looked, wished, public_records), *_partition(looked, task)]
     teachers, student, why = models(looked, task)
     lines.append(Guess("clients.models", teachers, why))
-    rate = 0.01 if task == "retrieval" else 0.003
-    training = {"epochs": 5, "batch_size": 32, "optimiser": "adam", "learning_rate": rate}
+    training = _training(looked, task)
     lines += [Guess(f"clients.training.{key}", value) for key, value in training.items()]
     lines.append(Guess("student.model", student, "the one model that comes out"))
     method, why = _method(task)
@@ -56,6 +55,14 @@ def plan(looked: Looked, wished: Wished, public_records: int = 0) -> tuple[Guess
         taught = {**training, "epochs": 10}
         lines += [Guess(f"method.student.{key}", value) for key, value in taught.items()]
     return tuple(lines)
+
+
+def _training(looked: Looked, task: str) -> dict[str, Any]:
+    """How models learn: with more and longer steps where records are few, and models small."""
+    few, text = looked.records < _FEW, "data.text.column" in looked.guessed
+    rate = 0.01 if task == "retrieval" or (few and looked.columns and not text) else 0.003
+    batch = 16 if few else 32
+    return {"epochs": 5, "batch_size": batch, "optimiser": "adam", "learning_rate": rate}
 
 
 def models(looked: Looked, task: str) -> tuple[list[Any], Any, str]:

@@ -19,6 +19,7 @@ from fedkd.data import scaling
 from fedkd.data.readers import arrays, heart, npz
 from fedkd.data.readers.arrays import FaultError, Stored
 from fedkd.data.readers.pictures import picture as pictures
+from fedkd.data.readers.pictures.form import PictureForm, resized, slices
 from fedkd.data.readers.tables import files, table
 from fedkd.data.readers.tables.cells import Cells
 from fedkd.data.readers.tables.columns import may_be_made_of
@@ -129,7 +130,10 @@ def _stored(student: FinishedStudent, array: NDArray[Any]) -> Tensor:
     if student.features:
         return torch.from_numpy(array.astype(np.float32))
     source = student.source
-    form = npz.ArrayForm(_AS_STORED, source.range, npz.ArrayForm.of(source).unbounded)
+    if source.window is not None:  # of pictures: what is outside is cut off there too
+        array = array.clip(*source.window)
+    limits = source.window or source.range
+    form = npz.ArrayForm(_AS_STORED, limits, npz.ArrayForm.of(source).unbounded)
     try:
         return whole(npz.records("the array", Stored(array), form))
     except FaultError as fault:
@@ -148,7 +152,7 @@ def _of_file(student: FinishedStudent, file: Path) -> AskedRecords:
         if not inside:
             raise DataError(f"{file}: no picture in this folder; expected {_endings()}")
         return _together([_of_picture(student, each) for each in inside])
-    if ending in pictures.SUFFIXES:
+    if pictures.is_picture(file):
         return _of_picture(student, file)
     if ending in files.TABLES:
         _check_columns(student, str(file))
@@ -169,38 +173,50 @@ def _endings() -> str:
     return ", ".join((*pictures.SUFFIXES, *files.TABLES, *_ARRAYS))
 
 
-def picture(student: FinishedStudent, file: Path) -> NDArray[np.float32]:
-    """A picture as float32 (H, W, C) in [0, 1], of whatever size.
+def picture(student: FinishedStudent, file: Path) -> list[NDArray[np.float32]]:
+    """A picture or a volume as float32 (H, W, C) or (D, H, W, C) in [0, 1], or its slices.
+
+    Of a run whose pictures were cut into squares it is of whatever size.
 
     Raises:
         DataError: it is missing or damaged, or has other channels than the student takes.
+        ConfigError: what reads it is not installed.
     """
+    source = student.source
+    form = PictureForm.of(source, range=source.range, tile=source.tile)
     try:
-        values = pictures.read(file, plain=True)
-        read = pictures.as_inputs(file.name, values, student.source.range)
+        read = form.read(file, turn=True)
     except FaultError as fault:
         raise DataError(f"{file}: {fault}") from fault
-    if read.shape[2] != student.shape[0]:
+    if read.shape[-1] != student.shape[0]:
         raise DataError(
-            f"{file} has {read.shape[2]} channels; expected {student.shape[0]}, as the pictures "
+            f"{file} has {read.shape[-1]} channels; expected {student.shape[0]}, as the pictures "
             "that the student learned from"
         )
-    return read
+    if form.size is not None and read.shape[-3:-1] != form.size:
+        read = resized(read, form.size)
+    return list(slices(read, axes=3)) if form.slices else [read]
 
 
 def _of_picture(student: FinishedStudent, file: Path) -> AskedRecords:
-    if len(student.shape) != 3:
+    if len(student.shape) not in (3, 4):
         raise UsageError(
             f"{file} is a picture, and the student takes records of shape {student.shape}"
         )
-    x = torch.from_numpy(picture(student, file).transpose(2, 0, 1).copy())
-    if tuple(x.shape) != student.shape:
-        (height, width), (high, wide) = x.shape[1:], student.shape[1:]
-        raise DataError(
-            f"{file} has {height}x{width} pixels; expected {high}x{wide}, as the pictures that the "
-            "student learned from: resize it as these were"
-        )
-    return AskedRecords(scaled(student, x[None]), (str(file),))
+    parts = []
+    for part in picture(student, file):
+        found, wanted = part.shape[:-1], student.shape[1:]
+        if found != wanted:
+            raise DataError(
+                f"{file} has {_by(found)} pixels; expected {_by(wanted)}, as the pictures that the "
+                "student learned from: resize it as these were"
+            )
+        parts.append(torch.from_numpy(np.moveaxis(part, -1, 0).copy()))
+    return AskedRecords(scaled(student, torch.stack(parts)), (str(file),) * len(parts))
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
 
 
 def _array(file: Path) -> NDArray[Any]:

@@ -55,12 +55,13 @@ class Window:
 
 def files(folder: Path) -> list[Path]:
     """The pictures in a folder itself, in the order of their names."""
-    return sorted(
-        file
-        for file in folder.iterdir()
-        if not file.name.startswith(".")
-        and (file.name.lower().endswith(SUFFIXES) or medical.is_dicom(file))
-    )
+    inside = (file for file in folder.iterdir() if not file.name.startswith("."))
+    return sorted(file for file in inside if is_picture(file))
+
+
+def is_picture(file: Path) -> bool:
+    """Whether a file is a picture or a volume, by its name or as DICOM says it."""
+    return file.name.lower().endswith(SUFFIXES) or medical.is_dicom(file)
 
 
 def stem(file: Path) -> str:
