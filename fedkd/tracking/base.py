@@ -54,5 +54,5 @@ class Tracker(Protocol):
         A resumed run is told all of its rounds again; a tracker shows each once.
         """
 
-    def end(self, figures: Figures, files: Sequence[Path], *, failed: bool) -> None:
+    def end(self, figures: Figures, files: Sequence[Path], /, *, failed: bool) -> None:
         """Take what the run ended with; without figures and files if it failed."""

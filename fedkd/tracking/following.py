@@ -5,12 +5,15 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 
 from fedkd.config import Distillation, Experiment
 from fedkd.errors import ConfigError
 from fedkd.tracking import of_mlflow, of_tensorboard, of_wandb, told
-from fedkd.tracking.base import Tracker, TrackedRun
+from fedkd.tracking.base import TrackedRun, Tracker
 
 _log = logging.getLogger(__name__)
 
@@ -19,6 +22,8 @@ OPEN: Mapping[str, Callable[[TrackedRun], Tracker]] = {
     "tensorboard": of_tensorboard.start,
     "wandb": of_wandb.start,
 }
+_PATIENCE = 60
+"""Seconds that a run which has ended waits for its trackers."""
 _FILES = ("config.toml", "summary.json", "report.html")
 
 
@@ -63,15 +68,42 @@ class _Telling:
     """The trackers of a run, and how far its lines were told."""
 
     def __init__(self, config: Experiment | Distillation, folder: Path) -> None:
-        self._names = tuple(dict.fromkeys(config.output.track))
+        self._names: tuple[str, ...] = tuple(dict.fromkeys(config.output.track))
         privacy = config.privacy
         private = privacy is not None and privacy.epsilon is not None
         self._run = TrackedRun(folder, config.name, told.parameters(config), private)
         self._open: dict[str, Tracker] | None = None
         self._place = 0
+        # A thread of its own: no round waits for a library that loads, or a server that is slow.
+        self._asked: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = Thread(target=self._work, name="fedkd-trackers", daemon=True)
 
     def look(self) -> None:
-        """Tell what lines are new, by trackers that are opened first."""
+        """Have it told what lines are new; trackers are opened first."""
+        if not self._thread.is_alive():
+            self._thread.start()
+        self._asked.put(self._tell)
+
+    def end(self, *, failed: bool) -> None:
+        """Have it told how the run ended, and wait for that; one that never began is not told."""
+        begun = self._thread.is_alive()
+        if not begun and (failed or not (self._run.folder / "summary.json").exists()):
+            return
+        self.look()
+        self._asked.put(partial(self._end, failed=failed))
+        self._asked.put(None)
+        self._thread.join(_PATIENCE)
+        if self._thread.is_alive():
+            _log.warning(
+                "trackers have not taken all of the run in %s within %d seconds, and are left "
+                "alone; its folder has all", self._run.folder, _PATIENCE,
+            )  # fmt: skip
+
+    def _work(self) -> None:
+        while (ask := self._asked.get()) is not None:
+            ask()
+
+    def _tell(self) -> None:
         if self._open is None:
             self._open = {}
             for name in self._names:
@@ -80,12 +112,8 @@ class _Telling:
             for name in self._trackers:
                 self._try(name, lambda n: self._trackers[n].log(stage, step, figures))  # noqa: B023
 
-    def end(self, *, failed: bool) -> None:
-        """Tell how the run ended; one that never began is not told."""
+    def _end(self, *, failed: bool) -> None:
         folder = self._run.folder
-        if self._open is None and (failed or not (folder / "summary.json").exists()):
-            return
-        self.look()
         files = [] if failed else [folder / name for name in _FILES if (folder / name).exists()]
         figures = {}
         if not failed:

@@ -1,10 +1,9 @@
-"""MLflow: a run in the store that `MLFLOW_TRACKING_URI` names, or in a database in the run folder."""
+"""MLflow: a run in the store of `MLFLOW_TRACKING_URI`, or in a database of the run folder."""
 
 import logging
 import os
 import re
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,7 +40,7 @@ class MlflowRun:
         """See `Tracker`."""
         self._log({_key(stage, name): value for name, value in figures.items()}, step)
 
-    def end(self, figures: Figures, files: Sequence[Path], *, failed: bool) -> None:
+    def end(self, figures: Figures, files: Sequence[Path], /, *, failed: bool) -> None:
         """See `Tracker`."""
         self._log({_key("", name): value for name, value in figures.items()}, 0)
         for file in files if self._leaves else files[:1]:
@@ -110,15 +109,13 @@ def _key(stage: str, name: str) -> str:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without what MLflow and its libraries say of their own tables."""
+    """Without what MLflow and Alembic say of their own tables."""
     logs = [logging.getLogger(name) for name in ("mlflow.store.db.utils", "alembic")]
     levels = [log.level for log in logs]
     for log in logs:
         log.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
         for log, level in zip(logs, levels, strict=True):
             log.setLevel(level)

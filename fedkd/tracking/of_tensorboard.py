@@ -1,6 +1,5 @@
 """TensorBoard: event files in the run folder."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ class EventFiles:
             self._writer.add_scalar(tag, value, step)
         self._writer.flush()
 
-    def end(self, figures: Figures, files: Sequence[Path], *, failed: bool) -> None:
+    def end(self, figures: Figures, _files: Sequence[Path], /, *, failed: bool) -> None:
         """See `Tracker`; there is no place for files, which stand in the run folder."""
         for name, value in figures.items():
             self._writer.add_scalar(name.replace(".", "/", 1), value, 0)
@@ -38,9 +37,7 @@ def start(run: TrackedRun) -> EventFiles:
     """Open another event file; of a resumed run it takes the place of those before."""
     folder = run.store / "tensorboard"
     again = folder.exists()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        board = load("torch.utils.tensorboard", extra="track")
+    board = load("torch.utils.tensorboard", extra="track")
     # A purge of all steps: the rounds so far are told again, those that were dropped are not.
     writer = board.SummaryWriter(str(folder), purge_step=0 if again else None)
     return EventFiles(writer, run.parameters)

@@ -20,6 +20,7 @@ class WandbRun:
     def __init__(self, run: TrackedRun, opened: Any, known: dict[str, Any], *, local: bool) -> None:
         self._run, self._opened, self._known = run, opened, known
         self._leaves = local or not run.private
+        self._defined: set[str] = set()
 
     def log(self, stage: str, step: int, figures: Figures) -> None:
         """See `Tracker`."""
@@ -27,13 +28,16 @@ class WandbRun:
         if step <= told.get(stage, 0):
             return
         prefix = f"{stage}." if stage else ""
+        if stage not in self._defined:
+            self._defined.add(stage)
+            self._opened.define_metric(f"{prefix}*", step_metric=f"{prefix}{_STEP}")
         self._opened.log(
             {f"{prefix}{_STEP}": step, **{f"{prefix}{k}": v for k, v in figures.items()}}
         )
         told[stage] = step
         self._run.keep("wandb", self._known)
 
-    def end(self, figures: Figures, files: Sequence[Path], *, failed: bool) -> None:
+    def end(self, figures: Figures, files: Sequence[Path], /, *, failed: bool) -> None:
         """See `Tracker`."""
         self._opened.summary.update(dict(figures))
         for file in files if self._leaves else files[:1]:
@@ -77,6 +81,5 @@ def start(run: TrackedRun) -> WandbRun:
             x_save_requirements=False,
         ),
     )
-    opened.define_metric("*", step_metric=_STEP)
     run.keep("wandb", known)
     return WandbRun(run, opened, known, local=mode == "offline")
