@@ -22,7 +22,7 @@ OPEN: Mapping[str, Callable[[TrackedRun], Tracker]] = {
     "tensorboard": of_tensorboard.start,
     "wandb": of_wandb.start,
 }
-_PATIENCE = 60
+_PATIENCE = 120
 """Seconds that a run which has ended waits for its trackers."""
 _FILES = ("config.toml", "summary.json", "report.html")
 

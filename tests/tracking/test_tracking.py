@@ -40,6 +40,7 @@ def followed(rows, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name in ("MLFLOW_TRACKING_URI", "WANDB_MODE", "WANDB_PROJECT"):
             patch.delenv(name, raising=False)
+        patch.setattr(following, "_PATIENCE", 3600)  # for machines that do much else
         for rounds in (2, 3):
             more = {"rounds": rounds, "output.track": EVERY}
             simulate(experiment(rows, **more), folder, resume=True)
