@@ -12,7 +12,7 @@ with warnings.catch_warnings():
     import click
 
     from fedkd.cli import app
-    from fedkd.cli.common import command_of
+    from fedkd.cli.command import command_of
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files

@@ -13,16 +13,19 @@ import typer
 
 from fedkd.cli.audit import audit
 from fedkd.cli.check import data
-from fedkd.cli.common import Warnings, command_of, err, say
+from fedkd.cli.command import command_of
+from fedkd.cli.common import err
 from fedkd.cli.compare import compare, report
+from fedkd.cli.configs import configs
 from fedkd.cli.deploy import deploy
 from fedkd.cli.distil import distil
 from fedkd.cli.export import export
 from fedkd.cli.init import init
-from fedkd.cli.listing import methods, tasks
+from fedkd.cli.listing import forms, methods, models, tasks
 from fedkd.cli.predict import predict
 from fedkd.cli.simulate import simulate
 from fedkd.cli.sweep import sweep
+from fedkd.cli.warning import Warnings
 from fedkd.cli.watch import watch
 from fedkd.errors import FedkdError, StorageError
 from fedkd.version import __version__
@@ -31,23 +34,22 @@ app = typer.Typer(
     name="fedkd",
     help="Federated and data-free knowledge distillation: parties who may not share data, and need "
     "not share a model, teach one good model together.",
-    epilog="Start with: fedkd simulate demo",
+    epilog="Start with: fedkd simulate demo. Each command's --help has an example; Tab completes "
+    "names after fedkd --install-completion.",
     no_args_is_help=True,
     suggest_commands=False,  # click does
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",  # what stands in brackets, such as [data], is no markup
 )
-app.add_typer(deploy)
-app.add_typer(audit)
-app.add_typer(data)
+for group in (data, deploy, audit):
+    app.add_typer(group)
 WORKER_NAME = "fedkd-client"
 """The threads of the in-process grid, which is not imported for `--help`."""
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - typer's
     if value:
-        say(f"fedkd {__version__}")
+        typer.echo(f"fedkd {__version__}")
         raise typer.Exit
 
 
@@ -72,23 +74,17 @@ def _options(
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)
 
 
-app.command()(simulate)
-app.command()(distil)
-app.command()(compare)
-app.command()(sweep)
-app.command()(report)
-app.command()(export)
-app.command()(predict)
-app.command()(watch)
-app.command()(methods)
-app.command()(tasks)
-app.command()(init)
+for command in (
+    *(init, simulate, distil, compare, sweep, report, watch, export, predict),
+    *(configs, methods, forms, models, tasks),
+):
+    app.command()(command)
 
 
 def main() -> NoReturn:
     """Run the command; an error that was foreseen is one line, and its own exit status."""
     try:
-        command_of(app)(standalone_mode=True)
+        command_of(app)(prog_name="fedkd")
     except FedkdError as error:
         sys.exit(_say_error(str(error), error.exit_status))
     except OSError as error:
@@ -116,5 +112,7 @@ def script() -> NoReturn:
 def _say_error(text: str, status: int) -> int:
     if "--debug" in sys.argv:
         err.print_exception()
-    err.print("error:", text, style="red", markup=False, highlight=False, soft_wrap=True)
+    err.print(
+        "error:", text, style="red", markup=False, highlight=False, soft_wrap=not err.is_terminal
+    )
     return status

@@ -1,27 +1,31 @@
 """`fedkd data`: which sets are known by name, and what a file of one's own holds."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fedkd.cli import listing
-from fedkd.cli.common import AsJson, out
+from fedkd.cli.common import answer
 
 data = typer.Typer(
     name="data",
-    help="Data sets known by name, and what a file of your own holds.",
+    epilog="Your own: fedkd data check FILE, then fedkd init --data FILE.",
     invoke_without_command=True,
     rich_markup_mode="markdown",
 )
 
 
 @data.callback()
-def _list(context: typer.Context, *, as_json: AsJson = False) -> None:
-    """List the data sets known by name; `fedkd data check FILE` looks at your own."""
+def _list(context: typer.Context) -> None:
+    """List the data sets known by name; 'fedkd data check FILE' looks at your own.
+
+    Each with where it was looked for: $FEDKD_DATA first.
+
+    Example: fedkd data
+    """
     if context.invoked_subcommand is None:
-        listing.data(as_json=as_json)
+        listing.data()
 
 
 @data.command()
@@ -34,11 +38,12 @@ def check(
     label: Annotated[
         list[str] | None, typer.Option(help="The column of labels; may be repeated.")
     ] = None,
-    as_json: AsJson = False,
 ) -> None:
     """Say what a file of your own holds, what is odd about it, and which lines suit it.
 
     What it prints is statistics of the records, for their owner alone. It writes nothing.
+
+    Example: fedkd data check patients.csv --label outcome
     """
     from dataclasses import asdict
 
@@ -46,7 +51,4 @@ def check(
     from fedkd.reports import looked as reports
 
     looked = look(file, Wished(task=task, labels=tuple(label or ())))
-    if as_json:
-        typer.echo(json.dumps({"note": reports.NOTE, **asdict(looked)}, indent=2))
-    else:
-        out.print(reports.tables(looked))
+    answer({"note": reports.NOTE, **asdict(looked)}, reports.tables(looked))

@@ -1,19 +1,30 @@
-"""What all commands share: where they print, options that mean the same everywhere."""
+"""What all commands share: options that mean the same everywhere, and where what is said goes.
 
-import logging
-import sys
-from collections.abc import Iterator
+What a command found goes to the standard output: for people, or as JSON where `--json` asks for it,
+and then nothing else does. Work in progress is shown beside it, and nowhere under `--quiet`. Both
+flags belong to every command (`fedkd.cli.command`), so no command has to know of them.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 import typer
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
 
+from fedkd.cli.completion import configs, runs, settings
+from fedkd.cli.narrow import fitting
 from fedkd.names import look_beside
 
 if TYPE_CHECKING:
+    from fedkd.clock import Notify
     from fedkd.config import Experiment
     from fedkd.federation.answers import Observer
 
@@ -24,13 +35,19 @@ Config = Annotated[
     typer.Argument(
         help="The experiment: a TOML file, or the name of one that comes with fedkd, such as demo.",
         metavar="CONFIG",
+        autocompletion=configs,
     ),
 ]
+Run = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN", autocompletion=runs)]
 Override = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Change one value, such as method.name=dsfl; may be repeated."),
+    typer.Option(
+        "--set",
+        help="Change one value, such as method.name=dsfl; may be repeated.",
+        metavar="KEY=VALUE",
+        autocompletion=settings,
+    ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 _AFTER = "Go on after the last finished {}, to the same bits but for DP noise."
 ResumeDeployed = Annotated[bool, typer.Option("--resume", help=_AFTER.format("round"))]
 ResumeStages = Annotated[bool, typer.Option("--resume", help=_AFTER.format("stage"))]
@@ -44,37 +61,72 @@ RunDir = Annotated[
     Path | None, typer.Option("--out", help="The run folder.", show_default="runs/NAME")
 ]
 
+JSON, QUIET, _STARTING = "fedkd.json", "fedkd.quiet", "fedkd.starting"
+"""Keys of `click.Context.meta`, which all contexts of one command line share."""
 
-_TOLD_ELSEWHERE = ("fedkd.federation.client", "fedkd.federation.cohort")
-"""Logs of answers that failed: a site's terminal shows them, and here the round's own line does."""
+
+def as_json() -> bool:
+    """Whether this command line asks for JSON."""
+    return bool(_meta().get(JSON))
 
 
-class Warnings(logging.Handler):
-    """Shows what the library warns of, each text once, as a line on the standard error."""
+def _meta() -> dict[str, Any]:
+    context = click.get_current_context(silent=True)
+    return {} if context is None else context.meta
 
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self._said: set[str] = set()
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """See `logging.Handler`."""
-        text = record.getMessage()
-        if text not in self._said and record.name not in _TOLD_ELSEWHERE:
-            self._said.add(text)
-            # Not by `err`: a live display has put its own stream here, and prints above itself.
-            sys.stderr.write(f"warning: {text}\n")
+def _beside() -> Console:
+    """Where work in progress is shown."""
+    _started()
+    if _meta().get(QUIET):
+        return Console(quiet=True)
+    return err if as_json() else out
 
 
 @contextmanager
-def watch(experiment: "Experiment", console: Console = out) -> "Iterator[Observer]":
+def starting(what: str) -> Iterator[None]:
+    """Say on a terminal what begins, until something else is said: libraries take seconds to load.
+
+    Args:
+        what: the command in words, such as `simulate demo`.
+    """
+    console = err if as_json() else out
+    if console.is_terminal and not _meta().get(QUIET):
+        shown = Spinner("dots", Text(f"{what}: loading libraries"), style="dim")
+        live = Live(shown, console=console, refresh_per_second=4, transient=True)
+        _meta()[_STARTING] = live
+        live.start(refresh=True)
+    try:
+        yield
+    finally:
+        _started()
+
+
+def _started() -> None:
+    live: Live | None = _meta().pop(_STARTING, None)
+    if live is not None:
+        live.stop()
+
+
+@contextmanager
+def watch(experiment: "Experiment") -> "Iterator[Observer]":
     """A display of the experiment's rounds."""
     from fedkd.reports.display import Display
     from fedkd.tasks import headline
 
     title = f"{experiment.name}: {experiment.method.name}, seed {experiment.seed}"
     score = headline(experiment.task)
-    with Display(console, title=title, rounds=experiment.rounds, score=score) as display:
+    with Display(_beside(), title=title, rounds=experiment.rounds, score=score) as display:
         yield display
+
+
+@contextmanager
+def steps() -> "Iterator[Notify]":
+    """A bar of long work that is no federation, see `fedkd.reports.bar`."""
+    from fedkd.reports.bar import progress
+
+    with progress(_beside()) as notify:
+        yield notify
 
 
 def import_beside(path: Path) -> None:
@@ -94,40 +146,62 @@ def run_folder(experiment: "Experiment", folder: Path | None) -> Path:
     return folder or Path(experiment.output.folder) / experiment.name
 
 
+def answer(value: Any, *people: RenderableType) -> None:
+    """Print what a command found, and where `--json` asks for it as JSON alone.
+
+    Args:
+        value: JSON values, and paths, which are written whole.
+        people: the same for people; a table that is too wide for the terminal is shown row by row.
+    """
+    _started()
+    if as_json():
+        typer.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    for each in people:
+        _print(out, fitting(each))
+
+
+def _plain(value: Any) -> Any:
+    """As JSON knows it: paths are whole, no number is null, and an infinite one is `"inf"`."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return str(value.resolve()) if isinstance(value, Path) else value
+
+
 def say_summary(summary: dict[str, Any], folder: Path) -> None:
     """Print what a run came to, and where its report is."""
     from fedkd.reports import tables
 
-    out.print(tables.summary(summary))
-    say_report(folder / "report.html")
+    report = folder / "report.html"
+    value = {"run": folder, "report": report, "summary": summary}
+    answer(value, tables.summary(summary), report_line(report))
 
 
-def say_report(path: Path) -> None:
-    """Say where a report is."""
-    say(f"report: {path.resolve()}")
+def report_line(path: Path) -> Text:
+    """Where a report is."""
+    return line(f"report: {path.resolve()}")
 
 
 def say(text: str) -> None:
-    """Print a line as it is: what stands in brackets is no markup, and nothing is wrapped."""
-    out.print(text, markup=False, highlight=False, soft_wrap=True)
+    """Print a line for people, as it is: see `line`. Under `--json` beside what was found."""
+    _started()
+    _print(err if as_json() else out, line(text))
 
 
-def command_of(app: typer.Typer) -> click.Command:
-    """An app as a command that knows the help of its arguments.
-
-    Under click 8.5 the typer that Flower asks for, below 0.21, loses it.
-    """
-    command = typer.main.get_command(app)
-    _restore_help(command)
-    return command
+def say_step(text: str) -> None:
+    """Print a line on work in progress."""
+    _print(_beside(), line(text))
 
 
-def _restore_help(command: click.Command) -> None:
-    if isinstance(command, click.Group):
-        for each in command.commands.values():
-            _restore_help(each)
-    elif command.callback is not None:
-        hints = get_type_hints(command.callback, include_extras=True)
-        for parameter in command.params:
-            for about in getattr(hints.get(parameter.name or ""), "__metadata__", ()):
-                parameter.help = about.help
+def _print(console: Console, shown: RenderableType) -> None:
+    # In a group: texts side by side are joined, and would forget not to be wrapped.
+    console.print(Group(shown), crop=False)
+
+
+def line(text: str) -> Text:
+    """A line as it is: what stands in brackets is no markup, and nothing is wrapped."""
+    return Text(text, no_wrap=True, overflow="ignore")

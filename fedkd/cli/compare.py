@@ -1,13 +1,23 @@
 """`fedkd compare` and `fedkd report`: several runs side by side, and a run's report again."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.markup import escape
 
-from fedkd.cli.common import Config, Override, Resume, import_beside, out, say_report
+from fedkd.cli.common import (
+    Config,
+    Override,
+    Resume,
+    answer,
+    import_beside,
+    report_line,
+)
+from fedkd.cli.completion import methods as method_names
+from fedkd.cli.completion import runs as run_folders
 from fedkd.cli.sweep import watched
 from fedkd.errors import UsageError
 
@@ -16,7 +26,11 @@ def compare(
     config: Config,
     *,
     methods: Annotated[
-        str, typer.Option(help="Methods by name, with commas between, such as fedavg,dsfl.")
+        str,
+        typer.Option(
+            help="Methods by name, with commas between, such as fedavg,dsfl.",
+            autocompletion=method_names,
+        ),
     ],
     seeds: Annotated[int, typer.Option(min=1, help="Seeds for each method.")] = 3,
     answers: Annotated[
@@ -37,6 +51,8 @@ def compare(
     """Run several methods, or forms of answers, on the same experiment and seeds, and compare.
 
     Prints one table with mean and standard deviation, and writes one report beside each run's own.
+
+    Example: fedkd compare one_shot_equal --methods fedavg,dense --seeds 3
     """
     from fedkd.config import load
     from fedkd.jobs import compare as comparing
@@ -49,43 +65,71 @@ def compare(
     plan = comparing.plan(experiment, names, seeds, forms)
     done = comparing.compare(plan, path, watched, resume=resume)
     if done.finished:
-        _compare_runs(done.folders, path / "report.html")
+        _compare_runs(done.folders, path / "report.html", "html")
     done.require_all()
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN...")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Run folders.", metavar="RUN...", autocompletion=run_folders),
+    ],
     *,
+    form: Annotated[
+        Literal["html", "md"],
+        typer.Option(
+            "--format",
+            help="A page, or GitHub Markdown with its charts as SVG files in a folder beside it, "
+            "such as for a paper's appendix.",
+        ),
+    ] = "html",
     file: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Where a report on several runs goes.", show_default="comparison.html"
+            "--out",
+            help="Where a report on several runs, or one in Markdown, goes.",
+            show_default="comparison.html or .md, RUN/report.md",
         ),
     ] = None,
 ) -> None:
-    """Write the report of a run again, or one report on several runs."""
+    """Write the report of a run again, or one report on several runs.
+
+    Example: fedkd report runs/demo runs/dsfl --out both.html
+    """
     from fedkd.reports import distil_report
     from fedkd.reports import report as reports
     from fedkd.runs.student import is_distillation
 
     if len(runs) > 1:
-        _compare_runs(runs, file or Path("comparison.html"))
-    elif file is None:
-        write = distil_report.write if is_distillation(runs[0]) else reports.write
-        say_report(write(runs[0]))
-    else:
-        raise UsageError(f"--out is for several runs: one run's report stands in {runs[0]}")
+        _compare_runs(runs, file or Path(f"comparison.{form}"), form)
+        return
+    if file is not None and form == "html":
+        raise UsageError(
+            f"--out is for several runs, or with --format md: one run's page stands in {runs[0]}"
+        )
+    of = distil_report if is_distillation(runs[0]) else reports
+    markdown = file or runs[0] / "report.md"
+    written = of.write(runs[0]) if form == "html" else of.write_markdown(runs[0], markdown)
+    answer({"report": written}, report_line(written))
 
 
-def _compare_runs(folders: Sequence[Path], file: Path) -> None:
+def _compare_runs(folders: Sequence[Path], file: Path, form: Literal["html", "md"]) -> None:
     from fedkd.reports import report as reports
     from fedkd.reports import tables
     from fedkd.reports.comparison import comparison_table, differences
     from fedkd.runs.reading import read
 
-    report = reports.write_comparison(folders, file)
-    out.print(tables.comparison(comparison_table(folders)))
-    if unlike := differences([read(folder) for folder in folders]):
-        also = escape(", ".join(unlike))
-        out.print(f"[bold]Not like for like:[/bold] the runs also differ in {also}.")
-    say_report(report)
+    write = reports.write_comparison if form == "html" else reports.write_comparison_markdown
+    report = write(folders, file)
+    rows = comparison_table(folders)
+    unlike = differences([read(folder) for folder in folders])
+    also = f"the runs also differ in {escape(', '.join(unlike))}."
+    value = {
+        "report": report,
+        "runs": folders,
+        "score": rows[0].score.name,
+        "methods": [{k: v for k, v in asdict(row).items() if k != "score"} for row in rows],
+        "differences": unlike,
+    }
+    warning = [f"[bold]Not like for like:[/bold] {also}"] if unlike else []
+    answer(value, tables.comparison(rows), *warning, report_line(report))

@@ -7,9 +7,10 @@ from fedkd.cli.common import (
     Override,
     ResumeStages,
     RunDir,
+    answer,
     import_beside,
-    out,
-    say_report,
+    report_line,
+    steps,
 )
 
 
@@ -22,18 +23,20 @@ def distil(
 ) -> None:
     """Distil for one party: a given or trained teacher, a smaller student, any form and way.
 
-    Writes a run folder: the resolved config, every epoch, the student, and report.html. Start with
-    `fedkd distil distil`; docs/distil.md has all ways to learn and forms of knowledge.
+    Writes a run folder: the resolved config, every epoch, the student, and report.html.
+    docs/distil.md has all ways to learn and forms of knowledge.
+
+    Example: fedkd distil distil --set knowledge.0.temperature=2
     """
     from fedkd.config import load_distillation
     from fedkd.jobs.distil import distil as run
     from fedkd.reports import tables
-    from fedkd.reports.bar import progress
 
     import_beside(config)
     distillation = load_distillation(config, override or ())
     path = folder or Path(distillation.output.folder) / distillation.name
-    with progress(out) as notify:
+    with steps() as notify:
         summary = run(distillation, path, notify, resume=resume)
-    out.print(tables.distilled(summary))
-    say_report(path / "report.html")
+    report = path / "report.html"
+    value = {"run": path, "report": report, "summary": summary}
+    answer(value, tables.distilled(summary), report_line(report))

@@ -1,12 +1,11 @@
 """`fedkd init`: an experiment for one's own file."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fedkd.cli.common import AsJson, out, say
+from fedkd.cli.common import answer, line
 
 
 def init(
@@ -33,12 +32,13 @@ def init(
     file: Annotated[
         Path | None, typer.Option("--out", help="The file.", show_default="NAME.toml")
     ] = None,
-    as_json: AsJson = False,
 ) -> None:
     """Write an experiment for your own file: look at it, guess, and say what was guessed and why.
 
     What is written is checked first: `fedkd simulate` runs it as it is. If something is missing one
     line says what, and nothing is written.
+
+    Example: fedkd init --data patients.csv --label outcome
     """
     from dataclasses import asdict
 
@@ -50,14 +50,13 @@ def init(
         task=task, labels=tuple(label or ()), public=None if public is None else str(public)
     )
     done = writing.init(data, file, known)
-    if as_json:
-        lines = [asdict(g) for g in done.guesses]
-        typer.echo(json.dumps({"file": str(done.file), "guesses": lines}, indent=2))
-        return
-    out.print(reports.guessed([guess for guess in done.guesses if guess.why], "guessed"))
+    guessed = [guess for guess in done.guesses if guess.why]
+    lines = [f"next: fedkd simulate {done.file}"]
     if private := [guess.key for guess in done.guesses if guess.private]:
-        say(
+        lines.insert(
+            0,
             f"before others see {done.file}: put in what is publicly known in place of what your "
-            f"records gave: {', '.join(private)}"
+            f"records gave: {', '.join(private)}",
         )
-    say(f"next: fedkd simulate {done.file}")
+    value = {"file": done.file, "guesses": [asdict(guess) for guess in done.guesses]}
+    answer(value, reports.guessed(guessed, "guessed"), *map(line, lines))

@@ -1,23 +1,24 @@
 """`fedkd predict`: what a run's student says of texts, pictures, rows and arrays."""
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
+from rich.console import Group
+from rich.text import Text
 
-from fedkd.cli.common import AsJson, import_beside, out
+from fedkd.cli.common import Run, answer, import_beside
 from fedkd.errors import UsageError
 
 if TYPE_CHECKING:
-    from fedkd.jobs.predicting.prediction import Prediction, Text
+    from fedkd.jobs.predicting.prediction import Prediction
+    from fedkd.jobs.predicting.prediction import Text as Said
 
 _SCORES = 5
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
+    run: Run,
     *,
     text: Annotated[
         list[str] | None, typer.Option("--text", help="A text; several by naming it again.")
@@ -45,7 +46,6 @@ def predict(
         int | None, typer.Option(min=1, help="Of a student that writes: at most so many tokens.")
     ] = None,
     cut: Annotated[bool, typer.Option("--cut", help="Cut a text that is too long.")] = False,
-    as_json: AsJson = False,
 ) -> None:
     """Ask a finished run's student about texts, pictures or rows. Nothing else of it is read.
 
@@ -53,7 +53,7 @@ def predict(
     """
     from fedkd.jobs.predict import predict as ask
 
-    asked: list[Text] | list[Path]
+    asked: list[Said] | list[Path]
     if files:
         if text or second:
             raise UsageError("--input and --text both say what to ask about: leave one of them out")
@@ -62,15 +62,11 @@ def predict(
         asked = _texts(text or (), second)
     import_beside(run)
     found = ask(run, asked, cut=cut, among=among, most=most)
-    if as_json:
-        told = [each.as_json() for each in found]
-        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
-        return
-    for each in found:
-        _say(each, by_line=among is not None)
+    value = [each.as_json() for each in found]
+    answer(value, *(_shown(each, by_line=among is not None) for each in found))
 
 
-def _texts(text: "list[str] | tuple[str, ...]", second: list[str] | None) -> "list[Text]":
+def _texts(text: "list[str] | tuple[str, ...]", second: list[str] | None) -> "list[Said]":
     if not text:
         raise UsageError("nothing to ask about: name texts by --text, or files by --input")
     if second is not None and len(second) != len(text):
@@ -80,12 +76,12 @@ def _texts(text: "list[str] | tuple[str, ...]", second: list[str] | None) -> "li
     return list(text) if second is None else list(zip(text, second, strict=True))
 
 
-def _say(found: "Prediction", *, by_line: bool) -> None:
-    """Print what was asked about, and what the student says of it."""
+def _shown(found: "Prediction", *, by_line: bool) -> Group:
+    """What was asked about, and what the student says of it."""
     asked = found.input
     shown = " | ".join(asked) if isinstance(asked, tuple) else str(asked)
-    out.print(f"[dim]{escape(shown)}[/dim]", highlight=False, soft_wrap=True, emoji=False)
-    likely = [f"{escape(name)} {value:.3f}" for name, value in list(found.scores.items())[:_SCORES]]
+    likely = [f"{name} {value:.3f}" for name, value in list(found.scores.items())[:_SCORES]]
     scores = "".join(f"\n    {one}" for one in likely) if by_line else "  ".join(likely)
-    answer = f"  [bold]{escape(str(found))}[/bold]  {scores}"
-    out.print(answer, highlight=False, soft_wrap=True, emoji=False)
+    whole: dict[str, Any] = {"no_wrap": True, "overflow": "ignore"}
+    said = Text.assemble("  ", (str(found), "bold"), f"  {scores}", **whole)
+    return Group(Text(shown, style="dim", **whole), said)

@@ -36,6 +36,8 @@ def simulate(
     """Simulate a federation on this machine.
 
     Writes a run folder: the resolved config, every round, the student, and report.html.
+
+    Example: fedkd simulate demo --set method.name=dsfl --out runs/dsfl
     """
     from fedkd.config import load
     from fedkd.jobs.simulate import simulate as run

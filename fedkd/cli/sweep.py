@@ -2,15 +2,27 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fedkd.cli.common import Config, Override, import_beside, out, say, say_report, watch
+from fedkd.cli.common import (
+    Config,
+    Override,
+    answer,
+    import_beside,
+    line,
+    report_line,
+    say_step,
+    steps,
+    watch,
+)
 
 if TYPE_CHECKING:
     from fedkd.jobs.planned import PlannedRun
+    from fedkd.reports.sweeps.rows import SweepRow
 
 
 def sweep(
@@ -48,6 +60,8 @@ def sweep(
 
     Prints a table with mean and standard deviation, and writes one report beside each run's own. A
     run that fails is named, and the others go on; the exit status is then 1.
+
+    Example: fedkd sweep demo --grid method.name=fedmd,dsfl --grid rounds=2,5 --seeds 2
     """
     from fedkd.config import load_either
     from fedkd.jobs import planned
@@ -63,23 +77,41 @@ def sweep(
     done = sweeping.run_all(runs, path, watched, resume=resume, where=on, on_end=_say_end)
     if done.finished:
         rows, spent = sweeping.report(done)
-        out.print(page.table(rows))
-        say(": ".join(spending.in_words(spent)))
-        say_report(path / "report.html")
+        stamp, meaning = spending.in_words(spent)
+        value = {
+            "report": path / "report.html",
+            "rows": [_row(row) for row in rows],
+            "failed": done.failed,
+            "privacy": {"stamp": stamp, "meaning": meaning},
+        }
+        lines = (line(f"{stamp}: {meaning}"), report_line(path / "report.html"))
+        answer(value, page.table(rows), *lines)
     done.require_all()
 
 
+def _row(row: "SweepRow") -> dict[str, Any]:
+    return {
+        "settings": row.settings,
+        "runs": [run.path for run in row.runs],
+        "seeds": [run.seed for run in row.runs],
+        "score": row.runs[0].score.name,
+        "student": asdict(row.student),
+        "beside": {name: asdict(spread) for name, spread in row.beside.items()},
+        "bytes_up": row.up and asdict(row.up),
+        "seconds": asdict(row.seconds),
+    }
+
+
 def _say_end(run: "PlannedRun", why: str) -> None:
-    say(f"{run.name}: failed, {why}" if why else f"{run.name}: done")
+    say_step(f"{run.name}: failed, {why}" if why else f"{run.name}: done")
 
 
 @contextmanager
 def watched(run: "PlannedRun") -> Iterator[Any]:
     """A display of one of several runs, under its name."""
     from fedkd.config import Distillation
-    from fedkd.reports.bar import progress
 
-    say(run.name)
-    told = progress(out) if isinstance(run.config, Distillation) else watch(run.config)
+    say_step(run.name)
+    told = steps() if isinstance(run.config, Distillation) else watch(run.config)
     with told as each:
         yield each

@@ -1,12 +1,12 @@
 """`fedkd watch`: a run, followed from a page in the browser."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fedkd.cli.common import AsJson, say
+from fedkd.cli.common import answer, as_json, say
+from fedkd.cli.completion import runs
 
 Port = Annotated[
     int,
@@ -21,7 +21,12 @@ NoBrowser = Annotated[
 
 def watch(
     run: Annotated[
-        Path, typer.Argument(help="A run folder; one that is not there yet is waited for.")
+        Path,
+        typer.Argument(
+            help="A run folder; one that is not there yet is waited for.",
+            metavar="RUN",
+            autocompletion=runs,
+        ),
     ],
     *,
     state: Annotated[
@@ -35,26 +40,27 @@ def watch(
     ] = None,
     port: Port = 0,
     no_browser: NoBrowser = False,
-    as_json: AsJson = False,
 ) -> None:
     """Follow a simulation or a deployment from a page in the browser, while it runs.
 
     Rounds, clients, failures, privacy spent, bytes, the expected end. The page is on this machine
     alone and changes nothing, but that it can stop a deployment. With --json: what it would show
-    now, once. Such as: fedkd watch runs/demo
+    now, once.
+
+    Example: fedkd watch runs/demo
     """
-    follow(run, state=state, port=port, browser=not no_browser, as_json=as_json)
+    follow(run, state=state, port=port, browser=not no_browser)
 
 
-def follow(run: Path, *, state: Path | None, port: int, browser: bool, as_json: bool) -> None:
+def follow(run: Path, *, state: Path | None, port: int, browser: bool) -> None:
     """Serve the page of a run until Ctrl-C, or print once what it would show."""
-    if not as_json:
+    if not as_json():
         say(f"following {run}")  # before what takes a second to load
 
     from fedkd.jobs import watch as watching
 
-    if as_json:
-        typer.echo(json.dumps(watching.look_once(run, state=state), indent=2))
+    if as_json():
+        answer(watching.look_once(run, state=state))
         return
 
     def tell(url: str) -> None:

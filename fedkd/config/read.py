@@ -13,8 +13,8 @@ from pydantic import (
     ValidationError,
 )
 
+from fedkd import configs as packaged
 from fedkd.config import overrides as overriding
-from fedkd.config import packaged
 from fedkd.config.distillation import Distillation
 from fedkd.config.experiment import Experiment
 from fedkd.config.explain import explain

@@ -147,7 +147,8 @@ class Source(PictureKeys):
 
     name: str = "fashion-mnist-sample"
     """A known name, such as `fashion-mnist-sample`, or the path of an .npz, .csv or .parquet file,
-    of a folder of .npy files or of pictures, or of a table of texts."""
+    of a folder of .npy files or of pictures, or of a table of texts; or `package.module:function`,
+    which returns arrays or a data set of torch (`fedkd.data.given`)."""
     clients: tuple[str, ...] = Field(default=(), exclude_if=absent)
     """In place of `name`: a file or a folder of its own for each natural client, in this order; `*`
     in one is any text."""

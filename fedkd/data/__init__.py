@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedkd import config, rng
-from fedkd.data import given, partition, scaling, sound, stream
+from fedkd.data import given, loader, partition, scaling, sound, stream
 from fedkd.data.holdout import hashes
 from fedkd.data.readers.named import NAMES, fetched, locations
 from fedkd.data.readers.pictures import folder
@@ -178,7 +178,9 @@ def _ready(
 
 
 def _stored(data: config.Source, seed: int, targets: Targets) -> Dataset:
-    """What `data.name` leads to, as it is stored: a Python object, or what `read` finds."""
+    """What `data.name` leads to, as it is stored: Python objects, or what `read` finds."""
+    if loader.is_path(data.name):
+        return loader.load(data.name, data, seed=seed, targets=targets)
     if given.is_given(data.name):
         return given.load(data.name, data, seed=seed, targets=targets)
     return read(data, seed, targets)
@@ -245,7 +247,7 @@ def _of_its_own(
         changes |= {"ignore": (), "codes": {}, "stream": None, "interactions": None}
     if asked.source in NAMES or files.is_table(asked.source):
         changes |= {"range": None, "layout": None}  # of arrays alone
-    return read(data.model_copy(update=changes), seed, dataset.targets)
+    return _stored(data.model_copy(update=changes), seed, dataset.targets)
 
 
 def _drawn(source: Dataset, seed: int) -> Tensor:

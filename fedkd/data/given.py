@@ -98,7 +98,10 @@ def dataset(
             found.pop("client_test", None)
         wanted = arrays.wanted(list(found), arrays.REQUIRED)
         stored = {key: Stored(found[key]) for key in wanted}
-        read = npz.dataset(name, stored, npz.ArrayForm.of(source), targets)
+        form = npz.ArrayForm.of(source)
+        if form.layout is None and _gives_images(value):
+            form = replace(form, layout="as-stored")
+        read = npz.dataset(name, stored, form, targets)
         read = replace(read, class_names=_names(names, read))
     except FaultError as fault:
         raise DataError(f"{name}: {' '.join(str(fault).split())}") from fault
@@ -120,6 +123,15 @@ def _found(value: Any) -> tuple[dict[str, NDArray[Any]], Sequence[str] | None]:
     for part, keys in zip(parts, (_TRAIN, _TEST), strict=False):
         found |= dict(zip(keys, _of_torch(part), strict=True))
     return found, getattr(parts[0], "classes", None)  # as torchvision's data sets have them
+
+
+def _gives_images(value: Any) -> bool:
+    """Whether a data set of torch gives tensors (C, H, W), channels first as torch has them."""
+    part = value[0] if isinstance(value, tuple) else value
+    if not isinstance(part, torch_data.Dataset) or not len(part):  # type: ignore[arg-type]
+        return False
+    item = part[0][0]
+    return isinstance(item, Tensor) and item.dim() == 3
 
 
 def _array(value: Any) -> NDArray[Any]:

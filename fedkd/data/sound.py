@@ -2,11 +2,11 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 
 from fedkd.data import scaling
+from fedkd.data.readers.tables import files
 from fedkd.data.readers.tables.columns import as_key
 from fedkd.data.types import Dataset, Limits
 from fedkd.rows import Rows, batches, one, shapes_of
@@ -27,7 +27,7 @@ def look_over(dataset: Dataset) -> None:
 
 
 def _unknown_classes(dataset: Dataset) -> None:
-    csv = Path(dataset.name).suffix.lower() == ".csv"
+    csv = files.is_table(dataset.name)
     ways = (",", ", or name a test file by data.test") if csv else (" or", "")
     for samples, part, then in (
         (dataset.train, "training", "nothing can learn them"),

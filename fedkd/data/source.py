@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fedkd import config
 from fedkd.data import parties
-from fedkd.data.readers import interactions, named, npz
+from fedkd.data.readers import interactions, named, npz, shares
 from fedkd.data.readers.named import NAMES
 from fedkd.data.readers.pictures import folder
 from fedkd.data.readers.pictures import stored as stored_pictures
@@ -45,17 +45,34 @@ def read(data: config.Source, seed: int, targets: Targets) -> Dataset:
             f"{data.name!r} for a task of {targets}: leave it out, or choose task 'recommendation'"
         )
     if tabular:
-        items = targets == "items"
-        return (
-            interactions.load(path, data, seed=seed)
-            if items
-            else table.load(path, data, seed=seed, targets=targets)
-        )
+        return _table(path, data, seed, targets)
     if pictured:
         return folder.load(path, data, seed=seed, targets=targets)
     if stored:
-        return npz.load(path, form=npz.ArrayForm.of(data), kind=targets)
+        return _arrays(path, data, seed, targets)
     return _named(data, seed, targets)
+
+
+def _table(path: Path, data: config.Source, seed: int, targets: Targets) -> Dataset:
+    if targets != "items":
+        return table.load(path, data, seed=seed, targets=targets)
+    _check_alone(data, "users' clicks")
+    return interactions.load(path, data, seed=seed)
+
+
+def _arrays(path: Path, data: config.Source, seed: int, targets: Targets) -> Dataset:
+    if not data.clients:
+        return npz.load(path, form=npz.ArrayForm.of(data), kind=targets)
+    return shares.load(parties.files(data.clients), data, seed=seed, targets=targets)
+
+
+def _check_alone(data: config.Source, what: str) -> None:
+    """Refuse a file for each client where a reader takes one."""
+    if data.clients:
+        raise ConfigError(
+            f"data.clients is {list(data.clients)}, and {what} are read from one file: say whose "
+            "each is by a column, data.client"
+        )
 
 
 def _named(data: config.Source, seed: int, targets: Targets) -> Dataset:
@@ -73,6 +90,7 @@ def _stored(path: Path, data: config.Source, seed: int, targets: Targets) -> Dat
     train, test = arrow.parts(path)
     if data.text is None and arrow.holds_pictures(path):
         _check_keys(data, tabular=False, stored=True, pictured=True)
+        _check_alone(data, "pictures that save_to_disk wrote")
         return stored_pictures.load(path, data, seed=seed, targets=targets)
     split = data.model_copy(update={"test": data.test or (test and str(test))})
     if data.text is None:

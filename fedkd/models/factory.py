@@ -118,6 +118,18 @@ def is_own(spec: ModelSpec) -> bool:
     return spec.name in NAMES or spec.name in _OF_VIEWS
 
 
+def options(name: str) -> type[Frozen]:
+    """The options of a model of fedkd's own.
+
+    Args:
+        name: one of `NAMES`, or `fusion`.
+    """
+    if name in text.BUILT_IN:
+        return text.BUILT_IN[name].Options
+    known = _MODELS.get(name) or _DENSE.get(name) or _OF_VIEWS[name]
+    return known[0]
+
+
 def with_group_norm(spec: ModelSpec) -> str | None:
     """What to write for the same built-in model with group norm; None where it has no such option.
 

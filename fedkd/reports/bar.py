@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from fedkd.clock import Notify
 from fedkd.reports import notebook
@@ -18,7 +19,7 @@ def progress(console: Console) -> Iterator[Notify]:
     """
     bar = Progress(
         TextColumn("[bold]{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=None, table_column=Column(max_width=40)),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )

@@ -1,15 +1,18 @@
 """What a person sees while a federation runs: rounds, clients and phases, live in a terminal.
 
-Where the output is no terminal (a log, a pipe) each round is one plain line.
+Where the output is no terminal (a log, a pipe) there is one plain line for what begins, and one for
+each round.
 """
 
+import textwrap
 import threading
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from fedkd.federation.answers import Record
@@ -17,6 +20,9 @@ from fedkd.reports import figures, lateness, notebook, wording
 from fedkd.runs.scores import ACCURACY_ALONE
 from fedkd.tasks import Figures
 
+_TITLE, _FIGURES = 12, 36
+"""Characters of a title at least; of what stands beside it, a short bar included."""
+_BESIDE = "\N{NO-BREAK SPACE}"
 _SHOWN = 16
 """Clients at work that are listed; a federation may have thousands."""
 
@@ -29,6 +35,7 @@ class Display:
     ) -> None:
         self._score = score
         self._console = console
+        self._begins = f"{title}, {wording.plural(rounds, 'round')}"
         self._lock = threading.Lock()
         self._working: dict[int, str] = {}
         self._failed: dict[int, str] = {}
@@ -36,14 +43,16 @@ class Display:
         self._asked, self._over = 0, 0
         self._server = ""
         self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
+            TextColumn(
+                "[bold]{task.description}",
+                table_column=Column(no_wrap=True, max_width=max(_TITLE, console.width - _FIGURES)),
+            ),
+            BarColumn(bar_width=None, table_column=Column(max_width=40)),
             MofNCompleteColumn(),
             TextColumn("rounds"),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
         )
-        self._task = self._progress.add_task(title, total=rounds, note="")
+        self._task = self._progress.add_task(title, total=rounds)
         self._live = notebook.live(self, console)
 
     def __enter__(self) -> Self:
@@ -60,6 +69,8 @@ class Display:
 
     def round_begins(self, round: int, cohort: list[int]) -> None:
         """See `Observer`."""
+        if not self._asked and not notebook.redraws(self._console):
+            self._say(self._begins)
         with self._lock:
             self._working, self._failed, self._waiting = {}, {}, len(cohort)
             if not self._asked:
@@ -87,9 +98,13 @@ class Display:
     def round_ends(self, record: Record) -> None:
         """See `Observer`."""
         self._server, self._over = "", record["round"]
-        line = round_in_words(record, self._score)
-        self._progress.update(self._task, completed=record["round"], note="")
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._progress.update(self._task, completed=record["round"])
+        parts = round_in_parts(record, self._score)
+        width = self._console.width if self._console.is_terminal else None
+        self._say("  ".join(parts) if width is None else fitted(parts, width))
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def __rich__(self) -> Group:
         with self._lock:
@@ -105,6 +120,8 @@ class Display:
             rows.add_row(Text(f"  {queued} waiting", style="dim"), "")
         for client, reason in failed:
             rows.add_row(Text(f"  client {client}", style="red"), Text(reason, style="red"))
+        if not self._asked and not self._server:
+            rows.add_row(Text("  preparing data, models and clients", style="dim"), "")
         if self._server:
             its = f", round {self._over + 1}" if ahead else ""  # clients are at the next
             rows.add_row(Text(f"  server{its}", style="magenta"), self._server)
@@ -112,7 +129,24 @@ class Display:
 
 
 def round_in_words(record: Record, score: Figures = ACCURACY_ALONE[0]) -> str:
-    """A round in one line, for a terminal or a log."""
+    """A round in one line, for a log."""
+    return "  ".join(round_in_parts(record, score))
+
+
+def fitted(parts: Sequence[str], width: int) -> str:
+    """Parts beside each other in lines of so many characters, the later ones indented.
+
+    None is broken that fits a line of its own.
+    """
+    indent = " " * 11
+    room = width - len(indent)
+    whole = [each.replace(" ", _BESIDE) if len(each) <= room else each for each in parts]
+    text = textwrap.fill("  ".join(whole), width, subsequent_indent=indent)
+    return text.replace(_BESIDE, " ")
+
+
+def round_in_parts(record: Record, score: Figures = ACCURACY_ALONE[0]) -> list[str]:
+    """What there is to say of a round, part by part."""
     parts = [f"round {record['round']:>3}"]
     if (student := record["student"]) is None:
         parts.append("not scored")
@@ -134,4 +168,4 @@ def round_in_words(record: Record, score: Figures = ACCURACY_ALONE[0]) -> str:
     parts += [wording.capped(**each) for each in record["capped"]]
     parts += wording.screened(record.get("robust"))
     parts += lateness.in_words(record.get("asynchronous"))
-    return "  ".join(parts)
+    return parts

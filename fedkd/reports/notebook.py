@@ -32,7 +32,13 @@ def live(renderable: RenderableType, console: Console) -> Redrawn:
     """Draws something where it can be drawn again: in a terminal or a notebook; else nothing."""
     if console.is_jupyter:
         return _InCell(renderable)
-    return Live(renderable, console=console, transient=True) if console.is_terminal else _Nowhere()
+    return Live(renderable, console=console, transient=True) if redraws(console) else _Nowhere()
+
+
+def redraws(console: Console) -> bool:
+    """Whether what is drawn on a console may be drawn again."""
+    on_terminal = console.is_terminal and not console.is_dumb_terminal and not console.quiet
+    return console.is_jupyter or on_terminal
 
 
 def html(renderable: RenderableType) -> str:

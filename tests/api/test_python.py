@@ -1,5 +1,6 @@
 """fedkd from Python: what a notebook calls, its runs, and data that is Python's own."""
 
+import ast
 import html
 import io
 import logging
@@ -43,6 +44,11 @@ def test_the_package_is_light_and_shows_what_it_has():
     shown = subprocess.check_output([sys.executable, "-c", script], text=True)
     assert shown.split() == ["False", "True"]
     assert all(getattr(fedkd, name) is not None for name in fedkd.__all__)
+    tree = ast.parse(Path(fedkd.__file__).read_text(encoding="utf-8"))
+    (typed,) = (each for each in tree.body if isinstance(each, ast.If))
+    places = {name.name: each.module for each in typed.body for name in each.names}
+    assert places == dict(fedkd._MODULES)  # type checkers are told what there is
+    assert {*places, "__version__"} == {*fedkd.__all__}
     with pytest.raises(AttributeError, match="has no attribute 'simulat'"):
         _ = fedkd.simulat
 

@@ -3,7 +3,7 @@
 import pytest
 
 from fedkd import config
-from fedkd.config import packaged
+from fedkd import configs as packaged
 from fedkd.errors import ConfigError
 
 

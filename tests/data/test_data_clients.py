@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -84,3 +85,41 @@ def test_an_experiment_that_was_written_down_is_the_same(hospitals: Path) -> Non
     assert isinstance(again.partition, config.Natural)
     dealt = section(clients=[str(hospitals / "?-*.csv")], partition={"scheme": "iid"})
     assert len(data.federate(dealt, clients=2, seed=0).clients) == 2
+
+
+def test_arrays_may_be_clients(tmp_path: Path) -> None:
+    draws = np.random.default_rng(2)
+    for number, name in enumerate(("b", "a")):
+        x = np.full((20 + number, 3), number, np.float32) + draws.random((20 + number, 3)) / 2
+        y = np.arange(20 + number) % 3
+        np.savez(tmp_path / f"{name}.npz", x_train=x, y_train=y, x_test=x[:1])
+    asked = section(clients=[str(tmp_path / "b.npz"), str(tmp_path / "a.npz")])
+    found = data.federate(asked, clients=None, seed=0)
+    for number, client in enumerate(found.clients):
+        assert client.x.min() >= number
+        assert client.x.max() < number + 1
+    assert sum(map(len, found.clients)) + len(found.test) == 41
+    np.savez(tmp_path / "a.npz", x_train=x[:, :2], y_train=y)
+    with pytest.raises(DataError, match=r"a\.npz: has another shape of x_train; expected \(3,\)"):
+        data.federate(asked, clients=None, seed=0)
+
+
+def test_tables_of_texts_may_be_clients(tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    (tmp_path / "public.txt").write_text("a text of a client\nwords that are public\n")
+    for name, header in (("a", "text,label"), ("b", "label,text,note")):
+        rows = [{"text": f"text {n}", "label": "xy"[n % 2], "note": "-"} for n in range(15)]
+        lines = [",".join(row[column] for column in header.split(",")) for row in rows]
+        (tmp_path / f"{name}.csv").write_text("\n".join([header, *lines]))
+    text = {"texts": str(tmp_path / "public.txt"), "length": 12}
+    asked = section(clients=[str(tmp_path / "?.csv")], text=text)
+    found = data.federate(asked, clients=None, seed=0)
+    assert len(found.clients) == 2
+    assert found.class_names == ("x", "y")
+    assert sum(map(len, found.clients)) + len(found.test) == 30
+
+
+def test_who_took_what_stands_in_one_file(hospitals: Path) -> None:
+    asked = section(clients=[str(hospitals / "?-*.csv")])
+    with pytest.raises(ConfigError, match=r"users' clicks are read from one file: .*data\.client"):
+        data.load(asked, seed=0, targets="items")

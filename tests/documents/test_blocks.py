@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from fedkd import cli, config, methods
-from fedkd.cli.common import command_of
-from fedkd.config import packaged
+from fedkd import configs as packaged
+from fedkd.cli.command import command_of
 from fedkd.federation.deploy.site import Policy
 
 FEDERATION: dict[str, Any] = {

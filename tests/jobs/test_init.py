@@ -168,7 +168,7 @@ def test_commands_check_and_init_say_what_they_found_and_why(run, here):
     assert {each["about"] for each in found["concerns"]} >= {"patient", "visit"}
     status, out, complaint = run("init", "--data", "a.csv", "--json")
     assert (status, complaint) == (0, "")
-    assert json.loads(out)["file"] == "a.toml"
+    assert json.loads(out)["file"] == str(here / "a.toml")
     private = [each["key"] for each in json.loads(out)["guesses"] if each["private"]]
     assert private == ["data.codes"]
     assert (here / "a.toml").read_text().count("FROM YOUR RECORDS") == 1

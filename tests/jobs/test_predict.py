@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from fedkd import config
 from fedkd.cli import app
+from fedkd.cli.command import command_of
 from fedkd.data.texts.tokenizer import padded, parse
 from fedkd.errors import RunFolderError, UsageError
 from fedkd.jobs.export import export
@@ -59,15 +60,17 @@ def test_a_student_says_what_it_learned(run):
 
 
 def test_the_command_prints_texts_as_they_are(run):
-    done = CliRunner().invoke(app, ["predict", str(run), "--text", "good [x]", "--json"])
+    done = CliRunner().invoke(
+        command_of(app), ["predict", str(run), "--text", "good [x]", "--json"]
+    )
     assert json.loads(done.output)[0]["answer"] == "yes"
-    done = CliRunner().invoke(app, ["predict", str(run), "--text", "good [x]"])
+    done = CliRunner().invoke(command_of(app), ["predict", str(run), "--text", "good [x]"])
     assert "good [x]" in done.output
 
 
 def test_an_emoji_by_name_and_a_long_answer_are_printed_as_they_are(run):
     text = "good :cat: " + "x" * 90
-    done = CliRunner().invoke(app, ["predict", str(run), "--cut", "--text", text])
+    done = CliRunner().invoke(command_of(app), ["predict", str(run), "--cut", "--text", text])
     assert text in done.output
 
 

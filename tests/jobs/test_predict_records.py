@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from click.testing import CliRunner
 from PIL import Image
-from typer.testing import CliRunner
 
 from fedkd import config
 from fedkd.cli import app
+from fedkd.cli.command import command_of
 from fedkd.config import Data, TaskChoice
 from fedkd.errors import DataError, UsageError
 from fedkd.jobs.predict import predict
@@ -100,7 +101,7 @@ def test_rows_are_answered_by_name_with_their_data_deleted(table: Path, tmp_path
         old.scores,
     ]
     said = CliRunner().invoke(
-        app, ["predict", str(table), "--input", str(tmp_path / "more.csv"), "--json"]
+        command_of(app), ["predict", str(table), "--input", str(tmp_path / "more.csv"), "--json"]
     )
     assert json.loads(said.output)[1] == old.as_json() | {"input": 1}
     # What an array is asked about is not scaled by hand either.
@@ -131,7 +132,7 @@ def test_what_a_student_does_not_take_is_one_line(table: Path, tmp_path: Path) -
         assert "\n" not in str(refused.value)
     with pytest.raises(UsageError, match="--most is for a student of texts"):
         predict(table, {"age": 3, "pressure": 1}, most=3)
-    nothing = CliRunner().invoke(app, ["predict", str(table)])
+    nothing = CliRunner().invoke(command_of(app), ["predict", str(table)])
     assert "name texts by --text, or files by --input" in str(nothing.exception)
 
 
@@ -183,6 +184,24 @@ def test_an_image_in_any_form_is_the_same_image(form: str, tmp_path: Path) -> No
     mean = pixels.mean() / 255
     assert found.answer == "bright"
     assert found.scores["bright"] == pytest.approx(1 / (1 + math.exp(-mean)), abs=1e-6)
+
+
+def test_pictures_are_brought_to_the_form_that_the_run_had(tmp_path: Path) -> None:
+    pixels = np.full((8, 12, 3), 128, dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    names = ("bright", "dark")
+    student = of("classification", (1, 4, 6), names, mean_brightness(), size=(4, 6), channels=1)
+    [found] = predict(student, tmp_path / "a.png")
+    assert found.scores["bright"] == pytest.approx(1 / (1 + math.exp(-128 / 255)), abs=1e-4)
+    window = of("classification", (1, 2, 2), names, mean_brightness(), window=(0, 100))
+    [cut] = predict(window, np.full((2, 2), 999.0))
+    assert cut.scores["bright"] == pytest.approx(1 / (1 + math.exp(-1)), abs=1e-6)
+    unlike = of("classification", (1, 4, 6), names, mean_brightness())
+    with pytest.raises(DataError, match="has 3 channels; expected 1"):
+        predict(unlike, tmp_path / "a.png")
+    Image.fromarray(pixels[..., 0]).save(tmp_path / "b.png")
+    with pytest.raises(DataError, match="has 8x12 pixels; expected 4x6"):
+        predict(unlike, tmp_path / "b.png")
 
 
 def test_values_stand_on_the_scale_and_the_range_of_the_run() -> None:

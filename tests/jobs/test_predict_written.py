@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from fedkd import config
 from fedkd.cli import app
+from fedkd.cli.command import command_of
 from fedkd.config import Distillation
 from fedkd.errors import UsageError
 from fedkd.jobs.distil import distil
@@ -132,7 +133,7 @@ def test_a_retrieval_ranks_the_lines_of_a_file(finder: Path, tmp_path: Path) -> 
             cosine = float(torch.cosine_similarity(one, other, dim=0))
             assert said.scores[line] == pytest.approx(cosine, abs=1e-5)
     told = ["predict", str(finder), "--text", "red green", "--among", str(file)]
-    done = CliRunner().invoke(app, told)
+    done = CliRunner().invoke(command_of(app), told)
     assert done.output.count("\n    ") == 5  # the best of them, one a line
 
 

@@ -1,10 +1,11 @@
 import re
+import sys
 from io import StringIO
 
 import pytest
 from rich.console import Console
 
-from fedkd.reports.display import Display, round_in_words
+from fedkd.reports.display import Display, fitted, round_in_parts, round_in_words
 
 RECORD = {
     "round": 2,
@@ -65,7 +66,40 @@ def test_where_there_is_no_terminal_each_round_is_one_plain_line():
         for _ in play(display):
             pass
     lines = file.getvalue().splitlines()
-    assert lines == [round_in_words(RECORD | {"round": round}) for round in (1, 2)]
+    rounds = [round_in_words(RECORD | {"round": round}) for round in (1, 2)]
+    assert lines == ["tiny, two rounds", *rounds]
+
+
+@pytest.mark.parametrize("width", [40, 60, 100])
+def test_on_a_terminal_no_part_of_a_round_is_broken_that_fits_a_line(width):
+    parts = round_in_parts(RECORD)
+    lines = fitted(parts, width).splitlines()
+    assert all(len(line) <= width for line in lines)
+    assert all(line.startswith(" " * 11) for line in lines[1:])
+    whole = [part for part in parts if len(part) <= width - 11]
+    assert [part for part in whole if not any(part in line for line in lines)] == []
+    assert " ".join(" ".join(lines).split()) == " ".join("  ".join(parts).split())
+
+
+@pytest.mark.parametrize("width", [40, 60])
+def test_a_narrow_terminal_shows_the_figures_and_shortens_the_title(width):
+    console = Console(file=StringIO(), force_terminal=True, width=width, color_system=None)
+    display = Display(console, title="heart_hospitals: fedpair_moments, seed 0", rounds=12)
+    with console.capture() as capture:
+        console.print(display)
+    bar, doing = capture.get().splitlines()
+    assert re.match(r"heart_.*… +0/12 rounds \d", bar)
+    assert doing.strip() == "preparing data, models and clients"
+
+
+def test_a_quiet_console_is_shown_nothing_and_what_is_printed_beside_it_stays(capsys):
+    console = Console(file=StringIO(), force_terminal=True, quiet=True)
+    with Display(console, title="tiny", rounds=2) as display:
+        for _ in play(display):
+            pass
+        sys.stdout.write("warning: of the library\n")  # a live display would have taken it
+    assert console.file.getvalue() == ""
+    assert capsys.readouterr().out == "warning: of the library\n"
 
 
 def shown(display):

@@ -1,6 +1,6 @@
 """Texts as records: a table with a column of texts, or two, and tokenisers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +8,9 @@ import torch
 
 from fedkd import config
 from fedkd.config.text import BPE
+from fedkd.data import parties
 from fedkd.data.readers.tables import files, labels
-from fedkd.data.readers.tables.cells import Cells
+from fedkd.data.readers.tables.cells import Cells, joined
 from fedkd.data.texts import forms, tokenizer
 from fedkd.data.texts.forms import FORMS, OF_ANY_TOKENIZER
 from fedkd.data.texts.reading import Read, Reading
@@ -46,7 +47,8 @@ def load(path: Path, source: config.Source, *, seed: int, targets: Targets = "cl
             f"choose a task of {', '.join(FORMS)}"
         )
     tokenizers = _tokenizers(text, source, targets)
-    reads, table = _read(path, source.client, text, source.labels, targets, tokenizers)
+    paths = parties.files(source.clients) if source.clients else [path]
+    reads, table = _read(paths, source.client, text, source.labels, targets, tokenizers)
     first = next(iter(reads.values()))
     if source.test is None:
         rows = _samples(reads)
@@ -56,15 +58,15 @@ def load(path: Path, source: config.Source, *, seed: int, targets: Targets = "cl
         held = torch.zeros(len(first.y), dtype=torch.bool)
         other = Path(source.test).expanduser()
         known = None if targets in _NO_LABEL else first.names
-        tests, _ = _read(other, None, text, source.labels, targets, tokenizers, known)
+        tests, _ = _read([other], None, text, source.labels, targets, tokenizers, known)
         tested = torch.ones(len(next(iter(tests.values())).y), dtype=torch.bool)
     whole = Dataset(
-        name=path.name,
+        name=parties.called(paths) if source.clients else path.name,
         train=_samples(reads).subset(torch.nonzero(~held)[:, 0]),
         test=_samples(tests).subset(torch.nonzero(tested)[:, 0]),
         classes=len(first.names),
         class_names=first.names,
-        groups=None if source.client is None else labels.clients(table, source.client, ~held),
+        groups=labels.whose(table, source.client, ~held),
         targets=targets,
         tokenizers=tokenizers,
         length=text.length,
@@ -111,7 +113,7 @@ def load_rows(
     """
     known = None if targets == "identities" else class_names
     text = config.Text(column=how.column, cut=how.cut, length=length)
-    reads, _ = _read(path, None, text, label, targets, tokenizers, known)
+    reads, _ = _read([path], None, text, label, targets, tokenizers, known)
     return _samples(reads)
 
 
@@ -145,7 +147,7 @@ def _text(source: config.Source) -> config.Text:
 
 
 def _read(
-    path: Path,
+    paths: Sequence[Path],
     client: str | None,
     text: config.Text,
     label: tuple[str, ...],
@@ -155,7 +157,9 @@ def _read(
 ) -> tuple[dict[str, Read], Cells]:
     """What each tokeniser makes of a table, and its cells."""
     wanted = (*text.columns, *(() if targets in _NO_LABEL else label))
-    table = files.read(path, wanted if client is None else (*wanted, client))
+    columns = wanted if client is None else (*wanted, client)
+    tables = [files.read(path, columns) for path in paths]
+    table = tables[0] if len(tables) == 1 else joined(paths[0].parent, tables, columns)
     if len(tokenizers) > 1 and targets not in (*OF_ANY_TOKENIZER, *WRITTEN):
         raise ConfigError(
             f"data.text.tokenizer names {len(tokenizers)} tokenisers, and the task's targets "

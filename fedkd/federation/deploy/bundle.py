@@ -127,5 +127,5 @@ def pyproject(name: str, experiment: str, shared: str) -> str:
 
 
 def last(name: str) -> str:
-    """The last part of a path; a name without one stays."""
-    return name.replace("\\", "/").rsplit("/", 1)[-1]
+    """The last part of a path, of a file or of code; a name without one stays."""
+    return name.replace("\\", "/").replace(":", "/").rsplit("/", 1)[-1]

@@ -149,7 +149,14 @@ class Policy:
         data, privacy = experiment.data, experiment.privacy
         public = data.public.source if data.public is not None else ""
         texts = [] if data.text is None else [*data.text.tokenizers.values(), data.text.texts or ""]
-        for value in (data.name, data.test or "", public, privacy.ledger or "", *texts):
+        for value in (
+            data.name,
+            *data.clients,
+            data.test or "",
+            public,
+            privacy.ledger or "",
+            *texts,
+        ):
             if _is_path(value):
                 self._refuse(
                     "data.path", f"the experiment names the path {value!r}: only its own is read"

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 import fedkd
 from fedkd import data, models
-from fedkd.config import ModelSpec
+from fedkd.config import ModelSpec, parse
 from fedkd.data import shared_file
 from fedkd.errors import ConfigError, PolicyError
 from fedkd.exchange.codec import decode, encode
@@ -198,6 +198,36 @@ def test_a_site_starts_from_its_own_copy_of_the_weights_that_were_agreed_on(
     assert "all parties need the same initial weights" in caplog.text
     own.write_bytes((tmp_path / "coordinator" / "start.safetensors").read_bytes())
     assert isinstance(ask(site(), text), wire.Call)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"data.name": "os:abort"}, "the experiment names code, 'os:abort'"),
+        ({"data.name": "rows", "data.public.source": "os:abort"}, "names code, 'os:abort'"),
+        ({"data.name": "c", "data.clients": ["c", "/etc/*"]}, "names the path '/etc/*'"),
+    ],
+)
+def test_a_site_calls_no_loader_and_reads_no_clients_file_for_a_server(site, rows, changes, why):
+    policy = Policy.load(site())
+    table = tiny.experiment(rows).model_dump(mode="json", exclude_none=True)
+    for key, value in changes.items():
+        *parts, last = key.split(".")
+        place = table
+        for part in parts:
+            place = place[part]
+        place[last] = value
+    experiment = parse(table)
+    with pytest.raises(PolicyError, match=re.escape(why)):
+        policy.check(experiment.to_json(), experiment)
+
+
+def test_what_a_coordinator_loads_its_own_data_by_does_not_travel(rows):
+    changes = {"data.name": "mine:load", "data.codes": {"sex": ["a:b"]}}
+    text = travelling(rows, changes)
+    sent = json.loads(text)["data"]
+    assert sent["name"] == "load"
+    assert not {"codes", "clients"} & sent.keys()
 
 
 class Sums:

@@ -169,20 +169,24 @@ class Cells:
         return self.fault(row, f", column {column!r}: {cell!r} is no finite number{also}; {remedy}")
 
 
-def joined(path: Path, tables: Sequence[Cells]) -> Cells:
+def joined(path: Path, tables: Sequence[Cells], columns: Sequence[str] = ()) -> Cells:
     """Tables of the same columns as one, row after row.
 
     Args:
         path: what they are called together.
         tables: at least one; columns may be in any order.
+        columns: those that matter; all, and then alike, unless given.
 
     Raises:
         DataError: names the file whose columns are others.
     """
-    header, firsts = tables[0].header, list(accumulate((len(t.rows) for t in tables), initial=0))
+    header, firsts = (
+        [*(columns or tables[0].header)],
+        list(accumulate((len(t.rows) for t in tables), initial=0)),
+    )
     rows = []
     for table in tables:
-        if set(table.header) != set(header):
+        if not columns and set(table.header) != set(header):
             fewer = [column for column in header if column not in table.header]
             more = [column for column in table.header if column not in header]
             what = f"lacks {', '.join(fewer)}" if fewer else f"has {', '.join(more)} besides"

@@ -76,6 +76,17 @@ def clients(table: Cells, column: str, train: Tensor) -> Tensor:
     return codes[train]
 
 
+def whose(table: Cells, column: str | None, train: Tensor) -> Tensor | None:
+    """Whose each training row is, int64 (N_train,): by the file it is in, or by a column if any."""
+    if not table.files:
+        return None if column is None else clients(table, column, train)
+    firsts = torch.tensor([first for first, _ in table.files])
+    groups = torch.searchsorted(firsts, torch.arange(len(table.rows)), right=True) - 1
+    for number, (_, path) in enumerate(table.files):
+        check_trains(groups[train] == number, f"{path}: all rows")
+    return groups[train]
+
+
 def check_trains(rows: Tensor, whose: str) -> None:
     """Refuse a client that has nothing left to train on."""
     if not rows.any():

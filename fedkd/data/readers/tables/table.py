@@ -100,7 +100,7 @@ def load(path: Path, source: config.Source, *, seed: int, targets: Targets = "cl
         test=test,
         classes=len(class_names),
         class_names=class_names,
-        groups=_groups(table, source, ~held),
+        groups=labels.whose(table, source.client, ~held),
         features=tuple(columns),
         targets=targets,
     )
@@ -179,17 +179,6 @@ def _read(paths: Sequence[Path], source: config.Source, label: str) -> Cells:
         for path in paths
     ]
     return tables[0] if len(tables) == 1 else joined(paths[0].parent, tables)
-
-
-def _groups(table: Cells, source: config.Source, train: Tensor) -> Tensor | None:
-    """Whose each training row is: by the file it is in, or by a column."""
-    if not table.files:
-        return None if source.client is None else labels.clients(table, source.client, train)
-    firsts = torch.tensor([first for first, _ in table.files])
-    groups = torch.searchsorted(firsts, torch.arange(len(table.rows)), right=True) - 1
-    for number, (_, path) in enumerate(table.files):
-        labels.check_trains(groups[train] == number, f"{path}: all rows")
-    return groups[train]
 
 
 def unlabelled(path: Path, source: config.Source, features: Sequence[str]) -> Dataset | None:

@@ -1,12 +1,11 @@
 """`fedkd audit plan`, `ledger` and `allow`: what is claimed, planned and spent; no attack."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fedkd.cli.common import AsJson, Config, Override, import_beside, out, say
+from fedkd.cli.common import Config, Override, answer, import_beside, line
 from fedkd.errors import LedgerError
 
 
@@ -18,12 +17,13 @@ def audit_plan(
         Path | None,
         typer.Option(help="A ledger: what was spent before counts too.", metavar="FILE"),
     ] = None,
-    as_json: AsJson = False,
 ) -> None:
     """Say what an experiment will cost in privacy, term by term, before anything runs.
 
     Prints epsilon by PLD and by RDP, and the noise that the budget needs. Exit status 4 if the plan
     is over its budget, 2 if its noise lets nothing be learned.
+
+    Example: fedkd audit plan private --set privacy.epsilon=3
     """
     from dataclasses import asdict
 
@@ -33,10 +33,7 @@ def audit_plan(
 
     import_beside(config)
     forecast = plan.forecast(load(config, override or ()), ledger)
-    if as_json:
-        typer.echo(json.dumps(asdict(forecast), indent=2))
-    else:
-        out.print(tables.forecast(forecast))
+    answer(asdict(forecast), tables.forecast(forecast))
     plan.check(forecast)
 
 
@@ -45,22 +42,18 @@ def audit_ledger(
         Path,
         typer.Argument(help="A ledger, a folder of ledgers, or a run's folder.", metavar="PATH"),
     ],
-    *,
-    as_json: AsJson = False,
 ) -> None:
     """Say what ledgers hold: what was spent of each data set, for what, and what is left.
 
     Exit status 4 if a ledger was changed, cut or rolled back.
+
+    Example: fedkd audit ledger runs/private
     """
     from fedkd.reports import tables
     from fedkd.runs import ledgers
 
     accounts = ledgers.read(path)
-    if as_json:
-        typer.echo(json.dumps(ledgers.as_dict(accounts), indent=2))
-    else:
-        for each in accounts:
-            out.print(tables.ledger(each))
+    answer(ledgers.as_dict(accounts), *map(tables.ledger, accounts))
     if broken := [each for each in accounts if each.statement.chain != "intact"]:
         first = broken[0]
         raise LedgerError(f"ledger {str(first.path)!r}: {first.statement.chain}")
@@ -74,8 +67,11 @@ def audit_allow(
 
     Until then the budget that a data set was first used with is the most that its ledger allows,
     whatever budget a later experiment names.
+
+    Example: fedkd audit allow ledgers/hospital-a.sqlite 8
     """
     from fedkd.runs import ledgers
 
     ledgers.allow(ledger, epsilon)
-    say(f"{ledger}: epsilon {epsilon:g} is allowed from now on")
+    value = {"ledger": ledger, "allowed": epsilon}
+    answer(value, line(f"{ledger}: epsilon {epsilon:g} is allowed from now on"))

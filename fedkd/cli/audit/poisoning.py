@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from fedkd.cli.common import AsJson, Config, Override, err, import_beside, out, say_report
-from fedkd.cli.found import say_found
+from fedkd.cli.audit.found import say_found
+from fedkd.cli.common import Config, Override, import_beside, steps
 from fedkd.errors import UsageError
 
 _NAMES = (
@@ -44,7 +44,6 @@ def audit_poisoning(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on after the last run that is done.")
     ] = False,
-    as_json: AsJson = False,
 ) -> None:
     """Poison a federation: let some clients be hostile, and see what becomes of the student.
 
@@ -56,11 +55,10 @@ def audit_poisoning(
     forged where they are sent, models where these are. Runs that are done are kept: go on with
     --resume.
 
-    Short: fedkd audit poisoning CONFIG --attacks collusion,lma --shares 0.3 --set rounds=2
+    Example: fedkd audit poisoning demo --attacks collusion,lma --shares 0.3 --set rounds=2
     """
     from fedkd.config import load
     from fedkd.jobs.audit import poisoning
-    from fedkd.reports.bar import progress
 
     import_beside(config)
     experiment = load(config, override or ())
@@ -71,11 +69,9 @@ def audit_poisoning(
         defences=(False, True) if defence is None else (defence,),
         seeds=seeds,
     )
-    with progress(err if as_json else out) as notify:
+    with steps() as notify:
         found = poisoning.audit_poisoning(experiment, plan, run, notify, resume=resume)
-    if not as_json:
-        say_report(run / "audit.html")
-    say_found(found, as_json=as_json)
+    say_found(found, run / "audit.html")
 
 
 def _listed(text: str) -> list[str]:

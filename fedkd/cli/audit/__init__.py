@@ -4,22 +4,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 
-from fedkd.cli.audit_claims import audit_allow, audit_ledger, audit_plan
-from fedkd.cli.audit_poisoning import audit_poisoning
-from fedkd.cli.audit_secret import audit_secret
-from fedkd.cli.common import (
-    AsJson,
-    Config,
-    Override,
-    err,
-    import_beside,
-    out,
-    say_report,
-    watch,
-)
-from fedkd.cli.found import say_found
+from fedkd.cli.audit.claims import audit_allow, audit_ledger, audit_plan
+from fedkd.cli.audit.found import say_found
+from fedkd.cli.audit.poisoning import audit_poisoning
+from fedkd.cli.audit.secret import audit_secret
+from fedkd.cli.common import Config, Override, Run, import_beside, steps, watch
+from fedkd.cli.completion import configs_or_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +22,7 @@ audit = typer.Typer(
     name="audit",
     help="What an experiment costs in privacy: planned, spent, and what an attacker really gets; "
     "and what hostile clients do to it.",
+    epilog="Start with: fedkd audit plan private. Then docs/audit.md.",
     no_args_is_help=True,
 )
 audit.command("plan")(audit_plan)
@@ -47,7 +39,11 @@ Canaries = Annotated[
 ]
 ConfigOrRun = Annotated[
     Path,
-    typer.Argument(help="An experiment, or a run that this has recorded.", metavar="CONFIG|RUN"),
+    typer.Argument(
+        help="An experiment, or a run that this has recorded.",
+        metavar="CONFIG|RUN",
+        autocompletion=configs_or_runs,
+    ),
 ]
 AuditFolder = Annotated[
     Path | None,
@@ -76,20 +72,20 @@ def audit_mechanism(
     draws: Annotated[int, typer.Option(help="Runs of each mechanism.", min=100)] = 20_000,
     delta: Annotated[float, typer.Option(help="Of the claim.", min=1e-12, max=0.5)] = 1e-5,
     confidence: Confidence = 0.95,
-    as_json: AsJson = False,
 ) -> None:
     """Measure the noise and the clip alone: the least epsilon that they can have.
 
     Runs each mechanism many times with and without one record that is far too loud, and holds what
     an attacker can tell against what is claimed. Exit status 3 if that is more.
+
+    Example: fedkd audit mechanism --noise-multiplier 1.1
     """
     from fedkd.jobs.audit import teachers
 
     say_found(
         teachers.audit_mechanism(
             noise_multiplier=noise, draws=draws, delta=delta, confidence=confidence
-        ),
-        as_json=as_json,
+        )
     )
 
 
@@ -100,7 +96,6 @@ def audit_teacher(
     override: Override = None,
     canaries: Canaries = 2000,
     confidence: Confidence = 0.95,
-    as_json: AsJson = False,
 ) -> None:
     """Measure what an experiment's clients do to their records, through the very code that does it.
 
@@ -110,16 +105,17 @@ def audit_teacher(
     clip of records that pull against each other, noise on each parameter in each step, and where it
     comes from. Counts and sums that are sent are released many times, against their exact values.
     Few seconds; no ledger is touched. Exit status 3 on a VIOLATION.
+
+    Example: fedkd audit teacher private
     """
     from fedkd.config import load
     from fedkd.jobs.audit import teachers
-    from fedkd.reports.bar import progress
 
     import_beside(config)
     experiment = load(config, override or ())
-    with progress(err if as_json else out) as notify:
+    with steps() as notify:
         found = teachers.audit_teacher(experiment, notify, canaries=canaries, confidence=confidence)
-    say_found(found, as_json=as_json)
+    say_found(found)
 
 
 @audit.command("exchange")
@@ -132,7 +128,6 @@ def audit_exchange(
     kind: CandidateKind = "records",
     references: References = 8,
     confidence: Confidence = 0.95,
-    as_json: AsJson = False,
 ) -> None:
     """Attack what clients send: what a server that is honest but curious learns from it.
 
@@ -142,29 +137,28 @@ def audit_exchange(
     client holds, and what its images look like. Also looks for fields that nobody paid for. Given a
     run that was recorded so, attacks it again. An attack that fails proves nothing: its verdict is
     NO POWER. Exit status 3 on a VIOLATION.
+
+    Example: fedkd audit exchange overfitted --candidates 550
     """
     from fedkd.jobs.audit import messages
-    from fedkd.reports.bar import progress
 
-    console = err if as_json else out
     import_beside(path)
     if not path.is_dir():
         check = messages.check_readable
-        path = _with_canaries(path, override, folder, candidates, kind, console, check=check)
-    with progress(console) as notify:
+        path = _with_canaries(path, override, folder, candidates, kind, check=check)
+    with steps() as notify:
         found = messages.audit_exchange(
             path, notify, count=_even(references), confidence=confidence
         )
-    say_found(found, as_json=as_json)
+    say_found(found)
 
 
 @audit.command("student")
 def audit_student(
-    run: Annotated[Path, typer.Argument(help="A finished run's folder.", metavar="RUN")],
+    run: Run,
     *,
     references: References = 8,
     confidence: Confidence = 0.95,
-    as_json: AsJson = False,
 ) -> None:
     """Attack what is released: who was among the private records, by the student alone.
 
@@ -172,14 +166,15 @@ def audit_student(
     config.toml names, to tell members from others. Of a run that 'fedkd audit exchange' made its
     candidates are asked about; of any other run the clients' records against test records, without
     a bound on epsilon. Exit status 3 on a VIOLATION.
+
+    Example: fedkd audit student runs/demo
     """
     from fedkd.jobs.audit import students
-    from fedkd.reports.bar import progress
 
     import_beside(run)
-    with progress(err if as_json else out) as notify:
+    with steps() as notify:
         found = students.audit_student(run, notify, count=_even(references), confidence=confidence)
-    say_found(found, as_json=as_json)
+    say_found(found)
 
 
 @audit.command("report")
@@ -204,18 +199,18 @@ def audit_report(
     The noise alone, the teachers' DP-SGD, the exchange, the student and its generator, with what
     the ledgers claim beside it: audit.html and audit.json in the run's folder. Exit status 3 on a
     VIOLATION, once the page is written.
+
+    Example: fedkd audit report overfitted --candidates 550
     """
     from fedkd.jobs.audit import teachers
-    from fedkd.reports.bar import progress
 
     import_beside(path)
-    run = path if path.is_dir() else _with_canaries(path, override, folder, candidates, kind, out)
-    with progress(out) as notify:
+    run = path if path.is_dir() else _with_canaries(path, override, folder, candidates, kind)
+    with steps() as notify:
         found = teachers.audit_all(
             run, notify, count=_even(references), confidence=confidence, poisoned=poisoned
         )
-    say_report(run / "audit.html")
-    say_found(found, as_json=False)
+    say_found(found, run / "audit.html")
 
 
 def _even(references: int) -> int:
@@ -229,7 +224,6 @@ def _with_canaries(
     folder: Path | None,
     candidates: int,
     kind: "Kind",
-    console: Console,
     *,
     check: "Callable[[PreparedExperiment], None]" = lambda _: None,
 ) -> Path:
@@ -239,6 +233,6 @@ def _with_canaries(
 
     experiment = load(config, override or ())
     run = folder or Path(experiment.output.folder) / f"{experiment.name}-audit"
-    with watch(experiment, console) as observer:
+    with watch(experiment) as observer:
         record(experiment, Canaries(candidates, kind), run, observer, check=check)
     return run

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from fedkd.cli.common import AsJson, Config, Override, err, import_beside, out, watch
-from fedkd.cli.found import say_found
+from fedkd.cli.audit.found import say_found
+from fedkd.cli.common import Config, Override, import_beside, watch
 
 
 def audit_secret(
@@ -29,7 +29,6 @@ def audit_secret(
     confidence: Annotated[
         float, typer.Option(help="Of the bound on epsilon.", min=0.5, max=0.999)
     ] = 0.95,
-    as_json: AsJson = False,
 ) -> None:
     """Plant secrets in a client's texts, and measure how far models expose them.
 
@@ -37,6 +36,8 @@ def audit_secret(
     among a client's records. Then ranks each by its loss among all that the digits might have been:
     the exposure of Carlini et al. 2019, arXiv:1802.08232, of the student and of the client's own
     model. For classifiers of texts and language models. Exit status 3 on a VIOLATION.
+
+    Example: fedkd audit secret text_classification --digits 4 --times 8
     """
     from fedkd.config import load
     from fedkd.jobs.audit.secrets import Secret, audit_secret
@@ -45,6 +46,6 @@ def audit_secret(
     experiment = load(config, override or ())
     run = folder or Path(experiment.output.folder) / f"{experiment.name}-secret"
     secret = Secret(text, digits, secrets, times, client, label)
-    with watch(experiment, err if as_json else out) as observer:
+    with watch(experiment) as observer:
         found = audit_secret(experiment, secret, run, observer, confidence=confidence)
-    say_found(found, as_json=as_json)
+    say_found(found)
