@@ -202,11 +202,6 @@ def _print(console: Console, shown: RenderableType) -> None:
     console.print(Group(shown), crop=False)
 
 
-def say_report(path: Path) -> None:
-    """Say where a report is."""
-    say(f"report: {path.resolve()}")
-
-
 def line(text: str) -> Text:
     """A line as it is: what stands in brackets is no markup, and nothing is wrapped."""
     return Text(text, no_wrap=True, overflow="ignore")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -65,7 +65,7 @@ def compare(
     plan = comparing.plan(experiment, names, seeds, forms)
     done = comparing.compare(plan, path, watched, resume=resume)
     if done.finished:
-        _compare_runs(done.folders, path / "report.html")
+        _compare_runs(done.folders, path / "report.html", "html")
     done.require_all()
 
 
@@ -75,10 +75,20 @@ def report(
         typer.Argument(help="Run folders.", metavar="RUN...", autocompletion=run_folders),
     ],
     *,
+    form: Annotated[
+        Literal["html", "md"],
+        typer.Option(
+            "--format",
+            help="A page, or GitHub Markdown with its charts as SVG files in a folder beside it, "
+            "such as for a paper's appendix.",
+        ),
+    ] = "html",
     file: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Where a report on several runs goes.", show_default="comparison.html"
+            "--out",
+            help="Where a report on several runs, or one in Markdown, goes.",
+            show_default="comparison.html or .md, RUN/report.md",
         ),
     ] = None,
 ) -> None:
@@ -91,22 +101,26 @@ def report(
     from fedkd.runs.student import is_distillation
 
     if len(runs) > 1:
-        _compare_runs(runs, file or Path("comparison.html"))
-    elif file is None:
-        write = distil_report.write if is_distillation(runs[0]) else reports.write
-        written = write(runs[0])
-        answer({"report": written}, report_line(written))
-    else:
-        raise UsageError(f"--out is for several runs: one run's report stands in {runs[0]}")
+        _compare_runs(runs, file or Path(f"comparison.{form}"), form)
+        return
+    if file is not None and form == "html":
+        raise UsageError(
+            f"--out is for several runs, or with --format md: one run's page stands in {runs[0]}"
+        )
+    of = distil_report if is_distillation(runs[0]) else reports
+    markdown = file or runs[0] / "report.md"
+    written = of.write(runs[0]) if form == "html" else of.write_markdown(runs[0], markdown)
+    answer({"report": written}, report_line(written))
 
 
-def _compare_runs(folders: Sequence[Path], file: Path) -> None:
+def _compare_runs(folders: Sequence[Path], file: Path, form: Literal["html", "md"]) -> None:
     from fedkd.reports import report as reports
     from fedkd.reports import tables
     from fedkd.reports.comparison import comparison_table, differences
     from fedkd.runs.reading import read
 
-    report = reports.write_comparison(folders, file)
+    write = reports.write_comparison if form == "html" else reports.write_comparison_markdown
+    report = write(folders, file)
     rows = comparison_table(folders)
     unlike = differences([read(folder) for folder in folders])
     also = f"the runs also differ in {escape(', '.join(unlike))}."

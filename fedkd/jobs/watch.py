@@ -27,17 +27,18 @@ _ASK = 2.0
 
 
 class AskedServer:
-    """A deployment's server, asked again and again how a run stands. Use it as a context manager.
+    """The server of a deployment, asked again and again how it stands. Use it as a context manager.
 
     Args:
         folder: the run folder.
-        state: the server's state folder.
+        state: the server's state folder; None: that of a trial on this machine, if it is one.
     """
 
-    def __init__(self, folder: Path, state: Path) -> None:
-        self._folder, self._state = folder, state
+    def __init__(self, folder: Path, state: Path | None) -> None:
+        self._folder, place = folder, folder.resolve()
+        self._state = state or place.parent / f"{place.name}-federation" / "server"
         self._over = threading.Event()
-        self._now = ServerNow()
+        self._now: ServerNow | None = None
         self._told = 0
         """The run that was told to stop."""
         self._thread = threading.Thread(target=self._keep_asking, daemon=True)
@@ -50,21 +51,22 @@ class AskedServer:
     def __exit__(self, *_: object) -> None:
         self._over.set()
 
-    def now(self) -> ServerNow:
-        """How it stood when it was last asked."""
+    def now(self) -> ServerNow | None:
+        """How it stood when it was last asked; None where there is none."""
         now = self._now
-        told = bool(now.run) and now.run == self._told
-        return replace(now, stopping=told and not now.status.startswith("finished"))
+        if now is None or not now.run or now.run != self._told:
+            return now
+        return replace(now, stopping=not now.status.startswith("finished"))
 
     def stop(self, run: int) -> str:
         """Stop a run, if it is the one under way in the folder.
 
         Raises:
-            UsageError, FederationError: it is not, or the server does not answer.
+            FederationError: it is not, or the server does not answer.
         """
         self._ask()
-        if run != self._now.run or not self._now.may_stop:
-            raise FederationError("this run is over, or another one was begun: look again")
+        if self._now is None or run != self._now.run or not self._now.may_stop:
+            raise FederationError("this run is over, another one was begun, or its server is gone")
         with Server.read(self._state).control() as control:
             control.stop(run)
         self._told = run
@@ -76,19 +78,25 @@ class AskedServer:
 
     def _ask(self) -> None:
         try:
-            deployment, server = Deployment.read(self._folder), Server.read(self._state)
+            deployment, server = Deployment.read(self._folder), _server(self._state)
+            if deployment is None or server is None:
+                self._now = None
+                return
             with server.control() as control:
                 online = {node.name: node.online for node in control.nodes()}
                 # A run does not outlive the start of the server that it began in.
-                ours = deployment is not None and deployment.start == server.start
-                run = deployment.flower if deployment is not None and ours else 0
+                run = deployment.flower if deployment.start == server.start else 0
                 status = control.run(run).status if run else ""
             self._now = ServerNow(run=run, status=status, online=online)
         except FedkdError:
-            self._now = replace(self._now, answers=False)
+            self._now = replace(self._now or ServerNow(), answers=False)
 
 
-def watched(folder: Path, server: AskedServer | None) -> PageSource:
+def _server(state: Path) -> Server | None:
+    return Server.read(state) if (state / "server.json").is_file() else None
+
+
+def watched(folder: Path, server: AskedServer) -> PageSource:
     """What a page shows of a run folder, and what may be done there.
 
     Raises:
@@ -105,18 +113,13 @@ def watched(folder: Path, server: AskedServer | None) -> PageSource:
                 return nothing_yet(folder, Standing("damaged", f"It cannot be read: {error}"))
         if now is None:
             return nothing_yet(folder, Standing("waiting", waits(folder)))
-        return view(folder, now, None if server is None else server.now())
+        return view(folder, now, server.now())
 
     def report() -> bytes | None:
         file = folder / "report.html"
         return file.read_bytes() if file.is_file() else None
 
-    def stop(run: int) -> str:
-        if server is None:
-            raise UsageError("only a deployment can be stopped from here, and with --state alone")
-        return server.stop(run)
-
-    return PageSource(look, report, stop)
+    return PageSource(look, report, server.stop)
 
 
 def waits(folder: Path) -> str:
@@ -126,18 +129,17 @@ def waits(folder: Path) -> str:
     return f"Waiting: no run has begun in {str(folder)!r} yet. {near}".strip()
 
 
-def state_of(folder: Path, state: Path | None) -> Path | None:
-    """The state folder of the server that a run is on: the one named, or that of a local trial.
+def _check_state(folder: Path, state: Path | None) -> None:
+    """Refuse a server's state folder that has nothing to do with a run.
 
     Raises:
         UsageError: the folder holds no deployment, or no server was started with the one named.
     """
     if state is None:
-        trial = folder.with_name(f"{folder.name}-federation") / "server"
-        return trial if (trial / "server.json").is_file() else None
+        return
     if (folder / "config.toml").is_file() and not (folder / DEPLOYMENT).is_file():
         raise UsageError(f"run folder {str(folder)!r} is no deployment: leave out --state")
-    return Server.read(state).folder
+    Server.read(state)
 
 
 def last_submitted(state: Path) -> Path:
@@ -158,7 +160,8 @@ def look_once(folder: Path, *, state: Path | None = None) -> dict[str, Any]:
     Raises:
         UsageError: as `watch`.
     """
-    with _asked(folder, state) as server:
+    _check_state(folder, state)
+    with AskedServer(folder, state) as server:
         return watched(folder, server).look()
 
 
@@ -182,22 +185,14 @@ def watch(
     Raises:
         UsageError: the folder is no run's, the port is taken, or no server has such a state folder.
     """
-    with _asked(folder, state) as asked, LiveServer(watched(folder, asked), port) as server:
+    _check_state(folder, state)
+    with AskedServer(folder, state) as asked, LiveServer(watched(folder, asked), port) as server:
         on_start(server.url)
         with opened(server.url) if browser and _has_screen() else nullcontext():
             try:
                 server.serve_forever()
             except KeyboardInterrupt:
                 return
-
-
-@contextmanager
-def _asked(folder: Path, state: Path | None) -> Iterator[AskedServer | None]:
-    if (found := state_of(folder, state)) is None:
-        yield None
-        return
-    with AskedServer(folder, found) as server:
-        yield server
 
 
 @contextmanager

@@ -1,9 +1,8 @@
-"""An audit's report: one self-contained HTML file, and the same in JSON."""
+"""An audit's report: a self-contained HTML file, and the same in Markdown and in JSON."""
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,42 +10,20 @@ import numpy as np
 
 from fedkd.auditing.findings import Audited
 from fedkd.auditing.inversion import Inversion
-from fedkd.auditing.membership import Attack
-from fedkd.auditing.poisoning.outcomes import rows
 from fedkd.auditing.verdicts import Claim
 from fedkd.config import Experiment
 from fedkd.files import write_atomically
-from fedkd.reports import audit_tables, poisoning
-from fedkd.reports.charts.drawing import Chart
-from fedkd.reports.charts.gallery import Strip, strip
+from fedkd.reports import audit_tables, html, markdown, poisoning
+from fedkd.reports.charts.gallery import Gallery, strip
 from fedkd.reports.charts.poisoning import poisoning_chart
 from fedkd.reports.charts.roc import roc_chart
-from fedkd.reports.report import page
+from fedkd.reports.parts import Items, Part, Report, section, sections
+from fedkd.reports.sections import audit as audit_grids
 from fedkd.version import __version__
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """One client's images as an attacker drew them, above the client's nearest records."""
-
-    client: int
-    strips: tuple[Strip, Strip]
-    verdict: str
-
-
-@dataclass(frozen=True)
-class PoisoningPart:
-    """The page's part on poisoning: a table, what it means, and the same drawn."""
-
-    heads: list[str]
-    rows: list[tuple[str, list[str]]]
-    notes: list[str]
-    attacks: dict[str, str]
-    chart: Chart | None
-
-
 def write(found: Audited, folder: Path, experiment: Experiment, *, claim: Claim | None) -> Path:
-    """Write `audit.html` and `audit.json` into a folder, and return the page's path.
+    """Write `audit.html`, `audit.md` and `audit.json` into a folder, and return the page's path.
 
     Args:
         found: all that was audited.
@@ -59,30 +36,66 @@ def write(found: Audited, folder: Path, experiment: Experiment, *, claim: Claim 
         folder / "audit.json",
         json.dumps({**facts, **audit_tables.as_json(found)}, indent=2, allow_nan=False) + "\n",
     )
-    file = folder / "audit.html"
+    report = _of(found, experiment, claim, facts)
+    markdown.write(report, folder / "audit.md")
+    write_atomically(folder / "audit.html", html.render(report))
+    return folder / "audit.html"
+
+
+def _of(
+    found: Audited, experiment: Experiment, claim: Claim | None, facts: dict[str, str]
+) -> Report:
     outcomes = [each.outcome for each in found.outcomes]
-    write_atomically(
-        file,
-        page(
-            "audit.html",
-            title=experiment.name,
-            facts=facts,
-            uncovered=_uncovered(experiment) if claim else [],
-            found=found,
-            claim=claim,
-            stamp="NO DP" if claim is None else f"epsilon {claim.epsilon:.4g}",
-            violated="VIOLATION" in outcomes,
-            unexplained="UNEXPLAINED" in outcomes,
-            charts=_charts(found.attacks),
-            drawn=[_drawn(each) for each in found.inversions],
-            words=audit_tables.words(found),
-            area=audit_tables.area,
-            share=audit_tables.share,
-            poisoned=_poisoned(found),
-            threats=list(dict.fromkeys(_threats(found))),
+    violated, unexplained = "VIOLATION" in outcomes, "UNEXPLAINED" in outcomes
+    said = [
+        "At least one claim does not hold." if violated else "",
+        "Part of it could not be audited: see UNEXPLAINED." if unexplained else "",
+    ]
+    threats = dict.fromkeys(_threats(found))
+    lines = [*audit_tables.words(found), *(f"attacker: {each}" for each in threats)]
+    return Report(
+        kind="audit",
+        name=experiment.name,
+        lead="What is claimed, what was measured, and the most that could have been measured.",
+        findings=tuple(filter(None, said)),
+        facts=" · ".join(f"{_heading(name)}: {value}" for name, value in facts.items()),
+        stamp="NO DP" if claim is None else f"epsilon {claim.epsilon:.4g}",
+        privacy=_privacy(claim),
+        protected=claim is not None and not violated and not unexplained,
+        sections=sections(
+            [
+                section("claims", "Claims against measurements", [audit_grids.claims(found)]),
+                section("structure", "What no statistic shows", [audit_grids.checks(found)]),
+                section("attacks", "What attackers got", _attacked(found)),
+                section("poisoning", "What hostile clients do", _poisoned(found)),
+                section("images", "Images drawn from answers", map(_drawn, found.inversions)),
+                section("uncovered", "What epsilon does not cover", _uncovered(experiment, claim)),
+                section("terms", "In words", [_items(lines)]),
+            ]
         ),
     )
-    return file
+
+
+def _privacy(claim: Claim | None) -> str:
+    if claim is None:
+        return (
+            "No differential privacy: nothing is claimed, so nothing here can be violated. What "
+            "follows is what an attacker got."
+        )
+    return (
+        f"By the ledgers each client’s data cost {claim} at most: an upper bound by arithmetic, "
+        "about code that may be wrong. What follows bounds it from below."
+    )
+
+
+def _items(lines: Iterable[str], *, note: bool = False) -> Items | None:
+    """Sentences of lines that lack a capital and a full stop; None where there is none."""
+    sentences = tuple(f"{line[0].upper()}{line[1:]}." for line in lines)
+    return Items(sentences, note) if sentences else None
+
+
+def _heading(name: str) -> str:
+    return name if name == "fedkd" else f"{name[0].upper()}{name[1:]}"
 
 
 def _facts(experiment: Experiment) -> dict[str, str]:
@@ -99,8 +112,10 @@ def _facts(experiment: Experiment) -> dict[str, str]:
     }
 
 
-def _uncovered(experiment: Experiment) -> list[str]:
-    """What epsilon says nothing of, a sentence each."""
+def _uncovered(experiment: Experiment, claim: Claim | None) -> list[Part | None]:
+    """What epsilon says nothing of, a sentence each; nothing where there is no epsilon."""
+    if claim is None:
+        return []
     privacy = experiment.privacy
     record = privacy.unit == "record"
     lines = [
@@ -127,48 +142,45 @@ def _uncovered(experiment: Experiment) -> list[str]:
             "whatever it does: no more clients than docs/secure_sums.md says may work with it, "
             "none may be of its making, and the others must add their noise"
         )
-    return lines
+    return [_items(lines)]
 
 
-def _charts(attacks: Sequence[Attack]) -> list[Chart]:
-    targets = dict.fromkeys(each.on for each in attacks)
-    charts = []
+def _attacked(found: Audited) -> list[Part | None]:
+    targets = dict.fromkeys(each.on for each in found.attacks)
+    charts: list[Part | None] = []
     for number, target in enumerate(targets):
-        on_target = [each for each in attacks if each.on == target]
+        on_target = [each for each in found.attacks if each.on == target]
         claims = [each.verdict.claim for each in on_target if each.verdict is not None]
         charts.append(roc_chart(f"roc-{number}", on_target, claims[0] if claims else None))
-    return charts
+    return [*charts, audit_grids.attacks(found)]
 
 
-def _poisoned(found: Audited) -> PoisoningPart | None:
+def _poisoned(found: Audited) -> list[Part | None]:
+    """A chart, a table, and what it means; nothing where no client was hostile."""
     if (attacked := found.poisoning) is None:
-        return None
-    shown = [
-        (row.attack, [poisoning.share(row), *poisoning.cells(attacked, row)])
-        for row in rows(attacked)
-    ]
-    return PoisoningPart(
-        poisoning.heads(attacked),
-        shown,
-        poisoning.notes(attacked),
-        poisoning.about(attacked),
+        return []
+    about = [f"`{name}`: {does}" for name, does in poisoning.about(attacked).items()]
+    return [
         poisoning_chart(attacked),
-    )
+        audit_grids.poisoned(attacked),
+        _items(poisoning.notes(attacked), note=True),
+        Items(tuple(f"{line}." for line in about), note=True) if about else None,
+    ]
 
 
-def _drawn(each: Inversion) -> Drawn:
+def _drawn(each: Inversion) -> Gallery:
+    """One client's images as an attacker drew them, above the client's nearest records."""
     better = sum(near < blind for near, blind in zip(each.distances, each.blind, strict=True))
     names = (f"Drawn for client {each.client}", f"Client {each.client}’s nearest records")
-    images = (each.drawn, each.originals)
-    return Drawn(
-        each.client,
-        tuple(  # type: ignore[arg-type]  # two of them
-            strip(name, np.asarray(part, dtype=np.float64).clip(0, 1))
-            for name, part in zip(names, images, strict=True)
-        ),
-        f"{better} of {len(each.classes)} classes are drawn nearer to the client’s mean record "
-        "than the mean public image is, which takes no attack.",
+    strips = (
+        strip(name, np.asarray(part, dtype=np.float64).clip(0, 1))
+        for name, part in zip(names, (each.drawn, each.originals), strict=True)
     )
+    caption = (
+        f"{better} of {len(each.classes)} classes are drawn nearer to the client’s mean record "
+        "than the mean public image is, which takes no attack."
+    )
+    return Gallery(tuple(strips), caption, alt="{name}: {count} images")
 
 
 def _threats(found: Audited) -> list[str]:

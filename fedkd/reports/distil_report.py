@@ -1,14 +1,15 @@
-"""A distillation's report: one self-contained HTML file."""
+"""A distillation's report: a self-contained HTML file, or Markdown."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from fedkd.files import write_atomically
-from fedkd.reports import figures, wording
+from fedkd.reports import figures, html, links, markdown, wording
 from fedkd.reports.charts.distil import loss_by_epoch, score_by_epoch
-from fedkd.reports.charts.drawing import Chart
 from fedkd.reports.charts.examples import examples
 from fedkd.reports.charts.stages import score_by_stage
-from fedkd.reports.report import Tile, page
+from fedkd.reports.grid import Grid, GridColumn, columns
+from fedkd.reports.parts import Facts, FileText, Folded, Part, Report, Tile, section, sections
 from fedkd.runs.distil_schema import DistilRun, Model, read
 from fedkd.runs.examples import read as read_examples
 
@@ -19,33 +20,96 @@ def write(folder: Path) -> Path:
     Raises:
         RunFolderError: the folder is no finished distillation, or a file in it is corrupt.
     """
-    run, shown = read(folder), read_examples(folder)
-    models = [("Student", run.summary.student)]
-    models += [(f"Teacher {i}", each) for i, each in enumerate(run.summary.teachers, 1)]
-    text = page(
-        "distil.html",
-        run=run,
-        score=run.summary.headline,
-        headline=_headline(run),
-        finding=_finding(run),
-        stamp=_stamp(run),
-        privacy=_privacy(run),
-        protected=run.summary.privacy.epsilon is not None,
-        tiles=_tiles(run),
-        models=models,
-        examples=examples(shown) if shown else None,
-        charts=_charts(run),
-    )
     report = folder / "report.html"
-    write_atomically(report, text)
+    write_atomically(report, html.render(_of(folder), links.compared(report)))
     return report
 
 
-def _charts(run: DistilRun) -> list[Chart]:
+def write_markdown(folder: Path, out: Path) -> Path:
+    """Write the report as Markdown to `out`, its charts in a folder beside it.
+
+    Raises:
+        RunFolderError: as in `write`.
+    """
+    return markdown.write(_of(folder), out)
+
+
+def _of(folder: Path) -> Report:
+    run, shown = read(folder), read_examples(folder)
+    summary = run.summary
+    environment = ((name, str(value)) for name, value in run.environment.model_dump().items())
+    details = [
+        Folded("Every epoch in figures", _epochs(run)),
+        Folded("Configuration", FileText(run.distillation.to_toml(), "toml")),
+        Folded("Environment", Facts(tuple(environment))),
+    ]
+    return Report(
+        kind="distillation",
+        name=summary.name,
+        about=(summary.way, f"seed {summary.seed}"),
+        started=run.environment.started,
+        lead=_headline(run),
+        findings=(_finding(run),),
+        stamp=_stamp(run),
+        privacy=_privacy(run),
+        protected=summary.privacy.epsilon is not None,
+        tiles=tuple(_tiles(run)),
+        sections=sections(
+            [
+                section("learnt", "What was learnt", _charts(run)),
+                section("examples", "What it looks like", [examples(shown) if shown else None]),
+                section("models", "Size and speed", [_models(run)]),
+                section("details", "In detail", details),
+            ]
+        ),
+    )
+
+
+def _models(run: DistilRun) -> Grid:
+    summary, score = run.summary, run.summary.headline
+    models = [("Student", summary.student)]
+    models += [(f"Teacher {i}", each) for i, each in enumerate(summary.teachers, 1)]
+    rows = [
+        (
+            f"{name}: {model.model}",
+            figures.figure(score, model.number(score.figure)),
+            f"{model.parameters:,}",
+            wording.size(model.bytes),
+            _milliseconds(model, 1),
+            _milliseconds(model, 100),
+        )
+        for name, model in models
+    ]
+    if summary.plain is not None:
+        rows.append(("Student alone", figures.figure(score, summary.plain), *"––––"))
+    heads = (figures.title(score), "Parameters", "Bytes", "1 input", "100 inputs")
+    note = "Median milliseconds for a batch, on one thread of the machine that made the run."
+    return Grid("Size and speed", columns("Model", *heads), tuple(rows), note)
+
+
+def _epochs(run: DistilRun) -> Grid:
+    score = run.summary.headline
+    rows = tuple(
+        (
+            each.stage,
+            f"{each.epoch}",
+            "–" if each.loss is None else f"{each.loss:.4g}",
+            figures.figure(score, each.number(score.figure)),
+            wording.duration(each.seconds),
+        )
+        for each in run.epochs
+    )
+    heads = (
+        GridColumn("Training", "text"),
+        *map(GridColumn, ("Epoch", "Loss", figures.title(score), "Time")),
+    )
+    return Grid("Every epoch in figures", heads, rows, tall=True)
+
+
+def _charts(run: DistilRun) -> Iterable[Part | None]:
     told = run.summary.continual
-    drawn = [None if told is None else score_by_stage(told, run.summary.headline)]
-    drawn += [score_by_epoch(run), loss_by_epoch(run)]
-    return [each for each in drawn if each is not None]
+    by_stage = None if told is None else score_by_stage(told, run.summary.headline)
+    return [by_stage, score_by_epoch(run), loss_by_epoch(run)]
 
 
 def _headline(run: DistilRun) -> str:

@@ -289,6 +289,14 @@ def test_report_is_written_again_for_one_run_and_anew_for_several(run, rows, her
     assert status == 0
     assert re.search(r"fedmd +2 ", out)
     assert "<html" in (here / "both.html").read_text()
+    assert 'href="../both.html"' in (here / "run1" / "report.html").read_text()
+
+    status, out, _ = run("report", "run0", "--format", "md")
+    assert (status, out) == (0, f"report: {here / 'run0' / 'report.md'}\n")
+    status, _, _ = run("report", "run0", "run1", "--format", "md", "--out", "paper/both.md")
+    assert status == 0
+    assert "[run0](../run0/report.html)" in (here / "paper" / "both.md").read_text()
+    assert list((here / "paper" / "both-charts").glob("*.svg"))
 
 
 def test_report_on_no_run_is_a_mistake(run, here):
@@ -336,7 +344,7 @@ HELP = {
     "distil": ("The experiment: a TOML file",),
     "compare": ("--methods", "--seeds", "--set", "--out", "--resume"),
     "sweep": ("--grid", "--seeds", "--set", "--out", "--resume", "--on"),
-    "report": ("--out", "Run folders."),
+    "report": ("--out", "--format", "Run folders."),
     "export": ("A run folder.",),
     "watch": ("--state", "--port", "--no-browser", "--json", "one that is not there yet is waited"),
     "methods": ("--json",),
@@ -432,6 +440,7 @@ def test_reports_that_cannot_be_are_one_line(run, rows, here):
         (("a", "a"), "given twice"),
         (("a", "--out", "one.html"), "--out is for several runs"),
         (("a", "b", "--out", "b"), "is a folder"),
+        (("a", "--format", "md", "--out", "b"), "is a folder"),
     ]:
         status, _, error = run("report", *arguments)
         assert status == 2

@@ -89,7 +89,7 @@ def test_rows_are_means_over_seeds_and_the_page_says_what_failed_and_who_chooses
     assert (row.student.mean, row.student.std) == (fmean(reached), stdev(reached))
     assert row.settings == {"clients.training.learning_rate": "0.05", "rounds": "1"}
     page = (done.folder / "report.html").read_text()
-    assert all(f"<strong>{name}</strong>: round 1" in page for name in done.failed)
+    assert all(f'>{name}</th><td class="text words">round 1' in page for name in done.failed)
     assert 'href="learning_rate%3D0.05-rounds%3D1-seed7/report.html"' in page
     assert "NO DP" in page
     assert (spent.private, spent.bare) == (0, 4)

@@ -15,7 +15,7 @@ import pytest
 from example_run import read_lines, write_lines, write_run
 
 from fedkd.errors import FederationError, RunFolderError, UsageError
-from fedkd.jobs.watch import watched
+from fedkd.jobs.watch import AskedServer, watched
 from fedkd.reports.live.following import Following
 from fedkd.reports.live.server import LiveServer, PageSource
 from fedkd.reports.live.standing import ServerNow
@@ -99,7 +99,7 @@ def test_clients_of_a_deployment_have_names_and_phases(run):
     assert lost["clients"] == [{"name": MARKUP, "does": "no answer within 5 s"}]
     assert now["failures"]["latest"][0]["client"] == MARKUP
     assert now["failures"]["count"] == 2
-    assert now["stop"] == 7
+    assert now["stop"] == "7"
 
 
 def test_epsilon_is_shown_against_its_budget(run, writer):
@@ -128,7 +128,8 @@ def gone():
     [
         ({}, 0, "running", "Running: round 4 of 5."),
         ({"pid": None}, 60, "killed", "Killed after three of five rounds: its process is gone"),
-        ({}, 60, "silent", "No sign of life after three of five rounds."),
+        ({"round": 4}, 60, "silent", "No sign of life after three of five rounds."),
+        ({}, 60, "running", "Running: "),  # it has not begun a round yet, which may take long
         ({"host": "another"}, 60, "silent", "No sign of life"),
         ({"state": "ended"}, 60, "ended", "Ended after three rounds."),
         ({"state": "stopped"}, 60, "stopped", "Stopped after three of five rounds."),
@@ -147,7 +148,7 @@ def test_how_a_run_stands_is_said_truthfully(run, writer, said, old, state, word
 @pytest.mark.parametrize(
     ("server", "state", "stop"),
     [
-        (ServerNow(run=7, status="running"), "running", 7),
+        (ServerNow(run=2**64 - 1, status="running"), "running", "18446744073709551615"),
         (ServerNow(run=7, status="running", answers=False), "running", None),
         (ServerNow(run=7, status="running", stopping=True), "stopping", None),
         (ServerNow(run=7, status="finished:stopped"), "stopped", None),
@@ -157,6 +158,14 @@ def test_how_a_run_stands_is_said_truthfully(run, writer, said, old, state, word
 def test_a_deployments_server_has_its_say(run, writer, server, state, stop):
     now = shown(run, server)
     assert (now["state"], now["run"]["stop"]) == (state, stop)
+
+
+def test_a_run_that_was_told_to_stop_and_is_gone_has_stopped(run, writer):
+    say(run, pid=gone())
+    age(run, 60)
+    told = ServerNow(run=7, status="running", answers=False, stopping=True)
+    assert shown(run, told)["state"] == "stopped"
+    assert shown(run, replace(told, stopping=False))["state"] == "killed"
 
 
 def test_an_older_run_without_signs_of_life_is_shown(run):
@@ -186,7 +195,7 @@ def test_rounds_are_read_as_they_come_and_again_after_a_resume(run, writer):
 
 
 def test_what_cannot_be_read_is_shown_and_followed_on(run, writer):
-    look = watched(run, None).look
+    look = watched(run, AskedServer(run, None)).look
     assert look()["state"] == "running"
     (run / "rounds.jsonl").write_text("{}\n")
     damaged = look()
@@ -197,19 +206,19 @@ def test_what_cannot_be_read_is_shown_and_followed_on(run, writer):
 
 
 def test_a_folder_that_is_not_there_is_waited_for_and_another_is_refused(run, tmp_path):
-    look = watched(tmp_path / "runn", None).look
+    look = watched(tmp_path / "runn", AskedServer(tmp_path / "runn", None)).look
     assert look()["state"] == "waiting"
     assert look()["says"].endswith("yet. did you mean 'run'?")
     run.rename(tmp_path / "runn")
     assert look()["run"]["done"] == 3
     with pytest.raises(RunFolderError, match=r"is no run folder, .*: name one run .* 'runn'"):
-        watched(tmp_path, None)
+        watched(tmp_path, AskedServer(tmp_path, None))
     (tmp_path / "runn" / "config.toml").write_text('name = "x"\n[way]\nname = "offline"\n')
     with pytest.raises(RunFolderError, match=r"one party's distillation, no federation"):
-        watched(tmp_path / "runn", None)
+        watched(tmp_path / "runn", AskedServer(tmp_path / "runn", None))
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match=r"file' is a file: name a run folder"):
-        watched(tmp_path / "file", None)
+        watched(tmp_path / "file", AskedServer(tmp_path / "file", None))
 
 
 class Asked:
@@ -315,7 +324,7 @@ def test_another_site_reads_nothing(asked, headers, status):
 
 def test_only_the_page_itself_stops_a_run_and_only_the_one_it_shows(asked):
     own = {"Origin": f"http://{asked.host}"}
-    body = json.dumps({"run": 7})
+    body = json.dumps({"run": "7"})
 
     def post(part="stop", body=body, **headers):
         answer, content = asked.ask(part, "POST", body, **headers)
@@ -326,18 +335,18 @@ def test_only_the_page_itself_stops_a_run_and_only_the_one_it_shows(asked):
     assert post(Host="evil.example", Origin="http://evil.example")[0] == 403
     assert post(f"/{'x' * 32}/stop", **own)[0] == 404
     assert post("state", **own)[0] == 404
-    for wrong in ("", "7", "[7]", '{"run": "7"}', '{"run": true}', f'{{"run": 7{" " * 1000}}}'):
+    for wrong in ("", "7", "[7]", '{"run": 7}', '{"run": "-7"}', f'{{"run": "7"{" " * 1000}}}'):
         assert post(body=wrong, **own)[0] == 400
     assert asked.ask("stop", "GET", **own)[0].status == 404
     assert asked.stopped == []
-    assert post(body='{"run": 8}', **own) == (409, "this run is over")
+    assert post(body='{"run": "8"}', **own) == (409, "this run is over")
     assert post(**own) == (200, "told")
     assert asked.stopped == [7]
 
 
 def test_a_simulation_cannot_be_stopped(run, writer):
-    with pytest.raises(UsageError, match="only a deployment can be stopped from here"):
-        watched(run, None).stop(1)
+    with pytest.raises(FederationError, match="this run is over, another one was begun, or its"):
+        watched(run, AskedServer(run, None)).stop(1)
 
 
 def test_a_server_that_was_told_to_stop_may_not_be_told_again():

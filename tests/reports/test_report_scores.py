@@ -51,7 +51,7 @@ def test_of_a_score_that_is_best_when_it_is_low_the_best_is_the_lowest(tmp_path)
     assert f"the weakest client {worst} (" in text
     beaten = sum(last["student"]["rmse"] < value for value in by_client.values())
     assert f"better than {'all' if beaten == 4 else f'{beaten} of'} 4 teachers" in text
-    assert "by class" not in text.lower().replace("by client and class (light", "")
+    assert "by class" not in text.lower().replace("by client and class (faint", "")
     line = round_in_words(last, ShownScore.model_validate(RMSE))
     assert f"student RMSE {last['student']['rmse']:.4g}" in line
     assert f"(best {by_client[best]:.4g})" in line

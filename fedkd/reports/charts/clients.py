@@ -17,6 +17,7 @@ from fedkd.reports.charts.drawing import (
     chart,
 )
 from fedkd.reports.figures import better, figure, known, title
+from fedkd.reports.grid import Grid, GridColumn
 from fedkd.reports.wording import shorten
 from fedkd.runs.schema import Round, TeacherScores
 from fedkd.runs.scores import ShownScore
@@ -46,12 +47,16 @@ def score_by_client(last: Round, teachers: dict[int, TeacherScores], score: Show
         score_axis(axes, score)
 
     height = 62.0 + (25 * len(teachers) if few else 66 * len(models))
+    heading = f"{title(score)} by client{better(score)}"
+    heads = (GridColumn("Client"), GridColumn("Model", "text"), GridColumn(title(score)))
+    rows = ((str(c), t.model, figure(score, reached[c])) for c, t in teachers.items())
     return chart(
         "by-client",
-        f"{title(score)} by client{better(score)}",
+        heading,
         _beaten(student, teachers, score, of=len(last.participants)),
         draw,
         heights=(height, height),
+        grid=Grid(heading, heads, tuple(rows), tall=True),
     )
 
 

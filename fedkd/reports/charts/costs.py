@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fedkd.reports.charts.drawing import INK, Chart, chart
+from fedkd.reports.charts.drawing import DOWN, INK, TIME, UP, Chart, chart
+from fedkd.reports.grid import Grid, columns
 from fedkd.reports.wording import duration, percent, shorten, size
 from fedkd.runs.schema import Round
-
-UP, DOWN, TIME = "#4a4183", "#a39bc9", "#6b7285"
 
 
 def traffic(rounds: Sequence[Round]) -> Chart:
@@ -93,4 +92,7 @@ def time_by_phase(rounds: Sequence[Round]) -> Chart:
         bars(axes, {**values, "server": (server, INK)}, duration)
 
     height = 24.0 + 28 * (len(values) + 1)
-    return chart("time", "Time by phase", f"{caption}.", draw, heights=(height, height))
+    title = "Time by phase"
+    rows = [*phases.most_common(), ("server, in all", server)]
+    grid = Grid(title, columns("Phase", "Time"), tuple((n, duration(s)) for n, s in rows))
+    return chart("time", title, f"{caption}.", draw, heights=(height, height), grid=grid)

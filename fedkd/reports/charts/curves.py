@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from fedkd.reports.charts.axes import frame_score, label_ends, score_axis
 from fedkd.reports.charts.drawing import ENSEMBLE, INK, STUDENT, TEACHERS, WIDE, Chart, chart
 from fedkd.reports.figures import above, better, figure, known, title
+from fedkd.reports.grid import Grid, columns
 from fedkd.runs.schema import Round, Teachers
 from fedkd.runs.scores import ShownScore
 
@@ -169,9 +170,10 @@ def score_by_epoch(last: Round, score: ShownScore) -> Chart | None:
         f"{figure(score, curve[-1])}; its best is {figure(score, curve[best])}, "
         f"in epoch {best + 1}."
     )
-    return chart(
-        "by-epoch", f"{title(score)} by epoch{better(score)}", caption, draw, heights=heights
-    )
+    heading = f"{title(score)} by epoch{better(score)}"
+    rows = tuple((str(n), figure(score, value)) for n, value in enumerate(curve, 1))
+    grid = Grid(heading, columns("Epoch", "Student"), rows, tall=True)
+    return chart("by-epoch", heading, caption, draw, heights=heights, grid=grid)
 
 
 def _standing(last: Round, score: ShownScore) -> str:

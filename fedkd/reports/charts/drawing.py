@@ -1,7 +1,9 @@
 """One look for every chart: colours, type and the way from a matplotlib figure to inline SVG.
 
 Each chart is drawn twice, for a desk and for a phone, so that its text is never scaled down. A unit
-of a figure is a CSS pixel. Text stays text; the page, not matplotlib, chooses its font.
+of a figure is a CSS pixel. Text stays text; the page, not matplotlib, chooses its font. The page
+chooses colours too: a colour in the SVG is a variable of the style sheet, which has others in the
+dark, and the one drawn here where there is no style sheet.
 """
 
 import io
@@ -9,14 +11,16 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+
+from fedkd.reports.grid import Grid
 
 LEGIBLE = 30
 """The most clients that a chart draws one by one."""
@@ -30,7 +34,30 @@ PALE_TEACHERS = "#e9cbb3"
 INK, MUTED, FAINT = "#1d2230", "#5b6272", "#d9dce3"
 # Methods get colours of their own, so that none is taken for the student.
 SERIES = ("#3b2e8c", "#a8325e", "#806600", "#1a7585", "#8c4fb0", "#5b6272")
+UP, DOWN, TIME = "#4a4183", "#a39bc9", "#6b7285"
+FORBIDDEN = "#f0e3e1"
+# Of a heat map, which the style sheet turns round in the dark: on faint cells, on strong ones.
 RAMP = LinearSegmentedColormap.from_list("ink", ["#f3f2f7", "#b9b3d3", "#6d63a0", "#2a2350"])
+ON_FAINT, ON_STRONG, GAP = "#08080a", "#fdfdff", "#ffffff"
+
+_VARIABLES = {
+    STUDENT: "student",
+    TEACHERS: "teachers",
+    PALE_TEACHERS: "pale-teachers",
+    ENSEMBLE: "ensemble",
+    INK: "ink",
+    MUTED: "muted",
+    FAINT: "line",
+    **{colour: f"series-{number}" for number, colour in enumerate(SERIES[:5])},
+    UP: "up",
+    DOWN: "down",
+    TIME: "time",
+    FORBIDDEN: "forbidden",
+    ON_FAINT: "on-faint",
+    ON_STRONG: "on-strong",
+    GAP: "card",
+}
+"""What the style sheet calls each colour."""
 
 _STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
@@ -60,11 +87,25 @@ _STYLE: dict[Any, Any] = {
 class Chart:
     """A chart for the page: its name in the page, what it is, what to see, and both drawings."""
 
+    kind: ClassVar = "chart"
     name: str
     title: str
     caption: str
     wide: Markup
     narrow: Markup
+    grid: Grid | None = None
+    """The same in figures, where they stand nowhere else in the report."""
+
+    @property
+    def document(self) -> str:
+        """The wide drawing as an SVG file of its own, on white; text in the viewer's own font."""
+        svg = re.sub(r"var\(--[a-z0-9-]+, (#[0-9a-f]{6})\)", r"\g<1>", self.wide)
+        head = (
+            f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(self.title)}" '
+            'font-family="sans-serif"'
+        )
+        ground = '<rect width="100%" height="100%" fill="#ffffff"/>'
+        return re.sub(r"^<svg([^>]*)>", rf"{head}\g<1>>\n{ground}", svg)
 
 
 def chart(
@@ -74,6 +115,7 @@ def chart(
     draw: Callable[[Axes, int], None],
     *,
     heights: tuple[float, float],
+    grid: Grid | None = None,
 ) -> Chart:
     """Draw a chart at both widths.
 
@@ -83,12 +125,13 @@ def chart(
         caption: one sentence that says what to see.
         draw: draws on the axes of a figure of the given width in pixels.
         heights: of the wide and of the narrow figure, in pixels.
+        grid: the same in figures.
     """
     wide, narrow = (
         _svg(f"{name}-{width}", draw, width, height)
         for width, height in zip((WIDE, NARROW), heights, strict=True)
     )
-    return Chart(name, title, caption, wide, narrow)
+    return Chart(name, title, caption, wide, narrow, grid)
 
 
 def _svg(name: str, draw: Callable[[Axes, int], None], width: int, height: float) -> Markup:
@@ -109,7 +152,7 @@ def _svg(name: str, draw: Callable[[Axes, int], None], width: int, height: float
 def _inline(document: str, name: str) -> str:
     """An SVG document as an element of a page: no prologue, and ids that are unique in the page."""
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", document, flags=re.DOTALL)
-    svg = re.sub(r"<[a-zA-Z][^<>]*>", lambda tag: _own_ids(tag[0], name), svg)
+    svg = re.sub(r"<[a-zA-Z][^<>]*>", lambda tag: _variable(_own_ids(tag[0], name)), svg)
     return re.sub(
         r'^.*?<svg [^>]*?(viewBox="[^"]*")[^>]*>',
         r'<svg xmlns:xlink="http://www.w3.org/1999/xlink" \g<1>>',
@@ -121,3 +164,14 @@ def _inline(document: str, name: str) -> str:
 
 def _own_ids(tag: str, name: str) -> str:
     return re.sub(r'(\sid="|url\(#|xlink:href="#)', rf"\g<1>{name}-", tag)
+
+
+def _variable(tag: str) -> str:
+    """Colours that have a name, by their name; others stay, so the same in the dark."""
+    return re.sub(
+        "#[0-9a-f]{6}",
+        lambda found: (
+            f"var(--{_VARIABLES[found[0]]}, {found[0]})" if found[0] in _VARIABLES else found[0]
+        ),
+        tag,
+    )

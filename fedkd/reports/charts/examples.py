@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ _UNCOUNTED = "#999999"
 class Examples:
     """Records by row, columns by what is shown; a picture is a `data:` address."""
 
+    kind: ClassVar = "examples"
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     legend: tuple[tuple[str, str], ...]

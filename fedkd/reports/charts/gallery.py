@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from matplotlib.image import imsave
@@ -28,10 +29,13 @@ class Strip:
 
 @dataclass(frozen=True)
 class Gallery:
-    """A strip for each class that has images, and what to see in them."""
+    """Strips of images, and what to see in them."""
 
+    kind: ClassVar = "gallery"
     strips: tuple[Strip, ...]
     caption: str
+    alt: str = "{count} generated images for {name}"
+    """What a strip shows, for who does not see it."""
 
 
 def gallery(generated: Generated, classes: Sequence[str]) -> Gallery:

@@ -8,9 +8,12 @@ from numpy.typing import NDArray
 
 from fedkd.reports.charts.drawing import (
     FAINT,
+    GAP,
     INK,
     LEGIBLE,
     MUTED,
+    ON_FAINT,
+    ON_STRONG,
     RAMP,
     STUDENT,
     WIDE,
@@ -18,6 +21,7 @@ from fedkd.reports.charts.drawing import (
     chart,
 )
 from fedkd.reports.figures import title
+from fedkd.reports.grid import Grid, numbers
 from fedkd.reports.wording import percent, plural, shorten
 from fedkd.runs.schema import Partition, Round
 from fedkd.runs.scores import ShownScore
@@ -59,8 +63,12 @@ def score_by_class(last: Round, classes: Sequence[str], score: ShownScore) -> Ch
             axes.axhline(0.5, color=INK, linewidth=1.5)
 
     caption = _strengths(student[0], by_teacher, classes)
-    heading += ", % (light 0, dark 100)"
-    return chart("by-class", heading, caption, draw, heights=heights(len(values), classes))
+    heading += ", %"
+    grid = numbers(heading, "Model", values, names=names, heads=classes, form=_tenths)
+    heading += " (faint 0, strong 100)"
+    return chart(
+        "by-class", heading, caption, draw, heights=heights(len(values), classes), grid=grid
+    )
 
 
 def confusion(table: Sequence[Sequence[float | None]], classes: Sequence[str]) -> Chart:
@@ -82,10 +90,12 @@ def confusion(table: Sequence[Sequence[float | None]], classes: Sequence[str]) -
             f"Of {wrong.sum():,.0f} records that the student takes for another class, most are "
             f"{classes[row]} taken for {classes[column]} ({most:,})."
         )
-    heading = (
-        f"Test records by class and what they are taken for (light 0, dark {counts.max():,.0f})"
+    heading = "Test records by class and what they are taken for"
+    grid = numbers(heading, "Class", counts, names=names, heads=classes, form=_count)
+    heading += f" (faint 0, strong {counts.max():,.0f})"
+    return chart(
+        "confusion", heading, caption, draw, heights=heights(len(counts), classes), grid=grid
     )
-    return chart("confusion", heading, caption, draw, heights=heights(len(counts), classes))
 
 
 def _quantiles(by_teacher: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -130,9 +140,15 @@ def partition(parts: Partition) -> Chart:
     what = f"Training samples by client and {kind}"
     if parts.classes == ("tokens",):
         what = "How many tokens the targets of each client's training samples have"
-    heading = f"{what} (light 0, dark {top:,.0f})"
+    heading = f"{what} (faint 0, strong {top:,.0f})"
     text = _sizes(sizes) + (f"; {_skew(counts, sizes)}." if by_class else ".")
-    return chart("partition", heading, text, draw, heights=heights(len(counts), parts.classes))
+    grid: Grid | None = None
+    if len(counts) <= LEGIBLE:
+        whole, heads = np.column_stack([counts, sizes]), [*parts.classes, "samples in all"]
+        grid = numbers(what, "Client", whole, names=names, heads=heads, form=_count)
+    return chart(
+        "partition", heading, text, draw, heights=heights(len(counts), parts.classes), grid=grid
+    )
 
 
 def _totals(axes: Axes, totals: NDArray[np.float64]) -> None:
@@ -162,6 +178,14 @@ def _skew(counts: NDArray[np.float64], totals: NDArray[np.float64]) -> str:
 
 def _whole(value: float) -> str:
     return f"{value:.0f}"
+
+
+def _tenths(value: float) -> str:
+    return f"{value:.1f}"
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}"
 
 
 def _exact(value: float) -> str:
@@ -196,15 +220,15 @@ def cells(
     rows, columns = values.shape
     axes.imshow(values, RAMP, vmin=0, vmax=top, aspect="auto", interpolation="none")
     if np.isnan(values).any():
-        axes.patch.set(hatch="////", edgecolor=FAINT, facecolor="white", linewidth=0)
+        axes.patch.set(hatch="////", edgecolor=FAINT, facecolor=GAP, linewidth=0)
     few, room = rows <= LEGIBLE + 1, (width - 110) / columns
     if few and room >= 24:
         _numbers(axes, values, 0.6 * top, form, 13 if width == WIDE else 10)
     axes.grid(visible=False)
     if few:
-        axes.hlines(np.arange(0.5, rows - 1), -0.5, columns - 0.5, color="white", linewidth=1.5)
+        axes.hlines(np.arange(0.5, rows - 1), -0.5, columns - 0.5, color=GAP, linewidth=1.5)
     if columns <= LEGIBLE:
-        axes.vlines(np.arange(0.5, columns - 1), -0.5, rows - 0.5, color="white", linewidth=1.5)
+        axes.vlines(np.arange(0.5, columns - 1), -0.5, rows - 0.5, color=GAP, linewidth=1.5)
     every = 1 if few else int(np.ceil(rows / 20 / 5) * 5)
     axes.set_yticks(range(0, rows, every), names[::every], color=INK)
     every = int(np.ceil(17 / room))
@@ -217,11 +241,11 @@ def cells(
 
 
 def _numbers(
-    axes: Axes, values: NDArray[np.float64], dark: float, form: Callable[[float], str], size: int
+    axes: Axes, values: NDArray[np.float64], strong: float, form: Callable[[float], str], size: int
 ) -> None:
-    """The values in their cells, white on what is above `dark`."""
+    """The values in their cells, in another colour on what is above `strong`."""
     for (row, column), value in np.ndenumerate(values):
         axes.text(
             column, row, "–" if np.isnan(value) else form(value), ha="center", va="center",
-            color="white" if value > dark else INK, fontsize=size, in_layout=False,
+            color=ON_STRONG if value > strong else ON_FAINT, fontsize=size, in_layout=False,
         )  # fmt: skip

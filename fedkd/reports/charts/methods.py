@@ -11,7 +11,8 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 from fedkd.reports.charts.axes import frame_score, label_ends
 from fedkd.reports.charts.drawing import INK, SERIES, WIDE, Chart, chart
 from fedkd.reports.comparison import ComparisonRow, by_method
-from fedkd.reports.figures import above, better, figure, name
+from fedkd.reports.figures import UNKNOWN, above, better, figure, name
+from fedkd.reports.grid import Grid, columns
 from fedkd.reports.wording import plural, shorten, size
 from fedkd.runs.schema import FinishedRun
 from fedkd.runs.scores import ShownScore
@@ -110,20 +111,15 @@ def score_by_method_and_round(
     rows: Sequence[ComparisonRow], runs: Sequence[FinishedRun], score: ShownScore
 ) -> Chart:
     """The student's score by round: the mean over seeds, banded from worst to best."""
-    groups = by_method(runs)
+    courses = {row.method: _course(by_method(runs)[row.method], score) for row in rows}
     heights = (340.0, 300.0)
 
     def draw(axes: Axes, width: int) -> None:
         ends = []
         for place, row in enumerate(rows):
-            # Runs of one method may differ in length, and in when they are scored.
-            scored = [
-                {each.round: each.student for each in run.scored} for run in groups[row.method]
-            ]
-            x = [round for round in scored[0] if all(round in each for each in scored)]
+            x, values = list(courses[row.method]), np.array(list(courses[row.method].values()))
             if not x:
                 continue
-            values = np.array([[each[n].number(score.figure) for each in scored] for n in x])
             colour = SERIES[place % len(SERIES)]
             axes.fill_between(x, values.min(axis=1), values.max(axis=1), color=colour, alpha=0.14,
                               linewidth=0)  # fmt: skip
@@ -138,7 +134,26 @@ def score_by_method_and_round(
 
     heading = f"Student {name(score)} by round{better(score)}"
     caption = _first(rows, runs, score)
-    return chart("by-method-and-round", heading, caption, draw, heights=heights)
+    cells = tuple(
+        (str(number), *(_mean(score, course.get(number)) for course in courses.values()))
+        for number in sorted({number for course in courses.values() for number in course})
+    )
+    grid = Grid(heading, columns("Round", *courses), cells, tall=True)
+    return chart("by-method-and-round", heading, caption, draw, heights=heights, grid=grid)
+
+
+def _course(runs: Sequence[FinishedRun], score: ShownScore) -> dict[int, list[float]]:
+    """The student's scores, a figure a run, by round.
+
+    Of the rounds after which all were scored: runs may differ in length, and in when they are.
+    """
+    scored = [{each.round: each.student for each in run.scored} for run in runs]
+    shared = (number for number in scored[0] if all(number in each for each in scored))
+    return {number: [each[number].number(score.figure) for each in scored] for number in shared}
+
+
+def _mean(score: ShownScore, values: Sequence[float] | None) -> str:
+    return UNKNOWN if values is None else figure(score, float(np.mean(values)))
 
 
 def _first(rows: Sequence[ComparisonRow], runs: Sequence[FinishedRun], score: ShownScore) -> str:

@@ -9,12 +9,11 @@ from matplotlib.ticker import FuncFormatter
 from fedkd.auditing.membership import Attack
 from fedkd.auditing.roc import RATES, most_tpr
 from fedkd.auditing.verdicts import Claim
-from fedkd.reports.charts.drawing import INK, MUTED, SERIES, WIDE, Chart, chart
+from fedkd.reports.charts.drawing import FORBIDDEN, INK, MUTED, SERIES, WIDE, Chart, chart
 from fedkd.reports.wording import listing
 
 _LEAST = 1e-3
 _HEIGHTS = (440.0, 380.0)
-_SHADE = "#f0e3e1"
 
 
 def roc_chart(name: str, attacks: Sequence[Attack], claim: Claim | None) -> Chart:
@@ -32,7 +31,7 @@ def roc_chart(name: str, attacks: Sequence[Attack], claim: Claim | None) -> Char
         axes.set_xscale("log")
         axes.set_yscale("log")
         if allowed is not None:
-            axes.fill_between(grid, np.maximum(allowed, _LEAST), 1.0, color=_SHADE, linewidth=0)
+            axes.fill_between(grid, np.maximum(allowed, _LEAST), 1.0, color=FORBIDDEN, linewidth=0)
             axes.plot(grid, np.maximum(allowed, _LEAST), color=INK, linewidth=1.2, linestyle="--")
         axes.plot(grid, grid, color=MUTED, linewidth=1.0, linestyle=":")
         for number, each in enumerate(attacks):

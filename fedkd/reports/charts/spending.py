@@ -7,6 +7,7 @@ from matplotlib.ticker import MaxNLocator
 
 from fedkd.reports.charts.axes import label_ends
 from fedkd.reports.charts.drawing import INK, TEACHERS, WIDE, Chart, chart
+from fedkd.reports.grid import Grid, columns
 from fedkd.runs.schema import PrivacySummary, Round
 
 
@@ -33,4 +34,7 @@ def spending(rounds: Sequence[Round], privacy: PrivacySummary) -> Chart | None:
         f"After round {x[-1]} epsilon stands at {y[-1]:.4g} of {budget:g}, at delta "
         f"{privacy.delta:g} ({privacy.adjacency}); the largest over all who spend."
     )
-    return chart("spending", "Epsilon by round", caption, draw, heights=heights)
+    title = "Epsilon by round"
+    rows = tuple((str(number), f"{epsilon:.4g}") for number, epsilon in spent)
+    grid = Grid(title, columns("Round", "Epsilon so far"), rows, tall=True)
+    return chart("spending", title, caption, draw, heights=heights, grid=grid)

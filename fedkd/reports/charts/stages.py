@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from fedkd.reports.charts.drawing import INK, WIDE, Chart, chart
 from fedkd.reports.charts.heatmaps import cells, heights
 from fedkd.reports.figures import figure, title
+from fedkd.reports.grid import numbers
 from fedkd.runs.continual import ContinualScores
 from fedkd.runs.scores import Numbers, ShownScore
 
@@ -32,8 +33,9 @@ def score_by_stage(told: ContinualScores, score: ShownScore) -> Chart:
     top = 100.0 if score.share else max(1e-9, float(np.nanmax(values)))
     stages = [f"{number} {name}" for number, name in enumerate(told.stages, 1)]
 
+    form = _percent if score.share else _number
+
     def draw(axes: Axes, width: int) -> None:
-        form = _percent if score.share else _number
         cells(axes, values, names=names, classes=stages, width=width, top=top, form=form)
         if len(values) > len(told.matrix):
             axes.axhline(len(told.matrix) - 0.5, color=INK, linewidth=1.5)
@@ -43,7 +45,12 @@ def score_by_stage(told: ContinualScores, score: ShownScore) -> Chart:
     unit = ", %" if score.share else ""
     heading = f"{title(score)}{unit} on each stage, after each stage ({told.scenario})"
     return chart(
-        "by-stage", heading, _caption(told, score), draw, heights=heights(len(rows), stages)
+        "by-stage",
+        heading,
+        _caption(told, score),
+        draw,
+        heights=heights(len(rows), stages),
+        grid=numbers(heading, "Learned", values, names=names, heads=stages, form=form),
     )
 
 

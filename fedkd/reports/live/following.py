@@ -146,11 +146,12 @@ class Following:
         self._beat = live.pid, live.beat
         if live.state != "running":
             return sign, False
-        silent = now - self._heard
-        here = live.host == platform.node()
-        if silent > _GONE_AFTER and here and not _exists(live.pid):
+        silent, here = now - self._heard, live.host == platform.node()
+        there = here and _exists(live.pid)
+        if silent > _GONE_AFTER and here and not there:
             return sign, False
-        return sign, True if silent < _SILENT_AFTER else None
+        begins = live.round is None and there  # it writes again and again from its first round on
+        return sign, True if begins or silent < _SILENT_AFTER else None
 
 
 def _exists(pid: int) -> bool:

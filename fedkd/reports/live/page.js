@@ -34,8 +34,9 @@ function clock(seconds) {
 }
 
 function standing(now) {
+  const when = ["killed", "silent"].includes(now.state) ? "Last sign at" : "At";
   at("standing").className = `standing ${now.state}`;
-  at("says").textContent = now.says + (now.since === null ? "" : ` Last sign at ${clock(now.since)}.`);
+  at("says").textContent = now.says + (now.since === null ? "" : ` ${when} ${clock(now.since)}.`);
   at("where").textContent = now.run ? `${now.run.kind} · ${now.folder}` : now.folder;
   at("title").textContent = now.title;
   document.title = `${now.run ? `${now.run.done}/${now.run.rounds} ` : ""}${now.state} · ${now.title}`;

@@ -106,7 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.NOT_FOUND, "there is nothing to do here")
             return
         if (run := self._run()) is None:
-            self._refuse(HTTPStatus.BAD_REQUEST, 'expected JSON, {"run": NUMBER}')
+            self._refuse(HTTPStatus.BAD_REQUEST, 'expected JSON, {"run": "NUMBER"}')
             return
         try:
             self._say(HTTPStatus.OK, {"says": self.server.source.stop(run)})
@@ -143,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
         except ValueError:
             return None
         run = body.get("run") if isinstance(body, dict) else None
-        return run if type(run) is int else None
+        return int(run) if isinstance(run, str) and run.isdecimal() else None
 
     def _say(self, status: HTTPStatus, values: dict[str, Any]) -> None:
         content = json.dumps(values, allow_nan=False).encode()

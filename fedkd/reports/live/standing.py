@@ -51,6 +51,10 @@ class ServerNow:
         under_way = bool(self.run and self.status) and not self.status.startswith("finished")
         return self.answers and under_way and not self.stopping
 
+    def stopped(self, *, alive: bool | None) -> bool:
+        """Whether the run was stopped; a trial's server is gone before it could say so."""
+        return self.status == "finished:stopped" or (self.stopping and not alive)
+
 
 def standing(now: RunNow, server: ServerNow | None) -> Standing:
     """How a run stands by what its folder says, and by its server where that is known."""
@@ -72,7 +76,7 @@ def _ended(now: RunNow, server: ServerNow | None, so_far: str) -> Standing | Non
         return Standing("ended", f"Ended after {_rounds(len(now.rounds))}.", sign)
     if live.state == "failed":
         return Standing("failed", f"Failed {so_far}: {live.why}. {_RESUME}", sign)
-    if live.state == "stopped" or (server is not None and server.status == "finished:stopped"):
+    if live.state == "stopped" or (server is not None and server.stopped(alive=now.alive)):
         return Standing("stopped", f"Stopped {so_far}. {_RESUME}", sign)
     return None
 
@@ -88,7 +92,8 @@ def _going_on(now: RunNow, server: ServerNow | None, so_far: str) -> Standing:
     if now.alive is None:
         why = "Its process may hang, or its machine sleep."
         return Standing("silent", f"No sign of life {so_far}. {why}", now.last_sign)
-    gone = f"Killed {so_far}: its process is gone and left no word. {_RESUME}"
+    how = "Killed, or stopped," if now.deployed else "Killed"
+    gone = f"{how} {so_far}: its process is gone and left no word. {_RESUME}"
     return Standing("killed", gone, now.last_sign)
 
 

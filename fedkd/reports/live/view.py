@@ -21,7 +21,7 @@ _LATEST = 5
 
 def nothing_yet(folder: Path, how: Standing) -> dict[str, Any]:
     """What is shown where there is no run to show, as JSON values."""
-    return {"title": folder.name, "folder": str(folder), "run": None, **_said(how)}
+    return {"title": folder.resolve().name, "folder": str(folder), "run": None, **_said(how)}
 
 
 def view(folder: Path, now: RunNow, server: ServerNow | None = None) -> dict[str, Any]:
@@ -50,7 +50,8 @@ def view(folder: Path, now: RunNow, server: ServerNow | None = None) -> dict[str
             "failures": _failures(now),
             "table": [_row(now, each) for each in reversed(now.rounds[-_LISTED:])],
             "report": now.finished and now.report,
-            "stop": server.run if server is not None and server.may_stop else None,
+            # As text: JavaScript's numbers have 53 bits, and Flower's 64.
+            "stop": str(server.run) if server is not None and server.may_stop else None,
         },
         **_said(how),
     }

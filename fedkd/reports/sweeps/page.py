@@ -9,11 +9,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedkd.files import write_atomically
-from fedkd.reports import figures, wording
+from fedkd.reports import figures, html, links, wording
 from fedkd.reports.charts.drawing import LEGIBLE, Chart
 from fedkd.reports.charts.methods import score_by_group
 from fedkd.reports.comparison import Spread
-from fedkd.reports.report import link, page
+from fedkd.reports.grid import Cell, Grid, GridColumn, Link, columns
+from fedkd.reports.parts import Notice, Part, Report, section, sections
+from fedkd.reports.sections.comparison import noted
 from fedkd.reports.sweeps import spending
 from fedkd.reports.sweeps.rows import SweepRow, luck
 from fedkd.runs.schema import PrivacySummary
@@ -34,28 +36,96 @@ def write(
         told: what all runs spent.
         out: the file.
     """
+    text = html.render(_of(rows, failed, told, out.parent))
+    write_atomically(out, text)
+    pages = [run.path / "report.html" for row in rows for run in row.runs]
+    links.link_back(pages, out)
+    return out
+
+
+def _of(
+    rows: Sequence[SweepRow], failed: Mapping[str, str], told: spending.SweepSpending, beside: Path
+) -> Report:
     score = rows[0].runs[0].score
     stamp, privacy = spending.in_words(told)
     every = PrivacySummary(unit="record", epsilon=told.every) if told.private else None
-    text = page(
-        "sweep.html",
-        headline=_headline(rows, score),
-        score=score,
-        rows=rows,
-        keys=list(rows[0].settings),
-        beside=list(rows[0].beside),
-        traffic=rows[0].up is not None,
-        failed=failed,
-        chosen=_chosen(rows),
-        unlike=_unlike(rows),
+    notices = []
+    if chosen := _chosen(rows):
+        notices.append(Notice("chosen", "No honest choice yet.", chosen))
+    if unlike := _unlike(rows):
+        differing = f"Rows differ in {unlike}, so they may be scored on unlike test sets."
+        notices.append(Notice("unlike", "Not like for like.", differing))
+    return Report(
+        kind="sweep",
+        name="Combinations compared",
+        lead=_headline(rows, score),
         stamp=stamp,
         privacy=privacy,
         protected=every is not None and not told.bare and wording.protects(every),
-        chart=_chart(rows, score),
-        link=lambda run: link(run.path / "report.html", out.parent),
+        notices=tuple(notices),
+        sections=sections(
+            [
+                section("failed", "Runs that failed", _failed(failed)),
+                section("figures", "Figures by combination", [_figures(rows, score)]),
+                section("score", figures.title(score), [_chart(rows, score)]),
+                section("runs", "The runs", [_runs(rows, score, beside)]),
+            ]
+        ),
     )
-    write_atomically(out, text)
-    return out
+
+
+def _failed(failed: Mapping[str, str]) -> list[Part]:
+    if not failed:
+        return []
+    heads = (GridColumn("Run", "text"), GridColumn("Reason", "words"))
+    note = "Their seeds are missing below. `--resume` tries them again."
+    return [Grid("Runs that failed", heads, tuple(failed.items()), note)]
+
+
+def _figures(rows: Sequence[SweepRow], score: ShownScore) -> Grid:
+    first = rows[0]
+    cells: list[tuple[Cell, ...]] = [
+        (
+            f"{number}",
+            *row.settings.values(),
+            f"{len(row.runs)}",
+            noted(score, row.student),
+            *(noted(score, row.beside.get(name)) for name in first.beside),
+            *([wording.size(row.up.mean) if row.up else figures.UNKNOWN] if first.up else []),
+            wording.duration(row.seconds.mean),
+        )
+        for number, row in enumerate(rows, 1)
+    ]
+    heads = [
+        GridColumn("No."),
+        *(GridColumn(key, "text") for key in first.settings),
+        GridColumn("Seeds"),
+        GridColumn("Student", main=True),
+        *(GridColumn(name.capitalize()) for name in first.beside),
+        *([GridColumn("Up")] if first.up else []),
+        GridColumn("Time"),
+    ]
+    points = ", in points" if score.share else ""
+    note = (
+        f"Mean ± sample standard deviation over seeds; {figures.name(score)}"
+        f"{figures.better(score)} on the test set{points}, after the last round, and at no other "
+        "that the test set would choose."
+    )
+    return Grid("Figures by combination", tuple(heads), tuple(cells), note)
+
+
+def _runs(rows: Sequence[SweepRow], score: ShownScore, beside: Path) -> Grid:
+    cells: list[tuple[Cell, ...]] = [
+        (
+            Link(run.path.name, links.address(run.path / "report.html", beside)),
+            f"{number}",
+            f"{run.seed}",
+            figures.figure(score, run.student),
+        )
+        for number, row in enumerate(rows, 1)
+        for run in row.runs
+    ]
+    return Grid("The runs", columns("Run", "Row", "Seed", "Student"), tuple(cells))
 
 
 def table(rows: Sequence[SweepRow]) -> Table:

@@ -152,6 +152,7 @@ class LiveWriter:
         self._server, self._since = None, time.monotonic()
 
     def _keep_writing(self) -> None:
+        self._write()
         while not self._over.wait(EVERY):
             self._write()
 

@@ -25,7 +25,7 @@ from processes import PATIENCE, alive, kill, wait_until
 
 from fedkd.config import load
 from fedkd.config.robust import Robust
-from fedkd.errors import UsageError
+from fedkd.errors import FederationError, UsageError
 from fedkd.federation.client import ClientParty, client_app
 from fedkd.federation.deploy import keys
 from fedkd.federation.deploy.processes import free_port
@@ -35,6 +35,7 @@ from fedkd.federation.prepare import prepare
 from fedkd.federation.rounds import federate
 from fedkd.federation.state import MemoryState
 from fedkd.jobs.local import lay_out
+from fedkd.jobs.watch import AskedServer, watched
 from fedkd.privacy.ledger import read_statements
 from fedkd.runs.folder import RunFolder
 from fedkd.runs.ledgers import read
@@ -417,6 +418,18 @@ def test_status_and_stop(federation, broken):
     submitted, output = federation.submit(federation.config, federation.folder / "stopped")
     progress = federation.folder / "stopped" / "progress.jsonl"
     wait_until(lambda: progress.exists() and "round_begins" in progress.read_text())
+    with AskedServer(progress.parent, federation.state) as server:
+        page = watched(progress.parent, server)
+        shown = wait_until(
+            lambda: (now := page.look())["run"]["stop"] and now["run"]["clients"] and now
+        )
+        assert shown["says"].startswith("Running: round ")
+        asked = shown["run"]["clients"]["phases"][0]["clients"]
+        assert {each["name"] for each in asked} <= {c["name"] for c in status["clients"]}
+        with pytest.raises(FederationError, match="this run is over, another one was begun"):
+            page.stop(1)
+        page.stop(int(shown["run"]["stop"]))
+        wait_until(lambda: page.look()["state"] == "stopped")
     subprocess.run([*command, "stop", *state, "--server"], env=federation.env, check=True)
     assert submitted.wait(PATIENCE) == 1
     assert "it was stopped" in output.read_text() or "no server answers" in output.read_text()
