@@ -20,7 +20,7 @@ from fedkd import config
 from fedkd.data.holdout import held_out
 from fedkd.data.readers import arrays, npz
 from fedkd.data.readers.arrays import FaultError, Stored
-from fedkd.data.readers.items import Items, as_array, columns
+from fedkd.data.readers.items import TorchInputs, as_array, columns
 from fedkd.data.types import Dataset
 from fedkd.errors import ConfigError, DataError
 from fedkd.tasks import Targets
@@ -98,7 +98,7 @@ def dataset(
             found |= {key.replace("_train", "_test", 1): each for key, each in found.items()}
             found.pop("client_test", None)
         wanted = arrays.wanted(list(found), arrays.REQUIRED)
-        stored = {key: Stored(found[key], isinstance(found[key], Items)) for key in wanted}
+        stored = {key: Stored(found[key], isinstance(found[key], TorchInputs)) for key in wanted}
         form = npz.ArrayForm.of(source)
         if form.layout is None and _gives_images(value):
             form = replace(form, layout="as-stored")

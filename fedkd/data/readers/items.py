@@ -14,7 +14,7 @@ Array = NDArray[Any]
 Torch = torch_data.Dataset[Any]
 
 
-class Items:
+class TorchInputs:
     """The inputs of a data set of torch, as far as readers of arrays look at an array.
 
     Attributes:
@@ -51,7 +51,7 @@ def as_array(value: Any) -> Array:
 
 
 def columns(data: Torch) -> tuple[Array, Array]:
-    """All inputs and all targets of a data set; inputs above 100 MB as `Items`, unread.
+    """All inputs and all targets of a data set; inputs above 100 MB as `TorchInputs`, unread.
 
     Raises:
         FaultError: it has no length, its items are no pairs, they differ in shape, or they are
@@ -80,7 +80,7 @@ def columns(data: Torch) -> tuple[Array, Array]:
             "has another item 0 each time: it draws at random, as augmentation does; give it "
             "without, since records are read again each time they are learned from"
         )
-    return cast(Array, Items(data, (count, *first.shape), first.dtype)), np.stack(targets)
+    return cast(Array, TorchInputs(data, (count, *first.shape), first.dtype)), np.stack(targets)
 
 
 def _pairs(data: Torch, count: int) -> Iterator[tuple[Array, Array]]:
