@@ -4,7 +4,9 @@ import difflib
 import importlib
 import importlib.util
 import os
+import site
 import sys
+import sysconfig
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,6 +91,17 @@ def _findable(module: str) -> Iterator[None]:
         yield
     finally:
         sys.path.remove(folder)
+
+
+def is_of_library(found: object) -> bool:
+    """Whether a class or a function is Python's, a library's or fedkd's, and not a user's own."""
+    module = getattr(found, "__module__", None) or ""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None or module.partition(".")[0] == "fedkd":
+        return module != "__main__"
+    kinds = ("stdlib", "platstdlib", "purelib", "platlib")
+    places = [*map(sysconfig.get_path, kinds), site.getusersitepackages()]
+    return any(Path(file).resolve().is_relative_to(Path(place).resolve()) for place in places)
 
 
 def _is_installed(package: str) -> bool:

@@ -4,7 +4,8 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -13,11 +14,15 @@ from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ValidationError
+from torch import nn
 
+from fedkd.config import ModelSpec
 from fedkd.errors import ConfigError, RunFolderError, StorageError
 from fedkd.files import append, make_folder, storing, write_atomically
 from fedkd.locks import LOCK, hold
-from fedkd.names import nearest
+from fedkd.models import hub
+from fedkd.names import imported, is_of_library, nearest
+from fedkd.optional import ready_torchvision
 from fedkd.runs.manifest import cannot_resume
 from fedkd.runs.schema import Environment
 from fedkd.version import __version__
@@ -233,3 +238,32 @@ def _foreign(path: Path, known: Collection[str]) -> str | None:
         return path.name
     names = sorted(each.name for each in path.iterdir() if each.name != LOCK)
     return next((n for n in names if n not in known and not n.endswith(".tmp")), None)
+
+
+def check_code(run: Path, models: Iterable[ModelSpec]) -> None:
+    """Refuse models of a run's folder, which may be anybody's, whose import path may do anything.
+
+    A call of Python's own, or of a library with texts as options, might start a program or read a
+    pickle. What is the user's own code, or a class of models, is called as ever.
+
+    Raises:
+        RunFolderError: names the first.
+    """
+    for spec in models:
+        if hub.family(spec.name) or ":" not in spec.name:
+            continue
+        refused = spec.name.partition(":")[0].partition(".")[0] in sys.stdlib_module_names
+        if not refused and '"' in json.dumps([*spec.options.values()]):
+            try:
+                ready_torchvision()
+                found = imported(spec.name, what="model")
+            except ConfigError:  # which is said where it is built, if it is
+                continue
+            model = isinstance(found, type) and issubclass(found, nn.Module)
+            refused = is_of_library(found) and not model
+        if refused:
+            raise RunFolderError(
+                f"run folder {str(run)!r} has the model {spec.name!r}, a call of a library that "
+                "may do anything, and a run's folder may be anybody's: expected a class of "
+                "torch.nn.Module, or code of your own"
+            )

@@ -1,4 +1,8 @@
-"""A finished run's student, of a federation or of one party."""
+"""A finished run's student, of a federation or of one party.
+
+A run's folder may be anybody's: what its configuration names is never called as data, and as a
+model only where that is code of the user's own, or can be nothing but a model (`common.check_code`).
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +14,7 @@ from torch import nn
 from fedkd import config, data, models, rng, tasks
 from fedkd.config import Distillation, Experiment, Source, TaskChoice
 from fedkd.config.parts import absent
-from fedkd.data import scaling, views
+from fedkd.data import loader, scaling, views
 from fedkd.data.texts.tokenizer import Tokenizer
 from fedkd.data.types import Dataset, FederatedData, Limits
 from fedkd.errors import ConfigError, DataError, MessageError, RunFolderError
@@ -20,6 +24,7 @@ from fedkd.learning.ways.base import Splits
 from fedkd.models.weights import random
 from fedkd.rows import Rows
 from fedkd.runs import reading, tokenizers
+from fedkd.runs.common import check_code
 from fedkd.runs.scores import RunPart
 from fedkd.tasks import Task, Vocabulary, with_inputs
 
@@ -149,6 +154,8 @@ def load(run: Path) -> FinishedStudent:
                 f"run folder {str(run)!r} has a student of named columns: expected one that takes "
                 "records of one tensor"
             )
+        distils = isinstance(experiment, Distillation)
+        check_code(run, config.specs_in(experiment) if distils else [experiment.student.model])
         model = _model(experiment, inputs)
         model.load_state_dict(decode(file.read_bytes()))
         task = inputs.task(experiment.task)
@@ -235,6 +242,11 @@ def _seen(experiment: Experiment | Distillation) -> Dataset:
         ConfigError: it does not fit.
         DataError: it is not here.
     """
+    if loader.is_path(experiment.data.name):
+        raise DataError(
+            f"data.name = {experiment.data.name!r} is code, and a run's folder may be anybody's: "
+            "none is called for it"
+        )
     if isinstance(experiment, Distillation):
         return prepare.shares(experiment).student
     dataset = data.load(

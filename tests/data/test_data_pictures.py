@@ -9,6 +9,7 @@ from PIL import Image
 
 from fedkd import config, data
 from fedkd.data import Dataset, shared_file
+from fedkd.data.looking import look
 from fedkd.data.readers.pictures.form import PictureForm
 from fedkd.errors import ConfigError, DataError
 
@@ -174,3 +175,15 @@ def test_a_site_s_pictures_are_read_by_the_classes_that_the_parties_agreed_on(
         DataError, match=r"own: has 'dogs', which is no class: did you mean 'dog'\?"
     ):
         own()
+
+
+@pytest.mark.parametrize("form", ["EPS", "PCX"])
+def test_what_is_called_a_picture_is_read_as_one_of_few_formats(tmp_path: Path, form: str) -> None:
+    """Pillow goes by what a file holds: PostScript it would hand to a program."""
+    for name in ("cat", "dog"):
+        picture(tmp_path / name / "a.png")
+    Image.new("RGB", (8, 6)).save(tmp_path / "dog" / "b.png", form)
+    with pytest.raises(DataError, match=r"b\.png cannot be read as a picture \(cannot identify"):
+        read(tmp_path)
+    with pytest.raises(DataError, match="cannot identify"):
+        look(tmp_path)

@@ -1,5 +1,6 @@
 """Data sets as Hugging Face's library stores them: pictures, tables and texts."""
 
+import json
 from io import BytesIO
 from pathlib import Path
 
@@ -149,3 +150,17 @@ def test_what_the_data_set_has_not_is_named(pictured: tuple[Path, np.ndarray]) -
         read(path, label="labels")
     with pytest.raises(DataError, match="holds pictures, and the task asks for boxes"):
         read(path, "boxes")
+
+
+@pytest.mark.parametrize("name", ["../mine/data-00000-of-00001.arrow", "/etc/passwd", "..", 7])
+def test_a_data_set_names_no_file_but_its_own(tmp_path: Path, name: object) -> None:
+    columns, features = {"x": [1.0], "label": [0]}, {"x": NUMBER, "label": LABEL}
+    split(tmp_path / "mine", columns, features)
+    split(tmp_path / "theirs", columns, features)
+    (tmp_path / "theirs" / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
+    with pytest.raises(DataError, match="names .* as a part of itself"):
+        read(tmp_path / "theirs")
+    (tmp_path / "theirs" / "state.json").unlink()
+    splits(tmp_path / "theirs", [name])
+    with pytest.raises(DataError, match="names .* as a part of itself"):
+        read(tmp_path / "theirs")

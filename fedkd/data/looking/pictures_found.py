@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from fedkd.data.looking.concerns import copies, of_classes
 from fedkd.data.looking.described import Concern, PictureKind, Pictures
@@ -85,7 +85,7 @@ def _size(file: Path) -> tuple[int, int, int]:
         if picture.is_medical(file):
             height, width, channels = volume(file).shape[-3:]
             return int(height), int(width), int(channels)
-        with Image.open(file) as found:
+        with picture.opened(file) as found:
             return found.height, found.width, 1 if found.mode in _GREY else 3
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, FaultError) as error:
         raise DataError(f"{file}: cannot be read as a picture ({error})") from error

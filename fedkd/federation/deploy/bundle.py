@@ -52,9 +52,14 @@ def for_wire(experiment: Experiment, clients: int) -> str:
         public = public.model_copy(update={"source": last(public.source)})
     # Of a tokeniser its SHA-256 travels: all parties have it in the shared file.
     text = None if data.text is None else data.text.model_copy(update=_without_paths(data.text))
+    users = data.interactions
+    if users is not None and users.items is not None:
+        users = users.model_copy(update={"items": last(users.items)})
     # Of files that sites have not, and of codes, which features' names in the shared file say.
     named: dict[str, object] = {
         "name": last(data.name),
+        "test": None if data.test is None else last(data.test),
+        "interactions": users,
         "clients": (),
         "codes": {},
         "public": public,

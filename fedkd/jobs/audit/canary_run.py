@@ -23,6 +23,7 @@ from fedkd.jobs.audit.recording import MESSAGES, RecordingMethod, nothing_record
 from fedkd.jobs.simulate import simulate_world
 from fedkd.methods.core import protection
 from fedkd.rows import concat
+from fedkd.runs.common import check_code
 
 _EXPOSURE = Path("audit") / "exposure.json"
 
@@ -155,4 +156,5 @@ def load(folder: Path) -> CanaryRun:
     experiment = config.load(folder / "config.toml")
     if not has_canaries(folder):
         raise nothing_recorded(folder)
+    check_code(folder, config.specs_in(experiment))
     return plant(experiment, Canaries(**json.loads((folder / _EXPOSURE).read_text("utf-8"))))

@@ -26,6 +26,7 @@ from fedkd.jobs.audit.messages import counted, fit
 from fedkd.learning import evaluate
 from fedkd.rows import whole
 from fedkd.runs import reading
+from fedkd.runs.common import check_code
 from fedkd.threads import one_intra_op_thread
 
 _OUTSIDER = "outsider: has the released student, knows its training, and trains reference models"
@@ -110,7 +111,9 @@ def _asked(run: Path) -> _Asked:
             torch.cat([each.included for each in every]).numpy(),
             view.test,
         )
-    prepared = prepare(config.load(run / "config.toml"))
+    experiment = config.load(run / "config.toml")
+    check_code(run, config.specs_in(experiment))
+    prepared = prepare(experiment)
     check_task(prepared.setting.task)
     _check_partition(run, prepared)
     view = prepared.in_students_view.data

@@ -51,7 +51,7 @@ class Live(RunPart):
     """`live.json`: what a run is at."""
 
     host: str
-    pid: int
+    pid: int = Field(gt=0, lt=2**31)  # which is looked for: a negative one is a group of processes
     beat: int
     """One more each time that the file is written."""
     state: Literal["running", "ended", "stopped", "failed"]

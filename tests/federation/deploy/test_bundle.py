@@ -87,3 +87,11 @@ def test_the_fingerprint_is_of_every_value(rows):
     )
     assert one != other
     assert len(one) == 64
+
+
+def test_no_path_of_the_machine_that_an_experiment_comes_from_travels(rows):
+    changes = {"data.test": "/home/ada/test.csv", "data.interactions": {"items": "/home/ada/i.txt"}}
+    text = bundle.for_wire(tiny.experiment(rows, changes), 4)
+    assert "/home/ada" not in text
+    found = config.parse_json(text).data
+    assert (found.test, found.interactions.items) == ("test.csv", "i.txt")

@@ -20,6 +20,9 @@ SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jfif", ".tif", ".tiff", ".pgm", ".ppm", ".bmp", ".gif", ".webp",
     *_MEDICAL,
 )  # fmt: skip
+_FORMATS = ("PNG", "JPEG", "TIFF", "PPM", "BMP", "GIF", "WEBP")
+"""What a file may be, whatever its name says: of other formats Pillow's reader may start a program
+(PostScript), and a data set may be anybody's."""
 _ORIENTATION = 0x0112
 """Of EXIF: how a camera was held; 1 is upright."""
 _PLAIN = {"P": "RGB", "PA": "RGB", "RGBA": "RGB", "RGBX": "RGB", "CMYK": "RGB", "LA": "L", "1": "L"}
@@ -103,7 +106,7 @@ def decoded(name: str, file: Path | BytesIO, *, plain: bool, turn: bool = True) 
         FaultError: as `read`.
     """
     try:
-        with Image.open(file) as picture:
+        with opened(file) as picture:
             # A camera's MPO has a preview or another eye's view behind the picture itself.
             frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
             if frames > 1:
@@ -125,6 +128,11 @@ def decoded(name: str, file: Path | BytesIO, *, plain: bool, turn: bool = True) 
         ) from error
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError) as error:
         raise FaultError(f"{name} cannot be read as a picture ({error})") from error
+
+
+def opened(file: Path | BytesIO) -> Image.Image:
+    """A picture of one of the formats that are read, its pixels not read yet."""
+    return Image.open(file, formats=_FORMATS)
 
 
 def as_inputs(

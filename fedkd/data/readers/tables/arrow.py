@@ -86,7 +86,7 @@ def splits(path: Path) -> dict[str, Path]:
         return {"": path}
     if not (path / "dataset_dict.json").is_file():
         return {}
-    return {name: path / name for name in _said(path, "dataset_dict.json")["splits"]}
+    return {name: _inside(path, name) for name in _listed(path, "dataset_dict.json", "splits")}
 
 
 def _said(folder: Path, file: str) -> dict[str, Any]:
@@ -97,6 +97,23 @@ def _said(folder: Path, file: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise DataError(f"{folder / file}: expected an object, as save_to_disk writes")
     return found
+
+
+def _listed(folder: Path, file: str, key: str) -> list[Any]:
+    found = _said(folder, file).get(key)
+    if not isinstance(found, list):
+        raise DataError(f"{folder / file}: {key} is no list; expected what save_to_disk writes")
+    return found
+
+
+def _inside(folder: Path, name: object) -> Path:
+    """A file or folder of a data set, which may be anybody's and name what is none of its own."""
+    if not isinstance(name, str) or name in ("", ".", "..") or {"/", "\\", ":"} & {*name}:
+        raise DataError(
+            f"{folder}: names {name!r} as a part of itself; expected what lies in it, as "
+            "save_to_disk writes"
+        )
+    return folder / name
 
 
 def _parquet(path: Path) -> tuple[Any, dict[str, list[str]]]:
@@ -111,7 +128,9 @@ def _stored(path: Path) -> tuple[Any, dict[str, list[str]]]:
     """The table of a split, and of columns of classes what each number is called."""
     path, _ = parts(path)
     library = optional.load("pyarrow", extra="parquet")
-    files = [path / each["filename"] for each in _said(path, "state.json").get("_data_files", ())]
+    listed = _listed(path, "state.json", "_data_files")
+    names = (each.get("filename") if isinstance(each, dict) else each for each in listed)
+    files = [_inside(path, name) for name in names]
     try:
         read = []
         for file in files:
