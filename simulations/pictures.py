@@ -19,10 +19,15 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from xml.sax.saxutils import escape
 
 from PIL import Image
 from selenium import webdriver
+from selenium.webdriver.support.ui import WebDriverWait
+
+from fedkd.jobs.watch import AskedServer, watched
+from fedkd.reports.live.server import LiveServer
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 LARGEST = 150_000
@@ -230,7 +235,35 @@ def photograph_report() -> None:
                 photograph(driver, 1010, f"report-{scheme}.png")
 
 
-PAINTERS = {"round": draw_round, "report": photograph_report}
+AMID_A_ROUND = """
+const amid = name => document.querySelector(`#phases .${name} li`);
+return document.querySelectorAll('#table tr').length > 1 && amid('training') && amid('answered');
+"""
+
+
+def photograph_live() -> None:
+    """The live view of the demo amid its third round or a later one, on both grounds."""
+    with tempfile.TemporaryDirectory() as place:
+        run = Path(place) / "runs" / "demo"
+        os.chdir(place)
+        shown = watched(run.relative_to(place), AskedServer(run, None))
+        with LiveServer(shown) as server, chromium() as driver:
+            Thread(target=server.serve_forever, daemon=True).start()
+            going = subprocess.Popen(demo(run), stdout=subprocess.DEVNULL)
+            try:
+                driver.get(server.url)
+                WebDriverWait(driver, 3600).until(lambda _: driver.execute_script(AMID_A_ROUND))
+                for scheme in ("light", "dark"):
+                    wanted = [{"name": "prefers-color-scheme", "value": scheme}]
+                    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": wanted})
+                    photograph(driver, 1180, f"live-{scheme}.png")
+            finally:
+                server.shutdown()
+                going.terminate()
+                going.wait()
+
+
+PAINTERS = {"round": draw_round, "report": photograph_report, "live": photograph_live}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
