@@ -40,8 +40,9 @@ def test_the_experiment_in_the_readme_is_the_one_that_the_demo_runs():
     prepare(mine)
 
 
-def test_the_method_in_the_documents_trains_a_student(tmp_path, monkeypatch):
-    [source] = blocks("docs/methods.md", "python")
+def test_the_method_in_the_tutorial_trains_a_student(tmp_path, monkeypatch):
+    tutorial = (ROOT / "docs" / "tutorials" / "write_a_method.md").read_text(encoding="utf-8")
+    [source] = re.findall(r"^%%writefile votes.py\n(.*?)^```", tutorial, flags=re.M | re.S)
     (tmp_path / "votes.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     experiment = config.load(

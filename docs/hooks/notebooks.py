@@ -7,6 +7,8 @@ goes beside the page.
 """
 
 import logging
+import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +24,22 @@ from nbconvert import MarkdownExporter
 from nbformat import NotebookNode
 
 FOLDER = "tutorials/"
-AFRESH = "%reset -f\n%cd -q {folder}"
+RUN = re.compile(r"^```(?:python|bash)$", re.MULTILINE)
+"""What begins a cell that is run; other languages are for reading."""
+KERNEL = """---
+jupyter:
+  kernelspec: {name: python3, display_name: Python 3, language: python}
+---
+"""
+"""Without it a tutorial of commands alone is a notebook of a shell."""
+AFRESH = """import logging, os
+os.environ["FORCE_COLOR"] = ""  # a kernel sets it, and commands would draw as on a terminal
+logging.getLogger("fedkd").propagate = False
+%reset -f
+%cd -q {folder}"""
 """What a cell that is not shown does first."""
+QUIET = {"NO_COLOR": "1", "PYTHONWARNINGS": "ignore:IProgress not found"}
+"""A page has no colours of a terminal, and no widgets, of which tqdm warns."""
 SECONDS = 120
 """What one cell may take."""
 log = logging.getLogger("mkdocs.hooks.notebooks")
@@ -32,12 +48,12 @@ log = logging.getLogger("mkdocs.hooks.notebooks")
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Put the executed tutorials in place of their sources. See mkdocs' events."""
     sources = [file for file in files.documentation_pages() if file.src_uri.startswith(FOLDER)]
-    with _kernel() as kernel:
+    with tempfile.TemporaryDirectory(prefix="fedkd-") as folder, _kernel() as kernel:
         for file in sources:
-            if "```python" in file.content_string:
+            if RUN.search(file.content_string):
                 log.info("Running %s", file.src_uri)
                 files.remove(file)
-                for each in _executed(file, config, kernel):
+                for each in _executed(file, config, kernel, Path(folder)):
                     files.append(each)
     return files
 
@@ -45,19 +61,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 @contextmanager
 def _kernel() -> Iterator[KernelManager]:
     manager = KernelManager(transport="ipc")  # by files of this user, and not by ports
-    manager.start_kernel()
+    manager.start_kernel(env={**os.environ, **QUIET})
     try:
         yield manager
     finally:
         manager.shutdown_kernel(now=True)
 
 
-def _executed(file: File, config: MkDocsConfig, kernel: KernelManager) -> Iterator[File]:
+def _executed(
+    file: File, config: MkDocsConfig, kernel: KernelManager, folder: Path
+) -> Iterator[File]:
     """The page of a tutorial with what its cells printed, its pictures and its notebook."""
-    notebook = jupytext.reads(file.content_string, fmt="md")
+    notebook = jupytext.reads(KERNEL + file.content_string, fmt="md")
     name = PurePosixPath(file.src_uri).stem
-    with tempfile.TemporaryDirectory(prefix=f"fedkd-{name}-") as folder:
-        _run(notebook, kernel, Path(folder))
+    _run(notebook, kernel, folder / name)
     exporter = MarkdownExporter()
     text, resources = exporter.from_notebook_node(
         notebook, {"unique_key": name, "output_files_dir": f"{name}_files"}
@@ -71,12 +88,13 @@ def _executed(file: File, config: MkDocsConfig, kernel: KernelManager) -> Iterat
 
 
 def _run(notebook: NotebookNode, kernel: KernelManager, folder: Path) -> None:
-    """Fill in what the cells print.
+    """Fill in what the cells print, in a folder that is made.
 
     Raises:
         CellExecutionError: a cell failed.
     """
+    folder.mkdir()
     notebook.cells.insert(0, nbformat.v4.new_code_cell(AFRESH.format(folder=folder)))
-    client = NotebookClient(notebook, km=kernel, timeout=SECONDS)
+    client = NotebookClient(notebook, km=kernel, timeout=SECONDS, coalesce_streams=True)
     client.execute(cleanup_kc=False)
     del notebook.cells[0]

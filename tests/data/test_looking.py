@@ -191,7 +191,7 @@ def test_arrays_are_told_by_their_shapes(tmp_path):
         json.dumps(asdict(found), allow_nan=False)
 
 
-def test_pictures_that_do_not_fit_together_are_named(tmp_path):
+def test_pictures_that_do_not_fit_together_are_made_alike(tmp_path):
     for kind in ("cat", "dog"):
         (tmp_path / kind).mkdir()
         for n in range(12):
@@ -200,10 +200,10 @@ def test_pictures_that_do_not_fit_together_are_named(tmp_path):
     assert (found.records, found.missing) == (24, "")
     assert found.pictures.classes == (("cat", 12), ("dog", 12))
     assert "12 of 24 pictures are copies of others" in [each.what for each in found.concerns]
-    Image.new("L", (10, 9)).save(tmp_path / "dog" / "tall.png")
-    assert "dog/tall.png 9x10" in look(tmp_path).missing
-    Image.new("RGB", (10, 8)).save(tmp_path / "dog" / "tall.png")
-    assert "dog/tall.png is not" in look(tmp_path).missing
+    Image.new("RGB", (10, 9)).save(tmp_path / "dog" / "tall.png")
+    found = look(tmp_path)
+    assert found.pictures.sizes[1] == ((9, 10, 3), 1, "dog/tall.png")
+    assert (found.guessed["data.size"], found.guessed["data.channels"]) == ([8, 10], 1)
     (tmp_path / "dog" / "tall.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"tall\.png.*cannot be read"):
         look(tmp_path)
@@ -215,3 +215,26 @@ def test_what_is_no_data_is_refused_in_one_line(tmp_path):
         look(tmp_path / "a.pdf")
     with pytest.raises(DataError, match="not found"):
         look(tmp_path / "b")
+
+
+def test_a_stored_data_set_is_a_table_or_holds_pictures(tmp_path):
+    pytest.importorskip("pyarrow")
+    from stored_sets import split, splits
+
+    words, numbers = ({"_type": "Value", "dtype": dtype} for dtype in ("string", "float32"))
+    kinds = {
+        "colour": words,
+        "size": numbers,
+        "label": {"_type": "ClassLabel", "names": ["a", "b"]},
+    }
+    rows = {
+        "colour": ["red", "blue", "red"] * 20,
+        "size": [n / 7 for n in range(60)],
+        "label": [0, 1] * 30,
+    }
+    split(tmp_path / "set" / "train", rows, kinds)
+    splits(tmp_path / "set", ["train"])
+    found = look(tmp_path / "set")
+    assert (found.records, found.guessed["data.label"]) == (60, "label")
+    assert found.guessed["data.codes"] == {"colour": ["blue", "red", "*"]}
+    assert dict(found.columns[2].values) == {"a": 30, "b": 30}

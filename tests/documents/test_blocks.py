@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import click
-import drawn
 import fenced
+import numpy as np
 import pytest
 import torch
 
+import fedkd
 from fedkd import cli, config, methods
 from fedkd import configs as packaged
+from fedkd.api import running
 from fedkd.cli.command import command_of
 from fedkd.federation.deploy.site import Policy
 
@@ -141,10 +143,17 @@ def test_a_command_exists(block):
                 check_fedkd(line[inside:])
 
 
+def clothes(path: Path) -> None:
+    """120 images of the packaged sample, and 30 to test on."""
+    with np.load(fenced.ROOT / "fedkd" / "data" / "sample" / "fashion_mnist.npz") as sample:
+        few = {name: sample[name][: 120 if "train" in name else 30] for name in sample}
+    np.savez(path, **few)
+
+
 @pytest.mark.parametrize("document", ["README.md", "docs/tour.md"])
 def test_what_a_newcomer_types_first_runs(document, run, here):
     """What is cheap of it, in its order, in one folder."""
-    drawn.clothes(here / "few.npz")
+    clothes(here / "few.npz")
     blocks = [block for block in fenced.of("bash") if block.document == document]
     for line in chain.from_iterable(fenced.lines(block) for block in blocks):
         words = ["simulate", "demo"] if line[:2] == ["make", "demo"] else line[1:]
@@ -168,6 +177,7 @@ def answers_and_features(_folder: Path) -> dict[str, Any]:
 
 
 STAND_INS = {
+    "README.md": lambda _folder: {"image": np.zeros((28, 28), np.uint8)},
     "docs/knowledge.md": answers_and_features,
     "docs/models.md": weights_of_resnet18,
 }
@@ -175,10 +185,31 @@ STAND_INS = {
 PYTHON = sorted({block.document for block in fenced.of("python")})
 
 
+def small_simulate(config: Any, overrides: Any = (), **changes: Any) -> fedkd.Run:
+    """`fedkd.simulate`, of an experiment that comes with fedkd in small."""
+    said = dict(overrides)
+    if isinstance(config, str):
+        said |= {
+            key: value for key, _, value in (each.partition("=") for each in SMALL["simulate"])
+        }
+        said = {key: in_toml(value) for key, value in said.items()}
+    return running.simulate(config, said, **{"progress": False, **changes})
+
+
+def in_toml(value: Any) -> Any:
+    """A value as TOML has it, or a plain word as it is."""
+    try:
+        return tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return value
+
+
 @pytest.mark.parametrize("document", PYTHON)
 def test_the_python_of_a_document_runs(document, here, monkeypatch):
     """Its blocks, one after the other, as one program."""
+    clothes(here / "few.npz")
     monkeypatch.syspath_prepend(here)
+    monkeypatch.setattr(fedkd, "simulate", small_simulate)
     names = STAND_INS.get(document, lambda _folder: {})(here)
     for block in fenced.of("python"):
         if block.document == document:

@@ -10,7 +10,7 @@ DOCS = fenced.ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 MADE = {"reference/commands.md"}
 """Pages that the site's build makes."""
-COMING = {"sweeps.md", "watch.md"}
+COMING = {"sweeps.md"}
 """Pages that are being written, and have no place yet."""
 
 

@@ -10,7 +10,9 @@ from task_tables import experiment, write_numbers
 from fedkd import tasks
 from fedkd.jobs.simulate import simulate
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+DOCUMENT = (DOCS / "tasks.md").read_text(encoding="utf-8")
+TUTORIAL = (DOCS / "tutorials" / "write_a_task.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -20,7 +22,7 @@ def blocks(language: str) -> list[str]:
 def test_the_task_in_the_document_is_one_and_learns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    [source] = blocks("python")
+    [source] = re.findall(r"^%%writefile visits.py\n(.*?)^```", TUTORIAL, flags=re.M | re.S)
     (tmp_path / "visits.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     [shown] = [block for block in blocks("toml") if "visits" in block]

@@ -29,7 +29,7 @@ from fedkd.data.looking.described import (
     Wished,
 )
 from fedkd.data.readers.pictures import folder, picture
-from fedkd.data.readers.tables import files
+from fedkd.data.readers.tables import arrow, files
 from fedkd.data.readers.tables.cells import Cells, joined
 from fedkd.errors import ConfigError, DataError
 
@@ -50,7 +50,7 @@ _OF_CELLS = ("classification", "regression")
 """Tasks whose label is one cell of each row."""
 _FORMS = (
     ".csv, .tsv, .json, .jsonl, .parquet, .npz, or a folder of .npy files, of pictures, or of a "
-    "table for each client"
+    "table for each client, or what Hugging Face's save_to_disk writes"
 )
 
 
@@ -67,6 +67,8 @@ def look(path: Path, wished: Wished = NOTHING) -> Looked:
     wished = with_neighbours(path, wished)
     if path.suffix.lower() == ".npz" or (path.is_dir() and any(path.glob("*.npy"))):
         return _arrays(path, wished)
+    if arrow.splits(path):
+        return _stored(path, wished)
     if folder.holds_pictures(path):
         return _pictures(path, wished)
     if path.is_dir() and len(_tables_in(path)) > 1:
@@ -117,6 +119,9 @@ def count(path: Path) -> int:
 
 def _cells(path: Path) -> Cells:
     """All cells of a table, or of those in a folder, one after the other."""
+    if arrow.splits(path):
+        train, kinds = arrow.parts(path)[0], arrow.features(arrow.parts(path)[0])
+        return files.read_all(train, label="text", wanted=lambda name: kinds[name] != "Image")
     if path.is_dir():
         return joined(path, [_cells(each) for each in _tables_in(path)])
     return files.read_all(path, label="text")
@@ -129,20 +134,30 @@ def _tables_in(path: Path) -> list[Path]:
     return [each for each in found if endings and each.suffix == endings.most_common(1)[0][0]]
 
 
+def _stored(path: Path, wished: Wished) -> Looked:
+    """A data set that Hugging Face's library stored; of pictures no guess is made."""
+    looked = replace(_table(path, wished), form="a data set that save_to_disk wrote")
+    if not arrow.holds_pictures(path):
+        return looked
+    why = "which columns are pictures and labels is missing: say data.label, see docs/data.md"
+    return replace(looked, guesses=(), missing=why)
+
+
 def _table(path: Path, wished: Wished) -> Looked:
     table = _cells(path)
     cells = {name: table.cells(name) for name in table.header}
     columns = tuple(described(name, cells[name]) for name in table.header)
-    ending = (_tables_in(path)[0] if path.is_dir() else path).suffix.lower()
+    several = path.is_dir() and not arrow.splits(path)
+    ending = (_tables_in(path)[0] if several else path).suffix.lower()
     looked = Looked(
         path=str(path),
-        form=f"{'tables of clients' if path.is_dir() else 'a table'} ({ending}) of "
+        form=f"{'tables of clients' if several else 'a table'} ({ending}) of "
         f"{len(columns)} columns",
         records=len(table.rows),
         columns=columns,
     )
     looked = _guessed(looked, partial(table_guesses.guesses, columns, wished))
-    if path.is_dir() and looked.guesses:
+    if several and looked.guesses:
         clients = list(map(str, _tables_in(path)))
         looked = replace(looked, guesses=table_guesses.by_files(looked.guesses, clients))
     if ending.startswith(".json") and looked.guesses and "data.text.column" not in looked.guessed:

@@ -6,7 +6,6 @@ from fedkd.data.looking.described import NOTHING, ArrayFound, Guess, Pictures, W
 from fedkd.errors import ConfigError
 
 _CHANNELS = (1, 3, 4)
-_COLOURS = {1: "grey", 3: "in colours"}
 _SIDE = 64
 """Of the squares into which pictures of unlike sizes are cut."""
 
@@ -38,7 +37,7 @@ def of_pictures(pictures: Pictures, wished: Wished = NOTHING) -> tuple[Guess, ..
     """Which task a folder of pictures is for, and whether they are cut.
 
     Raises:
-        ConfigError: nothing is told of the pictures, or they have unlike sizes and cannot be cut.
+        ConfigError: nothing is told of the pictures, or what their values mean is not known.
     """
     tasks = {"classes": "classification", "masks": "segmentation", "boxes": "detection"}
     if pictures.kind == "nothing":
@@ -53,32 +52,28 @@ def of_pictures(pictures: Pictures, wished: Wished = NOTHING) -> tuple[Guess, ..
     }[pictures.kind]
     task = wished.task or tasks[pictures.kind]
     found = [Guess("task.name", task, "as asked for" if wished.task else why)]
+    if pictures.medical:
+        raise ConfigError(
+            "what a scanner's values mean is missing: say it by data.window = [low, high], and of "
+            "volumes data.slices = true, in an experiment of your own: see docs/data.md"
+        )
+    return (*found, *_alike(pictures))
+
+
+def _alike(pictures: Pictures) -> list[Guess]:
+    """What makes pictures of unlike sizes or channels one kind of record."""
     sizes = [size for size, *_ in pictures.sizes]
-    large = max((max(height, width) for height, width, _ in sizes), default=0)
-    if len({channels for *_, channels in sizes}) > 1:
-        alike, other = _unlike(pictures, 2)
-        raise ConfigError(
-            f"pictures of one kind are missing: {alike} is {_COLOURS[sizes[0][2]]} and {other} is "
-            "not; make them alike"
-        )
-    if len(sizes) > 1 and pictures.kind == "classes":
-        (h, w, _), (high, wide, _) = sizes[0], sizes[1]
-        alike, other = _unlike(pictures, 0)
-        raise ConfigError(
-            f"pictures of one size are missing: {alike} has {h}x{w} and {other} {high}x{wide} "
-            "pixels (height, width), and one that shows a class cannot be cut; make them alike"
-        )
-    if pictures.kind != "classes" and (len(sizes) > 1 or large > 2 * _SIDE):
-        why = "pictures are of unlike sizes" if len(sizes) > 1 else "pictures are large"
+    height, width, channels = sizes[0]
+    found = []
+    if len({own for *_, own in sizes}) > 1:
+        found.append(Guess("data.channels", channels, "some are grey and some in colours"))
+    unlike = len({own[:2] for own in sizes}) > 1
+    if unlike and pictures.kind == "classes":
+        found.append(Guess("data.size", [height, width], "pictures are of unlike sizes"))
+    elif unlike or (max(height, width) > 2 * _SIDE and pictures.kind != "classes"):
+        why = "pictures are of unlike sizes" if unlike else "pictures are large"
         found.append(Guess("data.tile", _SIDE, f"{why}: cut into squares, each a record"))
-    return tuple(found)
-
-
-def _unlike(pictures: Pictures, axis: int) -> tuple[str, str]:
-    """The first picture of the commonest size, and the first that differs."""
-    (size, _, alike), *others = pictures.sizes
-    differs = (file for other, _, file in others if other != size and other[axis:] != size[axis:])
-    return alike, next(differs)
+    return found
 
 
 def _task(x: ArrayFound, y: ArrayFound) -> tuple[str, str]:

@@ -82,6 +82,7 @@ class Pictures:
         classes: of a folder a class, their names with how many pictures each has.
         clients: where each client has a folder, their names with how many pictures each has.
         tests: how many pictures are in `test/`; 0 without one.
+        medical: whether some are DICOM or NIfTI.
     """
 
     kind: PictureKind
@@ -89,6 +90,7 @@ class Pictures:
     classes: tuple[tuple[str, int], ...] = ()
     clients: tuple[tuple[str, int], ...] = ()
     tests: int = 0
+    medical: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ from PIL import Image, UnidentifiedImageError
 
 from fedkd.data.looking.concerns import copies, of_classes
 from fedkd.data.looking.described import Concern, PictureKind, Pictures
+from fedkd.data.readers.arrays import FaultError
 from fedkd.data.readers.pictures import picture
 from fedkd.data.readers.pictures.folder_kinds import BOXES, IMAGES, MASKS, folders, has_images
+from fedkd.data.readers.pictures.form import volume
 from fedkd.errors import DataError
 
 _GREY = {"1", "L", "LA", "I", "I;16", "I;16B", "F"}
@@ -37,6 +39,7 @@ def look(path: Path) -> tuple[Pictures, list[Concern]]:
         if parties != [training]
         else (),
         tests=sum(len(_files(party, kind)) for party in tests),
+        medical=any(map(picture.is_medical, files)),
     )
     digests = [sha256(file.read_bytes()).digest() for file in files]
     return found, [*of_classes(found.classes), *copies(digests, "pictures")]
@@ -77,9 +80,12 @@ def _sizes(files: Sequence[Path], path: Path) -> tuple[tuple[tuple[int, int, int
 
 
 def _size(file: Path) -> tuple[int, int, int]:
-    """Height, width and channels, from the file's header."""
+    """Height, width and channels: of a picture from its header, of a scan's first slice."""
     try:
-        with Image.open(file) as picture:
-            return picture.height, picture.width, 1 if picture.mode in _GREY else 3
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError) as error:
+        if picture.is_medical(file):
+            height, width, channels = volume(file).shape[-3:]
+            return int(height), int(width), int(channels)
+        with Image.open(file) as found:
+            return found.height, found.width, 1 if found.mode in _GREY else 3
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, FaultError) as error:
         raise DataError(f"{file}: cannot be read as a picture ({error})") from error

@@ -105,6 +105,8 @@ def _name(path: str) -> str:
 def _sides(looked: Looked) -> tuple[int, int] | None:
     """Height and width of what are images; None of all else."""
     if looked.pictures is not None:
+        if (tile := looked.guessed.get("data.tile")) is not None:
+            return tile, tile
         height, width, _ = looked.pictures.sizes[0][0]
         return height, width
     x = next((array for array in looked.arrays if array.name == "x_train"), None)
