@@ -76,6 +76,10 @@ class Output(Frozen):
     """Where run folders go."""
 
     folder: str = "runs"
+    track: tuple[Literal["mlflow", "tensorboard", "wandb"], ...] = Field(
+        default=(), exclude_if=absent
+    )
+    """Experiment trackers that are told of the run: docs/sweeps.md."""
 
 
 def _is_cpu(value: object) -> bool:

@@ -11,7 +11,6 @@ from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -21,6 +20,7 @@ from fedkd import config
 from fedkd.data.holdout import held_out
 from fedkd.data.readers import arrays, npz
 from fedkd.data.readers.arrays import FaultError, Stored
+from fedkd.data.readers.items import TorchInputs, as_array, columns
 from fedkd.data.types import Dataset
 from fedkd.errors import ConfigError, DataError
 from fedkd.tasks import Targets
@@ -81,6 +81,7 @@ def dataset(
             unless some are to be held out `x_test` and `y_test`; perhaps `client_train`, and the
             names of classes as `class_names`. Or a data set of torch with a length, whose items
             are pairs of an input and a target; or a pair of them, for training and for testing.
+            Of a large one inputs stay in it and are read again each time they are needed.
         name: of the data.
         source: the section `[data]`; its `test_share` is held out where there is no test set, by a
             hash of each record.
@@ -97,7 +98,7 @@ def dataset(
             found |= {key.replace("_train", "_test", 1): each for key, each in found.items()}
             found.pop("client_test", None)
         wanted = arrays.wanted(list(found), arrays.REQUIRED)
-        stored = {key: Stored(found[key]) for key in wanted}
+        stored = {key: Stored(found[key], isinstance(found[key], TorchInputs)) for key in wanted}
         form = npz.ArrayForm.of(source)
         if form.layout is None and _gives_images(value):
             form = replace(form, layout="as-stored")
@@ -112,7 +113,7 @@ def _found(value: Any) -> tuple[dict[str, NDArray[Any]], Sequence[str] | None]:
     """Arrays by name, and the names of classes where the object has some."""
     if isinstance(value, Mapping):
         found = {str(key): each for key, each in value.items() if key != NAMES}
-        return {key: _array(each) for key, each in found.items()}, value.get(NAMES)
+        return {key: as_array(each) for key, each in found.items()}, value.get(NAMES)
     parts = value if isinstance(value, tuple) and len(value) == 2 else (value,)
     if not all(isinstance(part, torch_data.Dataset) for part in parts):
         raise FaultError(
@@ -121,7 +122,7 @@ def _found(value: Any) -> tuple[dict[str, NDArray[Any]], Sequence[str] | None]:
         )
     found = {}
     for part, keys in zip(parts, (_TRAIN, _TEST), strict=False):
-        found |= dict(zip(keys, _of_torch(part), strict=True))
+        found |= dict(zip(keys, columns(part), strict=True))
     return found, getattr(parts[0], "classes", None)  # as torchvision's data sets have them
 
 
@@ -132,34 +133,6 @@ def _gives_images(value: Any) -> bool:
         return False
     item = part[0][0]
     return isinstance(item, Tensor) and item.dim() == 3
-
-
-def _array(value: Any) -> NDArray[Any]:
-    return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
-
-
-def _of_torch(data: torch_data.Dataset[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """All inputs and all targets of a data set."""
-    if isinstance(data, torch_data.TensorDataset) and len(data.tensors) == 2:
-        x, y = data.tensors
-        return _array(x), _array(y)
-    if not hasattr(data, "__len__"):
-        raise FaultError("has no length: expected a data set with items by number, no iterable one")
-    pairs = [data[number] for number in range(len(data))]
-    columns = []
-    for place, what in enumerate(("input", "target")):
-        found = []
-        for number, pair in enumerate(pairs):
-            if not isinstance(pair, tuple | list) or len(pair) != 2:
-                raise FaultError(f"item {number} is no pair of an input and a target")
-            found.append(_array(pair[place]))
-            if found[-1].shape != found[0].shape:
-                raise FaultError(
-                    f"item {number} has an {what} of shape {found[-1].shape}; expected "
-                    f"{found[0].shape}, as item 0: make all alike by its transform"
-                )
-        columns.append(np.stack(found) if found else np.zeros(0))
-    return columns[0], columns[1]
 
 
 def _names(given: Any, read: Dataset) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Distil for one party: one configuration, one run folder."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ from fedkd.runs.scores import shown_scores
 from fedkd.runs.stages import StageFolder, StageRecorder
 from fedkd.runs.student import Inputs
 from fedkd.threads import one_intra_op_thread
+from fedkd.tracking import following
+from fedkd.tracking.following import tracked
 
 
 def distil(
@@ -59,6 +61,7 @@ def distil(
         BudgetError: the plan, on top of all that was spent before, is over the budget.
         FederationError: training diverged.
     """
+    following.check(distillation)
     ready = prepare.prepare(distillation)
     distillation, train = ready.distillation, ready.shares.whole.train
     sound.look_over(ready.shares.whole)
@@ -69,7 +72,13 @@ def distil(
     with resumable(folder):
         run.open({"data": data, "weights": list(ready.digests)}, resume=resume)
         # How work is split among threads changes its last bits.
-        with locked(folder), one_intra_op_thread(), computing(distillation.engine.precision):
+        with (
+            locked(folder),
+            tracked(distillation, folder) as look,
+            one_intra_op_thread(),
+            computing(distillation.engine.precision),
+        ):
+            notify = _both(notify, look)
             run.resume()
             spending = paying.commit(distillation, folder)
             run.name_files()
@@ -94,6 +103,16 @@ def distil(
             distil_report.write(folder)
             shortfall.of_distillation(summary, distillation)
     return summary
+
+
+def _both(notify: Notify, look: Callable[[], None]) -> Notify:
+    """Tells whoever watches, and then trackers."""
+
+    def told(phase: str, done: int, total: int) -> None:
+        notify(phase, done, total)
+        look()
+
+    return told
 
 
 def _teachers(ready: Prepared, run: StageFolder, notify: Notify) -> tuple[nn.Module, ...]:

@@ -22,6 +22,9 @@ from fedkd.runs.folder import RunFolder
 from fedkd.runs.manifest import check_ledger
 from fedkd.runs.summary import summarise
 from fedkd.runs.under_way.live import LiveWriter
+from fedkd.tracking import following
+from fedkd.tracking.following import tracked
+from fedkd.tracking.rounds import RoundsTold
 
 _TEACHERS_SHOWN = 2
 
@@ -88,6 +91,7 @@ def simulate_world(
         FederationError: as `simulate`.
     """
     engines.check(prepared)
+    following.check(prepared.experiment)
     run = RunFolder(folder)
     if not resume:
         for ledger in engines.client_ledgers(prepared.experiment.privacy, run.states):
@@ -96,7 +100,11 @@ def simulate_world(
         run.open(
             prepared.experiment, prepared.data, resume=resume, devices=prepared.setting.devices
         )
-        with locked(folder), LiveWriter(folder, prepared.setting.task.headline) as live:
+        with (
+            locked(folder),
+            LiveWriter(folder, prepared.setting.task.headline) as live,
+            tracked(prepared.experiment, folder) as look,
+        ):
             if resume:
                 _check_ledgers(prepared, run)
             if prepared.experiment.engine.kind == "in-process":  # the others start processes
@@ -104,7 +112,7 @@ def simulate_world(
             student = engines.simulate(
                 prepared,
                 run,
-                Together(observer or Unwatched(), live),
+                Together(observer or Unwatched(), live, RoundsTold(look)),
                 states=run.states,
                 teachers={*range(_TEACHERS_SHOWN), *teachers},
                 tamper=tamper,

@@ -26,6 +26,7 @@ from fedkd.reports.sweeps.rows import SweepRow
 from fedkd.reports.sweeps.spending import SweepSpending
 from fedkd.runs.common import check_there, differing, locked
 from fedkd.threads import cores
+from fedkd.tracking import following
 
 _log = logging.getLogger(__name__)
 
@@ -199,6 +200,7 @@ def _checked(runs: Sequence[PlannedRun], where: Where) -> dict[str, Configuratio
 
 def _prepared(asked: Configuration, where: Where) -> tuple[Configuration, str]:
     """A configuration complete, and by what it is scored."""
+    following.check(asked)
     if isinstance(asked, Distillation):
         from fedkd.learning.ways.prepare import prepare as ready
 

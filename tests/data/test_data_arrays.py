@@ -74,7 +74,7 @@ def test_a_folder_gives_what_an_npz_gives_and_leaves_inputs_in_their_files(tmp_p
 def test_a_large_npz_is_mapped_unless_it_is_packed(
     tmp_path: Path, packed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arrays, "_LEFT", 500)  # the training inputs' 720 bytes are above
+    monkeypatch.setattr(arrays, "LEFT", 500)  # the training inputs' 720 bytes are above
     parts = contents(
         DRAW.random((6, 1, 5, 6), np.float32) * 0.5, np.zeros((1, 1, 5, 6), np.float32)
     )
@@ -89,7 +89,7 @@ def test_a_large_npz_is_mapped_unless_it_is_packed(
 def test_a_damaged_member_is_refused_before_it_is_mapped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arrays, "_LEFT", 500)
+    monkeypatch.setattr(arrays, "LEFT", 500)
     file = tmp_path / "a.npz"
     save(file, contents(np.full((6, 40), 0.25, np.float32), np.zeros((3, 40), np.float32)))
     raw = file.read_bytes()
@@ -102,7 +102,7 @@ def test_a_damaged_member_is_refused_before_it_is_mapped(
 def test_a_member_that_says_it_is_larger_gets_nothing_of_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arrays, "_LEFT", 500)
+    monkeypatch.setattr(arrays, "LEFT", 500)
     zeros = np.zeros((6, 40), np.float32)
     save(tmp_path / "a.npz", contents(zeros, zeros, y_test=Y))
     with (

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from fedkd import config, data
+from fedkd import config, data, rows
 from fedkd.data import Dataset
 from fedkd.errors import ConfigError, DataError
+from fedkd.rows import View
 
 CODE = """
 import numpy as np
@@ -37,6 +38,11 @@ class Pictures(Dataset):
 
     def __getitem__(self, index):
         return torch.full((1, 4, 4), index / 40), index % 2
+
+
+class Augmented(Pictures):
+    def __getitem__(self, index):
+        return torch.rand(1, 4, 4), index % 2
 
 
 def tensors():
@@ -82,6 +88,24 @@ def test_a_class_or_a_function_may_give_a_data_set_of_torch(mine: str) -> None:
     assert torch.equal(found.train.y, values % 2)
     assert len(found.train) + len(found.test) == 40
     assert read(f"{mine}:tensors").shape == (3,)
+
+
+def test_a_large_data_set_of_torch_is_read_as_it_is_needed(
+    mine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = read(f"{mine}:Pictures")
+    monkeypatch.setattr("fedkd.data.readers.items.LEFT", 100)
+    found = read(f"{mine}:Pictures")
+    assert isinstance(found.train.x, View)
+    for part in ("train", "test"):
+        one, other = getattr(whole, part), getattr(found, part)
+        assert torch.equal(one.x, rows.whole(other.x))
+        assert torch.equal(one.y, other.y)
+    natural = {"name": f"{mine}:Pictures", "partition": {"scheme": "iid"}}
+    split = data.federate(config.validate(config.Data, natural), clients=2, seed=0)
+    assert sum(map(len, split.clients)) == len(found.train)
+    with pytest.raises(DataError, match="another item 0 each time"):
+        read(f"{mine}:Augmented")
 
 
 def test_it_may_be_the_proxy_set(mine: str) -> None:

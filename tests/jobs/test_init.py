@@ -23,7 +23,7 @@ def patients(path, *, seed=0, rows=240):
         ill = int(draw.integers(2))
         weight = "" if n % 9 == 5 else f"{draw.normal(70 + 20 * ill, 9):.1f}"
         cells = [f"P{n}", f"2024-{1 + n % 12:02d}-03", "abc"[n % 3], draw.integers(20, 80), weight]
-        cells.append("rare" if n == seed else ("none", "chest")[n % 2])
+        cells.append(f"rare{seed}" if n == seed else ("none", "chest")[n % 2])
         lines.append(",".join(map(str, [*cells, ("well", "ill")[ill]])))
     path.write_text("\n".join(lines) + "\n")
     return path

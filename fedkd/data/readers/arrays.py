@@ -22,7 +22,7 @@ REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 GROUPS = "client_train"
 _LARGE, _MOST_PACKED = 250_000_000, 50
 """In bytes, and how many times as large: an array above both is refused before it fills memory."""
-_LEFT = 100_000_000
+LEFT = 100_000_000
 """In bytes: inputs above that are not packed are not read, but mapped. As float32, uint8 takes four
 times as much, and twice that while it is dealt to clients."""
 # What numpy and zipfile raise on damaged files, found by flipping bytes.
@@ -134,7 +134,7 @@ def _members(
 
 def _stays(part: zipfile.ZipInfo) -> bool:
     """Whether a member is left in its file."""
-    return part.file_size > _LEFT and part.compress_type == zipfile.ZIP_STORED
+    return part.file_size > LEFT and part.compress_type == zipfile.ZIP_STORED
 
 
 def _start(path: Path, archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> int:
