@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedkd.auditing.verdicts import Outcome
+if TYPE_CHECKING:  # which loads scipy, and no run but an audit has use for it
+    from fedkd.auditing.verdicts import Outcome
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Link:
 class Mark:
     """A cell that holds a verdict."""
 
-    outcome: Outcome
+    outcome: "Outcome"
 
 
 Cell = str | Noted | Link | Mark
