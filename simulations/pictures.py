@@ -16,18 +16,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
 from xml.sax.saxutils import escape
 
 from PIL import Image
 from selenium import webdriver
-from selenium.webdriver.support.ui import WebDriverWait
-
-from fedkd.jobs.watch import AskedServer, watched
-from fedkd.reports.live.server import LiveServer
+from selenium.webdriver.support.wait import WebDriverWait
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 LARGEST = 150_000
@@ -235,35 +231,39 @@ def photograph_report() -> None:
                 photograph(driver, 1010, f"report-{scheme}.png")
 
 
-AMID_A_ROUND = """
-const amid = name => document.querySelector(`#phases .${name} li`);
-return document.querySelectorAll('#table tr').length > 1 && amid('training') && amid('answered');
-"""
-
-
-def photograph_live() -> None:
-    """The live view of the demo amid its third round or a later one, on both grounds."""
+def photograph_live_view() -> None:
+    """The page of `fedkd watch` while the demo is in its last rounds, on both grounds."""
     with tempfile.TemporaryDirectory() as place:
-        run = Path(place) / "runs" / "demo"
-        os.chdir(place)
-        shown = watched(run.relative_to(place), AskedServer(run, None))
-        with LiveServer(shown) as server, chromium() as driver:
-            Thread(target=server.serve_forever, daemon=True).start()
-            going = subprocess.Popen(demo(run), stdout=subprocess.DEVNULL)
+        run = Path(place) / "demo"
+        watch = [sys.executable, "-m", "fedkd", "watch", str(run), "--no-browser"]
+        with (
+            subprocess.Popen(watch, stdout=subprocess.PIPE, text=True) as page,
+            subprocess.Popen(demo(run, "--set", "rounds=6"), stdout=subprocess.DEVNULL) as done,
+        ):
             try:
-                driver.get(server.url)
-                WebDriverWait(driver, 3600).until(lambda _: driver.execute_script(AMID_A_ROUND))
-                for scheme in ("light", "dark"):
-                    wanted = [{"name": "prefers-color-scheme", "value": scheme}]
-                    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": wanted})
-                    photograph(driver, 1180, f"live-{scheme}.png")
+                if page.stdout is None or not (url := _address(page.stdout)):
+                    sys.exit("fedkd watch named no address")
+                for scheme, begun in (("light", 4), ("dark", 5)):
+                    with chromium(scheme) as driver:
+                        driver.get(url)
+                        WebDriverWait(driver, 600, 0.05).until(
+                            lambda it, begun=begun: (
+                                len(it.find_elements("css selector", "#table tr")) >= begun
+                            )
+                        )
+                        photograph(driver, 900, f"live-{scheme}.png")
             finally:
-                server.shutdown()
-                going.terminate()
-                going.wait()
+                page.terminate()
+                done.terminate()
 
 
-PAINTERS = {"round": draw_round, "report": photograph_report, "live": photograph_live}
+def _address(lines: Iterable[str]) -> str:
+    """What `fedkd watch` says it serves its page at."""
+    found = (re.search(r"http://\S+", line) for line in lines)
+    return next((each[0] for each in found if each), "")
+
+
+PAINTERS = {"round": draw_round, "report": photograph_report, "live": photograph_live_view}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])

@@ -59,7 +59,7 @@ def test_imports_run_in_no_circle():
 @pytest.mark.parametrize(
     ("what", "without"),
     [
-        ("fedkd.jobs.distil", ("flwr", "grpc", "ray")),
+        ("fedkd.jobs.distil, fedkd.api.running", ("flwr", "grpc", "ray")),
         ("fedkd.cli", ("torch", "flwr", "pydantic", "matplotlib")),
     ],
 )

@@ -39,7 +39,15 @@ AuditName = Literal[
 
 
 @overload
-def audit(name: Literal["plan"], of: Config, /, **options: Any) -> Forecast: ...
+def audit(
+    name: Literal["plan"],
+    of: Config,
+    /,
+    overrides: Overrides = (),
+    *,
+    data: object = None,
+    ledger: str | Path | None = None,
+) -> Forecast: ...
 
 
 @overload

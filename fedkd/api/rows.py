@@ -1,21 +1,22 @@
 """A run's figures as tables: lists of flat rows, as `pandas.DataFrame` takes them."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fedkd.reports.comparison import ComparisonRow, Spread
-from fedkd.runs.distil_schema import DistilRun
-from fedkd.runs.schema import FinishedRun, Round
+if TYPE_CHECKING:
+    from fedkd.reports.comparison import ComparisonRow, Spread
+    from fedkd.runs.distil_schema import DistilRun
+    from fedkd.runs.schema import FinishedRun, Round
 
 Row = dict[str, Any]
 
 
-def of_federation(run: FinishedRun) -> list[Row]:
+def of_federation(run: "FinishedRun") -> list[Row]:
     """A row for each round; scores are None after a round that was not scored."""
     names = [score.figure for score in run.summary.numbers]
     return [_round(run, each, names) for each in run.rounds]
 
 
-def _round(run: FinishedRun, each: Round, names: list[str]) -> Row:
+def _round(run: "FinishedRun", each: "Round", names: list[str]) -> Row:
     headline = run.summary.headline
     teachers, ensemble, privacy = each.teachers, each.ensemble, each.privacy
     best = None
@@ -38,7 +39,7 @@ def _round(run: FinishedRun, each: Round, names: list[str]) -> Row:
     }
 
 
-def of_distillation(run: DistilRun) -> list[Row]:
+def of_distillation(run: "DistilRun") -> list[Row]:
     """A row for each epoch of each training."""
     return [
         {
@@ -52,7 +53,7 @@ def of_distillation(run: DistilRun) -> list[Row]:
     ]
 
 
-def of_comparison(rows: list[ComparisonRow]) -> list[Row]:
+def of_comparison(rows: "list[ComparisonRow]") -> list[Row]:
     """A row for each method, the best first; of each figure its mean and deviation over seeds."""
     figures = ("student", "student_best", "teachers", "ensemble", "bytes_up", "bytes_down")
     return [
@@ -70,7 +71,7 @@ def of_comparison(rows: list[ComparisonRow]) -> list[Row]:
     ]
 
 
-def _spread(spread: Spread | None) -> Row:
+def _spread(spread: "Spread | None") -> Row:
     return {
         "": None if spread is None else spread.mean,
         "_std": None if spread is None else spread.std,

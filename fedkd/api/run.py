@@ -5,21 +5,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedkd import config as configuration
 from fedkd.api import rows
 from fedkd.api.rows import Row
 from fedkd.config import Distillation, Experiment
-from fedkd.jobs.export import Exported, Format
-from fedkd.jobs.export import export as write_export
-from fedkd.jobs.predict import predict as ask
-from fedkd.jobs.predicting.prediction import Prediction
-from fedkd.reports import comparison, distil_report, notebook, tables
-from fedkd.reports import report as reports
-from fedkd.runs import distil_schema, reading
+from fedkd.reports import notebook
 from fedkd.runs import student as students
 from fedkd.runs.student import FinishedStudent
+
+if TYPE_CHECKING:
+    from fedkd.jobs.export import Exported, Format
+    from fedkd.jobs.predicting.prediction import Prediction
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,8 @@ class Run:
     @cached_property
     def summary(self) -> dict[str, Any]:
         """The figures that a run is compared by, as in `summary.json`; shares are of 1."""
+        from fedkd.runs import reading
+
         return reading.summary(self.path)
 
     @cached_property
@@ -77,6 +77,8 @@ class Run:
         Raises:
             RunFolderError: a file is missing or corrupt.
         """
+        from fedkd.runs import distil_schema, reading
+
         if self._distils:
             return rows.of_distillation(distil_schema.read(self.path))
         return rows.of_federation(reading.read(self.path))
@@ -90,7 +92,9 @@ class Run:
         """
         page = self.path / "report.html"
         if not page.is_file():
-            (distil_report if self._distils else reports).write(self.path)
+            from fedkd.reports import distil_report, report
+
+            (distil_report if self._distils else report).write(self.path)
         return ReportPage(page)
 
     @cached_property
@@ -111,7 +115,7 @@ class Run:
         cut: bool = False,
         among: str | Path | None = None,
         most: int | None = None,
-    ) -> list[Prediction]:
+    ) -> "list[Prediction]":
         """What the student says of records; see `fedkd.jobs.predict.predict`.
 
         Args:
@@ -130,10 +134,12 @@ class Run:
             UsageError: the student takes something else.
             DataError: a file cannot be read, or a value does not fit.
         """
+        from fedkd.jobs.predict import predict as ask
+
         there = None if among is None else Path(among)
         return ask(self.student, given, cut=cut, among=there, most=most)
 
-    def export(self, format: Format, out: str | Path | None = None) -> Exported:
+    def export(self, format: "Format", out: str | Path | None = None) -> "Exported":
         """Write the student for other programs, checked against the original.
 
         Args:
@@ -144,13 +150,17 @@ class Run:
             UsageError: packages are missing, or the student decides by the values of a batch.
             ExportError: the file does not say what the student says.
         """
-        return write_export(self.path, format, None if out is None else Path(out))
+        from fedkd.jobs.export import export
+
+        return export(self.path, format, None if out is None else Path(out))
 
     @cached_property
     def _distils(self) -> bool:
         return students.is_distillation(self.path)
 
     def _repr_html_(self) -> str:
+        from fedkd.reports import tables
+
         table = tables.distilled if self._distils else tables.summary
         return notebook.html(table(self.summary))
 
@@ -175,14 +185,19 @@ class Comparison:
     @cached_property
     def rows(self) -> list[Row]:
         """A row for each method over its seeds, the best first, for `pandas.DataFrame`."""
-        return rows.of_comparison(comparison.comparison_table(self._folders))
+        from fedkd.reports.comparison import comparison_table
+
+        return rows.of_comparison(comparison_table(self._folders))
 
     @property
     def _folders(self) -> Sequence[Path]:
         return [run.path for run in self.runs]
 
     def _repr_html_(self) -> str:
-        return notebook.html(tables.comparison(comparison.comparison_table(self._folders)))
+        from fedkd.reports import tables
+        from fedkd.reports.comparison import comparison_table
+
+        return notebook.html(tables.comparison(comparison_table(self._folders)))
 
 
 def load(run: str | Path) -> Run:

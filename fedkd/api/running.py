@@ -1,4 +1,8 @@
-"""Federations and distillations by one call each."""
+"""Federations and distillations by one call each.
+
+What runs them is imported once the configuration is sound: a wrong key is said at once, and one
+party's distillation does not wait for what federations need.
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -9,10 +13,6 @@ from fedkd.api import settings, showing
 from fedkd.api.run import Comparison, Run
 from fedkd.api.settings import Config, Overrides
 from fedkd.api.showing import Progress
-from fedkd.jobs import compare as comparing
-from fedkd.jobs.distil import distil as run_distillation
-from fedkd.jobs.simulate import simulate as run_federation
-from fedkd.reports import report as reports
 
 
 def simulate(
@@ -56,9 +56,11 @@ def simulate(
         experiment = settings.experiment(config, said)
         settings.check_engine(experiment)
         folder = settings.run_folder(experiment, out)
+        from fedkd.jobs.simulate import simulate as run
+
         with showing.rounds(experiment, progress) as observer:
             there = None if replay is None else Path(replay)
-            run_federation(experiment, folder, observer, resume=resume, replay=there)
+            run(experiment, folder, observer, resume=resume, replay=there)
     return Run(folder)
 
 
@@ -91,8 +93,10 @@ def distil(
     with settings.overriding(overrides, changes, data) as said:
         distillation = settings.distillation(config, said)
         folder = settings.run_folder(distillation, out)
+        from fedkd.jobs.distil import distil as run
+
         with showing.phases(progress) as notify:
-            run_distillation(distillation, folder, notify, resume=resume)
+            run(distillation, folder, notify, resume=resume)
     return Run(folder)
 
 
@@ -132,10 +136,14 @@ def compare(
         experiment = settings.experiment(config, said)
         settings.check_engine(experiment)
         folder = settings.run_folder(experiment, out, also="-compared")
+        from fedkd.jobs import compare as comparing
+
         plan = comparing.plan(experiment, methods, seeds, answers)
         watch = partial(showing.one_of_several, progress=progress)
         done = comparing.compare(plan, folder, watch, resume=resume)
     if done.finished:
+        from fedkd.reports import report as reports
+
         reports.write_comparison(done.folders, folder / "report.html")
     done.require_all()
     return Comparison(folder, tuple(map(Run, done.folders)))

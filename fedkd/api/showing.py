@@ -1,27 +1,31 @@
 """What a person sees while a call lasts: in a terminal, in a notebook, in a log."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from fedkd.clock import Notify
 from fedkd.config import Distillation, Experiment
-from fedkd.federation.answers import Observer, Unwatched
-from fedkd.jobs.planned import PlannedRun
 from fedkd.reports import bar
-from fedkd.reports.display import Display
-from fedkd.tasks import headline
 
-Progress = bool | Console
-"""Whether rounds and phases are shown as they go, or where."""
+if TYPE_CHECKING:
+    from fedkd.federation.answers import Observer
+    from fedkd.jobs.planned import PlannedRun
+
+Progress = bool | Console | Callable[[], Console]
+"""Whether rounds and phases are shown as they go; or where, known once there is something."""
 
 
 @contextmanager
-def rounds(experiment: Experiment, progress: Progress) -> Iterator[Observer]:
+def rounds(experiment: Experiment, progress: Progress) -> "Iterator[Observer]":
     """What is told of a federation's rounds, and shows them."""
+    from fedkd.federation.answers import Unwatched
+    from fedkd.reports.display import Display
+    from fedkd.tasks import headline
+
     if (console := _console(progress)) is None:
         yield Unwatched()
         return
@@ -33,7 +37,7 @@ def rounds(experiment: Experiment, progress: Progress) -> Iterator[Observer]:
 
 
 @contextmanager
-def one_of_several(run: PlannedRun, progress: Progress) -> Iterator[Any]:
+def one_of_several(run: "PlannedRun", progress: Progress) -> Iterator[Any]:
     """What is told of one run of a comparison or a sweep, and shows it."""
     if isinstance(run.config, Distillation):
         with phases(progress) as notify:
@@ -54,9 +58,13 @@ def phases(progress: Progress) -> Iterator[Notify]:
 
 
 def _console(progress: Progress) -> Console | None:
-    if isinstance(progress, Console):
-        return progress
-    return Console() if progress else None
+    if isinstance(progress, bool):
+        return Console() if progress else None
+    return progress if isinstance(progress, Console) else progress()
+
+
+_TOLD_ELSEWHERE = ("fedkd.federation.client", "fedkd.federation.cohort")
+"""Logs of answers that failed, of which the round's own line tells."""
 
 
 class _Shown(logging.Handler):
@@ -70,7 +78,7 @@ class _Shown(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """See `logging.Handler`."""
         text = record.getMessage()
-        if text not in self._said:
+        if text not in self._said and record.name not in _TOLD_ELSEWHERE:
             self._said.add(text)
             self._console.print(f"warning: {text}", markup=False, highlight=False)
 

@@ -1,6 +1,7 @@
 """What came of an audit."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from fedkd.auditing.exposure import Exposure
 from fedkd.auditing.inversion import Inversion
@@ -23,6 +24,8 @@ class Audited:
     poisoning: Poisoning | None = None
     notes: tuple[str, ...] = ()
     """What was not tried, and why."""
+    page: Path | None = None
+    """Where the page about it is, if one was written."""
 
     def __add__(self, other: "Audited") -> "Audited":
         """Both, this one's first."""

@@ -75,7 +75,7 @@ def _meta() -> dict[str, Any]:
     return {} if context is None else context.meta
 
 
-def _beside() -> Console:
+def beside() -> Console:
     """Where work in progress is shown."""
     _started()
     if _meta().get(QUIET):
@@ -116,7 +116,7 @@ def watch(experiment: "Experiment") -> "Iterator[Observer]":
 
     title = f"{experiment.name}: {experiment.method.name}, seed {experiment.seed}"
     score = headline(experiment.task)
-    with Display(_beside(), title=title, rounds=experiment.rounds, score=score) as display:
+    with Display(beside(), title=title, rounds=experiment.rounds, score=score) as display:
         yield display
 
 
@@ -125,7 +125,7 @@ def steps() -> "Iterator[Notify]":
     """A bar of long work that is no federation, see `fedkd.reports.bar`."""
     from fedkd.reports.bar import progress
 
-    with progress(_beside()) as notify:
+    with progress(beside()) as notify:
         yield notify
 
 
@@ -194,7 +194,7 @@ def say(text: str) -> None:
 
 def say_step(text: str) -> None:
     """Print a line on work in progress."""
-    _print(_beside(), line(text))
+    _print(beside(), line(text))
 
 
 def _print(console: Console, shown: RenderableType) -> None:

@@ -1,16 +1,13 @@
 """`fedkd distil`: one party, a given or trained teacher, a smaller student."""
 
-from pathlib import Path
-
 from fedkd.cli.common import (
     Config,
     Override,
     ResumeStages,
     RunDir,
     answer,
-    import_beside,
+    beside,
     report_line,
-    steps,
 )
 
 
@@ -28,15 +25,10 @@ def distil(
 
     Example: fedkd distil distil --set knowledge.0.temperature=2
     """
-    from fedkd.config import load_distillation
-    from fedkd.jobs.distil import distil as run
+    from fedkd.api.running import distil as run
     from fedkd.reports import tables
 
-    import_beside(config)
-    distillation = load_distillation(config, override or ())
-    path = folder or Path(distillation.output.folder) / distillation.name
-    with steps() as notify:
-        summary = run(distillation, path, notify, resume=resume)
-    report = path / "report.html"
-    value = {"run": path, "report": report, "summary": summary}
-    answer(value, tables.distilled(summary), report_line(report))
+    done = run(config, override or (), out=folder, resume=resume, progress=beside)
+    report = done.report.path
+    value = {"run": done.path, "report": report, "summary": done.summary}
+    answer(value, tables.distilled(done.summary), report_line(report))

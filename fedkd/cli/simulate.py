@@ -10,11 +10,9 @@ from fedkd.cli.common import (
     Override,
     Resume,
     RunDir,
-    import_beside,
-    run_folder,
+    beside,
     say,
     say_summary,
-    watch,
 )
 
 
@@ -39,14 +37,9 @@ def simulate(
 
     Example: fedkd simulate demo --set method.name=dsfl --out runs/dsfl
     """
-    from fedkd.config import load
-    from fedkd.jobs.simulate import simulate as run
+    from fedkd.api.running import simulate as run
 
-    import_beside(config)
-    experiment = load(config, override or ())
-    path = run_folder(experiment, folder)
-    with watch(experiment) as observer:
-        summary = run(experiment, path, observer, resume=resume, replay=replay)
-    say_summary(summary, path)
+    done = run(config, override or (), out=folder, resume=resume, replay=replay, progress=beside)
+    say_summary(done.summary, done.path)
     if replay is not None:
         say(f"replayed: the student is that of {replay}, to the bit")

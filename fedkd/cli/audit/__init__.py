@@ -1,7 +1,7 @@
 """`fedkd audit`: what an experiment costs in privacy, and what an attacker really gets."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -9,14 +9,8 @@ from fedkd.cli.audit.claims import audit_allow, audit_ledger, audit_plan
 from fedkd.cli.audit.found import say_found
 from fedkd.cli.audit.poisoning import audit_poisoning
 from fedkd.cli.audit.secret import audit_secret
-from fedkd.cli.common import Config, Override, Run, import_beside, steps, watch
+from fedkd.cli.common import Config, Override, Run, beside
 from fedkd.cli.completion import configs_or_runs
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from fedkd.auditing.candidates import Kind
-    from fedkd.federation.prepare import PreparedExperiment
 
 audit = typer.Typer(
     name="audit",
@@ -80,13 +74,10 @@ def audit_mechanism(
 
     Example: fedkd audit mechanism --noise-multiplier 1.1
     """
-    from fedkd.jobs.audit import teachers
+    from fedkd.api.audits import audit as run
 
-    say_found(
-        teachers.audit_mechanism(
-            noise_multiplier=noise, draws=draws, delta=delta, confidence=confidence
-        )
-    )
+    how: dict[str, Any] = {"noise_multiplier": noise, "draws": draws, "delta": delta}
+    say_found(run("mechanism", **how, confidence=confidence))
 
 
 @audit.command("teacher")
@@ -108,14 +99,10 @@ def audit_teacher(
 
     Example: fedkd audit teacher private
     """
-    from fedkd.config import load
-    from fedkd.jobs.audit import teachers
+    from fedkd.api.audits import audit as run
 
-    import_beside(config)
-    experiment = load(config, override or ())
-    with steps() as notify:
-        found = teachers.audit_teacher(experiment, notify, canaries=canaries, confidence=confidence)
-    say_found(found)
+    how: dict[str, Any] = {"canaries": canaries, "confidence": confidence}
+    say_found(run("teacher", config, override or (), **how, progress=beside))
 
 
 @audit.command("exchange")
@@ -140,17 +127,11 @@ def audit_exchange(
 
     Example: fedkd audit exchange overfitted --candidates 550
     """
-    from fedkd.jobs.audit import messages
+    from fedkd.api.audits import audit as run
 
-    import_beside(path)
-    if not path.is_dir():
-        check = messages.check_readable
-        path = _with_canaries(path, override, folder, candidates, kind, check=check)
-    with steps() as notify:
-        found = messages.audit_exchange(
-            path, notify, count=_even(references), confidence=confidence
-        )
-    say_found(found)
+    how: dict[str, Any] = {"candidates": candidates, "kind": kind, "references": references}
+    how |= {"confidence": confidence, "out": folder}
+    say_found(run("exchange", path, override or (), **how, progress=beside))
 
 
 @audit.command("student")
@@ -169,12 +150,10 @@ def audit_student(
 
     Example: fedkd audit student runs/demo
     """
-    from fedkd.jobs.audit import students
+    from fedkd.api.audits import audit as attack
 
-    import_beside(run)
-    with steps() as notify:
-        found = students.audit_student(run, notify, count=_even(references), confidence=confidence)
-    say_found(found)
+    how: dict[str, Any] = {"references": references, "confidence": confidence}
+    say_found(attack("student", run, **how, progress=beside))
 
 
 @audit.command("report")
@@ -202,37 +181,8 @@ def audit_report(
 
     Example: fedkd audit report overfitted --candidates 550
     """
-    from fedkd.jobs.audit import teachers
+    from fedkd.api.audits import audit as run
 
-    import_beside(path)
-    run = path if path.is_dir() else _with_canaries(path, override, folder, candidates, kind)
-    with steps() as notify:
-        found = teachers.audit_all(
-            run, notify, count=_even(references), confidence=confidence, poisoned=poisoned
-        )
-    say_found(found, run / "audit.html")
-
-
-def _even(references: int) -> int:
-    """Reference models come in pairs: a candidate is in one and not in the other."""
-    return references + references % 2
-
-
-def _with_canaries(
-    config: Path,
-    override: list[str] | None,
-    folder: Path | None,
-    candidates: int,
-    kind: "Kind",
-    *,
-    check: "Callable[[PreparedExperiment], None]" = lambda _: None,
-) -> Path:
-    """Run an experiment with candidates and with a server that keeps every message."""
-    from fedkd.config import load
-    from fedkd.jobs.audit.canary_run import Canaries, record
-
-    experiment = load(config, override or ())
-    run = folder or Path(experiment.output.folder) / f"{experiment.name}-audit"
-    with watch(experiment) as observer:
-        record(experiment, Canaries(candidates, kind), run, observer, check=check)
-    return run
+    how: dict[str, Any] = {"candidates": candidates, "kind": kind, "references": references}
+    how |= {"confidence": confidence, "out": folder, "poisoned": poisoned}
+    say_found(run("report", path, override or (), **how, progress=beside))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fedkd.cli.common import Config, Override, answer, import_beside, line
+from fedkd.cli.common import Config, Override, answer, line
 from fedkd.errors import LedgerError
 
 
@@ -27,12 +27,11 @@ def audit_plan(
     """
     from dataclasses import asdict
 
-    from fedkd.config import load
+    from fedkd.api.audits import audit
     from fedkd.jobs.audit import plan
     from fedkd.reports import tables
 
-    import_beside(config)
-    forecast = plan.forecast(load(config, override or ()), ledger)
+    forecast = audit("plan", config, override or (), ledger=ledger)
     answer(asdict(forecast), tables.forecast(forecast))
     plan.check(forecast)
 
@@ -49,10 +48,11 @@ def audit_ledger(
 
     Example: fedkd audit ledger runs/private
     """
+    from fedkd.api.audits import audit
     from fedkd.reports import tables
     from fedkd.runs import ledgers
 
-    accounts = ledgers.read(path)
+    accounts = audit("ledger", path)
     answer(ledgers.as_dict(accounts), *map(tables.ledger, accounts))
     if broken := [each for each in accounts if each.statement.chain != "intact"]:
         first = broken[0]

@@ -1,6 +1,5 @@
 """What an audit found, printed."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedkd.cli.common import answer, report_line
@@ -9,7 +8,7 @@ if TYPE_CHECKING:
     from fedkd.auditing.findings import Audited
 
 
-def say_found(found: "Audited", report: Path | None = None) -> None:
+def say_found(found: "Audited") -> None:
     """Print what an audit found, and where its page is, if it has one.
 
     A violation is an error, once all of it is said.
@@ -18,8 +17,8 @@ def say_found(found: "Audited", report: Path | None = None) -> None:
     from fedkd.reports import audit_tables
 
     value = audit_tables.as_json(found)
-    if report is None:
+    if (page := found.page) is None:
         answer(value, audit_tables.tables(found))
     else:
-        answer({"report": report, **value}, report_line(report), audit_tables.tables(found))
+        answer({"report": page, **value}, report_line(page), audit_tables.tables(found))
     raise_on_violation(found.outcomes)

@@ -1,12 +1,12 @@
 """`fedkd audit poisoning`: what hostile clients do to an experiment, and what a defence saves."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from fedkd.cli.audit.found import say_found
-from fedkd.cli.common import Config, Override, import_beside, steps
+from fedkd.cli.common import Config, Override, beside
 from fedkd.errors import UsageError
 
 _NAMES = (
@@ -57,21 +57,11 @@ def audit_poisoning(
 
     Example: fedkd audit poisoning demo --attacks collusion,lma --shares 0.3 --set rounds=2
     """
-    from fedkd.config import load
-    from fedkd.jobs.audit import poisoning
+    from fedkd.api.audits import audit
 
-    import_beside(config)
-    experiment = load(config, override or ())
-    run = folder or Path(experiment.output.folder) / f"{experiment.name}-poisoning"
-    plan = poisoning.Plan(
-        attacks=tuple(_listed(attacks or "")),
-        shares=tuple(map(_share, _listed(shares))),
-        defences=(False, True) if defence is None else (defence,),
-        seeds=seeds,
-    )
-    with steps() as notify:
-        found = poisoning.audit_poisoning(experiment, plan, run, notify, resume=resume)
-    say_found(found, run / "audit.html")
+    how: dict[str, Any] = {"attacks": _listed(attacks or ""), "defence": defence, "seeds": seeds}
+    how |= {"shares": list(map(_share, _listed(shares))), "out": folder, "resume": resume}
+    say_found(audit("poisoning", config, override or (), **how, progress=beside))
 
 
 def _listed(text: str) -> list[str]:

@@ -1,12 +1,12 @@
 """`fedkd audit secret`: what models give away of a secret in a client's texts."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from fedkd.cli.audit.found import say_found
-from fedkd.cli.common import Config, Override, import_beside, watch
+from fedkd.cli.common import Config, Override, beside
 
 
 def audit_secret(
@@ -39,13 +39,9 @@ def audit_secret(
 
     Example: fedkd audit secret text_classification --digits 4 --times 8
     """
-    from fedkd.config import load
-    from fedkd.jobs.audit.secrets import Secret, audit_secret
+    from fedkd.api.audits import audit
 
-    import_beside(config)
-    experiment = load(config, override or ())
-    run = folder or Path(experiment.output.folder) / f"{experiment.name}-secret"
-    secret = Secret(text, digits, secrets, times, client, label)
-    with watch(experiment) as observer:
-        found = audit_secret(experiment, secret, run, observer, confidence=confidence)
-    say_found(found)
+    planted: dict[str, Any] = {"text": text, "digits": digits, "secrets": secrets, "times": times}
+    planted |= {"client": client, "label": label}
+    how: dict[str, Any] = {"confidence": confidence, "out": folder}
+    say_found(audit("secret", config, override or (), **planted, **how, progress=beside))

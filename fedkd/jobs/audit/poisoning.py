@@ -89,8 +89,7 @@ def audit_poisoning(
         notify("runs", len(cells), len(cells))
         runs = tuple(done[cell.cell] for cell in cells)
         found = Audited(poisoning=_found(prepared, runs), notes=tuple(notes))
-        audit_report.write(found, folder, experiment, claim=None)
-    return found
+        return replace(found, page=audit_report.write(found, folder, experiment, claim=None))
 
 
 def read(folder: Path) -> tuple[Poisoned, ...]:

@@ -212,5 +212,4 @@ def audit_all(
     found += audit_exchange(folder, notify, count=count, confidence=confidence)
     found += audit_student(folder, notify, count=count, confidence=confidence)
     claim = claimed(folder, prepared, by_clients=False)
-    audit_report.write(found, folder, experiment, claim=claim)
-    return found
+    return replace(found, page=audit_report.write(found, folder, experiment, claim=claim))
