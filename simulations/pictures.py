@@ -228,7 +228,7 @@ def photograph_report() -> None:
         for scheme in ("light", "dark"):
             with chromium(scheme) as driver:
                 driver.get((run / "report.html").as_uri())
-                photograph(driver, 1010, f"report-{scheme}.png")
+                photograph(driver, 1160, f"report-{scheme}.png")
 
 
 def photograph_live_view() -> None:
