@@ -232,18 +232,18 @@ def photograph_report() -> None:
 
 
 def photograph_live_view() -> None:
-    """The page of `fedkd watch` while the demo is in its last rounds, on both grounds."""
+    """The page of `fedkd watch` amid the demo, on both grounds."""
     with tempfile.TemporaryDirectory() as place:
-        run = Path(place) / "demo"
+        run = Path("runs") / "demo"
         watch = [sys.executable, "-m", "fedkd", "watch", str(run), "--no-browser"]
         with (
-            subprocess.Popen(watch, stdout=subprocess.PIPE, text=True) as page,
-            subprocess.Popen(demo(run, "--set", "rounds=6"), stdout=subprocess.DEVNULL) as done,
+            subprocess.Popen(watch, cwd=place, stdout=subprocess.PIPE, text=True) as page,
+            subprocess.Popen(demo(run), cwd=place, stdout=subprocess.DEVNULL) as done,
         ):
             try:
                 if page.stdout is None or not (url := _address(page.stdout)):
                     sys.exit("fedkd watch named no address")
-                for scheme, begun in (("light", 4), ("dark", 5)):
+                for scheme, begun in (("light", 2), ("dark", 3)):
                     with chromium(scheme) as driver:
                         driver.get(url)
                         WebDriverWait(driver, 600, 0.05).until(
@@ -251,7 +251,7 @@ def photograph_live_view() -> None:
                                 len(it.find_elements("css selector", "#table tr")) >= begun
                             )
                         )
-                        photograph(driver, 900, f"live-{scheme}.png")
+                        photograph(driver, 1180, f"live-{scheme}.png")
             finally:
                 page.terminate()
                 done.terminate()
