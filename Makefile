@@ -44,7 +44,7 @@ $(VENV)/.user: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.developer: $(VENV)/.user
-	$(INSTALL) '.[dev,lora,medical,onnx,opencv,parquet,ray,text,vision]'
+	$(INSTALL) '.[dev,lora,medical,onnx,opencv,parquet,ray,text,track,vision]'
 	@touch $@
 
 $(VENV)/.documents: $(VENV)/.user

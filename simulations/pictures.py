@@ -16,13 +16,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 from PIL import Image
 from selenium import webdriver
+from selenium.webdriver.support.wait import WebDriverWait
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 LARGEST = 150_000
@@ -227,10 +228,42 @@ def photograph_report() -> None:
         for scheme in ("light", "dark"):
             with chromium(scheme) as driver:
                 driver.get((run / "report.html").as_uri())
-                photograph(driver, 1010, f"report-{scheme}.png")
+                photograph(driver, 1160, f"report-{scheme}.png")
 
 
-PAINTERS = {"round": draw_round, "report": photograph_report}
+def photograph_live_view() -> None:
+    """The page of `fedkd watch` amid the demo, on both grounds."""
+    with tempfile.TemporaryDirectory() as place:
+        run = Path("runs") / "demo"
+        watch = [sys.executable, "-m", "fedkd", "watch", str(run), "--no-browser"]
+        with (
+            subprocess.Popen(watch, cwd=place, stdout=subprocess.PIPE, text=True) as page,
+            subprocess.Popen(demo(run), cwd=place, stdout=subprocess.DEVNULL) as done,
+        ):
+            try:
+                if page.stdout is None or not (url := _address(page.stdout)):
+                    sys.exit("fedkd watch named no address")
+                for scheme, begun in (("light", 2), ("dark", 3)):
+                    with chromium(scheme) as driver:
+                        driver.get(url)
+                        WebDriverWait(driver, 600, 0.05).until(
+                            lambda it, begun=begun: (
+                                len(it.find_elements("css selector", "#table tr")) >= begun
+                            )
+                        )
+                        photograph(driver, 1180, f"live-{scheme}.png")
+            finally:
+                page.terminate()
+                done.terminate()
+
+
+def _address(lines: Iterable[str]) -> str:
+    """What `fedkd watch` says it serves its page at."""
+    found = (re.search(r"http://\S+", line) for line in lines)
+    return next((each[0] for each in found if each), "")
+
+
+PAINTERS = {"round": draw_round, "report": photograph_report, "live": photograph_live_view}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])

@@ -33,6 +33,7 @@ def browser(profile: Path) -> Iterator[webdriver.Chrome]:
         # The driver is named; nothing is to be looked for on the network.
         patch.setenv("SE_OFFLINE", "true")
         chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    chrome.set_script_timeout(300)  # a busy machine
     try:
         yield chrome
     finally:

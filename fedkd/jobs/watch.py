@@ -54,9 +54,8 @@ class AskedServer:
     def now(self) -> ServerNow | None:
         """How it stood when it was last asked; None where there is none."""
         now = self._now
-        if now is None or not now.run or now.run != self._told:
-            return now
-        return replace(now, stopping=not now.status.startswith("finished"))
+        told = now is not None and bool(now.run) and now.run == self._told
+        return replace(now, stopping=True) if now is not None and told else now
 
     def stop(self, run: int) -> str:
         """Stop a run, if it is the one under way in the folder.

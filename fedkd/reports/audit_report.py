@@ -67,7 +67,7 @@ def _of(
                 section("claims", "Claims against measurements", [audit_grids.claims(found)]),
                 section("structure", "What no statistic shows", [audit_grids.checks(found)]),
                 section("attacks", "What attackers got", _attacked(found)),
-                section("poisoning", "What hostile clients do", _poisoned(found)),
+                section("hostile", "What hostile clients do", _poisoned(found)),
                 section("images", "Images drawn from answers", map(_drawn, found.inversions)),
                 section("uncovered", "What epsilon does not cover", _uncovered(experiment, claim)),
                 section("terms", "In words", [_items(lines)]),

@@ -166,6 +166,10 @@ def test_a_run_that_was_told_to_stop_and_is_gone_has_stopped(run, writer):
     told = ServerNow(run=7, status="running", answers=False, stopping=True)
     assert shown(run, told)["state"] == "stopped"
     assert shown(run, replace(told, stopping=False))["state"] == "killed"
+    say(run, state="failed", why="no client answered")  # which is what stopping looks like to it
+    assert shown(run, replace(told, answers=True, status="finished:failed"))["state"] == "stopped"
+    assert shown(run, ServerNow(run=7, status="finished:stopped"))["state"] == "stopped"
+    assert shown(run, ServerNow(run=7, status="finished:failed"))["state"] == "failed"
 
 
 def test_an_older_run_without_signs_of_life_is_shown(run):

@@ -1,54 +1,9 @@
 """All pages in a real browser, at a desk's width and at a phone's."""
 
 import pytest
-import tiny
-from browser import NEEDS_BROWSER, browser, overflow, requests, resize
-from example_run import blobs, write_run
-from small import ignore, small
-from test_audit_report import found
-
-from fedkd.jobs.distil import distil
-from fedkd.reports import audit_report
-from fedkd.reports.report import write, write_comparison
+from browser import NEEDS_BROWSER, overflow, requests, resize
 
 pytestmark = [NEEDS_BROWSER, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory):
-    with browser(tmp_path_factory.mktemp("profile")) as chrome:
-        yield chrome
-
-
-@pytest.fixture(scope="module")
-def pages(rows, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    failures = [(2, 3, "ValueError while training a model with a very long name " * 4)]
-    runs = [
-        write_run(folder / "fedmd", failures=failures, generated=blobs()),
-        write_run(folder / "dsfl", method="dsfl", name="x" * 80, lift=0.02),
-        write_run(
-            folder / "many",
-            clients=200,
-            rounds=3,
-            classes=[f"a long class name {i}" for i in range(100)],
-        ),
-    ]
-    reports = [write(run) for run in runs]
-    comparison = write_comparison(runs[:2], folder / "comparison.html")
-    (folder / "audit").mkdir()
-    audit = audit_report.write(
-        found(None), folder / "audit", tiny.experiment(rows, {"name": "x" * 80}), claim=None
-    )
-    distil(small(rows, name="x" * 80), folder / "distil", ignore)
-    return {
-        "report": reports[0],
-        "long": reports[1],
-        "many": reports[2],
-        "comparison": comparison,
-        "audit": audit,
-        "distil": folder / "distil" / "report.html",
-    }
 
 
 def at(driver, page, width):

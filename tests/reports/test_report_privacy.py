@@ -31,6 +31,7 @@ def protected(path, **changes):
 
 def test_epsilon_by_round_is_drawn_against_the_budget(tmp_path):
     page = Page(write(protected(tmp_path / "run")))
+    assert len(page.ids) == len(set(page.ids))
     assert "What privacy was spent" in page.text
     assert "After round 3 epsilon stands at 2.931 of 4, at delta 1e-05 (add-remove)" in page.text
     assert "Spent 2.931" in page.text

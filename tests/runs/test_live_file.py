@@ -45,6 +45,7 @@ class OwnWordsError(RuntimeError):
         (QuorumError("round 1: 0 of 4 clients answered"), "failed", "round 1: 0 of 4 clients"),
         (OwnWordsError("a client's own words"), "failed", "OwnWordsError"),
         (KeyboardInterrupt(), "stopped", ""),
+        (SystemExit(1), "stopped", ""),
     ],
 )
 def test_how_a_run_ended_is_said(tmp_path, error, state, why):

@@ -52,8 +52,9 @@ class ServerNow:
         return self.answers and under_way and not self.stopping
 
     def stopped(self, *, alive: bool | None) -> bool:
-        """Whether the run was stopped; a trial's server is gone before it could say so."""
-        return self.status == "finished:stopped" or (self.stopping and not alive)
+        """Whether the run was stopped: its app may call that a failure, or be gone unheard."""
+        over = self.status.startswith("finished") or not alive
+        return self.status == "finished:stopped" or (self.stopping and over)
 
 
 def standing(now: RunNow, server: ServerNow | None) -> Standing:
@@ -74,10 +75,10 @@ def _ended(now: RunNow, server: ServerNow | None, so_far: str) -> Standing | Non
         return Standing("unknown", f"Unfinished {so_far}; whether it goes on, it does not say.")
     if live.state == "ended":
         return Standing("ended", f"Ended after {_rounds(len(now.rounds))}.", sign)
-    if live.state == "failed":
-        return Standing("failed", f"Failed {so_far}: {live.why}. {_RESUME}", sign)
     if live.state == "stopped" or (server is not None and server.stopped(alive=now.alive)):
         return Standing("stopped", f"Stopped {so_far}. {_RESUME}", sign)
+    if live.state == "failed":
+        return Standing("failed", f"Failed {so_far}: {live.why}. {_RESUME}", sign)
     return None
 
 

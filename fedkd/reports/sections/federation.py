@@ -72,7 +72,7 @@ def of(folder: Path) -> Report:
                     "What the generator draws",
                     [gallery(generated, classes) if generated else None],
                 ),
-                section("spending", "What privacy was spent", spent),
+                section("spent", "What privacy was spent", spent),
                 section("released", "What left the clients", [_released(run)]),
                 section("costs", "What it cost", [costs.traffic(run.rounds),
                                                   costs.time_by_phase(run.rounds)]),

@@ -108,7 +108,7 @@ class LiveWriter:
         if self._thread is not None:
             self._thread.join()
         self._state = "ended" if error is None else "failed"
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, KeyboardInterrupt | SystemExit):  # the second is how Flower stops one
             self._state = "stopped"
         elif error is not None:  # of one that was not foreseen a client may have chosen the words
             self._why = str(error) if isinstance(error, FedkdError) else type(error).__name__
