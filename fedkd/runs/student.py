@@ -1,7 +1,7 @@
 """A finished run's student, of a federation or of one party.
 
-A run's folder may be anybody's: what its configuration names is never called as data, and as a
-model only where that is code of the user's own, or can be nothing but a model (`common.check_code`).
+A run's folder may be anybody's: code that it names is never called as data, and as a model only
+where it is the user's own, or can be nothing but a model (`common.check_code`).
 """
 
 from collections.abc import Mapping

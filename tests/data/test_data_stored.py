@@ -157,10 +157,12 @@ def test_a_data_set_names_no_file_but_its_own(tmp_path: Path, name: object) -> N
     columns, features = {"x": [1.0], "label": [0]}, {"x": NUMBER, "label": LABEL}
     split(tmp_path / "mine", columns, features)
     split(tmp_path / "theirs", columns, features)
-    (tmp_path / "theirs" / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
-    with pytest.raises(DataError, match="names .* as a part of itself"):
+    (tmp_path / "theirs" / "state.json").write_text(
+        json.dumps({"_data_files": [{"filename": name}]})
+    )
+    with pytest.raises(DataError, match="as a part of itself"):
         read(tmp_path / "theirs")
     (tmp_path / "theirs" / "state.json").unlink()
     splits(tmp_path / "theirs", [name])
-    with pytest.raises(DataError, match="names .* as a part of itself"):
+    with pytest.raises(DataError, match="as a part of itself"):
         read(tmp_path / "theirs")

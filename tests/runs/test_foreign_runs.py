@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,7 +31,9 @@ def doctored(honest, tmp_path):
 
     def changed(**values):
         shutil.copytree(honest, tmp_path / "run")
-        table = config.read(honest / "config.toml", [(k.replace("__", "."), values[k]) for k in values])
+        table = config.read(
+            honest / "config.toml", [(k.replace("__", "."), values[k]) for k in values]
+        )
         (tmp_path / "run" / "config.toml").write_text(tomli_w.dumps(table))
         return tmp_path / "run"
 
@@ -42,7 +43,11 @@ def doctored(honest, tmp_path):
 CALLS = [
     {"name": "subprocess:Popen", "args": [sys.executable, "-c", "open('ran', 'w')"]},
     {"name": "torch:load", "f": "ran.pt", "weights_only": False},
-    {"name": "torch.fx.graph_module:reduce_graph_module", "body": {}, "import_block": "open('ran')"},
+    {
+        "name": "torch.fx.graph_module:reduce_graph_module",
+        "body": {},
+        "import_block": "open('ran')",
+    },
     {"name": "fedkd.files:write_atomically", "path": "ran", "content": "x"},
     {"name": "os:abort"},
 ]
