@@ -6,6 +6,8 @@ from pathlib import Path
 import fenced
 import pytest
 
+import fedkd
+
 DOCS = fenced.ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 MADE = {"reference/commands.md"}
@@ -48,3 +50,11 @@ def test_every_page_has_its_place_in_the_site():
     pages = {str(page.relative_to(DOCS)) for page in PAGES} | MADE
     assert set(named) ^ pages == set()
     assert len(named) == len(set(named))
+
+
+def test_the_reference_has_every_public_name():
+    text = (DOCS / "reference" / "python.md").read_text("utf-8")
+    names = set(fedkd.__all__) - {"FedkdError", "__version__"}  # errors have a page of their own
+    shown = set(re.findall(r"^      heading: fedkd\.(\w+)$", text, flags=re.MULTILINE))
+    [answers] = re.findall(r"members: \[(.*)\]", text)
+    assert names <= shown | set(answers.split(", "))
