@@ -108,7 +108,7 @@ class FedAvg(Method):
         return Broadcast(common=self._shared(hand_out(ctx).common))
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
-        ctx.train(anchor=self._start(ctx, broadcast), proximal=self.proximal)
+        self._learn(ctx, broadcast)
         model, count = Upload(self._shared(ctx.model().values)), ctx.example_count()
         if ctx.setting.securely:
             return model_in_sum(model, count)
@@ -120,6 +120,10 @@ class FedAvg(Method):
         else:
             average_into_student(ctx, uploads, ctx.counts(uploads, "count"))
         return self.begin(ctx)
+
+    def _learn(self, ctx: ClientContext, broadcast: Tensors) -> None:
+        """Train the teacher from what was received on."""
+        ctx.train(anchor=self._start(ctx, broadcast), proximal=self.proximal)
 
     def _start(self, ctx: ClientContext, broadcast: Tensors) -> Tensors:
         """Have the teacher start a round with what is shared of the broadcast, whatever it has.

@@ -20,6 +20,9 @@ DISTILLED = {"epochs": 15, "optimiser": "adam", "learning_rate": 0.02}
 METHODS: dict[str, dict[str, Any]] = {
     "fedavg": {},
     "fedprox": {},
+    "scaffold": {},
+    "feddyn": {},
+    "moon": {},
     "fedkd": {},
     "fedmd": {"student": DISTILLED},
     "dsfl": {"student": DISTILLED},

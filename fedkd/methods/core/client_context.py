@@ -122,12 +122,15 @@ class ClientContext:
         anchor: Tensors | None = None,
         proximal: float = 0.0,
         offset: Tensor | None = None,
+        on_step: Callable[[], None] | None = None,
     ) -> None:
         """Train the teacher on the private data, keeping the optimiser from round to round.
 
         With an `anchor` the teacher starts each round from the server's model, so the optimiser
         starts afresh as well. An `offset` (C,) is added to the logits of classes while training;
-        under DP it must come of what was paid for, such as `class_counts`.
+        under DP it must come of what was paid for, such as `class_counts`. `on_step` is called
+        before each step: it finds the gradients, under DP clipped and noisy, and may change them by
+        what the server sent or a client keeps of its own models.
 
         Raises:
             ValueError: there is an offset, and the task is not one of classes.
@@ -140,6 +143,8 @@ class ClientContext:
             optimiser = optim.build(self.teacher.parameters(), self.training)
             if anchor is None and (saved := group("optimiser", self.state)):
                 optim.unpack(optimiser, saved)
+            if on_step is not None:
+                optimiser.register_step_pre_hook(lambda *_: on_step())
             learn = learners.from_labels(self.setting, self.allowance, self.rng("batches"), beside)
             learn(
                 self.teacher,
@@ -184,28 +189,18 @@ class ClientContext:
         Rows of private data come from `ctx.data`, so it runs without differential privacy alone.
         The optimiser starts afresh.
         """
-        with self.on_device(model), self.clock.phase("train", self.training.epochs) as advance:
+        how, draws, moved = self.training, self.rng("batches"), self.setting.task.likelihood.moved
+        with self.on_device(model), self.clock.phase("train", how.epochs) as advance:
             return loop.fit(
-                model,
-                rows,
-                loss,
-                self.training,
-                self.rng("batches"),
-                moved=self.setting.task.likelihood.moved,
-                on_epoch=lambda *_: advance(),
+                model, rows, loss, how, draws, moved=moved, on_epoch=lambda *_: advance()
             )
 
     def distil(self, inputs: Rows, targets: Tensor, loss: Loss, how: Optimisation) -> None:
         """Fit the teacher to `targets`, row by row the server's word on `inputs`."""
-        with self.on_device(self.teacher), self.clock.phase("distil", how.epochs) as advance:
+        model, draws = self.teacher, self.rng("distillation")
+        with self.on_device(model), self.clock.phase("distil", how.epochs) as advance:
             offline.distil(
-                self.teacher,
-                inputs,
-                targets,
-                loss,
-                how,
-                self.rng("distillation"),
-                on_epoch=lambda _epoch, _loss: advance(),
+                model, inputs, targets, loss, how, draws, on_epoch=lambda *_: advance()
             )
 
     @property
