@@ -28,6 +28,7 @@ BUILT_IN = {
     "dsfl": "fedkd.methods.dsfl:DSFL",
     "feddf": "fedkd.methods.feddf:FedDF",
     "sequence-kd": "fedkd.methods.sequence_kd:SequenceKD",
+    "fedkt": "fedkd.methods.unlike.fedkt:FedKT",
     "dense": "fedkd.methods.data_free.dense:Dense",
     "dafl": "fedkd.methods.data_free.dafl:DAFL",
     "adi": "fedkd.methods.data_free.adi:ADI",

@@ -99,6 +99,11 @@ def audit_teacher(
             "privacy.clipping is 'layers', and a canary is a layer of its own, which moves but a "
             "part of the clip and would show too little: audit the same experiment with 'flat'"
         )
+    if prepared.method.voting(prepared.setting) is not None:
+        raise ConfigError(
+            f"method {experiment.method.name!r} takes noisy votes of teachers, and no teacher "
+            "learns by DP-SGD there; audit the noise with 'fedkd audit mechanism'"
+        )
     with one_intra_op_thread():
         found = Audited(checks=tuple(check_releases(prepared)))
         if not prepared.method.card.has_teachers:

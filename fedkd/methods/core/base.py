@@ -21,10 +21,11 @@ from fedkd.methods.core.combining import Combined
 from fedkd.methods.core.server_context import ServerContext, Uploads
 from fedkd.methods.core.setting import Count, Setting, Sum
 from fedkd.models import weights
+from fedkd.privacy.events import Gaussian
 from fedkd.rows import Rows
 from fedkd.tasks import Ask
 
-__all__ = ["Card", "ClientContext", "Method", "ServerContext", "Setting", "Uploads"]
+__all__ = ["Card", "ClientContext", "Method", "ServerContext", "Setting", "Uploads", "Voting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,21 @@ class Card:
     """Why it cannot run under differential privacy, if it cannot."""
 
 
+@dataclass(frozen=True, slots=True)
+class Voting:
+    """How a client's teachers vote, each of whom has learned from other records."""
+
+    queries: int
+    """Votes that a record has a part in, in a round: by one teacher each."""
+    voters: int
+    """Teachers that vote on one of them."""
+
+    def event(self, setting: Setting) -> Gaussian:
+        """Noise on all votes: what a record more or less moves is one teacher's vote on each."""
+        noise = setting.training.noise_multiplier
+        return Gaussian("votes of teachers", noise, steps=self.queries)
+
+
 class Method:
     """The base of every method: its parameters, and the parts that most share."""
 
@@ -106,6 +122,14 @@ class Method:
         bits; as it stands, there are none.
         """
         return {}
+
+    def voting(self, setting: Setting) -> Voting | None:
+        """Under `record`, what clients take of their teachers in place of DP-SGD: noisy votes.
+
+        None, as it stands: teachers learn by DP-SGD. The client part pays for the event by
+        `ctx.data_for`.
+        """
+        return None
 
     def probe(self, setting: Setting, client: int, upload: Tensors, x: Rows) -> Tensor | None:
         """What the model in an upload answers a few inputs; None if there is none.

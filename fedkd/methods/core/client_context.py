@@ -36,7 +36,7 @@ from fedkd.methods.core.setting import Count, Setting
 from fedkd.methods.core.sums import fitting
 from fedkd.privacy import mechanisms
 from fedkd.privacy.allowance import Allowance
-from fedkd.privacy.events import Unprotected
+from fedkd.privacy.events import Protected, Unprotected
 from fedkd.privacy.source import GENERATOR, NoiseSource
 from fedkd.rows import Rows
 from fedkd.tasks import Likelihood
@@ -75,6 +75,12 @@ class ClientContext:
                 "private data is protected by privacy.unit = 'record': a method reaches it through "
                 "ctx.train, ctx.moments, ctx.example_count and ctx.class_counts alone"
             )
+        return self._data
+
+    def data_for(self, event: Protected) -> Samples:
+        """The private data, once `event` is paid for; who asks adds the noise that it names."""
+        if self.allowance is not None:
+            self.allowance.spend(event, generator=GENERATOR)
         return self._data
 
     @property
@@ -128,9 +134,8 @@ class ClientContext:
 
         With an `anchor` the teacher starts each round from the server's model, so the optimiser
         starts afresh as well. An `offset` (C,) is added to the logits of classes while training;
-        under DP it must come of what was paid for, such as `class_counts`. `on_step` is called
-        before each step: it finds the gradients, under DP clipped and noisy, and may change them by
-        what the server sent or a client keeps of its own models.
+        under DP it must come of what was paid for, such as `class_counts`. `on_step`, called before
+        each step, may change gradients, under DP noisy ones, by what is public or was paid for.
 
         Raises:
             ValueError: there is an offset, and the task is not one of classes.

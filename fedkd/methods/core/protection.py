@@ -165,7 +165,7 @@ def _check_models(method: Method, setting: Setting) -> None:
         with blaming("student.model", spec):
             features = setting.build(spec, purpose="specification")
             check_features(features, shape, like=setting.examples)
-    if not method.card.has_teachers:
+    if not method.card.has_teachers or method.voting(setting) is not None:
         return
     check_training(experiment.clients.training, "clients.training")
     for client in setting.first_clients:

@@ -1,0 +1,1 @@
+"""Methods in which clients' models may differ, and knowledge travels in other forms."""
