@@ -182,7 +182,7 @@ def test_a_private_run_pays_for_its_votes_and_for_nothing_else(rows: Path, tmp_p
     assert students["provenance"].startswith("post-processing of votes of teachers, Gaussian")
     assert summary["student"]["accuracy"] > 0.5
     with pytest.raises(ConfigError, match="'fedkt' takes noisy votes of teachers, and no teacher"):
-        audit.audit_teacher(experiment)
+        audit.audit_teacher(experiment, lambda *_: None)
 
 
 def test_noise_that_drowns_all_teachers_is_refused(rows: Path) -> None:

@@ -60,6 +60,8 @@ class ClientContext:
     """What may be done with the private data in this round; None where nothing is protected."""
     earlier: Samples | None = None
     """The private records of earlier stages; None where there are none, or they are protected."""
+    learned_by: Protected | None = None
+    """What the teacher comes of, where it is not DP-SGD: see `data_for`."""
     keeps_teacher: bool = True
     """Whether a later round goes on from this one's teacher: not if all start from the server's."""
 
@@ -81,6 +83,7 @@ class ClientContext:
         """The private data, once `event` is paid for; who asks adds the noise that it names."""
         if self.allowance is not None:
             self.allowance.spend(event, generator=GENERATOR)
+        self.learned_by = event
         return self._data
 
     @property
@@ -169,20 +172,14 @@ class ClientContext:
         self, other: nn.Module, terms: Terms, likelihood: Likelihood, samples: Samples | None = None
     ) -> None:
         """As `train`, from labels and what `other`, under DP paid for, passes on beside them."""
-        with (
-            self.on_device(self.teacher, other),
-            self.clock.phase("train", self.training.epochs) as advance,
-        ):
+        seen = self._data if samples is None else samples
+        how = self.training
+        with self.on_device(self.teacher, other), self.clock.phase("train", how.epochs) as advance:
             learn = learners.from_teacher(self.setting, self.allowance, self.rng("batches"))
             learn(
-                self.teacher,
-                other,
-                terms.to(self.device),
-                self._data if samples is None else samples,
-                self.training,
-                likelihood=likelihood,
-                on_epoch=lambda *_: advance(),
-            )
+                self.teacher, other, terms.to(self.device), seen, how,
+                likelihood=likelihood, on_epoch=lambda *_: advance(),
+            )  # fmt: skip
 
     def fit(
         self, model: nn.Module, rows: Sequence[Rows], loss: Callable[..., Tensor]
@@ -213,7 +210,7 @@ class ClientContext:
         """The provenance of what is computed from the teacher alone."""
         if self.allowance is None:
             return PostProcessing(of=Unprotected("teacher training"))
-        return PostProcessing(of=self.setting.training)
+        return PostProcessing(of=self.learned_by or self.setting.training)
 
     def example_count(self) -> Value:
         """How many samples this client holds, int64, at least 1: a fact about private data."""
