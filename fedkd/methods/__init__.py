@@ -29,6 +29,7 @@ BUILT_IN = {
     "feddf": "fedkd.methods.feddf:FedDF",
     "sequence-kd": "fedkd.methods.sequence_kd:SequenceKD",
     "fedkt": "fedkd.methods.unlike.fedkt:FedKT",
+    "selective-fd": "fedkd.methods.unlike.selective_fd:SelectiveFD",
     "dense": "fedkd.methods.data_free.dense:Dense",
     "dafl": "fedkd.methods.data_free.dafl:DAFL",
     "adi": "fedkd.methods.data_free.adi:ADI",
