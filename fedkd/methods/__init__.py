@@ -30,6 +30,7 @@ BUILT_IN = {
     "sequence-kd": "fedkd.methods.sequence_kd:SequenceKD",
     "fedkt": "fedkd.methods.unlike.fedkt:FedKT",
     "selective-fd": "fedkd.methods.unlike.selective_fd:SelectiveFD",
+    "fedmrl": "fedkd.methods.unlike.fedmrl:FedMRL",
     "dense": "fedkd.methods.data_free.dense:Dense",
     "dafl": "fedkd.methods.data_free.dafl:DAFL",
     "adi": "fedkd.methods.data_free.adi:ADI",

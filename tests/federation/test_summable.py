@@ -67,6 +67,7 @@ def test_only_methods_that_a_sum_is_enough_for_are_run(rows):
         "analytic",
         "fedavg",
         "feddyn",
+        "fedmrl",
         "fedprox",
         "fedproto",
         "moon",

@@ -27,6 +27,7 @@ TINY: dict[str, dict[str, Any]] = {
     "feddf": {"student": {"epochs": 3, "optimiser": "adam", "learning_rate": 0.01}},
     "fedkt": {"teachers": 2, "digest": {"learning_rate": 0.2}, "student": {"learning_rate": 0.2}},
     "selective-fd": {"ambiguity": 1.0, "student": {"learning_rate": 0.2}},
+    "fedmrl": {},
     "dense": {"epochs": 2, "steps": 5, "batch_size": 12, "latent": 8, "width": 4},
     "dafl": {"epochs": 2, "steps": 3, "batch_size": 12, "latent": 8, "width": 4},
     "adi": {"epochs": 2, "steps": 5, "batch_size": 12},

@@ -23,6 +23,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "scaffold": {},
     "feddyn": {},
     "moon": {},
+    "fedmrl": {},
     "fedkd": {},
     "fedmd": {"student": DISTILLED},
     "dsfl": {"student": DISTILLED},

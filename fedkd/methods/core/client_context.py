@@ -60,6 +60,8 @@ class ClientContext:
     """What may be done with the private data in this round; None where nothing is protected."""
     earlier: Samples | None = None
     """The private records of earlier stages; None where there are none, or they are protected."""
+    personal: nn.Module | None = None
+    """What the client would use itself, where a method has no teacher that stands alone."""
     learned_by: Protected | None = None
     """What the teacher comes of, where it is not DP-SGD: see `data_for`."""
     keeps_teacher: bool = True
@@ -112,6 +114,11 @@ class ClientContext:
         return "teacher" in self.__dict__
 
     @property
+    def own_model(self) -> nn.Module | None:
+        """What is scored as the client's: its teacher, or what the method has in its place."""
+        return self.teacher if self.has_teacher else self.personal
+
+    @property
     def spec(self) -> ModelSpec:
         """The client's model by name."""
         return self.setting.experiment.client_model(self.client)
@@ -155,15 +162,9 @@ class ClientContext:
                 optimiser.register_step_pre_hook(lambda *_: on_step())
             learn = learners.from_labels(self.setting, self.allowance, self.rng("batches"), beside)
             learn(
-                self.teacher,
-                self._data,
-                self.training,
-                optimiser=optimiser,
-                anchor=anchor,
-                proximal=proximal,
-                offset=offset,
-                on_epoch=lambda *_: advance(),
-            )
+                self.teacher, self._data, self.training, optimiser=optimiser, anchor=anchor,
+                proximal=proximal, offset=offset, on_epoch=lambda *_: advance(),
+            )  # fmt: skip
             alignment.after(align, self.teacher, public)
         if anchor is None:
             self.keep("optimiser", optim.pack(optimiser))
