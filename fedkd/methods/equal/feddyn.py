@@ -51,8 +51,8 @@ class FedDyn(Method):
     params: FedDynParams
 
     def expects(self, setting: Setting, client: int) -> Expected:
-        spec = setting.experiment.client_model(client)
-        return evenly.expected(setting, setting.model_specs(spec))
+        own, spec = setting.of_client(client), setting.experiment.client_model(client)
+        return evenly.expected(setting, own.model_specs(spec))
 
     def begin(self, ctx: ServerContext) -> Broadcast:
         return hand_out(ctx)
@@ -83,5 +83,5 @@ def _drift(ctx: ClientContext | ServerContext) -> dict[str, Tensor]:
     """What the party has seen its rounds move; zeros before its first."""
     if kept := group(_DRIFT, ctx.state):
         return dict(kept)
-    specs = ctx.setting.parameter_specs(ctx.setting.experiment.student.model)
+    specs = ctx.setting.student.parameter_specs(ctx.setting.experiment.student.model)
     return {name: torch.zeros(spec.shape, dtype=spec.dtype) for name, spec in specs.items()}

@@ -39,9 +39,9 @@ class Scaffold(Method):
     )
 
     def expects(self, setting: Setting, client: int) -> Expected:
-        spec = setting.experiment.client_model(client)
-        control = {f"{_CONTROL}/{n}": each for n, each in setting.parameter_specs(spec).items()}
-        return evenly.expected(setting, {**setting.model_specs(spec), **control})
+        own, spec = setting.of_client(client), setting.experiment.client_model(client)
+        control = prefixed(_CONTROL, own.parameter_specs(spec))
+        return evenly.expected(setting, {**own.model_specs(spec), **control})
 
     def begin(self, ctx: ServerContext) -> Broadcast:
         return Broadcast(common={**hand_out(ctx).common, **prefixed(_CONTROL, _control(ctx))})
@@ -69,5 +69,5 @@ def _control(ctx: ClientContext | ServerContext) -> dict[str, Tensor]:
     """The party's control variate; zeros before its first round."""
     if kept := group(_CONTROL, ctx.state):
         return dict(kept)
-    specs = ctx.setting.parameter_specs(ctx.setting.experiment.student.model)
+    specs = ctx.setting.student.parameter_specs(ctx.setting.experiment.student.model)
     return {name: torch.zeros(spec.shape, dtype=spec.dtype) for name, spec in specs.items()}

@@ -78,21 +78,21 @@ class FedMRL(Method):
                 )
 
     def expects(self, setting: Setting, client: int) -> Expected:
-        models = setting.model_specs(setting.experiment.student.model)
+        models = setting.student.model_specs(setting.experiment.student.model)
         expected = {**models, "count": setting.example_count}
         return expected_in_sum(expected) if setting.securely else expected
 
     def probe(self, setting: Setting, client: int, upload: Tensors, x: Rows) -> Tensor:
-        shared = setting.models.to_ask(setting.experiment.student.model)
+        shared = setting.student.models.to_ask(setting.experiment.student.model)
         weights.complete(shared, group("model", upload))
-        return evaluate.answers(shared, x)
+        return evaluate.answers(shared, setting.students_view(x))
 
     def begin(self, ctx: ServerContext) -> Broadcast:
         return hand_out(ctx)
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
         student = ctx.setting.experiment.student.model
-        shared = ctx.setting.build(student, purpose="specification")
+        shared = ctx.setting.student.build(student, purpose="specification")
         weights.complete(shared, group("model", broadcast))
         own = ctx.setting.build(ctx.spec, purpose="teacher", client=ctx.client)
         mixed = Mixed(shared, own, ctx.rng("match"))
