@@ -1,4 +1,4 @@
-"""SCAFFOLD and FedDyn: whole rounds against the papers' formulas, and what a step is corrected by."""
+"""SCAFFOLD and FedDyn: whole rounds against the papers' formulas, and what corrects a step."""
 
 from pathlib import Path
 from typing import Any

@@ -50,7 +50,9 @@ def test_the_server_hears_means_of_who_answers_that_are_sure() -> None:
 
 def split(**changes: Any) -> Federation:
     """Client 0 has records of class 0 alone, client 1 of class 2; proxies are of all."""
-    fed = federation({"name": "selective-fd", "student": {"epochs": 20}}, sizes=(90, 90), count=2, **changes)
+    fed = federation(
+        {"name": "selective-fd", "student": {"epochs": 20}}, sizes=(90, 90), count=2, **changes
+    )
     for client, kept in ((0, 0), (1, 2)):
         data = fed.data[client]
         fed.data[client] = Samples(data.x, data.y).subset((data.y == kept).nonzero()[:, 0])

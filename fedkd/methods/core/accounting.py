@@ -1,7 +1,7 @@
 """What an experiment costs in privacy: the events of a round, the whole plan, and its noise.
 
-Under `record` each client trains by DP-SGD, or has teachers vote, and pays for the counts and sums that it sends, once
-each. Under `client-votes` and `client-logits` the server adds noise to what it combines. What a
+Under `record` each client trains by DP-SGD, or has teachers vote, and pays for the counts and sums
+that it sends, once each. Under `client-votes` and `client-logits` the server adds noise to what it combines. What a
 method may send unpaid is nothing: see `fedkd.exchange.gate`.
 """
 

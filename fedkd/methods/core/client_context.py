@@ -202,9 +202,7 @@ class ClientContext:
         """Fit the teacher to `targets`, row by row the server's word on `inputs`."""
         model, draws = self.teacher, self.rng("distillation")
         with self.on_device(model), self.clock.phase("distil", how.epochs) as advance:
-            offline.distil(
-                model, inputs, targets, loss, how, draws, on_epoch=lambda *_: advance()
-            )
+            offline.distil(model, inputs, targets, loss, how, draws, on_epoch=lambda *_: advance())
 
     @property
     def from_teacher(self) -> Provenance:

@@ -29,7 +29,7 @@ class FedDyn(Method):
     """Clients' losses are changed so that all have their minimum where the sum of them has it.
 
     Acar et al. 2021, arXiv:2111.04263. Client k minimises
-    L_k(w) - <h_k, w> + alpha/2 ||w - w_start||^2 and then takes alpha (w_k - w_start) off h_k, which
+    L_k(w) - <h_k, w> + alpha/2 ||w - w_start||^2, then takes alpha (w_k - w_start) off h_k, which
     so becomes the gradient of L_k there. Clients start from the mean of the round's models minus
     h / alpha, where h loses alpha/m times the sum of w_k - w_start over the round's clients of all
     m. The student is that mean itself, which the paper's theorem is about; where clients start lies

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from fedkd.exchange.codec import Expected
-from fedkd.exchange.messages import Broadcast, Tensors, Upload, Value, group, prefixed
+from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed, values
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.methods.core.recipes import hand_out, receive
 from fedkd.methods.equal import evenly
@@ -40,7 +40,7 @@ class Scaffold(Method):
 
     def expects(self, setting: Setting, client: int) -> Expected:
         own, spec = setting.of_client(client), setting.experiment.client_model(client)
-        control = prefixed(_CONTROL, own.parameter_specs(spec))
+        control = {f"{_CONTROL}/{n}": each for n, each in own.parameter_specs(spec).items()}
         return evenly.expected(setting, {**own.model_specs(spec), **control})
 
     def begin(self, ctx: ServerContext) -> Broadcast:
@@ -52,8 +52,9 @@ class Scaffold(Method):
         correction = {name: all_clients[name] - each for name, each in own.items()}
         found = train_corrected(ctx, start, correction)
         ctx.keep(_CONTROL, found)
-        changes = {name: Value(found[name] - each, ctx.from_teacher) for name, each in own.items()}
-        return evenly.part(ctx.setting, ctx.model().with_values(prefixed(_CONTROL, changes)))
+        changes = {name: found[name] - each for name, each in own.items()}
+        sent = ctx.model().with_values(values(_CONTROL, changes, ctx.from_teacher))
+        return evenly.part(ctx.setting, sent)
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         mean = evenly.together(ctx, uploads)

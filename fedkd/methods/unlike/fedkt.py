@@ -20,7 +20,7 @@ from fedkd.exchange.messages import (
     Upload,
     Value,
     group,
-    prefixed,
+    values,
 )
 from fedkd.knowledge import label
 from fedkd.learning import evaluate, offline
@@ -67,13 +67,13 @@ class FedKT(Method):
     (consistent voting). Where no client does, which leaves published code with class 0, and of ties
     all students decide: ours.
 
-    Under `record` it is the paper's FedKT-L2: the noise is on teachers' votes, and all else comes of
-    these. A record teaches one teacher of each division, so one record more or less changes one vote
-    a sample and division, by which two counts move: each is a step of the Gaussian mechanism (GNMax,
-    arXiv:1802.08908) in place of the paper's Laplace noise and its costs by the data. Whom a record
-    teaches is drawn for it alone and in secret: by the seed, which the server knows, a record less
-    would move all after it to other teachers. No gradient is clipped, so teachers may be any
-    models; `clients.training` is theirs.
+    Under `record` it is the paper's FedKT-L2: the noise is on teachers' votes, and all else comes
+    of these. A record teaches one teacher of each division, so one record more or less changes one
+    vote a sample and division, by which two counts move: each is a step of the Gaussian mechanism
+    (GNMax, arXiv:1802.08908) in place of the paper's Laplace noise and its costs by the data. Whom
+    a record teaches is drawn for it alone and in secret: by the seed, which the server knows, a
+    record less would move all after it to other teachers. No gradient is clipped, so teachers may
+    be any models; `clients.training` is theirs.
     """
 
     card = Card(
@@ -90,9 +90,13 @@ class FedKT(Method):
 
     def expects(self, setting: Setting, client: int) -> Expected:
         spec = setting.experiment.client_model(client)
-        own = group("model", setting.of_client(client).model_specs(spec))
+        own = setting.of_client(client).model_specs(spec)
         numbers = range(self.params.partitions)
-        return {f"students/{i}/{name}": each for i in numbers for name, each in own.items()}
+        return {
+            f"students/{i}/{name.removeprefix('model/')}": each
+            for i in numbers
+            for name, each in own.items()
+        }
 
     def voting(self, setting: Setting) -> Voting:
         rows = len(setting.proxy_subset(self.params.public_per_round, round=1))
@@ -121,8 +125,7 @@ class FedKT(Method):
                 labels = mechanisms.noisy_votes(votes, noise=noise, source=source)
             student = self._taught(ctx, inputs, labels, number)
             own = ctx.setting.sent(ctx.spec, student.state_dict())
-            values = {name: Value(each, PostProcessing(of=event)) for name, each in own.items()}
-            sent |= prefixed(f"students/{number}", values)
+            sent |= values(f"students/{number}", own, PostProcessing(of=event))
             ctx.teacher = student  # what the report scores; of several, the last
         return Upload(sent)
 

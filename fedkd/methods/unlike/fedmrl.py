@@ -38,7 +38,7 @@ class FedMRLParams(Frozen):
 
 
 class FedMRL(Method):
-    """Features of an own and a shared model are mixed; the mix, and a part of it, must tell classes.
+    """Features of an own and a shared model are mixed; the mix and a part of it tell classes.
 
     Yi et al. 2024, arXiv:2406.00488. The shared model is the student's; features are what enters a
     model's last linear layer. A client's matrix projects both models' features, side by side, to as
@@ -60,8 +60,8 @@ class FedMRL(Method):
         counts=("example count",),
         summable=True,
         combines=("models",),
-        no_dp="two models and a matrix learn from a record together, by a loss that DP-SGD does not "
-        "cover",
+        no_dp="two models and a matrix learn from a record together, by a loss that DP-SGD does "
+        "not cover",
     )
     Params = FedMRLParams
     params: FedMRLParams
@@ -134,7 +134,7 @@ class Mixed(nn.Module):
             self.match = nn.Linear(self.least + width, width)
 
     def all(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs (N, *shape) -> logits (N, C) of all features, of the first, of the shared alone."""
+        """Inputs (N, *shape) -> logits (N, C) of all features, of the first, of shared alone."""
         alone, small = with_features(self.shared, x)
         mix = self.match(torch.cat([small, with_features(self.own, x)[1]], dim=1))
         first = logits_of(head(self.shared), mix[:, : self.least])

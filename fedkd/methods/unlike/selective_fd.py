@@ -49,10 +49,10 @@ class SelectiveFD(Method):
     """Clients answer proxy samples that are like their records; unsure means are left out.
 
     Shao, Wu & Zhang 2023, arXiv:2304.01731. A client compares the density of its records with
-    that of noise, even over the range of the proxy set (`learning.density`), and answers the samples
+    that of noise, even over the range of the proxy set (`learning.density`), and answers samples
     where it is denser than at a share of records that the density was not fitted to. The server
-    takes the mean of those who answer a sample, and drops samples that nobody answers or whose mean
-    has too much entropy. The paper ends with the clients' models; the student is ours.
+    takes the mean of those who answer a sample, and drops samples that nobody answers or whose
+    mean has too much entropy. The paper ends with the clients' models; the student is ours.
 
     Unlike in the authors' code, one density is fitted to all of a client's classes, which it need
     not tell apart.
@@ -75,8 +75,8 @@ class SelectiveFD(Method):
         for client in setting.first_clients:
             if not {"image", "features"} & (own := setting.of_client(client).task).offers:
                 raise ConfigError(
-                    f"method 'selective-fd' compares rows of numbers or images, and client {client} "
-                    f"sees records of shape {own.inputs}: choose 'fedmd' or 'dsfl'"
+                    f"method 'selective-fd' compares rows of numbers or images, and client "
+                    f"{client} sees records of shape {own.inputs}: choose 'fedmd' or 'dsfl'"
                 )
 
     def expects(self, setting: Setting, client: int) -> Expected:
@@ -119,7 +119,10 @@ class SelectiveFD(Method):
         own = whole(ctx.data.x).flatten(1)
         if len(own) < 2:
             return torch.zeros(len(inputs), dtype=torch.bool)
-        places, order = whole(inputs).flatten(1), torch.randperm(len(own), generator=ctx.rng("halves"))
+        places, order = (
+            whole(inputs).flatten(1),
+            torch.randperm(len(own), generator=ctx.rng("halves")),
+        )
         proxy = whole(ctx.setting.proxy).flatten(1)
         low, spread = proxy.amin(dim=0), proxy.amax(dim=0) - proxy.amin(dim=0)
         spread = torch.where(spread > 0, spread, 1.0)
