@@ -1,8 +1,8 @@
 """What an experiment costs in privacy: the events of a round, the whole plan, and its noise.
 
 Under `record` each client trains by DP-SGD, or has teachers vote, and pays for the counts and sums
-that it sends, once each. Under `client-votes` and `client-logits` the server adds noise to what it combines. What a
-method may send unpaid is nothing: see `fedkd.exchange.gate`.
+that it sends, once each. Under `client-votes` and `client-logits` the server adds noise to what it
+combines. What a method may send unpaid is nothing: see `fedkd.exchange.gate`.
 """
 
 import math

@@ -26,9 +26,9 @@ class MOON(FedAvg):
     """FedAvg whose clients' features stay near the server's model and away from their own last one.
 
     Li et al. 2021, arXiv:2103.16257. A feature is what enters the last linear layer; of the
-    paper's models, with a projection head before it, that is the projection. The client keeps its model of
-    its last round; in its first there is no contrast, which the paper's is constant then. The two
-    models that are compared with stand still and in evaluation mode.
+    paper's models, with a projection head before it, that is the projection. The client keeps its
+    model of its last round; in its first there is no contrast, which the paper's is constant then.
+    The two models that are compared with stand still and in evaluation mode.
     """
 
     card = Card(
