@@ -28,10 +28,11 @@ def ratio(own: Tensor, noise: Tensor, places: Tensor, *, width: float, penalty: 
     own, noise, places = own.double(), noise.double(), places.double()
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
-        near: Tensor = (-torch.cdist(a, b).square() / (2 * width**2)).exp()
-        return near
+        likeness: Tensor = (-torch.cdist(a, b).square() / (2 * width**2)).exp()
+        return likeness
 
     count = len(noise)
     matrix = kernel(noise, noise) / count + penalty * torch.eye(count, dtype=torch.float64)
-    weights = torch.linalg.solve(matrix, kernel(noise, own).mean(dim=1)) / (count * penalty)
+    near = kernel(noise, own).mean(dim=1)
+    weights: Tensor = torch.linalg.solve(matrix, near) / (count * penalty)
     return kernel(places, own).mean(dim=1) / penalty - kernel(places, noise) @ weights

@@ -196,7 +196,11 @@ def test_a_round_of_two_is_held_against_nobody_later() -> None:
     ("name", "robust", "why"),
     [
         ("fedavg", Robust(answers="median"), "method 'fedavg' combines no answers .* fedmd, dsfl,"),
-        ("fedmd", Robust(models="median"), "combines no models .* one of fedavg, fedprox, scaffold,"),
+        (
+            "fedmd",
+            Robust(models="median"),
+            "combines no models .* one of fedavg, fedprox, scaffold,",
+        ),
         (
             "fedavg",
             Robust(models="bulyan"),
