@@ -51,6 +51,7 @@ class Live(RunPart):
     """`live.json`: what a run is at."""
 
     host: str
+    """The machine's name while the run goes on; empty once it is over."""
     pid: int = Field(gt=0, lt=2**31)  # which is looked for: a negative one is a group of processes
     beat: int
     """One more each time that the file is written."""
@@ -177,7 +178,8 @@ class LiveWriter:
             training = {c: _step(*at) for c, at in islice(self._training.items(), _LISTED)}
             lost = {c: why[:_LONGEST] for c, why in islice(self._lost.items(), _LISTED)}
         return {
-            "host": platform.node(),
+            # Of a run that is over nobody looks for the process, and its folder may be given away.
+            "host": platform.node() if self._state == "running" else "",
             "pid": os.getpid(),
             "beat": self._beat,
             "state": self._state,
