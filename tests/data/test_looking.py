@@ -210,6 +210,16 @@ def test_pictures_that_do_not_fit_together_are_made_alike(tmp_path):
         look(tmp_path)
 
 
+@pytest.mark.parametrize("parts", [("train", "test"), ("Training", "val")])
+def test_folders_for_training_and_testing_are_no_clients(tmp_path, parts):
+    for part in parts:
+        for kind in ("cat", "dog"):
+            (tmp_path / part / kind).mkdir(parents=True)
+            Image.new("L", (10, 8)).save(tmp_path / part / kind / "a.png")
+    found = look(tmp_path)
+    assert (found.records, found.pictures.tests, found.pictures.clients) == (2, 2, ())
+
+
 def test_what_is_no_data_is_refused_in_one_line(tmp_path, monkeypatch):
     (tmp_path / "a.pdf").write_bytes(b"%PDF")
     with pytest.raises(DataError, match="no known form of data"):
