@@ -22,7 +22,7 @@ from fedkd.exchange.aggregation.agreement import FEWEST, Screened
 from fedkd.exchange.codec import encode
 from fedkd.exchange.messages import Tensors, group
 from fedkd.knowledge.places import spoken
-from fedkd.learning.data_free.shapes import made_up
+from fedkd.data.shapes import made_up
 from fedkd.methods.core.base import Method
 from fedkd.methods.core.server_context import ServerContext, Uploads
 from fedkd.rows import Rows, take
