@@ -60,7 +60,7 @@ def test_a_server_that_takes_answers_one_by_one_sees_no_sum(rows):
 
 def test_only_methods_that_a_sum_is_enough_for_are_run(rows):
     names = [name for name in methods.BUILT_IN if methods.find(name).card.summable]
-    assert set(names) == {"analytic", "fedavg", "fedprox", "fedproto"}
+    assert set(names) == {"analytic", "fedavg", "fedprox", "fedproto", "summed_steps"}
     summed = tiny.experiment(rows, {"method.name": "fedavg", **ONE, **SECURELY})
     expected = prepare(summed).expects(0, 1)
     assert {spec.dtype for n, spec in expected.items() if n != "report/seconds"} == {torch.int64}

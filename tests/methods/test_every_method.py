@@ -39,6 +39,7 @@ TINY: dict[str, dict[str, Any]] = {
         "features": {"name": "random-filters", "filters": 4, "pool": 2},
     },
     "analytic": {},
+    "summed_steps": {"records": 48},
 }
 # Methods that average models take one architecture, the others several.
 UNLIKE = {"models": [SMALL, WIDE]}
