@@ -116,7 +116,7 @@ class SummedSteps(Method):
             ctx.state["mean"] = chosen
         set_classifier(ctx.student, chosen, intercept=self.params.intercept)
         if ctx.parties(uploads) == ctx.setting.clients:
-            ctx.state["told"] = torch.tensor(True)
+            ctx.state["told"] = torch.ones(())
         return self._told(ctx)
 
     def _told(self, ctx: ServerContext) -> Broadcast:

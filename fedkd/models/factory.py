@@ -12,11 +12,11 @@ from fedkd.config import Frozen, ModelSpec, validate
 from fedkd.errors import ConfigError
 from fedkd.models import call, classifiers, hub, recommenders, text, weights
 from fedkd.models.centre_point import CentrePointOptions, centre_point
-from fedkd.models.fusion import Fusion, FusionOptions
-from fedkd.models.hourglass import HourglassOptions, hourglass
 from fedkd.models.fixed.contrast_filters import ContrastFiltersOptions, contrast_filters
 from fedkd.models.fixed.random_filters import RandomFiltersOptions, random_filters
 from fedkd.models.fixed.scattering import ScatteringOptions, scattering
+from fedkd.models.fusion import Fusion, FusionOptions
+from fedkd.models.hourglass import HourglassOptions, hourglass
 from fedkd.models.text import pairs
 from fedkd.models.unet import UNetOptions, unet
 from fedkd.names import choices, imported

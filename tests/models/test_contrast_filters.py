@@ -1,4 +1,4 @@
-"""Contrast-normalised random filters and their basis: by hand, at any size, and alike everywhere."""
+"""Contrast-normalised random filters and their basis: by hand, at any size, alike everywhere."""
 
 import math
 from typing import Any
@@ -30,7 +30,7 @@ def built(shape: tuple[int, ...] = (2, 9, 12), seed: int = 0, **options: Any) ->
 
 def by_hand(x: Tensor, filters: Tensor, place: tuple[float, float, float, float]) -> Tensor:
     """One record's mean response to each filter in a window (top, bottom, left, right)."""
-    channels, height, width = x.shape
+    _, height, width = x.shape
     side = filters.shape[-1]
     padded = F.pad(x, (side // 2,) * 4)
     top, bottom, left, right = place

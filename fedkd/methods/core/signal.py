@@ -58,8 +58,10 @@ def _of_training(setting: Setting, records: float | None) -> Signal:
 
 
 def _of_sums(setting: Setting, what: Sum, records: float | None) -> Signal:
-    """Of the sum with labels, or of gradients: the last layer's numbers, once for each client, or
-    for all, and in each round where sums are others then."""
+    """Of the sum with labels, or of gradients: the last layer's numbers.
+
+    There is one for each client, or for all, and in each round where sums are others then.
+    """
     model = setting.build(setting.experiment.student.model, purpose="specification")
     features, outputs = sizes(head(model))
     event = setting.summing(what)
