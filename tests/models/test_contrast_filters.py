@@ -8,10 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedkd import models
+from fedkd import models, rng
 from fedkd.config import ModelSpec
+from fedkd.data.shapes import made_up
 from fedkd.errors import ConfigError
 from fedkd.models.fixed import bases
+from fedkd.models.fixed.buckets import Buckets
 
 SMALL: dict[str, Any] = {
     "sides": [3, 5],
@@ -95,6 +97,27 @@ def test_whatever_the_experiment_s_seed_the_front_is_one_and_the_last_layer_is_n
     assert bases(nn.Linear(2, 2)) == {}
 
 
+def test_buckets_are_one_indicator_a_group_and_shapes_fall_into_them_evenly() -> None:
+    x, drawn = torch.rand(7, 2, 9, 12), made_up(200, (2, 9, 12), rng.stream(0, purpose="shapes"))
+    model = built(buckets=3, group=4)
+    front, plain = (nn.Sequential(*list(each)[:-1]) for each in (model, built()))
+    found = front(x)
+    assert found.shape == (7, 20 * 3 // 4 * 16)
+    groups = found.view(7, 15, 16)
+    assert torch.equal((groups > 0).sum(dim=2), torch.ones(7, 15).long())
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(7))
+    buckets = model.get_submodule("buckets")
+    assert isinstance(buckets, Buckets)
+    above = plain(drawn)[:, :, None] > buckets.thresholds
+    share = above.float().mean(dim=0).mean(dim=0)
+    torch.testing.assert_close(share, torch.tensor([0.75, 0.5, 0.25]), rtol=0, atol=0.01)
+    # By hand: the pattern of one record's third group.
+    bits = (plain(x)[0, :, None] > buckets.thresholds).flatten()
+    pattern = [int(bits[place]) for place in buckets.get_buffer("order")[2]]
+    assert int(groups[0, 2].argmax()) == sum(bit * 2**k for k, bit in enumerate(pattern))
+    assert "buckets.thresholds" in bases(model)
+
+
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 13, 10)])
 def test_any_size_and_any_channels_and_norm_one_where_it_is_asked(shape: tuple[int, ...]) -> None:
     front = nn.Sequential(*list(built(shape, unit_norm=True))[:2])
@@ -113,6 +136,7 @@ def test_any_size_and_any_channels_and_norm_one_where_it_is_asked(shape: tuple[i
         ({"pool": 10}, "'contrast-filters.pool' is 10: expected at most the image's side, 9"),
         ({"sides": [3, 11]}, "expected at least 11x11"),
         ({"shapes": 5}, "shapes"),
+        ({"components": 2, "buckets": 1}, "expected at most 2 features times 1 buckets"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options: dict[str, Any], message: str) -> None:

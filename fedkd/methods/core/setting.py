@@ -62,7 +62,7 @@ class Setting:
     stages: Stages | None = None
     """What comes after what, where data comes in stages (`data.stream`)."""
     _specs: dict[str, Expected] = field(default_factory=dict, repr=False)
-    kept: dict[int, tuple[Rows, str, Tensor]] = field(default_factory=dict, repr=False)
+    kept: dict[int, tuple[Rows, str, Tensor]] = field(default_factory=dict, init=False, repr=False)
     """In this process alone, by client: its inputs, what of, and their features: see `sums`."""
 
     @property
@@ -143,7 +143,6 @@ class Setting:
             seen=None,
             views=(),
             _specs={},
-            kept={},
         )
 
     @property

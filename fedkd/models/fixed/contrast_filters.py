@@ -21,6 +21,7 @@ from fedkd.config import Frozen
 from fedkd.data.shapes import made_up
 from fedkd.errors import ConfigError
 from fedkd.models.classifiers import image
+from fedkd.models.fixed.buckets import Buckets, quantiles
 from fedkd.threads import one_intra_op_thread
 
 _CONTRAST = 0.1
@@ -48,6 +49,10 @@ class ContrastFiltersOptions(Frozen):
     """How far features are scaled to one variance on shapes: 0 not at all, 1 wholly."""
     unit_norm: bool = False
     """Whether a record's features are scaled to L2 norm 1, as differential privacy wants them."""
+    buckets: int = Field(default=0, ge=0, le=15)
+    """SAFLe's head: thresholds of each feature, between which equally many shapes lie; 0: none."""
+    group: int = Field(default=4, ge=1, le=10)
+    """With buckets: bits that are looked up together, so that each group makes 2^group features."""
     shapes: int = Field(default=3000, ge=_WEIGHED)
     """Drawn images on which the basis is found."""
     draw: int = Field(default=0, ge=0)
@@ -72,23 +77,34 @@ def contrast_filters(
             f"'contrast-filters.pool' is {options.pool}: expected at most the image's side, "
             f"{min(height, width)}"
         )
-    weights, found = _found(shape, options)
+    weights, parts = _found(shape, options)
     front = ContrastFilters(channels, (height, width), options, weights)
+    *found, thresholds = parts
     basis = ShapeBasis(*found, unit_norm=options.unit_norm)
-    layer = nn.Linear(len(basis.scale), classes)
-    return nn.Sequential(OrderedDict(filters=front, basis=basis, classifier=layer))
+    layers = OrderedDict[str, nn.Module](filters=front, basis=basis)
+    width = len(basis.scale)
+    if options.buckets:
+        if width * options.buckets < options.group:
+            raise ConfigError(
+                f"'contrast-filters.group' is {options.group}: expected at most {width} features "
+                f"times {options.buckets} buckets"
+            )
+        draws = rng.stream(options.draw, purpose="groups of buckets")
+        layers["buckets"] = buckets = Buckets(thresholds, options.group, draws)
+        width = buckets.width
+    return nn.Sequential(OrderedDict(**layers, classifier=nn.Linear(width, classes)))
 
 
 def bases(model: nn.Module) -> dict[str, Tensor]:
     """What of a model's state was found by a decomposition, by name; empty for most models.
 
-    Another machine's eigenvectors may have other signs, so whoever adds up features of several
-    parties has them all use one party's.
+    And what was found after it. Another machine's eigenvectors may have other signs, so whoever
+    adds up features of several parties has them all use one party's.
     """
     return {
         name: each
         for prefix, module in model.named_modules()
-        if isinstance(module, ShapeBasis)
+        if isinstance(module, ShapeBasis | Buckets)
         for name, each in module.state_dict(prefix=f"{prefix}." if prefix else "").items()
     }
 
@@ -182,8 +198,8 @@ class ShapeBasis(nn.Module):
 @lru_cache(maxsize=4)
 def _found(
     shape: tuple[int, ...], options: ContrastFiltersOptions
-) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """The filters' weights, and what a `ShapeBasis` is made of.
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The filters' weights; what a `ShapeBasis` is made of, and after it buckets' thresholds.
 
     Found once: a run builds its models again and again. Every side weighs so that it responds to
     shapes by 1 in the mean.
@@ -213,16 +229,20 @@ def _found(
 
 def _chosen(
     turned: Tensor, vectors: Tensor, options: ContrastFiltersOptions
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Channels, pairs and scale of a basis, by what shapes are in all of it, (N, places * F)."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Channels, pairs, scale and thresholds of a basis, by shapes in all of it, (N, places * F)."""
     variances = torch.cat([each.double().var(dim=0) for each in turned.split(500, dim=1)])
     pairs = variances.argsort(descending=True, stable=True)[: options.components]
     least = 1e-9 * float(variances[pairs[0]])
     scale = variances[pairs].clamp(min=least) ** (-options.whitening / 2)
-    scale = scale / (turned[:, pairs] * scale).norm(dim=1).median()
+    features = turned[:, pairs] * scale
+    median = features.norm(dim=1).median()
+    features = F.normalize(features) if options.unit_norm else features / median
+    thresholds = quantiles(features, options.buckets).float()
     width = len(vectors)
     used = int((pairs % width).max()) + 1
-    return vectors[:, :used].contiguous(), pairs // width * used + pairs % width, scale.float()
+    pairs = pairs // width * used + pairs % width
+    return vectors[:, :used].contiguous(), pairs, (scale / median).float(), thresholds
 
 
 def _windows(side: int, pool: int) -> Tensor:
