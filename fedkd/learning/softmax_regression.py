@@ -31,7 +31,7 @@ def gradient(
         (F + 1, C); zeros where N = 0.
     """
     total = torch.zeros_like(weights)
-    for rows, labels in zip(features.split(_ROWS), y.split(_ROWS), strict=True):
+    for rows, labels in zip(torch.split(features, _ROWS), torch.split(y, _ROWS), strict=True):
         phi = F.pad(rows.double(), (0, 1), value=intercept)
         wrong = (phi @ weights).softmax(dim=1) - F.one_hot(labels, weights.shape[1])
         if clip is not None:

@@ -41,7 +41,8 @@ class Buckets(nn.Module):
         order, values = self.get_buffer("order"), self.get_buffer("values")
         bits = (x[:, :, None] > self.thresholds).flatten(1)[:, order]
         patterns = F.one_hot((bits * values).sum(dim=2), 2 ** len(values))
-        return patterns.flatten(1).to(x.dtype) / len(order) ** 0.5
+        found: Tensor = patterns.flatten(1).to(x.dtype) / len(order) ** 0.5
+        return found
 
 
 def quantiles(features: Tensor, count: int) -> Tensor:

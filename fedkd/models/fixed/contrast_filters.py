@@ -211,10 +211,10 @@ def _found(
         few = drawn[:_WEIGHED]
         means = [front.responses(few, side).mean() for side in options.sides]
         front.weights.copy_(1 / torch.stack(means))
-        maps = torch.cat([front(each) for each in drawn.split(_BATCH)])
+        maps = torch.cat([front(each) for each in torch.split(drawn, _BATCH)])
         mean = maps.double().mean(dim=0)
         square = torch.zeros(maps.shape[2], maps.shape[2]).double()
-        for each in maps.split(_BATCH):
+        for each in torch.split(maps, _BATCH):
             rows = (each - mean).flatten(0, 1)
             square += rows.T @ rows
         _, vectors = torch.linalg.eigh(square)
@@ -222,7 +222,10 @@ def _found(
         cosines = _cosines(options.pool)
         places = torch.kron(cosines, cosines)
         turned = torch.cat(
-            [(places @ ((each - mean) @ vectors)).flatten(1).float() for each in maps.split(_BATCH)]
+            [
+                (places @ ((each - mean) @ vectors)).flatten(1).float()
+                for each in torch.split(maps, _BATCH)
+            ]
         )
         return front.weights, (mean.float(), *_chosen(turned, vectors.float(), options))
 
@@ -231,7 +234,7 @@ def _chosen(
     turned: Tensor, vectors: Tensor, options: ContrastFiltersOptions
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Channels, pairs, scale and thresholds of a basis, by shapes in all of it, (N, places * F)."""
-    variances = torch.cat([each.double().var(dim=0) for each in turned.split(500, dim=1)])
+    variances = torch.cat([each.double().var(dim=0) for each in torch.split(turned, 500, dim=1)])
     pairs = variances.argsort(descending=True, stable=True)[: options.components]
     least = 1e-9 * float(variances[pairs[0]])
     scale = variances[pairs].clamp(min=least) ** (-options.whitening / 2)
