@@ -6,7 +6,7 @@ client holds times its count, over the sum of counts.
 
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +23,18 @@ from fedkd.methods.core.server_context import ServerContext, Uploads
 from fedkd.methods.core.setting import Setting
 from fedkd.models.heads import head
 from fedkd.privacy import mechanisms
+from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.events import Unprotected
 from fedkd.privacy.source import GENERATOR, NoiseSource
 
-if TYPE_CHECKING:
-    from fedkd.methods.core.client_context import ClientContext
+
+class _Client(Protocol):
+    """What of a `ClientContext` its sum of gradients takes."""
+
+    setting: Setting
+    client: int
+    _data: Samples
+    allowance: Allowance | None
 
 
 def fitting(exact: Moments, setting: Setting) -> Moments:
@@ -45,7 +52,7 @@ def _fitting(exact: Tensor, setting: Setting) -> Tensor:
 
 
 def gradient(
-    ctx: "ClientContext", model: nn.Module, weights: Tensor, intercept: float
+    ctx: _Client, model: nn.Module, weights: Tensor, intercept: float
 ) -> tuple[Tensor, Provenance]:
     """The sum of a client's gradients of softmax regression: see `softmax_regression.gradient`.
 
@@ -83,7 +90,7 @@ _MOST_KEPT = 2**30
 """Bytes of all clients' features that a process keeps from one round to the next."""
 
 
-def _features(ctx: "ClientContext", data: Samples, model: nn.Module) -> Tensor:
+def _features(ctx: _Client, data: Samples, model: nn.Module) -> Tensor:
     """The features of all of a client's records, found once for as long as the process lives."""
     last = {id(each) for each in head(model).state_dict(keep_vars=True).values()}
     front = model.state_dict(keep_vars=True).values()
@@ -93,7 +100,7 @@ def _features(ctx: "ClientContext", data: Samples, model: nn.Module) -> Tensor:
             digest.update(each.detach().numpy().tobytes())
     inputs, known, features = ctx.setting.kept.get(ctx.client, (None, "", torch.empty(0)))
     if inputs is not data.x or known != digest.hexdigest():
-        with ctx.on_device(model):
+        with ctx.setting.visiting(ctx.setting.device(ctx.client), model):
             features = features_of(model, data.x)
         held = sum(each.nbytes for _, _, each in ctx.setting.kept.values())
         if held + features.nbytes <= _MOST_KEPT:
