@@ -5,35 +5,46 @@ import logging
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from fedkd.data.readers import idx
 from fedkd.errors import DataError
 
 _log = logging.getLogger(__name__)
 
 _TIMEOUT = 30.0  # seconds without a byte
 _CHUNK = 1 << 20
+_WHO = {"User-Agent": "fedkd"}
+"""Some servers, NIST's among them, refuse whoever calls itself Python's own library."""
 
 
-def download(url: str, part: idx.IdxFile, folder: Path) -> None:
-    """Fetch `url`, check that it holds `part`, and put it into `folder` under its official name.
+def download(
+    url: str, name: str, folder: Path, limit: int, check: Callable[[Path], object]
+) -> None:
+    """Fetch `url`, check what came, and put it into `folder` under its official name.
 
     The file appears under its name only when it is complete and verified.
 
+    Args:
+        url: of the file.
+        name: its official one.
+        folder: made if it is not there.
+        limit: no more bytes are read.
+        check: raises `DataError` unless the file at a path is the one that was published.
+
     Raises:
-        DataError: what came is not `part`; nothing is kept.
+        DataError: what came is another file; nothing is kept.
         OSError, http.client.HTTPException: the network or the folder failed; nothing is kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=f"{part.file}.", delete=False) as file:
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=f"{name}.", delete=False) as file:
         partial = Path(file.name)
         try:
-            _receive(url, file, limit=2 * part.size + _CHUNK)
+            _receive(url, file, limit=limit)
             file.close()
-            idx.read(partial, part)
-            partial.replace(folder / part.file)
+            check(partial)
+            partial.replace(folder / name)
         except DataError as error:
             raise DataError(f"{url} sent a wrong file, nothing was kept: {error}") from error
         finally:
@@ -59,8 +70,9 @@ def _receive(url: str, file: IO[bytes], *, limit: int) -> None:
 
 def _answer(url: str) -> http.client.HTTPResponse:
     try:
-        # The URLs are constants of this package (https), never a user's text.
-        response: http.client.HTTPResponse = urllib.request.urlopen(url, timeout=_TIMEOUT)  # noqa: S310
+        # The URLs are constants of this package, never a user's text; what comes is checked.
+        request = urllib.request.Request(url, headers=_WHO)  # noqa: S310
+        response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT)  # noqa: S310
     except urllib.error.HTTPError as error:
         error.close()  # a refusal such as 404 holds its connection open
         raise
