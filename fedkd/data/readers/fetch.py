@@ -6,6 +6,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -19,34 +20,42 @@ _WHO = {"User-Agent": "fedkd"}
 """Some servers, NIST's among them, refuse whoever calls itself Python's own library."""
 
 
-def download(
-    url: str, name: str, folder: Path, limit: int, check: Callable[[Path], object]
-) -> None:
-    """Fetch `url`, check what came, and put it into `folder` under its official name.
+@dataclass(frozen=True)
+class Remote:
+    """A file that is fetched where it is not found.
+
+    Attributes:
+        url: of the file itself.
+        file: what it is called in the folder.
+        limit: how many bytes it has at most.
+        check: raises `DataError` unless the file at a path is the one that was published.
+    """
+
+    url: str
+    file: str
+    limit: int
+    check: Callable[[Path], object]
+
+
+def download(remote: Remote, folder: Path) -> None:
+    """Fetch a file, check that it is the one that was published, and put it into `folder`.
 
     The file appears under its name only when it is complete and verified.
-
-    Args:
-        url: of the file.
-        name: its official one.
-        folder: made if it is not there.
-        limit: no more bytes are read.
-        check: raises `DataError` unless the file at a path is the one that was published.
 
     Raises:
         DataError: what came is another file; nothing is kept.
         OSError, http.client.HTTPException: the network or the folder failed; nothing is kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=f"{name}.", delete=False) as file:
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=f"{remote.file}.", delete=False) as file:
         partial = Path(file.name)
         try:
-            _receive(url, file, limit=limit)
+            _receive(remote.url, file, limit=remote.limit)
             file.close()
-            check(partial)
-            partial.replace(folder / name)
+            remote.check(partial)
+            partial.replace(folder / remote.file)
         except DataError as error:
-            raise DataError(f"{url} sent a wrong file, nothing was kept: {error}") from error
+            raise DataError(f"{remote.url} sent a wrong file, nothing was kept: {error}") from error
         finally:
             file.close()
             partial.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 import http.client
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,23 +13,6 @@ from fedkd.data.types import Dataset
 from fedkd.errors import DataError
 
 SAMPLE = "fashion-mnist-sample"
-
-
-@dataclass(frozen=True)
-class Remote:
-    """A file that is fetched where it is not found.
-
-    Attributes:
-        url: of the file itself.
-        file: what it is called in the folder.
-        limit: how many bytes it has at most.
-        check: raises `DataError` unless the file at a path is the one that was published.
-    """
-
-    url: str
-    file: str
-    limit: int
-    check: Callable[[Path], object]
 
 
 @dataclass(frozen=True)
@@ -48,7 +30,7 @@ class Wanted:
     name: str
     folder: str
     forms: tuple[tuple[str, ...], ...]
-    remotes: tuple[Remote, ...] = ()
+    remotes: tuple[fetch.Remote, ...] = ()
     page: str = ""
 
 
@@ -118,7 +100,7 @@ def obtain(wanted: Wanted) -> Path:
     try:
         for remote in wanted.remotes:
             if not (cache / remote.file).is_file():
-                fetch.download(remote.url, remote.file, cache, remote.limit, remote.check)
+                fetch.download(remote, cache)
     except (OSError, http.client.HTTPException) as error:
         at = "" if remote is None else remote.url.rpartition("/")[0]
         raise DataError(

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from fedkd.data.readers import idx, places
+from fedkd.data.readers.fetch import Remote
 from fedkd.data.readers.idx import IdxFile
 from fedkd.data.types import Dataset, Samples
 
@@ -40,7 +41,7 @@ class PublishedSet:
         """The four files."""
         files = tuple(part.file for part in self.parts)
         remotes = tuple(
-            places.Remote(
+            Remote(
                 f"{self.url}/{part.file}",
                 part.file,
                 2 * part.size + _ROOM,

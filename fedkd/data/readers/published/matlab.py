@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 
 from fedkd.data.readers.arrays import Array, FaultError
 
 _DAMAGES = (
-    ValueError, TypeError, NotImplementedError, OSError, EOFError, KeyError, IndexError,
-    AttributeError, OverflowError, MemoryError, UnboundLocalError, struct.error, zlib.error,
+    MatReadError, ValueError, TypeError, NotImplementedError, OSError, EOFError, KeyError,
+    IndexError, AttributeError, OverflowError, MemoryError, UnboundLocalError, struct.error,
+    zlib.error,
 )  # fmt: skip
 
 

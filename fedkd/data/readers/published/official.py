@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedkd.data.readers.arrays import LEFT, Array
-from fedkd.data.readers.places import Remote
+from fedkd.data.readers.fetch import Remote
 from fedkd.data.types import Samples
 from fedkd.errors import DataError
 from fedkd.rows import Mapped, Rows
