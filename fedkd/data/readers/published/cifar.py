@@ -60,7 +60,7 @@ class CifarSet:
         batches = (*self.train, *self.test)
         if places.form_in(self.wanted, folder) == (self.archive.file,):
             files = [part.file for part in batches]
-            with official.packed(self.archive, folder, files) as read:
+            with official.packed(self.archive.official, folder, files) as read:
                 return self._dataset(folder / self.archive.file, read)
         with official.unpacked(folder, batches) as read:
             return self._dataset(folder, read)

@@ -1,9 +1,11 @@
 """EMNIST (Cohen et al. 2017, 1702.05373): handwritten characters of NIST's Special Database 19.
 
 Six splits of the same characters, each a data set of its own, as idx.gz files (packed in `gzip.zip`
-or not) or as MATLAB files, which alone say who wrote a character. In both forms images lie column
-by column, so that read as rows they are transposed: here they stand upright. SHA-256 of the
-archive is that of TensorFlow Datasets' `emnist.txt`; of the files in it nobody published one.
+or not) or as MATLAB files (in `matlab.zip`), which alone say who wrote a character. In both forms
+images lie column by column, so that read as rows they are transposed: here they stand upright.
+SHA-256 of `gzip.zip` is that of TensorFlow Datasets' `emnist.txt`, of `matlab.zip` that of
+MLDatasets.jl; of the files in them nobody published one. So MATLAB files are read from the archive
+alone (`matlab`).
 """
 
 import io
@@ -30,6 +32,9 @@ ARCHIVE = Archive(
     561_753_746,
     "fb9bb67e33772a9cc0b895e4ecf36d2cf35be8b709693c3564cea2a019fcda8e",
 )
+MATLAB = OfficialFile(
+    "matlab.zip", "e1fa805cdeae699a52da0b77c2db17f6feb77eed125f9b45c022e7990444df95"
+)
 _SIDE = 28
 _LETTERS = string.ascii_uppercase
 _ALL = (*string.digits, *_LETTERS, *string.ascii_lowercase)
@@ -47,6 +52,7 @@ class EmnistSplit:
         images: how many there are for training and for testing.
         first: the files' label of the first class.
         archive: what packs the idx.gz files of all splits.
+        matlab_archive: what packs the MATLAB files of all splits; it is not fetched.
     """
 
     split: str
@@ -54,6 +60,7 @@ class EmnistSplit:
     images: tuple[int, int]
     first: int = 0
     archive: Archive = ARCHIVE
+    matlab_archive: OfficialFile = MATLAB
 
     @property
     def name(self) -> str:
@@ -62,29 +69,27 @@ class EmnistSplit:
 
     @property
     def wanted(self) -> places.Wanted:
-        """The MATLAB file, the four idx.gz files, or the archive."""
-        forms = ((self._matlab,), self._idx, (self.archive.file,))
+        """The archive of MATLAB files, the four idx.gz files, or their archive."""
+        forms = ((self.matlab_archive.file,), self._idx, (self.archive.file,))
         return places.Wanted(self.name, FOLDER, forms, (self.archive.remote,), PAGE)
 
     def load(self, folder: Path) -> Dataset:
-        """Images (N, 1, 28, 28) in [0, 1]; of the MATLAB file, each writer is a natural client.
+        """Images (N, 1, 28, 28) in [0, 1]; of MATLAB files, each writer is a natural client.
 
         Raises:
             DataError: a file is damaged, or not the official one.
         """
         form = places.form_in(self.wanted, folder)
+        if form == (self.matlab_archive.file,):
+            file = f"matlab/{self.name}.mat"
+            with official.packed(self.matlab_archive, folder, (file,)) as read:
+                where = f"{folder / self.matlab_archive.file}: {file}"
+                return self._from_matlab(where, read(file))
         if form == (self.archive.file,):
-            with official.packed(self.archive, folder, self._idx) as read:
+            with official.packed(self.archive.official, folder, self._idx) as read:
                 return self._from_idx(folder / self.archive.file, read)
-        files = [OfficialFile(file) for file in (form or self._idx)]
-        with official.unpacked(folder, files) as read:
-            if form == (self._matlab,):
-                return self._from_matlab(folder, read)
+        with official.unpacked(folder, ()) as read:
             return self._from_idx(folder, read)
-
-    @property
-    def _matlab(self) -> str:
-        return f"matlab/{self.name}.mat"
 
     @property
     def _idx(self) -> tuple[str, ...]:
@@ -103,10 +108,9 @@ class EmnistSplit:
         ]
         return self._dataset(f"{where}: {self.name}", arrays)
 
-    def _from_matlab(self, folder: Path, read: Reader) -> Dataset:
-        where = f"{folder / self._matlab}"
+    def _from_matlab(self, where: str, content: bytes) -> Dataset:
         try:
-            held = matlab.read(read(self._matlab), ("dataset",))["dataset"]
+            held = matlab.read(content, ("dataset",))["dataset"]
             arrays: list[Array] = []
             for part in ("train", "test"):
                 arrays.append(matlab.field(held, part, "images"))

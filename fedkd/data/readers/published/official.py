@@ -84,11 +84,12 @@ class Archive:
     @property
     def remote(self) -> Remote:
         """How it is fetched."""
-        return Remote(self.url, self.file, self.size, self.check)
+        return Remote(self.url, self.file, self.size, self.official.check)
 
-    def check(self, path: Path) -> None:
-        """Refuse another file; `DataError` says what is wrong."""
-        OfficialFile(self.file, self.sha256).check(path)
+    @property
+    def official(self) -> OfficialFile:
+        """The file as it was published."""
+        return OfficialFile(self.file, self.sha256)
 
 
 @contextmanager
@@ -100,7 +101,7 @@ def unpacked(folder: Path, files: Sequence[OfficialFile]) -> Iterator[Reader]:
 
 
 @contextmanager
-def packed(archive: Archive, folder: Path, files: Sequence[str]) -> Iterator[Reader]:
+def packed(archive: OfficialFile, folder: Path, files: Sequence[str]) -> Iterator[Reader]:
     """Read what an archive (.zip or .tar.gz) packs, after its digest was checked.
 
     Nothing is written to disk. Of a .tar.gz, which cannot be read from its middle, `files` are read

@@ -12,7 +12,7 @@ import numpy as np
 from fedkd.data.readers import places
 from fedkd.data.readers.arrays import FaultError
 from fedkd.data.readers.published import matlab, official
-from fedkd.data.readers.published.official import Archive, OfficialFile, Reader
+from fedkd.data.readers.published.official import Archive, Reader
 from fedkd.data.types import Dataset, Samples
 from fedkd.errors import DataError
 
@@ -47,7 +47,7 @@ class HouseNumbers:
         Raises:
             DataError: a file is damaged, or not the official one.
         """
-        files = [OfficialFile(part.file, part.sha256) for part in self.parts]
+        files = [part.official for part in self.parts]
         with official.unpacked(folder, files) as read:
             train, test = (
                 _samples(folder, read, part.file, images)

@@ -59,7 +59,7 @@ class TinyImages:
             DataError: a file is damaged or missing, or the archive is not the official one.
         """
         if places.form_in(self.wanted, folder) == (self.archive.file,):
-            with official.packed(self.archive, folder, ()) as read:
+            with official.packed(self.archive.official, folder, ()) as read:
                 return self._dataset(folder / self.archive.file, read)
         with official.unpacked(folder, ()) as read:
             return self._dataset(folder, read)
