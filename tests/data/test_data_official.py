@@ -366,3 +366,32 @@ def test_an_archive_is_fetched_and_checked(
     with pytest.raises(DataError, match=r"sent a wrong file, nothing was kept: .* SHA-256 is"):
         named.obtain(mine)
     assert list((cache / "cifar-10").iterdir()) == []
+
+
+def test_by_name_writers_are_natural_clients_and_another_split_is_public(
+    mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letters, x, y = small_emnist("letters")
+    small, packed = packed_matlab(
+        letters, emnist_matlab(letters, x, y, [5, 5, 2, 2, 2, 2, 5, 5, 9, 0, 0, 0, 0])
+    )
+    digits, x_digits, y_digits = small_emnist("digits")
+    as_files(mine / "emnist", {**packed, **emnist_idx(digits, x_digits, y_digits)})
+    digits = replace(digits, matlab_archive=OfficialFile("elsewhere.zip"))
+    for source in (small, digits):
+        monkeypatch.setitem(named._SOURCES, source.name, source)
+    monkeypatch.setattr(official, "LEFT", 100)  # so that records stay bytes
+    mix = data.federate(
+        Data(
+            name="emnist-letters",
+            partition={"scheme": "natural"},
+            public={"source": "emnist-digits", "size": 8},
+        ),
+        clients=None,
+        seed=0,
+    )
+    assert [len(client) for client in mix.clients] == [4, 4, 1]
+    assert torch.equal(whole(mix.clients[2].x)[0, 0], torch.from_numpy(x[8]).float() / 255)
+    assert mix.public is not None
+    assert len(whole(mix.public)) == 8
+    assert mix.class_names[:2] == ("A", "B")
