@@ -78,6 +78,8 @@ class Evil:
         (b"cnumpy\nload\n(S'x'\ntR.", r"it names numpy\.load"),
         (b"cbuiltins\neval\n(S'1'\ntR.", r"it names builtins\.eval"),
         (b"cnumpy.core.multiarray\n_reconstruct.__globals__\n.", "it names"),
+        (b"cnumpy.core.multiarray\n_reconstruct\n}S'x'\nI1\nsb.", "cannot be read as a pickle"),
+        (b"cnumpy\ndtype\nN}S'x'\nI1\ns\x86b.", "cannot be read as a pickle"),
         (b"Pelsewhere\n.", "it names 'elsewhere' outside"),
         (python2_pickle({"data": np.zeros(2)}), "array of type b'f8'; expected unsigned bytes"),
         (python2_pickle({"data": np.array(["a"], object)}), "array of type b'O"),

@@ -33,9 +33,16 @@ class _Kind:
 
 
 class _Array:
-    """Stands in for an array while its state is read."""
+    """Stands in for an array, and for numpy's `_reconstruct`, which makes an empty one first.
 
-    values: NDArray[np.uint8]
+    Attributes:
+        values: once its state was read.
+    """
+
+    values: NDArray[np.uint8] | None = None
+
+    def __init__(self, *_: object) -> None:
+        """What the empty one should be like is said again by the state."""
 
     def __setstate__(self, state: object) -> None:
         match state:
@@ -50,14 +57,10 @@ class _Array:
         self.values = flat.reshape(shape, order="F" if by_columns else "C")
 
 
-def _empty(*_: object) -> _Array:
-    """Stands in for numpy's `_reconstruct`."""
-    return _Array()
-
-
+# Classes and no functions: a pickle may set attributes of a function that it names.
 _KNOWN = {
-    ("numpy.core.multiarray", "_reconstruct"): _empty,
-    ("numpy._core.multiarray", "_reconstruct"): _empty,
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Kind,
 }
@@ -91,6 +94,5 @@ def read(content: bytes) -> dict[bytes, Any]:
     if not isinstance(found, dict):
         raise FaultError(f"holds a {type(found).__name__}; expected a dictionary")
     return {
-        key: getattr(value, "values", None) if isinstance(value, _Array) else value
-        for key, value in found.items()
+        key: value.values if isinstance(value, _Array) else value for key, value in found.items()
     }
