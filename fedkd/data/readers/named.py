@@ -7,7 +7,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from fedkd.data.readers import figures, heart, npz, places
-from fedkd.data.readers.places import SAMPLE, Source
+from fedkd.data.readers.places import SAMPLE, ImageSource
 from fedkd.data.readers.published.cifar import CIFAR_10, CIFAR_100
 from fedkd.data.readers.published.emnist import SPLITS
 from fedkd.data.readers.published.svhn import SVHN
@@ -18,7 +18,7 @@ from fedkd.errors import DataError
 from fedkd.names import choices
 from fedkd.tasks import Targets
 
-_KNOWN: tuple[Source, ...] = (
+_KNOWN: tuple[ImageSource, ...] = (
     FASHION_MNIST,
     MNIST,
     *SPLITS,
@@ -57,7 +57,7 @@ def targets_of(name: str) -> Targets:
     return "points" if name == figures.NAME else "classes"
 
 
-def read(source: Source) -> Dataset:
+def read(source: ImageSource) -> Dataset:
     """The data set that `source` describes; images are float32 (N, C, H, W) in [0, 1].
 
     Raises:
@@ -84,7 +84,7 @@ def fetched(name: str) -> bool:
     return name in _SOURCES
 
 
-def obtain(source: Source) -> Path:
+def obtain(source: ImageSource) -> Path:
     """The first folder that holds all of `source`; failing that the cache, after fetching.
 
     Raises:
@@ -93,7 +93,7 @@ def obtain(source: Source) -> Path:
     return places.obtain(source.wanted)
 
 
-def _source(name: str) -> Source:
+def _source(name: str) -> ImageSource:
     if name not in _SOURCES:
         raise DataError(
             f"data.name is {name!r}, which is no data set: "
@@ -106,7 +106,7 @@ def _source(name: str) -> Source:
 # A comparison of many runs reads the same files again and again; two sets, because the public set
 # may come from another. Large: 220 MB each in float32.
 @lru_cache(maxsize=2)
-def _read(source: Source, folder: Path) -> Dataset:
+def _read(source: ImageSource, folder: Path) -> Dataset:
     return source.load(folder)
 
 

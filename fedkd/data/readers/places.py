@@ -34,7 +34,7 @@ class Wanted:
     page: str = ""
 
 
-class Source(Protocol):
+class ImageSource(Protocol):
     """A published data set: what its files are, and how they are read; hashable."""
 
     @property
