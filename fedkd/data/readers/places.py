@@ -35,7 +35,11 @@ class Wanted:
 
 
 class ImageSource(Protocol):
-    """A published data set: what its files are, and how they are read; hashable."""
+    """A published data set: what its files are, and how they are read."""
+
+    def __hash__(self) -> int:
+        """Of its description, by which what was read is kept."""
+        ...
 
     @property
     def name(self) -> str:
