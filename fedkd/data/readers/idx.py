@@ -27,7 +27,7 @@ class IdxFile:
         shape: what its header must say: (N, H, W) for images, (N,) for labels.
         sha256: of the decompressed content, header included, in hexadecimal. Distributors
             compress anew (Debian leaves out the file's name); the content does not differ. None:
-            nobody has published one.
+            we know none that was published.
     """
 
     file: str

@@ -4,7 +4,7 @@ Six splits of the same characters, each a data set of its own, as idx.gz files (
 or not) or as MATLAB files (in `matlab.zip`), which alone say who wrote a character. In both forms
 images lie column by column, so that read as rows they are transposed: here they stand upright.
 SHA-256 of `gzip.zip` is that of TensorFlow Datasets' `emnist.txt`, of `matlab.zip` that of
-MLDatasets.jl; of the files in them nobody published one. So MATLAB files are read from the archive
+MLDatasets.jl; of the files in them we know none. So MATLAB files are read from the archive
 alone (`matlab`).
 """
 

@@ -35,7 +35,7 @@ class OfficialFile:
     Attributes:
         file: its path in the set's folder, with slashes.
         digest: SHA-256 or MD5 of its bytes, in hexadecimal; which it is, its length says. None:
-            nobody has published one.
+            we know none that was published.
     """
 
     file: str

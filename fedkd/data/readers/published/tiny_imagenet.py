@@ -2,7 +2,7 @@
 
 The labels of its official test set were never published: its validation set is for testing, as in
 published figures. SHA-256 of the archive is the one that several repositories give, and its MD5
-that of Avalanche; of the pictures in it nobody published any.
+that of Avalanche; of the pictures in it we know none.
 """
 
 import re
