@@ -1,6 +1,5 @@
 """The last layer as what unlike models share: its shape, where it begins, how a teacher takes it."""
 
-import torch
 from torch import Tensor
 
 from fedkd.errors import ConfigError
@@ -65,6 +64,5 @@ def train_from(ctx: ClientContext, broadcast: Tensors) -> None:
 
 def _built(setting: Setting, client: int) -> dict[str, Tensor]:
     spec = setting.experiment.client_model(client)
-    with torch.no_grad():
-        model = setting.of_client(client).build(spec, purpose="specification")
+    model = setting.of_client(client).build(spec, purpose="specification")
     return dict(head(model).state_dict())
