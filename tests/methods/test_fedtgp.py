@@ -66,9 +66,10 @@ def test_the_margin_is_the_largest_distance_of_two_classes_means() -> None:
 
 
 def test_trained_prototypes_are_farther_apart_than_means() -> None:
-    fed = built([[0, 1, 2]] * 2)
-    broadcast, _ = fed.round(1, fed.begin())
-    uploads = [fed.wire(c, fed.ask(c, 2, broadcast)) for c in (0, 1)]
+    how = {"epochs": 300, "learning_rate": 0.05}
+    fed = built([[0, 1, 2]] * 2, method={"prototypes": how})
+    uploads = [fed.wire(c, fed.ask(c, 1, fed.begin())) for c in (0, 1)]
+    broadcast = fed.method.server(fed.server_context(), dict(enumerate(uploads)))
     means = torch.stack([u["prototypes"] for u in uploads]).mean(dim=0)
     assert torch.pdist(broadcast.common["prototypes"]).min() > 1.5 * torch.pdist(means).min()
     for upload in uploads:  # and each client's own is nearest to that of its class

@@ -34,9 +34,9 @@ class FMLParams(Frozen):
     """FML's own parameters."""
 
     alpha: float = Field(default=0.5, ge=0, le=1)
-    """The share of the labels in what the client's own model learns from; the rest is the meme's."""
+    """The share of labels in what the client's own model learns from; the rest is the meme's."""
     beta: float = Field(default=0.5, ge=0, le=1)
-    """The share of the labels in what the meme learns from; the rest is the own model's."""
+    """The share of labels in what the meme learns from; the rest is the own model's."""
 
 
 class FML(Method):

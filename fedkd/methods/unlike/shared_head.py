@@ -1,4 +1,4 @@
-"""The last layer as what unlike models share: its shape, where it begins, how a teacher takes it."""
+"""The last layer that unlike models share: its shape, its first weights, how a teacher takes it."""
 
 from torch import Tensor
 
@@ -42,7 +42,7 @@ def expected(setting: Setting) -> Expected:
 
 
 def drawn(setting: Setting) -> Head:
-    """The layer that all begin with, drawn from the experiment's seed as a client's own would be."""
+    """The layer that all begin with, drawn from the experiment's seed as a model's own is."""
     spec = setting.experiment.client_model(0)
     return head(setting.of_client(0).build(spec, purpose="shared head"))
 
