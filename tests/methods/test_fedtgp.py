@@ -65,16 +65,19 @@ def test_the_margin_is_the_largest_distance_of_two_classes_means() -> None:
     assert margin(rows[:2], y[:2], most=100.0) == 0.0
 
 
-def test_trained_prototypes_are_farther_apart_than_means() -> None:
-    how = {"epochs": 300, "learning_rate": 0.05}
-    fed = built([[0, 1, 2]] * 2, method={"prototypes": how})
-    uploads = [fed.wire(c, fed.ask(c, 1, fed.begin())) for c in (0, 1)]
-    broadcast = fed.method.server(fed.server_context(), dict(enumerate(uploads)))
-    means = torch.stack([u["prototypes"] for u in uploads]).mean(dim=0)
-    assert torch.pdist(broadcast.common["prototypes"]).min() > 1.5 * torch.pdist(means).min()
-    for upload in uploads:  # and each client's own is nearest to that of its class
-        nearest = torch.cdist(upload["prototypes"], broadcast.common["prototypes"]).argmin(dim=1)
+def test_trained_prototypes_are_farther_apart_than_means_and_near_their_own() -> None:
+    fed = built([[0, 1, 2]] * 2, method={"prototypes": {"epochs": 300, "learning_rate": 0.1}})
+    uploads = {c: fed.wire(c, fed.ask(c, 1, fed.begin())) for c in (0, 1)}
+    for client, noise in zip((0, 1), drawn(2, CLASSES, 12), strict=True):
+        uploads[client]["prototypes"] = 3 * torch.eye(CLASSES, 12) + 0.3 * noise
+    ctx = fed.server_context()
+    told = fed.method.server(ctx, uploads).common["prototypes"]
+    means = torch.stack([upload["prototypes"] for upload in uploads.values()]).mean(dim=0)
+    assert torch.pdist(told).min() > 1.2 * torch.pdist(means).min()
+    for upload in uploads.values():
+        nearest = torch.cdist(upload["prototypes"], told).argmin(dim=1)
         assert nearest.tolist() == list(range(CLASSES))
+    assert ctx.losses["prototypes"] < 2  # 5.5 of equal distances: log(1 + 2 exp(the margin))
 
 
 def test_prototypes_go_on_and_one_whose_holders_are_away_is_still_known() -> None:
