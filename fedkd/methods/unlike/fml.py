@@ -63,13 +63,12 @@ class FML(Method):
     params: FMLParams
 
     def expects(self, setting: Setting, client: int) -> Expected:
-        student = setting.student.model_specs(setting.experiment.student.model)
+        student = setting.model_specs(setting.experiment.student.model)
         expected = {**student, "count": setting.example_count}
         return expected_in_sum(expected) if setting.securely else expected
 
     def probe(self, setting: Setting, client: int, upload: Tensors, x: Rows) -> Tensor | None:
-        meme = _meme(setting, upload)
-        return evaluate.answers(meme, setting.students_view(x))
+        return evaluate.answers(_meme(setting, upload), x)
 
     def begin(self, ctx: ServerContext) -> Broadcast:
         return hand_out(ctx)
@@ -88,7 +87,7 @@ class FML(Method):
 
         ctx.fit(nn.ModuleList([own, meme]), (ctx.data.x, ctx.data.y), loss)
         student = ctx.setting.experiment.student.model
-        sent = ctx.setting.student.sent(student, meme.state_dict())
+        sent = ctx.setting.sent(student, meme.state_dict())
         origin = PostProcessing(of=Unprotected("mutual training of two models"))
         model, count = Upload(values("model", sent, origin)), ctx.example_count()
         if ctx.setting.securely:
@@ -131,6 +130,6 @@ def mutual_loss(
 
 def _meme(setting: Setting, given: Tensors) -> nn.Module:
     """The student's model with what a message has of it under `model/`."""
-    meme = setting.student.build(setting.experiment.student.model, purpose="specification")
+    meme = setting.build(setting.experiment.student.model, purpose="specification")
     weights.complete(meme, group("model", given))
     return meme
