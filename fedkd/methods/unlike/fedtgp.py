@@ -149,8 +149,8 @@ def margin(means: Tensor, y: Tensor, *, most: float) -> float:
         y: their classes (M,).
         most: the largest margin, tau.
     """
-    present, at = y.unique(return_inverse=True)
-    centres = class_means(means, at, len(present))
+    counts = torch.bincount(y)
+    centres = class_means(means, y, len(counts))[counts > 0]
     return min(float(torch.cdist(centres, centres, compute_mode=_EXACT).max()), most)
 
 
