@@ -29,7 +29,7 @@ class FedTGPParams(ProxyStudentParams):
     """FedTGP's own parameters; the defaults are those of the authors' script."""
 
     weight: float = Field(default=10.0, ge=0)
-    """The weight of the distance to the global prototypes, as in FedProto: lambda."""
+    """The weight of the mean squared distance to the global prototypes: lambda."""
     margin: float = Field(default=100.0, ge=0)
     """The most that a prototype is held off from those of other classes: tau."""
     prototypes: Optimisation = Optimisation(
@@ -141,8 +141,8 @@ class TrainablePrototypes(nn.Module):
 def margin(means: Tensor, y: Tensor, *, most: float) -> float:
     """How far prototypes are held off from other classes: the largest distance of two classes.
 
-    Of a class it is the mean over clients that counts. The authors' code has the largest distance
-    to the nearest class in its place; this is the paper's.
+    Of a class it is the mean over clients that counts: equation 9 of arXiv:2401.03230. The authors'
+    code has the largest distance to the nearest class in its place.
 
     Args:
         means: clients' prototypes (M, F).
