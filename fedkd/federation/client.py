@@ -31,7 +31,7 @@ from fedkd.federation.secure.steps import Masking, SumMember
 from fedkd.federation.spending import Owner, Spending, no_ledger
 from fedkd.federation.state import ClientState
 from fedkd.methods.core.base import ClientContext
-from fedkd.methods.core.client_context import RELEASED
+from fedkd.methods.core.sums import RELEASED
 from fedkd.privacy.ledger import Ledger
 
 log = logging.getLogger(__name__)

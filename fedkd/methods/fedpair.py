@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from fedkd.data.shapes import made_up, shapes
 from fedkd.data.types import Samples
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Tensors, Upload
@@ -15,7 +16,6 @@ from fedkd.knowledge import label
 from fedkd.learning import offline
 from fedkd.learning.consensus import average, by_class
 from fedkd.learning.consensus_by_pairs import by_pairs
-from fedkd.learning.data_free.shapes import made_up, shapes
 from fedkd.learning.ensemble import Ensemble
 from fedkd.learning.loop import OnEpoch
 from fedkd.learning.supervised import balanced_offset

@@ -9,19 +9,19 @@ from torch import Tensor, nn
 
 from fedkd import rng
 from fedkd.auditing.entropy import check_source
-from fedkd.auditing.sizes import check_counts, check_gaussian, check_share
+from fedkd.auditing.sizes import check_counts, check_gaussian
 from fedkd.auditing.verdicts import Check
 from fedkd.clock import Clock
 from fedkd.data.types import Samples
 from fedkd.exchange.messages import Provenance
 from fedkd.federation.prepare import PreparedExperiment
+from fedkd.jobs.audit.unwritten import Unwritten
+from fedkd.jobs.audit.votes import check_combined, check_elections
 from fedkd.knowledge.moments import Moments, unpacked
 from fedkd.learning.closed_form import Basis, features_of
 from fedkd.methods.core.base import ClientContext, ServerContext
 from fedkd.methods.core.setting import Count, Setting
 from fedkd.models import probes
-from fedkd.privacy.allowance import Allowance
-from fedkd.privacy.events import Protected
 from fedkd.rows import whole
 
 _TIMES = 500
@@ -32,6 +32,8 @@ _NUMBERS = 2000
 """Of which each part of the sums has as many at the least, released again and again."""
 _RECORDS = 64
 """Over which sums of features are released."""
+_LOWER = 100.0
+"""What the clip of gradients is divided by, likewise."""
 _LOUD = 1e4
 """What every second of them is multiplied by, so that a clip that is skipped shows."""
 
@@ -47,26 +49,18 @@ def check_releases(prepared: PreparedExperiment) -> list[Check]:
     checks = []
     for what in prepared.method.card.counts:
         checks += _count(prepared.setting, what)
+    if (voting := prepared.method.voting(prepared.setting)) is not None:
+        checks += check_elections(prepared, voting)
     # A method that has teachers and sends sums cannot run under DP.
-    if prepared.method.card.sums:
-        checks += _sums(prepared)
+    for each in prepared.method.card.sums:
+        checks += _sums(prepared) if each == "sums of features" else _gradients(prepared)
     return checks
-
-
-class _Unwritten(Allowance):
-    """Allows all; what is released here goes nowhere."""
-
-    def __init__(self) -> None:
-        pass
-
-    def spend(self, event: Protected, *, sampler: str = "", generator: str = "") -> None:
-        """See `Allowance`."""
 
 
 def _client(setting: Setting, samples: Samples) -> "_Client":
     """A client that has released nothing yet."""
     clock = Clock(lambda *_: None)
-    return _Client(setting, 1, 0, samples, {}, clock, allowance=_Unwritten())
+    return _Client(setting, 1, 0, samples, {}, clock, allowance=Unwritten())
 
 
 class _Client(ClientContext):
@@ -176,6 +170,47 @@ def _noise_on_sums(prepared: PreparedExperiment) -> dict[str, Tensor]:
     }
 
 
+def _gradients(prepared: PreparedExperiment) -> list[Check]:
+    """The first step's sum, with a clip so low that all records are above it."""
+    privacy = prepared.experiment.privacy
+    lower = privacy.model_copy(update={"clip": privacy.clip / _LOWER})
+    experiment = prepared.experiment.model_copy(update={"privacy": lower})
+    prepared = replace(
+        prepared,
+        experiment=experiment,
+        setting=replace(prepared.setting, experiment=experiment),
+    )
+
+    def noise() -> Tensor:
+        return _noise_on_gradients(prepared)
+
+    drawn = [noise()]
+    drawn += [noise() for _ in range(min(_TIMES, _NUMBERS // drawn[0].numel()))]
+    shared = ", a client's share of the noise" if prepared.setting.securely else ""
+    return [
+        check_gaussian("clip and noise of the sum of gradients", {"": torch.cat(drawn)}, shared),
+        check_source("the sum of gradients", noise),
+    ]
+
+
+def _noise_on_gradients(prepared: PreparedExperiment) -> Tensor:
+    """What is released in the first round less what is exact, over the noise that is claimed."""
+    setting, told = prepared.setting, prepared.method.begin(_server(prepared)).common
+    samples = next((each for each in prepared.data.clients if len(each)), prepared.data.test)
+    few = samples.subset(torch.arange(min(_RECORDS, len(samples))))
+    upload = prepared.method.client(_client(setting, few), dict(told))
+    model = setting.build(prepared.experiment.student.model, purpose="student")
+    constant = prepared.experiment.method.parameters["intercept"]
+    phi = F.pad(features_of(model, few.x).double(), (0, 1), value=float(str(constant)))
+    wrong = (phi @ told["weights"].double()).softmax(dim=1) - F.one_hot(few.y, setting.classes)
+    clip = prepared.experiment.privacy.clip
+    rows = torch.einsum("nf,nc->nfc", phi, wrong).flatten(1)
+    exact = (rows * (clip / rows.norm(dim=1, keepdim=True)).clamp(max=1)).sum(dim=0)
+    noise = setting.summing("sum of gradients").noise_multiplier * setting.noise_share
+    found: Tensor = (upload.values["gradient"].data.double().flatten() - exact) / (noise * clip)
+    return found
+
+
 def _exact(
     model: nn.Module, samples: Samples, basis: Basis | None, clip: float, intercept: float
 ) -> Tensor:
@@ -198,7 +233,7 @@ def _server(prepared: PreparedExperiment) -> ServerContext:
         threads=1,
         test=prepared.data.test,
         pooled=prepared.data.pooled,
-        allowance=_Unwritten(),
+        allowance=Unwritten(),
     )
 
 
@@ -207,7 +242,7 @@ def _combined(prepared: PreparedExperiment) -> list[Check]:
     classes, draws = prepared.setting.classes, rng.stream(0, purpose="audit answers")
     server, what = _server(prepared), prepared.setting.combining(1).what
     if what == "votes":
-        return _votes(server, classes)
+        return check_combined(server)
     rows, clients = 200, 4
     answers = torch.rand(clients, rows, classes, generator=draws).softmax(dim=2)
     # What is not a probability counts as none, and what is too long is cut to length 1.
@@ -225,27 +260,4 @@ def _combined(prepared: PreparedExperiment) -> list[Check]:
     return [
         check_gaussian("clip and noise of the mean of probabilities", {"all rows": noise()}),
         check_source("the mean of probabilities", noise),
-    ]
-
-
-def _votes(server: ServerContext, classes: int) -> list[Check]:
-    """Two classes are apart by one standard deviation of the difference, all others have none.
-
-    They are one vote apart at the least, which little noise seldom turns: it is asked more often.
-    """
-    rows = 500 if server.setting.combining(1).noise_multiplier > 1 else 4000
-    noise = server.setting.combining(rows).noise_multiplier * math.sqrt(2)
-    apart = max(1, round(math.sqrt(2) * noise))
-    fewer = math.ceil(20 * noise)
-    votes = torch.cat([torch.zeros(fewer + apart), torch.ones(fewer)]).long()
-    answers = F.one_hot(votes, classes).float()[:, None].expand(-1, rows, -1)
-    expected = 0.5 * math.erfc(-apart / (2 * noise))
-
-    def first() -> Tensor:
-        winners: Tensor = server.protect(answers)[0, :, 0]
-        return winners
-
-    return [
-        check_share("noise on votes", int(first().sum()), rows, expected),
-        check_source("votes", first),
     ]

@@ -20,8 +20,8 @@ from fedkd.methods.core.client_context import ClientContext
 from fedkd.methods.core.combining import Combined
 from fedkd.methods.core.server_context import ServerContext, Uploads
 from fedkd.methods.core.setting import Count, Setting, Sum
+from fedkd.methods.core.votes import Voting
 from fedkd.models import weights
-from fedkd.privacy.events import Gaussian
 from fedkd.rows import Rows
 from fedkd.tasks import Ask
 
@@ -78,21 +78,6 @@ class Card:
     """Why it cannot run under differential privacy, if it cannot."""
 
 
-@dataclass(frozen=True, slots=True)
-class Voting:
-    """How a client's teachers vote, each of whom has learned from other records."""
-
-    queries: int
-    """Votes that a record has a part in, in a round: by one teacher each."""
-    voters: int
-    """Teachers that vote on one of them."""
-
-    def event(self, setting: Setting) -> Gaussian:
-        """Noise on all votes: what a record more or less moves is one teacher's vote on each."""
-        noise = setting.training.noise_multiplier
-        return Gaussian("votes of teachers", noise, steps=self.queries)
-
-
 class Method:
     """The base of every method: its parameters, and the parts that most share."""
 
@@ -126,8 +111,7 @@ class Method:
     def voting(self, setting: Setting) -> Voting | None:
         """Under `record`, what clients take of their teachers in place of DP-SGD: noisy votes.
 
-        None, as it stands: teachers learn by DP-SGD. The client part pays for the event by
-        `ctx.data_for`.
+        None, as it stands: teachers learn by DP-SGD. The client part votes by `ctx.elected`.
         """
         return None
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,6 @@ from fedkd.clock import Clock
 from fedkd.config import ModelSpec, Optimisation
 from fedkd.data.types import Samples
 from fedkd.errors import UnpaidError
-from fedkd.exchange.masking.fixed_point import RESOLUTION
 from fedkd.exchange.messages import (
     PostProcessing,
     Provenance,
@@ -26,23 +24,20 @@ from fedkd.exchange.messages import (
     prefixed,
     values,
 )
-from fedkd.knowledge.moments import Moments, protected
+from fedkd.knowledge.moments import Moments
 from fedkd.learning import alignment, evaluate, loop, offline, optim, supervised
-from fedkd.learning import closed_form as summed
+from fedkd.learning.closed_form import Basis
 from fedkd.learning.forms.terms import Terms
 from fedkd.learning.offline import Loss
-from fedkd.methods.core import learners
+from fedkd.methods.core import learners, sums, votes
 from fedkd.methods.core.setting import Count, Setting
-from fedkd.methods.core.sums import fitting
+from fedkd.methods.core.sums import RELEASED
 from fedkd.privacy import mechanisms
 from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.events import Protected, Unprotected
 from fedkd.privacy.source import GENERATOR, NoiseSource
 from fedkd.rows import Rows
 from fedkd.tasks import Likelihood
-
-RELEASED = "released"
-"""Where a client's state keeps what it paid for once and may send again."""
 
 
 @dataclass
@@ -63,7 +58,7 @@ class ClientContext:
     personal: nn.Module | None = None
     """What the client would use itself, where a method has no teacher that stands alone."""
     learned_by: Protected | None = None
-    """What the teacher comes of, where it is not DP-SGD: see `data_for`."""
+    """What the teacher comes of, where it is not DP-SGD: see `votes.elected`."""
     keeps_teacher: bool = True
     """Whether a later round goes on from this one's teacher: not if all start from the server's."""
 
@@ -77,15 +72,8 @@ class ClientContext:
         if self.allowance is not None:
             raise UnpaidError(
                 "private data is protected by privacy.unit = 'record': a method reaches it through "
-                "ctx.train, ctx.moments, ctx.example_count and ctx.class_counts alone"
+                "ctx.train, ctx.moments, ctx.elected, ctx.example_count and ctx.class_counts alone"
             )
-        return self._data
-
-    def data_for(self, event: Protected) -> Samples:
-        """The private data, once `event` is paid for; who asks adds the noise that it names."""
-        if self.allowance is not None:
-            self.allowance.spend(event, generator=GENERATOR)
-        self.learned_by = event
         return self._data
 
     @property
@@ -162,9 +150,15 @@ class ClientContext:
                 optimiser.register_step_pre_hook(lambda *_: on_step())
             learn = learners.from_labels(self.setting, self.allowance, self.rng("batches"), beside)
             learn(
-                self.teacher, self._data, self.training, optimiser=optimiser, anchor=anchor,
-                proximal=proximal, offset=offset, on_epoch=lambda *_: advance(),
-            )  # fmt: skip
+                self.teacher,
+                self._data,
+                self.training,
+                optimiser=optimiser,
+                anchor=anchor,
+                proximal=proximal,
+                offset=offset,
+                on_epoch=lambda *_: advance(),
+            )
             alignment.after(align, self.teacher, public)
         if anchor is None:
             self.keep("optimiser", optim.pack(optimiser))
@@ -173,14 +167,20 @@ class ClientContext:
         self, other: nn.Module, terms: Terms, likelihood: Likelihood, samples: Samples | None = None
     ) -> None:
         """As `train`, from labels and what `other`, under DP paid for, passes on beside them."""
-        seen = self._data if samples is None else samples
-        how = self.training
-        with self.on_device(self.teacher, other), self.clock.phase("train", how.epochs) as advance:
+        with (
+            self.on_device(self.teacher, other),
+            self.clock.phase("train", self.training.epochs) as advance,
+        ):
             learn = learners.from_teacher(self.setting, self.allowance, self.rng("batches"))
             learn(
-                self.teacher, other, terms.to(self.device), seen, how,
-                likelihood=likelihood, on_epoch=lambda *_: advance(),
-            )  # fmt: skip
+                self.teacher,
+                other,
+                terms.to(self.device),
+                self._data if samples is None else samples,
+                self.training,
+                likelihood=likelihood,
+                on_epoch=lambda *_: advance(),
+            )
 
     def fit(
         self, model: nn.Module, rows: Sequence[Rows], loss: Callable[..., Tensor]
@@ -192,17 +192,29 @@ class ClientContext:
         Rows of private data come from `ctx.data`, so it runs without differential privacy alone.
         The optimiser starts afresh.
         """
-        how, draws, moved = self.training, self.rng("batches"), self.setting.task.likelihood.moved
-        with self.on_device(model), self.clock.phase("train", how.epochs) as advance:
+        with self.on_device(model), self.clock.phase("train", self.training.epochs) as advance:
             return loop.fit(
-                model, rows, loss, how, draws, moved=moved, on_epoch=lambda *_: advance()
+                model,
+                rows,
+                loss,
+                self.training,
+                self.rng("batches"),
+                moved=self.setting.task.likelihood.moved,
+                on_epoch=lambda *_: advance(),
             )
 
     def distil(self, inputs: Rows, targets: Tensor, loss: Loss, how: Optimisation) -> None:
         """Fit the teacher to `targets`, row by row the server's word on `inputs`."""
-        model, draws = self.teacher, self.rng("distillation")
-        with self.on_device(model), self.clock.phase("distil", how.epochs) as advance:
-            offline.distil(model, inputs, targets, loss, how, draws, on_epoch=lambda *_: advance())
+        with self.on_device(self.teacher), self.clock.phase("distil", how.epochs) as advance:
+            offline.distil(
+                self.teacher,
+                inputs,
+                targets,
+                loss,
+                how,
+                self.rng("distillation"),
+                on_epoch=lambda _epoch, _loss: advance(),
+            )
 
     @property
     def from_teacher(self) -> Provenance:
@@ -239,42 +251,14 @@ class ClientContext:
         return Value(released, Release(event))
 
     def moments(
-        self, model: nn.Module, *, basis: summed.Basis | None, intercept: float, balance: float
+        self, model: nn.Module, *, basis: Basis | None, intercept: float, balance: float
     ) -> tuple[Moments, Provenance]:
-        """The moments of this client's records in a model's features, as `summed.summed` has them.
+        """The moments of this client's records in a model's features: see `sums.moments`."""
+        return sums.moments(self, model, basis=basis, intercept=intercept, balance=balance)
 
-        Under DP features are clipped to `privacy.clip`, and noise is drawn once, as in
-        `knowledge.moments.protected`; later rounds get what was released. Under secure aggregation
-        it is this client's share of the noise, drawn and paid for anew each time: two sums over
-        other clients with the same share in both would bare a client with next to no noise.
-        """
-
-        def sums(**how: Any) -> Moments:
-            with self.on_device(model):
-                return summed.summed(model, self._data, self.setting.classes, **how)
-
-        if self.allowance is None:
-            return sums(basis=basis, intercept=intercept), Release(Unprotected("sums of features"))
-        event = self.setting.summing("sums of features")
-        securely = self.setting.securely
-        if not securely and (kept := group(RELEASED, self.state).get(event.what)) is not None:
-            moments = Moments(kept[:, : len(kept)], kept[:, len(kept) :])  # kept side by side
-            return moments, PostProcessing(of=event)
-        self.allowance.spend(event, generator=GENERATOR)
-        clip = self.setting.experiment.privacy.clip
-        exact = sums(basis=basis, intercept=intercept, clip=clip)
-        released = protected(
-            fitting(exact, self.setting) if securely else exact,
-            bound=self.setting.features_norm(intercept),
-            balance=balance,
-            noise_multiplier=event.noise_multiplier * self.setting.noise_share,
-            source=NoiseSource(),
-            # Finer steps would be rounded on the way, client by client, and so tell of each.
-            finest=RESOLUTION if securely else 0.0,
-        )
-        if not securely:
-            self.keep(RELEASED, {event.what: torch.cat(released, dim=1)})
-        return released, Release(event)
+    def elected(self, voting: votes.Voting, count: votes.Count) -> tuple[Tensor, Provenance]:
+        """The class that most of this client's teachers name, by query: see `votes.elected`."""
+        return votes.elected(self, voting, count)
 
     def model(self) -> Upload:
         """The teacher itself, but for what never changes: see `Setting.sent`."""

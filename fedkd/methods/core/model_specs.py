@@ -30,9 +30,3 @@ def specs_of(spec: ModelSpec, model: nn.Module) -> Expected:
         name: TensorSpec.of(t, low=0 if name.endswith(".running_var") else -math.inf)
         for name, t in prefixed("model", state).items()
     }
-
-
-def parameters_of(model: nn.Module) -> Expected:
-    """What the parameters look like that training moves, by name; each once, whoever shares it."""
-    learning = {name: each for name, each in model.named_parameters() if each.requires_grad}
-    return {name: TensorSpec(tuple(each.shape), each.dtype) for name, each in learning.items()}

@@ -56,12 +56,13 @@ def check(method: Method, setting: Setting) -> None:
         ConfigError: the method or a model cannot be protected, or delta is too large.
     """
     privacy = setting.experiment.privacy
-    if privacy.clipping != "flat" and (privacy.unit != "record" or method.card.sums):
-        nothing = (
-            f"method {setting.experiment.method.name!r} trains nothing"
-            if method.card.sums
-            else f"under privacy.unit = {privacy.unit!r} no gradient is clipped"
-        )
+    name, voting = setting.experiment.method.name, method.voting(setting) is not None
+    if privacy.clipping != "flat" and (privacy.unit != "record" or method.card.sums or voting):
+        nothing = f"under privacy.unit = {privacy.unit!r} no gradient is clipped"
+        if voting:
+            nothing = f"of method {name!r} no gradient is clipped"
+        elif method.card.sums:
+            nothing = f"method {name!r} trains nothing"
         raise ConfigError(f"privacy.clipping is {privacy.clipping!r}, and {nothing}: leave it out")
     if privacy.unit == "record":
         check_task(setting.task)
@@ -100,9 +101,9 @@ def check_fixed_point(method: Method, setting: Setting) -> None:
     """
     if not (setting.securely and method.card.sums):
         return
-    clip, noise = setting.experiment.privacy.clip, setting.summing("sums of features")
+    clip, noise = setting.experiment.privacy.clip, setting.summing(method.card.sums[0])
     share = noise.noise_multiplier * setting.noise_share
-    # The least that any entry of `knowledge.moments.protected` is given.
+    # The least that any entry of `knowledge.moments.protected` is given; a gradient's get more.
     least = min(clip, clip**2) * share / math.sqrt(2)
     if least < 1024 * RESOLUTION:
         raise ConfigError(

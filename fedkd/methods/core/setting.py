@@ -1,10 +1,10 @@
 """What both sides of a federation know, and the clock that they run by."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Literal, TypeVar
 
 import torch
@@ -17,7 +17,7 @@ from fedkd.devices import CPU
 from fedkd.exchange.codec import Expected
 from fedkd.learning.dp import sgd
 from fedkd.learning.teacher_statistics import feature_width
-from fedkd.methods.core.model_specs import parameters_of, specs_of
+from fedkd.methods.core.model_specs import specs_of
 from fedkd.models.stock import Stock
 from fedkd.privacy.events import Gaussian, Laplace
 from fedkd.rows import Rows, shapes_of, take
@@ -30,8 +30,11 @@ _V = TypeVar("_V")
 Count = Literal["example count", "class counts"]
 """A fact about private data that no teacher covers, so that it is paid for as an event."""
 
-Sum = Literal["sums of features"]
+Sum = Literal["sums of features", "sum of gradients"]
 """A sum over private data, noised once as a whole, so that it is paid for as one event."""
+
+EACH_ROUND: tuple[Sum, ...] = ("sum of gradients",)
+"""Those that are others in each round, and so drawn and paid for anew."""
 
 _MOST_EXAMPLES = 10**9
 
@@ -59,6 +62,8 @@ class Setting:
     stages: Stages | None = None
     """What comes after what, where data comes in stages (`data.stream`)."""
     _specs: dict[str, Expected] = field(default_factory=dict, repr=False)
+    kept: dict[int, tuple[Rows, str, Tensor]] = field(default_factory=dict, init=False, repr=False)
+    """In this process alone, by client: its inputs, what of, and their features: see `sums`."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -241,8 +246,10 @@ class Setting:
     def feature_width(self, spec: ModelSpec) -> int:
         """How wide the features of this model are: see `observe.feature_width`."""
         key = f"features of {spec}"
-        known = self._known(key, spec, lambda m: {"features": TensorSpec((feature_width(m),))})
-        return known["features"].shape[0]
+        if key not in self._specs:
+            width = feature_width(self.build(spec, purpose="specification"))
+            self._specs[key] = {"features": TensorSpec((width,))}
+        return self._specs[key]["features"].shape[0]
 
     def features_norm(self, intercept: float) -> float:
         """The most that (features, intercept) measure in L2 norm, under `record`."""
@@ -286,13 +293,7 @@ class Setting:
 
     def model_specs(self, spec: ModelSpec) -> Expected:
         """What messages have of a state dict of this model must look like, under `model/`."""
-        return self._known(str(spec), spec, partial(specs_of, spec))
-
-    def parameter_specs(self, spec: ModelSpec) -> Expected:
-        """What this model's parameters that learn look like, by name."""
-        return self._known(f"parameters of {spec}", spec, parameters_of)
-
-    def _known(self, key: str, spec: ModelSpec, of: Callable[[nn.Module], Expected]) -> Expected:
+        key = str(spec)
         if key not in self._specs:
-            self._specs[key] = of(self.build(spec, purpose="specification"))
+            self._specs[key] = specs_of(spec, self.build(spec, purpose="specification"))
         return self._specs[key]

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 from torch import nn
 
-from fedkd.methods.core.base import Method, Voting
-from fedkd.methods.core.setting import Setting
+from fedkd.methods.core.base import Method
+from fedkd.methods.core.setting import EACH_ROUND, Setting, Sum
+from fedkd.methods.core.votes import Voting
 from fedkd.models.heads import head, sizes
 from fedkd.privacy.signal import Signal, of_steps
 from fedkd.privacy.size import in_a_step, most_records
@@ -22,7 +23,10 @@ def of_answers(setting: Setting, rows: int) -> Signal:
     asked = experiment.clients.participation * setting.clients
     noise = setting.combining(rows).noise_multiplier * sensitivity
     return Signal(
-        asked / noise, _LEAST_UNANIMITY, "a unanimous answer of all clients over the noise on it"
+        asked / noise,
+        _LEAST_UNANIMITY,
+        "a unanimous answer of all clients over the noise on it",
+        "take more clients, fewer proxy samples or rounds, or unit = 'record'",
     )
 
 
@@ -36,7 +40,10 @@ def of_records(method: Method, setting: Setting, records: float | None = None) -
     """
     if (votes := method.voting(setting)) is not None:
         return _of_votes(votes, setting)
-    return (_of_training if method.card.has_teachers else _of_sums)(setting, records)
+    if method.card.has_teachers:
+        return _of_training(setting, records)
+    [what] = method.card.sums
+    return _of_sums(setting, what, records)
 
 
 def _of_votes(votes: Voting, setting: Setting) -> Signal:
@@ -45,7 +52,11 @@ def _of_votes(votes: Voting, setting: Setting) -> Signal:
     told = of_steps(
         noise * math.sqrt(2), records=votes.voters, steps=steps, numbers=_fewest(setting)
     )
-    return replace(told, what="unanimous teachers over the noise on their votes")
+    return replace(
+        told,
+        what="unanimous teachers over the noise on their votes",
+        remedy="have more teachers vote on a sample, a smaller model or more clients",
+    )
 
 
 def _of_training(setting: Setting, records: float | None) -> Signal:
@@ -62,17 +73,21 @@ def _of_training(setting: Setting, records: float | None) -> Signal:
     )
 
 
-def _of_sums(setting: Setting, records: float | None) -> Signal:
-    """Of the sum with labels: the last layer's numbers, once for each client, or for all."""
+def _of_sums(setting: Setting, what: Sum, records: float | None) -> Signal:
+    """Of the sum with labels, or of gradients: the last layer's numbers.
+
+    There is one for each client, or for all, and in each round where sums are others then.
+    """
     model = setting.build(setting.experiment.student.model, purpose="specification")
     features, outputs = sizes(head(model))
-    event = setting.summing("sums of features")
+    event = setting.summing(what)
+    rounds = setting.experiment.rounds if what in EACH_ROUND else 1
     # Under secure aggregation one noise is on the sum of all, which is as many times as long.
     together = setting.cohort_size**2 if setting.securely else setting.cohort_size
     return of_steps(
         event.noise_multiplier,
         records=most_records(setting.experiment.privacy) if records is None else records,
-        steps=together,
+        steps=together * rounds,
         numbers=features * outputs,
     )
 

@@ -4,7 +4,13 @@ import torch
 from torch import Tensor
 
 from fedkd.exchange.messages import Tensors
-from fedkd.methods.core.base import ClientContext
+from fedkd.methods.core.base import ClientContext, Setting
+
+
+def parameters(setting: Setting) -> dict[str, Tensor]:
+    """The student's parameters that learn, by name, each once, whoever shares it: to look at."""
+    model = setting.student.models.to_ask(setting.experiment.student.model)
+    return {name: each.detach() for name, each in model.named_parameters() if each.requires_grad}
 
 
 def train_corrected(
@@ -18,7 +24,7 @@ def train_corrected(
     Args:
         ctx: the client's; its teacher has the weights `start`.
         start: the state dict that it starts the round from.
-        correction: by the names of `Setting.parameter_specs`, of what is no private data.
+        correction: by the names of `parameters`, of what is no private data.
         proximal: see `ClientContext.train`.
 
     Returns:

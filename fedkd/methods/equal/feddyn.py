@@ -10,7 +10,7 @@ from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.methods.core.recipes import hand_out, receive
 from fedkd.methods.equal import evenly
-from fedkd.methods.equal.corrected import train_corrected
+from fedkd.methods.equal.corrected import parameters, train_corrected
 
 _DRIFT = "drift"
 """Under which parties keep how far rounds have moved parameters in all, from where each began."""
@@ -83,5 +83,4 @@ def _drift(ctx: ClientContext | ServerContext) -> dict[str, Tensor]:
     """What the party has seen its rounds move; zeros before its first."""
     if kept := group(_DRIFT, ctx.state):
         return dict(kept)
-    specs = ctx.setting.student.parameter_specs(ctx.setting.experiment.student.model)
-    return {name: torch.zeros(spec.shape, dtype=spec.dtype) for name, spec in specs.items()}
+    return {name: torch.zeros_like(each) for name, each in parameters(ctx.setting).items()}

@@ -8,7 +8,8 @@ from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed,
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.methods.core.recipes import hand_out, receive
 from fedkd.methods.equal import evenly
-from fedkd.methods.equal.corrected import train_corrected
+from fedkd.methods.equal.corrected import parameters, train_corrected
+from fedkd.specs import TensorSpec
 
 _CONTROL = "control"
 """Under which control variates, a tensor for each parameter, are sent and kept."""
@@ -40,7 +41,7 @@ class Scaffold(Method):
 
     def expects(self, setting: Setting, client: int) -> Expected:
         own, spec = setting.of_client(client), setting.experiment.client_model(client)
-        control = {f"{_CONTROL}/{n}": each for n, each in own.parameter_specs(spec).items()}
+        control = {f"{_CONTROL}/{n}": TensorSpec.of(t) for n, t in parameters(setting).items()}
         return evenly.expected(setting, {**own.model_specs(spec), **control})
 
     def begin(self, ctx: ServerContext) -> Broadcast:
@@ -70,5 +71,4 @@ def _control(ctx: ClientContext | ServerContext) -> dict[str, Tensor]:
     """The party's control variate; zeros before its first round."""
     if kept := group(_CONTROL, ctx.state):
         return dict(kept)
-    specs = ctx.setting.student.parameter_specs(ctx.setting.experiment.student.model)
-    return {name: torch.zeros(spec.shape, dtype=spec.dtype) for name, spec in specs.items()}
+    return {name: torch.zeros_like(each) for name, each in parameters(ctx.setting).items()}

@@ -1,1 +1,1 @@
-"""Methods in which clients' models may differ, and knowledge travels in other forms."""
+"""Methods for clients with unlike models, and what they share."""

@@ -1,8 +1,8 @@
 """Federated learning in one round, by votes of teachers and of their students."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -11,36 +11,15 @@ from torch import Tensor, nn
 
 from fedkd.config import Frozen, Optimisation
 from fedkd.data.types import Samples
-from fedkd.errors import FederationError
 from fedkd.exchange.codec import Expected
-from fedkd.exchange.messages import (
-    Broadcast,
-    PostProcessing,
-    Tensors,
-    Upload,
-    Value,
-    group,
-    values,
-)
+from fedkd.exchange.messages import Broadcast, Tensors, Upload, Value, group, values
 from fedkd.knowledge import label
 from fedkd.learning import evaluate, offline
-from fedkd.methods.core.base import (
-    Card,
-    ClientContext,
-    Method,
-    ServerContext,
-    Setting,
-    Uploads,
-    Voting,
-)
+from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.methods.core.votes import Voting
 from fedkd.models import call, weights
-from fedkd.privacy import mechanisms
-from fedkd.privacy.events import Event, Unprotected
-from fedkd.privacy.source import NoiseSource
 from fedkd.rng import torch_default
 from fedkd.rows import Rows
-
-_VOTES = Unprotected("votes of teachers")
 
 
 class FedKTParams(Frozen):
@@ -70,10 +49,9 @@ class FedKT(Method):
     Under `record` it is the paper's FedKT-L2: the noise is on teachers' votes, and all else comes
     of these. A record teaches one teacher of each division, so one record more or less changes one
     vote a sample and division, by which two counts move: each is a step of the Gaussian mechanism
-    (GNMax, arXiv:1802.08908) in place of the paper's Laplace noise and its costs by the data. Whom
-    a record teaches is drawn for it alone and in secret: by the seed, which the server knows, a
-    record less would move all after it to other teachers. No gradient is clipped, so teachers may
-    be any models; `clients.training` is theirs.
+    (GNMax, arXiv:1802.08908) in place of the paper's Laplace noise and its costs by the data: see
+    `votes.elected`. No gradient is clipped, so teachers may be any models; `clients.training` is
+    theirs.
     """
 
     card = Card(
@@ -108,24 +86,13 @@ class FedKT(Method):
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
         inputs = ctx.setting.proxy_inputs(self.params.public_per_round, ctx.round)
-        event: Event = _VOTES
-        if ctx.allowance is None:
-            samples, source = ctx.data, None
-        else:
-            paid, source = self.voting(ctx.setting).event(ctx.setting), NoiseSource()
-            event, samples = paid, ctx.data_for(paid)
+        voting = self.voting(ctx.setting)
+        labels, origin = ctx.elected(voting, partial(self._votes, ctx, inputs))
         sent: dict[str, Value] = {}
-        for number in range(self.params.partitions):
-            votes = self._votes(ctx, samples, inputs, number, source)
-            if source is None:
-                labels = votes.argmax(dim=1)
-            else:
-                # A vote that changes moves two counts by one.
-                noise = ctx.setting.training.noise_multiplier * math.sqrt(2)
-                labels = mechanisms.noisy_votes(votes, noise=noise, source=source)
-            student = self._taught(ctx, inputs, labels, number)
-            own = ctx.setting.sent(ctx.spec, student.state_dict())
-            sent |= values(f"students/{number}", own, PostProcessing(of=event))
+        for number, own in enumerate(labels.chunk(self.params.partitions)):
+            student = self._taught(ctx, inputs, own, number)
+            shown = ctx.setting.sent(ctx.spec, student.state_dict())
+            sent |= values(f"students/{number}", shown, origin)
             ctx.teacher = student  # what the report scores; of several, the last
         return Upload(sent)
 
@@ -149,33 +116,28 @@ class FedKT(Method):
         return torch.stack(answers)
 
     def _votes(
-        self,
-        ctx: ClientContext,
-        samples: Samples,
-        inputs: Rows,
-        partition: int,
-        source: NoiseSource | None,
+        self, ctx: ClientContext, inputs: Rows, samples: Samples, draws: torch.Generator
     ) -> Tensor:
-        """How many teachers of one division name each class of inputs, int64 (N, C)."""
-        count, classes = self.params.teachers, ctx.setting.classes
-        draws = ctx.rng(f"division-{partition}") if source is None else source.generator()
-        likelihood = ctx.setting.task.likelihood
+        """How many teachers name each class of inputs, division by division, int64 (S * N, C)."""
+        classes, likelihood = ctx.setting.classes, ctx.setting.task.likelihood
+        taught = divided(len(samples), self.params.partitions, self.params.teachers, draws)
 
         def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             return likelihood.mean_nll(call.answer(model, x), y)
 
-        votes = torch.zeros(len(inputs), classes, dtype=torch.long)
-        for number, rows in enumerate(divided(len(samples), count, draws)):
-            purpose = f"teacher-{partition}-{number}"
-            teacher = ctx.setting.build(ctx.spec, purpose=purpose, client=ctx.client)
-            with _alone(ctx, purpose):
-                if len(rows) > 1:  # of one record BatchNorm has no statistics
-                    part = samples.subset(rows)
-                    ctx.fit(teacher, (part.x, part.y), loss)
-            with ctx.on_device(teacher), ctx.clock.phase("answer"):
-                said = evaluate.answers(teacher, inputs).argmax(dim=-1)
-            votes += F.one_hot(said, classes)
-        return votes
+        votes = torch.zeros(self.params.partitions, len(inputs), classes, dtype=torch.long)
+        for division in range(self.params.partitions):
+            for number in range(self.params.teachers):
+                purpose = f"teacher-{division}-{number}"
+                teacher = ctx.setting.build(ctx.spec, purpose=purpose, client=ctx.client)
+                part = samples.subset((taught[:, division] == number).nonzero()[:, 0])
+                with _alone(ctx, purpose):
+                    if len(part) > 1:  # of one record BatchNorm has no statistics
+                        ctx.fit(teacher, (part.x, part.y), loss)
+                with ctx.on_device(teacher), ctx.clock.phase("answer"):
+                    said = evaluate.answers(teacher, inputs).argmax(dim=-1)
+                votes[division] += F.one_hot(said, classes)
+        return votes.flatten(0, 1)
 
     def _taught(self, ctx: ClientContext, inputs: Rows, labels: Tensor, number: int) -> nn.Module:
         """A fresh student that learned labels (N,) of inputs."""
@@ -206,25 +168,25 @@ def consistent(labels: Tensor, classes: int) -> Tensor:
     return (stands * (students + 1) + named.sum(dim=(0, 1))).argmax(dim=-1)
 
 
-def divided(count: int, parts: int, generator: torch.Generator) -> list[Tensor]:
-    """The numbers of `count` records, each in one of `parts` parts drawn for it alone, ascending.
+def divided(count: int, times: int, parts: int, generator: torch.Generator) -> Tensor:
+    """Which of `parts` parts each of `count` records is in, each time anew, int64 (count, times).
 
-    Parts are of unlike size and may be empty: dealt evenly, where a record goes would depend on
-    the others.
+    Drawn for each record alone, one after another, so parts are of unlike size and may be empty:
+    dealt evenly, where a record goes would depend on the others.
     """
-    drawn = torch.randint(parts, (count,), generator=generator)
-    return [(drawn == part).nonzero()[:, 0] for part in range(parts)]
+    return torch.randint(parts, (count, times), generator=generator)
 
 
 @contextmanager
 def _alone(ctx: ClientContext, purpose: str) -> Iterator[None]:
     """Where votes are protected, a teacher is seen by its own vote alone.
 
-    That it diverged would end the client's round. And what it drew would move what later ones draw:
-    dropout's, from torch's generator, is a stream of the teacher's own.
+    Whatever ended its training, such as that it diverged, would end the client's round. And what it
+    drew would move what later ones draw: dropout's, from torch's generator, is a stream of the
+    teacher's own.
     """
     if ctx.allowance is None:
         yield
         return
-    with suppress(FederationError), torch_default(ctx.rng(purpose), ctx.device):
+    with suppress(Exception), torch_default(ctx.rng(purpose), ctx.device):
         yield

@@ -14,13 +14,7 @@ from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, values
 from fedkd.learning import evaluate
 from fedkd.learning.teacher_statistics import with_features
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
-from fedkd.methods.core.recipes import (
-    average_into_student,
-    expected_in_sum,
-    hand_out,
-    model_in_sum,
-    sum_into_student,
-)
+from fedkd.methods.core.recipes import average_by_count, expected_in_sum, hand_out, with_count
 from fedkd.models import weights
 from fedkd.models.heads import head, logits_of, sizes
 from fedkd.rng import torch_default
@@ -104,16 +98,10 @@ class FedMRL(Method):
             _KEPT, {n: t for n, t in mixed.state_dict().items() if not n.startswith("shared.")}
         )
         sent = ctx.setting.sent(student, shared.state_dict())
-        model, count = Upload(values("model", sent, ctx.from_teacher)), ctx.example_count()
-        if ctx.setting.securely:
-            return model_in_sum(model, count)
-        return model.with_values({"count": count})
+        return with_count(ctx, Upload(values("model", sent, ctx.from_teacher)))
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
-        if ctx.summed:
-            sum_into_student(ctx, uploads)
-        else:
-            average_into_student(ctx, uploads, ctx.counts(uploads, "count"))
+        average_by_count(ctx, uploads)
         return hand_out(ctx)
 
 
