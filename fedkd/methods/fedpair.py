@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedkd.config import Optimisation
 from fedkd.config.parts import absent
+from fedkd.data.shapes import made_up, shapes
 from fedkd.data.types import Samples
 from fedkd.errors import ConfigError
 from fedkd.exchange.codec import Expected
@@ -18,7 +19,6 @@ from fedkd.knowledge import label
 from fedkd.learning import offline
 from fedkd.learning.consensus import average, by_class
 from fedkd.learning.consensus_by_pairs import by_pairs
-from fedkd.learning.data_free.shapes import made_up, shapes
 from fedkd.learning.ensemble import Ensemble
 from fedkd.learning.loop import OnEpoch
 from fedkd.learning.supervised import balanced_offset

@@ -26,13 +26,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedkd.config import Optimisation
+from fedkd.data.shapes import made_up, shapes
 from fedkd.data.types import Samples
 from fedkd.errors import ConfigError, UnpaidError
 from fedkd.exchange.messages import Broadcast, Release
 from fedkd.knowledge import label
 from fedkd.learning import consensus, evaluate, offline, supervised
 from fedkd.learning.consensus_by_pairs import by_pairs
-from fedkd.learning.data_free.shapes import made_up, shapes
 from fedkd.learning.dp import sgd
 from fedkd.methods.core import accounting
 from fedkd.methods.fedpair import FedPair, evenly

@@ -134,7 +134,7 @@ def test_an_argument_that_has_no_key_is_refused(study, tmp_path):
 def test_a_second_study_trains_nothing_and_gives_the_same_students(study, tmp_path, monkeypatch):
     rows = ["fedavg", "fedgen", "dense"]
     assert quick(study, tmp_path / "a", *dense(*rows)) == 0
-    given = study.argparse.Namespace(quick=True, epochs=40)
+    given = study.argparse.Namespace(quick=True, epochs=40, set=[])
     wanted = study.experiment(study.Cell("dense-0.1", "dense", 0), given)
     simulate(wanted, tmp_path / "plain", tiny.Quiet())
     shutil.copytree(tmp_path / "a" / "teachers", tmp_path / "b" / "teachers")
