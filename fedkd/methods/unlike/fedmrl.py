@@ -41,8 +41,8 @@ class FedMRL(Method):
     cross-entropies. The shared model travels and is averaged by example count; own model and matrix
     stay, and the three together are what is scored as the client's.
 
-    The paper throws the shared model away at the end, whose last layer has never seen its own
-    features. That it also learns alone, to be a student, is ours.
+    The paper ends with the clients' three together, and the shared model's last layer has never
+    seen its own features. That it also learns alone, to be a student, is ours.
     """
 
     card = Card(
