@@ -23,7 +23,7 @@ COSTS = torch.tensor(LINE)
 SINKHORN = {"temperature": 2.0, "gamma": 3.0, "regularisation": 0.2, "iterations": 4}
 OFA = {"temperature": 2.0, "gamma": 1.4}
 OTHERS = TARGET[:, None] != TARGET
-MAPS: Shapes = [(2, 3, 4, 4), (2, 3, 4, 4)]
+MAPS: Shapes = [(2, 2, 4, 4), (2, 2, 4, 4)]
 
 
 def one_for_all(student: Tensor, teacher: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ CASES: list[tuple[Loss, Oracle, Shapes]] = [
     (
         partial(transport.gaussian, ratio=3.0, grid=2),
         partial(oracles.gaussian, ratio=3.0, grid=2),
-        [(2, 3, 4, 4), (2, 3, 2, 6)],
+        [(2, 2, 4, 2), (2, 2, 2, 4)],
     ),
     (feature.hierarchical, oracles.hierarchical, MAPS),
     (
@@ -75,7 +75,7 @@ ZERO_WHERE_BOTH_AGREE = [loss for loss, _, shapes in CASES if loss not in (one_f
 
 
 @pytest.mark.parametrize(("loss", "oracle", "shapes"), CASES)
-@settings(max_examples=4, deadline=None, derandomize=True)
+@settings(max_examples=3, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**32))
 def test_value_and_gradient_are_the_formula_s(
     loss: Loss, oracle: Oracle, shapes: Shapes, seed: int
@@ -165,7 +165,7 @@ def test_with_little_entropy_sinkhorn_finds_the_distance_of_the_others(seed: int
     parts = [
         transport.discrete(
             student, teacher, torch.tensor([0]), costs, temperature=1.0, gamma=gamma,
-            regularisation=0.02, iterations=600,
+            regularisation=0.02, iterations=300,
         )
         for gamma in (0.0, 1.0)
     ]  # fmt: skip

@@ -1,9 +1,11 @@
 import copy
+import dataclasses
 
 import pytest
 import torch
 import torch.nn.functional as F
 from taught import NAMED, OF_CLASSES, SHAPE, a_student, a_teacher, between, build, samples
+from torch import nn
 
 from fedkd.config import Knowledge, Optimisation, validate
 from fedkd.errors import ConfigError
@@ -12,7 +14,8 @@ from fedkd.learning import forms, offline
 from fedkd.learning.forms import terms
 from fedkd.models.layers import LOGITS, forward_with, inspect_layers
 
-ADAPTED = {"affinity", "fitnets", "vid", "ab", "ft", "graph", "experts"}
+ADAPTED = {"affinity", "fitnets", "vid", "ab", "ft", "graph", "experts", "wkd-f"}
+ADAPTED |= {"ctkd", "reviewkd", "crd", "ofa"}
 SMALL = Optimisation(epochs=6, batch_size=12, learning_rate=1e-4)
 
 
@@ -58,7 +61,7 @@ def test_a_form_says_rightly_whether_it_couples_samples(name):
     assert apart is not forms.find(name).couples
 
 
-@pytest.mark.parametrize("name", ["fitnets", "vid", "ft", "graph"])
+@pytest.mark.parametrize("name", ["fitnets", "vid", "ft", "graph", "reviewkd", "crd", "ofa"])
 def test_what_is_learned_is_drawn_from_the_generator_alone(name):
     student, teacher = a_student(), a_teacher()
     one, same, other = (
@@ -160,6 +163,8 @@ RESOLVED = [
     ({"name": "fitnets"}, ("flatten",), ("flatten",)),
     ({"name": "at"}, ("stage3",), ("pool2",)),
     ({"name": "sp", "student": "stage1"}, ("stage1",), ("flatten",)),
+    ({"name": "ofa"}, ("flatten",), ()),
+    ({"name": "ofa", "student": ["stage1", "stage2"]}, ("stage1", "stage2"), ()),
 ]
 
 
@@ -190,6 +195,9 @@ def test_what_is_left_out_is_filled_in(table, ours, theirs):
         ({"name": "at", "student": "stage9"}, "unknown layer 'stage9': did you mean 'stage3'"),
         ({"name": "ab"}, r"knowledge\[0\] \(ab\).student is missing.*valid: .*norm"),
         ({"name": "graph", **NAMED["ab"]}, "names 1 layer: expected at least 2"),
+        ({"name": "ctkd", "student": "stage1"}, "looks at logits, leave it out"),
+        ({"name": "ofa", "teacher": "conv1"}, "looks at the teacher's answer, leave it out"),
+        ({"name": "mlkd", "temperatures": [2, 0]}, r"knowledge\[0\].temperatures"),
         ({"name": "sp", "student": ["stage1", "stage2"]}, "2 layers of the student and 1 of the"),
     ],
 )
@@ -197,3 +205,70 @@ def test_a_wrong_form_is_refused_in_words(table, message):
     both = inspect_layers(a_student(), SHAPE), inspect_layers(a_teacher(), SHAPE)
     with pytest.raises(ConfigError, match=message):
         terms.resolve([validate(Knowledge, table)], *both)
+
+
+def test_a_wrong_teacher_or_grid_is_refused_when_layers_are_known():
+    student = a_student()
+    for table, teacher, message in [
+        ({"name": "wkd-f", "grid": 9}, a_teacher(), "grid = 9: expected at most 3"),
+        ({"name": "reviewkd", "student": ["", "stage1"]}, a_teacher(), "unknown layer ''"),
+        ({"name": "wkd-l"}, nn.Sequential(nn.Flatten(), nn.LazyBatchNorm1d()), "found none"),
+        ({"name": "wkd-l"}, nn.Sequential(nn.Flatten(), nn.Linear(144, 5), Cut()), "5 outputs"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            between(student, teacher, table)
+
+
+class Cut(nn.Module):
+    """The first three of what comes in."""
+
+    def forward(self, x):
+        return x[:, :3]
+
+
+def test_a_curriculum_s_temperature_rises_to_where_the_student_is_worst_and_more_so_later():
+    student, teacher, data = a_student("group"), a_teacher(), samples()
+    built = between(student, teacher, {"name": "ctkd", "epochs": 2})
+    [raw] = built.learned.parameters()
+    [term] = built.all
+    ended, slopes = built.following(None), []
+    for epoch in range(3):
+        (slope,) = torch.autograd.grad(values(term, student, teacher, data).mean(), raw)
+        slopes.append(slope.item())
+        ended(epoch + 1, 0.0)
+    assert slopes[0] < 0  # down for who descends is up for the loss: T^2 KL grows with T here
+    assert slopes[1] == pytest.approx(2 * slopes[0], rel=1e-4)
+    assert slopes[2] == pytest.approx(slopes[1], rel=1e-4)
+
+
+def test_offline_training_walks_the_curriculum():
+    student, teacher, data = a_student(), a_teacher(), samples()
+    told = []
+    built = between(student, teacher, {"name": "ctkd"})
+    begin = built.all[0].compared.begin
+    heard = dataclasses.replace(built.all[0].compared, begin=lambda e: (told.append(e), begin(e)))
+    built.all = (dataclasses.replace(built.all[0], compared=heard),)
+    how = Optimisation(epochs=2, batch_size=12, learning_rate=1e-4)
+    offline.teach(student, teacher, built, data, how, torch.Generator().manual_seed(0))
+    assert told == [1, 2, 3]
+
+
+def test_negatives_of_crd_are_of_other_classes():
+    student, teacher, data = a_student("group").eval(), a_teacher(), samples()
+    [term] = between(student, teacher, {"name": "crd"}).all
+    alike = dataclasses.replace(data, y=torch.ones_like(data.y))
+    assert (values(term, student, teacher, data) > 0).all()
+    assert values(term, student, teacher, alike).abs().max() == 0
+
+
+def test_an_unlike_teacher_teaches_layers_by_its_answers_alone():
+    student, teacher, data = build({"name": "mlp", "hidden": [6, 5]}), a_teacher(), samples()
+    [term] = between(student, teacher, {"name": "ofa", "student": ["relu1", "relu2"]}).all
+    seen = forward_with(student, data.x, term.student)
+    told = forward_with(teacher, data.x, term.teacher)
+    assert list(told) == [LOGITS]
+    by_hand = sum(
+        label.one_for_all(branch(seen[name]), told[LOGITS], data.y)
+        for branch, name in zip(term.compared.student, ["relu1", "relu2", LOGITS], strict=True)
+    )
+    assert torch.allclose(values(term, student, teacher, data), by_hand)
