@@ -16,6 +16,7 @@ from fedkd.models.layers import LOGITS, forward_with, inspect_layers
 
 ADAPTED = {"affinity", "fitnets", "vid", "ab", "ft", "graph", "experts", "wkd-f"}
 ADAPTED |= {"ctkd", "reviewkd", "crd", "ofa"}
+WARM = {"ctkd": {"lowest": 0.1, "span": 1.0, "epochs": 1}}  # where few steps move it
 SMALL = Optimisation(epochs=6, batch_size=12, learning_rate=1e-4)
 
 
@@ -28,7 +29,7 @@ def values(term, student, teacher, data):
 def test_every_form_teaches_the_student_and_what_is_learned_with_it(name):
     student, teacher, data = a_student(), a_teacher(), samples()
     before = copy.deepcopy(teacher.state_dict())
-    built = between(student, teacher, {"name": name})
+    built = between(student, teacher, {"name": name, **WARM.get(name, {})})
     fresh = [each.clone() for each in built.learned.parameters()]
     start = copy.deepcopy(student.state_dict())
     random = torch.get_rng_state()
