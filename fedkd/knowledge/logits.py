@@ -1,4 +1,4 @@
-"""Knowledge in logits beyond one fixed temperature: standardised, at several levels, on a curriculum.
+"""Knowledge in logits beyond one temperature: standardised, at several levels, on a curriculum.
 
 Classes are the last axis and every other one is of places, as in `label`.
 """

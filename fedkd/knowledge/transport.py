@@ -1,7 +1,7 @@
 """Knowledge by what it costs to turn one distribution into another: WKD, Lv et al. 2024.
 
-arXiv:2412.08139. A Kullback-Leibler divergence compares class by class; a Wasserstein distance knows
-that to take a cat for a dog is a smaller fault than to take it for a lorry.
+arXiv:2412.08139. A Kullback-Leibler divergence compares class by class; a Wasserstein distance
+knows that to take a cat for a dog is a smaller fault than to take it for a lorry.
 """
 
 import math
@@ -88,7 +88,7 @@ def discrete(
     log_q, log_p = (log_probabilities(each, 1.0).gather(-1, column) for each in (student, teacher))
     taught = -(log_p.exp() * log_q).squeeze(-1)
     # A class without mass takes no part: no smaller matrix has to be cut out for each place.
-    itself = torch.zeros_like(student, dtype=torch.bool).scatter(-1, column, True)
+    itself = torch.arange(classes, device=column.device) == column
     ours, theirs = (
         F.log_softmax(each.masked_fill(itself, -math.inf) / temperature, dim=-1)
         for each in (student, teacher)
@@ -104,11 +104,10 @@ def discrete(
 
 
 def gaussian(student: Tensor, teacher: Tensor, *, ratio: float = 2.0, grid: int = 1) -> Tensor:
-    """ratio * |mean gap|^2 + |deviation gap|^2 of channels over places (WKD-F), per sample.
+    """Squared distance of channels taken for Gaussians over places (WKD-F), per sample.
 
-    Of each cell of a grid a channel's places are taken for draws from a Gaussian; with ratio 1 it
-    is the squared 2-Wasserstein distance of two Gaussians with diagonal covariances, the mean over
-    cells. Deviations are those of maximum likelihood, sqrt(var + 1e-5).
+    ratio * |mean gap|^2 + |deviation gap|^2, the mean over the cells of a grid, of which each has
+    a Gaussian of its own; with ratio 1 the squared 2-Wasserstein distance of diagonal covariances. Deviations are those of maximum likelihood, sqrt(var + 1e-5).
 
     Args:
         student: feature maps (N, C, H, W).
@@ -118,7 +117,7 @@ def gaussian(student: Tensor, teacher: Tensor, *, ratio: float = 2.0, grid: int 
             adaptive pooling they overlap where they do not divide it.
 
     Returns:
-        (N,), at least 0; blind to the order of places in a cell; 0 where means and deviations agree.
+        (N,), at least 0; blind to the order of places in a cell; 0 where both agree.
 
     Raises:
         ValueError: one is not of four dimensions, N or C differ, or a number is out of range.

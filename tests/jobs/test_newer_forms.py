@@ -4,7 +4,6 @@ import pytest
 from small import ignore, small
 
 from fedkd.config import load_distillation
-from fedkd.errors import ConfigError
 from fedkd.jobs.distil import distil
 
 ANSWERS = ["logit-standardisation", "mlkd", "ctkd", "wkd-l"]
@@ -26,10 +25,12 @@ OF_LAYERS = [
 
 
 @pytest.fixture(scope="module")
-def run(rows, tmp_path_factory):
+def run(squares, tmp_path_factory):
     folder = tmp_path_factory.mktemp("newer") / "run"
     knowledge = [*({"name": name} for name in ANSWERS), *OF_LAYERS]
-    told = small(rows, **MODELS, plain=False, knowledge=[{**k, "weight": 0.01} for k in knowledge])
+    told = small(
+        squares, **MODELS, plain=False, knowledge=[{**k, "weight": 0.01} for k in knowledge]
+    )
     return folder, distil(told, folder, ignore)
 
 
@@ -42,16 +43,3 @@ def test_a_student_comes_out_and_the_file_says_all(run):
     assert complete["ctkd"].parameters["epochs"] == 10
     assert (complete["ofa"].student, complete["ofa"].teacher) == (("stage1", "stage2"), ())
     assert complete["wkd-f"].teacher == ("pool2",)
-
-
-@pytest.mark.parametrize("name", ["mlkd", "crd", "reviewkd"])
-def test_those_that_dp_sgd_cannot_protect_are_refused(rows, tmp_path, name):
-    layers = next((each for each in OF_LAYERS if each["name"] == name), {"name": name})
-    told = small(
-        rows,
-        **{**MODELS, "teachers": [{**MODELS["teachers"][0], "data": "public"}]},
-        knowledge=[layers],
-        privacy={"epsilon": 8},
-    )
-    with pytest.raises(ConfigError, match=name):
-        distil(told, tmp_path / "run", ignore)

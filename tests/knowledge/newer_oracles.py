@@ -23,17 +23,14 @@ def instance_level(student: Array, teacher: Array, temperatures: list[float]) ->
 
 
 def batch_level(student: Array, teacher: Array, temperature: float) -> Array:
-    q, p = (
-        [probabilities(row, temperature) for row in each] for each in (student, teacher)
-    )
+    q, p = ([probabilities(row, temperature) for row in each] for each in (student, teacher))
     return np.array([sum((_dot(q[i], b) - _dot(p[i], a)) ** 2 for b, a in zip(q, p, strict=True))
                      for i in range(len(q))])  # fmt: skip
 
 
 def class_level(student: Array, teacher: Array, temperature: float) -> Array:
     q, p = (
-        np.array([probabilities(row, temperature) for row in each]).T
-        for each in (student, teacher)
+        np.array([probabilities(row, temperature) for row in each]).T for each in (student, teacher)
     )
     return np.array([sum((_dot(q[i], b) - _dot(p[i], a)) ** 2 for b, a in zip(q, p, strict=True))
                      for i in range(len(q))])  # fmt: skip
@@ -146,5 +143,3 @@ def contrastive(
             total -= cmath.log(1 - e[j][i] / (e[j][i] + k))
         values.append(total)
     return np.array(values)
-
-

@@ -64,7 +64,9 @@ def one_for_all(student: Tensor, teacher: Tensor) -> Tensor:
 
 def discrete(student: Tensor, teacher: Tensor) -> Tensor:
     costs = 1 - torch.eye(C).to(student)
-    return transport.discrete(student, teacher, torch.arange(len(student)) % C, costs, temperature=2)
+    return transport.discrete(
+        student, teacher, torch.arange(len(student)) % C, costs, temperature=2
+    )
 
 
 def adversarial(student: Tensor, teacher: Tensor) -> Tensor:

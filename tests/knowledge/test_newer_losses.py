@@ -117,9 +117,7 @@ def test_agreement_is_zero_and_nothing_else(loss: Loss) -> None:
 
 
 @settings(max_examples=8, deadline=None)
-@given(
-    seed=st.integers(0, 2**32), scale=st.floats(0.01, 100), shift=st.floats(-20, 20)
-)
+@given(seed=st.integers(0, 2**32), scale=st.floats(0.01, 100), shift=st.floats(-20, 20))
 def test_standardised_logits_have_no_scale_and_no_shift(
     seed: int, scale: float, shift: float
 ) -> None:

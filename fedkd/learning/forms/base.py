@@ -60,8 +60,8 @@ class Compared:
 
 Build = Callable[..., Compared]
 """Parameters, shapes of the student's layers and of the teacher's, a generator for weights; what is
-`of_task` gets the task's likelihood besides, by keyword, and what is `of_head` the weights (C, D) of
-the teacher's last linear layer, or None."""
+`of_task` gets the task's likelihood besides, by keyword, and what is `of_head` the weights (C, D)
+of the teacher's last linear layer, or None."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ class Form:
     Attributes:
         paper: where it comes from.
         looks_at: the answer alone (`logits`), so that any method may take it for its loss; answers,
-            beside which something is learned or known (`answers`); any layers, layers that give maps,
-            or layers that must be named; or layers of the student, its answer after them, and the
-            teacher's answer (`student`).
+            beside which something is learned or known (`answers`); any layers, layers that give
+            maps, or layers that must be named; or layers of the student, its answer after them, and
+            the teacher's answer (`student`).
         build: see `Build`.
         Params: its parameters.
         least: the fewest layers of each model, where layers are looked at.

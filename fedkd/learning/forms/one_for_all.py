@@ -53,7 +53,5 @@ def _ofa(
 
 
 FORMS = {
-    "ofa": Form(
-        "Hao et al. 2023, arXiv:2310.19444", "student", _ofa, OneForAll, asks=("classes",)
-    ),
+    "ofa": Form("Hao et al. 2023, arXiv:2310.19444", "student", _ofa, OneForAll, asks=("classes",)),
 }

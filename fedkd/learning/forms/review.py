@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from fedkd.errors import ConfigError
@@ -14,12 +13,6 @@ from fedkd.learning.forms.base import Compared, Form, Weighted
 from fedkd.rng import torch_default
 
 _WIDEST = 512
-
-
-class ReviewOptions(Weighted):
-    """Parameters of `reviewkd`."""
-
-    weight: float = Field(default=0.6, gt=0)
 
 
 class Review(nn.Module):
@@ -58,7 +51,7 @@ class Review(nn.Module):
 
 
 def _review(
-    _params: ReviewOptions,
+    _params: Weighted,
     student: Sequence[Shape],
     teacher: Sequence[Shape],
     generator: torch.Generator,
@@ -91,7 +84,5 @@ def _placed(shapes: Sequence[Shape]) -> nn.ModuleList:
 
 
 FORMS = {
-    "reviewkd": Form(
-        "Chen et al. 2021, arXiv:2104.09044", "named", _review, ReviewOptions, least=2, joint=True
-    ),
+    "reviewkd": Form("Chen et al. 2021, arXiv:2104.09044", "named", _review, least=2, joint=True),
 }
