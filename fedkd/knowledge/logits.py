@@ -113,8 +113,8 @@ def class_level(
     """Squared distance of how alike classes' probabilities are, summed over class i.
 
     G = P^T P with probabilities P (M, C), of places over every axis but the last. Jin et al. 2023,
-    as `instance_level`: the mean over i is ||G_s - G_t||^2 / C. G is a sum over places, so the
-    value grows with their number. Couples all places that count.
+    as `instance_level`: the mean over i is ||G_s - G_t||^2 / C. G is a sum, so the value grows
+    with the number of places. Couples all places that count.
 
     Args:
         student: logits (..., C).

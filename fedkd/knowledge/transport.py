@@ -107,7 +107,8 @@ def gaussian(student: Tensor, teacher: Tensor, *, ratio: float = 2.0, grid: int 
     """Squared distance of channels taken for Gaussians over places (WKD-F), per sample.
 
     ratio * |mean gap|^2 + |deviation gap|^2, the mean over the cells of a grid, of which each has
-    a Gaussian of its own; with ratio 1 the squared 2-Wasserstein distance of diagonal covariances. Deviations are those of maximum likelihood, sqrt(var + 1e-5).
+    a Gaussian of its own; with ratio 1 the squared 2-Wasserstein distance of diagonal covariances.
+    Deviations are those of maximum likelihood, sqrt(var + 1e-5).
 
     Args:
         student: feature maps (N, C, H, W).
