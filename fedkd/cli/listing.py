@@ -94,6 +94,7 @@ def forms() -> None:
             "asks": list(form.asks),
             "couples": form.couples,
             "first": form.first,
+            "joint": form.joint,
             "parameters": _defaults(form.Params()),
         }
         for name, form in BUILT_IN.items()
@@ -199,6 +200,8 @@ def _needed(form: dict[str, Any]) -> str:
     needs = []
     if form["couples"]:
         needs.append("whole batches, so no [privacy]")
+    elif form["joint"]:
+        needs.append("layers together, so no [privacy]")
     if form["first"]:
         needs.append("epochs of its own before the student's training")
     return "; ".join(needs)

@@ -13,6 +13,7 @@ from fedkd.knowledge import feature, label
 from fedkd.learning import forms, offline
 from fedkd.learning.forms import terms
 from fedkd.models.layers import LOGITS, forward_with, inspect_layers
+from fedkd.tasks.likelihoods.categorical import CATEGORICAL, IGNORED
 
 ADAPTED = {"affinity", "fitnets", "vid", "ab", "ft", "graph", "experts", "wkd-f"}
 ADAPTED |= {"ctkd", "reviewkd", "crd", "ofa"}
@@ -273,3 +274,23 @@ def test_an_unlike_teacher_teaches_layers_by_its_answers_alone():
         for branch, name in zip(term.compared.student, ["relu1", "relu2", LOGITS], strict=True)
     )
     assert torch.allclose(values(term, student, teacher, data), by_hand)
+
+
+@pytest.mark.parametrize("name", ["logit-standardisation", "mlkd", "ctkd", "wkd-l"])
+def test_newer_forms_of_answers_leave_out_places_that_do_not_count(name):
+    params = forms.find(name).Params()
+    compared = forms.find(name).compared(
+        params, [(2, 3)], [(2, 3)], torch.Generator(), CATEGORICAL, torch.eye(3)
+    )
+    draw = torch.Generator().manual_seed(1)
+    ours, theirs = torch.randn(2, 4, 2, 3, generator=draw)
+    y = torch.tensor([[0, 1], [2, IGNORED], [IGNORED, IGNORED], [1, 1]])
+    unlike = torch.where((y == IGNORED)[..., None], torch.nan, ours)
+    value, same = (
+        compared.loss([compared.student[0](each)], [theirs], y) for each in (ours, unlike)
+    )
+    assert torch.equal(value, same)
+    assert value.shape in ((), (4,))
+    assert value.isfinite().all()
+    if name != "mlkd":
+        assert value[2] == 0
