@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from hypothesis import settings
 from markupsafe import Markup
 
 # Side by side, each process is told of a terminal of 80 columns, which a console takes for good.
@@ -30,6 +31,10 @@ with warnings.catch_warnings():
 # Tests run side by side, one process a core. Left alone, each process would split every small sum
 # among as many threads as there are cores, and they would wait for each other's: four times slower.
 torch.set_num_threads(1)
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("fedkd", deadline=None)
+settings.load_profile("fedkd")
 
 
 @contextmanager

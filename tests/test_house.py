@@ -1,6 +1,7 @@
 """What the house promises of its own build: small rooms and files, one name a class, no circle."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -67,3 +68,11 @@ def test_what_a_command_does_not_need_is_not_loaded(what, without):
     script = f"import sys, {what}; print(sorted({set(without)!r} & set(sys.modules)))"
     shown = subprocess.check_output([sys.executable, "-c", script], text=True)
     assert shown.strip() == "[]"
+
+
+def test_the_constraints_pin_each_package_once():
+    lines = (Path(__file__).parents[1] / "constraints.txt").read_text("utf-8").splitlines()
+    pinned = [re.fullmatch(r"([A-Za-z0-9._-]+)==[^=\s]+", line) for line in lines]
+    assert [line for line, pin in zip(lines, pinned, strict=True) if pin is None] == []
+    names = [pin[1].lower().replace("_", "-") for pin in pinned if pin]
+    assert len(names) == len(set(names))

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -10,6 +11,7 @@ from rich.console import Console
 from fedkd.clock import Notify
 from fedkd.config import Distillation, Experiment
 from fedkd.reports import bar
+from fedkd.warning_log import Warnings
 
 if TYPE_CHECKING:
     from fedkd.federation.answers import Observer
@@ -63,30 +65,11 @@ def _console(progress: Progress) -> Console | None:
     return progress if isinstance(progress, Console) else progress()
 
 
-_TOLD_ELSEWHERE = ("fedkd.federation.client", "fedkd.federation.cohort")
-"""Logs of answers that failed, of which the round's own line tells."""
-
-
-class _Shown(logging.Handler):
-    """Prints warnings, each text once."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__(logging.WARNING)
-        self._console = console
-        self._said: set[str] = set()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """See `logging.Handler`."""
-        text = record.getMessage()
-        if text not in self._said and record.name not in _TOLD_ELSEWHERE:
-            self._said.add(text)
-            self._console.print(f"warning: {text}", markup=False, highlight=False)
-
-
 @contextmanager
 def _warnings(console: Console) -> Iterator[None]:
     """Show what the library warns of, where nobody has said what becomes of it."""
-    log, shown = logging.getLogger("fedkd"), _Shown(console)
+    log = logging.getLogger("fedkd")
+    shown = Warnings(partial(console.print, markup=False, highlight=False))
     heard = any(not isinstance(each, logging.NullHandler) for each in log.handlers)
     if heard or logging.getLogger().handlers:
         yield

@@ -25,10 +25,10 @@ from fedkd.cli.listing import forms, methods, models, tasks
 from fedkd.cli.predict import predict
 from fedkd.cli.simulate import simulate
 from fedkd.cli.sweep import sweep
-from fedkd.cli.warning import Warnings
 from fedkd.cli.watch import watch
 from fedkd.errors import FedkdError, StorageError
 from fedkd.version import __version__
+from fedkd.warning_log import Warnings
 
 app = typer.Typer(
     name="fedkd",
@@ -69,9 +69,14 @@ def _options(
     log = logging.getLogger("fedkd")
     # Opacus and absl give the root logger handlers of their own, which would print every traceback.
     log.propagate = debug
-    log.handlers = [logging.NullHandler() if debug else Warnings()]
+    log.handlers = [logging.NullHandler() if debug else Warnings(_say_beside)]
     if debug:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+
+
+def _say_beside(text: str) -> None:
+    # Not by `err`: a live display has put its own stream here, and prints above itself.
+    sys.stderr.write(f"{text}\n")
 
 
 for command in (

@@ -24,9 +24,7 @@ from fedkd.cli.narrow import fitting
 from fedkd.names import look_beside
 
 if TYPE_CHECKING:
-    from fedkd.clock import Notify
     from fedkd.config import Experiment
-    from fedkd.federation.answers import Observer
 
 out, err = Console(), Console(stderr=True)
 
@@ -106,27 +104,6 @@ def _started() -> None:
     live: Live | None = _meta().pop(_STARTING, None)
     if live is not None:
         live.stop()
-
-
-@contextmanager
-def watch(experiment: "Experiment") -> "Iterator[Observer]":
-    """A display of the experiment's rounds."""
-    from fedkd.reports.display import Display
-    from fedkd.tasks import headline
-
-    title = f"{experiment.name}: {experiment.method.name}, seed {experiment.seed}"
-    score = headline(experiment.task)
-    with Display(beside(), title=title, rounds=experiment.rounds, score=score) as display:
-        yield display
-
-
-@contextmanager
-def steps() -> "Iterator[Notify]":
-    """A bar of long work that is no federation, see `fedkd.reports.bar`."""
-    from fedkd.reports.bar import progress
-
-    with progress(beside()) as notify:
-        yield notify
 
 
 def import_beside(path: Path) -> None:

@@ -12,12 +12,11 @@ from fedkd.cli.common import (
     Config,
     Override,
     answer,
+    beside,
     import_beside,
     line,
     report_line,
     say_step,
-    steps,
-    watch,
 )
 
 if TYPE_CHECKING:
@@ -109,9 +108,8 @@ def _say_end(run: "PlannedRun", why: str) -> None:
 @contextmanager
 def watched(run: "PlannedRun") -> Iterator[Any]:
     """A display of one of several runs, under its name."""
-    from fedkd.config import Distillation
+    from fedkd.api.showing import one_of_several
 
     say_step(run.name)
-    told = steps() if isinstance(run.config, Distillation) else watch(run.config)
-    with told as each:
-        yield each
+    with one_of_several(run, beside) as told:
+        yield told

@@ -35,7 +35,10 @@ def _line(model: type[BaseModel], detail: dict[str, Any], prefix: str) -> str:
     kind, value = detail["type"], detail["input"]
     if kind == "extra_forbidden":
         last = str(parts[-1])
-        return f"unknown key {key!r}: {choices(last, valid, prefix=key.removesuffix(last))}"
+        # What is chosen by its name and has parameters beside it is validated without that name.
+        known = [*valid, "name"] if prefix and len(parts) == 1 else valid
+        near = choices(last, known, listed=valid, prefix=key.removesuffix(last))
+        return f"unknown key {key!r}: {near}"
     if kind == "missing":
         return f"key {key!r} is missing"
     if kind == "value_error":

@@ -91,7 +91,10 @@ def _content(path: Path | str) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         inside = path / "config.toml"
-        near = get_close_matches(path.stem, packaged.names(), n=1)
+        near = [
+            *(str(path.with_name(n)) for n in get_close_matches(path.name, _beside(path), n=1)),
+            *get_close_matches(path.stem, packaged.names(), n=1),
+        ][:1]
         meant = repr(str(inside)) if inside.exists() else "".join(map(repr, near))
         hint = f"; did you mean {meant}?" if meant else ""
         raise ConfigError(
@@ -100,6 +103,11 @@ def _content(path: Path | str) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise ConfigError(f"experiment {str(path)!r} is not valid TOML: {error}") from error
+
+
+def _beside(path: Path) -> list[str]:
+    """The TOML files in a file's folder, by name."""
+    return sorted(each.name for each in path.parent.glob("*.toml") if path.name)
 
 
 def parse(table: Mapping[str, Any]) -> Experiment:

@@ -13,6 +13,11 @@ Record = dict[str, Any]
 """A line of `rounds.jsonl`: JSON values only; accuracies are shares of 1, times are seconds."""
 
 
+def step_in_words(phase: str, done: int, total: int) -> str:
+    """What an `Observer` is told of a phase, with its steps where there are several."""
+    return f"{phase} {done}/{total}" if total > 1 else phase
+
+
 class Observer(Protocol):
     """Whoever watches a federation."""
 

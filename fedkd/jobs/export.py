@@ -19,6 +19,7 @@ from fedkd.errors import ConfigError, DataError, ExportError, UsageError
 from fedkd.files import make_folder, write_atomically
 from fedkd.jobs import metadata
 from fedkd.models import call, probes
+from fedkd.names import unknown
 from fedkd.rows import Rows, first, whole
 from fedkd.runs import student, tokenizers
 from fedkd.runs.student import FinishedStudent
@@ -74,10 +75,12 @@ def export(run: Path, format: Format, out: Path | None = None) -> Exported:
         out: the file; None: `student.onnx` or `student.pt` in the run folder.
 
     Raises:
-        UsageError: it is no finished run, packages are missing, or the student takes a decision by
-            the values of a batch, which a file would take once for all.
+        UsageError: no such format, it is no finished run, packages are missing, or the student
+            takes a decision by the values of a batch, which a file would take once for all.
         ExportError: the student cannot be exported, or the export does not agree with it.
     """
+    if format not in FORMATS:
+        raise UsageError(unknown("format", format, FORMATS))
     finished = student.load(run)
     tests, untested = None, ""
     try:

@@ -157,7 +157,9 @@ def _attempt(run: PlannedRun, folder: Path, watch: Watch) -> str:
     except FedkdError as error:
         reason = str(error)
     except Exception as error:  # noqa: BLE001 - whatever a user's own model raises, the others go on
-        reason = f"{type(error).__name__}: {error}"
+        reason = type(error).__name__
+        if not _is_private(run):  # else a library may quote a record, and the page goes around
+            reason += f": {error}"
     else:
         return ""
     _log.info("run %s failed", run.name, exc_info=True)
@@ -225,6 +227,10 @@ def _finished(complete: Configuration, path: Path) -> bool:
     except ConfigError:
         return False  # going on in it says what is wrong
     return type(kept) is type(complete) and not differing(complete, kept, free={"engine", "output"})
+
+
+def _is_private(run: PlannedRun) -> bool:
+    return run.config.privacy is not None and run.config.privacy.epsilon is not None
 
 
 def _warn_of_cost(runs: Sequence[PlannedRun]) -> None:

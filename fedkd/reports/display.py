@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
-from fedkd.federation.answers import Record
+from fedkd.federation.answers import Record, step_in_words
 from fedkd.reports import figures, lateness, notebook, wording
 from fedkd.runs.scores import ACCURACY_ALONE
 from fedkd.tasks import Figures
@@ -81,7 +81,7 @@ class Display:
     def client_does(self, client: int, phase: str, done: int, total: int) -> None:
         """See `Observer`."""
         with self._lock:
-            self._working[client] = f"{phase} {done}/{total}" if total > 1 else phase
+            self._working[client] = step_in_words(phase, done, total)
 
     def client_ends(self, client: int, failure: str | None) -> None:
         """See `Observer`."""
@@ -93,15 +93,16 @@ class Display:
 
     def server_does(self, phase: str, done: int, total: int) -> None:
         """See `Observer`."""
-        self._server = f"{phase} {done}/{total}" if total > 1 else phase
+        self._server = step_in_words(phase, done, total)
 
     def round_ends(self, record: Record) -> None:
         """See `Observer`."""
         self._server, self._over = "", record["round"]
         self._progress.update(self._task, completed=record["round"])
-        parts = round_in_parts(record, self._score)
-        width = self._console.width if self._console.is_terminal else None
-        self._say("  ".join(parts) if width is None else fitted(parts, width))
+        if self._console.is_terminal:
+            self._say(fitted(round_in_parts(record, self._score), self._console.width))
+        else:
+            self._say(round_in_words(record, self._score))
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib.machinery import all_suffixes
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -240,18 +241,31 @@ def _foreign(path: Path, known: Collection[str]) -> str | None:
     return next((n for n in names if n not in known and not n.endswith(".tmp")), None)
 
 
-def check_code(run: Path, models: Iterable[ModelSpec]) -> None:
-    """Refuse models of a run's folder, which may be anybody's, whose import path may do anything.
+def check_code(run: Path, models: Iterable[ModelSpec], *paths: str) -> None:
+    """Refuse import paths of a run's folder, which may be anybody's, that may do anything.
 
     A call of Python's own, or of a library with texts as options, might start a program or read a
-    pickle. What is the user's own code, or a class of models, is called as ever.
+    pickle. What is the user's own code, or a class of models, is called as ever; code that lies in
+    the folder itself is nobody knows whose.
+
+    Args:
+        run: the folder.
+        models: those that it names.
+        paths: what else it names that may be code, such as a task.
 
     Raises:
         RunFolderError: names the first.
     """
+    models = [spec for spec in models if ":" in spec.name and not hub.family(spec.name)]
+    for path in (*paths, *(spec.name for spec in models)):
+        root = path.partition(":")[0].partition(".")[0]
+        files = (run / f"{root}{suffix}" for suffix in all_suffixes())
+        if ":" in path and ((run / root).is_dir() or any(map(Path.exists, files))):
+            raise RunFolderError(
+                f"run folder {str(run)!r} names {path!r} and holds {root!r}, which may be "
+                "anybody's: put the module, if it is yours, elsewhere, and start there"
+            )
     for spec in models:
-        if hub.family(spec.name) or ":" not in spec.name:
-            continue
         refused = spec.name.partition(":")[0].partition(".")[0] in sys.stdlib_module_names
         if not refused and '"' in json.dumps([*spec.options.values()]):
             try:

@@ -155,7 +155,8 @@ def load(run: Path) -> FinishedStudent:
                 "records of one tensor"
             )
         distils = isinstance(experiment, Distillation)
-        check_code(run, config.specs_in(experiment) if distils else [experiment.student.model])
+        built = config.specs_in(experiment) if distils else [experiment.student.model]
+        check_code(run, built, experiment.task.name)
         model = _model(experiment, inputs)
         model.load_state_dict(decode(file.read_bytes()))
         task = inputs.task(experiment.task)

@@ -66,16 +66,21 @@ def start(run: TrackedRun) -> MlflowRun:
             make_folder(store)
             uri = f"sqlite:///{store.resolve()}/mlflow.db"
         client = load("mlflow", extra="track").MlflowClient(uri)
-        kept = run.kept("mlflow")
-        if kept.get("uri") == uri:
+        kept, place_of_runs = run.kept("mlflow"), without_secrets(uri)
+        if kept.get("uri") == place_of_runs:
             client.update_run(kept["run"], status="RUNNING")
             opened = client.get_run(kept["run"])
         else:
             place = f"{store.resolve().as_uri()}/artifacts" if local else None
             opened = client.create_run(_experiment(client, run.name, place), run_name=run.title)
-            run.keep("mlflow", {"uri": uri, "run": opened.info.run_id})
+            run.keep("mlflow", {"uri": place_of_runs, "run": opened.info.run_id})
         _tell_parameters(client, opened, run)
         return MlflowRun(client, opened, local=local, private=run.private)
+
+
+def without_secrets(uri: str) -> str:
+    """A store's address without user, password and query: a run's folder may be given away."""
+    return re.sub(r"(?<=://)[^/?#]*@", "", re.split("[?#]", uri)[0])
 
 
 def _experiment(client: Any, name: str, place: str | None) -> str:

@@ -180,6 +180,11 @@ def test_an_audit_by_name(arrays):
         fedkd.audit("teacher")
 
 
+def test_an_unknown_format_is_refused_with_those_that_there_are(run):
+    with pytest.raises(fedkd.FedkdError, match="unknown format 'pdf': valid here: onnx, torchs"):
+        run.export("pdf")
+
+
 def test_an_unfinished_run_is_refused(run, tmp_path):
     (tmp_path / "config.toml").write_text((run.path / "config.toml").read_text())
     with pytest.raises(RunFolderError, match="the run is unfinished"):

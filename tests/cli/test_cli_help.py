@@ -94,7 +94,7 @@ def test_a_terminal_is_told_at_once_what_begins(monkeypatch, capsys, here):
     monkeypatch.setenv("TERM", "xterm")
     terminal = Console(force_terminal=True, force_interactive=True)
     monkeypatch.setattr(common, "out", terminal)
-    monkeypatch.setitem(sys.modules, "fedkd.config", None)  # whatever a command loads first
+    monkeypatch.setitem(sys.modules, "fedkd.api.running", None)  # what the command loads first
     monkeypatch.setattr(sys, "argv", ["fedkd", "simulate", "demo"])
     with pytest.raises(ImportError):
         cli.main()

@@ -28,3 +28,9 @@ def test_a_path_is_no_name(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"'fedkd configs' shows; did you mean 'demo'\?$"):
         config.load(text)
+
+
+def test_a_mistyped_file_is_answered_with_the_nearest_one_beside_it(tmp_path):
+    (tmp_path / "patients.toml").touch()
+    with pytest.raises(ConfigError, match=r"did you mean '.*/patients\.toml'\?$"):
+        config.load(tmp_path / "pateints.toml")

@@ -1,5 +1,6 @@
 """DICOM and NIfTI files, written by the libraries that read them."""
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -144,4 +145,16 @@ def test_a_library_that_is_not_there_is_named(
 
     monkeypatch.setattr(optional.importlib, "import_module", missing)
     with pytest.raises(ConfigError, match=r"'pydicom' is not installed: pip install 'fedkd\[med"):
+        read(tmp_path)
+
+
+def test_a_volume_that_would_fill_memory_is_refused_by_its_header(tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    header = nibabel.Nifti1Header()
+    header.set_data_shape((30_000, 30_000, 30_000))
+    for part in ("train", "test"):
+        file = tmp_path / part / "a" / "bomb.nii.gz"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(gzip.compress(header.binaryblock + bytes(100)))
+    with pytest.raises(DataError, match=r"bomb\.nii\.gz unpacks from .* to 1\.08e\+05 GB"):
         read(tmp_path)

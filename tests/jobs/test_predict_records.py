@@ -115,6 +115,15 @@ def test_a_run_is_its_three_files(table: Path, tmp_path: Path) -> None:
     assert predict(tmp_path, {"age": 69, "pressure": 100})[0].answer == "yes"
 
 
+def test_decimals_have_the_point_of_the_runs_data(table: Path, tmp_path: Path) -> None:
+    shutil.copytree(table, tmp_path / "run")
+    told = (table / "config.toml").read_text().replace("[data]", '[data]\ndecimal = ","', 1)
+    (tmp_path / "run" / "config.toml").write_text(told)
+    [one] = predict(table, {"age": 44.5, "pressure": 120.0})
+    for row in ({"age": "44,5", "pressure": "120"}, {"age": 44.5, "pressure": np.float64(120)}):
+        assert predict(tmp_path / "run", row) == [one]
+
+
 def test_what_a_student_does_not_take_is_one_line(table: Path, tmp_path: Path) -> None:
     Image.new("L", (4, 4)).save(tmp_path / "a.png")
     for given, match in (

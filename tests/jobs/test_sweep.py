@@ -238,3 +238,15 @@ def test_one_call_sweeps_and_tells_a_row_for_each_combination(file, tmp_path):
     assert all(row["seeds"] == 1 and 0 < row["student"] <= 1 for row in done.rows)
     with pytest.raises(ConfigError, match="expected a list of its values"):
         fedkd.sweep(file, {"rounds": "12"}, progress=False)
+
+
+def test_a_private_run_that_fails_is_not_quoted(file, tmp_path, monkeypatch):
+    def fails(*_args, **_more):
+        raise ValueError("invalid literal: 'Ada Lovelace'")
+
+    monkeypatch.setattr(sweep, "simulate", fails)
+    private = plan(file, "rounds=1", **{"privacy.epsilon": 60, "data.partition.scheme": "iid"})
+    [why] = sweep.run_all(private, tmp_path / "private", watch).failed.values()
+    assert why == "ValueError"
+    [why] = sweep.run_all(plan(file, "rounds=1"), tmp_path / "open", watch).failed.values()
+    assert why == "ValueError: invalid literal: 'Ada Lovelace'"

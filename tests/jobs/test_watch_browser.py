@@ -100,9 +100,10 @@ def test_a_run_is_followed_to_its_end_and_a_deployment_is_stopped(
     assert page.phase("answered") == ["answered: 2", "client 0", "client 3"]
     assert page.phase("lost") == ["lost: 1", "client 2", f"RuntimeError: {MARKUP}"]
     assert page.text("failures") == f"Round 2, client 2\nRuntimeError: {MARKUP}"
-    told = driver.execute_script("return told")
-    assert f"client 2 is left out of round 2: RuntimeError: {MARKUP}." in " ".join(told)
-    assert "Round 1 of 3 is over: student " in " ".join(told)
+    # The browser tells of a change a little after it is there.
+    left_out = f"client 2 is left out of round 2: RuntimeError: {MARKUP}."
+    page.wait(lambda: left_out in " ".join(driver.execute_script("return told")))
+    assert "Round 1 of 3 is over: student " in " ".join(driver.execute_script("return told"))
     assert page.text("end").startswith("Expected end: about ")
     assert "NO DP" in page.text("tiles")
     for width in (360, 1280):

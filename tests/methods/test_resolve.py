@@ -95,6 +95,7 @@ def test_names_that_lead_to_no_method_are_explained(mine: str, name: str, messag
         ({"name": "fedprox", "mü": 1.0}, "unknown key 'method.mü': "),
         ({"name": "fedprox", "muu": 1.0}, "unknown key 'method.muu': did you mean 'method.mu'?"),
         ({"name": "fedavg", "mu": 1.0}, "unknown key 'method.mu': valid here: private"),
+        ({"name": "fedavg", "nam": "dsfl"}, "unknown key 'method.nam': did you mean 'method.name'"),
         ({"name": "fedprox", "mu": -1.0}, "key 'method.mu' is -1.0: expected greater than or"),
         ({"name": "fedprox", "mu": "1"}, "key 'method.mu' is \"1\": expected a valid number"),
         ({"name": "fedprox", "mu": float("nan")}, "key 'method.mu' is NaN: expected a finite"),

@@ -61,6 +61,17 @@ def test_no_call_of_a_library_is_a_model_of_a_run(doctored, here, model):
     assert not (here / "ran").exists()
 
 
+@pytest.mark.parametrize("changes", [{"student__model": "evil:net"}, {"task__name": "evil:KIND"}])
+def test_no_code_of_the_folder_itself_runs(doctored, here, monkeypatch, changes):
+    run = doctored(**changes)
+    (run / "evil.py").write_text(f"open({str(here / 'ran')!r}, 'w')")
+    monkeypatch.chdir(run)
+    monkeypatch.syspath_prepend(run)
+    with pytest.raises(RunFolderError, match="holds 'evil', which may be anybody's"):
+        fedkd.load(".").predict(np.zeros(10, np.float32))
+    assert not (here / "ran").exists()
+
+
 def test_ones_own_code_is_called_as_ever(honest):
     assert not is_of_library(by_task)
     assert len(fedkd.load(honest).predict(np.zeros(10, np.float32))) == 1

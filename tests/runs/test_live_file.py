@@ -1,5 +1,6 @@
 """What a run says of itself while it goes on."""
 
+import platform
 import shutil
 
 import pytest
@@ -19,6 +20,7 @@ def test_the_round_under_way_is_told_while_it_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(live, "EVERY", 0.01)
     with LiveWriter(tmp_path, SCORE) as writer:
         assert read_live(tmp_path).state == "running"
+        assert read_live(tmp_path).host == platform.node()
         writer.round_begins(3, [4, 5, 6, 7])
         writer.client_does(4, "train", 2, 9)
         writer.client_does(5, "predict", 0, 1)
@@ -33,6 +35,7 @@ def test_the_round_under_way_is_told_while_it_goes_on(tmp_path, monkeypatch):
         later = wait_until(lambda: (n := read_live(tmp_path)).beat > now.beat and n)
         assert later.clients == now.clients  # nothing happened, and it is alive
     assert read_live(tmp_path).state == "ended"
+    assert read_live(tmp_path).host == ""
 
 
 class OwnWordsError(RuntimeError):

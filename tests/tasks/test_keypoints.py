@@ -151,8 +151,10 @@ def test_scores_are_those_of_numpy(seed: int, between: bool, within: float) -> N
     assert pck["pck"] == pytest.approx(np.mean(every <= within), abs=1e-9)
     assert nme["nme"] == pytest.approx(np.mean(every), rel=1e-5)
     for by_class, each in (("pck_by_class", lambda e: e <= within), ("nme_by_class", lambda e: e)):
-        expected = [np.mean(each(np.array(one))) if one else None for one in errors]
-        assert {**pck, **nme}[by_class] == pytest.approx(expected, rel=1e-5)
+        found = {**pck, **nme}[by_class]
+        assert [one is None for one in found] == [not one for one in errors]
+        expected = [np.mean(each(np.array(one))) for one in errors if one]
+        assert [one for one in found if one is not None] == pytest.approx(expected, rel=1e-5)
 
 
 def test_tallies_of_parts_add_up_and_no_answer_counts_more_than_there_is() -> None:

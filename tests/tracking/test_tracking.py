@@ -15,7 +15,7 @@ from fedkd.jobs.distil import distil
 from fedkd.jobs.simulate import simulate
 from fedkd.tracking import following, told
 from fedkd.tracking.base import TrackedRun
-from fedkd.tracking.of_mlflow import MlflowRun
+from fedkd.tracking.of_mlflow import MlflowRun, without_secrets
 
 EVERY = ["mlflow", "tensorboard", "wandb"]
 pytestmark = [
@@ -274,3 +274,16 @@ def test_what_a_tracker_keeps_is_read_again(tmp_path):
     run.keep("wandb", {"id": "1"})
     assert run.kept("wandb") == {"id": "1"}
     assert os.listdir(run.store) == ["wandb.json"]  # noqa: PTH208
+
+
+@pytest.mark.parametrize(
+    ("uri", "kept"),
+    [
+        ("https://ada:s3cret@ml.example.org:5000/x?key=s3cret", "https://ml.example.org:5000/x"),
+        ("postgresql://ada:s3c@ret@db/runs", "postgresql://db/runs"),
+        ("sqlite:////srv/mlflow.db", "sqlite:////srv/mlflow.db"),
+        ("databricks", "databricks"),
+    ],
+)
+def test_a_stores_address_is_kept_without_what_opens_it(uri, kept):
+    assert without_secrets(uri) == kept

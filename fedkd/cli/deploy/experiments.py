@@ -11,11 +11,11 @@ from fedkd.cli.common import (
     ResumeDeployed,
     RunDir,
     answer,
+    beside,
     line,
     run_folder,
     say,
     say_summary,
-    watch,
 )
 from fedkd.cli.deploy.runs import State
 from fedkd.errors import UsageError
@@ -42,12 +42,13 @@ def local(
 
     Example: fedkd deploy local demo --set rounds=2 --out runs/trial
     """
+    from fedkd.api.showing import rounds
     from fedkd.config import load
     from fedkd.jobs.local import local as run
 
     experiment = load(config, override or ())
     path = run_folder(experiment, folder)
-    with watch(experiment) as observer:
+    with rounds(experiment, beside) as observer:
         summary = run(experiment, path, observer, resume=resume)
     say_summary(summary, path)
 
@@ -159,13 +160,14 @@ def submit(
 
     Example: fedkd deploy submit experiment.toml --state state
     """
+    from fedkd.api.showing import rounds
     from fedkd.config import load
     from fedkd.federation.deploy.superlink import Server
     from fedkd.jobs.submit import submit as run
 
     experiment = load(config, override or ())
     path = run_folder(experiment, folder)
-    with watch(experiment) as observer:
+    with rounds(experiment, beside) as observer:
         summary = run(
             experiment,
             Server.read(state),

@@ -83,9 +83,12 @@ def look(path: Path, wished: Wished = NOTHING) -> Looked:
 def with_neighbours(path: Path, wished: Wished) -> Wished:
     """What is known, and what the names of files beside the data say.
 
-    `a_public.csv`, or a folder `public` or `proxy`, is public; `test.csv` or `a_test.csv` beside
-    `train.csv` or `a_train.csv` is for testing; `items.txt` or `a_items.txt` is a catalogue.
+    `a_public.csv` is public, and so is `a_public` or `proxy` beside a folder; `test.csv` or
+    `a_test.csv` beside `train.csv` or `a_train.csv` is for testing; `items.txt` or `a_items.txt` is
+    a catalogue.
     """
+    if path.name in ("", ".."):  # the folder in which the command is run, or one that it is in
+        return wished
     stem, ending = path.stem, path.suffix
 
     def first(*names: str) -> str | None:

@@ -3,10 +3,9 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
 
 from fedkd.data.looking.described import Column, ColumnKind
-from fedkd.data.readers.tables.cells import is_missing, number
+from fedkd.data.readers.tables.cells import is_date, is_missing, number
 
 SHOWN = 20
 """Values of a column that are told one by one."""
@@ -17,7 +16,6 @@ _FEW = 20
 _SENTENCE = 2.5
 """Words of a cell on average, from which on cells are texts."""
 _COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+")
-_DAY = re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}([ T]\d{1,2}:\d{2}.*)?")
 _NUMBERED = re.compile(
     r"(^|.*[_ .-])(id|uuid|guid|key|nr|no|number|index|mrn|ssn)$|^unnamed.*|^(patient|subject|"
     r"person|record|row|customer|case|study|name|surname|e-?mail|phone)(id)?$",
@@ -75,7 +73,7 @@ def _kind(
     if known is not None:
         numbered = whole and (is_numbered(name) or _counts_up(known, len(present)))
         return "identifier" if nearly_each and numbered else "number"
-    if all(map(_is_date, counts)):
+    if all(map(is_date, counts)):
         return "date"
     if _are_texts(present, counts):
         return "text"
@@ -91,14 +89,3 @@ def _are_texts(present: Sequence[str], counts: Counter[str]) -> bool:
 def _counts_up(known: Sequence[float], records: int) -> bool:
     """Whether whole numbers are those from one to another, each once."""
     return len(known) == records and max(known) - min(known) + 1 == records
-
-
-def _is_date(cell: str) -> bool:
-    """Whether a cell is a day, with or without a time: ISO 8601, or numbers as in 24.12.2024."""
-    if _DAY.fullmatch(cell):
-        return True
-    try:
-        datetime.fromisoformat(cell)
-    except ValueError:
-        return False
-    return not cell.isdigit()

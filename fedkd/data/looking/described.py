@@ -81,7 +81,7 @@ class Pictures:
             the commonest first.
         classes: of a folder a class, their names with how many pictures each has.
         clients: where each client has a folder, their names with how many pictures each has.
-        tests: how many pictures are in `test/`; 0 without one.
+        tests: how many pictures are for testing; 0 where none are apart.
         medical: whether some are DICOM or NIfTI.
     """
 

@@ -10,8 +10,15 @@ from PIL import UnidentifiedImageError
 from fedkd.data.looking.concerns import copies, of_classes
 from fedkd.data.looking.described import Concern, PictureKind, Pictures
 from fedkd.data.readers.arrays import FaultError
-from fedkd.data.readers.pictures import picture
-from fedkd.data.readers.pictures.folder_kinds import BOXES, IMAGES, MASKS, folders, has_images
+from fedkd.data.readers.pictures import folder, picture
+from fedkd.data.readers.pictures.folder_kinds import (
+    BOXES,
+    IMAGES,
+    MASKS,
+    folders,
+    has_images,
+    holds_classes,
+)
 from fedkd.data.readers.pictures.form import volume
 from fedkd.errors import DataError
 
@@ -24,12 +31,12 @@ def look(path: Path) -> tuple[Pictures, list[Concern]]:
     Raises:
         DataError: a picture cannot be read.
     """
-    training = path / "train" if (path / "train").is_dir() else path
-    parties = [each for each in _parties(training) if each != path / "test"]
+    training, testing = folder.parts(path)
+    parties = [each for each in _parties(training) if each != testing]
     kind = _kind(parties[0])
     of_party = {party: _files(party, kind) for party in parties}
     files = [file for own in of_party.values() for file in own]
-    tests = _parties(path / "test") if (path / "test").is_dir() else []
+    tests = [] if testing is None else _parties(testing)
     classes = Counter(file.parent.name for file in files) if kind == "classes" else Counter[str]()
     found = Pictures(
         kind=kind,
@@ -51,18 +58,14 @@ def _kind(party: Path) -> PictureKind:
             return "masks"
         boxed = (party / BOXES).is_dir() or (party / f"{BOXES}.json").is_file()
         return "boxes" if boxed else "nothing"
-    return "classes" if _holds_classes(party) else "nothing"
-
-
-def _holds_classes(path: Path) -> bool:
-    return any(picture.files(each) for each in folders(path))
+    return "classes" if holds_classes(party) else "nothing"
 
 
 def _parties(path: Path) -> list[Path]:
     """The folder itself, or those of clients in it."""
-    if has_images(path) or _holds_classes(path):
+    if has_images(path) or holds_classes(path):
         return [path]
-    inside = [each for each in folders(path) if has_images(each) or _holds_classes(each)]
+    inside = [each for each in folders(path) if has_images(each) or holds_classes(each)]
     return inside or [path]
 
 

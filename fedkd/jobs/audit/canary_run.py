@@ -156,5 +156,5 @@ def load(folder: Path) -> CanaryRun:
     experiment = config.load(folder / "config.toml")
     if not has_canaries(folder):
         raise nothing_recorded(folder)
-    check_code(folder, config.specs_in(experiment))
+    check_code(folder, config.specs_in(experiment), experiment.task.name, experiment.method.name)
     return plant(experiment, Canaries(**json.loads((folder / _EXPOSURE).read_text("utf-8"))))

@@ -112,7 +112,7 @@ def _asked(run: Path) -> _Asked:
             view.test,
         )
     experiment = config.load(run / "config.toml")
-    check_code(run, config.specs_in(experiment))
+    check_code(run, config.specs_in(experiment), experiment.task.name, experiment.method.name)
     prepared = prepare(experiment)
     check_task(prepared.setting.task)
     _check_partition(run, prepared)

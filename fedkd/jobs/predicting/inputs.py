@@ -21,7 +21,7 @@ from fedkd.data.readers.arrays import FaultError, Stored
 from fedkd.data.readers.pictures import picture as pictures
 from fedkd.data.readers.pictures.form import PictureForm, resized, slices
 from fedkd.data.readers.tables import files, table
-from fedkd.data.readers.tables.cells import Cells
+from fedkd.data.readers.tables.cells import Cells, Point
 from fedkd.data.readers.tables.columns import may_be_made_of
 from fedkd.errors import DataError, UsageError
 from fedkd.names import choices
@@ -166,7 +166,10 @@ def _of_file(student: FinishedStudent, file: Path) -> AskedRecords:
         return _numbered(_of_cells(student, read))
     if ending in _ARRAYS:
         return _numbered(_of_array(student, _array(file)))
-    raise UsageError(f"{file}: expected a folder of pictures, or a file that ends in {_endings()}")
+    raise UsageError(
+        f"{file}: the student takes no texts; expected a folder of pictures, or a file that ends "
+        f"in {_endings()}"
+    )
 
 
 def _endings() -> str:
@@ -245,15 +248,21 @@ def _check_columns(student: FinishedStudent, what: str) -> None:
 def _of_rows(student: FinishedStudent, rows: Sequence[Mapping[str, Any]]) -> Tensor:
     _check_columns(student, str(_WHERE))
     header = list(dict.fromkeys(str(name) for row in rows for name in row))
-    cells = [[_cell(row.get(name)) for name in header] for row in rows]
-    return _of_cells(student, Cells(_WHERE, header, cells, list(range(len(rows)))))
+    point = student.source.decimal
+    cells = [[_cell(row.get(name), point) for name in header] for row in rows]
+    return _of_cells(student, Cells(_WHERE, header, cells, list(range(len(rows))), point))
 
 
-def _cell(value: Any) -> str:
-    """A value as a CSV file has it; NaN is a word for what is missing."""
+def _cell(value: Any, point: Point) -> str:
+    """A value as the run's CSV file has it; NaN is a word for what is missing."""
     if value is None:
         return ""
-    return str(int(value)) if isinstance(value, bool | np.bool_) else str(value).strip()
+    if isinstance(value, bool | np.bool_):
+        return str(int(value))
+    text = str(value).strip()
+    if isinstance(value, float | np.floating):
+        return text.removesuffix(".0").replace(".", point)
+    return text
 
 
 def _of_cells(student: FinishedStudent, rows: Cells) -> Tensor:

@@ -116,11 +116,13 @@ function chart(score, rounds) {
 // One short sentence for who hears the page: a round that is over, or another way that it stands.
 function tell(now) {
   const run = now.run, news = [];
-  if (last && run && last.run && run.done > last.run.done) {
+  // A page that waited for the run tells of all that has happened since.
+  const before = last && (last.run ?? {done: 0, failures: {count: 0}});
+  if (run && before && run.done > before.done) {
     const [round, student, , answered] = run.table[0];
     news.push(`Round ${round} of ${run.rounds} is over: student ${student}, ${answered} clients answered.`);
   }
-  if (run && last && last.run && run.failures.count > last.run.failures.count) {
+  if (run && before && run.failures.count > before.failures.count) {
     const {client, round, reason} = run.failures.latest[0];
     news.push(`${client} is left out of round ${round}: ${reason}.`);
   }

@@ -19,7 +19,7 @@ from typing import Any, Literal, Self
 from pydantic import Field
 
 from fedkd.errors import FedkdError, StorageError
-from fedkd.federation.answers import Record
+from fedkd.federation.answers import Record, step_in_words
 from fedkd.files import write_atomically
 from fedkd.runs.reading import parse, text
 from fedkd.runs.scores import RunPart, ShownScore
@@ -51,6 +51,7 @@ class Live(RunPart):
     """`live.json`: what a run is at."""
 
     host: str
+    """The machine's name while the run goes on; empty once it is over."""
     pid: int = Field(gt=0, lt=2**31)  # which is looked for: a negative one is a group of processes
     beat: int
     """One more each time that the file is written."""
@@ -174,10 +175,11 @@ class LiveWriter:
             asked, answered = (
                 list(islice(each, _LISTED)) for each in (self._asked, self._answered)
             )
-            training = {c: _step(*at) for c, at in islice(self._training.items(), _LISTED)}
+            training = {c: step_in_words(*at) for c, at in islice(self._training.items(), _LISTED)}
             lost = {c: why[:_LONGEST] for c, why in islice(self._lost.items(), _LISTED)}
         return {
-            "host": platform.node(),
+            # Of a run that is over nobody looks for the process, and its folder may be given away.
+            "host": platform.node() if self._state == "running" else "",
             "pid": os.getpid(),
             "beat": self._beat,
             "state": self._state,
@@ -185,7 +187,7 @@ class LiveWriter:
             "score": self._score,
             "round": self._round,
             "seconds": round(time.monotonic() - self._since, 2),
-            "server": _step(*self._server) if self._server else "",
+            "server": step_in_words(*self._server) if self._server else "",
             "clients": {
                 "asked": asked,
                 "training": training,
@@ -204,7 +206,3 @@ def read_live(folder: Path) -> Live | None:
     """
     file = folder / FILE
     return parse(Live, text(file), file) if file.is_file() else None
-
-
-def _step(phase: str, done: int, total: int) -> str:
-    return f"{phase} {done}/{total}" if total > 1 else phase

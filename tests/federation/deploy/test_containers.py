@@ -1,6 +1,7 @@
 """The container files: linted, and their commands and mounts tried without a container."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from gotpl.exts.helm import HelmTemplateEngine
 from fedkd import cli, config
 from fedkd.federation.deploy import keys
 from fedkd.federation.deploy.site import Policy
+from fedkd.version import __version__
 
 DEPLOY = Path(__file__).parents[3] / "examples" / "deploy"
 CHART = DEPLOY / "helm" / "fedkd"
@@ -47,6 +49,14 @@ def test_the_dockerfile_is_clean():
 def test_a_file_is_what_its_program_reads(schema, file):
     done = tool("check-jsonschema", "--builtin-schema", schema, file)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_release_compares_its_tag_with_the_file_that_has_the_version():
+    jobs = yaml.safe_load((DEPLOY.parents[1] / ".github/workflows/release.yml").read_text())["jobs"]
+    [check] = [run for step in jobs["build"]["steps"] if "grep" in (run := step.get("run", ""))]
+    tagged = {"PATH": os.environ["PATH"], "GITHUB_REF_NAME": f"v{__version__}"}
+    done = subprocess.run(["bash", "-c", check], cwd=DEPLOY.parents[1], env=tagged, check=False)
+    assert done.returncode == 0
 
 
 @pytest.fixture(scope="module")

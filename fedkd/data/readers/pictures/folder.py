@@ -45,6 +45,12 @@ def holds_pictures(path: Path) -> bool:
     return bool(picture.files(path) or folders(path))
 
 
+def parts(path: Path) -> tuple[Path, Path | None]:
+    """The folder for training, perhaps the folder itself, and the one for testing or None."""
+    training = _part(path, _TRAINS) or path
+    return training, _part(path, (_TEST,) if training == path else _TESTS)
+
+
 def load(path: Path, source: config.Source, *, seed: int, targets: Targets) -> Dataset:
     """Read a folder of pictures or volumes, as float32 (N, C, H, W) in [0, 1], and their targets.
 
@@ -149,8 +155,7 @@ def _form(source: config.Source) -> PictureForm:
 
 def _dataset(path: Path, source: config.Source, seed: int, targets: Targets) -> Dataset:
     kind, form = KINDS[targets], _form(source)
-    training = _part(path, _TRAINS) or path
-    tested = _part(path, (_TEST,) if training == path else _TESTS)
+    training, tested = parts(path)
     if source.clients:
         parties, tested = clients_files(source.clients), None
         _check_parties(parties, kind)

@@ -89,7 +89,8 @@ def folders(path: Path) -> list[Path]:
     return sorted(e for e in path.iterdir() if e.is_dir() and not e.name.startswith(_SYSTEMS))
 
 
-def _holds_classes(path: Path) -> bool:
+def holds_classes(path: Path) -> bool:
+    """Whether a folder has folders with pictures."""
     return any(picture.files(each) for each in folders(path))
 
 
@@ -233,7 +234,7 @@ def _in_picture(found: Labelled, shape: Shape) -> None:
     boxes.check(found.file.name, found.target, *shape)
 
 
-_BY_FOLDER = FolderKind("a folder with pictures for each class", _holds_classes, _classes)
+_BY_FOLDER = FolderKind("a folder with pictures for each class", holds_classes, _classes)
 
 KINDS: Mapping[Targets, FolderKind] = {
     "classes": _BY_FOLDER,

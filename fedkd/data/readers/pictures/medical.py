@@ -4,6 +4,7 @@ Of a DICOM file pixels are read, and what says how they are stored; windows that
 are not, since parties would look through unlike ones, nor is anything about a patient.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from fedkd.errors import ConfigError
 
 _MAGIC = b"DICM"
 """Of a DICOM file, after 128 bytes of anything."""
+_LARGE, _MOST_PACKED = 4_000_000_000, 50
+"""In bytes, and how many times as large: a volume above both is refused before it fills memory."""
 
 
 def is_dicom(file: Path) -> bool:
@@ -70,7 +73,14 @@ def nifti(file: Path) -> Array:
     library = optional.load("nibabel", extra="medical")
 
     def read() -> Array:
-        found = library.as_closest_canonical(library.load(file))
+        stored = library.load(file)
+        size, packed = math.prod(stored.shape) * stored.get_data_dtype().itemsize, file.stat()
+        if size > max(_LARGE, _MOST_PACKED * packed.st_size):
+            raise FaultError(
+                f"{file.name} unpacks from {packed.st_size / 1e6:.3g} MB to {size / 1e9:.3g} GB; "
+                "if that is meant, store it as .nii, without compression"
+            )
+        found = library.as_closest_canonical(stored)
         values = np.asarray(found.dataobj)
         if values.ndim == 4 and values.shape[3] == 1:
             values = values[..., 0]

@@ -7,6 +7,7 @@ A feature is a column of the file or is made of one: `sex=m` is 1 where `sex` is
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import accumulate
 from pathlib import Path
 from typing import Literal
@@ -154,7 +155,7 @@ class Cells:
             remedy += ", or say data.missing = 'indicate'"
         elif self.decimal == "." and _COMMA.fullmatch(cell):
             remedy = "write a point, or if all decimals have a comma say data.decimal = ','"
-        elif _DATE.fullmatch(cell):
+        elif is_date(cell):
             remedy = f"of a date make a number, such as days, or leave the column out, {out}"
         elif self.decimal == "," and "." in cell:
             remedy = "write no thousands separators, or if decimals have a point leave out "
@@ -236,3 +237,14 @@ def _no_code(test: str, cell: str, codes: Sequence[str]) -> str:
         f", column {test!r}: {cell!r} is no code of it: {choices(cell, codes, lead='expected ')}; "
         "or add '*', the code of all others"
     )
+
+
+def is_date(cell: str) -> bool:
+    """Whether a cell is a day, with or without a time: ISO 8601, or numbers as in 24.12.2024."""
+    if _DATE.fullmatch(cell):
+        return True
+    try:
+        datetime.fromisoformat(cell)
+    except ValueError:
+        return False
+    return not cell.isdigit()

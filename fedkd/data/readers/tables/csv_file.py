@@ -84,7 +84,8 @@ def _check_header(table: Cells, label: str) -> None:
     for column in table.header:
         if not column or table.header.count(column) > 1:
             raise DataError(
-                f"{table.path}: column name {column!r} is empty or stands twice; rename it"
+                f"{table.path}: column name {column!r} is empty or stands twice; rename it, or "
+                "write names of columns above if the file begins with its first row"
             )
 
 

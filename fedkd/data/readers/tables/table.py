@@ -161,10 +161,13 @@ def require(table: Cells, features: Sequence[str], *, why: str) -> None:
     made = table.made(features)
     for column in features:
         if column not in table.header and made.get(column) not in table.header:
-            hint = table.hint(column)
-            if indicator(test_of(column)) in features:
+            test = test_of(column)
+            if sum(test_of(each) == test for each in features) == 1:
+                test = column  # a column of its own, whatever signs are in its name
+            hint = table.hint(test)
+            if indicator(test) in features:
                 hint += "; if it is not measured here, add it and leave its cells empty"
-            raise DataError(f"{table.path}: no column {column!r}, {why}: {hint}")
+            raise DataError(f"{table.path}: no column {test!r}, {why}: {hint}")
 
 
 def _read(paths: Sequence[Path], source: config.Source, label: str) -> Cells:

@@ -4,6 +4,7 @@ import json
 import tomllib
 from collections import Counter
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -209,12 +210,27 @@ def test_pictures_that_do_not_fit_together_are_made_alike(tmp_path):
         look(tmp_path)
 
 
-def test_what_is_no_data_is_refused_in_one_line(tmp_path):
+@pytest.mark.parametrize("parts", [("train", "test"), ("Training", "val")])
+def test_folders_for_training_and_testing_are_no_clients(tmp_path, parts):
+    for part in parts:
+        for kind in ("cat", "dog"):
+            (tmp_path / part / kind).mkdir(parents=True)
+            Image.new("L", (10, 8)).save(tmp_path / part / kind / "a.png")
+    found = look(tmp_path)
+    assert (found.records, found.pictures.tests, found.pictures.clients) == (2, 2, ())
+
+
+def test_what_is_no_data_is_refused_in_one_line(tmp_path, monkeypatch):
     (tmp_path / "a.pdf").write_bytes(b"%PDF")
     with pytest.raises(DataError, match="no known form of data"):
         look(tmp_path / "a.pdf")
     with pytest.raises(DataError, match="not found"):
         look(tmp_path / "b")
+    (tmp_path / "own").mkdir()
+    monkeypatch.chdir(tmp_path / "own")
+    with pytest.raises(DataError, match="no known form of data"):
+        look(Path())
+    assert look(Path("..")).missing
 
 
 def test_a_stored_data_set_is_a_table_or_holds_pictures(tmp_path):

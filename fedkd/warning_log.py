@@ -1,17 +1,22 @@
-"""What the library warns of, as lines on the standard error."""
+"""What the library warns of, for whoever sits before it."""
 
 import logging
-import sys
+from collections.abc import Callable
 
 _TOLD_ELSEWHERE = ("fedkd.federation.client", "fedkd.federation.cohort")
 """Logs of answers that failed: a site's terminal shows them, and here the round's own line does."""
 
 
 class Warnings(logging.Handler):
-    """Shows what the library warns of, each text once, as a line on the standard error."""
+    """Passes on what the library warns of, each text once.
 
-    def __init__(self) -> None:
+    Args:
+        say: shows a line.
+    """
+
+    def __init__(self, say: Callable[[str], object]) -> None:
         super().__init__(logging.WARNING)
+        self._say = say
         self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -19,5 +24,4 @@ class Warnings(logging.Handler):
         text = record.getMessage()
         if text not in self._said and record.name not in _TOLD_ELSEWHERE:
             self._said.add(text)
-            # Not by `err`: a live display has put its own stream here, and prints above itself.
-            sys.stderr.write(f"warning: {text}\n")
+            self._say(f"warning: {text}")
