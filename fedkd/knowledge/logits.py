@@ -61,8 +61,9 @@ def instance_level(
 ) -> Tensor:
     """The sum of `label.kd` over several temperatures, per place.
 
-    Jin et al. 2023, Multi-Level Logit Distillation, CVPR, pp. 24276-24285. (The authors' code
-    multiplies a mean over the batch by the share of records that it keeps, so that it keeps all.)
+    Jin et al. 2023, Multi-Level Logit Distillation, CVPR, pp. 24276-24285, of one view of each
+    sample; the paper compares a weakly and a strongly augmented one. (The authors' code multiplies
+    a mean over the batch by the share of records that it keeps, about half, so that it keeps all.)
 
     Args:
         student: logits (..., C).
@@ -114,7 +115,7 @@ def class_level(
 
     G = P^T P with probabilities P (M, C), of places over every axis but the last. Jin et al. 2023,
     as `instance_level`: the mean over i is ||G_s - G_t||^2 / C. G is a sum, so the value grows
-    with the number of places. Couples all places that count.
+    with the square of the number of places: 64 in the paper. Couples all places that count.
 
     Args:
         student: logits (..., C).

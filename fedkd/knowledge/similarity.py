@@ -106,9 +106,9 @@ def contrastive(
     -log h_ii - sum over i's negatives j of log(1 - h_ij), once with the student's embedding as
     anchor and once with the teacher's; h_ij = e_ij / (e_ij + K_i Z), e_ij = exp(s_i . t_j / tau) of
     embeddings at length 1, K_i negatives. Tian et al. 2020, arXiv:1910.10699. Negatives are of the
-    batch, where the paper draws 16384 from a memory of the training set; Z, the mean of e over all
-    negatives, is a constant here as in the authors' code, which takes the first batch's. So it
-    wants large batches. Couples the samples of a batch.
+    batch and have gradients, where the paper draws 16384 from a memory of past embeddings; Z, the
+    mean of e over all negatives, is a constant here as in the authors' code, which takes that of
+    the first batch with its positives. So it wants large batches. Couples the samples of a batch.
 
     Args:
         student: embeddings (N, D).

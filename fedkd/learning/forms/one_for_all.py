@@ -25,7 +25,11 @@ class OneForAll(Tempered):
 
 
 def _branch(shape: Shape, classes: int, generator: torch.Generator) -> nn.Module:
-    """From a layer to logits (N, classes): maps by convolutions, tokens by their mean."""
+    """From a layer to logits (N, classes): maps by two convolutions, tokens by their mean.
+
+    Smaller than the paper's, which has as many separable convolutions or transformer blocks as
+    there are stages left, and without its normalisation, which would couple samples.
+    """
     if not is_maps(shape):
         pool = [nn.AdaptiveAvgPool2d((1, None)), nn.Flatten()] if len(shape) == 2 else []
         entered = shape[-1:] if pool else shape
