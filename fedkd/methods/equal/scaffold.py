@@ -23,9 +23,9 @@ class Scaffold(Method):
     round's clients S the server takes the plain mean of models, as the paper does, and
     c + |S|/N mean(new c_i - old c_i). The global step is 1, as in the paper's experiments.
 
-    The paper's option II reads the mean gradient off (x - y) / (K eta), which is right for plain SGD
-    alone, and under momentum .9 ten times too much; here it is the mean of the gradients
-    themselves. What an answer that was lost had changed of c_i is lost to c.
+    The paper's option II reads the mean gradient off (x - y) / (K eta): right for plain SGD alone,
+    and ten times too much under momentum .9. Here it is the mean of the gradients themselves. What
+    an answer that was lost had changed of c_i is lost to c.
     """
 
     card = Card(
