@@ -25,7 +25,7 @@ from rich.table import Table
 
 from fedkd import config, data, rng
 from fedkd.jobs.simulate import simulate
-from fedkd.models.scattering import Scattering, ScatteringOptions
+from fedkd.models.fixed.scattering import Scattering, ScatteringOptions
 from fedkd.reports.display import Display
 
 PROXY = 5000

@@ -119,6 +119,102 @@ def unpacked(features: Tensor, labels: Tensor) -> Moments:
     return Moments(symmetric(features.double(), len(labels)), labels.double())
 
 
+class Correlations(NamedTuple):
+    """Moments in float16 and float32, for phi = (features, intercept) of N records.
+
+    They are written as correlations since these lie in [-1, 1], where float16 has its finest steps
+    beside 0. Each is off by 2^-12 at the most, and a root by 2^-24 of itself, so that a sum's
+    scatter is off by at most about 2^-12 of its trace in the Frobenius norm.
+    """
+
+    correlations: Tensor
+    """Of two features over the records, above the diagonal: (F (F - 1) / 2,), float16."""
+    roots: Tensor
+    """Of the summed squares of each feature less its mean: (F,), float32."""
+    labels: Tensor
+    """Sum phi y^T: (F + 1, C), float32; it has every class's N and sum of features, too."""
+
+
+ROUNDING = 2.0**-12
+"""The most that a correlation is moved by `correlated`."""
+
+
+def correlated(given: Moments) -> Correlations:
+    """Moments whose last row is the intercept's, as correlations; of what is constant they are 0.
+
+    Raises:
+        ValueError: there are no records.
+    """
+    mean, records = _centre(given)
+    width = len(mean)
+    scatter = given.features[:width, :width] - records * torch.outer(mean, mean)
+    roots = scatter.diagonal().clamp(min=0).sqrt()
+    # What is left of a constant by rounding is no scatter.
+    noise = 2.0**-40 * given.features.diagonal()[:width].clamp(min=0).sqrt()
+    roots = torch.where(roots > noise, roots, 0.0)
+    inverse = torch.where(roots > 0, 1 / roots, 0.0)
+    found = (scatter * inverse * inverse[:, None]).clamp(-1, 1)
+    rows, columns = torch.triu_indices(width, width, offset=1)
+    return Correlations(found[rows, columns].half(), roots.float(), given.labels.float())
+
+
+def restored(given: Correlations, intercept: float) -> Moments:
+    """The moments that `correlated` wrote, in float64, but for its rounding.
+
+    Args:
+        given: of at least one record.
+        intercept: the constant beside the features.
+    """
+    labels, roots = given.labels.double(), given.roots.double()
+    # Counts are whole numbers, whatever float32 made of their product with the intercept.
+    counts = (labels[-1] / intercept).round()
+    labels = torch.cat([labels[:-1], intercept * counts[None]])
+    sums, records = labels[:-1].sum(dim=1), counts.sum()
+    width = len(roots)
+    scatter = torch.eye(width).double()
+    rows, columns = torch.triu_indices(width, width, offset=1)
+    scatter[rows, columns] = scatter[columns, rows] = given.correlations.double()
+    scatter = scatter * roots * roots[:, None]
+    features = labels.new_empty(width + 1, width + 1)
+    features[:-1, :-1] = scatter + torch.outer(sums, sums) / records.clamp(min=1)
+    features[-1, :-1] = features[:-1, -1] = intercept * sums
+    features[-1, -1] = intercept**2 * records
+    return Moments(features, labels)
+
+
+def _centre(given: Moments) -> tuple[Tensor, Tensor]:
+    """The mean features (F,) and N, of moments whose last row is the intercept's."""
+    squared, own = given.features[-1, -1], given.labels[-1].sum()
+    if not (own > 0 and squared > 0):
+        raise ValueError("Expected the moments of at least one record.")
+    intercept = squared / own
+    records = own / intercept
+    return given.labels[:-1].sum(dim=1) / records, records
+
+
+def discriminant(given: Moments, penalty: float, intercept: float) -> Tensor:
+    """The weights W (D, C) of linear discriminant analysis, for phi = (features, intercept).
+
+    Fisher 1936. A class's score is that of a Gaussian about its mean with the covariance that all
+    share, within classes, whose scatter is shrunk by `penalty`; classes without records get the
+    least score. Negative eigenvalues, and negative counts, which noise makes, count as 0.
+
+    Raises:
+        ValueError: the penalty is not above 0.
+    """
+    if not penalty > 0:
+        raise ValueError(f"Expected penalty={penalty} > 0.")
+    counts = (given.labels[-1] / intercept).clamp(min=0)
+    held, records = counts.clamp(min=1), counts.sum().clamp(min=1)
+    means = given.labels[:-1] / held
+    within = given.features[:-1, :-1] - (counts * means) @ means.T
+    values, axes = torch.linalg.eigh(within)
+    scale = records / (values.clamp(min=0) + penalty)
+    weight = axes @ ((axes.T @ means) * scale[:, None])
+    bias = (held / records).log() - (weight * means).sum(dim=0) / 2
+    return torch.cat([weight, bias[None] / intercept])
+
+
 def triangle(matrix: Tensor) -> Tensor:
     """The upper triangle of a matrix (D, D), row by row, with its diagonal: (D (D + 1) / 2,)."""
     rows, columns = torch.triu_indices(*matrix.shape)

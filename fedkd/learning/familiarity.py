@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedkd import rng
 from fedkd.learning import evaluate
-from fedkd.models.random_filters import RandomFilters, RandomFiltersOptions
+from fedkd.models.fixed.random_filters import RandomFilters, RandomFiltersOptions
 from fedkd.rows import Rows, shape_of, whole
 
 LEAST = 1e-3

@@ -38,6 +38,12 @@ BUILT_IN = {
     "fedpair": "fedkd.methods.fedpair:FedPair",
     "fedpair_moments": "fedkd.methods.fedpair_moments:FedPairMoments",
     "analytic": "fedkd.methods.analytic:Analytic",
+    "summed_steps": "fedkd.methods.summed_steps:SummedSteps",
+    "fd": "fedkd.methods.unlike.fd:FD",
+    "fml": "fedkd.methods.unlike.fml:FML",
+    "lg-fedavg": "fedkd.methods.unlike.lg_fedavg:LGFedAvg",
+    "fedgh": "fedkd.methods.unlike.fedgh:FedGH",
+    "fedtgp": "fedkd.methods.unlike.fedtgp:FedTGP",
 }
 
 

@@ -5,16 +5,20 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedkd.config import Frozen
 from fedkd.errors import ConfigError
 from fedkd.exchange.codec import Expected
-from fedkd.exchange.messages import Broadcast, Tensors, Upload, Value
+from fedkd.exchange.messages import Broadcast, Tensors, Upload, Value, group, prefixed
 from fedkd.knowledge.moments import (
+    Correlations,
     Moments,
+    correlated,
+    discriminant,
     noise_norm,
     penalty_of,
+    restored,
     ridge,
     triangle,
     unpacked,
@@ -23,10 +27,11 @@ from fedkd.learning import evaluate
 from fedkd.learning.closed_form import Basis, check_last_layer, features_of, set_classifier
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.methods.core.sums import added
+from fedkd.models.fixed import bases
 from fedkd.rows import Rows
 from fedkd.specs import TensorSpec
 
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+_DTYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
 
 
 class AnalyticParams(Frozen):
@@ -40,9 +45,13 @@ class AnalyticParams(Frozen):
     """With a proxy set: principal components of its features to which all are projected."""
     whitening: float = Field(default=0.7, ge=0, le=1)
     """How far components are scaled to one variance: 0 not at all, 1 wholly."""
-    precision: Literal["float32", "float64"] = "float64"
-    """Of the sums on the wire; float32 halves the bytes, and rounds each client's sums.
-    Secure aggregation has its own form, of 8 bytes, whatever is said here."""
+    precision: Literal["float16", "float32", "float64"] = "float64"
+    """Of the sums on the wire; float32 halves the bytes, and rounds each client's sums. float16
+    quarters them: correlations to 2^-12 each, beside float32 roots and sums with labels. Secure
+    aggregation has its own form, of 8 bytes, whatever is said here."""
+    head: Literal["ridge", "lda"] = Field(default="ridge", exclude_if=lambda head: head == "ridge")
+    """How the last layer follows from the sums: ridge regression on one-hot labels, or linear
+    discriminant analysis, whose within-class scatter is shrunk by the same penalty."""
     balance: float = Field(default=1.0, gt=0)
     """Under DP: the share of the noise that the sum with labels is spared, over the other's."""
     shrinkage: float = Field(default=0.2, gt=0)
@@ -59,7 +68,8 @@ class Analytic(Method):
     labels one-hot. Sums do not depend on who holds which record, so the student is that of the
     pooled data, whatever the label skew and however many clients. In the paper the features are a
     pre-trained network's, and clients send their own solutions, which the server combines to the
-    same result. Components of a proxy set's features, and noise on the sums, are ours.
+    same result. Components of a proxy set's features, sums in float16, and noise on the sums, are
+    ours. So is that the server sends what its model found by a decomposition (`models.fixed`).
     """
 
     card = Card(
@@ -79,6 +89,11 @@ class Analytic(Method):
     def check(self, setting: Setting) -> None:
         model = setting.build(setting.experiment.student.model, purpose="specification")
         check_last_layer(model, setting.shape, setting.classes, setting.examples)
+        if self._correlated(setting) and setting.experiment.privacy.unit != "none":
+            raise ConfigError(
+                "method.precision is 'float16', which writes sums as correlations, and noise under "
+                "privacy.unit = 'record' leaves none to write: expected 'float32' or 'float64'"
+            )
         wanted = self.params.components
         if wanted is None:
             return
@@ -96,15 +111,23 @@ class Analytic(Method):
 
     def expects(self, setting: Setting, client: int) -> Expected:
         width, dtype = self._width(setting), self._dtype(setting)
+        if self._correlated(setting):
+            own = width - 1
+            return {
+                "correlations": TensorSpec((own * (own - 1) // 2,), torch.float16, low=-1, high=1),
+                "roots": TensorSpec((own,), low=0),
+                "labels": TensorSpec((width, setting.classes)),
+            }
         return {
             "features": TensorSpec((width * (width + 1) // 2,), dtype),
             "labels": TensorSpec((width, setting.classes), dtype),
         }
 
     def begin(self, ctx: ServerContext) -> Broadcast:
-        if self.params.components is None:
-            return Broadcast()
         # Sent, not computed by each: another machine's eigenvectors may have other signs.
+        front = prefixed("front", bases(ctx.student))
+        if self.params.components is None:
+            return Broadcast(common=front)
         with ctx.on_device(ctx.student):
             features = features_of(ctx.student, ctx.setting.proxy)
         basis = Basis.of(
@@ -113,17 +136,20 @@ class Analytic(Method):
             whitening=self.params.whitening,
         )
         ctx.state.update(mean=basis.mean, axes=basis.axes)
-        return Broadcast(common={"mean": basis.mean, "axes": basis.axes})
+        return Broadcast(common={"mean": basis.mean, "axes": basis.axes, **front})
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
-        spec = ctx.setting.experiment.student.model
+        model = with_front(ctx.setting, broadcast)
         with ctx.clock.phase("answer"):
             sums, origin = ctx.moments(
-                ctx.setting.build(spec, purpose="student"),
+                model,
                 basis=_basis(broadcast),
                 intercept=self.params.intercept,
                 balance=self.params.balance,
             )
+        if self._correlated(ctx.setting):
+            named = correlated(sums)._asdict()
+            return Upload({name: Value(each, origin) for name, each in named.items()})
         dtype = self._dtype(ctx.setting)
         return Upload(
             {
@@ -136,22 +162,40 @@ class Analytic(Method):
         """What the model would answer that follows from one client's sums alone."""
         spec, x = ctx.setting.experiment.student.model, inputs()
         answers = []
-        for upload in uploads.values():
+        for upload in self._plain(ctx, uploads).values():
             own = unpacked(upload["features"], upload["labels"])
-            weights = ridge(own, self._penalty(ctx.setting, own, ctx.setting.noise_share**2))
+            weights = self._solved(ctx.setting, own, ctx.setting.noise_share**2)
             alone = ctx.setting.build(spec, purpose="student")
             set_classifier(alone, weights, basis=_basis(ctx.state), intercept=self.params.intercept)
             answers.append(evaluate.answers(alone, x))
         return torch.stack(answers)
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
-        sums = added(ctx, uploads)
+        sums = added(ctx, self._plain(ctx, uploads))
         releases = ctx.parties(uploads) * ctx.setting.noise_share**2
-        weights = ridge(sums, self._penalty(ctx.setting, sums, releases))
+        weights = self._solved(ctx.setting, sums, releases)
         set_classifier(
             ctx.student, weights, basis=_basis(ctx.state), intercept=self.params.intercept
         )
         return Broadcast()
+
+    def _plain(self, ctx: ServerContext, uploads: Uploads) -> Uploads:
+        """What clients send as `features` and `labels`, in whatever form it came."""
+        if not self._correlated(ctx.setting):
+            return uploads
+        plain: dict[int, Tensors] = {}
+        for client, upload in uploads.items():
+            given = Correlations(**{name: upload[name] for name in Correlations._fields})
+            sums = restored(given, self.params.intercept)
+            plain[client] = {"features": triangle(sums.features), "labels": sums.labels}
+        return plain
+
+    def _solved(self, setting: Setting, sums: Moments, releases: float) -> Tensor:
+        """The last layer's weights, by the head that is named."""
+        penalty = self._penalty(setting, sums, releases)
+        if self.params.head == "lda":
+            return discriminant(sums, penalty, self.params.intercept)
+        return ridge(sums, penalty)
 
     def _penalty(self, setting: Setting, sums: Moments, releases: float) -> float:
         """What is added to the eigenvalues, far above rounding errors and above the noise."""
@@ -168,6 +212,10 @@ class Analytic(Method):
         )
         return max(penalty, self.params.shrinkage * edge)
 
+    def _correlated(self, setting: Setting) -> bool:
+        """Whether sums are written as correlations; those under secure aggregation never are."""
+        return self.params.precision == "float16" and not setting.securely
+
     def _dtype(self, setting: Setting) -> torch.dtype:
         """Of the sums; under secure aggregation rounding would show whose numbers are small."""
         return torch.float64 if setting.securely else _DTYPES[self.params.precision]
@@ -176,6 +224,14 @@ class Analytic(Method):
         """Of the sums: features or components, and the constant."""
         width = setting.feature_width(setting.experiment.student.model)
         return 1 + (self.params.components or width)
+
+
+def with_front(setting: Setting, broadcast: Tensors) -> nn.Module:
+    """The student's model as all parties have it before its last layer."""
+    model = setting.build(setting.experiment.student.model, purpose="student")
+    if given := group("front", broadcast):
+        model.load_state_dict({**model.state_dict(), **given})
+    return model
 
 
 def _basis(tensors: Tensors) -> Basis | None:

@@ -12,10 +12,11 @@ from fedkd.config import Frozen, ModelSpec, validate
 from fedkd.errors import ConfigError
 from fedkd.models import call, classifiers, hub, recommenders, text, weights
 from fedkd.models.centre_point import CentrePointOptions, centre_point
+from fedkd.models.fixed.contrast_filters import ContrastFiltersOptions, contrast_filters
+from fedkd.models.fixed.random_filters import RandomFiltersOptions, random_filters
+from fedkd.models.fixed.scattering import ScatteringOptions, scattering
 from fedkd.models.fusion import Fusion, FusionOptions
 from fedkd.models.hourglass import HourglassOptions, hourglass
-from fedkd.models.random_filters import RandomFiltersOptions, random_filters
-from fedkd.models.scattering import ScatteringOptions, scattering
 from fedkd.models.text import pairs
 from fedkd.models.unet import UNetOptions, unet
 from fedkd.names import choices, imported
@@ -36,6 +37,7 @@ _MODELS: dict[str, tuple[type[Frozen], _Build]] = {
     "two-tower": (recommenders.TwoTowerOptions, recommenders.two_tower),
     "scattering": (ScatteringOptions, scattering),
     "random-filters": (RandomFiltersOptions, random_filters),
+    "contrast-filters": (ContrastFiltersOptions, contrast_filters),
 }
 
 _DENSE: dict[str, tuple[type[Frozen], _DenseBuild]] = {

@@ -58,6 +58,11 @@ _OWN = {
         "images of 5 pixels a side and more",
         "compare Jarrett et al. 2009",
     ),
+    "contrast-filters": (
+        "Random filters on normalised contrast, a basis of drawn shapes, and a linear layer",
+        "images of 9 pixels a side and more",
+        "compare Jarrett et al. 2009, and PCANet, arXiv:1404.3606",
+    ),
     "hourglass": (
         "A stacked hourglass: a heatmap for each joint",
         "images, of task keypoints",

@@ -18,7 +18,7 @@ from fedkd.jobs.audit.teachers import audit_teacher, audit_used
 from fedkd.jobs.simulate import simulate
 from fedkd.learning.dp import sgd
 from fedkd.learning.dp.sgd import Noise
-from fedkd.methods.core import client_context
+from fedkd.methods.core import client_context, sums
 from fedkd.privacy import mechanisms
 from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.events import Gaussian
@@ -112,7 +112,13 @@ RELEASED = [
     ("analytic", client_context, "protected", faults.unbalanced, "clip, sensitivity and noise"),
     ("analytic", client_context, "NoiseSource", faults.Counting, "source of the noise on the sums"),
     ("analytic", mechanisms, "clip", lambda rows, _: rows, "clip, sensitivity and noise"),
+    ("summed_steps", mechanisms, "clip", lambda rows, _: rows, "clip and noise of the sum of grad"),
+    ("summed_steps", mechanisms, "gaussian", faults.bare, "clip and noise of the sum of gradients"),
+    ("summed_steps", sums, "NoiseSource", faults.Counting, "source of the noise on the sum of gra"),
 ]
+
+
+MUST_HAVE = {"summed_steps": {"method.records": 100}}
 
 
 @pytest.fixture
@@ -123,6 +129,7 @@ def released(rows, squares):
             "privacy.clip": 4.0,
             "privacy.epsilon": 4.0,
             "method.name": method,
+            **MUST_HAVE.get(method, {}),
             "clients.models": [{"name": "mlp", "hidden": [16]}],
         }
         data = squares if method.startswith("fedpair") else rows
@@ -153,6 +160,8 @@ def test_a_value_that_is_paid_for_and_sent_bare_is_found(
         ("analytic", {"method.balance": 3.0}),
         ("analytic", {"method.components": 5, "method.precision": "float32"}),
         ("analytic", {"privacy.secure_aggregation": True, "clients.quorum": 1.0}),
+        ("summed_steps", {"rounds": 3}),
+        ("summed_steps", {"privacy.secure_aggregation": True}),
     ],
 )
 def test_what_is_released_with_its_noise_is_not_accused(method, changes, released):
@@ -202,8 +211,8 @@ def test_only_what_a_run_uses_is_audited_at_its_own_noise(released, rows):
     assert [event.noise_multiplier for event in gaussian.claim.events] == [noise]
     assert laplace.what == "Laplace noise, as of example count"
     assert laplace.claim.epsilon == pytest.approx(1 / 10, abs=1e-3)
-    [sums] = audit_used(released("analytic")).verdicts
-    assert sums.what == "Gaussian noise, as of sums of features"
+    [summed] = audit_used(released("analytic")).verdicts
+    assert summed.what == "Gaussian noise, as of sums of features"
     assert audit_used(prepare(tiny.experiment(rows))).outcomes == ()
 
 

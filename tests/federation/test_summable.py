@@ -29,8 +29,9 @@ def run(rows, folder, changes):
         {"method.name": "fedavg", **ONE},
         {"method": {"name": "fedprox", "mu": 0.1}, **ONE},
         {"method": {"name": "fedproto", "student": {"epochs": 2}}, **UNLIKE},
+        {"method": {"name": "fml"}, **UNLIKE},
     ],
-    ids=["fedavg", "fedprox", "fedproto"],
+    ids=["fedavg", "fedprox", "fedproto", "fml"],
 )
 def test_the_student_is_that_of_the_same_mean_without_masks(rows, tmp_path, changes):
     # Nobody's count is bounded where none can be seen.
@@ -42,6 +43,15 @@ def test_the_student_is_that_of_the_same_mean_without_masks(rows, tmp_path, chan
     assert lines[-1]["participants"] == [0, 1, 2, 3]
     assert shown[-1]["teachers"] is not None
     assert lines[-1]["teachers"] is None  # a teacher's score is its client's own
+
+
+def test_summed_steps_are_the_same_under_masks(rows, tmp_path):
+    own = {"method": {"name": "summed_steps", "records": 120}, "rounds": 4, **SKEWED}
+    plain, _ = run(rows, tmp_path / "plain", own)
+    hidden, lines = run(rows, tmp_path / "hidden", own | SECURELY)
+    for name, weight in plain.items():
+        torch.testing.assert_close(hidden[name], weight, rtol=1e-4, atol=1e-5)
+    assert lines[-1]["participants"] == [0, 1, 2, 3]
 
 
 def test_averages_are_paid_for_as_ever_by_each_client_alone(rows):
@@ -60,7 +70,7 @@ def test_a_server_that_takes_answers_one_by_one_sees_no_sum(rows):
 
 def test_only_methods_that_a_sum_is_enough_for_are_run(rows):
     names = [name for name in methods.BUILT_IN if methods.find(name).card.summable]
-    assert set(names) == {"analytic", "fedavg", "fedprox", "fedproto"}
+    assert set(names) == {"analytic", "fedavg", "fedprox", "fedproto", "fml", "summed_steps"}
     summed = tiny.experiment(rows, {"method.name": "fedavg", **ONE, **SECURELY})
     expected = prepare(summed).expects(0, 1)
     assert {spec.dtype for n, spec in expected.items() if n != "report/seconds"} == {torch.int64}

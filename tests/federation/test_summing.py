@@ -37,6 +37,30 @@ def test_a_private_closed_form_is_paid_for_once(rows, tmp_path):
         simulate(experiment, tmp_path / "again", tiny.Quiet())
 
 
+def test_private_steps_are_one_plan_of_as_many_releases_of_the_sum(rows, tmp_path):
+    changes = {
+        "method": {"name": "summed_steps", "records": 200},
+        "rounds": 2,
+        "clients.count": 2,
+        "privacy.epsilon": 8.0,
+        "privacy.secure_aggregation": True,
+        "privacy.ledger": str(tmp_path / "ledgers"),
+    }
+    experiment = tiny.experiment(rows, changes)
+    [term] = forecast(experiment).terms
+    what = "sum of gradients, summed over clients"
+    assert (term.what, term.mechanism, term.steps) == (what, "gaussian", 2)
+    summary = simulate(experiment, tmp_path / "run", tiny.Quiet())
+    spent, noise = summary["privacy"]["epsilon"], summary["privacy"]["noise_multiplier"]
+    assert 7.9 < spent <= 8.0
+    assert spent == pytest.approx(accountant.epsilon([Gaussian(what, noise, steps=2)], 1e-5))
+    told = {each["provenance"] for each in summary["released"]}
+    # Beside it whom the sum is of, which the server says.
+    assert told == {f"release: {what}, Gaussian noise {noise:.4g}", "public"}
+    with pytest.raises(BudgetError, match="budget does not allow the round"):
+        simulate(experiment, tmp_path / "again", tiny.Quiet())
+
+
 def test_one_client_or_four_give_the_same_student(rows, tmp_path):
     students = []
     for clients in (1, 4):

@@ -16,6 +16,16 @@ from fedkd.data.types import Samples
 from fedkd.errors import ConfigError, UnpaidError
 from fedkd.exchange.gate import release
 from fedkd.exchange.messages import Release
+from fedkd.knowledge.moments import (
+    ROUNDING,
+    Correlations,
+    correlated,
+    moments,
+    penalty_of,
+    restored,
+    ridge,
+    total,
+)
 from fedkd.learning.closed_form import features_of
 from fedkd.learning.dp.checks import check_features
 from fedkd.methods.core import accounting, protection, sums
@@ -313,3 +323,93 @@ def test_a_model_that_does_not_end_in_its_classes_is_refused(
     monkeypatch.setattr(type(fed.setting), "build", lambda *_, **__: squashed)
     with pytest.raises(ConfigError, match="does not end in a linear layer with 3 outputs"):
         fed.method.check(fed.setting)
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.integers(1, 5), st.integers(0, 2**31))
+def test_sums_in_float16_are_the_pooled_ones_to_the_stated_bound(parties: int, seed: int) -> None:
+    """2^-12 of each client's scatter's trace, and for the weights what that makes of them."""
+    owner = torch.randint(parties, (70,), generator=torch.Generator().manual_seed(seed))
+    fed = built(owner, precision="float16", ridge=0.1)
+    given = {c: tensors(fed.ask(c, 1, fed.begin())) for c in range(fed.setting.clients)}
+    found = total(restored(Correlations(**each), 0.3) for each in given.values())
+    phi = [F.pad(features_of(fed.student, d.x).double(), (0, 1), value=0.3) for d in fed.data]
+    rows, y = torch.cat(phi), torch.cat([d.y for d in fed.data])
+    exact = moments(rows, y, CLASSES)
+    traces = sum(float((each - each.mean(dim=0)).square().sum()) for each in phi if len(each))
+    # Beside it float32's roots and means: 2^-22 of all squares is more than they come to.
+    bound = ROUNDING * traces + 2.0**-22 * float(rows.square().sum())
+    off = float((found.features - exact.features).norm())
+    assert off <= bound
+    torch.testing.assert_close(found.labels, exact.labels, rtol=2.0**-23, atol=0)
+    # Solutions of (A + penalty) W = B move by |dA| |W| / penalty, and once more for eigenvalues
+    # that were cut off at 0.
+    penalty = penalty_of(exact, 0.1)
+    expected = ridge(exact, penalty)
+    moved = float((ridge(found, penalty) - expected).norm() / expected.norm())
+    assert 0 < moved <= 2 * bound / penalty + 2.0**-20
+    fitted(fed)
+    assert fed.accuracy() > 0.9
+
+
+def test_float16_quarters_the_bytes_and_masks_keep_their_own_form() -> None:
+    fed = built(precision="float16")
+    sent = sum(r.bytes for r in release(fed.ask(0, 1, fed.begin())))
+    assert sent == 2 * (16 * 15 // 2) + 4 * 16 + 4 * 17 * CLASSES
+    expected = securely().method.expects(securely().setting, 0)
+    masked = built(precision="float16", privacy={"secure_aggregation": True})
+    assert masked.method.expects(masked.setting, 0) == expected
+    noisy = built(precision="float16", privacy={"noise_multiplier": 2.0})
+    with pytest.raises(ConfigError, match=r"method\.precision is 'float16', which writes sums as"):
+        noisy.method.check(noisy.setting)
+
+
+def test_one_record_and_constant_features_have_correlations_of_nothing() -> None:
+    phi = F.pad(torch.tensor([[1.0, 2.0], [1.0, 3.0]]).double(), (0, 1), value=0.3)
+    for rows in (phi[:1], phi):
+        exact = moments(rows, torch.zeros(len(rows)).long(), CLASSES)
+        found = restored(correlated(exact), 0.3)
+        for one, other in zip(found, exact, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+def test_the_discriminant_is_bayes_rule_of_gaussians_with_one_covariance() -> None:
+    fed = built(head="lda", ridge=1e-3)
+    fitted(fed)
+    phi = features_of(fed.student, POOLED.x).double()
+    counts = torch.bincount(POOLED.y, minlength=CLASSES)
+    means = torch.stack([phi[POOLED.y == c].mean(dim=0) for c in range(CLASSES)])
+    within = (phi - means[POOLED.y]).T @ (phi - means[POOLED.y])
+    penalty = 1e-3 * float(F.pad(phi, (0, 1), value=0.3).square().sum()) / 17
+    covariance = (within + penalty * torch.eye(16).double()) / 70
+    x = features_of(fed.student, fed.test.x).double()
+    scores = torch.stack([
+        torch.distributions.MultivariateNormal(means[c], covariance).log_prob(x)
+        + (counts[c] / 70).log()
+        for c in range(CLASSES)
+    ], dim=1)  # fmt: skip
+    with torch.no_grad():
+        found = fed.student.eval()(fed.test.x).double()
+    torch.testing.assert_close(
+        found.log_softmax(dim=1), scores.log_softmax(dim=1), rtol=1e-3, atol=1e-3
+    )
+    assert fed.accuracy() > 0.9
+    plain, named = built(), built(head="ridge")
+    assert plain.setting.experiment.to_json() == named.setting.experiment.to_json()
+    assert "head" not in plain.setting.experiment.to_json()
+
+
+def test_of_a_model_with_a_basis_all_take_the_server_s() -> None:
+    fed = built()
+    turned = {"name": "contrast-filters", "sides": [3], "filters": [4], "pool": 2,
+              "components": 9, "shapes": 200}  # fmt: skip
+    changed = config.Student(model=config.ModelSpec.model_validate(turned))
+    experiment = fed.setting.experiment.model_copy(update={"student": changed})
+    fed.setting = replace(fed.setting, experiment=experiment, _specs={})
+    fed.student = fed.setting.build(changed.model, purpose="student")
+    with torch.no_grad():
+        fed.student.get_buffer("basis.channels").mul_(-1)  # as another machine may have found it
+    fitted(fed)
+    with torch.no_grad():
+        answers = fed.student.eval()(fed.test.x).double()
+    torch.testing.assert_close(answers, closed_form(fed, POOLED), rtol=1e-4, atol=1e-4)

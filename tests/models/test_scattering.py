@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedkd import models
 from fedkd.config import ModelSpec
-from fedkd.models.scattering import Scattering, ScatteringOptions
+from fedkd.models.fixed.scattering import Scattering, ScatteringOptions
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -32,6 +32,8 @@ _NUMBERS = 2000
 """Of which each part of the sums has as many at the least, released again and again."""
 _RECORDS = 64
 """Over which sums of features are released."""
+_LOWER = 100.0
+"""What the clip of gradients is divided by, likewise."""
 _LOUD = 1e4
 """What every second of them is multiplied by, so that a clip that is skipped shows."""
 
@@ -48,8 +50,8 @@ def check_releases(prepared: PreparedExperiment) -> list[Check]:
     for what in prepared.method.card.counts:
         checks += _count(prepared.setting, what)
     # A method that has teachers and sends sums cannot run under DP.
-    if prepared.method.card.sums:
-        checks += _sums(prepared)
+    for each in prepared.method.card.sums:
+        checks += _sums(prepared) if each == "sums of features" else _gradients(prepared)
     return checks
 
 
@@ -174,6 +176,47 @@ def _noise_on_sums(prepared: PreparedExperiment) -> dict[str, Tensor]:
         "the triangle": math.sqrt(2) * features[rows, columns] / scale,
         "the sums with labels": (balance * bound * (labels - exact_labels) / scale).flatten(),
     }
+
+
+def _gradients(prepared: PreparedExperiment) -> list[Check]:
+    """The first step's sum, with a clip so low that all records are above it."""
+    privacy = prepared.experiment.privacy
+    lower = privacy.model_copy(update={"clip": privacy.clip / _LOWER})
+    experiment = prepared.experiment.model_copy(update={"privacy": lower})
+    prepared = replace(
+        prepared,
+        experiment=experiment,
+        setting=replace(prepared.setting, experiment=experiment),
+    )
+
+    def noise() -> Tensor:
+        return _noise_on_gradients(prepared)
+
+    drawn = [noise()]
+    drawn += [noise() for _ in range(min(_TIMES, _NUMBERS // drawn[0].numel()))]
+    shared = ", a client's share of the noise" if prepared.setting.securely else ""
+    return [
+        check_gaussian("clip and noise of the sum of gradients", {"": torch.cat(drawn)}, shared),
+        check_source("the sum of gradients", noise),
+    ]
+
+
+def _noise_on_gradients(prepared: PreparedExperiment) -> Tensor:
+    """What is released in the first round less what is exact, over the noise that is claimed."""
+    setting, told = prepared.setting, prepared.method.begin(_server(prepared)).common
+    samples = next((each for each in prepared.data.clients if len(each)), prepared.data.test)
+    few = samples.subset(torch.arange(min(_RECORDS, len(samples))))
+    upload = prepared.method.client(_client(setting, few), dict(told))
+    model = setting.build(prepared.experiment.student.model, purpose="student")
+    constant = prepared.experiment.method.parameters["intercept"]
+    phi = F.pad(features_of(model, few.x).double(), (0, 1), value=float(str(constant)))
+    wrong = (phi @ told["weights"].double()).softmax(dim=1) - F.one_hot(few.y, setting.classes)
+    clip = prepared.experiment.privacy.clip
+    rows = torch.einsum("nf,nc->nfc", phi, wrong).flatten(1)
+    exact = (rows * (clip / rows.norm(dim=1, keepdim=True)).clamp(max=1)).sum(dim=0)
+    noise = setting.summing("sum of gradients").noise_multiplier * setting.noise_share
+    found: Tensor = (upload.values["gradient"].data.double().flatten() - exact) / (noise * clip)
+    return found
 
 
 def _exact(

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from fedkd.config import Experiment, Privacy
 from fedkd.methods.core.base import Method
-from fedkd.methods.core.setting import Setting
+from fedkd.methods.core.setting import EACH_ROUND, Setting
 from fedkd.methods.core.signal import of_answers, of_records
 from fedkd.privacy import accountant
 from fedkd.privacy.budget import Budget
@@ -44,8 +44,8 @@ def round_events(method: Method, setting: Setting, kept: Collection[str] = ()) -
         return [setting.combining(_rows(method, setting))]
     card = method.card
     counts = [setting.counting(what) for what in card.counts if what not in kept]
-    anew = setting.securely
-    sums = [setting.summing(what) for what in card.sums if anew or what not in kept]
+    anew = card.sums if setting.securely else EACH_ROUND
+    sums = [setting.summing(what) for what in card.sums if what in anew or what not in kept]
     return [*([setting.training] if card.has_teachers else []), *counts, *sums]
 
 

@@ -100,9 +100,9 @@ def check_fixed_point(method: Method, setting: Setting) -> None:
     """
     if not (setting.securely and method.card.sums):
         return
-    clip, noise = setting.experiment.privacy.clip, setting.summing("sums of features")
+    clip, noise = setting.experiment.privacy.clip, setting.summing(method.card.sums[0])
     share = noise.noise_multiplier * setting.noise_share
-    # The least that any entry of `knowledge.moments.protected` is given.
+    # The least that any entry of `knowledge.moments.protected` is given; a gradient's get more.
     least = min(clip, clip**2) * share / math.sqrt(2)
     if least < 1024 * RESOLUTION:
         raise ConfigError(

@@ -30,8 +30,11 @@ _V = TypeVar("_V")
 Count = Literal["example count", "class counts"]
 """A fact about private data that no teacher covers, so that it is paid for as an event."""
 
-Sum = Literal["sums of features"]
+Sum = Literal["sums of features", "sum of gradients"]
 """A sum over private data, noised once as a whole, so that it is paid for as one event."""
+
+EACH_ROUND: tuple[Sum, ...] = ("sum of gradients",)
+"""Those that are others in each round, and so drawn and paid for anew."""
 
 _MOST_EXAMPLES = 10**9
 
@@ -59,6 +62,8 @@ class Setting:
     stages: Stages | None = None
     """What comes after what, where data comes in stages (`data.stream`)."""
     _specs: dict[str, Expected] = field(default_factory=dict, repr=False)
+    kept: dict[int, tuple[Rows, str, Tensor]] = field(default_factory=dict, init=False, repr=False)
+    """In this process alone, by client: its inputs, what of, and their features: see `sums`."""
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ import math
 from torch import nn
 
 from fedkd.methods.core.base import Method
-from fedkd.methods.core.setting import Setting
+from fedkd.methods.core.setting import EACH_ROUND, Setting, Sum
 from fedkd.models.heads import head, sizes
 from fedkd.privacy.signal import Signal, of_steps
 from fedkd.privacy.size import in_a_step, most_records
@@ -33,7 +33,10 @@ def of_records(method: Method, setting: Setting, records: float | None = None) -
         setting: the experiment, its noise resolved.
         records: how many a client holds, where that may be looked at; None: by public values alone.
     """
-    return (_of_training if method.card.has_teachers else _of_sums)(setting, records)
+    if method.card.has_teachers:
+        return _of_training(setting, records)
+    [what] = method.card.sums
+    return _of_sums(setting, what, records)
 
 
 def _of_training(setting: Setting, records: float | None) -> Signal:
@@ -54,17 +57,21 @@ def _of_training(setting: Setting, records: float | None) -> Signal:
     )
 
 
-def _of_sums(setting: Setting, records: float | None) -> Signal:
-    """Of the sum with labels: the last layer's numbers, once for each client, or for all."""
+def _of_sums(setting: Setting, what: Sum, records: float | None) -> Signal:
+    """Of the sum with labels, or of gradients: the last layer's numbers.
+
+    There is one for each client, or for all, and in each round where sums are others then.
+    """
     model = setting.build(setting.experiment.student.model, purpose="specification")
     features, outputs = sizes(head(model))
-    event = setting.summing("sums of features")
+    event = setting.summing(what)
+    rounds = setting.experiment.rounds if what in EACH_ROUND else 1
     # Under secure aggregation one noise is on the sum of all, which is as many times as long.
     together = setting.cohort_size**2 if setting.securely else setting.cohort_size
     return of_steps(
         event.noise_multiplier,
         records=most_records(setting.experiment.privacy) if records is None else records,
-        steps=together,
+        steps=together * rounds,
         numbers=features * outputs,
     )
 

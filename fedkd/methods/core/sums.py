@@ -4,15 +4,37 @@ And means as sums, since a secure sum gives nothing else: a mean by counts is th
 client holds times its count, over the sum of counts.
 """
 
-import torch
-from torch import Tensor
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Protocol
 
+import torch
+from torch import Tensor, nn
+
+from fedkd.data.types import Samples
 from fedkd.exchange.aggregation.agreement import FEWEST, no_longer
-from fedkd.exchange.masking.fixed_point import most
+from fedkd.exchange.masking.fixed_point import RESOLUTION, most
+from fedkd.exchange.messages import Provenance, Release
 from fedkd.knowledge.moments import Moments, total, unpacked
+from fedkd.learning import softmax_regression
+from fedkd.learning.closed_form import features_of
 from fedkd.methods.core.combining import relative
 from fedkd.methods.core.server_context import ServerContext, Uploads
 from fedkd.methods.core.setting import Setting
+from fedkd.models.heads import head
+from fedkd.privacy import mechanisms
+from fedkd.privacy.allowance import Allowance
+from fedkd.privacy.events import Unprotected
+from fedkd.privacy.source import GENERATOR, NoiseSource
+
+
+class _Client(Protocol):
+    """What of a `ClientContext` its sum of gradients takes."""
+
+    setting: Setting
+    client: int
+    _data: Samples
+    allowance: Allowance | None
 
 
 def fitting(exact: Moments, setting: Setting) -> Moments:
@@ -21,8 +43,69 @@ def fitting(exact: Moments, setting: Setting) -> Moments:
     A refusal would tell of the data and be paid by nobody. What is cut moves no further than it
     did, so the sensitivity stays.
     """
+    return Moments(*(_fitting(each, setting) for each in exact))
+
+
+def _fitting(exact: Tensor, setting: Setting) -> Tensor:
     half = most(setting.cohort_size) / 2
-    return Moments(exact.features.clamp(-half, half), exact.labels.clamp(-half, half))
+    return exact.clamp(-half, half)
+
+
+def gradient(
+    ctx: _Client, model: nn.Module, weights: Tensor, intercept: float
+) -> tuple[Tensor, Provenance]:
+    """The sum of a client's gradients of softmax regression: see `softmax_regression.gradient`.
+
+    Under DP each record's is clipped to `privacy.clip`, and noise is drawn and paid for anew in
+    each round: of one release, or, under secure aggregation, this client's share of it.
+
+    Args:
+        ctx: whose records they are.
+        model: has the features.
+        weights: at which they are taken, (F + 1, C), float64.
+        intercept: the constant beside the features, > 0.
+    """
+    privacy, setting, data = ctx.setting.experiment.privacy, ctx.setting, ctx._data
+    if ctx.allowance is None:
+        features = _features(ctx, data, model)
+        exact = softmax_regression.gradient(features, data.y, weights, intercept=intercept)
+        return exact, Release(Unprotected("sum of gradients"))
+    event = setting.summing("sum of gradients")
+    ctx.allowance.spend(event, generator=GENERATOR)
+    exact = softmax_regression.gradient(
+        _features(ctx, data, model), data.y, weights, intercept=intercept, clip=privacy.clip
+    )
+    released = mechanisms.gaussian(
+        _fitting(exact, setting) if setting.securely else exact,
+        sensitivity=privacy.clip,
+        noise_multiplier=event.noise_multiplier * setting.noise_share,
+        source=NoiseSource(),
+        # Finer steps would be rounded on the way, client by client, and so tell of each.
+        finest=RESOLUTION if setting.securely else 0.0,
+    )
+    return released, Release(event)
+
+
+_MOST_KEPT = 2**30
+"""Bytes of all clients' features that a process keeps from one round to the next."""
+
+
+def _features(ctx: _Client, data: Samples, model: nn.Module) -> Tensor:
+    """The features of all of a client's records, found once for as long as the process lives."""
+    last = {id(each) for each in head(model).state_dict(keep_vars=True).values()}
+    front = model.state_dict(keep_vars=True).values()
+    digest = sha256()
+    for each in front:
+        if id(each) not in last:
+            digest.update(each.detach().numpy().tobytes())
+    inputs, known, features = ctx.setting.kept.get(ctx.client, (None, "", torch.empty(0)))
+    if inputs is not data.x or known != digest.hexdigest():
+        with ctx.setting.visiting(ctx.setting.device(ctx.client), model):
+            features = features_of(model, data.x)
+        held = sum(each.nbytes for _, _, each in ctx.setting.kept.values())
+        if held + features.nbytes <= _MOST_KEPT:
+            ctx.setting.kept[ctx.client] = data.x, digest.hexdigest(), features
+    return features
 
 
 _UNIT = 64.0
@@ -52,13 +135,32 @@ def added(ctx: ServerContext, uploads: Uploads) -> Moments:
     others' as answers can, since honest ones differ as data does.
     """
     parts = [unpacked(each["features"], each["labels"]) for each in uploads.values()]
-    if ctx.robust is None or len(parts) < FEWEST:
+    factors = _factors(ctx, uploads, parts)
+    if factors is None:
         return total(parts)
-    lengths = torch.stack([torch.stack([each.norm() for each in part]) for part in parts])
-    factors = torch.stack([no_longer(own) for own in lengths.unbind(dim=1)]).amin(dim=0)
-    apart = torch.stack([relative(own) for own in lengths.unbind(dim=1)]).amax(dim=0)
-    ctx.apart.update(zip(uploads, apart.tolist(), strict=True))
     return total(
         Moments(*(factor * each for each in part))
         for factor, part in zip(factors, parts, strict=True)
     )
+
+
+def added_gradients(ctx: ServerContext, uploads: Uploads) -> Tensor:
+    """The sum of all clients' `gradient`, in float64; under `[robust]` each cut as in `added`."""
+    parts = [each["gradient"].double() for each in uploads.values()]
+    factors = _factors(ctx, uploads, [(each,) for each in parts])
+    if factors is not None:
+        parts = [factor * each for factor, each in zip(factors, parts, strict=True)]
+    return torch.stack(parts).sum(dim=0)
+
+
+def _factors(
+    ctx: ServerContext, uploads: Uploads, parts: Sequence[Sequence[Tensor]]
+) -> Tensor | None:
+    """By what each client's tensors are cut so that none is far longer than others'; None: none."""
+    if ctx.robust is None or len(parts) < FEWEST:
+        return None
+    lengths = torch.stack([torch.stack([each.norm() for each in part]) for part in parts])
+    factors = torch.stack([no_longer(own) for own in lengths.unbind(dim=1)]).amin(dim=0)
+    apart = torch.stack([relative(own) for own in lengths.unbind(dim=1)]).amax(dim=0)
+    ctx.apart.update(zip(uploads, apart.tolist(), strict=True))
+    return factors

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedkd.learning.data_free.shapes import blended, made_up, moved, shapes, smooth
+from fedkd.data.shapes import blended, made_up, moved, shapes, smooth
 
 Draw = Callable[[int, tuple[int, ...], torch.Generator], Tensor]
 GREY, COLOUR = (1, 28, 28), (3, 17, 20)
