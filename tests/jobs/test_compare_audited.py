@@ -42,7 +42,6 @@ def compared(noisy, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         trained, fit = [], messages.fit
         patch.setattr(messages, "fit", lambda *given: trained.append(given) or fit(*given))
-        patch.setattr(members, "REFERENCES", 4)
         done = compare(runs, folder, watch, audit=True)
     return done, len(trained)
 
@@ -68,7 +67,9 @@ def test_methods_share_reference_models(compared):
     assert trained == 2 * 4 + 4
 
 
-def test_what_is_attacked_already_is_left_and_a_recording_cut_off_is_made_anew(compared, monkeypatch):
+def test_what_is_attacked_already_is_left_and_a_recording_cut_off_is_made_anew(
+    compared, monkeypatch
+):
     done, _ = compared
     kept = (done.folders[0] / "members.json").read_bytes()
     (done.folders[0] / "members.json").write_text(json.dumps({"sent": 0.5, "student": 0.25}))
@@ -92,7 +93,9 @@ def test_an_audit_without_power_is_a_run_that_failed(noisy, tmp_path):
 
 
 def test_a_method_may_be_under_privacy(compared, noisy, tmp_path):
-    runs = plan(tiny.experiment(noisy, OVERFITTED), ["local", "local+epsilon=8+sample_rate=0.25"], 1)
+    runs = plan(
+        tiny.experiment(noisy, OVERFITTED), ["local", "local+epsilon=8+sample_rate=0.25"], 1
+    )
     assert [run.privacy.epsilon for run in runs] == [None, 8.0]
     assert runs[1].privacy.unit == "record"
     [private] = compare(runs[1:], tmp_path / "private", watch).folders

@@ -25,7 +25,7 @@ from fedkd.rows import whole
 from fedkd.runs.members import MEMBERS, Members
 from fedkd.threads import one_intra_op_thread
 
-REFERENCES = 8
+REFERENCES = 4
 """Reference models for each client, and for the student."""
 
 

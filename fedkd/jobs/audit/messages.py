@@ -98,40 +98,6 @@ def audit_exchange(
     )
 
 
-def attack_members(
-    folder: Path,
-    run: CanaryRun,
-    messages: recording.Messages,
-    notify: Notify,
-    *,
-    count: int,
-    confidence: float = CONFIDENCE,
-    train: FitReference | None = None,
-) -> list[Attack]:
-    """Ask what clients sent who was among their records.
-
-    Args:
-        folder: the run's.
-        run: the same, with its candidates.
-        messages: what its server kept.
-        notify: is told how far it is.
-        count: reference models for each client; even, >= 2.
-        confidence: of all intervals and bounds.
-        train: trains reference models; None: `fit`.
-
-    Raises:
-        LedgerError: a ledger cannot be believed.
-    """
-    what = "models" if observed.sends_models(messages) else "answers"
-    return membership.attack(
-        _parties(run, messages, count, notify, train or fit),
-        f"the {what} of all rounds",
-        _THREAT.format(what=what),
-        claim=claimed(folder, run.prepared, by_clients=True),
-        confidence=confidence,
-    )
-
-
 def check_readable(prepared: PreparedExperiment) -> None:
     """Refuse an experiment in which clients send nothing that these attacks read.
 
@@ -173,6 +139,40 @@ def fit(
             draws = rng.stream(experiment.seed, purpose=purpose, client=client)
             supervised.train(model, samples, longer, draws, likelihood=likelihood)
     return model
+
+
+def attack_members(
+    folder: Path,
+    run: CanaryRun,
+    messages: recording.Messages,
+    notify: Notify,
+    *,
+    count: int,
+    confidence: float = CONFIDENCE,
+    train: FitReference = fit,
+) -> list[Attack]:
+    """Ask what clients sent who was among their records.
+
+    Args:
+        folder: the run's.
+        run: the same, with its candidates.
+        messages: what its server kept.
+        notify: is told how far it is.
+        count: reference models for each client; even, >= 2.
+        confidence: of all intervals and bounds.
+        train: trains reference models.
+
+    Raises:
+        LedgerError: a ledger cannot be believed.
+    """
+    what = "models" if observed.sends_models(messages) else "answers"
+    return membership.attack(
+        _parties(run, messages, count, notify, train),
+        f"the {what} of all rounds",
+        _THREAT.format(what=what),
+        claim=claimed(folder, run.prepared, by_clients=True),
+        confidence=confidence,
+    )
 
 
 def _parties(
