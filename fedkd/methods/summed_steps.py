@@ -13,11 +13,12 @@ from fedkd.learning.closed_form import check_last_layer, set_classifier
 from fedkd.learning.softmax_regression import stepped
 from fedkd.methods.analytic import with_front
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
-from fedkd.methods.core.sums import added_gradients, gradient
+from fedkd.methods.core.sums import added_gradients, gradient, short_step, shortened
 from fedkd.models.fixed import bases
 from fedkd.specs import TensorSpec
 
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+_DTYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
+_LARGEST = torch.finfo(torch.float16).max
 
 
 class SummedStepsParams(Frozen):
@@ -35,9 +36,10 @@ class SummedStepsParams(Frozen):
     is the last iterate."""
     intercept: float = Field(default=0.1, gt=0)
     """The constant beside the features, which makes the bias."""
-    precision: Literal["float32", "float64"] = "float32"
-    """Of the sums on the wire. Secure aggregation has its own form, of 8 bytes, whatever is said
-    here."""
+    precision: Literal["float16", "float32", "float64"] = "float32"
+    """Of the sums on the wire. Secure aggregation has its own forms: whole numbers of 2 bytes where
+    this is float16, which needs noise to hide in, and else of 8. At float16 the last layer is sent
+    back in it too, and the server goes on from its own."""
 
 
 class SummedSteps(Method):
@@ -74,6 +76,13 @@ class SummedSteps(Method):
                 "method.records is missing: expected about how many records the clients of a round "
                 "hold together, by public knowledge, which sums are divided by"
             )
+        privacy = setting.experiment.privacy
+        if setting.securely and privacy.unit == "none" and self.params.precision == "float16":
+            raise ConfigError(
+                "method.precision is 'float16' under secure aggregation without differential "
+                "privacy: 16 bits of a sum hide nothing without noise, and are too few; take "
+                "'float32', or name a privacy.epsilon"
+            )
 
     def expects(self, setting: Setting, client: int) -> Expected:
         return {"gradient": TensorSpec(self._shape(setting), self._dtype(setting))}
@@ -96,12 +105,20 @@ class SummedSteps(Method):
         with ctx.clock.phase("answer"):
             weights = broadcast["weights"].double()
             found, origin = gradient(ctx, model, weights, self.params.intercept)
-        return Upload({"gradient": Value(found.to(self._dtype(ctx.setting)), origin)})
+        dtype = self._dtype(ctx.setting)
+        if dtype == torch.int16:
+            return Upload({"gradient": Value(shortened(found, short_step(ctx.setting)), origin)})
+        if dtype == torch.float16:
+            found = found.clamp(-_LARGEST, _LARGEST)
+        return Upload({"gradient": Value(found.to(dtype), origin)})
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
-        mean = added_gradients(ctx, uploads) / (self.params.records or 1)
+        total = added_gradients(ctx, uploads)
+        if self._dtype(ctx.setting) == torch.int16:
+            total = total * short_step(ctx.setting)
+        mean = total / (self.params.records or 1)
         weights, velocity = stepped(
-            # The very numbers at which clients took their gradients.
+            # The very numbers at which clients took their gradients, but for float16's rounding.
             ctx.state["weights"],
             ctx.state["velocity"],
             mean,
@@ -121,14 +138,19 @@ class SummedSteps(Method):
 
     def _told(self, ctx: ServerContext) -> Broadcast:
         """The last layer, and, until all have it, what the model found by a decomposition."""
-        told = {"weights": ctx.state["weights"].float()}
+        weights = ctx.state["weights"]
+        told = {"weights": weights.float()}
+        if self.params.precision == "float16":
+            told["weights"] = weights.clamp(-_LARGEST, _LARGEST).half()
         if "told" not in ctx.state:
             told |= prefixed("front", bases(ctx.student))
         return Broadcast(common=told)
 
     def _dtype(self, setting: Setting) -> torch.dtype:
         """Of the sums; under secure aggregation rounding would show whose numbers are small."""
-        return torch.float64 if setting.securely else _DTYPES[self.params.precision]
+        if not setting.securely:
+            return _DTYPES[self.params.precision]
+        return torch.int16 if self.params.precision == "float16" else torch.float64
 
     def _shape(self, setting: Setting) -> tuple[int, int]:
         """Of the last layer: the features and the constant, by classes."""
