@@ -39,6 +39,11 @@ BUILT_IN = {
     "fedpair_moments": "fedkd.methods.fedpair_moments:FedPairMoments",
     "analytic": "fedkd.methods.analytic:Analytic",
     "summed_steps": "fedkd.methods.summed_steps:SummedSteps",
+    "fd": "fedkd.methods.unlike.fd:FD",
+    "fml": "fedkd.methods.unlike.fml:FML",
+    "lg-fedavg": "fedkd.methods.unlike.lg_fedavg:LGFedAvg",
+    "fedgh": "fedkd.methods.unlike.fedgh:FedGH",
+    "fedtgp": "fedkd.methods.unlike.fedtgp:FedTGP",
 }
 
 

@@ -24,12 +24,13 @@ from fedkd.rows import Rows, batches, device_of, one
 from fedkd.specs import TensorSpec
 from fedkd.tasks.bounded import OF_PROBABILITIES
 
-_LARGEST = 1e4
+LARGEST = 1e4
 """The most that an entry of a prototype may be."""
 _FAR = 10.0
 """A prototype longer than this many times the median is shortened to it: far above what honest
 clients' features differ by, and far below what would end the others' training."""
-_PROTOTYPES = Unprotected("class prototypes, the mean features of its records")
+PROTOTYPES = Unprotected("class prototypes, the mean features of its records")
+"""What nothing pays for."""
 
 
 class FedProtoParams(Frozen):
@@ -76,16 +77,7 @@ class FedProto(Method):
     params: FedProtoParams
 
     def check(self, setting: Setting) -> None:
-        widths = [
-            (spec := setting.experiment.client_model(i), setting.of_client(i).feature_width(spec))
-            for i in setting.first_clients
-        ]
-        if len({width for _, width in widths}) > 1:
-            found = ", ".join(f"{spec}: {width}" for spec, width in widths)
-            raise ConfigError(
-                "method 'fedproto' compares features of unlike widths in clients.models "
-                f"({found}): expected the same input width of every last linear layer"
-            )
+        check_widths(setting)
 
     def expects(self, setting: Setting, client: int) -> Expected:
         spec = setting.experiment.client_model(client)
@@ -99,7 +91,7 @@ class FedProto(Method):
                 "answers": TensorSpec(answers, torch.float64),
             }
         return {
-            "prototypes": TensorSpec(shape, low=-_LARGEST, high=_LARGEST),
+            "prototypes": TensorSpec(shape, low=-LARGEST, high=LARGEST),
             "counts": setting.class_counts,
             "logits": TensorSpec((len(setting.proxy), setting.classes), torch.float16, high=0),
         }
@@ -120,10 +112,10 @@ class FedProto(Method):
         )
         ctx.fit(ctx.teacher, (ctx.data.x, ctx.data.y), loss)
         counts = ctx.class_counts()
-        own = class_means(_features(ctx, ctx.data.x), ctx.data.y, ctx.setting.classes)
+        own = class_means(teacher_features(ctx, ctx.data.x), ctx.data.y, ctx.setting.classes)
         nearest = torch.where(known[:, None], prototypes, own)
         answers = distance_logits(
-            _features(ctx, ctx.setting.proxy), nearest, known | (counts.data > 0)
+            teacher_features(ctx, ctx.setting.proxy), nearest, known | (counts.data > 0)
         )
         sent, derived = {"prototypes": own}, {"logits": half(answers)}
         if ctx.setting.securely:
@@ -131,9 +123,9 @@ class FedProto(Method):
             derived = {"answers": part_of_mean(self._probabilities(answers).T, counts.data)}
         return Upload(
             {
-                **{n: Value(each, Release(_PROTOTYPES)) for n, each in sent.items()},
+                **{n: Value(each, Release(PROTOTYPES)) for n, each in sent.items()},
                 "counts": counts,
-                **{n: Value(each, PostProcessing(of=_PROTOTYPES)) for n, each in derived.items()},
+                **{n: Value(each, PostProcessing(of=PROTOTYPES)) for n, each in derived.items()},
             }
         )
 
@@ -173,14 +165,46 @@ class FedProto(Method):
         return torch.softmax(logits.float() / self.params.temperature, dim=-1)
 
 
+def check_widths(setting: Setting) -> None:
+    """Refuse clients whose features cannot be compared.
+
+    Raises:
+        ConfigError: says how wide each architecture's are.
+    """
+    widths = [
+        (spec := setting.experiment.client_model(i), setting.of_client(i).feature_width(spec))
+        for i in setting.first_clients
+    ]
+    if len({width for _, width in widths}) > 1:
+        found = ", ".join(f"{spec}: {width}" for spec, width in widths)
+        raise ConfigError(
+            f"method {setting.experiment.method.name!r} compares features of unlike widths in "
+            f"clients.models ({found}): expected the same input width of every last linear layer"
+        )
+
+
 def _prototypes(ctx: ServerContext, means: Tensor, counts: Tensor) -> Tensor:
     """What the prototypes (K, C, F) of those who hold a class come to, (C, F); else zeros."""
     if not ctx.ruled:
         return mean_by_class(means, counts)
-    hear, found = ctx.hearing(mean, None), torch.zeros_like(means[0])
-    for number, held in enumerate(counts.T > 0):
-        if held.any():
-            found[number] = hear(means[held, number][:, None])[0]
+    return by_rule(ctx.hearing(mean, None), means, counts > 0)
+
+
+def by_rule(hear: Callable[[Tensor], Tensor], means: Tensor, held: Tensor) -> Tensor:
+    """What those who hold a class say of it together, by `ServerContext.hearing`.
+
+    Args:
+        hear: (K, N, F) -> (N, F), for any K of at least 1.
+        means: (K, C, F).
+        held: bool (K, C), whose of them count.
+
+    Returns:
+        (C, F), zeros where nobody holds a class.
+    """
+    found = torch.zeros_like(means[0])
+    for number, holders in enumerate(held.T):
+        if holders.any():
+            found[number] = hear(means[holders, number][:, None])[0]
     return found
 
 
@@ -243,7 +267,8 @@ def distance_logits(features: Tensor, prototypes: Tensor, known: Tensor) -> Tens
     return -torch.where(known, squared, farthest)
 
 
-def _features(ctx: ClientContext, x: Rows) -> Tensor:
+def teacher_features(ctx: ClientContext, x: Rows) -> Tensor:
+    """What enters the last layer of the teacher, as it is now: (N, F) of N inputs."""
     teacher, parts = ctx.teacher, map(one, batches(x, 512))
     with ctx.clock.phase("answer"), ctx.on_device(teacher), evaluating(teacher), torch.no_grad():
         return torch.cat([with_features(teacher, batch)[1].to(device_of(x)) for batch in parts])

@@ -51,9 +51,13 @@ def check_finished(path: Path) -> None:
         RunFolderError: says which of it is missing.
     """
     if not (path / "config.toml").is_file():
-        raise RunFolderError(
-            f"run folder {str(path)!r} has no config.toml: give a folder that fedkd wrote"
+        held = sorted(each.parent.name for each in path.glob("*/config.toml"))
+        remedy = (
+            f"give folders of runs inside it, for example {str(path / held[0])!r}"
+            if held
+            else "give a folder that fedkd wrote"
         )
+        raise RunFolderError(f"run folder {str(path)!r} has no config.toml: {remedy}")
     if not (path / "summary.json").is_file():
         raise RunFolderError(
             f"run folder {str(path)!r} has no summary.json: the run is unfinished; "

@@ -310,7 +310,7 @@ def test_methods_are_listed_for_people_and_for_programs(run):
     cards = json.loads(out)
     assert status == 0
     assert list(cards) == list(methods.BUILT_IN)
-    assert len(cards) == 22
+    assert len(cards) == 27
     assert all(card["paper"] and card["sends"] and card["returns"] for card in cards.values())
     _, out, _ = run("methods")
     assert all(name in out and card["paper"] in out for name, card in cards.items())
@@ -331,7 +331,10 @@ def test_data_sets_are_listed_with_where_they_were_looked_for(run, here, monkeyp
     sets = json.loads(out)
     assert status == 0
     known = {"fashion-mnist-sample", "fashion-mnist", "mnist", "heart-disease", "drawn-figures"}
-    assert set(sets) == known
+    known |= {"cifar-10", "cifar-100", "svhn", "tiny-imagenet"}
+    splits = ("byclass", "bymerge", "balanced", "letters", "digits", "mnist")
+    assert set(sets) == known | {f"emnist-{split}" for split in splits}
+    assert sets["emnist-letters"][0] == {"folder": str(here / "emnist"), "complete": False}
     assert sets["fashion-mnist-sample"][0]["complete"]
     assert sets["mnist"][0] == {"folder": str(here / "mnist"), "complete": False}
     _, out, _ = run("data")

@@ -45,8 +45,9 @@ def test_a_wrong_file_is_refused_and_leaves_nothing(
 
 def test_a_wrong_checksum_is_refused_and_leaves_nothing(served: Published, tmp_path: Path) -> None:
     part = replace(served.source.parts[0], sha256="0" * 64)
+    source = replace(served.source, parts=(part, *served.source.parts[1:]))
     with pytest.raises(DataError, match=r"SHA-256 of the content is .*, expected 000"):
-        fetch.download(f"{served.source.url}/{part.file}", part, tmp_path / "into")
+        fetch.download(source.wanted.remotes[0], tmp_path / "into")
     assert list((tmp_path / "into").iterdir()) == []
 
 
@@ -54,7 +55,7 @@ def test_an_endless_answer_is_cut_off(served: Published, tmp_path: Path) -> None
     part = served.source.parts[0]
     (served.folder / part.file).write_bytes(bytes(5_000_000))
     with pytest.raises(DataError, match=r"sent a wrong file.*more than \d+ bytes"):
-        fetch.download(f"{served.source.url}/{part.file}", part, tmp_path / "into")
+        fetch.download(served.source.wanted.remotes[0], tmp_path / "into")
     assert list((tmp_path / "into").iterdir()) == []
 
 

@@ -40,18 +40,24 @@ TINY: dict[str, dict[str, Any]] = {
     },
     "analytic": {},
     "summed_steps": {"records": 48},
+    "fd": {"student": {"learning_rate": 0.1}},
+    "fml": {},
+    "lg-fedavg": {"student": {"learning_rate": 0.1}},
+    "fedgh": {"student": {"learning_rate": 0.1}},
+    "fedtgp": {"student": {"learning_rate": 0.1}, "weight": 1.0, "prototypes": {"epochs": 5}},
 }
 # Methods that average models take one architecture, the others several.
 UNLIKE = {"models": [SMALL, WIDE]}
 ALIKE = {"models": [SMALL, {"name": "mlp", "hidden": [10, 12]}]}
 """Unlike models whose last features are equally wide."""
+EQUALLY_WIDE = ("fedproto", "lg-fedavg", "fedgh", "fedtgp")
 
 
 def built(name: str, **changes: Any) -> Federation:
     if "stream" in needed(name):  # every stage comes
         changes["rounds"] = max(2, changes.get("rounds", 2))
     averages = not methods.find(name).card.unlike_models
-    models = {} if averages else ALIKE if name == "fedproto" else UNLIKE
+    models = {} if averages else ALIKE if name in EQUALLY_WIDE else UNLIKE
     return federation({"name": name, **TINY[name]}, IMAGES, **models, **needed(name), **changes)
 
 

@@ -33,6 +33,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "adi": {"epochs": 1, "steps": 2, "batch_size": 12},
     "fedpair": {"epochs": 1, "images": 40},
     "analytic": {},
+    "fd": {"student": DISTILLED},
+    "fml": {},
+    "lg-fedavg": {"student": DISTILLED},
+    "fedgh": {"student": DISTILLED},
+    "fedtgp": {"student": DISTILLED, "prototypes": {"epochs": 5}},
     "fedpair_moments": {
         "epochs": 1,
         "images": 40,

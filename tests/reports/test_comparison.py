@@ -50,6 +50,14 @@ def test_nothing_to_compare_is_refused(tmp_path):
         comparison_table([tmp_path])
 
 
+def test_a_folder_of_runs_is_refused_and_one_of_its_runs_is_named(tmp_path):
+    for name in ("fedmd-seed0", "dsfl-seed0"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.toml").write_text("")
+    with pytest.raises(RunFolderError, match=r"folders of runs inside it.*dsfl-seed0'$"):
+        read(tmp_path)
+
+
 def test_parameters_of_a_method_may_differ_between_methods_only(tmp_path):
     runs = [write_run(tmp_path / str(i), method=m, seed=i) for i, m in enumerate("aab")]
     for run, extra in zip(runs, ("x = 1", "x = 1", "y = 2"), strict=True):

@@ -6,6 +6,7 @@ import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +26,13 @@ class IdxFile:
         file: its official name, such as `train-images-idx3-ubyte.gz`.
         shape: what its header must say: (N, H, W) for images, (N,) for labels.
         sha256: of the decompressed content, header included, in hexadecimal. Distributors
-            compress anew (Debian leaves out the file's name); the content does not differ.
+            compress anew (Debian leaves out the file's name); the content does not differ. None:
+            we know none that was published.
     """
 
     file: str
     shape: tuple[int, ...]
-    sha256: str
+    sha256: str | None
 
     @property
     def size(self) -> int:
@@ -47,14 +49,25 @@ def read(path: Path, part: IdxFile) -> NDArray[np.uint8]:
         DataError: the file is missing, corrupt, truncated, too long, or not what `part` says.
     """
     try:
-        with gzip.open(path) as stream:
-            content = _content(stream, part)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: corrupt or truncated gzip ({error}); {_REMEDY}") from error
+        with path.open("rb") as packed:
+            return values(str(path), packed, part)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}; expected an idx.gz file") from error
+
+
+def values(where: str, packed: IO[bytes], part: IdxFile) -> NDArray[np.uint8]:
+    """As `read`, of a file that is open, or is in another.
+
+    Raises:
+        DataError: as `read`; it names the file by `where`.
+    """
+    try:
+        with gzip.open(packed) as stream:
+            content = _content(stream, part)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{where}: corrupt or truncated gzip ({error}); {_REMEDY}") from error
     except ValueError as error:
-        raise DataError(f"{path}: {error}; {_REMEDY}") from error
+        raise DataError(f"{where}: {error}; {_REMEDY}") from error
     return np.frombuffer(content, np.uint8, count=part.size).reshape(part.shape)
 
 
@@ -75,7 +88,7 @@ def _content(stream: gzip.GzipFile, part: IdxFile) -> bytearray:
         content += chunk
     if stream.read(1):
         raise ValueError(f"bytes trail the {part.size} values that the header announces")
-    digest = hashlib.sha256(header + content).hexdigest()
+    digest = None if part.sha256 is None else hashlib.sha256(header + content).hexdigest()
     if digest != part.sha256:
         raise ValueError(f"SHA-256 of the content is {digest}, expected {part.sha256}")
     return content

@@ -1,8 +1,18 @@
 """The published data sets that fedkd knows: their files, checksums and classes."""
 
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
+import torch
+
+from fedkd.data.readers import idx, places
+from fedkd.data.readers.fetch import Remote
 from fedkd.data.readers.idx import IdxFile
+from fedkd.data.types import Dataset, Samples
+
+_ROOM = 1 << 20
+"""How many bytes a packed file may be larger than twice its content."""
 
 FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
@@ -27,9 +37,36 @@ class PublishedSet:
     parts: tuple[IdxFile, IdxFile, IdxFile, IdxFile]
 
     @property
-    def files(self) -> tuple[str, ...]:
-        """The names of the four files."""
-        return tuple(part.file for part in self.parts)
+    def wanted(self) -> places.Wanted:
+        """The four files."""
+        files = tuple(part.file for part in self.parts)
+        remotes = tuple(
+            Remote(
+                f"{self.url}/{part.file}",
+                part.file,
+                2 * part.size + _ROOM,
+                partial(idx.read, part=part),
+            )
+            for part in self.parts
+        )
+        return places.Wanted(self.name, self.name, (files,), remotes)
+
+    def load(self, folder: Path) -> Dataset:
+        """Images (N, 1, H, W) in [0, 1].
+
+        Raises:
+            DataError: a file is corrupt.
+        """
+        images, labels, test_images, test_labels = (
+            torch.from_numpy(idx.read(folder / part.file, part)) for part in self.parts
+        )
+        return Dataset(
+            name=self.name,
+            train=Samples(images[:, None].float() / 255, labels.long()),
+            test=Samples(test_images[:, None].float() / 255, test_labels.long()),
+            classes=len(self.class_names),
+            class_names=self.class_names,
+        )
 
 
 MNIST = PublishedSet(

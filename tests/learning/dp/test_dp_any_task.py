@@ -15,7 +15,7 @@ from fedkd.learning.offline import asking
 from fedkd.models.layers import LOGITS, forward_with, inspect_layers
 from fedkd.tasks.likelihoods.categorical import CATEGORICAL, IGNORED
 
-HOW = Optimisation(epochs=40, batch_size=16, learning_rate=0.5)
+HOW = Optimisation(epochs=120, batch_size=16, learning_rate=0.5)
 QUIET = Noise(noise_multiplier=1e-6, clip=10.0, sample_rate=1.0, batch_size=32)
 LABEL_FORMS = ("kd", "dkd", "jsd", "soft-labels", "mae")
 

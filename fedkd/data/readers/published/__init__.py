@@ -1,0 +1,1 @@
+"""Published sets of images, read from the files that their authors give away."""

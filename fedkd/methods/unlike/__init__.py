@@ -1,0 +1,1 @@
+"""Methods for clients with unlike models, and what they share."""
