@@ -19,6 +19,8 @@ from fedkd.specs import TensorSpec
 
 _DTYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
 _LARGEST = torch.finfo(torch.float16).max
+CENTRED = 150.0
+"""The learning rate for features of norm 1 whose mean is near 0."""
 
 
 class SummedStepsParams(Frozen):
@@ -27,11 +29,12 @@ class SummedStepsParams(Frozen):
     records: int | None = Field(default=None, ge=1)
     """About how many records the clients of a round hold together, by public knowledge: what sums
     are divided by. It must be given, for the true number would be a release of its own."""
-    learning_rate: float = Field(default=1.0, gt=0)
-    """Of a step, in the mean gradient. Features of norm 1 that are centred bear 60 to 300."""
+    learning_rate: float | None = Field(default=None, gt=0)
+    """Of a step, in the mean gradient. None: `CENTRED` for a model whose features are centred on
+    public shapes (`contrast-filters`), and else 1: see the rule in docs/methods.md."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Of the steps, heavy-ball."""
-    average: float = Field(default=0.5, ge=0, lt=1)
+    average: float = Field(default=0.0, ge=0, lt=1)
     """The share of the rounds, the last ones, whose iterates are averaged into the student; 0: it
     is the last iterate."""
     intercept: float = Field(default=0.1, gt=0)
@@ -122,7 +125,7 @@ class SummedSteps(Method):
             ctx.state["weights"],
             ctx.state["velocity"],
             mean,
-            rate=self.params.learning_rate,
+            rate=self.params.learning_rate or (CENTRED if bases(ctx.student) else 1.0),
             momentum=self.params.momentum,
         )
         ctx.state.update(weights=weights.float().double(), velocity=velocity)
