@@ -105,6 +105,12 @@ class SummedSteps(Method):
                 "the server sent its basis to all in an earlier round, of which this client has "
                 "nothing: it must take part from the first round on, with one state folder"
             )
+        if tuple(broadcast["weights"].shape) != (shape := self._shape(ctx.setting)):
+            # Of fewer classes an error would tell which ones this client holds.
+            raise MessageError(
+                f"the server sent weights of shape {tuple(broadcast['weights'].shape)}: expected "
+                f"{shape}, features and the constant by classes"
+            )
         with ctx.clock.phase("answer"):
             weights = broadcast["weights"].double()
             found, origin = gradient(ctx, model, weights, self.params.intercept)

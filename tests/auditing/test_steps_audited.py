@@ -1,4 +1,4 @@
-"""All steps of a method of sums, audited from within: the claim holds, and a weaker one is found."""
+"""All steps of a method of sums audited from within: the claim holds, and a weaker one is found."""
 
 import faults
 import pytest

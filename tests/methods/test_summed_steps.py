@@ -22,6 +22,7 @@ from fedkd.exchange.messages import Broadcast, Release
 from fedkd.learning import softmax_regression
 from fedkd.learning.closed_form import features_of
 from fedkd.methods.core import accounting, protection, sums
+from fedkd.methods.summed_steps import CENTRED
 from fedkd.privacy.accountant import epsilon
 from fedkd.privacy.events import Event, Gaussian
 
@@ -307,6 +308,31 @@ def test_features_are_found_once_for_the_same_records_and_front(
     fed.data[0] = replace(fed.data[0], x=1 - fed.data[0].x)
     assert not torch.equal(tensors(fed.ask(0, 3, told))["gradient"], first)
     assert len(asked) == 2
+
+
+def test_weights_of_fewer_classes_are_refused_whatever_a_client_holds() -> None:
+    fed = built()
+    told = {"weights": fed.begin().common["weights"][:, :2]}
+    for client in range(3):
+        fed.data[client] = fed.data[client].subset((fed.data[client].y < 2).nonzero().flatten())
+        with pytest.raises(MessageError, match=r"weights of shape \(17, 2\): expected \(17, 3\)"):
+            fed.method.client(fed.client_context(client, 1), told)
+
+
+def test_a_client_without_records_sends_noise_like_any_other() -> None:
+    fed = built(privacy={"noise_multiplier": 3.0, "clip": 0.4})
+    fed.data[0] = fed.data[0].subset(torch.arange(0))
+    sent, _ = private(fed)
+    assert float(sent.std()) == pytest.approx(1.2, rel=0.4)
+
+
+def test_the_rate_is_the_rule_s_unless_given() -> None:
+    for student, rate in ((NARROW, 1.0), (TURNED, CENTRED)):
+        fed = built(student=student, learning_rate=None, momentum=0.0, precision="float64")
+        fed.round(1, fed.begin())
+        state = fed.server_context().state
+        expected = -rate * state["velocity"]
+        torch.testing.assert_close(state["weights"], expected, rtol=1e-6, atol=1e-9)
 
 
 def test_steps_without_a_public_number_of_records_are_refused() -> None:

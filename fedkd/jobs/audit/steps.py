@@ -84,8 +84,9 @@ class _Counted(Unwritten):
     def __init__(self) -> None:
         self.spent: list[Protected] = []
 
-    def spend(self, event: Protected, *, sampler: str = "", generator: str = "") -> None:
+    def spend(self, event: Protected, **how: str) -> None:
         """See `Allowance`."""
+        super().spend(event, **how)
         self.spent.append(event)
 
 
@@ -234,5 +235,6 @@ def _summed(uploads: list[Tensors], setting: Setting) -> Tensors:
     if not setting.securely:
         return uploads[0]
     numbers = [fixed(each, parties=setting.cohort_size) for each in uploads]
+    stacked = {name: torch.stack([each[name] for each in numbers]) for name in uploads[0]}
     # Whole numbers wrap around as those under masks do.
-    return floating({name: sum(each[name] for each in numbers) for name in uploads[0]})
+    return floating({n: each.sum(dim=0, dtype=each.dtype) for n, each in stacked.items()})
