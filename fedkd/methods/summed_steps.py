@@ -19,7 +19,7 @@ from fedkd.specs import TensorSpec
 
 _DTYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
 _LARGEST = torch.finfo(torch.float16).max
-CENTRED = 150.0
+CENTRED = 400.0
 """The learning rate for features of norm 1 whose mean is near 0."""
 
 
@@ -32,7 +32,7 @@ class SummedStepsParams(Frozen):
     learning_rate: float | None = Field(default=None, gt=0)
     """Of a step, in the mean gradient. None: `CENTRED` for a model whose features are centred on
     public shapes (`contrast-filters`), and else 1: see the rule in docs/methods.md."""
-    momentum: float = Field(default=0.9, ge=0, lt=1)
+    momentum: float = Field(default=0.8, ge=0, lt=1)
     """Of the steps, heavy-ball."""
     average: float = Field(default=0.0, ge=0, lt=1)
     """The share of the rounds, the last ones, whose iterates are averaged into the student; 0: it
