@@ -53,7 +53,7 @@ class Steps:
 
 RULE = {1.0: Steps(50), 3.0: Steps(100), 8.0: Steps(100)}
 """By epsilon, where noise is added once in all."""
-ALONE = {1.0: Steps(40, rate=200.0), 3.0: Steps(50), 8.0: Steps(50)}
+ALONE = {1.0: Steps(40, rate=100.0, momentum=0.9), 3.0: Steps(50), 8.0: Steps(50)}
 """By epsilon, where each client adds its own."""
 
 

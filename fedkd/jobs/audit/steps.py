@@ -45,7 +45,7 @@ _FOR_ONE = 10
 """Canaries of the steps for one of a training's: a step costs so little, and noise hides more."""
 
 
-class WithCanaries(nn.Module):
+class MarkedFeatures(nn.Module):
     """A model whose features are a record's, or a canary's one number.
 
     Inputs are rows (N, D + m): a sample, flattened, and which canary it is, one-hot, or zeros.
@@ -75,7 +75,7 @@ class _Marked(Setting):
     def build(self, spec: ModelSpec, *, purpose: str, client: int | None = None) -> nn.Module:
         """See `Setting`."""
         plain = super().build(spec, purpose=purpose, client=client)
-        return WithCanaries(plain, self.shape, self.canaries, self.classes)
+        return MarkedFeatures(plain, self.shape, self.canaries, self.classes)
 
 
 class _Counted(Unwritten):
