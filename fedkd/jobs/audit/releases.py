@@ -21,6 +21,7 @@ from fedkd.knowledge.moments import Moments, unpacked
 from fedkd.learning.closed_form import Basis, features_of
 from fedkd.methods.core.base import ClientContext, ServerContext
 from fedkd.methods.core.setting import Count, Setting
+from fedkd.methods.core.sums import short_step
 from fedkd.models import probes
 from fedkd.rows import whole
 
@@ -207,7 +208,9 @@ def _noise_on_gradients(prepared: PreparedExperiment) -> Tensor:
     rows = torch.einsum("nf,nc->nfc", phi, wrong).flatten(1)
     exact = (rows * (clip / rows.norm(dim=1, keepdim=True)).clamp(max=1)).sum(dim=0)
     noise = setting.summing("sum of gradients").noise_multiplier * setting.noise_share
-    found: Tensor = (upload.values["gradient"].data.double().flatten() - exact) / (noise * clip)
+    sent = upload.values["gradient"].data
+    step = short_step(setting) if sent.dtype == torch.int16 else 1.0
+    found: Tensor = (step * sent.double().flatten() - exact) / (noise * clip)
     return found
 
 
