@@ -14,7 +14,6 @@ from fedkd.exchange.messages import Broadcast, Tensors, Upload, Value, group, pr
 from fedkd.knowledge.moments import (
     Correlations,
     Moments,
-    correlated,
     discriminant,
     noise_norm,
     penalty_of,
@@ -26,7 +25,7 @@ from fedkd.knowledge.moments import (
 from fedkd.learning import evaluate
 from fedkd.learning.closed_form import Basis, check_last_layer, features_of, set_classifier
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
-from fedkd.methods.core.sums import added
+from fedkd.methods.core.sums import added, correlations
 from fedkd.models.fixed import bases
 from fedkd.rows import Rows
 from fedkd.specs import TensorSpec
@@ -140,16 +139,15 @@ class Analytic(Method):
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
         model = with_front(ctx.setting, broadcast)
+        basis, intercept = _basis(broadcast), self.params.intercept
         with ctx.clock.phase("answer"):
+            if self._correlated(ctx.setting):
+                found, origin = correlations(ctx, model, basis=basis, intercept=intercept)
+                named = found._asdict().items()
+                return Upload({name: Value(each, origin) for name, each in named})
             sums, origin = ctx.moments(
-                model,
-                basis=_basis(broadcast),
-                intercept=self.params.intercept,
-                balance=self.params.balance,
+                model, basis=basis, intercept=intercept, balance=self.params.balance
             )
-        if self._correlated(ctx.setting):
-            named = correlated(sums)._asdict()
-            return Upload({name: Value(each, origin) for name, each in named.items()})
         dtype = self._dtype(ctx.setting)
         return Upload(
             {
@@ -192,10 +190,10 @@ class Analytic(Method):
 
     def _solved(self, setting: Setting, sums: Moments, releases: float) -> Tensor:
         """The last layer's weights, by the head that is named."""
-        penalty = self._penalty(setting, sums, releases)
+        penalty, quickly = self._penalty(setting, sums, releases), self._correlated(setting)
         if self.params.head == "lda":
-            return discriminant(sums, penalty, self.params.intercept)
-        return ridge(sums, penalty)
+            return discriminant(sums, penalty, self.params.intercept, quickly=quickly)
+        return ridge(sums, penalty, quickly=quickly)
 
     def _penalty(self, setting: Setting, sums: Moments, releases: float) -> float:
         """What is added to the eigenvalues, far above rounding errors and above the noise."""

@@ -15,9 +15,9 @@ from fedkd.data.types import Samples
 from fedkd.exchange.aggregation.agreement import FEWEST, no_longer
 from fedkd.exchange.masking.fixed_point import RESOLUTION, most
 from fedkd.exchange.messages import Provenance, Release
-from fedkd.knowledge.moments import Moments, total, unpacked
+from fedkd.knowledge.moments import Correlations, Moments, correlated, total, unpacked
 from fedkd.learning import softmax_regression
-from fedkd.learning.closed_form import features_of
+from fedkd.learning.closed_form import Basis, features_of, summed
 from fedkd.methods.core.combining import relative
 from fedkd.methods.core.server_context import ServerContext, Uploads
 from fedkd.methods.core.setting import Setting
@@ -84,6 +84,33 @@ def gradient(
         finest=RESOLUTION if setting.securely else 0.0,
     )
     return released, Release(event)
+
+
+def correlations(
+    ctx: _Client, model: nn.Module, *, basis: Basis | None, intercept: float
+) -> tuple[Correlations, Provenance]:
+    """A client's sums of features and labels, unprotected, as `moments.correlated` writes them.
+
+    Products are summed in float32, a few thousand records at a time, and added in float64: what is
+    lost is far below what float16 is about to lose.
+
+    Args:
+        ctx: whose records they are.
+        model: has the features.
+        basis: what the features are first seen in.
+        intercept: the constant beside them.
+    """
+    setting = ctx.setting
+    with setting.visiting(setting.device(ctx.client), model):
+        exact = summed(
+            model,
+            ctx._data,
+            setting.classes,
+            basis=basis,
+            intercept=intercept,
+            dtype=torch.float32,
+        )
+    return correlated(exact), Release(Unprotected("sums of features"))
 
 
 _MOST_KEPT = 2**30
