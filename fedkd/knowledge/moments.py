@@ -181,8 +181,7 @@ def correlated(given: Moments) -> Correlations:
     roots = torch.where(roots > noise, roots, 0.0)
     inverse = torch.where(roots > 0, 1 / roots, 0.0)
     found = (scatter * inverse * inverse[:, None]).clamp(-1, 1)
-    rows, columns = torch.triu_indices(width, width, offset=1)
-    return Correlations(found[rows, columns].half(), roots.float(), given.labels.float())
+    return Correlations(triangle(found.half(), above=1), roots.float(), given.labels.float())
 
 
 def restored(given: Correlations, intercept: float) -> Moments:
@@ -198,10 +197,8 @@ def restored(given: Correlations, intercept: float) -> Moments:
     labels = torch.cat([labels[:-1], intercept * counts[None]])
     sums, records = labels[:-1].sum(dim=1), counts.sum()
     width = len(roots)
-    scatter = torch.eye(width).double()
-    rows, columns = torch.triu_indices(width, width, offset=1)
-    scatter[rows, columns] = scatter[columns, rows] = given.correlations.double()
-    scatter = scatter * roots * roots[:, None]
+    scatter = symmetric(given.correlations.double(), width, above=1).fill_diagonal_(1)
+    scatter *= roots * roots[:, None]
     features = labels.new_empty(width + 1, width + 1)
     features[:-1, :-1] = scatter + torch.outer(sums, sums) / records.clamp(min=1)
     features[-1, :-1] = features[:-1, -1] = intercept * sums
@@ -236,22 +233,26 @@ def discriminant(
     return torch.cat([weight, bias[None] / intercept])
 
 
-def triangle(matrix: Tensor) -> Tensor:
-    """The upper triangle of a matrix (D, D), row by row, with its diagonal: (D (D + 1) / 2,)."""
-    rows, columns = torch.triu_indices(*matrix.shape)
-    return matrix[rows, columns]
+def triangle(matrix: Tensor, *, above: int = 0) -> Tensor:
+    """The upper triangle of a matrix (D, D), row by row, with its diagonal: (D (D + 1) / 2,).
+
+    With `above = 1` it is without its diagonal.
+    """
+    return torch.cat([row[place + above :] for place, row in enumerate(matrix)])
 
 
-def symmetric(upper: Tensor, width: int) -> Tensor:
-    """The symmetric matrix (D, D) that `triangle` took apart.
+def symmetric(upper: Tensor, width: int, *, above: int = 0) -> Tensor:
+    """The symmetric matrix (D, D) that `triangle` took apart; a diagonal that it left out is 0.
 
     Raises:
         ValueError: the triangle is not of that width.
     """
-    if upper.shape != (width * (width + 1) // 2,):
+    side = width - above
+    if upper.shape != (side * (side + 1) // 2,):
         raise ValueError(f"Expected the triangle of width {width}, got {tuple(upper.shape)}.")
-    rows, columns = torch.triu_indices(width, width)
-    matrix = upper.new_empty(width, width)
-    matrix[rows, columns] = upper
-    matrix[columns, rows] = upper
+    matrix = upper.new_zeros(width, width)
+    # Row by row: an index for each number would take more memory than the numbers.
+    for place, row in enumerate(torch.split(upper, list(range(side, 0, -1)))):
+        matrix[place, place + above :] = row
+        matrix[place + above :, place] = row
     return matrix

@@ -25,7 +25,7 @@ from fedkd.knowledge.moments import (
 from fedkd.learning import evaluate
 from fedkd.learning.closed_form import Basis, check_last_layer, features_of, set_classifier
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
-from fedkd.methods.core.sums import added, correlations
+from fedkd.methods.core.sums import added_moments, correlations
 from fedkd.models.fixed import bases
 from fedkd.rows import Rows
 from fedkd.specs import TensorSpec
@@ -160,8 +160,7 @@ class Analytic(Method):
         """What the model would answer that follows from one client's sums alone."""
         spec, x = ctx.setting.experiment.student.model, inputs()
         answers = []
-        for upload in self._plain(ctx, uploads).values():
-            own = unpacked(upload["features"], upload["labels"])
+        for own in self._moments(ctx, uploads).values():
             weights = self._solved(ctx.setting, own, ctx.setting.noise_share**2)
             alone = ctx.setting.build(spec, purpose="student")
             set_classifier(alone, weights, basis=_basis(ctx.state), intercept=self.params.intercept)
@@ -169,7 +168,7 @@ class Analytic(Method):
         return torch.stack(answers)
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
-        sums = added(ctx, self._plain(ctx, uploads))
+        sums = added_moments(ctx, self._moments(ctx, uploads))
         releases = ctx.parties(uploads) * ctx.setting.noise_share**2
         weights = self._solved(ctx.setting, sums, releases)
         set_classifier(
@@ -177,16 +176,15 @@ class Analytic(Method):
         )
         return Broadcast()
 
-    def _plain(self, ctx: ServerContext, uploads: Uploads) -> Uploads:
-        """What clients send as `features` and `labels`, in whatever form it came."""
+    def _moments(self, ctx: ServerContext, uploads: Uploads) -> dict[int, Moments]:
+        """What clients send, in whatever form it came."""
         if not self._correlated(ctx.setting):
-            return uploads
-        plain: dict[int, Tensors] = {}
-        for client, upload in uploads.items():
-            given = Correlations(**{name: upload[name] for name in Correlations._fields})
-            sums = restored(given, self.params.intercept)
-            plain[client] = {"features": triangle(sums.features), "labels": sums.labels}
-        return plain
+            return {c: unpacked(each["features"], each["labels"]) for c, each in uploads.items()}
+        names, intercept = Correlations._fields, self.params.intercept
+        return {
+            client: restored(Correlations(**{name: each[name] for name in names}), intercept)
+            for client, each in uploads.items()
+        }
 
     def _solved(self, setting: Setting, sums: Moments, releases: float) -> Tensor:
         """The last layer's weights, by the head that is named."""

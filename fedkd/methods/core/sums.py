@@ -4,7 +4,7 @@ And means as sums, since a secure sum gives nothing else: a mean by counts is th
 client holds times its count, over the sum of counts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Protocol
 
@@ -161,8 +161,15 @@ def added(ctx: ServerContext, uploads: Uploads) -> Moments:
     three times the median client's. That bounds each client alone: sums cannot be compared with
     others' as answers can, since honest ones differ as data does.
     """
-    parts = [unpacked(each["features"], each["labels"]) for each in uploads.values()]
-    factors = _factors(ctx, uploads, parts)
+    return added_moments(
+        ctx, {c: unpacked(each["features"], each["labels"]) for c, each in uploads.items()}
+    )
+
+
+def added_moments(ctx: ServerContext, given: Mapping[int, Moments]) -> Moments:
+    """As `added`, of the clients' moments."""
+    parts = list(given.values())
+    factors = _factors(ctx, given, parts)
     if factors is None:
         return total(parts)
     return total(
@@ -181,7 +188,7 @@ def added_gradients(ctx: ServerContext, uploads: Uploads) -> Tensor:
 
 
 def _factors(
-    ctx: ServerContext, uploads: Uploads, parts: Sequence[Sequence[Tensor]]
+    ctx: ServerContext, clients: Iterable[int], parts: Sequence[Sequence[Tensor]]
 ) -> Tensor | None:
     """By what each client's tensors are cut so that none is far longer than others'; None: none."""
     if ctx.robust is None or len(parts) < FEWEST:
@@ -189,5 +196,5 @@ def _factors(
     lengths = torch.stack([torch.stack([each.norm() for each in part]) for part in parts])
     factors = torch.stack([no_longer(own) for own in lengths.unbind(dim=1)]).amin(dim=0)
     apart = torch.stack([relative(own) for own in lengths.unbind(dim=1)]).amax(dim=0)
-    ctx.apart.update(zip(uploads, apart.tolist(), strict=True))
+    ctx.apart.update(zip(clients, apart.tolist(), strict=True))
     return factors
