@@ -140,6 +140,7 @@ SET_UPS = {
     "private-summed-8": SetUp(changes=(*FIXED, "privacy.epsilon=8.0", SECURELY), **CLOSED),
 }
 # fmt: on
+SET = "change every cell, such as rounds=4 method.images=60000; give it a folder --out of its own"
 console = Console()
 
 
@@ -175,6 +176,7 @@ def experiment(cell: Cell, given: argparse.Namespace) -> Experiment:
     if given.quick:
         table["data"]["name"] = SAMPLE
         method |= {key: value for key, value in QUICK.items() if key in fields}
+    table = config.read(table, given.set)
     return methods.resolve(config.parse(table))[1]
 
 
@@ -307,7 +309,7 @@ def run(cell: Cell, given: argparse.Namespace) -> None:
         return
     memory, title = Memory(given.out / "teachers"), f"{cell.set_up}, {cell.row}, seed {cell.seed}"
     console.print(title, highlight=False)
-    with remembering(memory), Display(console, title=title, rounds=1) as display:
+    with remembering(memory), Display(console, title=title, rounds=wanted.rounds) as display:
         simulate(wanted, folder, display, resume=folder.exists())
     if memory.seconds:  # nothing is trained where a run goes on after its round
         write_json(folder / "training.json", {"cpu_seconds": sum(memory.seconds)})
@@ -350,7 +352,25 @@ def markdown(name: str, runs: Mapping[str, Sequence[FinishedRun]]) -> str:
         )
     lines = [f"| {' | '.join(row)} |" for row in rows]
     beside = ["", f"Published beside: {set_up.beside}."] if set_up.beside else []
-    return "\n".join([f"### {name}", "", *lines, *beside])
+    by_round = ["", *several] if (several := list(_by_round(runs))) else []
+    return "\n".join([f"### {name}", "", *lines, *beside, *by_round])
+
+
+def _by_round(runs: Mapping[str, Sequence[FinishedRun]]) -> Iterator[str]:
+    """A line for each run of several rounds: how good student and ensemble were after each."""
+    for row, own in runs.items():
+        for run in own:
+            if len(run.rounds) > 1:
+                students = [each.student.number("accuracy") for each in run.scored]
+                heard = [each.ensemble.number("accuracy") for each in run.scored if each.ensemble]
+                yield (
+                    f"- `{row}`, seed {run.summary.seed}, by round: student {_percent(students)}; "
+                    f"ensemble {_percent(heard)}"
+                )
+
+
+def _percent(values: Sequence[float]) -> str:
+    return ", ".join(f"{100 * each:.2f}" for each in values)
 
 
 def _row(row: str, runs: Sequence[FinishedRun]) -> tuple[str, ...]:
@@ -365,7 +385,7 @@ def _row(row: str, runs: Sequence[FinishedRun]) -> tuple[str, ...]:
         spread(known) if len(known) == len(runs) else "",
         wording.size(statistics.mean(each.bytes.up / each.clients for each in every)),
         f"{statistics.mean(seconds):.0f}" if len(seconds) == len(runs) else "",
-        f"{statistics.mean(run.rounds[0].seconds.server for run in runs):.0f}",
+        f"{statistics.mean(sum(e.seconds.server for e in run.rounds) for run in runs):.0f}",
         ", ".join(str(each.seed) for each in every),
     )
 
@@ -406,6 +426,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=20, help="of rivals' servers; published: 200")
     parser.add_argument("--local-epochs", type=int, default=10, help="of clients; published: 100")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help=SET)
     parser.add_argument("--quick", action="store_true", help="the packaged sample, an epoch of all")
     parser.add_argument("--table", action="store_true", help="run nothing")
     parser.add_argument("--out", type=Path, help="default: runs/one-shot, with --quick -quick")

@@ -82,8 +82,9 @@ def test_every_form_stands_in_the_document_as_it_is():
         assert looks_at.startswith(form.looks_at)
         assert couples == ("yes" if form.couples else "no")
         assert weight.split(" (")[0] == f"{defaults.pop('weight'):g}"
-        told = re.findall(r"`(\w+)` \((\w[\w.]*)\)", others)
-        assert told == [(key, f"{value:g}") for key, value in defaults.items()]
+        told = re.findall(r"`(\w+)` \((\w[\w., ]*)\)", others)
+        lists = {k: v if isinstance(v, tuple) else (v,) for k, v in defaults.items()}
+        assert told == [(k, ", ".join(f"{each:g}" for each in v)) for k, v in lists.items()]
 
 
 def test_every_way_and_its_parameters_are_documented():

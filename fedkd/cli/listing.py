@@ -90,10 +90,11 @@ def forms() -> None:
         name: {
             "paper": form.paper,
             "compares": form.looks_at,
-            "layers": 0 if form.looks_at == "logits" else form.least,
+            "layers": 0 if form.looks_at in ("logits", "answers") else form.least,
             "asks": list(form.asks),
             "couples": form.couples,
             "first": form.first,
+            "joint": form.joint,
             "parameters": _defaults(form.Params()),
         }
         for name, form in BUILT_IN.items()
@@ -185,6 +186,8 @@ def _compared(form: dict[str, Any]) -> str:
     """What of the two models a form compares."""
     layers = {
         "logits": "what models answer",
+        "answers": "what models answer",
+        "student": "layers of the student, the last one unless named, and what models answer",
         "features": "layers, the last ones unless named",
         "maps": "layers that give maps, the last ones unless named",
         "named": f"layers that are named, {form['layers']} or more",
@@ -197,6 +200,8 @@ def _needed(form: dict[str, Any]) -> str:
     needs = []
     if form["couples"]:
         needs.append("whole batches, so no [privacy]")
+    elif form["joint"]:
+        needs.append("layers together, so no [privacy]")
     if form["first"]:
         needs.append("epochs of its own before the student's training")
     return "; ".join(needs)

@@ -127,6 +127,33 @@ def _kernel(a: Tensor, b: Tensor) -> Tensor:
     return (a @ b.transpose(1, 2)).square().mean(dim=(1, 2))
 
 
+def hierarchical(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared distance of maps, whole and pooled to 4x4, 2x2 and 1x1, per sample.
+
+    The hierarchical context loss of ReviewKD, Chen et al. 2021, arXiv:2104.09044: a level has half
+    the weight of the one before, all together 1; levels that are not smaller than the maps are left
+    out. The fusion of layers before it is the caller's.
+
+    Args:
+        student: feature maps (N, C, H, W), fused.
+        teacher: feature maps of the same shape.
+
+    Returns:
+        (N,), at least 0, and 0 where the maps agree.
+
+    Raises:
+        ValueError: the shapes differ, or are not of four dimensions.
+    """
+    same_shape(student=student, teacher=teacher)
+    same_places(student=student, teacher=teacher)
+    gap = student - teacher  # pooling is linear
+    smaller = [size for size in (4, 2, 1) if size < min(gap.shape[2:])]
+    levels = [gap, *(F.adaptive_avg_pool2d(gap, size) for size in smaller)]
+    weights = [0.5**level for level in range(len(levels))]
+    values = [w * v.square().flatten(1).mean(dim=1) for w, v in zip(weights, levels, strict=True)]
+    return torch.stack(values).sum(dim=0) / sum(weights)
+
+
 def factor(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean absolute distance of factors at length 1 (FT), per sample.
 

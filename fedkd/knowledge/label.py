@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedkd.knowledge.checks import has_shape, positive
-from fedkd.knowledge.places import counted, log_probabilities, zeroed
+from fedkd.knowledge.checks import positive
+from fedkd.knowledge.places import counted, log_probabilities, target_column, zeroed
 
 
 def kd(
@@ -163,25 +163,61 @@ def dkd(
     positive(temperature=temperature)
     if student.shape[-1] < 2:
         raise ValueError(f"student {tuple(student.shape)}: expected (..., C) with C at least 2")
-    has_shape(tuple(student.shape[:-1]), target=target)
-    if target.is_floating_point():
-        raise ValueError(f"target is {target.dtype}: expected integers, the true classes")
-    if where is not None:  # what stands elsewhere, such as -100, is no class
-        target = torch.where(where, target, 0)
-    student_target, student_others = _decoupled(student / temperature, target)
-    teacher_target, teacher_others = _decoupled(teacher / temperature, target)
+    column = target_column(student, target, where)
+    student_target, student_others = _decoupled(student / temperature, column)
+    teacher_target, teacher_others = _decoupled(teacher / temperature, column)
     tckd = (teacher_target.exp() * (teacher_target - student_target)).sum(dim=-1)
     nckd = (teacher_others.exp() * (teacher_others - student_others)).sum(dim=-1)
     return zeroed(temperature**2 * (alpha * tckd + beta * nckd), where)
 
 
-def _decoupled(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def one_for_all(
+    student: Tensor,
+    teacher: Tensor,
+    target: Tensor,
+    *,
+    temperature: float = 1.0,
+    gamma: float = 1.0,
+    where: Tensor | None = None,
+) -> Tensor:
+    """Cross-entropy with the teacher's probabilities, the target's raised, in nats, per place.
+
+    -((1 + p_y)^gamma - 1) log q_y - sum_{c != y} p_c^gamma log q_c: OFA-KD, Hao et al. 2023,
+    arXiv:2310.19444, as in the authors' code, without the labels' own part. At gamma 1 it is
+    `soft_cross_entropy`; a higher one trusts an unlike teacher in the target, less in the others.
+
+    Args:
+        student: logits (..., C).
+        teacher: logits (..., C).
+        target: the true classes, integers (...), in [0, C) where they count.
+        temperature: T > 0; both logits are divided by it, and no T^2 makes up for it.
+        gamma: at least 1.
+        where: bool (...), which places count; None: all.
+
+    Returns:
+        (...), at least 0; not 0 where both agree.
+
+    Raises:
+        ValueError: the shapes do not fit, the target is not of integers, or a number is out of
+            range.
+    """
+    student, teacher = counted(where, student=student, teacher=teacher)
+    positive(temperature=temperature)
+    if not gamma >= 1:
+        raise ValueError(f"expected gamma={gamma} >= 1")
+    column = target_column(student, target, where)
+    log_student = log_probabilities(student, temperature)
+    p = F.softmax(teacher / temperature, dim=-1)
+    raised = p.pow(gamma).scatter(-1, column, (1 + p.gather(-1, column)).pow(gamma) - 1)
+    return zeroed(-(raised * log_student).sum(dim=-1), where)
+
+
+def _decoupled(logits: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probabilities of (target, any other), (..., 2), and, given another, of each, (..., C-1).
 
     The others are gathered, not masked by a large negative number: no digit is lost to the mask.
     """
     log_p = F.log_softmax(logits, dim=-1)
-    column = target[..., None].long()
     columns = torch.arange(logits.shape[-1] - 1, device=logits.device)
     others = log_p.gather(-1, columns + (columns >= column))
     rest = others.logsumexp(dim=-1, keepdim=True)

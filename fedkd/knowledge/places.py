@@ -62,3 +62,17 @@ def log_probabilities(logits: Tensor, temperature: float) -> Tensor:
     """
     log_p = F.log_softmax(logits / temperature, dim=-1)
     return log_p.clamp_min(torch.finfo(log_p.dtype).min)
+
+
+def target_column(student: Tensor, target: Tensor, where: Tensor | None) -> Tensor:
+    """The true classes (...) of logits (..., C) as int64 (..., 1); 0 at places that do not count.
+
+    Raises:
+        ValueError: the shapes do not fit, or targets are not of integers.
+    """
+    has_shape(tuple(student.shape[:-1]), target=target)
+    if target.is_floating_point():
+        raise ValueError(f"target is {target.dtype}: expected integers, the true classes")
+    if where is not None:  # what stands elsewhere, such as -100, is no class
+        target = torch.where(where, target, 0)
+    return target[..., None].long()

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from fedkd.knowledge.checks import positive, same_batch
+from fedkd.knowledge.checks import has_shape, positive, same_batch, same_shape
 from fedkd.knowledge.geometry import cosines, unit
 
 KERNEL_FLOOR = 1e-7
@@ -96,6 +96,53 @@ def _log_others(alike: Tensor) -> Tensor:
     """Log-softmax of rows (N, N) without the diagonal; there a finite number, lest NaN comes."""
     itself = torch.eye(len(alike), dtype=torch.bool, device=alike.device)
     return alike.masked_fill(itself, torch.finfo(alike.dtype).min / 4).log_softmax(dim=1)
+
+
+def contrastive(
+    student: Tensor, teacher: Tensor, *, temperature: float, others: Tensor | None = None
+) -> Tensor:
+    """How well a sample's two embeddings are told from those of unlike samples (CRD), in nats.
+
+    -log h_ii - sum over i's negatives j of log(1 - h_ij), once with the student's embedding as
+    anchor and once with the teacher's; h_ij = e_ij / (e_ij + K_i Z), e_ij = exp(s_i . t_j / tau) of
+    embeddings at length 1, K_i negatives. Tian et al. 2020, arXiv:1910.10699. Negatives are of the
+    batch and have gradients, where the paper draws 16384 from a memory of past embeddings; Z, the
+    mean of e over all negatives, is a constant here as in the authors' code, which takes that of
+    the first batch with its positives. So it wants large batches. Couples the samples of a batch.
+
+    Args:
+        student: embeddings (N, D).
+        teacher: embeddings (N, D).
+        temperature: tau > 0; 0.07 in the paper.
+        others: bool (N, N), symmetric: which samples are negatives of which, such as those of other
+            classes; the diagonal does not count. None: all others.
+
+    Returns:
+        (N,), at least 0; blind to each embedding's length; 0 where a sample has no negatives.
+
+    Raises:
+        ValueError: the shapes do not fit, or the temperature is not positive.
+    """
+    same_shape(student=student, teacher=teacher)
+    same_batch(student=student, teacher=teacher)
+    positive(temperature=temperature)
+    count = len(student)
+    itself = torch.eye(count, dtype=torch.bool, device=student.device)
+    if others is None:
+        others = ~itself
+    has_shape((count, count), others=others)
+    negative = others & ~itself
+    scores = unit(student.flatten(1), dim=1) @ unit(teacher.flatten(1), dim=1).T / temperature
+    counts = negative.sum(dim=1, keepdim=True).to(scores)
+    mean = scores.detach()[negative].logsumexp(dim=0) - counts.sum().clamp(min=1).log()
+    values = scores.new_zeros(count)
+    for anchored in (scores, scores.T):
+        noise = counts.log() + mean
+        both = torch.logaddexp(anchored, noise)
+        right = (anchored - both).diagonal()
+        wrong = torch.where(negative, noise - both, 0.0).sum(dim=1)
+        values = values - right - wrong
+    return values
 
 
 def congruence(student: Tensor, teacher: Tensor, *, gamma: float = 0.4, order: int = 2) -> Tensor:

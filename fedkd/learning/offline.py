@@ -125,7 +125,7 @@ def teach(
         generator,
         optimiser=optim.build(learned, optimisation),
         moved=likelihood.moved,
-        on_epoch=on_epoch,
+        on_epoch=terms.following(on_epoch),
     )
 
 

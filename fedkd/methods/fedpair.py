@@ -8,10 +8,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from fedkd.config import Optimisation
+from fedkd.config.parts import absent
 from fedkd.data.shapes import made_up, shapes
 from fedkd.data.types import Samples
+from fedkd.errors import ConfigError
 from fedkd.exchange.codec import Expected
-from fedkd.exchange.messages import Tensors, Upload
+from fedkd.exchange.messages import Broadcast, Tensors, Upload, group
 from fedkd.knowledge import label
 from fedkd.learning import offline
 from fedkd.learning.consensus import average, by_class
@@ -21,7 +24,7 @@ from fedkd.learning.loop import OnEpoch
 from fedkd.learning.supervised import balanced_offset
 from fedkd.methods.core.base import Card, ClientContext, ServerContext, Setting, Uploads
 from fedkd.methods.core.one_shot import OneShot, PoolParams
-from fedkd.methods.core.recipes import average_into_student
+from fedkd.methods.core.recipes import average_into_student, hand_out, start_from
 from fedkd.tasks.bounded import OF_LOGITS
 
 
@@ -48,41 +51,65 @@ class FedPairParams(PoolParams):
     """Whether two thirds of the images are blends of two."""
     even: bool = True
     """Whether the student sees as many images of every class, by the ensemble's answer."""
+    later: Optimisation | None = Field(default=None, exclude_if=absent)
+    """How clients train from the second round on; None: as in the first."""
 
 
 class FedPair(OneShot):
-    """Clients send models and class counts once; random shapes carry what they know together.
+    """Clients send models and class counts; random shapes carry what they know together.
 
     Clients train with balanced softmax (Ren et al. 2020, arXiv:2007.10740), so that differences of
     logits are log likelihood ratios, and the server fits one set of logits to the differences that
     each client can judge, by how many samples it has seen of both classes: `learning.pairwise`. The
     student learns the answers on images to which no data went: `learning.shapes`. Where all models
-    are equal it starts from the clients' average.
+    are equal it starts from the clients' average, and there may be more rounds: the student goes
+    back, and is where clients start from. Nothing else lasts, so that who comes late is no worse
+    off, and the first of several rounds is the one of one.
     """
 
     card = Card(
         paper="ours",
-        sends="its model and its class counts, once",
+        sends="its model and its class counts",
         needs="images; no data is shared",
-        returns="nothing",
+        returns="the student, where a round follows",
         asks=("classes", "image"),
-        one_shot=True,
         counts=("class counts",),
         combines=("answers", "models"),
     )
     Params = FedPairParams
     params: FedPairParams
 
+    def check(self, setting: Setting) -> None:
+        super().check(setting)
+        rounds = setting.experiment.rounds
+        if rounds > 1 and not self._alike(setting):
+            raise ConfigError(
+                f"key 'rounds' is {rounds}: method 'fedpair' hands its student to clients as their "
+                "next start, so expected equal models and method.common_start = true, or rounds = 1"
+            )
+        if self.params.later is not None and setting.experiment.privacy.unit != "none":
+            raise ConfigError(
+                "method.later is set: under [privacy] a plan has the same training in every round, "
+                "so leave it out"
+            )
+
     def expects(self, setting: Setting, client: int) -> Expected:
         return setting.model_and_class_counts(client)
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
         counts = ctx.class_counts()
-        if self._alike(ctx.setting):
-            fresh = ctx.setting.build(ctx.spec, purpose="student")
-            ctx.teacher.load_state_dict(fresh.state_dict())
-        ctx.train(offset=balanced_offset(counts.data) if self.params.balanced else None)
+        if ctx.round > 1 and self.params.later is not None:
+            ctx.training = self.params.later
+        ctx.train(
+            anchor=self._start(ctx, broadcast) if self._alike(ctx.setting) else None,
+            offset=balanced_offset(counts.data) if self.params.balanced else None,
+        )
         return ctx.model().with_values({"counts": counts})
+
+    def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
+        super().server(ctx, uploads)
+        more = self._alike(ctx.setting) and not self.card.one_shot
+        return hand_out(ctx) if more else Broadcast()
 
     def start(self, ctx: ServerContext, uploads: Uploads) -> None:
         if not self._alike(ctx.setting):
@@ -126,6 +153,12 @@ class FedPair(OneShot):
             on_epoch=on_epoch,
         )
         return Samples(x, classes)
+
+    def _start(self, ctx: ClientContext, broadcast: Tensors) -> Tensors:
+        """Have the teacher start as the student that came; in the first round as it was drawn."""
+        ctx.keeps_teacher = False
+        fresh = ctx.setting.build(ctx.spec, purpose="student").state_dict()
+        return start_from(ctx, {**fresh, **group("model", broadcast)})
 
     def _alike(self, setting: Setting) -> bool:
         """Whether clients and student have one architecture, and are to start alike."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -64,6 +64,7 @@ class LayerShapes:
         unfit: why other layers cannot be looked at, by name.
         features: the last layer before the head; None where there is no layer before.
         maps: the last of these that gives maps of more than one place; None where none does.
+        prototypes: the weights of the head, (outputs, features); None where there is no head.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -71,6 +72,7 @@ class LayerShapes:
     unfit: Mapping[str, str]
     features: str | None
     maps: str | None
+    prototypes: Tensor | None = field(default=None, compare=False)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a layer's output.
@@ -124,6 +126,7 @@ def inspect_layers(model: nn.Module, shape: tuple[int, ...]) -> LayerShapes:
         unfit=unfit,
         features=before[-1] if before else None,
         maps=maps[-1] if maps else None,
+        prototypes=None if (head := find_head(model)) is None else head.weight.detach().flatten(1),
     )
 
 

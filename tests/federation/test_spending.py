@@ -328,22 +328,33 @@ def test_fedftg_runs_under_record_and_pays_for_its_class_counts_once(squares, tm
     }
 
 
-def test_fedpair_runs_under_record_and_pays_for_class_counts_and_training(squares, tmp_path):
+def test_fedpair_runs_under_record_and_pays_for_class_counts_once_and_each_training(
+    squares, tmp_path
+):
+    model = {"name": "mlp", "hidden": [4]}
     changes = {
         **NOISY,
-        "rounds": 1,
+        "rounds": 2,
         "data.public": None,
+        "clients.models": [model],
+        "student.model": model,
         "method": {"name": "fedpair", "images": 40, "epochs": 1},
     }
     summary = simulate(tiny.experiment(squares, changes), tmp_path / "run", tiny.Quiet())
-    events = [Laplace("class counts", 10.0), Gaussian("teacher training", 1.0, 0.5, 2)]
-    expected = accountant.epsilon(events, 1e-5)
+    training = Gaussian("teacher training", 1.0, 0.5, 2)
+    expected = accountant.epsilon([Laplace("class counts", 10.0), training, training], 1e-5)
     assert summary["privacy"]["epsilon"] == pytest.approx(expected, abs=1e-9)
-    [counts] = [e for e in summary["released"] if e["field"] == "counts"]
-    assert counts["provenance"] == "release: class counts, Laplace noise 10"
-    assert counts["times"] == 4
+    counts = [e for e in summary["released"] if e["field"] == "counts"]
+    assert {e["provenance"]: e["times"] for e in counts} == {
+        "release: class counts, Laplace noise 10": 4,
+        "post-processing of class counts, Laplace noise 10": 4,
+    }
     with pytest.raises(ConfigError, match="'fedpair_moments' cannot run under 'record'"):
-        prepare(tiny.experiment(squares, {**changes, "method": {"name": "fedpair_moments"}}))
+        prepare(
+            tiny.experiment(
+                squares, {**changes, "rounds": 1, "method": {"name": "fedpair_moments"}}
+            )
+        )
 
 
 @pytest.mark.parametrize(

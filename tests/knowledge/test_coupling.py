@@ -15,10 +15,12 @@ from fedkd.knowledge import (
     feature,
     graph,
     label,
+    logits,
     parameter,
     relation,
     similarity,
     structure,
+    transport,
 )
 
 N, C = 5, 4
@@ -56,11 +58,34 @@ def vid(student: Tensor, teacher: Tensor) -> Tensor:
     return feature.vid(student, teacher, regressor=torch.tanh, raw_variance=raw)
 
 
+def one_for_all(student: Tensor, teacher: Tensor) -> Tensor:
+    return label.one_for_all(student, teacher, torch.arange(len(student)) % C)
+
+
+def discrete(student: Tensor, teacher: Tensor) -> Tensor:
+    costs = 1 - torch.eye(C).to(student)
+    return transport.discrete(
+        student, teacher, torch.arange(len(student)) % C, costs, temperature=2
+    )
+
+
+def adversarial(student: Tensor, teacher: Tensor) -> Tensor:
+    warm = 3 * torch.ones(len(student)).to(student)
+    return logits.adversarial_kd(student, teacher, warm, strength=1.0)
+
+
 ALONE: list[tuple[Loss, tuple[int, ...]]] = [
     (partial(label.kd, temperature=2.0), (C,)),
     (partial(label.jsd, temperature=2.0), (C,)),
     (dkd, (C,)),
     (label.mae, (C,)),
+    (partial(logits.standardised_kd, temperature=2.0), (C,)),
+    (partial(logits.instance_level, temperatures=(2.0, 3.0)), (C,)),
+    (adversarial, (C,)),
+    (one_for_all, (C,)),
+    (discrete, (C,)),
+    (transport.gaussian, (3, 2, 2)),
+    (feature.hierarchical, (3, 2, 2)),
     (label.soft_cross_entropy, (C,)),
     (dist.pearson_distance, (C,)),
     (dist.inter_class, (C,)),
@@ -81,6 +106,7 @@ COUPLED: list[Loss] = [
     similarity.pkt,
     similarity.congruence,
     partial(similarity.neighbourhood, temperature=0.5),
+    partial(similarity.contrastive, temperature=0.5),
     relation.distance,
     relation.angle,
     on_a_ring,
@@ -115,9 +141,17 @@ def test_a_sample_s_value_moves_with_another_s_features(loss: Loss) -> None:
     assert slope[2].abs().sum() > 0
 
 
-def test_the_intra_class_term_couples_samples() -> None:
+@pytest.mark.parametrize(
+    "loss",
+    [
+        dist.intra_class,
+        partial(logits.batch_level, temperature=1.0),
+        partial(logits.class_level, temperature=1.0),
+    ],
+)
+def test_terms_of_classes_and_of_batches_couple_samples(loss: Loss) -> None:
     student, teacher = fresh([(N, C), (N, C)], 4)
-    (slope,) = torch.autograd.grad(dist.intra_class(student, teacher)[0], student)
+    (slope,) = torch.autograd.grad(loss(student, teacher)[0], student)
     assert (slope.abs().sum(dim=1) > 0).all()
 
 

@@ -11,18 +11,20 @@ from fedkd.knowledge import (
     feature,
     graph,
     label,
+    logits,
     parameter,
     ranking,
     relation,
     similarity,
     structure,
     tokens,
+    transport,
     writing,
 )
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "knowledge.md"
 ROOMS = [boxes, dist, feature, graph, label, parameter, ranking, relation, similarity, structure]
-ROOMS += [tokens, writing]
+ROOMS += [tokens, writing, logits, transport]
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -16,11 +16,15 @@ from fedkd.models.layers import inspect_layers
 SHAPE, CLASSES = (1, 12, 12), 3
 NAMED: dict[str, dict[str, Any]] = {
     "ab": {"student": "norm", "teacher": "norm1"},
+    "reviewkd": {
+        "student": ["stage1", "stage2", "flatten"],
+        "teacher": ["pool1", "pool2", "flatten"],
+    },
     "graph": {"student": ["stage1", "stage2"], "teacher": ["pool1", "pool2"]},
 }
 """Layers where a form has none by default: of a `resnet8` and a `dense-cnn`."""
 OF_CLASSES = [n for n, form in forms.BUILT_IN.items() if not {"boxes", "text"} & {*form.asks}]
-ALONE = [n for n in OF_CLASSES if not forms.find(n).couples and not forms.find(n).first]
+ALONE = [n for n in OF_CLASSES if not ((form := forms.find(n)).couples or form.first or form.joint)]
 
 
 def build(spec: Any, seed: int = 0) -> nn.Module:

@@ -100,7 +100,8 @@ def test_a_client_sends_exactly_what_is_expected_and_says_why(name: str) -> None
 
 @pytest.mark.parametrize("name", OF_ANY_INPUTS)
 def test_the_student_learns_and_the_same_seed_is_the_same_run_bitwise(name: str) -> None:
-    one_shot = methods.find(name).card.one_shot
+    # fedpair's unlike models, which these are, meet once.
+    one_shot = methods.find(name).card.one_shot or name == "fedpair"
     rounds = 1 if one_shot else 2
     sizes = (60, 40, 20)
     runs = [built(name, rounds=rounds, sizes=sizes, seed=seed) for seed in (3, 3, 4)]

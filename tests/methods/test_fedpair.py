@@ -172,7 +172,7 @@ def test_images_are_answered_by_the_consensus_and_taught_row_by_row(
     fed = built(temperature=3.0, student_learning_rate=0.05, **changes)
     sent = uploads(fed)
     ctx = fed.server_context()
-    assert fed.method.server(ctx, sent) == Broadcast()
+    fed.method.server(ctx, sent)
     torch.testing.assert_close(told["answers"], answer(fed, sent, told["x"]), rtol=1e-4, atol=1e-5)
     right = answer(fed, sent, fed.test.x).argmax(dim=1) == fed.test.y
     assert ctx.ensemble["accuracy"] == pytest.approx(float(right.double().mean()))
@@ -245,6 +245,68 @@ def test_evenly_draws_each_class_that_there_is_as_often(sizes: list[int], seed: 
     more = torch.cat([evenly(classes, draws) for _ in range(1 + 4000 // len(classes))])
     shares = torch.bincount(classes[more])[::2] / len(more)
     assert shares.tolist() == pytest.approx([1 / len(sizes)] * len(sizes), abs=0.06)
+
+
+def test_a_later_round_starts_from_the_student_and_trains_as_later_says() -> None:
+    later = {"epochs": 1, "batch_size": 4, "learning_rate": 0.2, "schedule": "cosine"}
+    fed = built(rounds=3, later=later)
+    fed.method.check(fed.setting)
+    broadcast = fed.begin()
+    assert broadcast == Broadcast()
+    broadcast, _ = fed.round(1, broadcast)
+    student = snapshot(fed.student)
+    assert equal(model(broadcast.common), student)
+    for number, how in ((2, Optimisation(**later)), (3, Optimisation(**later))):
+        sent = tensors(fed.ask(0, number, broadcast))
+        own = fed.setting.build(fed.setting.experiment.student.model, purpose="student")
+        own.load_state_dict(student)
+        ctx = fed.client_context(0, number)
+        counts = torch.bincount(fed.data[0].y, minlength=CLASSES)
+        offset = supervised.balanced_offset(counts)
+        supervised.train(own, fed.data[0], how, ctx.rng("batches"), offset=offset)
+        assert equal(model(sent), snapshot(own))
+        assert "optimiser" not in {name.split("/")[0] for name in fed.states[0]}
+
+
+def test_a_client_that_comes_late_starts_from_the_student_too_and_shapes_are_new() -> None:
+    fed = built(rounds=2, training=STILL)
+    broadcast, first = fed.round(1, fed.begin(), [0, 1])
+    handed = snapshot(fed.student)
+    upload = tensors(fed.ask(2, 2, broadcast))
+    assert close(model(upload), handed)
+    assert not fed.client_context(2).has_teacher
+    _, second = fed.round(2, broadcast)
+    assert first.generated is not None
+    assert second.generated is not None
+    assert not torch.equal(first.generated.x, second.generated.x)
+
+
+def test_the_first_of_several_rounds_is_that_of_one() -> None:
+    students = []
+    for rounds in (1, 3):
+        fed = built(rounds=rounds, **({"later": {"epochs": 1}} if rounds > 1 else {}))
+        fed.round(1, fed.begin())
+        students.append(snapshot(fed.student))
+    assert equal(*students)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"common_start": False}, {"models": [SMALL, WIDE]}, {"student": WIDE}]
+)
+def test_unlike_models_get_nothing_back_and_so_have_one_round(changes: dict[str, Any]) -> None:
+    fed = built(**changes)
+    fed.method.check(fed.setting)
+    assert fed.round(1, fed.begin())[0] == Broadcast()
+    several = built(rounds=4, **changes)
+    told = r"key 'rounds' is 4: .* expected equal models and .* = true, or rounds = 1$"
+    with pytest.raises(ConfigError, match=told):
+        several.method.check(several.setting)
+
+
+def test_another_training_of_later_rounds_is_refused_where_a_plan_has_rounds_alike() -> None:
+    fed = under_dp(built(rounds=2, later={"epochs": 1}))
+    with pytest.raises(ConfigError, match=r"method\.later is set: under \[privacy\]"):
+        fed.method.check(fed.setting)
 
 
 def test_counts_that_noise_has_made_0_do_not_end_the_run() -> None:
@@ -321,10 +383,11 @@ def test_under_dp_counts_are_noisy_and_paid_for_and_what_is_sent_is_what_balance
         _ = ctx.data
 
 
-def test_the_plan_pays_for_counts_and_training() -> None:
-    fed = under_dp(built())
+@pytest.mark.parametrize("rounds", [1, 4])
+def test_the_plan_pays_for_counts_once_and_for_training_in_each_round(rounds: int) -> None:
+    fed = under_dp(built(rounds=rounds))
     fed.method.check(fed.setting)
-    events = {fed.setting.counting("class counts"), fed.setting.training}
     plan = accounting.plan(fed.method, fed.setting)
-    assert len(plan) == len(events)
-    assert set(plan) == events
+    assert plan.count(fed.setting.counting("class counts")) == 1
+    assert plan.count(fed.setting.training) == rounds
+    assert len(plan) == 1 + rounds

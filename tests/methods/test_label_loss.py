@@ -1,6 +1,6 @@
 """The student's loss by name: the formula of the name, and by default what it always was."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -12,12 +12,23 @@ from fedkd import tasks
 from fedkd.config import TaskChoice
 from fedkd.errors import ConfigError
 from fedkd.exchange.messages import Broadcast
-from fedkd.knowledge import dist, label, writing
+from fedkd.knowledge import dist, label, logits, writing
 from fedkd.learning import forms, offline
 from fedkd.methods.core.label_loss import LABEL_FORMS, check_loss, label_loss
 
 T = 3.0
 HOW = {"epochs": 2, "batch_size": 8, "learning_rate": 0.05}
+
+
+def levels(student: Tensor, teacher: Tensor, temperatures: Sequence[float]) -> Tensor:
+    each = [label.kd(student, teacher, temperature=warm) for warm in temperatures]
+    total = torch.stack(each).sum(dim=0).mean()
+    for warm in temperatures:
+        total = total + logits.batch_level(student, teacher, temperature=warm).mean()
+        total = total + logits.class_level(student, teacher, temperature=warm).mean()
+    return total
+
+
 ORACLES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "kd": lambda s, t: label.kd(s, t, temperature=T),
     "dkd": lambda s, t: label.dkd(s, t, t.argmax(dim=1), alpha=1.0, beta=8.0, temperature=T),
@@ -29,6 +40,8 @@ ORACLES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "skew-kl": lambda s, t: writing.skew_kl(s, t, temperature=T, alpha=0.1),
     "top-k": lambda s, t: writing.top_k(s, t, temperature=T, k=32),
     "uld": writing.universal,
+    "logit-standardisation": lambda s, t: logits.standardised_kd(s, t, temperature=T),
+    "mlkd": lambda s, t: levels(s, t, (2, 3, 4, 5, 6)),
     "soft-labels": lambda s, t: label.soft_cross_entropy(s, (t / T).softmax(dim=1)),
     "dist": lambda s, t: (
         dist.inter_class(s, t, temperature=T).mean() + dist.intra_class(s, t, temperature=T).mean()
@@ -119,7 +132,7 @@ def test_the_loss_does_not_move_the_clients() -> None:
 def test_values_are_per_sample_where_the_form_is() -> None:
     z = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     shapes = {name: label_loss(name, temperature=T)(z, z.flip(0)).shape for name in ORACLES}
-    assert shapes == {name: (() if name == "dist" else (4,)) for name in ORACLES}
+    assert shapes == {name: (() if forms.find(name).couples else (4,)) for name in ORACLES}
 
 
 def test_a_loss_whose_defaults_are_not_of_the_task_is_refused() -> None:

@@ -134,7 +134,7 @@ def test_an_argument_that_has_no_key_is_refused(study, tmp_path):
 def test_a_second_study_trains_nothing_and_gives_the_same_students(study, tmp_path, monkeypatch):
     rows = ["fedavg", "fedgen", "dense"]
     assert quick(study, tmp_path / "a", *dense(*rows)) == 0
-    given = study.argparse.Namespace(quick=True, epochs=40)
+    given = study.argparse.Namespace(quick=True, epochs=40, set=[])
     wanted = study.experiment(study.Cell("dense-0.1", "dense", 0), given)
     simulate(wanted, tmp_path / "plain", tiny.Quiet())
     shutil.copytree(tmp_path / "a" / "teachers", tmp_path / "b" / "teachers")
@@ -209,7 +209,7 @@ def test_the_table_holds_what_is_finished_beside_the_published(study, tmp_path, 
 
 
 def test_every_cell_is_an_experiment_and_all_clients_must_answer(study, tmp_path):
-    given = study.argparse.Namespace(quick=False, epochs=7, local_epochs=3)
+    given = study.argparse.Namespace(quick=False, epochs=7, local_epochs=3, set=[])
     scaled = {}
     for name, set_up in study.SET_UPS.items():
         for row in set_up.rows:
@@ -227,8 +227,25 @@ def test_every_cell_is_an_experiment_and_all_clients_must_answer(study, tmp_path
     assert {row for row, epochs in scaled.items() if epochs == 7} == set(rivals)
 
 
+def test_rounds_by_an_option_are_told_one_by_one(study, tmp_path, capsys):
+    changes = ("--set", "rounds=2", "method.images=100", "method.later.epochs=2")
+    assert quick(study, tmp_path, *dense("fedpair"), *changes) == 0
+    told = capsys.readouterr().out
+    run = read(tmp_path / "dense-0.1" / "fedpair-seed0")
+    assert run.experiment.method.parameters["images"] == 100
+    assert run.experiment.method.parameters["later"]["epochs"] == 2
+    students, ensembles = (
+        [f"{100 * each.number('accuracy'):.2f}" for each in scores]
+        for scores in ([r.student for r in run.rounds], [r.ensemble for r in run.rounds])
+    )
+    assert len(students) == len(ensembles) == 2
+    line = "- `fedpair`, seed 0, by round: student {}, {}; ensemble {}, {}"
+    assert line.format(*students, *ensembles) in told
+    assert len(list((tmp_path / "teachers").glob("*.safetensors"))) == 2 * 5
+
+
 def test_one_class_gives_each_client_one_class(study):
-    given = study.argparse.Namespace(quick=False, epochs=1, local_epochs=10)
+    given = study.argparse.Namespace(quick=False, epochs=1, local_epochs=10, set=[])
     wanted = study.experiment(study.Cell("one-class", "fedavg", 0), given)
     labels = torch.arange(600)[torch.randperm(600, generator=rng.stream(0, purpose="y"))] % 10
     parts = partition.split(

@@ -119,6 +119,7 @@ def teach(
         ValueError: see `private.train`.
         FederationError: training diverged.
     """
+    ended = terms.following(on_epoch)
     with flat_answers(student, terms) as model:
         sgd.train(
             model,
@@ -134,7 +135,7 @@ def teach(
                 likelihood=likelihood,
             ),
             like=like,
-            on_epoch=None if on_epoch is None else lambda epoch: on_epoch(epoch, math.nan),
+            on_epoch=lambda epoch: ended(epoch, math.nan),
         )
 
 
@@ -182,7 +183,7 @@ def check_forms(names: Sequence[str]) -> None:
     fit = [
         name
         for name, form in forms.BUILT_IN.items()
-        if not (form.couples or form.first or form.masked)
+        if not (form.couples or form.first or form.masked or form.joint)
     ]
     for number, name in enumerate(names):
         form = forms.find(name)
@@ -196,6 +197,11 @@ def check_forms(names: Sequence[str]) -> None:
             reason = "learns from the records before the student does, which nothing pays for"
         elif form.masked:
             reason = "compares tokens, which gradients of single records do not reach yet"
+        elif form.joint:
+            reason = (
+                "learns something of several layers at once beside the student, which gradients of "
+                "single records do not reach yet"
+            )
         if reason:
             raise ConfigError(
                 f"knowledge[{number}] ({name}) cannot be learned under [privacy]: it {reason}; "

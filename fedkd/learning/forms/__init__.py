@@ -11,10 +11,14 @@ from fedkd.learning.forms import (
     boxes,
     feature,
     label,
+    logits,
+    one_for_all,
     ranking,
     relation,
+    review,
     structure,
     tokens,
+    transport,
     writing,
 )
 from fedkd.learning.forms.base import Form, Weighted
@@ -32,6 +36,10 @@ BUILT_IN: dict[str, Form] = {
     **ranking.FORMS,
     **tokens.FORMS,
     **writing.FORMS,
+    **logits.FORMS,
+    **review.FORMS,
+    **one_for_all.FORMS,
+    **transport.FORMS,
 }
 
 

@@ -47,6 +47,7 @@ class Compared:
         teacher: for each layer what adapts the teacher's; fixed in the student's training.
         beside: what else is learned with the student.
         first: what is learned before.
+        begin: called before each epoch of the student's training with its number, from 1.
     """
 
     loss: Compare | None
@@ -54,11 +55,13 @@ class Compared:
     teacher: nn.ModuleList
     beside: nn.Module | None = None
     first: First | None = None
+    begin: Callable[[int], None] | None = None
 
 
 Build = Callable[..., Compared]
 """Parameters, shapes of the student's layers and of the teacher's, a generator for weights; what is
-`of_task` gets the task's likelihood besides, by keyword."""
+`of_task` gets the task's likelihood besides, by keyword, and what is `of_head` the weights (C, D)
+of the teacher's last linear layer, or None."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,10 @@ class Form:
 
     Attributes:
         paper: where it comes from.
-        looks_at: the answer, any layers, layers that give maps, or layers that must be named.
+        looks_at: the answer alone (`logits`), so that any method may take it for its loss; answers,
+            beside which something is learned or known (`answers`); any layers, layers that give
+            maps, or layers that must be named; or layers of the student, its answer after them, and
+            the teacher's answer (`student`).
         build: see `Build`.
         Params: its parameters.
         least: the fewest layers of each model, where layers are looked at.
@@ -77,6 +83,8 @@ class Form:
         of_task: whether it compares as the task's likelihood does.
         masked: whether it looks at tokens, and so is shown which of them count, as the last of
             the student's layers; both models then take the same texts.
+        of_head: whether it is told the weights of the teacher's last linear layer.
+        joint: whether what learns beside takes several layers at once, and not each its own.
         any_classes: whether the classes of the two models may differ, such as tokens of unlike
             vocabularies.
         fits: (parameters, task, where they stand) -> nothing; raises `ConfigError` where the
@@ -84,7 +92,7 @@ class Form:
     """
 
     paper: str
-    looks_at: Literal["logits", "features", "maps", "named"]
+    looks_at: Literal["logits", "answers", "features", "maps", "named", "student"]
     build: Build
     Params: type[Weighted] = Weighted
     least: int = 1
@@ -93,6 +101,8 @@ class Form:
     asks: tuple[Ask, ...] = ()
     of_task: bool = False
     masked: bool = False
+    of_head: bool = False
+    joint: bool = False
     any_classes: bool = False
     fits: Callable[[Any, Task, str], None] = lambda _params, _task, _key: None
 
@@ -108,9 +118,12 @@ class Form:
         teacher: Sequence[Shape],
         generator: torch.Generator,
         likelihood: Likelihood,
+        prototypes: Tensor | None = None,
     ) -> Compared:
         """How it compares these layers: see `Build`."""
-        own = {"likelihood": likelihood} if self.of_task else {}
+        own: dict[str, Any] = {"likelihood": likelihood} if self.of_task else {}
+        if self.of_head:
+            own["prototypes"] = prototypes
         return self.build(params, student, teacher, generator, **own)
 
 

@@ -65,7 +65,8 @@ class Factor(Weighted):
 Shapes = Sequence[Shape]
 
 
-def _regressed(loss: Any, student: Shapes, teacher: Shapes, generator: torch.Generator) -> Compared:
+def regressed(loss: Any, student: Shapes, teacher: Shapes, generator: torch.Generator) -> Compared:
+    """A form of features that a regressor brings to the teacher's width."""
     both = list(zip(student, teacher, strict=True))
     return pairs(
         loss,
@@ -84,7 +85,7 @@ def _same(regressed: Tensor) -> Tensor:
 
 
 def _fitnets(_params: Hint, *about: Any) -> Compared:
-    return _regressed(partial(feature.hint, regressor=_same), *about)
+    return regressed(partial(feature.hint, regressor=_same), *about)
 
 
 def _at(params: Attention, student: Shapes, teacher: Shapes, _: torch.Generator) -> Compared:
@@ -134,7 +135,7 @@ def _vid(params: VID, student: Shapes, teacher: Shapes, generator: torch.Generat
 
 
 def _ab(params: Boundary, student: Shapes, teacher: Shapes, generator: torch.Generator) -> Compared:
-    compared = _regressed(None, student, teacher, generator)
+    compared = regressed(None, student, teacher, generator)
 
     def first(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor:
         both = zip(compared.student, ours, compared.teacher, theirs, strict=True)

@@ -70,16 +70,21 @@ class Divergence(Weighted):
     """By which the task's likelihood softens answers, if it does."""
 
 
-def _counting(answers: Tensor, y: Tensor) -> Tensor | None:
+def counting(answers: Tensor, y: Tensor) -> Tensor | None:
     """Which places of answers (N, *S, C) count, bool (N, *S); None where a record has but one."""
     return None if answers.dim() == 2 else y != IGNORED
 
 
-def _by_record(loss: Callable[..., Tensor]) -> Compared:
+def mean_of(values: Tensor, where: Tensor | None) -> Tensor:
+    """The mean over all places that count, of values that are 0 elsewhere."""
+    return values.mean() if where is None else values.sum() / where.sum().clamp(min=1)
+
+
+def by_record(loss: Callable[..., Tensor]) -> Compared:
     """A form by a loss per place, of answers, targets and `where`: of each record the mean."""
 
     def compare(ours: Sequence[Tensor], theirs: Sequence[Tensor], y: Tensor) -> Tensor:
-        where = _counting(ours[0], y)
+        where = counting(ours[0], y)
         values = loss(ours[0], theirs[0], y, where=where)
         return values if where is None else mean_of_counted(values, where)
 
@@ -88,7 +93,7 @@ def _by_record(loss: Callable[..., Tensor]) -> Compared:
 
 def unlabelled(loss: Callable[..., Tensor]) -> Compared:
     """A form by a loss per place, of answers and `where`: of each record the mean."""
-    return _by_record(lambda ours, theirs, _y, where: loss(ours, theirs, where=where))
+    return by_record(lambda ours, theirs, _y, where: loss(ours, theirs, where=where))
 
 
 def _kd(params: KD, *_: Any) -> Compared:
@@ -96,15 +101,14 @@ def _kd(params: KD, *_: Any) -> Compared:
 
 
 def _dkd(params: DKD, *_: Any) -> Compared:
-    return _by_record(partial(label.dkd, **params.model_dump(exclude={"weight"})))
+    return by_record(partial(label.dkd, **params.model_dump(exclude={"weight"})))
 
 
 def _dist(params: DIST, *_: Any) -> Compared:
     def compare(ours: Sequence[Tensor], theirs: Sequence[Tensor], y: Tensor) -> Tensor:
-        where = _counting(ours[0], y)
+        where = counting(ours[0], y)
         about: dict[str, Any] = {"temperature": params.temperature, "where": where}
-        inter = losses.inter_class(ours[0], theirs[0], **about)
-        mean = inter.mean() if where is None else inter.sum() / where.sum().clamp(min=1)
+        mean = mean_of(losses.inter_class(ours[0], theirs[0], **about), where)
         intra = losses.intra_class(ours[0], theirs[0], **about)
         return params.beta * mean + params.gamma * intra.mean()
 

@@ -44,6 +44,16 @@ class RKD(Weighted):
     """Weight of angles."""
 
 
+class Contrastive(Weighted):
+    """Parameters of `crd`."""
+
+    weight: float = Field(default=0.8, gt=0)
+    temperature: float = Field(default=0.07, gt=0)
+    """What cosines are divided by."""
+    width: PositiveInt = 128
+    """Of the embeddings that are compared."""
+
+
 class Graph(Weighted):
     """Parameters of `graph`."""
 
@@ -99,7 +109,41 @@ def _graph(
     )
 
 
+def _crd(
+    params: Contrastive,
+    student: Sequence[Shape],
+    teacher: Sequence[Shape],
+    generator: torch.Generator,
+) -> Compared:
+    ours, theirs = (
+        nn.ModuleList(adapters.fit(shape, (params.width,), generator) for shape in side)
+        for side in (student, teacher)
+    )
+
+    def loss(seen: Sequence[Tensor], told: Sequence[Tensor], y: Tensor) -> Tensor:
+        others = None
+        if y.dim() == 1 and not y.is_floating_point():  # of a class: the others' records
+            others = y[:, None] != y
+        embedded = [embed(each) for embed, each in zip(theirs, told, strict=True)]
+        values = [
+            similarity.contrastive(s, t, temperature=params.temperature, others=others)
+            for s, t in zip(seen, embedded, strict=True)
+        ]
+        return torch.stack(values).sum(dim=0)
+
+    unchanged = nn.ModuleList(nn.Identity() for _ in teacher)
+    return Compared(loss, ours, unchanged, beside=theirs)
+
+
 FORMS = {
+    "crd": Form(
+        "Tian et al. 2020, arXiv:1910.10699",
+        "features",
+        _crd,
+        Contrastive,
+        couples=True,
+        joint=True,
+    ),
     "sp": Form("Tung & Mori 2019, arXiv:1907.09682", "features", _sp, SP, couples=True),
     "pkt": Form("Passalis & Tefas 2018, arXiv:1803.10837", "features", _pkt, PKT, couples=True),
     "cc": Form("Peng et al. 2019, arXiv:1904.01802", "features", _cc, CC, couples=True),

@@ -11,6 +11,7 @@ from fedkd.config import Knowledge
 from fedkd.errors import ConfigError
 from fedkd.learning import forms
 from fedkd.learning.forms.base import Compared, Form
+from fedkd.learning.loop import OnEpoch
 from fedkd.models.layers import INPUTS, LOGITS, LayerShapes
 from fedkd.tasks import Likelihood, Task, Vocabulary
 from fedkd.tasks.likelihoods.categorical import CATEGORICAL
@@ -78,6 +79,22 @@ class Terms:
                 if module is not None:
                     module.to(device)
         return self
+
+    def following(self, on_epoch: OnEpoch | None) -> OnEpoch:
+        """What a training is to call after each epoch, so that each term knows the next one."""
+
+        def begin(epoch: int) -> None:
+            for term in self.all:
+                if term.compared.begin is not None:
+                    term.compared.begin(epoch)
+
+        def ended(epoch: int, loss: float) -> None:
+            begin(epoch + 1)
+            if on_epoch is not None:
+                on_epoch(epoch, loss)
+
+        begin(1)
+        return ended
 
     def __call__(self, student: Layers, teacher: Layers, y: Tensor) -> Tensor:
         """The sum of weight * mean over the terms, a scalar."""
@@ -183,17 +200,25 @@ def build(
     terms = []
     for number, each in enumerate(knowledge):
         params, form = forms.parameters(each, number), forms.find(each.name)
-        names = (each.student, each.teacher) if each.student else ((LOGITS,), (LOGITS,))
+        names = _shown(form, each)
         ours, theirs = (
             [anatomy.shapes[name] for name in layers]
             for anatomy, layers in zip((student, teacher), names, strict=True)
         )
-        compared, shown = form.compared(params, ours, theirs, generator, likelihood), names[0]
+        compared = form.compared(params, ours, theirs, generator, likelihood, teacher.prototypes)
+        shown = names[0]
         if form.masked:
             compared.student.append(Counted(words))
             shown = (*shown, INPUTS)
         terms.append(Term(params.weight, shown, names[1], compared))
     return Terms(terms)
+
+
+def _shown(form: Form, each: Knowledge) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Which of the student's and of the teacher's layers a form is shown."""
+    if form.looks_at == "student":
+        return (*each.student, LOGITS), (LOGITS,)
+    return (each.student, each.teacher) if each.student else ((LOGITS,), (LOGITS,))
 
 
 def _resolved(
@@ -205,7 +230,14 @@ def _resolved(
         side: _layers(form, getattr(each, side), anatomy, f"{where}.{side}")
         for side, anatomy in (("student", student), ("teacher", teacher))
     }
-    if len(layers["student"]) != len(layers["teacher"]):
+    if form.looks_at == "student" and each.teacher:
+        raise ConfigError(
+            f"{where}.teacher is {each.teacher[0]!r}: this form looks at the teacher's answer, "
+            "leave it out"
+        )
+    if form.looks_at == "student":
+        layers["teacher"] = ()
+    elif len(layers["student"]) != len(layers["teacher"]):
         raise ConfigError(
             f"{where} names {len(layers['student'])} layers of the student and "
             f"{len(layers['teacher'])} of the teacher: expected as many"
@@ -218,7 +250,7 @@ def _layers(
     form: Form, named: tuple[str, ...], anatomy: LayerShapes, where: str
 ) -> tuple[str, ...]:
     """The layers that a form looks at, by default the last ones that will do."""
-    if form.looks_at == "logits":
+    if form.looks_at in ("logits", "answers"):
         if named:
             raise ConfigError(f"{where} is {named[0]!r}: this form looks at logits, leave it out")
         return ()
@@ -239,7 +271,11 @@ def _layers(
 
 
 def _default(form: Form, anatomy: LayerShapes, where: str) -> tuple[str, ...]:
-    default = {"features": anatomy.features, "maps": anatomy.maps}.get(form.looks_at)
+    default = {
+        "features": anatomy.features,
+        "student": anatomy.features,
+        "maps": anatomy.maps,
+    }.get(form.looks_at)
     if default is None:
         names = ", ".join(name for name in anatomy.shapes if name != LOGITS)
         raise ConfigError(

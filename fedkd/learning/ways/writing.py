@@ -140,7 +140,7 @@ def learn_on_policy(run: StudentRun, params: OnPolicy) -> nn.Module:
             run.training,
             run.stream("student batches"),
             optimiser=optim.build(learned, run.training),
-            on_epoch=on_epoch,
+            on_epoch=terms.following(on_epoch),
         )
 
     run.stage("student", student, train, epochs=run.training.epochs)

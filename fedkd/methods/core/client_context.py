@@ -77,9 +77,9 @@ class ClientContext:
             )
         return self._data
 
-    @property
+    @cached_property
     def training(self) -> Optimisation:
-        """How the teacher is to be trained."""
+        """How the teacher is to be trained; a method may set another way, but not under DP."""
         return self.setting.experiment.clients.training
 
     @property

@@ -56,7 +56,7 @@ def test_each_record_has_the_gradient_that_it_has_alone(name, kind):
     if maps and kind == "layer without weights":
         pytest.skip("an MLP gives no maps")
     student, teacher, data = build(STUDENTS[kind], seed=2), a_teacher(), samples()
-    logits = forms.find(name).looks_at == "logits"
+    logits = forms.find(name).looks_at in ("logits", "answers")
     terms = between(
         student, teacher, {"name": name, **({} if logits else {"student": LAYER[kind]})}
     )
@@ -152,11 +152,13 @@ def test_a_student_that_shares_statistics_is_refused_with_what_is_looked_at():
 
 @pytest.mark.parametrize("name", [name for name in OF_CLASSES if name not in ALONE])
 def test_forms_that_cannot_be_protected_are_refused_with_the_reason(name):
-    reason = "compares the samples of a batch" if forms.find(name).couples else "nothing pays for"
+    reason = "several layers" if forms.find(name).joint else "nothing pays for"
+    if forms.find(name).couples:
+        reason = "compares the samples of a batch"
     with pytest.raises(ConfigError, match=rf"knowledge\[1\] \({name}\).*{reason}.*kd, dkd, jsd"):
         distil.check_forms(["kd", name])
 
 
 def test_the_others_are_not_refused():
     distil.check_forms(ALONE)
-    assert {"kd", "dkd", "jsd", "fitnets", "at", "vid", "nst"} <= set(ALONE)
+    assert {"kd", "dkd", "jsd", "fitnets", "at", "vid", "nst", "ctkd", "wkd-l", "ofa"} <= set(ALONE)

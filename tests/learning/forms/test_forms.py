@@ -12,7 +12,9 @@ from fedkd.learning import forms, offline
 from fedkd.learning.forms import terms
 from fedkd.models.layers import LOGITS, forward_with, inspect_layers
 
-ADAPTED = {"affinity", "fitnets", "vid", "ab", "ft", "graph", "experts"}
+ADAPTED = {"affinity", "fitnets", "vid", "ab", "ft", "graph", "experts", "wkd-f"}
+ADAPTED |= {"ctkd", "reviewkd", "crd", "ofa"}
+WARM = {"ctkd": {"lowest": 0.1, "span": 1.0, "epochs": 1}}  # where few steps move it
 SMALL = Optimisation(epochs=6, batch_size=12, learning_rate=1e-4)
 
 
@@ -25,7 +27,7 @@ def values(term, student, teacher, data):
 def test_every_form_teaches_the_student_and_what_is_learned_with_it(name):
     student, teacher, data = a_student(), a_teacher(), samples()
     before = copy.deepcopy(teacher.state_dict())
-    built = between(student, teacher, {"name": name})
+    built = between(student, teacher, {"name": name, **WARM.get(name, {})})
     fresh = [each.clone() for each in built.learned.parameters()]
     start = copy.deepcopy(student.state_dict())
     random = torch.get_rng_state()
@@ -58,7 +60,7 @@ def test_a_form_says_rightly_whether_it_couples_samples(name):
     assert apart is not forms.find(name).couples
 
 
-@pytest.mark.parametrize("name", ["fitnets", "vid", "ft", "graph"])
+@pytest.mark.parametrize("name", ["fitnets", "vid", "ft", "graph", "reviewkd", "crd", "ofa"])
 def test_what_is_learned_is_drawn_from_the_generator_alone(name):
     student, teacher = a_student(), a_teacher()
     one, same, other = (
@@ -160,6 +162,8 @@ RESOLVED = [
     ({"name": "fitnets"}, ("flatten",), ("flatten",)),
     ({"name": "at"}, ("stage3",), ("pool2",)),
     ({"name": "sp", "student": "stage1"}, ("stage1",), ("flatten",)),
+    ({"name": "ofa"}, ("flatten",), ()),
+    ({"name": "ofa", "student": ["stage1", "stage2"]}, ("stage1", "stage2"), ()),
 ]
 
 
@@ -190,6 +194,9 @@ def test_what_is_left_out_is_filled_in(table, ours, theirs):
         ({"name": "at", "student": "stage9"}, "unknown layer 'stage9': did you mean 'stage3'"),
         ({"name": "ab"}, r"knowledge\[0\] \(ab\).student is missing.*valid: .*norm"),
         ({"name": "graph", **NAMED["ab"]}, "names 1 layer: expected at least 2"),
+        ({"name": "ctkd", "student": "stage1"}, "looks at logits, leave it out"),
+        ({"name": "ofa", "teacher": "conv1"}, "looks at the teacher's answer, leave it out"),
+        ({"name": "mlkd", "temperatures": [2, 0]}, r"knowledge\[0\].temperatures"),
         ({"name": "sp", "student": ["stage1", "stage2"]}, "2 layers of the student and 1 of the"),
     ],
 )
