@@ -357,7 +357,7 @@ def test_data_sets_are_listed_with_where_they_were_looked_for(run, here, monkeyp
 HELP = {
     "simulate": ("--set", "--out", "--resume", "The experiment: a TOML file"),
     "distil": ("The experiment: a TOML file",),
-    "compare": ("--methods", "--seeds", "--set", "--out", "--resume"),
+    "compare": ("--methods", "--seeds", "--audit", "--set", "--out", "--resume"),
     "sweep": ("--grid", "--seeds", "--set", "--out", "--resume", "--on"),
     "report": ("--out", "--format", "Run folders."),
     "export": ("A run folder.",),
