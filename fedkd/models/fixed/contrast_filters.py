@@ -26,6 +26,9 @@ from fedkd.threads import one_intra_op_thread
 
 _CONTRAST = 0.1
 """What is added to a patch's contrast, for inputs in [0, 1]: below it all is noise."""
+_FLAT = 1e-30
+"""The least square of a contrast, which adds nothing to `_CONTRAST`; at 0 a root has no slope, by
+which a trial tells whether records touch each other."""
 _OVERLAP = 1.5
 """The side of a window over the distance of two: they overlap by half."""
 _WEIGHED = 200
@@ -161,7 +164,7 @@ class ContrastFilters(nn.Module):
         size, numbers = x.shape[2:], filters[0].numel()
         down, across = (_bands(each, side).to(x) for each in size)
         sums, squares = down @ (torch.stack([x, x.square()]).sum(dim=2, keepdim=True) @ across)
-        contrast = (squares - sums.square() / numbers).clamp(min=0).sqrt() + _CONTRAST
+        contrast = (squares - sums.square() / numbers).clamp(min=_FLAT).sqrt() + _CONTRAST
         return F.conv2d(x, filters, padding=side // 2).abs_().div_(contrast)
 
 
