@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -12,6 +13,11 @@ import pytest
 
 HOUSE = Path(__file__).parents[1] / "fedkd"
 FILES = sorted(HOUSE.rglob("*.py"))
+
+
+@cache
+def tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
 
 
 def module(file: Path) -> str:
@@ -22,7 +28,7 @@ def module(file: Path) -> str:
 def imports(file: Path, modules: set[str]) -> set[str]:
     """The modules of the house that a file imports, wherever in it."""
     found = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(file)):
         if isinstance(node, ast.ImportFrom) and node.module in modules:
             inner = {f"{node.module}.{each.name}" for each in node.names}
             found |= (inner & modules) or {node.module}
@@ -45,7 +51,7 @@ def test_public_class_names_are_unique():
     names = Counter(
         node.name
         for file in FILES
-        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        for node in tree(file).body
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     )
     assert [name for name, count in names.items() if count > 1] == []

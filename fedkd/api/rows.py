@@ -55,7 +55,8 @@ def of_distillation(run: "DistilRun") -> list[Row]:
 
 def of_comparison(rows: "list[ComparisonRow]") -> list[Row]:
     """A row for each method, the best first; of each figure its mean and deviation over seeds."""
-    figures = ("student", "student_best", "teachers", "ensemble", "bytes_up", "bytes_down")
+    exchanged = ("bytes_up", "bytes_down", "seconds", "own", "members_sent", "members_student")
+    figures = ("student", "student_best", "teachers", "ensemble", *exchanged)
     return [
         {
             "method": each.method,
@@ -63,9 +64,10 @@ def of_comparison(rows: "list[ComparisonRow]") -> list[Row]:
             "seeds": len(each.seeds),
             **{
                 f"{name}{suffix}": value
-                for name in (*figures, "seconds")
+                for name in figures
                 for suffix, value in _spread(getattr(each, name)).items()
             },
+            "epsilon": each.epsilon,
         }
         for each in rows
     ]

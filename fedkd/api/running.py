@@ -107,6 +107,7 @@ def compare(
     *,
     seeds: int = 3,
     answers: Sequence[str] = (),
+    audit: bool = False,
     out: str | Path | None = None,
     resume: bool = False,
     data: object = None,
@@ -117,11 +118,12 @@ def compare(
 
     Args:
         config: as of `simulate`.
-        methods: by name.
+        methods: by name; `fedmd+epsilon=8` is one under keys of `[privacy]`.
         overrides: as of `simulate`.
         seeds: how many runs of each method, from the experiment's own seed on.
         answers: how answers are written, such as "float16" or "transform+delta"; none: as the
             experiment has it.
+        audit: whether each run is attacked too: who was among the private records.
         out: the folder for all runs; None: `runs/NAME-compared`. It must be new.
         resume: go on in that folder.
         data: as of `simulate`.
@@ -140,7 +142,7 @@ def compare(
 
         plan = comparing.plan(experiment, methods, seeds, answers)
         watch = partial(showing.one_of_several, progress=progress)
-        done = comparing.compare(plan, folder, watch, resume=resume)
+        done = comparing.compare(plan, folder, watch, resume=resume, audit=audit)
     if done.finished:
         from fedkd.reports import report as reports
 

@@ -28,7 +28,8 @@ def compare(
     methods: Annotated[
         str,
         typer.Option(
-            help="Methods by name, with commas between, such as fedavg,dsfl.",
+            help="Methods by name, with commas between, such as fedavg,dsfl. fedmd+epsilon=8 is "
+            "one under these keys of [privacy], with + between.",
             autocompletion=method_names,
         ),
     ],
@@ -41,6 +42,14 @@ def compare(
             show_default="as in the experiment",
         ),
     ] = "",
+    audit: Annotated[
+        bool,
+        typer.Option(
+            "--audit",
+            help="Attack each run too: its experiment runs once more with candidates, and LiRA "
+            "asks what clients sent, and the student, who was among the private records.",
+        ),
+    ] = False,
     override: Override = None,
     folder: Annotated[
         Path | None,
@@ -51,6 +60,8 @@ def compare(
     """Run several methods, or forms of answers, on the same experiment and seeds, and compare.
 
     Prints one table with mean and standard deviation, and writes one report beside each run's own.
+    Clients' own models are in it where clients.test_share measures them, and epsilon where it is
+    spent.
 
     Example: fedkd compare one_shot_equal --methods fedavg,dense --seeds 3
     """
@@ -63,7 +74,7 @@ def compare(
     names = [name.strip() for name in methods.split(",") if name.strip()]
     forms = [form.strip() for form in answers.split(",") if form.strip()]
     plan = comparing.plan(experiment, names, seeds, forms)
-    done = comparing.compare(plan, path, watched, resume=resume)
+    done = comparing.compare(plan, path, watched, resume=resume, audit=audit)
     if done.finished:
         _compare_runs(done.folders, path / "report.html", "html")
     done.require_all()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedkd.errors import RunFolderError
+from fedkd.reports import figures
 from fedkd.runs.reading import read
 from fedkd.runs.schema import FinishedRun
 from fedkd.runs.scores import ACCURACY_ALONE, ShownScore
@@ -35,6 +36,14 @@ class ComparisonRow:
     seconds: Spread
     score: ShownScore = ACCURACY_ALONE[0]
     """What the runs are compared by."""
+    own: Spread | None = None
+    """The mean over clients of their own models on records of their own; None: not measured."""
+    members_sent: Spread | None = None
+    """How well LiRA tells members by what clients sent, an area in [0, 1]; None: not attacked."""
+    members_student: Spread | None = None
+    """The same by the student."""
+    epsilon: float | None = None
+    """The most that a run spent; None where one has no differential privacy."""
 
 
 def comparison_table(runs: Sequence[Path]) -> list[ComparisonRow]:
@@ -94,18 +103,30 @@ def _row(method: str, runs: Sequence[FinishedRun], score: ShownScore) -> Compari
     every = [run.summary for run in runs]
     teachers = [s.teachers.number(score.mean) for s in every if s.teachers is not None]
     ensemble = [s.ensemble.number(score.figure) for s in every if s.ensemble is not None]
+    own = [s.personal.number(score.mean) for s in every if s.personal is not None]
+    attacked = [run.members for run in runs if run.members is not None]
+    sent = [each.sent for each in attacked if each.sent is not None]
+    spent = [s.privacy.epsilon for s in every if s.privacy.epsilon is not None]
+
+    def of_all(values: Sequence[float]) -> Spread | None:
+        """A mean over some of the seeds would stand beside means over all of them."""
+        return spread(values) if len(values) == len(every) else None
+
     return ComparisonRow(
         method=method,
         seeds=tuple(s.seed for s in every),
         student=spread([s.student.number(score.figure) for s in every]),
         student_best=spread([s.student.number(score.at_best) for s in every]),
-        # A mean over some of the seeds would stand beside means over all of them.
-        teachers=spread(teachers) if len(teachers) == len(every) else None,
-        ensemble=spread(ensemble) if len(ensemble) == len(every) else None,
+        teachers=of_all(teachers),
+        ensemble=of_all(ensemble),
         bytes_up=spread([s.bytes.up for s in every]),
         bytes_down=spread([s.bytes.down for s in every]),
         seconds=spread([s.seconds for s in every]),
         score=score,
+        own=of_all(own),
+        members_sent=of_all(sent),
+        members_student=of_all([each.student for each in attacked]),
+        epsilon=max(spent) if len(spent) == len(every) else None,
     )
 
 
@@ -114,15 +135,41 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
 
+def further(rows: Sequence[ComparisonRow]) -> dict[str, tuple[str, ...]]:
+    """The columns that not every comparison has, by heading: a text a row, `-` for what is not."""
+    score = rows[0].score
+    none = "-"
+
+    def share(found: Spread | None) -> str:
+        return none if found is None else figures.spread(score, found.mean, found.std)
+
+    columns = {
+        "own models": tuple(share(row.own) for row in rows),
+        "LiRA, sent": tuple(_area(row.members_sent) for row in rows),
+        "LiRA, student": tuple(_area(row.members_student) for row in rows),
+        "epsilon": tuple(none if row.epsilon is None else f"{row.epsilon:.3g}" for row in rows),
+    }
+    return {name: column for name, column in columns.items() if set(column) != {none}}
+
+
+def _area(found: Spread | None) -> str:
+    if found is None:
+        return "-"
+    return f"{found.mean:.3f}" + ("" if found.std is None else f" ± {found.std:.3f}")
+
+
 def differences(runs: Sequence[FinishedRun]) -> list[str]:
     """The keys in which the runs' experiments differ, beside what a comparison is meant to vary.
 
-    Name, seed, engine, output, the method and how answers are written may differ; a method's own
-    parameters may differ between methods, not between seeds of one.
+    Name, seed, engine, output, the method, how answers are written and the budget may differ; a
+    method's own parameters may differ between methods, not between seeds of one, and how a budget
+    is spent between budgets.
     """
-    keys = _differing(
-        [_settings(run, ("name", "seed", "engine", "output", "method", "exchange")) for run in runs]
-    )
+    free = ("name", "seed", "engine", "output", "method", "exchange", "privacy")
+    keys = _differing([_settings(run, free) for run in runs])
+    for budget in {run.summary.privacy.budget for run in runs}:
+        same = [run for run in runs if run.summary.privacy.budget == budget]
+        keys |= _differing([{"privacy": _settings(run, ())["privacy"]} for run in same])
     for method_runs in by_method(runs).values():
         keys |= _differing([{"method": run.experiment.method.parameters} for run in method_runs])
     return sorted(keys)

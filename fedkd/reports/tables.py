@@ -12,7 +12,7 @@ from rich.table import Table
 from fedkd.methods.core.forecast import Forecast
 from fedkd.privacy.statement import Statement
 from fedkd.reports import figures, wording
-from fedkd.reports.comparison import ComparisonRow, Spread
+from fedkd.reports.comparison import ComparisonRow, Spread, further
 from fedkd.runs.ledgers import LedgerAccount
 from fedkd.runs.schema import PrivacySummary
 from fedkd.runs.scores import ShownScore, shown_headline
@@ -169,10 +169,12 @@ def comparison(rows: Sequence[ComparisonRow]) -> Table:
         pad_edge=False,
         collapse_padding=True,
     )
-    for name in ("method", "seeds", "student", "best", "teachers", "ensemble", "up", "time"):
+    heads = ("method", "seeds", "student", "best", "teachers", "ensemble", "up", "down", "time")
+    beside = further(rows)
+    for name in (*heads, *beside):
         justify: JustifyMethod = "left" if name == "method" else "right"
         table.add_column(name, justify=justify, no_wrap=True)
-    for row in rows:
+    for row, *figures_beside in zip(rows, *beside.values(), strict=True):
         table.add_row(
             escape(row.method),
             str(len(row.seeds)),
@@ -181,7 +183,9 @@ def comparison(rows: Sequence[ComparisonRow]) -> Table:
             _spread(score, row.teachers),
             _spread(score, row.ensemble),
             wording.size(row.bytes_up.mean),
+            wording.size(row.bytes_down.mean),
             f"{row.seconds.mean:.0f} s",
+            *figures_beside,
         )
     return table
 

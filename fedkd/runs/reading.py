@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 
 from fedkd.config import load
 from fedkd.errors import ConfigError, RunFolderError
+from fedkd.runs.members import MEMBERS, Members
 from fedkd.runs.schema import Environment, FinishedRun, Generated, Partition, Round, Summary
 
 R = TypeVar("R", bound=BaseModel)
@@ -41,6 +42,7 @@ def read(path: Path) -> FinishedRun:
         summary=told,
         rounds=rounds,
         partition=partition,
+        members=_optional(Members, path / MEMBERS),
     )
 
 

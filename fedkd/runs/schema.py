@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from fedkd.config import Experiment
 from fedkd.runs.continual import ContinualScores, StageScores
 from fedkd.runs.late import Asynchrony
+from fedkd.runs.members import Members
 from fedkd.runs.scores import ACCURACY_ALONE, Numbers, RunPart, Scores, ShownScore
 
 
@@ -277,6 +278,8 @@ class FinishedRun(RunPart):
     summary: Summary
     rounds: tuple[Round, ...]
     partition: Partition | None
+    members: Members | None = None
+    """Where the run was attacked."""
 
     @property
     def scored(self) -> tuple[Round, ...]:

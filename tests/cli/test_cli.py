@@ -3,6 +3,7 @@
 import gzip
 import importlib.util
 import json
+import logging
 import os
 import re
 import subprocess
@@ -180,12 +181,23 @@ def test_a_quorum_that_is_missed_exits_with_one_and_one_line(run, failing, here)
     assert (here / "runs" / "tiny" / "rounds.jsonl").read_text() == ""
 
 
-def test_debug_shows_tracebacks_of_this_machines_clients_as_well(failing, here):
-    done = in_a_process("--debug", "simulate", failing, path=here)
-    assert done.returncode == 1
-    assert "QuorumError" in done.stderr
-    assert "Traceback" in done.stderr
-    assert SECRET in done.stderr
+@pytest.fixture
+def bare_root(monkeypatch):
+    """The root logger as a program finds it, without pytest's handlers."""
+    root = logging.getLogger()
+    level = root.level
+    monkeypatch.setattr(root, "handlers", [])
+    yield
+    root.setLevel(level)
+
+
+@pytest.mark.usefixtures("bare_root")
+def test_debug_shows_tracebacks_of_this_machines_clients_as_well(run, failing):
+    status, _, complaint = run("--debug", "simulate", failing)
+    assert status == 1
+    assert "QuorumError" in complaint
+    assert "Traceback" in complaint
+    assert SECRET in complaint
 
 
 def in_a_process(*arguments, path):
@@ -345,7 +357,7 @@ def test_data_sets_are_listed_with_where_they_were_looked_for(run, here, monkeyp
 HELP = {
     "simulate": ("--set", "--out", "--resume", "The experiment: a TOML file"),
     "distil": ("The experiment: a TOML file",),
-    "compare": ("--methods", "--seeds", "--set", "--out", "--resume"),
+    "compare": ("--methods", "--seeds", "--audit", "--set", "--out", "--resume"),
     "sweep": ("--grid", "--seeds", "--set", "--out", "--resume", "--on"),
     "report": ("--out", "--format", "Run folders."),
     "export": ("A run folder.",),

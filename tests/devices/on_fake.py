@@ -5,7 +5,6 @@ case, the largest difference of what came out, how many operations the device di
 """
 
 import faulthandler
-import hashlib
 import json
 import secrets
 import sys
@@ -24,6 +23,7 @@ import torch
 from golden_cases import CASES, METHODS, MLP, WAYS
 from golden_run import draw_nothing
 from safetensors.torch import load_file, save_file
+from same_keys import Keys
 from torch import Tensor
 
 from fedkd import config, devices, models, rng
@@ -204,17 +204,6 @@ def cases(folder: Path) -> dict[str, Case]:
         "audit of messages": audited(more),
         "audit of a teacher": audited_teacher(rows),
     }
-
-
-class Keys:
-    """Bits that repeat in place of the operating system's, so that noise does."""
-
-    def __init__(self) -> None:
-        self._drawn = 0
-
-    def __call__(self, count: int) -> bytes:
-        self._drawn += 1
-        return hashlib.shake_256(str(self._drawn).encode()).digest(count)
 
 
 def compare(case: Case, folder: Path) -> dict[str, Any]:

@@ -15,7 +15,9 @@ def used(folder: Path) -> set[str]:
     """Dotted names: what is imported, and what is read of a module that was imported."""
     names = set()
     for path in folder.rglob("*.py"):
-        tree, known = ast.parse(path.read_text(encoding="utf-8")), {}
+        if "flwr" not in (text := path.read_text(encoding="utf-8")):
+            continue
+        tree, known = ast.parse(text), {}
         for node in ast.walk(tree):
             match node:
                 case ast.ImportFrom(module=str(module)) if module.split(".")[0] == "flwr":

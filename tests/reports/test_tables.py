@@ -4,7 +4,7 @@ from io import StringIO
 from rich.console import Console
 
 from fedkd.reports import tables
-from fedkd.reports.comparison import ComparisonRow, Spread
+from fedkd.reports.comparison import ComparisonRow, Spread, further
 
 RUN = {
     "name": "tiny",
@@ -79,3 +79,26 @@ def test_a_comparison_as_a_table():
     assert "±" not in local
     assert "50.0" in local
     assert "5.00 MB" in local
+    assert "own models" not in text(table)
+
+
+def test_what_not_every_comparison_measures_has_columns_of_its_own():
+    spread, none = Spread(0.5, None), None
+    shared = (spread, spread, none, none, spread, spread, spread)
+    found = {"own": Spread(0.8, 0.01), "members_sent": Spread(0.612, 0.034), "epsilon": 7.996}
+    rows = [
+        ComparisonRow("a", (0, 1), *shared, **found, members_student=Spread(0.5, 0.01)),
+        ComparisonRow("b", (0, 1), *shared, members_student=Spread(0.51, 0.02)),
+    ]
+    assert further(rows) == {
+        "own models": ("80.0 ± 1.0", "-"),
+        "LiRA, sent": ("0.612 ± 0.034", "-"),
+        "LiRA, student": ("0.500 ± 0.010", "0.510 ± 0.020"),
+        "epsilon": ("8", "-"),
+    }
+    assert re.split(r"\s{2,}", row(tables.comparison(rows), "a").strip())[-4:] == [
+        "80.0 ± 1.0",
+        "0.612 ± 0.034",
+        "0.500 ± 0.010",
+        "8",
+    ]

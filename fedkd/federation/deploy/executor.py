@@ -15,16 +15,20 @@ from multiprocessing.context import ForkServerProcess as Process
 from pathlib import Path
 
 from fedkd.errors import FedkdError
-from fedkd.federation.compat.tasks import execute_tasks, run_client_task
+from fedkd.federation.compat.tasks import ANSWERING, execute_tasks, run_client_task
 from fedkd.federation.deploy.processes import never_outlive_parent
 from fedkd.federation.deploy.site import Policy
 
 _GRACE = 30.0
 """Seconds that an answer has beyond the site's limit to say that it took too long."""
-APP = ("fedkd.federation.deploy.siteapp", "torch._dynamo")
-"""What each answer needs; torch imports the second at a process's first step, for over a second."""
-PRIVATE = "dp_accounting.pld.privacy_loss_distribution"
-"""What an answer under differential privacy needs."""
+# torch imports the second at a process's first step, for over a second.
+_APP = ("fedkd.federation.deploy.siteapp", "torch._dynamo", ANSWERING)
+_PRIVATE = ("dp_accounting.pld.privacy_loss_distribution",)
+
+
+def needed(*, private: bool) -> tuple[str, ...]:
+    """The modules that each answer needs; with those for an answer under differential privacy."""
+    return (*_APP, *_PRIVATE) if private else _APP
 
 
 def main(file: str, address: str, secret: str, ready: str, *preload: str) -> None:

@@ -15,7 +15,7 @@ from fedkd.errors import FederationError, UsageError
 from fedkd.federation.compat.supernode import serve_supernode
 from fedkd.federation.deploy import processes
 from fedkd.federation.deploy.connecting import Voice
-from fedkd.federation.deploy.executor import APP, PRIVATE
+from fedkd.federation.deploy.executor import needed
 from fedkd.federation.deploy.site import Policy
 
 EXECUTOR = "fedkd.federation.deploy.executor"
@@ -68,7 +68,7 @@ def _start_executor(
 ) -> subprocess.Popen[bytes]:
     reading, writing = os.pipe()
     command = [sys.executable, "-m", EXECUTOR]
-    preload = [*APP, *(PRIVATE if policy.cap else ())]
+    preload = needed(private=policy.cap is not None)
     executor = subprocess.Popen(  # noqa: S603 - our own module
         [*command, str(policy.file), address, str(secret), str(writing), *preload],
         pass_fds=[writing],

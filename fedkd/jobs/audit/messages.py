@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from torch import nn
@@ -13,7 +14,7 @@ from fedkd.auditing import inversion, labels, membership, references, structure
 from fedkd.auditing.findings import Audited
 from fedkd.auditing.inversion import Inversion
 from fedkd.auditing.labels import LabelInference
-from fedkd.auditing.membership import AttackedAnswers
+from fedkd.auditing.membership import Attack, AttackedAnswers
 from fedkd.auditing.scores import Scores, odds_of
 from fedkd.auditing.verdicts import CONFIDENCE
 from fedkd.clock import Notify
@@ -36,6 +37,22 @@ _THREAT = (
 )
 _INVERTED = 2
 """Clients whose images an inversion tries to draw."""
+
+
+class FitReference(Protocol):
+    """Trains a reference model, as `fit` does."""
+
+    def __call__(
+        self,
+        prepared: PreparedExperiment,
+        spec: ModelSpec,
+        client: int | None,
+        rounds: int,
+        samples: Samples,
+        number: int,
+        /,
+    ) -> nn.Module:
+        """A model that learned `samples`; `number` is the reference's, for its draws."""
 
 
 def audit_exchange(
@@ -61,7 +78,6 @@ def audit_exchange(
     if reason := observed.why_unreadable(run.prepared):
         return receipts + Audited(notes=(f"the exchange: not attacked, {reason}",))
     models = observed.sends_models(messages)
-    what = "models" if models else "answers"
     setting = run.prepared.setting
     notes: tuple[str, ...] = ()
     classes = "classes" in setting.task.offers
@@ -69,13 +85,7 @@ def audit_exchange(
         notes = (f"the clients' classes: not guessed, task {setting.task.name!r} has none",)
     drawn: tuple[Inversion, ...] = ()
     with one_intra_op_thread():
-        attacks = membership.attack(
-            _parties(run, messages, count, notify),
-            f"the {what} of all rounds",
-            _THREAT.format(what=what),
-            claim=claimed(folder, run.prepared, by_clients=True),
-            confidence=confidence,
-        )
+        attacks = attack_members(folder, run, messages, notify, count=count, confidence=confidence)
         if models or len(setting.shape) != 3 or not classes:
             notes += ("inversion of paired logits: not tried, it needs images and logits on them",)
         else:
@@ -131,8 +141,42 @@ def fit(
     return model
 
 
+def attack_members(
+    folder: Path,
+    run: CanaryRun,
+    messages: recording.Messages,
+    notify: Notify,
+    *,
+    count: int,
+    confidence: float = CONFIDENCE,
+    train: FitReference = fit,
+) -> list[Attack]:
+    """Ask what clients sent who was among their records.
+
+    Args:
+        folder: the run's.
+        run: the same, with its candidates.
+        messages: what its server kept.
+        notify: is told how far it is.
+        count: reference models for each client; even, >= 2.
+        confidence: of all intervals and bounds.
+        train: trains reference models.
+
+    Raises:
+        LedgerError: a ledger cannot be believed.
+    """
+    what = "models" if observed.sends_models(messages) else "answers"
+    return membership.attack(
+        _parties(run, messages, count, notify, train),
+        f"the {what} of all rounds",
+        _THREAT.format(what=what),
+        claim=claimed(folder, run.prepared, by_clients=True),
+        confidence=confidence,
+    )
+
+
 def _parties(
-    run: CanaryRun, messages: recording.Messages, count: int, notify: Notify
+    run: CanaryRun, messages: recording.Messages, count: int, notify: Notify, train: FitReference
 ) -> dict[int, AttackedAnswers]:
     prepared, experiment, parties = run.prepared, run.prepared.experiment, {}
     odds = odds_of(prepared.setting.task)
@@ -144,7 +188,7 @@ def _parties(
         asked = candidates.samples.subset(heard.nonzero().flatten())
         sight = prepared.setting.clients_sight(client)
         known = references.train(
-            partial(fit, prepared, experiment.client_model(client), client, experiment.rounds),
+            partial(train, prepared, experiment.client_model(client), client, experiment.rounds),
             prepared.data.clients[client].subset(run.base(client)).seen_by(sight),
             asked.seen_by(sight),
             foreign.seen_by(sight),

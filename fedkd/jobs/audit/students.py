@@ -22,7 +22,7 @@ from fedkd.exchange.codec import decode
 from fedkd.federation.prepare import PreparedExperiment, prepare
 from fedkd.jobs.audit.canary_run import has_canaries, load
 from fedkd.jobs.audit.claims import claimed
-from fedkd.jobs.audit.messages import counted, fit
+from fedkd.jobs.audit.messages import FitReference, counted, fit
 from fedkd.learning import evaluate
 from fedkd.rows import whole
 from fedkd.runs import reading
@@ -36,7 +36,12 @@ _MOST = 2000
 
 
 def audit_student(
-    run: Path, notify: Notify, *, count: int = 8, confidence: float = CONFIDENCE
+    run: Path,
+    notify: Notify,
+    *,
+    count: int = 8,
+    confidence: float = CONFIDENCE,
+    train: FitReference = fit,
 ) -> Audited:
     """Ask a run's student, and its generator's images, who was among the private records.
 
@@ -48,6 +53,7 @@ def audit_student(
         notify: is told how far it is.
         count: reference models; even, >= 2.
         confidence: of all intervals and bounds.
+        train: trains reference models.
 
     Raises:
         UsageError: it is no finished run, its data is not here, no attack knows its task, or its
@@ -64,7 +70,7 @@ def audit_student(
         )
     claim = claimed(run, asked.prepared, by_clients=False)
     with one_intra_op_thread():
-        answers = _answers(asked, released(run, asked.prepared), count, notify)
+        answers = _answers(asked, released(run, asked.prepared), count, notify, train)
     attacks = membership.attack(
         {-1: answers},
         "the student",
@@ -140,11 +146,13 @@ def _check_partition(run: Path, prepared: PreparedExperiment) -> None:
         )
 
 
-def _answers(asked: _Asked, student: nn.Module, count: int, notify: Notify) -> AttackedAnswers:
+def _answers(
+    asked: _Asked, student: nn.Module, count: int, notify: Notify, train: FitReference
+) -> AttackedAnswers:
     prepared, foreign = asked.prepared.in_students_view, asked.foreign
     sure = odds_of(prepared.setting.task)
     known = references.train(
-        partial(fit, prepared, prepared.experiment.student.model, None, 1),
+        partial(train, prepared, prepared.experiment.student.model, None, 1),
         asked.base,
         asked.records,
         foreign,

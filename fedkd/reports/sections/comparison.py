@@ -84,6 +84,7 @@ def _privacy(runs: Sequence[FinishedRun]) -> tuple[bool, str, str]:
 
 
 def _figures(rows: Sequence[ComparisonRow], score: ShownScore) -> Grid:
+    beside = comparison.further(rows)
     cells: list[tuple[Cell, ...]] = [
         (
             row.method,
@@ -96,16 +97,23 @@ def _figures(rows: Sequence[ComparisonRow], score: ShownScore) -> Grid:
                 wording.duration(row.seconds.mean),
                 f"± {wording.duration(row.seconds.std)}" if row.seconds.std else "",
             ),
+            *figures_beside,
         )
-        for row in rows
+        for row, *figures_beside in zip(rows, *beside.values(), strict=True)
     ]  # fmt: skip
-    others = ("Student at its best", "Teachers’ mean", "Ensemble", "Up", "Down", "Time")
+    named = (f"{name[0].upper()}{name[1:]}" for name in beside)
+    others = ("Student at its best", "Teachers’ mean", "Ensemble", "Up", "Down", "Time", *named)
     points = ", in points" if score.share else ""
     note = (
         f"Mean ± sample standard deviation over seeds; {figures.name(score)}"
         f"{figures.better(score)} on the test set{points}. “Student” is after the last round. “At "
         "its best” is chosen by the test set, as many papers do, and flatters every method."
     )
+    if "LiRA, student" in beside:
+        note += (
+            " LiRA: the area under the curve of an attack that tells records that were learned "
+            "from others, by all that clients sent or by the student; 0.5 is a guess."
+        )
     heads = (GridColumn("Method", "text"), GridColumn("Seeds"), GridColumn("Student", main=True))
     return Grid("Figures by method", (*heads, *map(GridColumn, others)), tuple(cells), note)
 

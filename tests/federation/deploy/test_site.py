@@ -4,11 +4,13 @@ import json
 import re
 import sys
 from hashlib import sha256
+from importlib.util import find_spec
 
 import pytest
 import tiny
 import tomli_w
 import torch
+from dp_accounting.pld import privacy_loss_distribution as PLD
 from flwr.app import Message
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +24,7 @@ from fedkd.errors import ConfigError, PolicyError
 from fedkd.exchange.codec import decode, encode
 from fedkd.federation import compat, wire
 from fedkd.federation.client import client_app
-from fedkd.federation.deploy import bundle, keys, siteapp
+from fedkd.federation.deploy import bundle, executor, keys, siteapp
 from fedkd.federation.deploy.site import Policy, run_name
 from fedkd.federation.prepare import prepare
 from fedkd.federation.secure import messages, steps
@@ -417,6 +419,13 @@ def test_what_an_experiment_left_is_nothing_to_another_of_the_same_run(site, row
     weights = [name for name in first if name.startswith("teacher/") and "weight" in name]
     assert weights
     assert not any(torch.equal(first[name], second[name]) for name in weights)
+
+
+def test_what_every_answer_needs_is_imported_before_any_is_asked_for():
+    """What cannot be imported would be passed over in silence, and imported anew by each answer."""
+    assert all(find_spec(module) for module in executor.needed(private=True))
+    more = set(executor.needed(private=True)) - set(executor.needed(private=False))
+    assert more == {PLD.__name__}
 
 
 def test_a_call_that_is_too_large_is_refused(site, rows):
