@@ -1,50 +1,68 @@
 """What private steps are worth: softmax regression on fixed features, by sums, under record DP.
 
-    python simulations/summed_steps.py [--data fashion-mnist] [--seeds 3] [--epsilon 1 3 8]
-        [--own-noise 10] [--held-out] [--out runs/summed-steps-study]
+    python simulations/summed_steps.py [--data fashion-mnist] [--draws 3] [--epsilon 1 3 8]
+        [--own-noise 10] [--components 1600] [--held-out] [--out runs/summed-steps-study]
 
-The complete set, `contrast-filters` with 1,600 components of norm 1, settings as in the rule of
+The complete set, `contrast-filters` with features of norm 1, settings as in the rule of
 docs/methods.md. A sum does not depend on who holds which record, so no partition is drawn: noise is
-added once in all, as under secure aggregation, or that of `--own-noise` clients, each a release's.
-Delta is 1e-5, record level, add-remove; noise multipliers are this project's PLD accountant's. The
-seeds are draws of noise, which comes from the operating system: figures vary by those.
+added once in all, as under secure aggregation of ten clients, each of whom rounds its part to 16
+bits; or that of `--own-noise` clients, each a release's. Delta is 1e-5, record level, add-remove;
+noise multipliers are this project's PLD accountant's. All draws of noise go side by side, in
+float32, and come from a seed: nobody's data is protected here.
 
 `--held-out` scores the last 10,000 training images in place of the test set, with noise as for all.
+`--steps`, `--clip`, `--rate` and `--momentum` try out others than the rule's.
 """
 
 import argparse
+import math
 import statistics
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from fedkd import config, data, models, rng
 from fedkd.learning.closed_form import features_of
-from fedkd.learning.softmax_regression import gradient, stepped
-from fedkd.methods.summed_steps import SummedStepsParams
-from fedkd.privacy import mechanisms
+from fedkd.learning.softmax_regression import stepped
+from fedkd.methods.core.sums import shortened
+from fedkd.methods.summed_steps import CENTRED, SummedStepsParams
 from fedkd.privacy.budget import Budget
 from fedkd.privacy.calibration import noise_for
 from fedkd.privacy.events import Gaussian
-from fedkd.privacy.source import NoiseSource
 
-HELD_OUT, COMPONENTS = 10_000, 1600
+HELD_OUT, CLIENTS, ROWS = 10_000, 10, 10_000
 GIVEN = SummedStepsParams(records=60_000)
-RULE = {1.0: (50, 0.7, 100.0), 3.0: (100, 0.7, 200.0), 8.0: (100, 1.0, 300.0)}
-"""By epsilon: steps, clip, learning rate."""
 console = Console()
 
 
-def features(name: str, folder: Path) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class Steps:
+    """How one row of the table descends."""
+
+    steps: int
+    clip: float = 0.4
+    rate: float = CENTRED
+    momentum: float = GIVEN.momentum
+
+
+RULE = {1.0: Steps(50), 3.0: Steps(100), 8.0: Steps(100)}
+"""By epsilon, where noise is added once in all."""
+ALONE = {1.0: Steps(40, rate=100.0, momentum=0.9), 3.0: Steps(50), 8.0: Steps(50)}
+"""By epsilon, where each client adds its own."""
+
+
+def features(name: str, components: int, folder: Path) -> tuple[Tensor, Tensor]:
     """Training and test features of norm 1, float32."""
-    kept = folder / f"{name}-{COMPONENTS}.pt"
+    kept = folder / f"{name}-{components}.pt"
     if not kept.exists():
         dataset = data.load(config.Data(name=name), seed=0)
-        spec = {"name": "contrast-filters", "components": COMPONENTS, "unit_norm": True}
+        spec = {"name": "contrast-filters", "components": components, "unit_norm": True}
         model = models.build(
             config.ModelSpec.model_validate(spec),
             shape=tuple(dataset.train.x.shape[1:]),
@@ -57,84 +75,101 @@ def features(name: str, folder: Path) -> tuple[Tensor, Tensor]:
     return torch.load(kept, weights_only=True)
 
 
+def gradients(x: Tensor, y: Tensor, weights: Tensor, clip: float | None) -> Tensor:
+    """As `softmax_regression.gradient`, for several weights (F + 1, K, C) and x of norm 1."""
+    total = torch.zeros_like(weights)
+    for rows, labels in zip(torch.split(x, ROWS), torch.split(y, ROWS), strict=True):
+        phi = F.pad(rows, (0, 1), value=GIVEN.intercept)
+        answers = (phi @ weights.flatten(1)).unflatten(1, weights.shape[1:])
+        wrong = answers.softmax(dim=2) - F.one_hot(labels, weights.shape[2])[:, None]
+        if clip is not None:
+            length = wrong.norm(dim=2) * phi.norm(dim=1)[:, None]
+            wrong *= (clip / length.clamp(min=1e-9)).clamp(max=1)[..., None]
+        total += (phi.T @ wrong.flatten(1)).view_as(total)
+    return total
+
+
+def noisy(exact: Tensor, deviation: float, own: int | None, draws: torch.Generator) -> Tensor:
+    """The sum with noise on it: `own` releases', or one that ten clients' 16 bits add up to."""
+    if own is not None:
+        return exact + deviation * math.sqrt(own) * torch.randn(exact.shape, generator=draws)
+    share = deviation / math.sqrt(CLIENTS)
+    step = 2.0 ** math.floor(math.log2(share / 3))
+    parts = [exact, *[torch.zeros(())] * (CLIENTS - 1)]
+    sent = [
+        shortened(part + share * torch.randn(exact.shape, generator=draws), step) for part in parts
+    ]
+    return step * torch.stack(sent).sum(dim=0, dtype=torch.int16).float()
+
+
 def descended(
-    x: Tensor,
-    y: Tensor,
-    *,
-    steps: int,
-    clip: float,
-    rate: float,
-    noise: float | None,
-    records: int,
+    x: Tensor, y: Tensor, how: Steps, *, noise: float | None, own: int | None, draws: int
 ) -> Tensor:
-    """The averaged iterate; `noise` is the multiplier of each step's, None for steps without."""
-    weights = torch.zeros(x.shape[1] + 1, 10).double()
-    velocity, mean, source = torch.zeros_like(weights), torch.zeros_like(weights), NoiseSource()
-    first = round((1 - GIVEN.average) * steps)
-    for step in range(steps):
-        told = weights.float().double()
-        found = gradient(
-            x, y, told, intercept=GIVEN.intercept, clip=None if noise is None else clip
-        )
+    """The last iterates (F + 1, K, C), one for each draw of noise; None: without noise and clip."""
+    records = GIVEN.records or 1
+    weights = torch.zeros(x.shape[1] + 1, draws, 10)
+    velocity, generator = torch.zeros_like(weights), torch.Generator().manual_seed(0)
+    for _ in range(how.steps):
+        found = gradients(x, y, weights, None if noise is None else how.clip)
         found *= records / len(x)  # of a held-out run: the noise is as for all records
         if noise is not None:
-            found = mechanisms.gaussian(
-                found, sensitivity=clip, noise_multiplier=noise, source=source
-            )
+            found = noisy(found, noise * how.clip, own, generator)
         weights, velocity = stepped(
-            told, velocity, found / records, rate=rate, momentum=GIVEN.momentum
+            weights, velocity, found / records, rate=how.rate, momentum=how.momentum
         )
-        if step >= first:
-            mean += (weights - mean) / (step - first + 1)
-    return mean
+    return weights
 
 
-def accuracy(weights: Tensor, x: Tensor, y: Tensor) -> float:
-    """Of the last layer, in percent."""
-    answers = x.double() @ weights[:-1] + GIVEN.intercept * weights[-1]
-    return 100 * float((answers.argmax(dim=1) == y).double().mean())
+def accuracies(weights: Tensor, x: Tensor, y: Tensor) -> list[float]:
+    """Of each last layer, in percent."""
+    answers = F.pad(x, (0, 1), value=GIVEN.intercept) @ weights.flatten(1)
+    right = answers.unflatten(1, weights.shape[1:]).argmax(dim=2) == y[:, None]
+    found: list[float] = (100 * right.double().mean(dim=0)).tolist()
+    return found
 
 
 def main() -> None:
     """Measure, and print the table row by row."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", default="fashion-mnist")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epsilon", type=float, nargs="+", choices=sorted(RULE), default=[1, 3, 8])
+    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--epsilon", type=float, nargs="*", choices=sorted(RULE), default=[1, 3, 8])
     parser.add_argument("--own-noise", type=int, metavar="CLIENTS", help="no secure aggregation")
+    parser.add_argument("--components", type=int, default=1600)
     parser.add_argument("--held-out", action="store_true")
+    parser.add_argument("--without-noise", action="store_true", help="a row more")
     parser.add_argument("--out", type=Path, default=Path("runs/summed-steps-study"))
+    for name, kind in (("steps", int), ("clip", float), ("rate", float), ("momentum", float)):
+        parser.add_argument(f"--{name}", type=kind)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     dataset = data.load(config.Data(name=given.data), seed=0)
-    x, x_test = features(given.data, given.out)
+    x, x_test = features(given.data, given.components, given.out)
     y, y_test = dataset.train.y, dataset.test.y
-    records = len(x)
     if given.held_out:
         x, x_test, y, y_test = x[:-HELD_OUT], x[-HELD_OUT:], y[:-HELD_OUT], y[-HELD_OUT:]
-    table = Table("epsilon", "steps", "clip", "rate", "noise", "kB up in all", "accuracy", "CPU s")
-    for epsilon in (*map(float, given.epsilon), None):
+    table = Table("epsilon", "steps", "clip", "rate", "noise", "MB up", "accuracy", "CPU s")
+    named = ("steps", "clip", "rate", "momentum")
+    own = {name: getattr(given, name) for name in named if getattr(given, name) is not None}
+    for epsilon in (*map(float, given.epsilon), *([None] if given.without_noise else [])):
         since = time.process_time()
-        steps, clip, rate = RULE[epsilon or 8.0]
+        how = replace((ALONE if given.own_noise else RULE)[epsilon or 8.0], **own)
         noise = epsilon and noise_for(
-            Budget(epsilon, 1e-5), lambda noise, steps=steps: [Gaussian("sums", noise, steps=steps)]
+            Budget(epsilon, 1e-5),
+            lambda noise, steps=how.steps: [Gaussian("sums", noise, steps=steps)],
         )
-        more = (given.own_noise or 1) ** 0.5
-        how = {"steps": steps, "clip": clip, "rate": rate, "records": records}
-        found = [
-            accuracy(descended(x, y, noise=noise and more * noise, **how), x_test, y_test)
-            for _ in range(given.seeds if epsilon else 1)
-        ]
+        draws = given.draws if epsilon else 1
+        weights = descended(x, y, how, noise=noise, own=given.own_noise, draws=draws)
+        found = accuracies(weights, x_test, y_test)
         spread = f" ± {statistics.stdev(found):.2f}" if len(found) > 1 else ""
-        size = (4 if given.own_noise else 8) * steps * (COMPONENTS + 1) * 10 / 1000
         row = (
             f"{epsilon:g}" if epsilon else "-",
-            str(steps),
-            f"{clip:g}",
-            f"{rate:g}",
+            str(how.steps),
+            f"{how.clip:g}",
+            f"{how.rate:g}",
             f"{noise:.3f}" if noise else "-",
-            f"{size:,.0f}",
-            f"{statistics.mean(found):.2f}{spread}",
+            f"{2 * how.steps * (given.components + 1) * 10 / 1e6:.1f}",
+            f"{statistics.mean(found):.2f}{spread} ({', '.join(f'{each:.2f}' for each in found)})",
             f"{time.process_time() - since:.0f}",
         )
         table.add_row(*row)

@@ -5,6 +5,7 @@ import importlib
 import logging
 import os
 import pkgutil
+import secrets
 import sys
 import warnings
 from collections import Counter
@@ -20,6 +21,7 @@ import tiny
 import torch
 from hypothesis import settings
 from markupsafe import Markup
+from same_keys import Keys
 
 # Side by side, each process is told of a terminal of 80 columns, which a console takes for good.
 for size in ("COLUMNS", "LINES"):
@@ -172,6 +174,17 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def same_draws() -> None:
     """A network that a test makes without a generator starts alike, whatever tests ran before."""
     torch.manual_seed(0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Noise is drawn under the same keys in each run: a threshold that holds once always holds.
+
+    By the test's name, since what is named by such bits is to be named once.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(secrets, "token_bytes", Keys(item.nodeid))
+        return (yield)
 
 
 @pytest.fixture(autouse=True)

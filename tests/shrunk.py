@@ -25,6 +25,8 @@ LEAST = {
     "batch_size": 16,
     "student_batch_size": 16,
     "labelled": 30,
+    "components": 60,
+    "shapes": 200,
 }
 """What says how much is done, under any name of a method or a way, and the least of it."""
 
@@ -45,6 +47,8 @@ def experiment(table: Mapping[str, Any], *, clients: int = 3) -> Experiment:
         least["data"]["public"]["size"] = min(20, least["data"]["public"].get("size", 20))
     if "privacy" in least:  # or the least noise that fits the budget is searched for
         least["privacy"].setdefault("noise_multiplier", 1.5)
+        if "epsilon" in least["privacy"]:
+            least["privacy"]["epsilon"] = max(8.0, least["privacy"]["epsilon"])
     least["method"] = _told(least["method"], methods.find(least["method"]["name"]).Params)
     return config.parse(least)
 

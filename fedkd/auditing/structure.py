@@ -5,7 +5,7 @@ that goes by chance accuses a correct training with one in ten million.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -161,6 +161,11 @@ def _noise_anew(noise: Noise) -> Check:
         "two rounds": (first.step(0), second.step(0)),
         "two parameters": (weights[0][:shared], weights[1][:shared]),
     }
+    return anew("noise drawn anew, from no seed", pairs)
+
+
+def anew(what: str, pairs: Mapping[str, tuple[Tensor, Tensor]]) -> Check:
+    """No two draws of noise, each of one size (N >= 4,), correlate."""
     alike = {name: _correlation(*pair) for name, pair in pairs.items()}
     chances = {
         # Fisher's transformation, which makes a correlation nearly normal
@@ -169,7 +174,7 @@ def _noise_anew(noise: Noise) -> Check:
     }
     worst = min(chances, key=chances.__getitem__)
     return checked(
-        "noise drawn anew, from no seed",
+        what,
         not unlikely(list(chances.values())),
         f"the noise of {worst} correlates by {alike[worst]:.2f} (0 expected)",
     )

@@ -76,7 +76,8 @@ class _Summing:
         specs = messages.expected(prepared.method.expects(prepared.setting, client))
         self._prepared = prepared
         self._shapes = {name: spec.shape for name, spec in specs.items()}
-        self.words: Words = np.zeros(sum(map(math.prod, self._shapes.values())), np.uint64)
+        word = specs[messages.MEMBERS].dtype.itemsize
+        self.words: Words = np.zeros(sum(map(math.prod, self._shapes.values())), f"u{word}")
 
     def take(self, round: int, client: int, payload: bytes) -> dict[str, Tensor]:
         """Add an answer, and hand back what is beside the sum.
@@ -95,10 +96,11 @@ class _Summing:
             FederationError: they are not.
         """
         sums = streams.shaped(self.words, self._shapes)
-        came_off = int(sums.pop(messages.MEMBERS)) == clients
+        came_off = bool((sums.pop(messages.MEMBERS) == clients).all())
         if not (came_off and all(carries(each, parties=clients) for each in sums.values())):
             raise FederationError(
                 f"the masks of {clients} clients do not come off: one of them sent or opened what "
-                "it should not; run again with --resume"
+                "it should not, or their sum is beyond what may be sent in so few bits; run again "
+                "with --resume"
             )
         return floating(sums)

@@ -13,11 +13,14 @@ from fedkd.learning.closed_form import check_last_layer, set_classifier
 from fedkd.learning.softmax_regression import stepped
 from fedkd.methods.analytic import with_front
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
-from fedkd.methods.core.sums import added_gradients, gradient
+from fedkd.methods.core.sums import added_gradients, gradient, short_step, shortened
 from fedkd.models.fixed import bases
 from fedkd.specs import TensorSpec
 
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+_DTYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
+_LARGEST = torch.finfo(torch.float16).max
+CENTRED = 400.0
+"""The learning rate for features of norm 1 whose mean is near 0."""
 
 
 class SummedStepsParams(Frozen):
@@ -26,18 +29,20 @@ class SummedStepsParams(Frozen):
     records: int | None = Field(default=None, ge=1)
     """About how many records the clients of a round hold together, by public knowledge: what sums
     are divided by. It must be given, for the true number would be a release of its own."""
-    learning_rate: float = Field(default=1.0, gt=0)
-    """Of a step, in the mean gradient. Features of norm 1 that are centred bear 60 to 300."""
-    momentum: float = Field(default=0.9, ge=0, lt=1)
+    learning_rate: float | None = Field(default=None, gt=0)
+    """Of a step, in the mean gradient. None: `CENTRED` for a model whose features are centred on
+    public shapes (`contrast-filters`), and else 1: see the rule in docs/methods.md."""
+    momentum: float = Field(default=0.8, ge=0, lt=1)
     """Of the steps, heavy-ball."""
-    average: float = Field(default=0.5, ge=0, lt=1)
+    average: float = Field(default=0.0, ge=0, lt=1)
     """The share of the rounds, the last ones, whose iterates are averaged into the student; 0: it
     is the last iterate."""
     intercept: float = Field(default=0.1, gt=0)
     """The constant beside the features, which makes the bias."""
-    precision: Literal["float32", "float64"] = "float32"
-    """Of the sums on the wire. Secure aggregation has its own form, of 8 bytes, whatever is said
-    here."""
+    precision: Literal["float16", "float32", "float64"] = "float32"
+    """Of the sums on the wire. Secure aggregation has its own forms: whole numbers of 2 bytes where
+    this is float16, which needs noise to hide in, and else of 8. At float16 the last layer is sent
+    back in it too, and the server goes on from its own."""
 
 
 class SummedSteps(Method):
@@ -74,6 +79,13 @@ class SummedSteps(Method):
                 "method.records is missing: expected about how many records the clients of a round "
                 "hold together, by public knowledge, which sums are divided by"
             )
+        privacy = setting.experiment.privacy
+        if setting.securely and privacy.unit == "none" and self.params.precision == "float16":
+            raise ConfigError(
+                "method.precision is 'float16' under secure aggregation without differential "
+                "privacy: 16 bits of a sum hide nothing without noise, and are too few; take "
+                "'float32', or name a privacy.epsilon"
+            )
 
     def expects(self, setting: Setting, client: int) -> Expected:
         return {"gradient": TensorSpec(self._shape(setting), self._dtype(setting))}
@@ -93,19 +105,33 @@ class SummedSteps(Method):
                 "the server sent its basis to all in an earlier round, of which this client has "
                 "nothing: it must take part from the first round on, with one state folder"
             )
+        if tuple(broadcast["weights"].shape) != (shape := self._shape(ctx.setting)):
+            # Of fewer classes an error would tell which ones this client holds.
+            raise MessageError(
+                f"the server sent weights of shape {tuple(broadcast['weights'].shape)}: expected "
+                f"{shape}, features and the constant by classes"
+            )
         with ctx.clock.phase("answer"):
             weights = broadcast["weights"].double()
             found, origin = gradient(ctx, model, weights, self.params.intercept)
-        return Upload({"gradient": Value(found.to(self._dtype(ctx.setting)), origin)})
+        dtype = self._dtype(ctx.setting)
+        if dtype == torch.int16:
+            return Upload({"gradient": Value(shortened(found, short_step(ctx.setting)), origin)})
+        if dtype == torch.float16:
+            found = found.clamp(-_LARGEST, _LARGEST)
+        return Upload({"gradient": Value(found.to(dtype), origin)})
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
-        mean = added_gradients(ctx, uploads) / (self.params.records or 1)
+        total = added_gradients(ctx, uploads)
+        if self._dtype(ctx.setting) == torch.int16:
+            total = total * short_step(ctx.setting)
+        mean = total / (self.params.records or 1)
         weights, velocity = stepped(
-            # The very numbers at which clients took their gradients.
+            # The very numbers at which clients took their gradients, but for float16's rounding.
             ctx.state["weights"],
             ctx.state["velocity"],
             mean,
-            rate=self.params.learning_rate,
+            rate=self.params.learning_rate or (CENTRED if bases(ctx.student) else 1.0),
             momentum=self.params.momentum,
         )
         ctx.state.update(weights=weights.float().double(), velocity=velocity)
@@ -121,14 +147,19 @@ class SummedSteps(Method):
 
     def _told(self, ctx: ServerContext) -> Broadcast:
         """The last layer, and, until all have it, what the model found by a decomposition."""
-        told = {"weights": ctx.state["weights"].float()}
+        weights = ctx.state["weights"]
+        told = {"weights": weights.float()}
+        if self.params.precision == "float16":
+            told["weights"] = weights.clamp(-_LARGEST, _LARGEST).half()
         if "told" not in ctx.state:
             told |= prefixed("front", bases(ctx.student))
         return Broadcast(common=told)
 
     def _dtype(self, setting: Setting) -> torch.dtype:
         """Of the sums; under secure aggregation rounding would show whose numbers are small."""
-        return torch.float64 if setting.securely else _DTYPES[self.params.precision]
+        if not setting.securely:
+            return _DTYPES[self.params.precision]
+        return torch.int16 if self.params.precision == "float16" else torch.float64
 
     def _shape(self, setting: Setting) -> tuple[int, int]:
         """Of the last layer: the features and the constant, by classes."""

@@ -46,10 +46,10 @@ def test_a_display_is_drawn_again_in_a_cell_and_taken_away_at_its_end(cell):
     text = Text("<b>round</b> 1")
     shown = notebook.live(text, Console(force_jupyter=True))
     shown.start()
-    assert cell.drawn.wait(30)
+    assert cell.drawn.wait(600)
     cell.drawn.clear()
     text.append(", client 2")
-    assert cell.drawn.wait(30)
+    assert cell.drawn.wait(600)
     shown.stop()
     assert "&lt;b&gt;round&lt;/b&gt; 1" in cell.shown[0]
     assert "client 2" in "".join(cell.shown)

@@ -15,9 +15,10 @@ from secret_sums import Clients, drawn, plain
 
 from fedkd.errors import FederationError, MessageError
 from fedkd.exchange.masking import graph, keys, shares, streams
-from fedkd.exchange.masking.fixed_point import RESOLUTION, fixed, floating
+from fedkd.exchange.masking.fixed_point import RESOLUTION, carries, fixed, floating
 from fedkd.exchange.masking.keys import KeyPairs
 from fedkd.exchange.masking.protocol import Circle, Sharing, mask_keys, own_key
+from fedkd.exchange.masking.unmasking import unmask
 
 
 def equal(found, wanted) -> None:
@@ -242,6 +243,26 @@ def test_one_masked_tensor_looks_the_same_whatever_is_in_it(value: float) -> Non
     assert float(signs.mean(dim=0).abs().max()) < 6 / math.sqrt(size)
     together = (signs.T @ signs / size).fill_diagonal_(0)
     assert float(together.abs().max()) < 6 / math.sqrt(size)
+
+
+def test_whole_numbers_of_16_bits_are_masked_in_16_bits_and_add_up_to_the_bit() -> None:
+    three, draws = Clients([3, 5, 6], 3), torch.Generator().manual_seed(0)
+    parts = {
+        c: {"gradient": torch.randint(-(2**15), 2**15, (2**17 // 2 + 5,), generator=draws).short()}
+        for c in [3, 5, 6]
+    }
+    three.share([3, 5, 6])
+    three.answer([3, 5, 6], parts, [3, 5, 6])
+    assert all(words.dtype == np.uint16 for words in three.sent.values())
+    bits = np.unpackbits(three.sent[5].view(np.uint8)).mean()
+    assert abs(bits - 0.5) < 6 * 0.5 / math.sqrt(16 * 2**16)
+    words = sum(three.sent.values())
+    unmask(words, three.circle, [3, 5, 6], [3, 5, 6], three.open([3, 5, 6], [3, 5, 6]))
+    found = streams.shaped(words, {"gradient": (2**16 + 5,)})["gradient"]
+    assert torch.equal(found, sum(each["gradient"] for each in parts.values()))
+    assert torch.equal(floating({"sum": found})["sum"], found.double())
+    assert not carries(found, parties=3)  # half of them are out of the range
+    assert carries(found % 2**14, parties=3)
 
 
 def test_streams_are_aes_128s_and_run_through_all_numbers() -> None:

@@ -66,7 +66,7 @@ class Cutting(tiny.Quiet):
         self.left -= 1
         if self.left <= 0:
             for _ in range(self.expected):
-                self.came.acquire(timeout=20)
+                self.came.acquire(timeout=600)
             raise CutError
 
 

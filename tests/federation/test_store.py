@@ -231,7 +231,7 @@ def test_threads_and_processes_write_at_once_and_nothing_is_lost(tmp_path, share
     for other in others:
         other.start()
     for other in others:
-        other.join(60)
+        other.join(600)
     assert [other.exitcode for other in others] == [0, 0, 0]
     with StateStore(tmp_path) as store:
         assert store._index.rows("PRAGMA journal_mode") == [("delete" if shared else "wal",)]

@@ -39,7 +39,7 @@ def test_a_private_closed_form_is_paid_for_once(rows, tmp_path):
 
 def test_private_steps_are_one_plan_of_as_many_releases_of_the_sum(rows, tmp_path):
     changes = {
-        "method": {"name": "summed_steps", "records": 200},
+        "method": {"name": "summed_steps", "records": 200, "precision": "float16"},
         "rounds": 2,
         "clients.count": 2,
         "privacy.epsilon": 8.0,

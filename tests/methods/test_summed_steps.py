@@ -1,14 +1,18 @@
 """Steps by sums: pooled gradient descent for any partition, each record bounded, each step paid."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from federations import CLASSES, IMAGES, SMALL, Federation, federation, samples, tensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.special import ndtr
 from torch import Tensor, nn
 
 from fedkd import config
@@ -18,6 +22,7 @@ from fedkd.exchange.messages import Broadcast, Release
 from fedkd.learning import softmax_regression
 from fedkd.learning.closed_form import features_of
 from fedkd.methods.core import accounting, protection, sums
+from fedkd.methods.summed_steps import CENTRED
 from fedkd.privacy.accountant import epsilon
 from fedkd.privacy.events import Event, Gaussian
 
@@ -208,6 +213,68 @@ def test_a_secure_sum_s_step_is_that_of_the_parts() -> None:
         assert torch.equal(each, securely.student.state_dict()[name])
 
 
+def _drawn(part: float, deviation: float) -> NDArray[np.float64]:
+    """Chances of what `shortened` makes of a part with noise on it, on a grid of 1/64 of a step."""
+    steps = np.arange(-64 * 40, 64 * 40 + 1)
+    noise = np.diff(ndtr((np.append(steps, steps[-1] + 1) - 0.5) / (64 * deviation)))
+    noisy = torch.from_numpy(part + steps / 64)
+    places = sums.shortened(noisy, 1.0).long().numpy() + 50
+    return np.bincount(places, noise, minlength=101)
+
+
+@pytest.mark.parametrize("deviation", [1.0, 3.0])
+def test_a_sum_in_16_bits_says_nothing_of_the_parts_that_the_sum_does_not(deviation: float) -> None:
+    apart = [
+        np.abs(
+            np.convolve(_drawn(1.5, deviation), _drawn(-1.25, deviation))
+            - np.convolve(_drawn(0.25 - part, deviation), _drawn(part, deviation))
+        ).sum()
+        for part in (0.125, 0.5, 2.75)
+    ]
+    # e^-(pi deviation)^2, the bound: 5e-5 at one step, and 3e-39 at three, the least there is.
+    assert max(apart) < 4 * math.exp(-((math.pi * deviation) ** 2)) + 1e-14
+    assert max(apart) > 1e-14 or deviation > 1
+
+
+def test_whole_numbers_wrap_around_at_16_bits() -> None:
+    noisy = torch.tensor([0.24, -0.26, 2.0**13 + 1, -(2.0**14), 2.0**15 + 0.5]).double()
+    assert sums.shortened(noisy, 0.5).tolist() == [0, -1, 2**14 + 2, -(2**15), 1]
+
+
+def test_two_bytes_a_number_carry_the_same_steps_either_way() -> None:
+    half = built(precision="float16")
+    told = half.begin()
+    assert told.common["weights"].dtype == torch.float16
+    assert tensors(half.ask(0, 1, told))["gradient"].nbytes == 2 * 17 * CLASSES
+    torch.testing.assert_close(run(half)[-1], run(built())[-1], rtol=0.02, atol=0.02)
+    securely: Any = {"secure_aggregation": True, "noise_multiplier": 3.0, "clip": 0.4}
+    short, exact = built(privacy=securely, precision="float16"), built(privacy=securely)
+    step = sums.short_step(short.setting)
+    assert 1 / 6 < step / (3.0 * 0.4 / 3**0.5) <= 1 / 3
+    draws = []
+    for number in range(1, 41):
+        sent, event = private(short, number)
+        assert event == Gaussian("sum of gradients, summed over clients", 3.0)
+        assert short.method.expects(short.setting, 0)["gradient"].dtype == torch.int16
+        draws.append(step * sent)
+    mean = private(exact, told=exact.begin())[0]
+    noise = torch.stack(draws) - mean
+    assert float(noise.std()) == pytest.approx((0.4 * 3.0 / 3**0.5) * 2**0.5, rel=0.15)
+    ctx = short.server_context()
+    short.begin()
+    ctx.summed = 3
+    short.method.server(ctx, {0: {"gradient": torch.ones(17, CLASSES).double()}})
+    assert float(ctx.state["velocity"].mean()) == pytest.approx(step / 70)
+
+
+def test_16_bits_under_masks_want_noise() -> None:
+    fed = built(precision="float16")
+    privacy = config.Privacy(secure_aggregation=True)
+    bare = fed.setting.experiment.model_copy(update={"privacy": privacy})
+    with pytest.raises(ConfigError, match="16 bits of a sum hide nothing without noise"):
+        fed.method.check(replace(fed.setting, experiment=bare))
+
+
 def test_the_server_s_basis_is_everybody_s_and_is_sent_until_all_have_it() -> None:
     fed = built(student=TURNED)
     with torch.no_grad():
@@ -241,6 +308,31 @@ def test_features_are_found_once_for_the_same_records_and_front(
     fed.data[0] = replace(fed.data[0], x=1 - fed.data[0].x)
     assert not torch.equal(tensors(fed.ask(0, 3, told))["gradient"], first)
     assert len(asked) == 2
+
+
+def test_weights_of_fewer_classes_are_refused_whatever_a_client_holds() -> None:
+    fed = built()
+    told = {"weights": fed.begin().common["weights"][:, :2]}
+    for client in range(3):
+        fed.data[client] = fed.data[client].subset((fed.data[client].y < 2).nonzero().flatten())
+        with pytest.raises(MessageError, match=r"weights of shape \(17, 2\): expected \(17, 3\)"):
+            fed.method.client(fed.client_context(client, 1), told)
+
+
+def test_a_client_without_records_sends_noise_like_any_other() -> None:
+    fed = built(privacy={"noise_multiplier": 3.0, "clip": 0.4})
+    fed.data[0] = fed.data[0].subset(torch.arange(0))
+    sent, _ = private(fed)
+    assert float(sent.std()) == pytest.approx(1.2, rel=0.4)
+
+
+def test_the_rate_is_the_rule_s_unless_given() -> None:
+    for student, rate in ((NARROW, 1.0), (TURNED, CENTRED)):
+        fed = built(student=student, learning_rate=None, momentum=0.0, precision="float64")
+        fed.round(1, fed.begin())
+        state = fed.server_context().state
+        expected = -rate * state["velocity"]
+        torch.testing.assert_close(state["weights"], expected, rtol=1e-6, atol=1e-9)
 
 
 def test_steps_without_a_public_number_of_records_are_refused() -> None:

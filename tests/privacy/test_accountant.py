@@ -157,7 +157,7 @@ def test_ten_threads_that_ask_the_same_compute_it_once(monkeypatch: pytest.Monke
     gate = threading.Barrier(10)
 
     def ask(thread: int) -> float:
-        gate.wait(timeout=30)
+        gate.wait(timeout=600)
         return accountant.epsilon([Gaussian(f"thread {thread}", 1.23456, 0.01, 300)], 1e-5)
 
     with ThreadPoolExecutor(10) as pool:

@@ -42,7 +42,7 @@ def start(job, *arguments):
 
 
 def finish(process):
-    told, complaint = process.communicate(timeout=120)
+    told, complaint = process.communicate(timeout=600)
     assert process.returncode == 0, complaint
     return told
 
@@ -81,7 +81,7 @@ def test_a_transaction_killed_half_way_is_undone(memory):
     play(account(path), memory / "drawn", 1)
     intact = path.read_bytes()
     process = start("killed_transaction", path)
-    process.communicate(timeout=60)
+    process.communicate(timeout=600)
     assert process.returncode == -signal.SIGKILL
     assert path.read_bytes() != intact
     assert examine(path).fault

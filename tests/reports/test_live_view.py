@@ -243,7 +243,7 @@ class Asked:
         return "told"
 
     def ask(self, part, method="GET", body=None, **headers):
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=600)
         path = part if part.startswith("/") else f"/{self.server.token}/{part}"
         headers = {"Host": self.host, **{k.replace("_", "-"): v for k, v in headers.items()}}
         connection.request(method, path, body, {k: v for k, v in headers.items() if v})

@@ -1,4 +1,8 @@
-"""Numbers in fixed point, modulo 2^64: only there do masks cancel to the last bit."""
+"""Numbers in fixed point, modulo 2^64: only there do masks cancel to the last bit.
+
+Or modulo 2^16, where all that a client sends are whole numbers of 16 bits (int16): so a sum with
+noise on it is sent in a quarter of the bytes. They wrap around; a sum inside the range does not.
+"""
 
 import torch
 from torch import Tensor
@@ -15,9 +19,24 @@ _RANGE = 2.0**28
 coarser, the sum's last bits would tell of clients whose numbers are small."""
 
 
+_SHORT_RANGE = 2**14
+"""The most that a sum of whole numbers of 16 bits may be, half of what these bits hold."""
+
+
 def expected(plain: Expected) -> Expected:
-    """What tensors like these look like once they are masked."""
-    return {name: TensorSpec(spec.shape, torch.int64) for name, spec in plain.items()}
+    """What tensors like these look like once they are masked: all of one type of integers."""
+    short = all(spec.dtype == torch.int16 for spec in plain.values())
+    word = torch.int16 if short else torch.int64
+    return {name: TensorSpec(spec.shape, word) for name, spec in plain.items()}
+
+
+def ones(word: torch.dtype) -> Tensor:
+    """What each client adds beside, to tell that all masks came off: 64 bits of ones, as numbers.
+
+    Args:
+        word: int64, or int16.
+    """
+    return torch.ones((4,) if word == torch.int16 else (), dtype=word)
 
 
 def most(parties: int) -> float:
@@ -30,6 +49,7 @@ def fixed(tensors: Tensors, *, parties: int) -> dict[str, Tensor]:
 
     Args:
         tensors: any shapes, of integers or float64; a coarser type would show through the sum.
+            Whole numbers of 16 bits, int16, stay as they are.
         parties: how many will be added up, each of them within the same bounds.
 
     Raises:
@@ -37,6 +57,8 @@ def fixed(tensors: Tensors, *, parties: int) -> dict[str, Tensor]:
         FederationError: a number is not finite, or so large that a sum could leave the range.
     """
     limit, numbers = most(parties), {}
+    if all(tensor.dtype == torch.int16 for tensor in tensors.values()):
+        return dict(tensors)
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and tensor.dtype != torch.float64:
             raise ValueError(f"Expected field {name!r} in float64 to mask it, got {tensor.dtype}.")
@@ -52,14 +74,20 @@ def fixed(tensors: Tensors, *, parties: int) -> dict[str, Tensor]:
 
 
 def carries(number: Tensor, *, parties: int) -> bool:
-    """Whether an int64 tensor may be the sum of what `fixed` lets as many parties send.
+    """Whether integers may be the sum of what `fixed` lets as many parties send.
 
-    What is uniform modulo 2^64, as under a mask, is so by a chance of 1 in 2,000 for each number.
+    What is uniform modulo 2^64, as under a mask, is so by a chance of 1 in 2,000 for each number;
+    modulo 2^16 by one half.
     """
+    if number.dtype == torch.int16:
+        return bool(((number >= -_SHORT_RANGE) & (number <= _SHORT_RANGE)).all())
     most_steps = int(_RANGE / RESOLUTION) + parties  # each was rounded by half a step at most
     return bool(((number >= -most_steps) & (number <= most_steps)).all())
 
 
 def floating(numbers: Tensors) -> dict[str, Tensor]:
-    """Fixed point (int64) as float64."""
-    return {name: number.double() * RESOLUTION for name, number in numbers.items()}
+    """Fixed point (int64) as float64; whole numbers (int16) as these."""
+    return {
+        name: number.double() * (1.0 if number.dtype == torch.int16 else RESOLUTION)
+        for name, number in numbers.items()
+    }

@@ -26,7 +26,7 @@ from fedkd.specs import TensorSpec
 KEYS, SHARES, OPEN = "keys", "shares", "open"
 """The steps beside `client.ACTION`, which comes before the last."""
 MEMBERS = "secure_aggregation/members"
-"""A one from each client: their sum tells that all masks came off."""
+"""Ones from each client: their sum tells that all masks came off."""
 _NAME = "secure_aggregation"
 _TAG = 16
 """Bytes by which something sealed is longer."""
@@ -216,7 +216,9 @@ def read_opening(answer: Tensors, neighbours: Sequence[int], survivors: Collecti
 
 def expected(plain: Expected) -> Expected:
     """What a masked upload looks like whose plain one is like this."""
-    return fixed_point.expected({**plain, MEMBERS: TensorSpec(())})
+    masked = fixed_point.expected(plain)
+    word = next(iter(masked.values())).dtype
+    return {**masked, MEMBERS: TensorSpec(tuple(fixed_point.ones(word).shape), word)}
 
 
 def to_rows(contents: Sequence[bytes]) -> Tensor:

@@ -145,7 +145,7 @@ class Masking:
         plain = {name: value.data for name, value in upload.values.items()}
         circle, holding = self.sharing.circle, self.holding
         numbers = fixed_point.fixed(plain, parties=len(circle.roster))
-        numbers[MEMBERS] = torch.tensor(1)
+        numbers[MEMBERS] = fixed_point.ones(next(iter(numbers.values())).dtype)
         words = streams.flat(numbers)
         self.sharing.mask(words, holding.sharers, self.said)
         masked = streams.shaped(words, {name: each.shape for name, each in numbers.items()})

@@ -19,6 +19,7 @@ from fedkd.knowledge.moments import Moments, unpacked
 from fedkd.learning.closed_form import Basis, features_of
 from fedkd.methods.core.base import ClientContext, ServerContext
 from fedkd.methods.core.setting import Count, Setting
+from fedkd.methods.core.sums import short_step
 from fedkd.models import probes
 from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.events import Protected
@@ -55,7 +56,7 @@ def check_releases(prepared: PreparedExperiment) -> list[Check]:
     return checks
 
 
-class _Unwritten(Allowance):
+class Unwritten(Allowance):
     """Allows all; what is released here goes nowhere."""
 
     def __init__(self) -> None:
@@ -68,7 +69,7 @@ class _Unwritten(Allowance):
 def _client(setting: Setting, samples: Samples) -> "_Client":
     """A client that has released nothing yet."""
     clock = Clock(lambda *_: None)
-    return _Client(setting, 1, 0, samples, {}, clock, allowance=_Unwritten())
+    return _Client(setting, 1, 0, samples, {}, clock, allowance=Unwritten())
 
 
 class _Client(ClientContext):
@@ -215,7 +216,9 @@ def _noise_on_gradients(prepared: PreparedExperiment) -> Tensor:
     rows = torch.einsum("nf,nc->nfc", phi, wrong).flatten(1)
     exact = (rows * (clip / rows.norm(dim=1, keepdim=True)).clamp(max=1)).sum(dim=0)
     noise = setting.summing("sum of gradients").noise_multiplier * setting.noise_share
-    found: Tensor = (upload.values["gradient"].data.double().flatten() - exact) / (noise * clip)
+    sent = upload.values["gradient"].data
+    step = short_step(setting) if sent.dtype == torch.int16 else 1.0
+    found: Tensor = (step * sent.double().flatten() - exact) / (noise * clip)
     return found
 
 
@@ -241,7 +244,7 @@ def _server(prepared: PreparedExperiment) -> ServerContext:
         threads=1,
         test=prepared.data.test,
         pooled=prepared.data.pooled,
-        allowance=_Unwritten(),
+        allowance=Unwritten(),
     )
 
 

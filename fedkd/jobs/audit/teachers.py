@@ -20,6 +20,7 @@ from fedkd.jobs.audit.canary_run import load
 from fedkd.jobs.audit.claims import claimed
 from fedkd.jobs.audit.messages import audit_exchange
 from fedkd.jobs.audit.releases import check_releases
+from fedkd.jobs.audit.steps import audit_steps
 from fedkd.jobs.audit.students import audit_student
 from fedkd.methods.core import accounting
 from fedkd.privacy.events import Gaussian, Laplace, Protected
@@ -101,6 +102,8 @@ def audit_teacher(
         )
     with one_intra_op_thread():
         found = Audited(checks=tuple(check_releases(prepared)))
+        if "sum of gradients" in prepared.method.card.sums:
+            return audit_steps(prepared, canaries=canaries, confidence=confidence) + found
         if not prepared.method.card.has_teachers:
             return found
         setting = prepared.setting

@@ -4,7 +4,8 @@ And means as sums, since a secure sum gives nothing else: a mean by counts is th
 client holds times its count, over the sum of counts.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Protocol
 
@@ -15,9 +16,9 @@ from fedkd.data.types import Samples
 from fedkd.exchange.aggregation.agreement import FEWEST, no_longer
 from fedkd.exchange.masking.fixed_point import RESOLUTION, most
 from fedkd.exchange.messages import Provenance, Release
-from fedkd.knowledge.moments import Moments, total, unpacked
+from fedkd.knowledge.moments import Correlations, Moments, correlated, total, unpacked
 from fedkd.learning import softmax_regression
-from fedkd.learning.closed_form import features_of
+from fedkd.learning.closed_form import Basis, features_of, summed
 from fedkd.methods.core.combining import relative
 from fedkd.methods.core.server_context import ServerContext, Uploads
 from fedkd.methods.core.setting import Setting
@@ -86,6 +87,59 @@ def gradient(
     return released, Release(event)
 
 
+def correlations(
+    ctx: _Client, model: nn.Module, *, basis: Basis | None, intercept: float
+) -> tuple[Correlations, Provenance]:
+    """A client's sums of features and labels, unprotected, as `moments.correlated` writes them.
+
+    Products are summed in float32, a few thousand records at a time, and added in float64: what is
+    lost is far below what float16 is about to lose.
+
+    Args:
+        ctx: whose records they are.
+        model: has the features.
+        basis: what the features are first seen in.
+        intercept: the constant beside them.
+    """
+    setting = ctx.setting
+    with setting.visiting(setting.device(ctx.client), model):
+        exact = summed(
+            model,
+            ctx._data,
+            setting.classes,
+            basis=basis,
+            intercept=intercept,
+            dtype=torch.float32,
+        )
+    return correlated(exact), Release(Unprotected("sums of features"))
+
+
+def short_step(setting: Setting) -> float:
+    """The step in which noisy sums of gradients are sent in 16 bits under masks: see `shortened`.
+
+    A power of two, at most a third of the standard deviation of what each client adds.
+    """
+    event = setting.summing("sum of gradients")
+    share = event.noise_multiplier * setting.noise_share * setting.experiment.privacy.clip
+    return 2.0 ** math.floor(math.log2(share / 3))
+
+
+def shortened(noisy: Tensor, step: float) -> Tensor:
+    """A client's part, with its share of the noise, in whole steps modulo 2^16: int16.
+
+    The sum of m such parts costs what the sum of the parts does, however coarse that looks beside
+    the clip, since what is rounded has noise on it. Each is drawn from a density f(k step - x), f
+    being a Gaussian of deviation s convolved with a box of one step; so by Poisson's summation
+    formula their sum is, but for e^(-(pi s / step)^2) < 1e-38, drawn from the convolution of all m
+    at k step - (x_1 + ... + x_m). That depends on the sum alone, and is what comes of one Gaussian
+    on it, of deviation s sqrt(m), if one adds m - 1 independent roundings and rounds: it is
+    computed from a release that is paid for. To round adds less than 1% to the noise's variance.
+    To wrap around is computed from the sum as well.
+    """
+    whole = (noisy.double() / step + 0.5).floor()
+    return ((whole + 2**15) % 2**16 - 2**15).to(torch.int16)
+
+
 _MOST_KEPT = 2**30
 """Bytes of all clients' features that a process keeps from one round to the next."""
 
@@ -134,8 +188,15 @@ def added(ctx: ServerContext, uploads: Uploads) -> Moments:
     three times the median client's. That bounds each client alone: sums cannot be compared with
     others' as answers can, since honest ones differ as data does.
     """
-    parts = [unpacked(each["features"], each["labels"]) for each in uploads.values()]
-    factors = _factors(ctx, uploads, parts)
+    return added_moments(
+        ctx, {c: unpacked(each["features"], each["labels"]) for c, each in uploads.items()}
+    )
+
+
+def added_moments(ctx: ServerContext, given: Mapping[int, Moments]) -> Moments:
+    """As `added`, of the clients' moments."""
+    parts = list(given.values())
+    factors = _factors(ctx, given, parts)
     if factors is None:
         return total(parts)
     return total(
@@ -154,7 +215,7 @@ def added_gradients(ctx: ServerContext, uploads: Uploads) -> Tensor:
 
 
 def _factors(
-    ctx: ServerContext, uploads: Uploads, parts: Sequence[Sequence[Tensor]]
+    ctx: ServerContext, clients: Iterable[int], parts: Sequence[Sequence[Tensor]]
 ) -> Tensor | None:
     """By what each client's tensors are cut so that none is far longer than others'; None: none."""
     if ctx.robust is None or len(parts) < FEWEST:
@@ -162,5 +223,5 @@ def _factors(
     lengths = torch.stack([torch.stack([each.norm() for each in part]) for part in parts])
     factors = torch.stack([no_longer(own) for own in lengths.unbind(dim=1)]).amin(dim=0)
     apart = torch.stack([relative(own) for own in lengths.unbind(dim=1)]).amax(dim=0)
-    ctx.apart.update(zip(uploads, apart.tolist(), strict=True))
+    ctx.apart.update(zip(clients, apart.tolist(), strict=True))
     return factors
