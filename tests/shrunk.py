@@ -25,6 +25,8 @@ LEAST = {
     "batch_size": 16,
     "student_batch_size": 16,
     "labelled": 30,
+    "components": 60,
+    "shapes": 200,
 }
 """What says how much is done, under any name of a method or a way, and the least of it."""
 

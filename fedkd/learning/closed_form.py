@@ -1,6 +1,7 @@
 """What a linear model is fitted on in closed form: features of a fixed front, and their moments."""
 
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,8 @@ from fedkd.privacy import mechanisms
 from fedkd.rows import Rows, batches, device_of, one
 
 _BATCH = 256
+_TOGETHER = 8
+"""Batches whose products float32 sums in one go, before they are added in float64."""
 _LEAST = 1e-6
 """The least share of the largest variance that a component is scaled by."""
 
@@ -107,6 +110,7 @@ def summed(
     basis: Basis | None = None,
     clip: float | None = None,
     intercept: float = 1.0,
+    dtype: torch.dtype = torch.float64,
 ) -> Moments:
     """The moments of phi = (features, intercept) over samples; memory for one batch at a time.
 
@@ -117,19 +121,20 @@ def summed(
         basis: what the features are first seen in.
         clip: the L2 norm that features are then clipped to; None leaves them.
         intercept: the constant beside the features, >= 0.
+        dtype: as in `moments`.
     """
     width = 1 + (feature_width(model) if basis is None else basis.axes.shape[1])
     found = Moments(torch.zeros(width, width).double(), torch.zeros(width, classes).double())
-    start = 0
-    for x in map(one, batches(samples.x, _BATCH, exact=True)):
-        y = samples.y[start : start + len(x)]
-        start += len(x)
-        phi = features_of(model, x).double()
+    inputs, start = map(one, batches(samples.x, _BATCH, exact=True)), 0
+    while few := list(islice(inputs, 1 if dtype == torch.float64 else _TOGETHER)):
+        phi = torch.cat([features_of(model, x) for x in few]).double()
+        y = samples.y[start : start + len(phi)]
+        start += len(phi)
         if basis is not None:
             phi = (phi - basis.mean) @ basis.axes
         if clip is not None:
             phi = mechanisms.clip(phi, clip)
-        more = moments(F.pad(phi, (0, 1), value=intercept), y, classes)
+        more = moments(F.pad(phi, (0, 1), value=intercept), y, classes, dtype=dtype)
         found.features.add_(more.features)
         found.labels.add_(more.labels)
     return found

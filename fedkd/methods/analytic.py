@@ -14,7 +14,6 @@ from fedkd.exchange.messages import Broadcast, Tensors, Upload, Value, group, pr
 from fedkd.knowledge.moments import (
     Correlations,
     Moments,
-    correlated,
     discriminant,
     noise_norm,
     penalty_of,
@@ -26,7 +25,7 @@ from fedkd.knowledge.moments import (
 from fedkd.learning import evaluate
 from fedkd.learning.closed_form import Basis, check_last_layer, features_of, set_classifier
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
-from fedkd.methods.core.sums import added
+from fedkd.methods.core.sums import added_moments, correlations
 from fedkd.models.fixed import bases
 from fedkd.rows import Rows
 from fedkd.specs import TensorSpec
@@ -140,16 +139,15 @@ class Analytic(Method):
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
         model = with_front(ctx.setting, broadcast)
+        basis, intercept = _basis(broadcast), self.params.intercept
         with ctx.clock.phase("answer"):
+            if self._correlated(ctx.setting):
+                found, origin = correlations(ctx, model, basis=basis, intercept=intercept)
+                named = found._asdict().items()
+                return Upload({name: Value(each, origin) for name, each in named})
             sums, origin = ctx.moments(
-                model,
-                basis=_basis(broadcast),
-                intercept=self.params.intercept,
-                balance=self.params.balance,
+                model, basis=basis, intercept=intercept, balance=self.params.balance
             )
-        if self._correlated(ctx.setting):
-            named = correlated(sums)._asdict()
-            return Upload({name: Value(each, origin) for name, each in named.items()})
         dtype = self._dtype(ctx.setting)
         return Upload(
             {
@@ -162,8 +160,7 @@ class Analytic(Method):
         """What the model would answer that follows from one client's sums alone."""
         spec, x = ctx.setting.experiment.student.model, inputs()
         answers = []
-        for upload in self._plain(ctx, uploads).values():
-            own = unpacked(upload["features"], upload["labels"])
+        for own in self._moments(ctx, uploads).values():
             weights = self._solved(ctx.setting, own, ctx.setting.noise_share**2)
             alone = ctx.setting.build(spec, purpose="student")
             set_classifier(alone, weights, basis=_basis(ctx.state), intercept=self.params.intercept)
@@ -171,7 +168,7 @@ class Analytic(Method):
         return torch.stack(answers)
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
-        sums = added(ctx, self._plain(ctx, uploads))
+        sums = added_moments(ctx, self._moments(ctx, uploads))
         releases = ctx.parties(uploads) * ctx.setting.noise_share**2
         weights = self._solved(ctx.setting, sums, releases)
         set_classifier(
@@ -179,23 +176,22 @@ class Analytic(Method):
         )
         return Broadcast()
 
-    def _plain(self, ctx: ServerContext, uploads: Uploads) -> Uploads:
-        """What clients send as `features` and `labels`, in whatever form it came."""
+    def _moments(self, ctx: ServerContext, uploads: Uploads) -> dict[int, Moments]:
+        """What clients send, in whatever form it came."""
         if not self._correlated(ctx.setting):
-            return uploads
-        plain: dict[int, Tensors] = {}
-        for client, upload in uploads.items():
-            given = Correlations(**{name: upload[name] for name in Correlations._fields})
-            sums = restored(given, self.params.intercept)
-            plain[client] = {"features": triangle(sums.features), "labels": sums.labels}
-        return plain
+            return {c: unpacked(each["features"], each["labels"]) for c, each in uploads.items()}
+        names, intercept = Correlations._fields, self.params.intercept
+        return {
+            client: restored(Correlations(**{name: each[name] for name in names}), intercept)
+            for client, each in uploads.items()
+        }
 
     def _solved(self, setting: Setting, sums: Moments, releases: float) -> Tensor:
         """The last layer's weights, by the head that is named."""
-        penalty = self._penalty(setting, sums, releases)
+        penalty, quickly = self._penalty(setting, sums, releases), self._correlated(setting)
         if self.params.head == "lda":
-            return discriminant(sums, penalty, self.params.intercept)
-        return ridge(sums, penalty)
+            return discriminant(sums, penalty, self.params.intercept, quickly=quickly)
+        return ridge(sums, penalty, quickly=quickly)
 
     def _penalty(self, setting: Setting, sums: Moments, releases: float) -> float:
         """What is added to the eigenvalues, far above rounding errors and above the noise."""

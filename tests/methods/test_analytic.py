@@ -1,6 +1,8 @@
 """The closed form: whoever holds which record, with a proxy set's components, and under noise."""
 
 from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +11,10 @@ import torch.nn.functional as F
 from federations import CLASSES, IMAGES, SMALL, Federation, federation, samples, tensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fedkd import config
+from fedkd import config, models, optional
 from fedkd.data.types import Samples
 from fedkd.errors import ConfigError, UnpaidError
 from fedkd.exchange.gate import release
@@ -29,6 +32,7 @@ from fedkd.knowledge.moments import (
 from fedkd.learning.closed_form import features_of
 from fedkd.learning.dp.checks import check_features
 from fedkd.methods.core import accounting, protection, sums
+from fedkd.models import call
 from fedkd.privacy.events import Event, Gaussian
 
 NARROW = {"name": "random-filters", "filters": 4, "pool": 2}
@@ -413,3 +417,51 @@ def test_of_a_model_with_a_basis_all_take_the_server_s() -> None:
     with torch.no_grad():
         answers = fed.student.eval()(fed.test.x).double()
     torch.testing.assert_close(answers, closed_form(fed, POOLED), rtol=1e-4, atol=1e-4)
+
+
+def frozen(tmp_path: Path, name: str) -> dict[str, Any]:
+    """A network of another library with weights from a file or a folder, as a student's model."""
+    if find_spec(name) is None:
+        pytest.skip(f"{name} is not installed")
+    if name == "torchvision":
+        spec = {"name": "torchvision/resnet18"}
+        model = models.build(
+            config.ModelSpec.model_validate(spec),
+            shape=IMAGES,
+            classes=CLASSES,
+            generator=torch.Generator().manual_seed(3),
+        )
+        save_file(model.state_dict(), tmp_path / "resnet18.safetensors")
+        return {**spec, "weights": {"file": str(tmp_path / "resnet18.safetensors"), "head": "new"}}
+    library = optional.load("transformers", extra="text")
+    library.utils.logging.disable_progress_bar()
+    size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    given = {"image_size": IMAGES[1], "patch_size": 4, "num_channels": IMAGES[0]}
+    seen = library.ViTConfig(intermediate_size=16, num_labels=CLASSES, **given, **size)
+    torch.manual_seed(1)
+    library.ViTForImageClassification(seen).save_pretrained(tmp_path)
+    return {"name": f"hf/{tmp_path}"}
+
+
+@pytest.mark.parametrize("name", ["torchvision", "transformers"])
+def test_a_frozen_network_s_features_give_one_student_for_any_partition(
+    name: str, tmp_path: Path
+) -> None:
+    changed = config.Student(model=config.ModelSpec.model_validate(frozen(tmp_path, name)))
+    students = []
+    for owner in (torch.zeros(70).long(), POOLED.y):
+        fed = built(owner)
+        experiment = fed.setting.experiment.model_copy(update={"student": changed})
+        fed.setting = replace(fed.setting, experiment=experiment, _specs={})
+        fed.student = fed.setting.build(changed.model, purpose="student")
+        fed.method.check(fed.setting)
+        fed.round(1, fed.begin())
+        with torch.no_grad():
+            students.append(call.answer(fed.student.eval(), fed.test.x).double())
+    torch.testing.assert_close(*students, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(students[0], closed_form(fed, POOLED), rtol=1e-3, atol=1e-3)
+
+
+def test_a_client_without_records_adds_nothing_to_correlations() -> None:
+    nothing = moments(torch.zeros(0, 4), torch.zeros(0).long(), CLASSES)
+    assert not any(each.any() for each in restored(correlated(nothing), 0.3))

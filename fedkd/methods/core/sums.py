@@ -5,7 +5,7 @@ client holds times its count, over the sum of counts.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Protocol
 
@@ -16,9 +16,9 @@ from fedkd.data.types import Samples
 from fedkd.exchange.aggregation.agreement import FEWEST, no_longer
 from fedkd.exchange.masking.fixed_point import RESOLUTION, most
 from fedkd.exchange.messages import Provenance, Release
-from fedkd.knowledge.moments import Moments, total, unpacked
+from fedkd.knowledge.moments import Correlations, Moments, correlated, total, unpacked
 from fedkd.learning import softmax_regression
-from fedkd.learning.closed_form import features_of
+from fedkd.learning.closed_form import Basis, features_of, summed
 from fedkd.methods.core.combining import relative
 from fedkd.methods.core.server_context import ServerContext, Uploads
 from fedkd.methods.core.setting import Setting
@@ -85,6 +85,33 @@ def gradient(
         finest=RESOLUTION if setting.securely else 0.0,
     )
     return released, Release(event)
+
+
+def correlations(
+    ctx: _Client, model: nn.Module, *, basis: Basis | None, intercept: float
+) -> tuple[Correlations, Provenance]:
+    """A client's sums of features and labels, unprotected, as `moments.correlated` writes them.
+
+    Products are summed in float32, a few thousand records at a time, and added in float64: what is
+    lost is far below what float16 is about to lose.
+
+    Args:
+        ctx: whose records they are.
+        model: has the features.
+        basis: what the features are first seen in.
+        intercept: the constant beside them.
+    """
+    setting = ctx.setting
+    with setting.visiting(setting.device(ctx.client), model):
+        exact = summed(
+            model,
+            ctx._data,
+            setting.classes,
+            basis=basis,
+            intercept=intercept,
+            dtype=torch.float32,
+        )
+    return correlated(exact), Release(Unprotected("sums of features"))
 
 
 def short_step(setting: Setting) -> float:
@@ -161,8 +188,15 @@ def added(ctx: ServerContext, uploads: Uploads) -> Moments:
     three times the median client's. That bounds each client alone: sums cannot be compared with
     others' as answers can, since honest ones differ as data does.
     """
-    parts = [unpacked(each["features"], each["labels"]) for each in uploads.values()]
-    factors = _factors(ctx, uploads, parts)
+    return added_moments(
+        ctx, {c: unpacked(each["features"], each["labels"]) for c, each in uploads.items()}
+    )
+
+
+def added_moments(ctx: ServerContext, given: Mapping[int, Moments]) -> Moments:
+    """As `added`, of the clients' moments."""
+    parts = list(given.values())
+    factors = _factors(ctx, given, parts)
     if factors is None:
         return total(parts)
     return total(
@@ -181,7 +215,7 @@ def added_gradients(ctx: ServerContext, uploads: Uploads) -> Tensor:
 
 
 def _factors(
-    ctx: ServerContext, uploads: Uploads, parts: Sequence[Sequence[Tensor]]
+    ctx: ServerContext, clients: Iterable[int], parts: Sequence[Sequence[Tensor]]
 ) -> Tensor | None:
     """By what each client's tensors are cut so that none is far longer than others'; None: none."""
     if ctx.robust is None or len(parts) < FEWEST:
@@ -189,5 +223,5 @@ def _factors(
     lengths = torch.stack([torch.stack([each.norm() for each in part]) for part in parts])
     factors = torch.stack([no_longer(own) for own in lengths.unbind(dim=1)]).amin(dim=0)
     apart = torch.stack([relative(own) for own in lengths.unbind(dim=1)]).amax(dim=0)
-    ctx.apart.update(zip(uploads, apart.tolist(), strict=True))
+    ctx.apart.update(zip(clients, apart.tolist(), strict=True))
     return factors

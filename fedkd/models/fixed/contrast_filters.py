@@ -34,6 +34,8 @@ _OVERLAP = 1.5
 _WEIGHED = 200
 """Shapes on which the sizes of filters are brought to one mean response."""
 _BATCH = 64
+_FEW = 16
+"""Images at a time, so that the maps of their responses stay in a core's cache."""
 
 
 class ContrastFiltersOptions(Frozen):
@@ -144,23 +146,26 @@ class ContrastFilters(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images to features."""
+        roots = (torch.cat([self._pooled(few) for few in torch.split(x, _FEW)]) + 1e-6).sqrt()
+        found = F.normalize(roots.flatten(1)).view_as(roots)
+        return found.transpose(1, 2)
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, filters, pool^2)."""
         rows, columns = self.get_buffer("rows"), self.get_buffer("columns")
-        pooled = [
-            weight
-            * torch.einsum("nchw,ph,qw->npqc", self.responses(x, side), rows, columns).flatten(1, 2)
-            for side, weight in zip(self.sides, self.weights, strict=True)
-        ]
-        roots = (torch.cat(pooled, dim=2) + 1e-6).sqrt()
-        return F.normalize(roots.flatten(1)).view_as(roots)
+        found = []
+        for side, weight in zip(self.sides, self.weights, strict=True):
+            found.append((rows @ (self.responses(x, side) @ (weight * columns).T)).flatten(2))
+        return torch.cat(found, dim=1)
 
     def responses(self, x: Tensor, side: int) -> Tensor:
         """(N, C, H, W) -> (N, filters of this side, H, W), at least 0, without their weight."""
         filters = self.get_buffer(f"filters{side}")
-        numbers, margin = filters[0].numel(), side // 2
-        box = filters.new_ones(1, filters.shape[1], side, side)
-        sums, squares = (F.conv2d(each, box, padding=margin) for each in (x, x.square()))
+        size, numbers = x.shape[2:], filters[0].numel()
+        down, across = (_bands(each, side).to(x) for each in size)
+        sums, squares = down @ (torch.stack([x, x.square()]).sum(dim=2, keepdim=True) @ across)
         contrast = (squares - sums.square() / numbers).clamp(min=_FLAT).sqrt() + _CONTRAST
-        return F.conv2d(x, filters, padding=margin).abs() / contrast
+        return F.conv2d(x, filters, padding=side // 2).abs_().div_(contrast)
 
 
 class ShapeBasis(nn.Module):
@@ -260,6 +265,13 @@ def _windows(side: int, pool: int) -> Tensor:
     covered = torch.minimum(pixels + 1, edges[:, 1:]) - torch.maximum(pixels, edges[:, :1])
     covered = covered.clamp(min=0)
     return covered / covered.sum(dim=1, keepdim=True)
+
+
+@lru_cache
+def _bands(size: int, side: int) -> Tensor:
+    """(size, size): ones where two pixels lie in one patch about one of them."""
+    pixels = torch.arange(size)
+    return ((pixels[:, None] - pixels).abs() <= side // 2).float()
 
 
 def _cosines(size: int) -> Tensor:
