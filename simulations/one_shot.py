@@ -164,6 +164,7 @@ def experiment(cell: Cell, given: argparse.Namespace) -> Experiment:
     table = config.read(CONFIGS / f"{set_up.config}.toml", set_up.changes)
     table |= {"name": f"{cell.set_up}-{cell.row}", "seed": cell.seed, "rounds": 1}
     table["clients"]["quorum"] = 1.0  # a student of some of the clients is another experiment
+    table["output"] = {"evaluate": {"test_size": "all"}}  # after each of several rounds
     table["clients"].setdefault("training", {})["epochs"] = 1 if given.quick else given.local_epochs
     if cell.row == "analytic" and set_up.config != "analytic":
         table["student"] = {"model": "random-filters"} if given.quick else own["student"]

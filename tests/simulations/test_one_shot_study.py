@@ -239,6 +239,7 @@ def test_rounds_by_an_option_are_told_one_by_one(study, tmp_path, capsys):
         for scores in ([r.student for r in run.rounds], [r.ensemble for r in run.rounds])
     )
     assert len(students) == len(ensembles) == 2
+    assert run.experiment.output.evaluate.test_size == "all"
     line = "- `fedpair`, seed 0, by round: student {}, {}; ensemble {}, {}"
     assert line.format(*students, *ensembles) in told
     assert len(list((tmp_path / "teachers").glob("*.safetensors"))) == 2 * 5
