@@ -23,7 +23,7 @@ from fedkd.data.types import Samples
 from fedkd.exchange.masking.fixed_point import fixed, floating
 from fedkd.exchange.messages import Tensors
 from fedkd.federation.prepare import PreparedExperiment
-from fedkd.jobs.audit.releases import Unwritten
+from fedkd.jobs.audit.unwritten import Unwritten
 from fedkd.learning.teacher_statistics import feature_width, with_features
 from fedkd.methods.core import accounting
 from fedkd.methods.core.base import ClientContext, ServerContext
