@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedkd import rng
 from fedkd.auditing.findings import Audited
@@ -166,11 +166,7 @@ def _pass(prepared: PreparedExperiment, count: int, coins: torch.Generator) -> _
     parties = _parties(prepared, setting, included, labels)
     student = setting.build(setting.experiment.student.model, purpose="student")
     rows = slice(feature_width(student) - count, feature_width(student))
-    held = parties[0]._data
-    phi = F.pad(features_of(student, held.x).double(), (0, 1), value=constants["intercept"])
-    # All but the first hold a record that it holds, too.
-    times = torch.ones(len(held)).double()
-    times[0] = len(parties)
+    held = _Held.of(parties, student, included, constants["intercept"])
     server = ServerContext(
         setting=setting,
         round=1,
@@ -198,7 +194,7 @@ def _pass(prepared: PreparedExperiment, count: int, coins: torch.Generator) -> _
         for numbers in (server.state["weights"], server.state["velocity"], told["weights"]):
             numbers[rows] = 0.0
         scores += (released[rows] * directions).sum(dim=1)
-        exact = _exact(phi, held.y, times, weights, clip) / clip
+        exact = _exact(held, weights, clip) / clip
         noise.append((released - exact) / _noise(setting))
         pairs = zip(_apart(noise[-1], count), _apart(exact, count), strict=True)
         pulls = [n.flatten() @ F.normalize(way.flatten(), dim=0) for n, way in pairs]
@@ -213,12 +209,46 @@ def _apart(numbers: Tensor, canaries: int) -> tuple[Tensor, Tensor]:
     return torch.cat([numbers[:first], numbers[-1:]]), numbers[first:-1]
 
 
-def _exact(phi: Tensor, y: Tensor, times: Tensor, weights: Tensor, clip: float) -> Tensor:
+@dataclass(frozen=True)
+class _Held:
+    """What all parties hold together, of n records and the canaries that are included."""
+
+    phi: Tensor
+    """(n, F + 1): records' features and the constant."""
+    y: Tensor
+    """(n + m,): records' classes, then canaries'."""
+    times: Tensor
+    """(n, 1): how often a record is held."""
+    included: Tensor
+
+    @classmethod
+    def of(
+        cls, parties: Sequence[_Party], student: nn.Module, included: Tensor, intercept: float
+    ) -> "_Held":
+        """All but the first party hold one record, which is its first, too."""
+        first = parties[0]._data
+        count = len(first) - int(included.sum())
+        features = features_of(student, first.subset(torch.arange(count)).x).double()
+        phi = F.pad(features[:, : -len(included)], (0, 1), value=intercept)
+        times = torch.ones(count, 1).double()
+        times[0] = len(parties)
+        return cls(phi, first.y, times, included)
+
+
+def _exact(held: _Held, weights: Tensor, clip: float) -> Tensor:
     """The sum that noise is put on, by the audit's own arithmetic, (F + m + 1, C)."""
-    wrong = (phi @ weights).softmax(dim=1) - F.one_hot(y, weights.shape[1])
-    kept = (clip / (phi.norm(dim=1) * wrong.norm(dim=1))).clamp(max=1)
-    found: Tensor = phi.T @ ((times * kept)[:, None] * wrong)
-    return found
+    own, marked = _apart(weights, len(held.included))
+    constant = held.phi[0, -1]
+    pulls = torch.cat([held.phi @ own, LOUD * marked[held.included] + constant * own[-1]])
+    wrong = pulls.softmax(dim=1) - F.one_hot(held.y, weights.shape[1])
+    lengths = F.pad(held.phi.norm(dim=1), (0, len(pulls) - len(held.phi)), value=LOUD)
+    clipped = wrong * (clip / (lengths * wrong.norm(dim=1))).clamp(max=1)[:, None]
+    records, others = clipped.split([len(held.phi), len(pulls) - len(held.phi)])
+    exact = torch.zeros_like(weights)
+    exact[: len(own) - 1] = held.phi[:, :-1].T @ (held.times * records)
+    exact[len(own) - 1 : -1][held.included] = LOUD * others
+    exact[-1] = constant * ((held.times * records).sum(dim=0) + others.sum(dim=0))
+    return exact
 
 
 def _parties(
