@@ -11,6 +11,7 @@ from opacus.grad_sample import GradSampleModuleFastGradientClipping
 from opacus.optimizers import DPOptimizerFastGradientClipping
 from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 
+from fedkd import rng
 from fedkd.knowledge import moments
 from fedkd.knowledge.moments import Moments
 from fedkd.learning.dp import sgd
@@ -203,6 +204,29 @@ def bare(value, **_how):
 
 def bare_votes(votes, **_how):
     return votes.argmax(dim=1)
+
+
+def weaker_votes(factor, real=mechanisms.noisy_votes):
+    """GNMax with a share of its noise."""
+    return lambda votes, *, noise, source: real(votes, noise=factor * noise, source=source)
+
+
+def by_the_seed(_source):
+    """In place of `NoiseSource.generator`: the server knows it."""
+    return rng.stream(7, purpose="divisions", round=1, client=0)
+
+
+def by_place(count, times, parts, generator):
+    """By turns from a drawn one on, so that one record less moves all behind it."""
+    start = torch.randint(parts, (count, times), generator=generator)[0]
+    return (torch.arange(count)[:, None] + start) % parts
+
+
+def by_one_draw(count, times, parts, generator):
+    """Likewise, without as many draws."""
+    return (
+        torch.arange(count)[:, None] + torch.randint(parts, (times,), generator=generator)
+    ) % parts
 
 
 def dealt_evenly(count, times, parts, generator):

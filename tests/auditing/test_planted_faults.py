@@ -118,7 +118,11 @@ RELEASED = [
     ("summed_steps", sums, "NoiseSource", faults.Counting, "source of the noise on the sum of gra"),
     ("fedkt", mechanisms, "noisy_votes", faults.bare_votes, "noise on votes of teachers"),
     ("fedkt", votes, "NoiseSource", faults.Counting, "source of the noise on votes of teachers"),
+    ("fedkt", mechanisms, "noisy_votes", faults.weaker_votes(0.5**0.5), "noise on votes of teac"),
+    ("fedkt", votes.NoiseSource, "generator", faults.by_the_seed, "source of the noise on the div"),
     ("fedkt", fedkt, "divided", faults.dealt_evenly, "votes that one record moves"),
+    ("fedkt", fedkt, "divided", faults.by_place, "votes that one record moves"),
+    ("fedkt", fedkt, "divided", faults.by_one_draw, "votes that one record moves"),
 ]
 
 

@@ -18,9 +18,14 @@ from fedkd.data.types import Samples
 from fedkd.errors import ConfigError, FederationError, UnpaidError
 from fedkd.exchange.messages import Upload
 from fedkd.federation.prepare import prepare
+from fedkd.jobs.audit import messages
+from fedkd.jobs.audit.recording import RecordingMethod
 from fedkd.jobs.simulate import simulate
+from fedkd.learning import evaluate
+from fedkd.learning.dp import sgd
 from fedkd.methods.core import accounting
-from fedkd.methods.core.base import ClientContext
+from fedkd.methods.core.base import ClientContext, Method
+from fedkd.methods.core.votes import Voting
 from fedkd.methods.unlike import fedkt
 from fedkd.methods.unlike.fedkt import consistent, divided
 from fedkd.privacy import accountant, mechanisms
@@ -87,13 +92,30 @@ def broken(ctx: ClientContext, model: nn.Module, rows: list[Tensor], loss: Any) 
         raise ValueError("a layer that cannot stand this record")
 
 
-@pytest.mark.parametrize("fault", ["", "diverging", "breaking"])
+def muted(ctx: ClientContext, model: nn.Module, rows: list[Tensor], loss: Any) -> None:
+    if (rows[0] > 5).any():
+        for weight in model.parameters():
+            weight.data.fill_(math.nan)
+
+
+def strict(model: nn.Module, x: Tensor, real: Any = evaluate.answers) -> Tensor:
+    """A model of a user's own that raises where its weights are no numbers."""
+    if any(weight.isnan().any() for weight in model.parameters()):
+        raise ValueError("weights that are no numbers")
+    answers: Tensor = real(model, x)
+    return answers
+
+
+@pytest.mark.parametrize("fault", ["", "diverging", "breaking", "mute"])
 def test_one_record_moves_one_vote_a_sample_and_division_and_that_is_paid_for(
     counted: list[tuple[Tensor, float]], fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     how = {"epochs": 4, "batch_size": 4, "learning_rate": 1e30 if fault == "diverging" else 0.3}
     if fault == "breaking":
         monkeypatch.setattr(ClientContext, "fit", broken)
+    if fault == "mute":
+        monkeypatch.setattr(ClientContext, "fit", muted)
+        monkeypatch.setattr(evaluate, "answers", strict)
     fed = federation(METHOD, sizes=(40, 8, 8), training=how)
     whole = fed.data[0]
     # The last record is one that teaches otherwise than its neighbours.
@@ -133,6 +155,48 @@ def test_what_leaves_comes_of_the_paid_votes_and_of_no_data_that_nobody_paid_for
     }
     with pytest.raises(UnpaidError):
         _ = ctx.data
+
+
+@pytest.mark.parametrize(
+    "votes",
+    [
+        torch.tensor([[4, 0, 0]]),
+        torch.tensor([[4, 0, 0, 0], [4, 0, 0, 0]]),
+        torch.tensor([[4.0, 0.0, 0.0], [2.5, 1.5, 0.0]]),
+        torch.tensor([[4, 0, 0], [4, 1, 0]]),
+        torch.tensor([[4, 0, 0], [6, -2, 0]]),
+    ],
+    ids=["a query less", "a class more", "half votes", "a vote more", "a vote against"],
+)
+def test_votes_that_one_record_could_move_further_are_never_released(
+    counted: list[tuple[Tensor, float]], votes: Tensor
+) -> None:
+    fed = federation(METHOD)
+    ctx, _ = protected(fed, fed.data[0])
+    with pytest.raises(UnpaidError, match="vote"):
+        ctx.elected(Voting(queries=2, voters=4), lambda *_: votes)
+    assert counted == []
+    ctx.elected(Voting(queries=2, voters=4), lambda *_: torch.tensor([[4, 0, 0], [1, 0, 3]]))
+    assert len(counted) == 1
+
+
+def test_a_server_that_keeps_what_it_is_sent_has_every_hook_of_the_method(tmp_path: Path) -> None:
+    hooks = {name for name, each in vars(Method).items() if callable(each) and name[0] != "_"}
+    assert hooks - {"Params"} <= set(vars(RecordingMethod))
+    fed = federation(METHOD)
+    recorded = RecordingMethod(fed.method, tmp_path).voting(fed.setting)
+    assert recorded == fed.method.voting(fed.setting) == Voting(queries=2 * ROWS, voters=4)
+
+
+def test_a_reference_of_private_votes_learns_as_teachers_do(
+    rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sgd, "train", None)  # teachers are not trained by DP-SGD
+    ready = prepare(private(rows))
+    samples = ready.data.clients[0]
+    model = messages.fit(ready, ready.experiment.client_model(0), 0, 1, samples, 0)
+    said = evaluate.answers(model, samples.x).argmax(dim=1)
+    assert float((said == samples.y).double().mean()) > 0.8
 
 
 def test_teachers_draw_from_streams_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,14 +119,18 @@ def fit(
     samples: Samples,
     number: int,
 ) -> nn.Module:
-    """A reference model: trained as a teacher in so many rounds, without the exchange."""
+    """A reference model: trained as a teacher in so many rounds, without the exchange.
+
+    Without noise, too, where that is on teachers' votes and no teacher is trained by DP-SGD.
+    """
     experiment, purpose = prepared.experiment, f"reference {number}"
     training, likelihood = experiment.clients.training, prepared.setting.task.likelihood
     longer = training.model_copy(update={"epochs": training.epochs * rounds})
     setting = prepared.setting if client is None else prepared.setting.of_client(client)
     model = setting.build(spec, purpose=purpose, client=client)
     with setting.visiting(setting.device(client), model):
-        if experiment.privacy.unit == "record":
+        votes = prepared.method.voting(prepared.setting)
+        if experiment.privacy.unit == "record" and votes is None:
             sgd.train(
                 model,
                 samples,

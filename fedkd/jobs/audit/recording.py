@@ -15,6 +15,7 @@ from fedkd.exchange.coding.fields import AnswerField
 from fedkd.exchange.messages import Broadcast, Tensors, Upload
 from fedkd.files import write_atomically
 from fedkd.methods.core.base import ClientContext, Method, ServerContext, Setting, Uploads
+from fedkd.methods.core.votes import Voting
 from fedkd.rows import Rows
 
 Messages = Mapping[int, Mapping[int, Tensors]]
@@ -41,6 +42,10 @@ class RecordingMethod(Method):
     def expects(self, setting: Setting, client: int) -> Expected:
         """See `Method`."""
         return self._method.expects(setting, client)
+
+    def voting(self, setting: Setting) -> Voting | None:
+        """See `Method`."""
+        return self._method.voting(setting)
 
     def answers(self, setting: Setting) -> Mapping[str, AnswerField]:
         """See `Method`."""

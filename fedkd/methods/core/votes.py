@@ -63,7 +63,8 @@ def elected(ctx: _Client, voting: Voting, count: Count) -> tuple[Tensor, Provena
         count: see `Count`. No vote may depend on records that do not teach who casts it.
 
     Raises:
-        UnpaidError: there are not as many votes as are paid for; nothing was released.
+        UnpaidError: there are not as many votes as are paid for, or they are not of one vote for
+            each teacher; nothing was released.
     """
     if ctx.allowance is None:
         votes = count(ctx._data, ctx.rng("divisions"))
@@ -71,8 +72,21 @@ def elected(ctx: _Client, voting: Voting, count: Count) -> tuple[Tensor, Provena
     event, source = voting.event(ctx.setting), NoiseSource()
     ctx.allowance.spend(event, generator=GENERATOR)
     votes = count(ctx._data, source.generator())
-    if len(votes) != voting.queries:
-        raise UnpaidError(f"{len(votes)} votes: expected the {voting.queries} that are paid for")
+    _check(votes, (voting.queries, ctx.setting.classes), voting.voters)
     ctx.learned_by = event
     noise = event.noise_multiplier * math.sqrt(2)
     return mechanisms.noisy_votes(votes, noise=noise, source=source), PostProcessing(of=event)
+
+
+def _check(votes: Tensor, shape: tuple[int, int], voters: int) -> None:
+    """Refuse what one record could move further than is paid for."""
+    if votes.dtype != torch.int64 or tuple(votes.shape) != shape:
+        raise UnpaidError(
+            f"votes of shape {tuple(votes.shape)} in {votes.dtype}: expected {shape} in int64, the "
+            "queries that are paid for by classes"
+        )
+    if bool((votes < 0).any()) or bool((votes.sum(dim=1) != voters).any()):
+        raise UnpaidError(
+            f"the votes of a query are not 0 or more that add up to {voters}: expected one of each "
+            "teacher"
+        )

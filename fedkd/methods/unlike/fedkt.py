@@ -130,12 +130,13 @@ class FedKT(Method):
             for number in range(self.params.teachers):
                 purpose = f"teacher-{division}-{number}"
                 teacher = ctx.setting.build(ctx.spec, purpose=purpose, client=ctx.client)
-                part = samples.subset((taught[:, division] == number).nonzero()[:, 0])
+                said = torch.zeros(len(inputs), dtype=torch.long)  # of one that breaks
                 with _alone(ctx, purpose):
+                    part = samples.subset((taught[:, division] == number).nonzero()[:, 0])
                     if len(part) > 1:  # of one record BatchNorm has no statistics
                         ctx.fit(teacher, (part.x, part.y), loss)
-                with ctx.on_device(teacher), ctx.clock.phase("answer"):
-                    said = evaluate.answers(teacher, inputs).argmax(dim=-1)
+                    with ctx.on_device(teacher), ctx.clock.phase("answer"):
+                        said = evaluate.answers(teacher, inputs).argmax(dim=-1)
                 votes[division] += F.one_hot(said, classes)
         return votes.flatten(0, 1)
 
@@ -181,9 +182,9 @@ def divided(count: int, times: int, parts: int, generator: torch.Generator) -> T
 def _alone(ctx: ClientContext, purpose: str) -> Iterator[None]:
     """Where votes are protected, a teacher is seen by its own vote alone.
 
-    Whatever ended its training, such as that it diverged, would end the client's round. And what it
-    drew would move what later ones draw: dropout's, from torch's generator, is a stream of the
-    teacher's own.
+    Whatever ended its training or its answers, such as that it diverged, would end the client's
+    round. And what it drew would move what later ones draw: dropout's, from torch's generator, is a
+    stream of the teacher's own. That one is the process's, so its clients learn one by one.
     """
     if ctx.allowance is None:
         yield
