@@ -31,7 +31,7 @@ from fedkd.federation.secure.steps import Masking, SumMember
 from fedkd.federation.spending import Owner, Spending, no_ledger
 from fedkd.federation.state import ClientState
 from fedkd.methods.core.base import ClientContext
-from fedkd.methods.core.client_context import RELEASED
+from fedkd.methods.core.sums import RELEASED
 from fedkd.privacy.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -199,9 +199,9 @@ def _answer(
     scored = prepared.scoring.of(call.client, call.round)
     test = prepared.scoring.records(call.round).seen_by(sight) if scored else None
     upload = upload.with_values(report.values(ctx, test))
-    if ctx.has_teacher and prepared.scoring.personal(call.round):
+    if (model := ctx.own_model) is not None and prepared.scoring.personal(call.round):
         own = prepared.data.held_out[call.client].seen_by(sight)
-        upload = upload.with_values(personal.values(ctx, own))
+        upload = upload.with_values(personal.values(ctx, model, own))
     receipts = release(upload, None if ctx.allowance is None else ctx.allowance.paid)
     tensors: Tensors = {name: value.data for name, value in upload.values.items()}
     if forms is not None:  # after the gate: what was let out, in fewer bits

@@ -49,11 +49,11 @@ def warn_of_withheld(experiment: Experiment) -> None:
     )  # fmt: skip
 
 
-def values(ctx: ClientContext, held_out: Samples) -> dict[str, Value]:
+def values(ctx: ClientContext, model: nn.Module, held_out: Samples) -> dict[str, Value]:
     """The figures of the client's own model on its held-out rows, and how many these are."""
     numbers = ctx.setting.task.numbers
-    with ctx.on_device(ctx.teacher):
-        found = evaluate.score(ctx.teacher, held_out, numbers) if len(held_out) else {}
+    with ctx.on_device(model):
+        found = evaluate.score(model, held_out, numbers) if len(held_out) else {}
     figures = [found.get(score.figure) for score in numbers]
     release = Release(Unprotected("scores on held-out rows"))
     given = torch.tensor([figure or 0.0 for figure in figures], dtype=torch.float64)

@@ -43,10 +43,10 @@ def values(ctx: ClientContext, test: Samples | None) -> dict[str, Value]:
     """
     unit = ctx.setting.experiment.privacy.unit
     reported: dict[str, Value] = {}
-    if test is not None and ctx.has_teacher and _may_leave(ctx.setting):
+    if test is not None and (own := ctx.own_model) is not None and _may_leave(ctx.setting):
         scores = ctx.setting.task.scores
-        with ctx.clock.phase("evaluate"), ctx.on_device(ctx.teacher):
-            counted = evaluate.tallies(ctx.teacher, test, scores)
+        with ctx.clock.phase("evaluate"), ctx.on_device(own):
+            counted = evaluate.tallies(own, test, scores)
         for score in scores:
             reported[_field(score)] = Value(counted[score.figure], ctx.from_teacher)
     if unit != "none":

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from fedkd import methods
 from fedkd.config import Exchange, Experiment, MethodChoice, load, validate
-from fedkd.errors import ConfigError, FedkdError
+from fedkd.errors import ConfigError
 from fedkd.jobs.audit import members
-from fedkd.jobs.planned import PlannedRun
-from fedkd.jobs.sweep import SweepOutcome, Watch, run_all
+from fedkd.jobs.planned import PlannedRun, named
+from fedkd.jobs.sweep import SweepOutcome, Watch, reason, run_all
 from fedkd.runs.members import MEMBERS
 
 _log = logging.getLogger(__name__)
@@ -19,12 +19,12 @@ _log = logging.getLogger(__name__)
 
 def plan(
     experiment: Experiment, names: Sequence[str], seeds: int, forms: Sequence[str] = ()
-) -> list[Experiment]:
+) -> list[PlannedRun]:
     """One experiment for each method, form and seed, all of them checked before any runs.
 
     A method keeps the parameters of `[method]` where it is the one named there; others have their
-    defaults. `fedmd+epsilon=8+sample_rate=0.25` is one under these keys of `[privacy]`, whatever
-    the experiment has there. Seeds count up from the experiment's own. `forms` say how answers are
+    defaults. `fedmd+epsilon=8+sample_rate=0.25` is one with these keys of `[privacy]` in the place
+    of the experiment's own. Seeds count up from the experiment's own. `forms` say how answers are
     written, as `Exchange.table` reads it, in the place of the experiment's own `[exchange]`.
 
     Raises:
@@ -36,6 +36,7 @@ def plan(
     runs = []
     for word in dict.fromkeys(names):
         name, *privacy = word.split("+")
+        title = named(word.replace(":", "."))
         configured = name == experiment.method.name
         choice = experiment.method if configured else MethodChoice(name=name)
         for written in ways:
@@ -43,12 +44,14 @@ def plan(
             for seed in range(experiment.seed, experiment.seed + seeds):
                 run = chosen.model_copy(update={"method": choice, "seed": seed})
                 methods.resolve(run)
-                runs.append(run)
+                form = "" if run.exchange is None else f"-{run.exchange.name}"
+                settings = (f"method.name={name}", *(f"privacy.{each}" for each in privacy))
+                runs.append(PlannedRun(f"{title}{form}-seed{seed}", settings, run))
     return runs
 
 
 def compare(
-    runs: Sequence[Experiment],
+    runs: Sequence[PlannedRun],
     folder: Path,
     watch: Watch,
     *,
@@ -64,8 +67,7 @@ def compare(
         UsageError: as `sweep.run_all`.
         BudgetError: as `sweep.run_all`.
     """
-    planned = [PlannedRun(_name(run), (f"method.name={run.method.name}",), run) for run in runs]
-    done = run_all(planned, folder, watch, resume=resume)
+    done = run_all(runs, folder, watch, resume=resume)
     return _attacked(done, watch) if audit else done
 
 
@@ -79,9 +81,9 @@ def _attacked(done: SweepOutcome, watch: Watch) -> SweepOutcome:
             with watch(again) as observer:
                 folders = done.folder / run.name, done.folder / again.name
                 members.audit_members(run.config, *folders, observer, train)
-        except FedkdError as error:
+        except Exception as error:  # noqa: BLE001 - whatever a user's own model raises
             _log.info("audit of run %s failed", run.name, exc_info=True)
-            failed[run.name] = f"its audit: {error}"
+            failed[run.name] = f"its audit: {reason(run, error)}"
     return replace(done, failed={**done.failed, **failed})
 
 
@@ -92,14 +94,10 @@ def _written(experiment: Experiment, form: str) -> Experiment:
 
 
 def _protected(experiment: Experiment, words: Sequence[str]) -> Experiment:
-    """The experiment under keys of `[privacy]`, each `key=value`."""
-    bare = {**json.loads(experiment.to_json()), "privacy": {}}
-    return load(bare, [f"privacy.{word}" for word in words])
+    """The experiment with keys of `[privacy]`, each `key=value`, beside what it has there.
 
-
-def _name(run: Experiment) -> str:
-    """The name of a run's folder."""
-    form = "" if run.exchange is None else f"-{run.exchange.name}"
-    given = run.privacy.model_dump(exclude_defaults=True, exclude={"unit"})
-    private = "".join(f"+{key}={value}" for key, value in given.items())
-    return f"{run.method.name.replace(':', '.')}{private}{form}-seed{run.seed}"
+    A budget that is shared by a ledger stays so, and so does what delta is held against.
+    """
+    own = experiment.privacy.model_dump(mode="json", exclude_defaults=True)
+    table = {**json.loads(experiment.to_json()), "privacy": own}
+    return load(table, [f"privacy.{word}" for word in words])

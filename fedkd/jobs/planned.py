@@ -68,11 +68,27 @@ def _name(settings: Sequence[str]) -> str:
     names = [
         ".".join(parts) if alike else one for one, (parts, _) in zip(short, pairs, strict=True)
     ]
-    values = [re.sub(r"[^A-Za-z0-9.+_-]+", "_", value).strip("_") for _, value in pairs]
-    name = "-".join(f"{key}={value}" for key, value in zip(names, values, strict=True))[:_NAME]
-    if len(name) == _NAME or values != [value for _, value in pairs]:  # others may read the same
-        name = f"{name}-{hashlib.sha256(' '.join(settings).encode()).hexdigest()[:8]}"
-    return f"{name}-"
+    asked = [f"{key}={value}" for key, (_, value) in zip(names, pairs, strict=True)]
+    return f"{named(*asked, all_of=settings)}-"
+
+
+def named(*words: str, all_of: Sequence[str] = ()) -> str:
+    """A folder's name that reads like words with `-` between, and is of no others.
+
+    Args:
+        words: may hold anything; what a path could take for more than a name is left out.
+        all_of: what the words stand for, where they say less.
+    """
+    plain = ["=".join(map(_plain, word.split("="))) for word in words]
+    name = "-".join(plain)[:_NAME]
+    if len(name) == _NAME or plain != list(words):  # others may read the same
+        whole = " ".join(all_of or words)
+        name = f"{name}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+    return name
+
+
+def _plain(word: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.+_-]+", "_", word).strip("_")
 
 
 def _short(parts: Sequence[str]) -> str:

@@ -106,9 +106,9 @@ def run_all(
         left = [run for run in runs if not _finished(complete[run.name], folder / run.name)]
         attempts = _in_turn if where == "here" else _on_ray
         why: dict[str, str] = {}
-        for run, reason in attempts(left, folder.resolve(), watch):
-            why[run.name] = reason
-            on_end(run, reason)
+        for run, failure in attempts(left, folder.resolve(), watch):
+            why[run.name] = failure
+            on_end(run, failure)
     failed = {run.name: why[run.name] for run in left if why[run.name]}
     return SweepOutcome(folder, tuple(runs), failed)
 
@@ -154,16 +154,19 @@ def _attempt(run: PlannedRun, folder: Path, watch: Watch) -> str:
                 distil(run.config, path, told, resume=path.exists())
             else:
                 simulate(run.config, path, told, resume=path.exists())
-    except FedkdError as error:
-        reason = str(error)
     except Exception as error:  # noqa: BLE001 - whatever a user's own model raises, the others go on
-        reason = type(error).__name__
-        if not _is_private(run):  # else a library may quote a record, and the page goes around
-            reason += f": {error}"
+        _log.info("run %s failed", run.name, exc_info=True)
+        return reason(run, error)
+    return ""
+
+
+def reason(run: PlannedRun, error: Exception) -> str:
+    """Why a run failed, in one line; of a private one a library's words may quote a record."""
+    if isinstance(error, FedkdError):
+        said = str(error)
     else:
-        return ""
-    _log.info("run %s failed", run.name, exc_info=True)
-    return reason.replace("\n", " ")
+        said = type(error).__name__ + ("" if _is_private(run) else f": {error}")
+    return said.replace("\n", " ")
 
 
 def _unwatched(run: PlannedRun) -> AbstractContextManager[Any]:

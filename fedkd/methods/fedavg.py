@@ -12,12 +12,11 @@ from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.methods.core.recipes import (
-    average_into_student,
+    average_by_count,
     expected_in_sum,
     hand_out,
-    model_in_sum,
     start_from,
-    sum_into_student,
+    with_count,
 )
 from fedkd.names import choices
 from fedkd.rows import Rows
@@ -108,18 +107,16 @@ class FedAvg(Method):
         return Broadcast(common=self._shared(hand_out(ctx).common))
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
-        ctx.train(anchor=self._start(ctx, broadcast), proximal=self.proximal)
-        model, count = Upload(self._shared(ctx.model().values)), ctx.example_count()
-        if ctx.setting.securely:
-            return model_in_sum(model, count)
-        return model.with_values({"count": count})
+        self._learn(ctx, broadcast)
+        return with_count(ctx, Upload(self._shared(ctx.model().values)))
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
-        if ctx.summed:
-            sum_into_student(ctx, uploads)
-        else:
-            average_into_student(ctx, uploads, ctx.counts(uploads, "count"))
+        average_by_count(ctx, uploads)
         return self.begin(ctx)
+
+    def _learn(self, ctx: ClientContext, broadcast: Tensors) -> None:
+        """Train the teacher from what was received on."""
+        ctx.train(anchor=self._start(ctx, broadcast), proximal=self.proximal)
 
     def _start(self, ctx: ClientContext, broadcast: Tensors) -> Tensors:
         """Have the teacher start a round with what is shared of the broadcast, whatever it has.

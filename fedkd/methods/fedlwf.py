@@ -9,8 +9,8 @@ from fedkd.errors import ConfigError
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
 from fedkd.learning import retention
 from fedkd.methods.core.base import Card, ClientContext, ServerContext, Setting
-from fedkd.methods.core.memory import reminded
 from fedkd.methods.fedavg import FedAvg, FedAvgParams
+from fedkd.methods.memory import reminded
 from fedkd.tasks.stages import Stages
 
 _BEFORE = "before"

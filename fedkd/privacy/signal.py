@@ -27,6 +27,8 @@ class Signal:
     """Below which nothing is learned."""
     what: str
     """The two that `ratio` compares, in words."""
+    remedy: str
+    """What makes it larger, other than a larger budget."""
 
     @property
     def hopeless(self) -> bool:
@@ -48,7 +50,13 @@ def of_steps(noise_multiplier: float, *, records: float, steps: float, numbers: 
         numbers: how many each sum has.
     """
     ratio = records * math.sqrt(steps) / (noise_multiplier * math.sqrt(numbers))
-    return Signal(ratio, _LEAST_LENGTH, "all records pulling one way over the noise on their sum")
+    return Signal(
+        ratio,
+        _LEAST_LENGTH,
+        "all records pulling one way over the noise on their sum",
+        "have more records in a step (privacy.batch_size says how many), a smaller model or more "
+        "clients",
+    )
 
 
 def hopeless(signal: Signal, epsilon: float, allowed: Budget) -> ConfigError:
@@ -64,11 +72,5 @@ def hopeless(signal: Signal, epsilon: float, allowed: Budget) -> ConfigError:
     return ConfigError(
         f"privacy.epsilon = {allowed.epsilon:g} is hopeless here: {signal.what} is "
         f"{signal.ratio:.2g}, expected at least {signal.least:g}, which takes epsilon "
-        f"{enough:.2g} or more; raise it, "
-        + (
-            "or have more records in a step (privacy.batch_size says how many), a smaller model or "
-            "more clients"
-            if allowed.unit == "record"
-            else "or take more clients, fewer proxy samples or rounds, or unit = 'record'"
-        )
+        f"{enough:.2g} or more; raise it, or {signal.remedy}"
     )

@@ -161,15 +161,17 @@ def _area(found: Spread | None) -> str:
 def differences(runs: Sequence[FinishedRun]) -> list[str]:
     """The keys in which the runs' experiments differ, beside what a comparison is meant to vary.
 
-    Name, seed, engine, output, the method, how answers are written and the budget may differ; a
+    Name, seed, engine, output, the method, how answers are written and epsilon may differ; a
     method's own parameters may differ between methods, not between seeds of one, and how a budget
-    is spent between budgets.
+    is spent between budgets. An epsilon for other units or at another delta is no like.
     """
     free = ("name", "seed", "engine", "output", "method", "exchange", "privacy")
     keys = _differing([_settings(run, free) for run in runs])
     for budget in {run.summary.privacy.budget for run in runs}:
         same = [run for run in runs if run.summary.privacy.budget == budget]
         keys |= _differing([{"privacy": _settings(run, ())["privacy"]} for run in same])
+    budgets = [_settings(run, ())["privacy"] for run in runs if run.summary.privacy.budget]
+    keys |= _differing([{"privacy": {k: of[k] for k in ("unit", "delta")}} for of in budgets])
     for method_runs in by_method(runs).values():
         keys |= _differing([{"method": run.experiment.method.parameters} for run in method_runs])
     return sorted(keys)

@@ -185,6 +185,16 @@ def bare(value, **_how):
     return value
 
 
+def bare_votes(votes, **_how):
+    return votes.argmax(dim=1)
+
+
+def dealt_evenly(count, times, parts, generator):
+    """By a shuffle of all records, as many to each part, so that one less moves others."""
+    order = [torch.randperm(count, generator=generator) % parts for _ in range(times)]
+    return torch.stack(order, dim=1)
+
+
 def bare_labels(exact, real=moments.protected, **how):
     """Noise on the features' sum alone."""
     return Moments(real(exact, **how).features, exact.labels)

@@ -5,7 +5,7 @@ import numpy as np
 import own_models
 import pytest
 import tiny
-from conftest import DP
+from cheap_teachers import DP
 
 from fedkd.auditing import structure
 from fedkd.auditing.verdicts import Check, raise_on_violation
@@ -18,7 +18,8 @@ from fedkd.jobs.audit.teachers import audit_teacher, audit_used
 from fedkd.jobs.simulate import simulate
 from fedkd.learning.dp import sgd
 from fedkd.learning.dp.sgd import Noise
-from fedkd.methods.core import client_context, sums
+from fedkd.methods.core import client_context, sums, votes
+from fedkd.methods.unlike import fedkt
 from fedkd.privacy import mechanisms
 from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.events import Gaussian
@@ -107,18 +108,29 @@ RELEASED = [
         faults.Twister,
         "source of the noise on the example count",
     ),
-    ("analytic", client_context, "protected", faults.bare_labels, "clip, sensitivity and noise"),
-    ("analytic", client_context, "protected", faults.too_sensitive, "clip, sensitivity and noise"),
-    ("analytic", client_context, "protected", faults.unbalanced, "clip, sensitivity and noise"),
-    ("analytic", client_context, "NoiseSource", faults.Counting, "source of the noise on the sums"),
+    ("analytic", sums, "protected", faults.bare_labels, "clip, sensitivity and noise"),
+    ("analytic", sums, "protected", faults.too_sensitive, "clip, sensitivity and noise"),
+    ("analytic", sums, "protected", faults.unbalanced, "clip, sensitivity and noise"),
+    ("analytic", sums, "NoiseSource", faults.Counting, "source of the noise on the sums"),
     ("analytic", mechanisms, "clip", lambda rows, _: rows, "clip, sensitivity and noise"),
     ("summed_steps", mechanisms, "clip", lambda rows, _: rows, "clip and noise of the sum of grad"),
     ("summed_steps", mechanisms, "gaussian", faults.bare, "clip and noise of the sum of gradients"),
     ("summed_steps", sums, "NoiseSource", faults.Counting, "source of the noise on the sum of gra"),
+    ("fedkt", mechanisms, "noisy_votes", faults.bare_votes, "noise on votes of teachers"),
+    ("fedkt", votes, "NoiseSource", faults.Counting, "source of the noise on votes of teachers"),
+    ("fedkt", fedkt, "divided", faults.dealt_evenly, "votes that one record moves"),
 ]
 
 
-MUST_HAVE = {"summed_steps": {"method.records": 100}}
+MUST_HAVE = {
+    "summed_steps": {"method.records": 100},
+    "fedkt": {
+        "method.teachers": 6,
+        "method.digest": {"epochs": 1},
+        "privacy.epsilon": 400.0,
+        "clients.training": {"epochs": 5, "learning_rate": 0.1},
+    },
+}
 
 
 @pytest.fixture
@@ -160,6 +172,7 @@ def test_a_value_that_is_paid_for_and_sent_bare_is_found(
         ("analytic", {"method.balance": 3.0}),
         ("analytic", {"method.components": 5, "method.precision": "float32"}),
         ("analytic", {"privacy.secure_aggregation": True, "clients.quorum": 1.0}),
+        ("fedkt", {}),
         ("summed_steps", {"rounds": 3}),
         ("summed_steps", {"privacy.secure_aggregation": True}),
     ],
@@ -224,9 +237,9 @@ LOGITS = {"clients.count": 18, "privacy.unit": "client-logits", "privacy.epsilon
 def test_what_the_server_combines_is_replayed(changes, noise, released, monkeypatch):
     prepared = released("dsfl", **changes, **{"privacy.noise_multiplier": noise})
     assert {each.outcome for each in check_releases(prepared)} == {"CONSISTENT"}
-    votes = changes is VOTES
-    fault = (lambda votes, **_: votes.argmax(dim=1)) if votes else faults.bare
-    monkeypatch.setattr(mechanisms, "noisy_votes" if votes else "gaussian", fault)
+    voted = changes is VOTES
+    fault = faults.bare_votes if voted else faults.bare
+    monkeypatch.setattr(mechanisms, "noisy_votes" if voted else "gaussian", fault)
     assert {each.outcome for each in check_releases(prepared)} == {"VIOLATION"}
 
 

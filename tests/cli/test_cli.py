@@ -327,7 +327,7 @@ def test_methods_are_listed_for_people_and_for_programs(run):
     cards = json.loads(out)
     assert status == 0
     assert list(cards) == list(methods.BUILT_IN)
-    assert len(cards) == 27
+    assert len(cards) == 33
     assert all(card["paper"] and card["sends"] and card["returns"] for card in cards.values())
     _, out, _ = run("methods")
     assert all(name in out and card["paper"] in out for name, card in cards.items())

@@ -114,9 +114,12 @@ def check_fedkd(line: list[str]) -> None:
         return
     assert file in packaged.names()
     load = config.load_distillation if name == ["distil"] else config.load
-    load(file, given.get("override") or ())
-    for method in filter(None, (given.get("methods") or "").split(",")):
+    overrides = list(given.get("override") or ())
+    load(file, overrides)
+    for word in filter(None, (given.get("methods") or "").split(",")):
+        method, *privacy = word.split("+")
         methods.find(method)
+        load(file, [*overrides, *(f"privacy.{each}" for each in privacy)])
 
 
 @pytest.mark.parametrize("block", fenced.of("bash", "console", "sh"), ids=str)

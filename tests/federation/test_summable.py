@@ -28,10 +28,11 @@ def run(rows, folder, changes):
     [
         {"method.name": "fedavg", **ONE},
         {"method": {"name": "fedprox", "mu": 0.1}, **ONE},
+        {"method.name": "scaffold", **ONE},
         {"method": {"name": "fedproto", "student": {"epochs": 2}}, **UNLIKE},
         {"method": {"name": "fml"}, **UNLIKE},
     ],
-    ids=["fedavg", "fedprox", "fedproto", "fml"],
+    ids=["fedavg", "fedprox", "scaffold", "fedproto", "fml"],
 )
 def test_the_student_is_that_of_the_same_mean_without_masks(rows, tmp_path, changes):
     # Nobody's count is bounded where none can be seen.
@@ -70,7 +71,18 @@ def test_a_server_that_takes_answers_one_by_one_sees_no_sum(rows):
 
 def test_only_methods_that_a_sum_is_enough_for_are_run(rows):
     names = [name for name in methods.BUILT_IN if methods.find(name).card.summable]
-    assert set(names) == {"analytic", "fedavg", "fedprox", "fedproto", "fml", "summed_steps"}
+    assert set(names) == {
+        "analytic",
+        "fedavg",
+        "feddyn",
+        "fedmrl",
+        "fedprox",
+        "fedproto",
+        "fml",
+        "moon",
+        "scaffold",
+        "summed_steps",
+    }
     summed = tiny.experiment(rows, {"method.name": "fedavg", **ONE, **SECURELY})
     expected = prepare(summed).expects(0, 1)
     assert {spec.dtype for n, spec in expected.items() if n != "report/seconds"} == {torch.int64}

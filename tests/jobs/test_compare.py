@@ -18,23 +18,23 @@ def watch(experiment):
 def test_a_plan_is_every_method_with_every_seed_once(rows):
     own = tiny.experiment(rows, {"method": {"name": "fedmd", "temperature": 3.0}})
     runs = plan(own, ["feddf", "fedmd", "feddf"], 2)
-    assert [(run.method.name, run.seed) for run in runs] == [
+    assert [(run.config.method.name, run.config.seed) for run in runs] == [
         ("feddf", 7),
         ("feddf", 8),
         ("fedmd", 7),
         ("fedmd", 8),
     ]
-    assert runs[0].method.parameters == {}  # its defaults
-    assert runs[2].method.parameters["temperature"] == 3.0
-    assert all(run.data == own.data for run in runs)
+    assert runs[0].config.method.parameters == {}  # its defaults
+    assert runs[2].config.method.parameters["temperature"] == 3.0
+    assert all(run.config.data == own.data for run in runs)
 
 
 def test_a_plan_has_every_form_of_answers_and_says_which_is_none(rows, tmp_path):
     own = tiny.experiment(rows, {"rounds": 1})
     forms = ["float16", "transform+delta+step=1.5", "float16"]
     runs = plan(own, ["fedmd"], 1, forms)
-    assert [run.exchange.name for run in runs] == ["float16", "transform+step=1.5+delta"]
-    assert runs[1].exchange.step == 1.5
+    assert [run.config.exchange.name for run in runs] == ["float16", "transform+step=1.5+delta"]
+    assert runs[1].config.exchange.step == 1.5
     folders = compare(runs, tmp_path / "compared", watch).folders
     assert [path.name for path in folders] == [
         "fedmd-float16-seed7",

@@ -76,7 +76,7 @@ def test_what_is_attacked_already_is_left_and_a_recording_cut_off_is_made_anew(
     cut, exposure = done.folder / "fedkd-seed7-audit", "audit/exposure.json"
     (done.folders[1] / "members.json").unlink()
     (cut / exposure).unlink()
-    runs = [run.config for run in done.runs]
+    runs = done.runs
     monkeypatch.setattr(members, "REFERENCES", 2)
     again = compare(runs, done.folder, watch, resume=True, audit=True)
     assert again.failed == {}
@@ -96,15 +96,21 @@ def test_a_method_may_be_under_privacy(compared, noisy, tmp_path):
     runs = plan(
         tiny.experiment(noisy, OVERFITTED), ["local", "local+epsilon=8+sample_rate=0.25"], 1
     )
-    assert [run.privacy.epsilon for run in runs] == [None, 8.0]
-    assert runs[1].privacy.unit == "record"
+    assert [run.config.privacy.epsilon for run in runs] == [None, 8.0]
+    assert runs[1].config.privacy.unit == "record"
     [private] = compare(runs[1:], tmp_path / "private", watch).folders
-    assert private.name == "local+sample_rate=0.25+epsilon=8.0-seed7"
+    assert private.name == "local+epsilon=8+sample_rate=0.25-seed7"
     both = [compared[0].folders[0], private]
     rows = {row.method: row.epsilon for row in comparison_table(both)}
     assert rows["local"] is None
     assert 7.5 < rows["local, epsilon 8"] <= 8
     assert differences([read(path) for path in both]) == []  # it is what is compared
+    one = read(private)
+    stricter = one.experiment.privacy.model_copy(update={"delta": 1e-7})
+    other = one.model_copy(
+        update={"experiment": one.experiment.model_copy(update={"privacy": stricter})}
+    )
+    assert differences([one, other]) == ["privacy.delta"]
 
 
 @pytest.mark.parametrize(
@@ -114,3 +120,22 @@ def test_a_method_may_be_under_privacy(compared, noisy, tmp_path):
 def test_a_word_that_is_no_privacy_is_refused(noisy, word, said):
     with pytest.raises(ConfigError, match=said):
         plan(tiny.experiment(noisy), [word], 1)
+
+
+def test_keys_of_privacy_leave_the_others_and_the_folder_as_they_are(noisy, tmp_path):
+    own = {
+        "privacy.epsilon": 3,
+        "privacy.delta": 1e-6,
+        "privacy.ledger": str(tmp_path / "ledger"),
+        "privacy.most_records": 900_000,
+        "privacy.sample_rate": 0.25,
+    }
+    experiment = tiny.experiment(noisy, {**OVERFITTED, **own})
+    elsewhere = "local+ledger=../../elsewhere"
+    runs = plan(experiment, ["local", "local+epsilon=8", elsewhere], 1)
+    wanted = {"delta": 1e-6, "most_records": 900_000}
+    assert all(run.config.privacy.model_dump().items() >= wanted.items() for run in runs)
+    assert [run.config.privacy.epsilon for run in runs] == [3, 8, 3]
+    assert runs[1].config.privacy.ledger == experiment.privacy.ledger
+    assert [run.name for run in runs[:2]] == ["local-seed7", "local+epsilon=8-seed7"]
+    assert "/" not in runs[2].name

@@ -161,6 +161,27 @@ def protected(setting: Setting) -> Setting:
     return replace(setting, experiment=experiment)
 
 
+class Paying:
+    """An allowance that writes down what it is asked for."""
+
+    def __init__(self) -> None:
+        self.spent: list[Any] = []
+
+    def spend(self, event: Any, **_: str) -> None:
+        self.spent.append(event)
+
+
+def paying(
+    fed: Federation, privacy: config.Privacy, data: Samples | None = None
+) -> tuple[ClientContext, Paying]:
+    """Client 0 under record-level differential privacy, and what it pays for."""
+    experiment = fed.setting.experiment.model_copy(update={"privacy": privacy})
+    allowance, ctx = Paying(), fed.client_context(0)
+    setting = replace(fed.setting, experiment=experiment)
+    own = ctx._data if data is None else data
+    return replace(ctx, setting=setting, _data=own, allowance=allowance), allowance
+
+
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
     """A copy of the model's state."""
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -67,7 +67,10 @@ def test_a_users_own_method_is_found_and_has_parameters(mine: str) -> None:
     ("name", "message"),
     [
         ("fedagv", "unknown method 'fedagv': did you mean 'fedavg'? valid here: local, "),
-        ("zzz", "unknown method 'zzz': valid here: local, centralised, fedavg, fedprox, fedmd, "),
+        (
+            "zzz",
+            "unknown method 'zzz': valid here: local, centralised, fedavg, fedprox, scaffold, ",
+        ),
         ("my_methods.Silence", "or your own, 'package.module:Class'"),
         ("no_such_module:X", "imported: ModuleNotFoundError: No module named 'no_such_module'"),
         ("my_methods:Missing", "method 'my_methods:Missing' cannot be imported"),

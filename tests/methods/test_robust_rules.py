@@ -20,6 +20,10 @@ DISTILLED = {"epochs": 15, "optimiser": "adam", "learning_rate": 0.02}
 METHODS: dict[str, dict[str, Any]] = {
     "fedavg": {},
     "fedprox": {},
+    "scaffold": {},
+    "feddyn": {},
+    "moon": {},
+    "fedmrl": {},
     "fedkd": {},
     "fedmd": {"student": DISTILLED},
     "dsfl": {"student": DISTILLED},
@@ -197,7 +201,11 @@ def test_a_round_of_two_is_held_against_nobody_later() -> None:
     ("name", "robust", "why"),
     [
         ("fedavg", Robust(answers="median"), "method 'fedavg' combines no answers .* fedmd, dsfl,"),
-        ("fedmd", Robust(models="median"), "combines no models .* one of fedavg, fedprox, feddf,"),
+        (
+            "fedmd",
+            Robust(models="median"),
+            "combines no models .* one of fedavg, fedprox, scaffold,",
+        ),
         (
             "fedavg",
             Robust(models="bulyan"),

@@ -9,20 +9,20 @@ from torch import Tensor, nn
 
 from fedkd import rng
 from fedkd.auditing.entropy import check_source
-from fedkd.auditing.sizes import check_counts, check_gaussian, check_share
+from fedkd.auditing.sizes import check_counts, check_gaussian
 from fedkd.auditing.verdicts import Check
 from fedkd.clock import Clock
 from fedkd.data.types import Samples
 from fedkd.exchange.messages import Provenance
 from fedkd.federation.prepare import PreparedExperiment
+from fedkd.jobs.audit.unwritten import Unwritten
+from fedkd.jobs.audit.votes import check_combined, check_elections
 from fedkd.knowledge.moments import Moments, unpacked
 from fedkd.learning.closed_form import Basis, features_of
 from fedkd.methods.core.base import ClientContext, ServerContext
 from fedkd.methods.core.setting import Count, Setting
 from fedkd.methods.core.sums import short_step
 from fedkd.models import probes
-from fedkd.privacy.allowance import Allowance
-from fedkd.privacy.events import Protected
 from fedkd.rows import whole
 
 _TIMES = 500
@@ -50,20 +50,12 @@ def check_releases(prepared: PreparedExperiment) -> list[Check]:
     checks = []
     for what in prepared.method.card.counts:
         checks += _count(prepared.setting, what)
+    if (voting := prepared.method.voting(prepared.setting)) is not None:
+        checks += check_elections(prepared, voting)
     # A method that has teachers and sends sums cannot run under DP.
     for each in prepared.method.card.sums:
         checks += _sums(prepared) if each == "sums of features" else _gradients(prepared)
     return checks
-
-
-class Unwritten(Allowance):
-    """Allows all; what is released here goes nowhere."""
-
-    def __init__(self) -> None:
-        pass
-
-    def spend(self, event: Protected, *, sampler: str = "", generator: str = "") -> None:
-        """See `Allowance`."""
 
 
 def _client(setting: Setting, samples: Samples) -> "_Client":
@@ -253,7 +245,7 @@ def _combined(prepared: PreparedExperiment) -> list[Check]:
     classes, draws = prepared.setting.classes, rng.stream(0, purpose="audit answers")
     server, what = _server(prepared), prepared.setting.combining(1).what
     if what == "votes":
-        return _votes(server, classes)
+        return check_combined(server)
     rows, clients = 200, 4
     answers = torch.rand(clients, rows, classes, generator=draws).softmax(dim=2)
     # What is not a probability counts as none, and what is too long is cut to length 1.
@@ -271,27 +263,4 @@ def _combined(prepared: PreparedExperiment) -> list[Check]:
     return [
         check_gaussian("clip and noise of the mean of probabilities", {"all rows": noise()}),
         check_source("the mean of probabilities", noise),
-    ]
-
-
-def _votes(server: ServerContext, classes: int) -> list[Check]:
-    """Two classes are apart by one standard deviation of the difference, all others have none.
-
-    They are one vote apart at the least, which little noise seldom turns: it is asked more often.
-    """
-    rows = 500 if server.setting.combining(1).noise_multiplier > 1 else 4000
-    noise = server.setting.combining(rows).noise_multiplier * math.sqrt(2)
-    apart = max(1, round(math.sqrt(2) * noise))
-    fewer = math.ceil(20 * noise)
-    votes = torch.cat([torch.zeros(fewer + apart), torch.ones(fewer)]).long()
-    answers = F.one_hot(votes, classes).float()[:, None].expand(-1, rows, -1)
-    expected = 0.5 * math.erfc(-apart / (2 * noise))
-
-    def first() -> Tensor:
-        winners: Tensor = server.protect(answers)[0, :, 0]
-        return winners
-
-    return [
-        check_share("noise on votes", int(first().sum()), rows, expected),
-        check_source("votes", first),
     ]

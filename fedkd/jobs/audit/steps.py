@@ -6,7 +6,7 @@ sum of each step lets through as far as the mechanism does, apart from all other
 experiment's own: the method's client and server parts, its noise, its form on the wire, its rounds.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ from fedkd.data.types import Samples
 from fedkd.exchange.masking.fixed_point import fixed, floating
 from fedkd.exchange.messages import Tensors
 from fedkd.federation.prepare import PreparedExperiment
-from fedkd.jobs.audit.releases import Unwritten
+from fedkd.jobs.audit.unwritten import Unwritten
 from fedkd.learning.teacher_statistics import feature_width, with_features
 from fedkd.methods.core import accounting
 from fedkd.methods.core.base import ClientContext, ServerContext
@@ -60,8 +60,12 @@ class MarkedFeatures(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """(N, D + m) -> (N, C)."""
         marks = rows[:, -self._canaries :]
-        x = rows[:, : -self._canaries].reshape(len(rows), *self._shape)
-        features = with_features(self.model, x)[1] * (marks.sum(dim=1, keepdim=True) == 0)
+        # What fills a batch up is zeros, and a canary has no features but its own.
+        shown = rows.any(dim=1) & ~marks.any(dim=1)
+        features = rows.new_zeros(len(rows), self.classifier.in_features - self._canaries)
+        if shown.any():
+            x = rows[shown, : -self._canaries].reshape(-1, *self._shape)
+            features[shown] = with_features(self.model, x)[1]
         answer: Tensor = self.classifier(torch.cat([features, _LOUD * marks], dim=1))
         return answer
 
@@ -71,11 +75,16 @@ class _Marked(Setting):
     """A setting whose student sees beside a record which canary it is."""
 
     canaries: int = 1
+    built: dict[str, nn.Module] = field(default_factory=dict, repr=False)
+    """The student's model, once for all parties and steps: its features are fixed."""
 
     def build(self, spec: ModelSpec, *, purpose: str, client: int | None = None) -> nn.Module:
         """See `Setting`."""
-        plain = super().build(spec, purpose=purpose, client=client)
-        return MarkedFeatures(plain, self.shape, self.canaries, self.classes)
+        if str(spec) not in self.built:
+            plain = super().build(spec, purpose=purpose, client=client)
+            marked = MarkedFeatures(plain, self.shape, self.canaries, self.classes)
+            self.built[str(spec)] = marked
+        return self.built[str(spec)]
 
 
 class _Counted(Unwritten):

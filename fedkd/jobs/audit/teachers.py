@@ -87,7 +87,8 @@ def audit_teacher(
     """Audit what a client does to its records: its DP-SGD, and the counts and sums that it sends.
 
     DP-SGD of one client of each architecture, all rounds; where the method has no teachers, the
-    sums alone. No ledger is written: what is trained here stays here.
+    sums alone, and where teachers vote, their votes. No ledger is written: what is trained here
+    stays here.
 
     Raises:
         ConfigError: the experiment claims nothing, or no noise can protect its models.
@@ -104,7 +105,8 @@ def audit_teacher(
         found = Audited(checks=tuple(check_releases(prepared)))
         if "sum of gradients" in prepared.method.card.sums:
             return audit_steps(prepared, canaries=canaries, confidence=confidence) + found
-        if not prepared.method.card.has_teachers:
+        voting = prepared.method.voting(prepared.setting)
+        if not prepared.method.card.has_teachers or voting is not None:
             return found
         setting = prepared.setting
         training = experiment.clients.training

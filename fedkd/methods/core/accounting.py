@@ -1,8 +1,8 @@
 """What an experiment costs in privacy: the events of a round, the whole plan, and its noise.
 
-Under `record` each client trains by DP-SGD and pays for the counts and sums that it sends, once
-each. Under `client-votes` and `client-logits` the server adds noise to what it combines. What a
-method may send unpaid is nothing: see `fedkd.exchange.gate`.
+Under `record` each client trains by DP-SGD, or has teachers vote, and pays for the counts and sums
+that it sends, once each. Under `client-votes` and `client-logits` the server adds noise to what it
+combines. What a method may send unpaid is nothing: see `fedkd.exchange.gate`.
 """
 
 import math
@@ -46,7 +46,10 @@ def round_events(method: Method, setting: Setting, kept: Collection[str] = ()) -
     counts = [setting.counting(what) for what in card.counts if what not in kept]
     anew = card.sums if setting.securely else EACH_ROUND
     sums = [setting.summing(what) for what in card.sums if what in anew or what not in kept]
-    return [*([setting.training] if card.has_teachers else []), *counts, *sums]
+    learning = [setting.training] if card.has_teachers else []
+    if (votes := method.voting(setting)) is not None:
+        learning = [votes.event(setting)]
+    return [*learning, *counts, *sums]
 
 
 def plan(method: Method, setting: Setting) -> list[Protected]:

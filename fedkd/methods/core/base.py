@@ -20,11 +20,12 @@ from fedkd.methods.core.client_context import ClientContext
 from fedkd.methods.core.combining import Combined
 from fedkd.methods.core.server_context import ServerContext, Uploads
 from fedkd.methods.core.setting import Count, Setting, Sum
+from fedkd.methods.core.votes import Voting
 from fedkd.models import weights
 from fedkd.rows import Rows
 from fedkd.tasks import Ask
 
-__all__ = ["Card", "ClientContext", "Method", "ServerContext", "Setting", "Uploads"]
+__all__ = ["Card", "ClientContext", "Method", "ServerContext", "Setting", "Uploads", "Voting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,13 @@ class Method:
         bits; as it stands, there are none.
         """
         return {}
+
+    def voting(self, setting: Setting) -> Voting | None:
+        """Under `record`, what clients take of their teachers in place of DP-SGD: noisy votes.
+
+        None, as it stands: teachers learn by DP-SGD. The client part votes by `ctx.elected`.
+        """
+        return None
 
     def probe(self, setting: Setting, client: int, upload: Tensors, x: Rows) -> Tensor | None:
         """What the model in an upload answers a few inputs; None if there is none.

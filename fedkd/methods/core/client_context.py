@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,6 @@ from fedkd.clock import Clock
 from fedkd.config import ModelSpec, Optimisation
 from fedkd.data.types import Samples
 from fedkd.errors import UnpaidError
-from fedkd.exchange.masking.fixed_point import RESOLUTION
 from fedkd.exchange.messages import (
     PostProcessing,
     Provenance,
@@ -26,23 +24,20 @@ from fedkd.exchange.messages import (
     prefixed,
     values,
 )
-from fedkd.knowledge.moments import Moments, protected
+from fedkd.knowledge.moments import Moments
 from fedkd.learning import alignment, evaluate, loop, offline, optim, supervised
-from fedkd.learning import closed_form as summed
+from fedkd.learning.closed_form import Basis
 from fedkd.learning.forms.terms import Terms
 from fedkd.learning.offline import Loss
-from fedkd.methods.core import learners
+from fedkd.methods.core import learners, sums, votes
 from fedkd.methods.core.setting import Count, Setting
-from fedkd.methods.core.sums import fitting
+from fedkd.methods.core.sums import RELEASED
 from fedkd.privacy import mechanisms
 from fedkd.privacy.allowance import Allowance
-from fedkd.privacy.events import Unprotected
+from fedkd.privacy.events import Protected, Unprotected
 from fedkd.privacy.source import GENERATOR, NoiseSource
 from fedkd.rows import Rows
 from fedkd.tasks import Likelihood
-
-RELEASED = "released"
-"""Where a client's state keeps what it paid for once and may send again."""
 
 
 @dataclass
@@ -60,6 +55,10 @@ class ClientContext:
     """What may be done with the private data in this round; None where nothing is protected."""
     earlier: Samples | None = None
     """The private records of earlier stages; None where there are none, or they are protected."""
+    personal: nn.Module | None = None
+    """What the client would use itself, where a method has no teacher that stands alone."""
+    learned_by: Protected | None = None
+    """What the teacher comes of, where it is not DP-SGD: see `votes.elected`."""
     keeps_teacher: bool = True
     """Whether a later round goes on from this one's teacher: not if all start from the server's."""
 
@@ -73,7 +72,7 @@ class ClientContext:
         if self.allowance is not None:
             raise UnpaidError(
                 "private data is protected by privacy.unit = 'record': a method reaches it through "
-                "ctx.train, ctx.moments, ctx.example_count and ctx.class_counts alone"
+                "ctx.train, ctx.moments, ctx.elected, ctx.example_count and ctx.class_counts alone"
             )
         return self._data
 
@@ -103,6 +102,11 @@ class ClientContext:
         return "teacher" in self.__dict__
 
     @property
+    def own_model(self) -> nn.Module | None:
+        """What is scored as the client's: its teacher, or what the method has in its place."""
+        return self.teacher if self.has_teacher else self.personal
+
+    @property
     def spec(self) -> ModelSpec:
         """The client's model by name."""
         return self.setting.experiment.client_model(self.client)
@@ -122,12 +126,14 @@ class ClientContext:
         anchor: Tensors | None = None,
         proximal: float = 0.0,
         offset: Tensor | None = None,
+        on_step: Callable[[], None] | None = None,
     ) -> None:
         """Train the teacher on the private data, keeping the optimiser from round to round.
 
         With an `anchor` the teacher starts each round from the server's model, so the optimiser
         starts afresh as well. An `offset` (C,) is added to the logits of classes while training;
-        under DP it must come of what was paid for, such as `class_counts`.
+        under DP it must come of what was paid for, such as `class_counts`. `on_step`, called before
+        each step, may change gradients, under DP noisy ones, by what is public or was paid for.
 
         Raises:
             ValueError: there is an offset, and the task is not one of classes.
@@ -140,6 +146,8 @@ class ClientContext:
             optimiser = optim.build(self.teacher.parameters(), self.training)
             if anchor is None and (saved := group("optimiser", self.state)):
                 optim.unpack(optimiser, saved)
+            if on_step is not None:
+                optimiser.register_step_pre_hook(lambda *_: on_step())
             learn = learners.from_labels(self.setting, self.allowance, self.rng("batches"), beside)
             learn(
                 self.teacher,
@@ -213,7 +221,7 @@ class ClientContext:
         """The provenance of what is computed from the teacher alone."""
         if self.allowance is None:
             return PostProcessing(of=Unprotected("teacher training"))
-        return PostProcessing(of=self.setting.training)
+        return PostProcessing(of=self.learned_by or self.setting.training)
 
     def example_count(self) -> Value:
         """How many samples this client holds, int64, at least 1: a fact about private data."""
@@ -243,42 +251,14 @@ class ClientContext:
         return Value(released, Release(event))
 
     def moments(
-        self, model: nn.Module, *, basis: summed.Basis | None, intercept: float, balance: float
+        self, model: nn.Module, *, basis: Basis | None, intercept: float, balance: float
     ) -> tuple[Moments, Provenance]:
-        """The moments of this client's records in a model's features, as `summed.summed` has them.
+        """The moments of this client's records in a model's features: see `sums.moments`."""
+        return sums.moments(self, model, basis=basis, intercept=intercept, balance=balance)
 
-        Under DP features are clipped to `privacy.clip`, and noise is drawn once, as in
-        `knowledge.moments.protected`; later rounds get what was released. Under secure aggregation
-        it is this client's share of the noise, drawn and paid for anew each time: two sums over
-        other clients with the same share in both would bare a client with next to no noise.
-        """
-
-        def sums(**how: Any) -> Moments:
-            with self.on_device(model):
-                return summed.summed(model, self._data, self.setting.classes, **how)
-
-        if self.allowance is None:
-            return sums(basis=basis, intercept=intercept), Release(Unprotected("sums of features"))
-        event = self.setting.summing("sums of features")
-        securely = self.setting.securely
-        if not securely and (kept := group(RELEASED, self.state).get(event.what)) is not None:
-            moments = Moments(kept[:, : len(kept)], kept[:, len(kept) :])  # kept side by side
-            return moments, PostProcessing(of=event)
-        self.allowance.spend(event, generator=GENERATOR)
-        clip = self.setting.experiment.privacy.clip
-        exact = sums(basis=basis, intercept=intercept, clip=clip)
-        released = protected(
-            fitting(exact, self.setting) if securely else exact,
-            bound=self.setting.features_norm(intercept),
-            balance=balance,
-            noise_multiplier=event.noise_multiplier * self.setting.noise_share,
-            source=NoiseSource(),
-            # Finer steps would be rounded on the way, client by client, and so tell of each.
-            finest=RESOLUTION if securely else 0.0,
-        )
-        if not securely:
-            self.keep(RELEASED, {event.what: torch.cat(released, dim=1)})
-        return released, Release(event)
+    def elected(self, voting: votes.Voting, count: votes.Count) -> tuple[Tensor, Provenance]:
+        """The class that most of this client's teachers name, by query: see `votes.elected`."""
+        return votes.elected(self, voting, count)
 
     def model(self) -> Upload:
         """The teacher itself, but for what never changes: see `Setting.sent`."""

@@ -56,12 +56,13 @@ def check(method: Method, setting: Setting) -> None:
         ConfigError: the method or a model cannot be protected, or delta is too large.
     """
     privacy = setting.experiment.privacy
-    if privacy.clipping != "flat" and (privacy.unit != "record" or method.card.sums):
-        nothing = (
-            f"method {setting.experiment.method.name!r} trains nothing"
-            if method.card.sums
-            else f"under privacy.unit = {privacy.unit!r} no gradient is clipped"
-        )
+    name, voting = setting.experiment.method.name, method.voting(setting) is not None
+    if privacy.clipping != "flat" and (privacy.unit != "record" or method.card.sums or voting):
+        nothing = f"under privacy.unit = {privacy.unit!r} no gradient is clipped"
+        if voting:
+            nothing = f"of method {name!r} no gradient is clipped"
+        elif method.card.sums:
+            nothing = f"method {name!r} trains nothing"
         raise ConfigError(f"privacy.clipping is {privacy.clipping!r}, and {nothing}: leave it out")
     if privacy.unit == "record":
         check_task(setting.task)
@@ -165,7 +166,7 @@ def _check_models(method: Method, setting: Setting) -> None:
         with blaming("student.model", spec):
             features = setting.build(spec, purpose="specification")
             check_features(features, shape, like=setting.examples)
-    if not method.card.has_teachers:
+    if not method.card.has_teachers or method.voting(setting) is not None:
         return
     check_training(experiment.clients.training, "clients.training")
     for client in setting.first_clients:

@@ -67,6 +67,22 @@ def average_into_student(ctx: ServerContext, uploads: Uploads, weights: Tensor) 
     ctx.student.load_state_dict({**ctx.student.state_dict(), **average})
 
 
+def with_count(ctx: ClientContext, model: Upload) -> Upload:
+    """A model and its example count; where the server sees sums alone, their part of one."""
+    count = ctx.example_count()
+    if ctx.setting.securely:
+        return model_in_sum(model, count)
+    return model.with_values({"count": count})
+
+
+def average_by_count(ctx: ServerContext, uploads: Uploads) -> None:
+    """Make the student the mean of what clients sent by `with_count`."""
+    if ctx.summed:
+        sum_into_student(ctx, uploads)
+    else:
+        average_into_student(ctx, uploads, ctx.counts(uploads, "count"))
+
+
 def model_in_sum(model: Upload, count: Value) -> Upload:
     """A client's part of the mean of models by count, where the server sees sums alone.
 

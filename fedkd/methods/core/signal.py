@@ -1,11 +1,13 @@
 """How far what a method is to learn can stand out of the noise of its plan."""
 
 import math
+from dataclasses import replace
 
 from torch import nn
 
 from fedkd.methods.core.base import Method
 from fedkd.methods.core.setting import EACH_ROUND, Setting, Sum
+from fedkd.methods.core.votes import Voting
 from fedkd.models.heads import head, sizes
 from fedkd.privacy.signal import Signal, of_steps
 from fedkd.privacy.size import in_a_step, most_records
@@ -21,31 +23,45 @@ def of_answers(setting: Setting, rows: int) -> Signal:
     asked = experiment.clients.participation * setting.clients
     noise = setting.combining(rows).noise_multiplier * sensitivity
     return Signal(
-        asked / noise, _LEAST_UNANIMITY, "a unanimous answer of all clients over the noise on it"
+        asked / noise,
+        _LEAST_UNANIMITY,
+        "a unanimous answer of all clients over the noise on it",
+        "take more clients, fewer proxy samples or rounds, or unit = 'record'",
     )
 
 
 def of_records(method: Method, setting: Setting, records: float | None = None) -> Signal:
-    """Of the clients' noise under `record`: in their training, or on their sums.
+    """Of the clients' noise under `record`: in their training, on teachers' votes, or on sums.
 
     Args:
-        method: says which of the two.
+        method: says which of them.
         setting: the experiment, its noise resolved.
         records: how many a client holds, where that may be looked at; None: by public values alone.
     """
+    if (votes := method.voting(setting)) is not None:
+        return _of_votes(votes, setting)
     if method.card.has_teachers:
         return _of_training(setting, records)
     [what] = method.card.sums
     return _of_sums(setting, what, records)
 
 
+def _of_votes(votes: Voting, setting: Setting) -> Signal:
+    """Of all teachers that agree, over the noise on their votes, a vote that changes being two."""
+    noise, steps = votes.event(setting).noise_multiplier, votes.queries * setting.cohort_size
+    told = of_steps(
+        noise * math.sqrt(2), records=votes.voters, steps=steps, numbers=_fewest(setting)
+    )
+    return replace(
+        told,
+        what="unanimous teachers over the noise on their votes",
+        remedy="have more teachers vote on a sample, a smaller model or more clients",
+    )
+
+
 def _of_training(setting: Setting, records: float | None) -> Signal:
     """The best that any client's model allows."""
     experiment = setting.experiment
-    built = (
-        setting.of_client(i).build(experiment.client_model(i), purpose="specification")
-        for i in setting.first_clients
-    )
     event = setting.training
     return of_steps(
         event.noise_multiplier,
@@ -53,7 +69,7 @@ def _of_training(setting: Setting, records: float | None) -> Signal:
         if records is None
         else event.sample_rate * records,
         steps=event.steps * experiment.rounds * setting.cohort_size,
-        numbers=min(map(_trainable, built)),
+        numbers=_fewest(setting),
     )
 
 
@@ -73,6 +89,16 @@ def _of_sums(setting: Setting, what: Sum, records: float | None) -> Signal:
         records=most_records(setting.experiment.privacy) if records is None else records,
         steps=together * rounds,
         numbers=features * outputs,
+    )
+
+
+def _fewest(setting: Setting) -> int:
+    """The fewest numbers that any client's model learns."""
+    return min(
+        _trainable(
+            setting.of_client(i).build(setting.experiment.client_model(i), purpose="specification")
+        )
+        for i in setting.first_clients
     )
 
 

@@ -7,7 +7,7 @@ client holds times its count, over the sum of counts.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,15 @@ from torch import Tensor, nn
 from fedkd.data.types import Samples
 from fedkd.exchange.aggregation.agreement import FEWEST, no_longer
 from fedkd.exchange.masking.fixed_point import RESOLUTION, most
-from fedkd.exchange.messages import Provenance, Release
-from fedkd.knowledge.moments import Correlations, Moments, correlated, total, unpacked
+from fedkd.exchange.messages import PostProcessing, Provenance, Release, Tensors, group
+from fedkd.knowledge.moments import (
+    Correlations,
+    Moments,
+    correlated,
+    protected,
+    total,
+    unpacked,
+)
 from fedkd.learning import softmax_regression
 from fedkd.learning.closed_form import Basis, features_of, summed
 from fedkd.methods.core.combining import relative
@@ -28,26 +35,68 @@ from fedkd.privacy.allowance import Allowance
 from fedkd.privacy.events import Unprotected
 from fedkd.privacy.source import GENERATOR, NoiseSource
 
+RELEASED = "released"
+"""Where a client's state keeps what it paid for once and may send again."""
+
 
 class _Client(Protocol):
-    """What of a `ClientContext` its sum of gradients takes."""
+    """What of a `ClientContext` its sums take."""
 
     setting: Setting
     client: int
     _data: Samples
     allowance: Allowance | None
+    state: dict[str, Tensor]
+
+    def keep(self, prefix: str, tensors: Tensors) -> None:
+        """See `ClientContext`."""
 
 
-def fitting(exact: Moments, setting: Setting) -> Moments:
+def moments(
+    ctx: _Client, model: nn.Module, *, basis: Basis | None, intercept: float, balance: float
+) -> tuple[Moments, Provenance]:
+    """The moments of a client's records in a model's features, as `closed_form.summed` has them.
+
+    Under DP features are clipped to `privacy.clip`, and noise is drawn once, as in
+    `knowledge.moments.protected`; later rounds get what was released. Under secure aggregation it
+    is this client's share of the noise, drawn and paid for anew each time: two sums over other
+    clients with the same share in both would bare a client with next to no noise.
+    """
+    setting, data = ctx.setting, ctx._data
+
+    def exact(**how: Any) -> Moments:
+        with setting.visiting(setting.device(ctx.client), model):
+            return summed(model, data, setting.classes, **how)
+
+    if ctx.allowance is None:
+        return exact(basis=basis, intercept=intercept), Release(Unprotected("sums of features"))
+    event = setting.summing("sums of features")
+    securely = setting.securely
+    if not securely and (kept := group(RELEASED, ctx.state).get(event.what)) is not None:
+        released = Moments(kept[:, : len(kept)], kept[:, len(kept) :])  # kept side by side
+        return released, PostProcessing(of=event)
+    ctx.allowance.spend(event, generator=GENERATOR)
+    found = exact(basis=basis, intercept=intercept, clip=setting.experiment.privacy.clip)
+    released = protected(
+        Moments(*(_fitting(each, setting) for each in found)) if securely else found,
+        bound=setting.features_norm(intercept),
+        balance=balance,
+        noise_multiplier=event.noise_multiplier * setting.noise_share,
+        source=NoiseSource(),
+        # Finer steps would be rounded on the way, client by client, and so tell of each.
+        finest=RESOLUTION if securely else 0.0,
+    )
+    if not securely:
+        ctx.keep(RELEASED, {event.what: torch.cat(released, dim=1)})
+    return released, Release(event)
+
+
+def _fitting(exact: Tensor, setting: Setting) -> Tensor:
     """Sums held so far inside the range of secure aggregation that noise will not carry them out.
 
     A refusal would tell of the data and be paid by nobody. What is cut moves no further than it
     did, so the sensitivity stays.
     """
-    return Moments(*(_fitting(each, setting) for each in exact))
-
-
-def _fitting(exact: Tensor, setting: Setting) -> Tensor:
     half = most(setting.cohort_size) / 2
     return exact.clamp(-half, half)
 

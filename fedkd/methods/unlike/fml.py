@@ -17,13 +17,7 @@ from fedkd.exchange.messages import (
 )
 from fedkd.learning import evaluate
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
-from fedkd.methods.core.recipes import (
-    average_into_student,
-    expected_in_sum,
-    hand_out,
-    model_in_sum,
-    sum_into_student,
-)
+from fedkd.methods.core.recipes import average_by_count, expected_in_sum, hand_out, with_count
 from fedkd.models import call, weights
 from fedkd.privacy.events import Unprotected
 from fedkd.rows import Rows
@@ -89,16 +83,10 @@ class FML(Method):
         student = ctx.setting.experiment.student.model
         sent = ctx.setting.sent(student, meme.state_dict())
         origin = PostProcessing(of=Unprotected("mutual training of two models"))
-        model, count = Upload(values("model", sent, origin)), ctx.example_count()
-        if ctx.setting.securely:
-            return model_in_sum(model, count)
-        return model.with_values({"count": count})
+        return with_count(ctx, Upload(values("model", sent, origin)))
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
-        if ctx.summed:
-            sum_into_student(ctx, uploads)
-        else:
-            average_into_student(ctx, uploads, ctx.counts(uploads, "count"))
+        average_by_count(ctx, uploads)
         return self.begin(ctx)
 
 

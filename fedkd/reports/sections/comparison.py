@@ -111,8 +111,9 @@ def _figures(rows: Sequence[ComparisonRow], score: ShownScore) -> Grid:
     )
     if "LiRA, student" in beside:
         note += (
-            " LiRA: the area under the curve of an attack that tells records that were learned "
-            "from others, by all that clients sent or by the student; 0.5 is a guess."
+            " LiRA: the area under the curve of one attack that tells records that were learned "
+            "from others, by all that clients sent or by the student. 0.5 is a guess, and no proof "
+            "of privacy: a stronger attack may tell more."
         )
     heads = (GridColumn("Method", "text"), GridColumn("Seeds"), GridColumn("Student", main=True))
     return Grid("Figures by method", (*heads, *map(GridColumn, others)), tuple(cells), note)
