@@ -84,7 +84,8 @@ def shared() -> FitReference:
         training, privacy = experiment.clients.training, experiment.privacy
         setting = (each.model_dump_json() for each in (training, privacy))
         place = (experiment.seed, str(spec), client, rounds, number)
-        key = (*place, *setting, _digest(samples))
+        votes = prepared.method.voting(prepared.setting)
+        key = (*place, *setting, votes is None, _digest(samples))
         if key not in known:
             known[key] = messages.fit(prepared, spec, client, rounds, samples, number)
         return known[key]
