@@ -1,7 +1,8 @@
 """Whether noise has the size that is claimed, part by part: no norm over all parts hides one."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -32,6 +33,53 @@ def check_gaussian(what: str, parts: Mapping[str, Tensor], beside: str = "") -> 
     }
     ratios = {name: math.sqrt(squares[name] / sizes[name]) for name in parts}
     return _worst(what, chances, ratios, beside)
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """How large many draws of noise are together, over the standard deviation that is claimed."""
+
+    squares: float
+    numbers: int
+
+    @classmethod
+    def of(cls, noise: Sequence[Tensor]) -> "Pooled":
+        """Of draws of any shapes."""
+        squares = sum(float((each.double() ** 2).sum()) for each in noise)
+        return cls(squares, sum(each.numel() for each in noise))
+
+
+def check_pooled(what: str, pools: Sequence[Pooled]) -> Check:
+    """All draws together have the size that is claimed: the more there are, the less passes."""
+    squares, numbers = sum(p.squares for p in pools), sum(p.numbers for p in pools)
+    chance = _chance(stats.chi2, squares, squares / _SLACK**2, numbers)
+    found = f"{math.sqrt(squares / numbers):.4f} times the size that is claimed (1 expected)"
+    return checked(what, not unlikely([chance]), f"{found}, over {numbers:,} numbers")
+
+
+def check_shape(what: str, noise: Tensor) -> Check:
+    """Draws have tails as a Gaussian's, by their kurtosis: a uniform one of its size has none.
+
+    Args:
+        what: was looked at.
+        noise: any shape, some hundred numbers at the least.
+    """
+    drawn = noise.double().flatten().numpy()
+    found = f"an excess kurtosis of {stats.kurtosis(drawn):.3f} (0 expected)"
+    return checked(what, not unlikely([stats.kurtosistest(drawn).pvalue]), found)
+
+
+def check_centred(what: str, pulls: Mapping[str, Tensor]) -> Check:
+    """Noise is about the exact value, so that what was bounded otherwise shows.
+
+    Args:
+        what: was looked at.
+        pulls: by name, how far from 0 a standard normal draw is.
+    """
+    chances = {name: 2 * float(stats.norm.sf(abs(float(z)))) for name, z in pulls.items()}
+    worst = min(chances, key=chances.__getitem__)
+    found = f"it is {pulls[worst]:.1f} standard deviations away from the exact one of {worst}"
+    return checked(what, not unlikely(list(chances.values())), f"{found} (0 expected)")
 
 
 def check_counts(what: str, parts: Mapping[str, Tensor], scale: float) -> Check:

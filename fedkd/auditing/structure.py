@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor, nn
 
 from fedkd.auditing.entropy import check_source
-from fedkd.auditing.sizes import check_gaussian, unlikely
+from fedkd.auditing.sizes import CHANCE, check_gaussian, unlikely
 from fedkd.auditing.verdicts import Check, checked
 from fedkd.auditing.watch import ONCE, Watch, small
 from fedkd.config import Optimisation
@@ -33,6 +34,8 @@ _ROUNDING = 2.0**-9
 """By how much more than the clip a record may move a sum, as a share of it; it is paid for."""
 _LEAST = 0.9
 """Of the clip, which a loud record alone moves a sum by: less, and the looks do not see the sum."""
+_SAME = 1 - 1e-12
+"""A correlation of what is the same, but for rounding."""
 _TWICE = ONCE.model_copy(update={"epochs": 2})
 
 
@@ -180,6 +183,36 @@ def anew(what: str, pairs: Mapping[str, tuple[Tensor, Tensor]]) -> Check:
     )
 
 
+def unlike(what: str, rows: Tensor, name: str) -> Check:
+    """No two of many draws of noise correlate, whichever two.
+
+    Args:
+        what: was looked at.
+        rows: (R, N), R >= 2, N >= 3: one draw of so many numbers each.
+        name: of one of them, which are counted from 1.
+    """
+    count, numbers = rows.shape
+    centred = rows.double() - rows.double().mean(dim=1, keepdim=True)
+    unit = F.normalize(centred, dim=1)
+    alike = (unit @ unit.T).triu(diagonal=1)
+    first, second = divmod(int(alike.abs().argmax()), count)
+    found = float(alike[first, second])
+    pairs = count * (count - 1) / 2
+    # Of independent Gaussians r sqrt((N - 2) / (1 - r^2)) has Student's distribution.
+    chance, least = (
+        2 * float(stats.t.sf(r * math.sqrt((numbers - 2) / (1 - r**2)), numbers - 2))
+        for r in (min(abs(found), _SAME), _SAME)
+    )
+    if pairs * least >= CHANCE:
+        return Check(what, "NO POWER", f"{numbers} numbers of each {name} are too few to compare")
+    return checked(
+        what,
+        pairs * chance >= CHANCE,
+        f"of {count:,}, {name} {first + 1} and {name} {second + 1} correlate most, by {found:.2f} "
+        "(0 expected)",
+    )
+
+
 def _source(noise: Noise) -> Check:
     whole = replace(noise, sample_rate=1.0, batch_size=1)
     return check_source("gradients", lambda: Watch(whole, rows=2).step(0))
@@ -205,4 +238,4 @@ def check_messages(receipts: Sequence[tuple[str, str]], recorded: Sequence[str])
 
 def _correlation(one: Tensor, other: Tensor) -> float:
     found = float(torch.corrcoef(torch.stack([one, other]).double())[0, 1])
-    return max(-1 + 1e-12, min(found, 1 - 1e-12)) if math.isfinite(found) else 1 - 1e-12
+    return max(-_SAME, min(found, _SAME)) if math.isfinite(found) else _SAME

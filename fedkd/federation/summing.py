@@ -10,7 +10,7 @@ from torch import Tensor
 from fedkd.errors import FederationError
 from fedkd.exchange.codec import encode
 from fedkd.exchange.masking import streams
-from fedkd.exchange.masking.fixed_point import carries, floating
+from fedkd.exchange.masking.fixed_point import SHORT_RANGE, carries, floating
 from fedkd.exchange.masking.streams import Words
 from fedkd.exchange.masking.unmasking import unmask
 from fedkd.exchange.messages import Broadcast, Tensors
@@ -53,7 +53,7 @@ def ask_for_sum(clients: Connected, cohort: list[int], broadcast: Broadcast, rou
     )
     beside = {c: encode(each) for c, each in messages.passed_on(circle, shared).items()}
     told = replace(broadcast, common={**broadcast.common, **messages.of_clients(shared)})
-    summing = _Summing(clients.prepared, cohort[0])
+    summing = Summing(clients.prepared, cohort[0])
     answered = go(Question(ACTION, summing.take, beside), told)
 
     def opening(_: int, client: int, payload: bytes) -> Tensors:
@@ -69,7 +69,7 @@ def ask_for_sum(clients: Connected, cohort: list[int], broadcast: Broadcast, rou
     return whole
 
 
-class _Summing:
+class Summing:
     """Answers that are added up as they come in, so that no two are held at a time."""
 
     def __init__(self, prepared: PreparedExperiment, client: int) -> None:
@@ -93,14 +93,19 @@ class _Summing:
         """The sum in float64, once the masks are off.
 
         Raises:
-            FederationError: they are not.
+            FederationError: they are not, or it is beyond what 16 bits carry.
         """
         sums = streams.shaped(self.words, self._shapes)
         came_off = bool((sums.pop(messages.MEMBERS) == clients).all())
-        if not (came_off and all(carries(each, parties=clients) for each in sums.values())):
+        held = all(carries(each, parties=clients) for each in sums.values())
+        if came_off and not held and self.words.itemsize == 2:
+            raise FederationError(
+                f"the sum of {clients} clients is beyond the {SHORT_RANGE:,} steps that 16 bits "
+                "carry, and running again would cost anew: take method.precision = 'float32'"
+            )
+        if not (came_off and held):
             raise FederationError(
                 f"the masks of {clients} clients do not come off: one of them sent or opened what "
-                "it should not, or their sum is beyond what may be sent in so few bits; run again "
-                "with --resume"
+                "it should not; run again with --resume"
             )
         return floating(sums)

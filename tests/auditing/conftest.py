@@ -3,13 +3,7 @@
 import pytest
 import tiny
 import torch
-
-DP = {
-    "privacy.epsilon": 4.0,
-    "privacy.sample_rate": 0.25,
-    "clients.models": [{"name": "mlp", "hidden": [16]}],
-    "clients.training.epochs": 2,
-}
+from cheap_teachers import DP
 
 
 @pytest.fixture

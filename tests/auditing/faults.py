@@ -181,6 +181,22 @@ class BareAtLast:
         return mechanisms.gaussian(value, **how) if self._left >= 0 else value
 
 
+class Noise:
+    """The Gaussian mechanism, with other noise that is made of its own by the number of the call.
+
+    Args:
+        other: the noise of all calls so far, and the number of this one, from 0 -> its noise.
+    """
+
+    def __init__(self, other):
+        self._other = other
+        self._drawn = []
+
+    def __call__(self, value, *, real=mechanisms.gaussian, **how):
+        self._drawn.append(real(torch.zeros_like(value), **how))
+        return value + self._other(self._drawn, len(self._drawn) - 1)
+
+
 def bare(value, **_how):
     return value
 

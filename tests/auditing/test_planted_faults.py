@@ -5,7 +5,7 @@ import numpy as np
 import own_models
 import pytest
 import tiny
-from conftest import DP
+from cheap_teachers import DP
 
 from fedkd.auditing import structure
 from fedkd.auditing.verdicts import Check, raise_on_violation

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,11 @@ from torch import Tensor, nn
 
 from fedkd import config
 from fedkd.data.types import Samples
-from fedkd.errors import ConfigError, MessageError
+from fedkd.errors import ConfigError, FederationError, MessageError
+from fedkd.exchange.masking import streams
 from fedkd.exchange.messages import Broadcast, Release
+from fedkd.federation.secure.messages import MEMBERS
+from fedkd.federation.summing import Summing
 from fedkd.learning import softmax_regression
 from fedkd.learning.closed_form import features_of
 from fedkd.methods.core import accounting, protection, sums
@@ -265,6 +269,43 @@ def test_two_bytes_a_number_carry_the_same_steps_either_way() -> None:
     ctx.summed = 3
     short.method.server(ctx, {0: {"gradient": torch.ones(17, CLASSES).double()}})
     assert float(ctx.state["velocity"].mean()) == pytest.approx(step / 70)
+
+
+def test_a_step_is_the_same_for_parties_whose_noise_is_a_last_bit_apart() -> None:
+    steps = set()
+    for noise in (np.nextafter(16, 0), 16.0, np.nextafter(16, 17)):
+        hidden = {"secure_aggregation": True, "noise_multiplier": float(noise), "clip": 0.375}
+        fed = built(torch.arange(70) % 4, privacy=hidden, precision="float16")
+        steps.add(sums.short_step(fed.setting))
+    assert steps == {1.0}
+
+
+def test_more_records_than_16_bits_can_sum_are_refused_before_anything_runs() -> None:
+    hidden: Any = {"secure_aggregation": True, "noise_multiplier": 3.0, "clip": 0.4}
+    # A step of 1/8: room for 2,048 of what records of one class pull together.
+    for records, precision in ((15_000, "float16"), (10**6, "float32")):
+        fed = built(privacy=hidden, precision=precision, records=records)
+        protection.check_fixed_point(fed.method, fed.setting)
+    fed = built(privacy=hidden, precision="float16", records=16_000)
+    with pytest.raises(ConfigError, match=r"method\.records is 16,000, .* room for 2,048 beside"):
+        protection.check_fixed_point(fed.method, fed.setting)
+
+
+def test_a_sum_beyond_16_bits_is_told_from_masks_that_stay_on() -> None:
+    fed = built(privacy={"secure_aggregation": True, "noise_multiplier": 3.0}, precision="float16")
+    party: Any = SimpleNamespace(method=fed.method, setting=fed.setting)
+    shape = fed.method.expects(fed.setting, 0)["gradient"].shape
+    for most, members, why in ((2**14, 3, ""), (2**14 + 1, 3, "beyond"), (0, 2, "do not come off")):
+        summing = Summing(party, 0)
+        numbers = {"gradient": torch.zeros(shape, dtype=torch.int16)}
+        numbers["gradient"][0, 0] = most
+        numbers[MEMBERS] = members * torch.ones(4, dtype=torch.int16)
+        summing.words += streams.flat(numbers)
+        if not why:
+            assert float(summing.total(3)["gradient"].max()) == most
+            continue
+        with pytest.raises(FederationError, match=why):
+            summing.total(3)
 
 
 def test_16_bits_under_masks_want_noise() -> None:

@@ -19,7 +19,7 @@ _RANGE = 2.0**28
 coarser, the sum's last bits would tell of clients whose numbers are small."""
 
 
-_SHORT_RANGE = 2**14
+SHORT_RANGE = 2**14
 """The most that a sum of whole numbers of 16 bits may be, half of what these bits hold."""
 
 
@@ -80,7 +80,7 @@ def carries(number: Tensor, *, parties: int) -> bool:
     modulo 2^16 by one half.
     """
     if number.dtype == torch.int16:
-        return bool(((number >= -_SHORT_RANGE) & (number <= _SHORT_RANGE)).all())
+        return bool(((number >= -SHORT_RANGE) & (number <= SHORT_RANGE)).all())
     most_steps = int(_RANGE / RESOLUTION) + parties  # each was rounded by half a step at most
     return bool(((number >= -most_steps) & (number <= most_steps)).all())
 

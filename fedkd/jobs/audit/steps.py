@@ -6,7 +6,8 @@ sum of each step lets through as far as the mechanism does, apart from all other
 experiment's own: the method's client and server parts, its noise, its form on the wire, its rounds.
 """
 
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -14,17 +15,18 @@ from torch import Tensor, nn
 
 from fedkd import rng
 from fedkd.auditing.findings import Audited
-from fedkd.auditing.sizes import check_gaussian
-from fedkd.auditing.structure import anew
+from fedkd.auditing.sizes import Pooled, check_centred, check_gaussian, check_pooled, check_shape
+from fedkd.auditing.structure import unlike
 from fedkd.auditing.verdicts import Check, Claim, checked, independent, judge, shortfall
 from fedkd.clock import Clock
-from fedkd.config import ModelSpec
 from fedkd.data.types import Samples
 from fedkd.exchange.masking.fixed_point import fixed, floating
 from fedkd.exchange.messages import Tensors
 from fedkd.federation.prepare import PreparedExperiment
+from fedkd.jobs.audit.marked import LOUD, Marked
 from fedkd.jobs.audit.unwritten import Unwritten
-from fedkd.learning.teacher_statistics import feature_width, with_features
+from fedkd.learning.closed_form import features_of
+from fedkd.learning.teacher_statistics import feature_width
 from fedkd.methods.core import accounting
 from fedkd.methods.core.base import ClientContext, ServerContext
 from fedkd.methods.core.setting import Setting
@@ -33,9 +35,6 @@ from fedkd.reports.wording import plural
 from fedkd.rows import whole
 
 THREAT = "white box: says at which weights, sees every noisy sum, and may insert records"
-_LOUD = 1e4
-"""A canary's feature, beside which the constant that all records have is nothing; far above the
-clip, so that one that is skipped shows."""
 _HIDING = 64
 """Of a client's records, among which the canaries hide: the noise does not know how many."""
 _TOGETHER = 1000
@@ -43,48 +42,11 @@ _TOGETHER = 1000
 _IDEAL = 40_000
 _FOR_ONE = 10
 """Canaries of the steps for one of a training's: a step costs so little, and noise hides more."""
+_COMPARED, _NUMBERS = 2000, 5000
+"""Rows of the last layer, and numbers of each step, that are compared with all others."""
 
 
-class MarkedFeatures(nn.Module):
-    """A model whose features are a record's, or a canary's one number.
-
-    Inputs are rows (N, D + m): a sample, flattened, and which canary it is, one-hot, or zeros.
-    """
-
-    def __init__(self, model: nn.Module, shape: tuple[int, ...], canaries: int, classes: int):
-        super().__init__()
-        self.model = model
-        self.classifier = nn.Linear(feature_width(model) + canaries, classes)
-        self._shape, self._canaries = shape, canaries
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """(N, D + m) -> (N, C)."""
-        marks = rows[:, -self._canaries :]
-        # What fills a batch up is zeros, and a canary has no features but its own.
-        shown = rows.any(dim=1) & ~marks.any(dim=1)
-        features = rows.new_zeros(len(rows), self.classifier.in_features - self._canaries)
-        if shown.any():
-            x = rows[shown, : -self._canaries].reshape(-1, *self._shape)
-            features[shown] = with_features(self.model, x)[1]
-        answer: Tensor = self.classifier(torch.cat([features, _LOUD * marks], dim=1))
-        return answer
-
-
-@dataclass(frozen=True)
-class _Marked(Setting):
-    """A setting whose student sees beside a record which canary it is."""
-
-    canaries: int = 1
-    built: dict[str, nn.Module] = field(default_factory=dict, repr=False)
-    """The student's model, once for all parties and steps: its features are fixed."""
-
-    def build(self, spec: ModelSpec, *, purpose: str, client: int | None = None) -> nn.Module:
-        """See `Setting`."""
-        if str(spec) not in self.built:
-            plain = super().build(spec, purpose=purpose, client=client)
-            marked = MarkedFeatures(plain, self.shape, self.canaries, self.classes)
-            self.built[str(spec)] = marked
-        return self.built[str(spec)]
+_WHO = "records", "canaries"
 
 
 class _Counted(Unwritten):
@@ -115,7 +77,11 @@ class _Pass:
     """(m,), bool."""
     spent: list[Protected]
     noise: list[Tensor]
-    """Of each step, where no record is: over the standard deviation that is claimed."""
+    """Of each step (F + m + 1, C): its sum less the exact one, over the claimed deviation."""
+    size: Pooled
+    """Of the same, all together."""
+    along: Tensor
+    """(T, 2): of each step's noise, along the exact sum of records and along that of canaries."""
 
 
 def audit_steps(prepared: PreparedExperiment, *, canaries: int, confidence: float) -> Audited:
@@ -129,11 +95,13 @@ def audit_steps(prepared: PreparedExperiment, *, canaries: int, confidence: floa
     coins = rng.stream(prepared.experiment.seed, purpose="audit canaries")
     count = canaries * _FOR_ONE
     sizes = [min(_TOGETHER, count - done) for done in range(0, count, _TOGETHER)]
-    passes = [_pass(prepared, size, coins) for size in sizes]
+    first = _pass(prepared, sizes[0], coins)
+    # The noise of all passes would take gigabytes.
+    passes = [first, *(replace(_pass(prepared, size, coins), noise=[]) for size in sizes[1:])]
     scores = torch.cat([each.scores for each in passes])
     included = torch.cat([each.included for each in passes])
     steps = prepared.experiment.rounds
-    claim = Claim.of(passes[0].spent, prepared.experiment.privacy.delta)
+    claim = Claim.of(first.spent, prepared.experiment.privacy.delta)
     what = f"all steps of {prepared.experiment.method.name}, {plural(steps, 'step')}"
     ideal = torch.randn(_IDEAL, dtype=torch.float64, generator=coins)
     ideal *= _noise(prepared.setting) * steps**0.5
@@ -148,24 +116,37 @@ def audit_steps(prepared: PreparedExperiment, *, canaries: int, confidence: floa
         confidence=confidence,
         shortfall=shortfall(what, seen, claimed),
     )
-    return Audited((verdict,), tuple(_checks(prepared, passes[0])))
+    return Audited((verdict,), tuple(_checks(prepared, passes)))
 
 
-def _checks(prepared: PreparedExperiment, seen: _Pass) -> list[Check]:
+def _checks(prepared: PreparedExperiment, passes: Sequence[_Pass]) -> list[Check]:
     once = accounting.round_events(prepared.method, prepared.setting)
-    planned = once * prepared.experiment.rounds
-    noise = {f"step {number}": each for number, each in enumerate(seen.noise, 1)}
+    planned, seen = once * prepared.experiment.rounds, passes[0]
+    parts = {
+        f"the {who} in step {number}": part
+        for number, each in enumerate(seen.noise, 1)
+        for who, part in zip(_WHO, _apart(each, len(seen.included)), strict=True)
+    }
+    along = torch.stack([each.along for each in passes]).sum(dim=0) / len(passes) ** 0.5
+    pulls = dict(zip(_WHO, along.sum(dim=0) / len(along) ** 0.5, strict=True))
+    for number, each in enumerate(along, 1):
+        pulls |= {f"{who} in step {number}": z for who, z in zip(_WHO, each, strict=True)}
     found = [
         checked(
             "steps paid for",
             seen.spent == planned,
             f"{plural(len(seen.spent), 'release')} paid for, of {len(planned)} planned",
         ),
-        check_gaussian("noise of each step", noise),
+        check_gaussian("noise of each step", parts),
+        check_pooled("noise of all steps together", [each.size for each in passes]),
+        check_shape("shape of the noise", torch.stack(seen.noise)),
+        check_centred("sum under the noise", pulls),
+        unlike("noise of each feature", torch.cat(seen.noise, dim=1)[-_COMPARED:], "row"),
     ]
-    pairs = zip(seen.noise, seen.noise[1:], strict=False)
-    beside = {f"step {n} and the next": pair for n, pair in enumerate(pairs, 1)}
-    return [*found, anew("noise drawn anew in each step", beside)] if beside else found
+    if len(seen.noise) > 1:
+        numbers = torch.stack([each.flatten()[-_NUMBERS:] for each in seen.noise])
+        found.append(unlike("noise drawn anew in each step", numbers, "step"))
+    return found
 
 
 def _noise(setting: Setting) -> float:
@@ -174,14 +155,18 @@ def _noise(setting: Setting) -> float:
 
 def _pass(prepared: PreparedExperiment, count: int, coins: torch.Generator) -> _Pass:
     own = {each.name: getattr(prepared.setting, each.name) for each in fields(Setting) if each.init}
-    setting = _Marked(**{**own, "_specs": {}}, canaries=count)
-    privacy, constants = setting.experiment.privacy, prepared.experiment.method.parameters
-    records, intercept = (float(str(constants[name])) for name in ("records", "intercept"))
+    setting = Marked(**{**own, "_specs": {}}, canaries=count)
+    clip = setting.experiment.privacy.clip
+    constants = {
+        name: float(str(prepared.experiment.method.parameters[name]))
+        for name in ("records", "intercept", "momentum")
+    }
     included = torch.rand(count, generator=coins) < 0.5
     labels = torch.arange(count) % setting.classes
     parties = _parties(prepared, setting, included, labels)
     student = setting.build(setting.experiment.student.model, purpose="student")
     rows = slice(feature_width(student) - count, feature_width(student))
+    held = _Held.of(parties, student, included, constants["intercept"])
     server = ServerContext(
         setting=setting,
         round=1,
@@ -194,36 +179,97 @@ def _pass(prepared: PreparedExperiment, count: int, coins: torch.Generator) -> _
         summed=len(parties) if setting.securely else None,
     )
     told = dict(prepared.method.begin(server).common)
-    scores, noise = torch.zeros(count).double(), []
+    scores, noise, along = torch.zeros(count).double(), [], []
     for step in range(1, setting.experiment.rounds + 1):
         server.round = step
         uploads = [_sent(prepared, party, told, step) for party in parties]
-        wrong = (intercept * told["weights"][-1].double()).softmax(dim=0) - torch.eye(
-            setting.classes
-        )
+        weights = told["weights"].double()
+        wrong = (constants["intercept"] * weights[-1]).softmax(dim=0) - torch.eye(setting.classes)
         directions = F.normalize(wrong.double(), dim=1)[labels]
+        before = constants["momentum"] * server.state["velocity"]
         told = dict(prepared.method.server(server, {0: _summed(uploads, setting)}).common)
-        # At weights of zero no canary's error is small, and those of one label have the same; from
-        # a standstill the velocity is what was released, over the number of records.
-        released = records * server.state["velocity"][rows].clone()
+        # What was released, over the number of records, is what the velocity has grown by.
+        released = constants["records"] * (server.state["velocity"] - before) / clip
+        # At weights of zero no canary's error is small, and those of one label have the same.
         for numbers in (server.state["weights"], server.state["velocity"], told["weights"]):
             numbers[rows] = 0.0
-        released /= privacy.clip
-        scores += (released * directions).sum(dim=1)
-        noise.append((released[~included] / _noise(setting)).flatten())
-    return _Pass(scores, included, parties[0].allowance.spent, noise)
+        scores += (released[rows] * directions).sum(dim=1)
+        exact = _exact(held, weights, clip) / clip
+        noise.append((released - exact) / _noise(setting))
+        pairs = zip(_apart(noise[-1], count), _apart(exact, count), strict=True)
+        pulls = [n.flatten() @ F.normalize(way.flatten(), dim=0) for n, way in pairs]
+        along.append(torch.stack(pulls))
+    size, spent = Pooled.of(noise), parties[0].allowance.spent
+    return _Pass(scores, included, spent, noise, size, torch.stack(along))
+
+
+def _apart(numbers: Tensor, canaries: int) -> tuple[Tensor, Tensor]:
+    """Records' rows of the last layer, and the canaries'."""
+    first = len(numbers) - 1 - canaries
+    return torch.cat([numbers[:first], numbers[-1:]]), numbers[first:-1]
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What all parties hold together, of n records and the canaries that are included."""
+
+    phi: Tensor
+    """(n, F + 1): records' features and the constant."""
+    y: Tensor
+    """(n + m,): records' classes, then canaries'."""
+    times: Tensor
+    """(n, 1): how often a record is held."""
+    included: Tensor
+
+    @classmethod
+    def of(
+        cls, parties: Sequence[_Party], student: nn.Module, included: Tensor, intercept: float
+    ) -> "_Held":
+        """All but the first party hold one record, which is its first, too."""
+        first = parties[0]._data
+        count = len(first) - int(included.sum())
+        features = features_of(student, first.subset(torch.arange(count)).x).double()
+        phi = F.pad(features[:, : -len(included)], (0, 1), value=intercept)
+        times = torch.ones(count, 1).double()
+        times[0] = len(parties)
+        return cls(phi, first.y, times, included)
+
+
+def _exact(held: _Held, weights: Tensor, clip: float) -> Tensor:
+    """The sum that noise is put on, by the audit's own arithmetic, (F + m + 1, C)."""
+    own, marked = _apart(weights, len(held.included))
+    constant = held.phi[0, -1]
+    pulls = torch.cat([held.phi @ own, LOUD * marked[held.included] + constant * own[-1]])
+    wrong = pulls.softmax(dim=1) - F.one_hot(held.y, weights.shape[1])
+    lengths = F.pad(held.phi.norm(dim=1), (0, len(pulls) - len(held.phi)), value=LOUD)
+    clipped = wrong * (clip / (lengths * wrong.norm(dim=1))).clamp(max=1)[:, None]
+    records, others = clipped.split([len(held.phi), len(pulls) - len(held.phi)])
+    exact = torch.zeros_like(weights)
+    exact[: len(own) - 1] = held.phi[:, :-1].T @ (held.times * records)
+    exact[len(own) - 1 : -1][held.included] = LOUD * others
+    exact[-1] = constant * ((held.times * records).sum(dim=0) + others.sum(dim=0))
+    return exact
 
 
 def _parties(
     prepared: PreparedExperiment, setting: Setting, included: Tensor, labels: Tensor
 ) -> list["_Party"]:
-    """A client with canaries among its records, and as many others as a secure sum has at least."""
+    """A client with canaries among its records, and as many others as a secure sum has at least.
+
+    Every second of its own records is far above the clip as well.
+    """
     data = next((each for each in prepared.data.clients if len(each)), prepared.data.test)
     few = data.seen_by(setting.seen).subset(torch.arange(min(_HIDING, len(data))))
     x, chosen = whole(few.x).flatten(1), included.nonzero().flatten()
-    rows = torch.zeros(len(x) + len(chosen), x.shape[1] + len(included))
-    rows[: len(x), : x.shape[1]] = x
-    rows[len(x) + torch.arange(len(chosen)), x.shape[1] + chosen] = 1.0
+    loud = torch.ones(len(x), 1)
+    loud[::2] = LOUD
+    marks = F.one_hot(chosen, len(included)).float()
+    rows = torch.cat(
+        [
+            torch.cat([x, loud, torch.zeros(len(x), len(included))], dim=1),
+            torch.cat([torch.zeros(len(chosen), x.shape[1] + 1), marks], dim=1),
+        ]
+    )
     samples = Samples(rows, torch.cat([few.y, labels[chosen]]))
     others = setting.quorum(setting.cohort_size) - 1 if setting.securely else 0
     held = [samples, *[samples.subset(torch.arange(1))] * others]

@@ -2,8 +2,10 @@
 
 import math
 
+import torch
+
 from fedkd.errors import BudgetError, ConfigError
-from fedkd.exchange.masking.fixed_point import RESOLUTION, most
+from fedkd.exchange.masking.fixed_point import RESOLUTION, SHORT_RANGE, most
 from fedkd.learning.dp.checks import (
     blaming,
     check_features,
@@ -12,7 +14,7 @@ from fedkd.learning.dp.checks import (
     check_training,
 )
 from fedkd.methods import BUILT_IN, find
-from fedkd.methods.core import accounting
+from fedkd.methods.core import accounting, sums
 from fedkd.methods.core.base import Method
 from fedkd.methods.core.setting import Setting
 from fedkd.privacy import accountant
@@ -119,6 +121,24 @@ def check_fixed_point(method: Method, setting: Setting) -> None:
             f"privacy.clip is {clip:g}, and a client's share of the noise could be {largest:.2g}: "
             f"secure aggregation over {setting.cohort_size} clients has room for {room:.2g}, "
             "expected 100 times the noise; take features of a smaller scale and a smaller clip"
+        )
+    if any(each.dtype == torch.int16 for each in method.expects(setting, 0).values()):
+        _check_short(setting)
+
+
+def _check_short(setting: Setting) -> None:
+    """Refuse so many records that sums in 16 bits would leave their range, and rounds be lost.
+
+    As if all records of one class pulled one number as far as the clip lets them, and there were as
+    many of each class: few do so, and a class may have more.
+    """
+    records = float(str(setting.experiment.method.parameters["records"]))
+    pulled = records * setting.experiment.privacy.clip / setting.classes
+    room = SHORT_RANGE * sums.short_step(setting)
+    if pulled > room:
+        raise ConfigError(
+            f"method.records is {records:,.0f}, and a number of a sum could be {pulled:,.0f}: 16 "
+            f"bits have room for {room:,.0f} beside this noise; take method.precision = 'float32'"
         )
 
 

@@ -170,7 +170,9 @@ def short_step(setting: Setting) -> float:
     """
     event = setting.summing("sum of gradients")
     share = event.noise_multiplier * setting.noise_share * setting.experiment.privacy.clip
-    return 2.0 ** math.floor(math.log2(share / 3))
+    # Parties may compute the noise a last bit apart: at a power of two that would be another step.
+    exponent = math.frexp(float(f"{share / 3:.12g}"))[1]
+    return 2.0 ** (exponent - 1)
 
 
 def shortened(noisy: Tensor, step: float) -> Tensor:
