@@ -7,8 +7,11 @@ import pytest
 import tiny
 import torch
 
+from fedkd.exchange.masking import fixed_point
+from fedkd.exchange.masking.protocol import Sharing
 from fedkd.federation.prepare import prepare
-from fedkd.jobs.audit import steps
+from fedkd.jobs.audit import masked, steps
+from fedkd.jobs.audit.releases import check_releases
 from fedkd.jobs.audit.teachers import audit_teacher
 from fedkd.methods.core import sums
 from fedkd.privacy import mechanisms
@@ -42,6 +45,7 @@ def test_nearly_all_that_is_claimed_is_measured_and_no_more(rows, *, securely):
     assert verdict.outcome == "CONSISTENT"
     assert verdict.claim.epsilon == pytest.approx(8.0, rel=1e-3)
     assert verdict.epsilon > 0.8 * verdict.claim.epsilon
+    assert ("parts under masks" in checks) == securely
     looks = {"steps paid for", "noise of each step", "noise of all steps together"}
     looks |= {
         "sum under the noise",
@@ -136,3 +140,22 @@ def test_what_no_canary_shows_is_looked_at(
     monkeypatch.setattr(where, attribute, planted)
     found = steps.audit_steps(prepared, canaries=canaries, confidence=0.95)
     assert {each.what: each.outcome for each in found.checks}[what] == "VIOLATION"
+
+
+@pytest.mark.parametrize("fault", ["", "a mask on half", "no mask at all", "even numbers alone"])
+def test_parts_that_masks_do_not_hide_or_change_are_found(rows, monkeypatch, fault):
+    hidden = {"privacy.secure_aggregation": True, "clients.quorum": 0.5, "clients.count": 5}
+    ready = prepare(experiment(rows, **hidden))
+    if fault == "even numbers alone":
+        real = fixed_point.fixed
+        coarse = lambda plain, **how: {n: v // 2 * 2 for n, v in real(plain, **how).items()}  # noqa: E731
+        monkeypatch.setattr(fixed_point, "fixed", coarse)
+    if fault == "no mask at all":
+        monkeypatch.setattr(Sharing, "mask", lambda *_: None)
+        monkeypatch.setattr(masked, "unmask", lambda *_: None)
+    if fault == "a mask on half":
+        whole = Sharing.mask
+        half = lambda self, words, *how: whole(self, words[: len(words) // 2], *how)  # noqa: E731
+        monkeypatch.setattr(Sharing, "mask", half)
+    found = {each.what: each.outcome for each in check_releases(ready)}
+    assert found["parts under masks"] == ("VIOLATION" if fault else "CONSISTENT")

@@ -15,6 +15,7 @@ from fedkd.clock import Clock
 from fedkd.data.types import Samples
 from fedkd.exchange.messages import Provenance
 from fedkd.federation.prepare import PreparedExperiment
+from fedkd.jobs.audit.masked import check_masks
 from fedkd.jobs.audit.unwritten import Unwritten
 from fedkd.jobs.audit.votes import check_combined, check_elections
 from fedkd.knowledge.moments import Moments, unpacked
@@ -128,8 +129,7 @@ def _with_loud_records(prepared: PreparedExperiment) -> PreparedExperiment:
     Every second input is far too large; where the model takes no such inputs, as an embedding does
     not, the clip is as much lower in their place.
     """
-    samples = next((client for client in prepared.data.clients if len(client)), prepared.data.test)
-    few = samples.subset(torch.arange(min(_RECORDS, len(samples))))
+    few = _few(prepared)
     factors = torch.ones(len(few)).double()
     factors[::2] = _LOUD
     inputs = whole(few.x)
@@ -188,17 +188,26 @@ def _gradients(prepared: PreparedExperiment) -> list[Check]:
     drawn = [noise()]
     drawn += [noise() for _ in range(min(_TIMES, _NUMBERS // drawn[0].numel()))]
     shared = ", a client's share of the noise" if prepared.setting.securely else ""
-    return [
+    checks = [
         check_gaussian("clip and noise of the sum of gradients", {"": torch.cat(drawn)}, shared),
         check_source("the sum of gradients", noise),
     ]
+    if prepared.setting.securely:
+        told = prepared.method.begin(_server(prepared)).common
+        checks.append(check_masks(prepared, told, _few(prepared)))
+    return checks
+
+
+def _few(prepared: PreparedExperiment) -> Samples:
+    """Some records of the first client that has any."""
+    held = next((each for each in prepared.data.clients if len(each)), prepared.data.test)
+    return held.subset(torch.arange(min(_RECORDS, len(held))))
 
 
 def _noise_on_gradients(prepared: PreparedExperiment) -> Tensor:
     """What is released in the first round less what is exact, over the noise that is claimed."""
     setting, told = prepared.setting, prepared.method.begin(_server(prepared)).common
-    samples = next((each for each in prepared.data.clients if len(each)), prepared.data.test)
-    few = samples.subset(torch.arange(min(_RECORDS, len(samples))))
+    few = _few(prepared)
     upload = prepared.method.client(_client(setting, few), dict(told))
     model = setting.build(prepared.experiment.student.model, purpose="student")
     constant = prepared.experiment.method.parameters["intercept"]
