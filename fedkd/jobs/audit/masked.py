@@ -70,7 +70,9 @@ def _summed(
     circle = messages.circle(pairs, setting, 1)
     beside = messages.passed_on(circle, shared)
     said = encode({**told, **messages.of_clients(clients)})
-    summing, parts, sent = Summing(prepared, clients[0]), [], []
+    summing = Summing(prepared, clients[0])
+    parts: list[Tensors] = []
+    sent: list[Tensors] = []
     for client, member in members.items():
         masking = Masking.of(member, said, encode(beside[client]))
         clock = Clock(lambda *_: None)
