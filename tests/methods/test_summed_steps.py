@@ -283,11 +283,11 @@ def test_a_step_is_the_same_for_parties_whose_noise_is_a_last_bit_apart() -> Non
 def test_more_records_than_16_bits_can_sum_are_refused_before_anything_runs() -> None:
     hidden: Any = {"secure_aggregation": True, "noise_multiplier": 3.0, "clip": 0.4}
     # A step of 1/8: room for 2,048 of what records of one class pull together.
-    for records, precision in ((15_000, "float16"), (10**6, "float32")):
+    for records, precision in ((30_000, "float16"), (10**6, "float32")):
         fed = built(privacy=hidden, precision=precision, records=records)
         protection.check_fixed_point(fed.method, fed.setting)
-    fed = built(privacy=hidden, precision="float16", records=16_000)
-    with pytest.raises(ConfigError, match=r"method\.records is 16,000, .* room for 2,048 beside"):
+    fed = built(privacy=hidden, precision="float16", records=31_000)
+    with pytest.raises(ConfigError, match=r"method\.records is 31,000, .* room for 2,048 beside"):
         protection.check_fixed_point(fed.method, fed.setting)
 
 

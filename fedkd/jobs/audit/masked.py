@@ -76,7 +76,8 @@ def _summed(
     for client, member in members.items():
         masking = Masking.of(member, said, encode(beside[client]))
         clock = Clock(lambda *_: None)
-        ctx = ClientContext(setting, 1, client, samples, {}, clock, allowance=Unwritten())
+        # One client makes all parts, whose features are found once.
+        ctx = ClientContext(setting, 1, clients[0], samples, {}, clock, allowance=Unwritten())
         upload = prepared.method.client(ctx, dict(told))
         parts.append({name: value.data for name, value in upload.values.items()})
         sent.append({name: value.data for name, value in masking(upload).values.items()})
