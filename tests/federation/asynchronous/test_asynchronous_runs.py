@@ -195,7 +195,7 @@ def test_it_replays_from_its_folder_and_what_is_another_run_is_refused(rows, tmp
         (
             {"method": {"name": "fedgkt"}, **ONE},
             r"^method 'fedgkt' cannot run with clients.asynchronous: its server part needs all "
-            r"answers of a round; choose one of fedavg, fedprox, fedmd, ",
+            r"answers of a round; choose one of fedavg, fedprox, moon, fedmd, ",
         ),
     ],
 )
