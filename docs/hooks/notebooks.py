@@ -9,6 +9,7 @@ goes beside the page.
 import logging
 import os
 import re
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,7 +62,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 @contextmanager
 def _kernel() -> Iterator[KernelManager]:
     manager = KernelManager(transport="ipc")  # by files of this user, and not by ports
-    manager.start_kernel(env={**os.environ, **QUIET})
+    # `fedkd` in a cell is that of this environment, whether or not a shell has activated it.
+    here = os.pathsep.join((sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)))
+    manager.start_kernel(env={**os.environ, **QUIET, "PATH": here})
     try:
         yield manager
     finally:
