@@ -258,6 +258,7 @@ def hold_workers(folder):
             signal.pause()
 
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     try:
         with working(wait, nodes=2, threads=2) as grid:
             ask(grid)
