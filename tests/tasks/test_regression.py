@@ -217,7 +217,7 @@ def test_numbers_are_learned_under_a_budget(numbers: Path, tmp_path: Path) -> No
         (
             {"method": {"name": "dsfl"}},
             r"method 'dsfl' asks for categorical, which task 'regression' on inputs of shape "
-            r"\(4,\) does not offer: choose one of local, centralised, fedavg, fedprox, fedmd, f",
+            r"\(4,\) does not offer: choose one of local, centralised, fedavg, fedprox, scaffold, ",
         ),
         (
             {"data.partition": {"scheme": "dirichlet"}},
