@@ -61,7 +61,7 @@ class FedPair(OneShot):
     Clients train with balanced softmax (Ren et al. 2020, arXiv:2007.10740), so that differences of
     logits are log likelihood ratios, and the server fits one set of logits to the differences that
     each client can judge, by how many samples it has seen of both classes: `learning.pairwise`. The
-    student learns the answers on images to which no data went: `learning.shapes`. Where all models
+    student learns the answers on images to which no data went: `data.shapes`. Where all models
     are equal it starts from the clients' average, and there may be more rounds: the student goes
     back, and is where clients start from. Nothing else lasts, so that who comes late is no worse
     off, and the first of several rounds is the one of one.

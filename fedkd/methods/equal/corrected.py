@@ -3,14 +3,21 @@
 import torch
 from torch import Tensor
 
-from fedkd.exchange.messages import Tensors
-from fedkd.methods.core.base import ClientContext, Setting
+from fedkd.exchange.messages import Tensors, group
+from fedkd.methods.core.base import ClientContext, ServerContext, Setting
 
 
 def parameters(setting: Setting) -> dict[str, Tensor]:
     """The student's parameters that learn, by name, each once, whoever shares it: to look at."""
     model = setting.student.models.to_ask(setting.experiment.student.model)
     return {name: each.detach() for name, each in model.named_parameters() if each.requires_grad}
+
+
+def kept(ctx: ClientContext | ServerContext, prefix: str) -> dict[str, Tensor]:
+    """What a party keeps under a prefix for each of `parameters`; zeros before its first round."""
+    if found := group(prefix, ctx.state):
+        return dict(found)
+    return {name: torch.zeros_like(each) for name, each in parameters(ctx.setting).items()}
 
 
 def train_corrected(

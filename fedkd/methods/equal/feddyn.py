@@ -1,8 +1,6 @@
 """Federated averaging with losses that are regularised anew each round."""
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from fedkd.config import Frozen
 from fedkd.exchange.codec import Expected
@@ -10,7 +8,7 @@ from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.methods.core.recipes import hand_out, receive
 from fedkd.methods.equal import evenly
-from fedkd.methods.equal.corrected import parameters, train_corrected
+from fedkd.methods.equal.corrected import kept, train_corrected
 
 _DRIFT = "drift"
 """Under which parties keep how far rounds have moved parameters in all, from where each began."""
@@ -58,7 +56,7 @@ class FedDyn(Method):
         return hand_out(ctx)
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
-        drift, alpha = _drift(ctx), self.params.alpha
+        drift, alpha = kept(ctx, _DRIFT), self.params.alpha
         start = receive(ctx, broadcast)
         # h_k is minus alpha times what all rounds have moved.
         correction = {name: alpha * each for name, each in drift.items()}
@@ -68,7 +66,7 @@ class FedDyn(Method):
         return evenly.part(ctx.setting, ctx.model())
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
-        drift = _drift(ctx)
+        drift = kept(ctx, _DRIFT)
         start = group(_START, ctx.state) or {n: ctx.student.state_dict()[n].clone() for n in drift}
         mean = group("model", evenly.together(ctx, uploads))
         share = ctx.parties(uploads) / ctx.setting.clients
@@ -77,10 +75,3 @@ class FedDyn(Method):
         begun = {n: (mean[n] + each).float() for n, each in drift.items()}
         ctx.state.update({**prefixed(_DRIFT, drift), **prefixed(_START, begun)})
         return Broadcast(common={**hand_out(ctx).common, **prefixed("model", begun)})
-
-
-def _drift(ctx: ClientContext | ServerContext) -> dict[str, Tensor]:
-    """What the party has seen its rounds move; zeros before its first."""
-    if kept := group(_DRIFT, ctx.state):
-        return dict(kept)
-    return {name: torch.zeros_like(each) for name, each in parameters(ctx.setting).items()}

@@ -1,14 +1,11 @@
 """Federated averaging with control variates."""
 
-import torch
-from torch import Tensor
-
 from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group, prefixed, values
 from fedkd.methods.core.base import Card, ClientContext, Method, ServerContext, Setting, Uploads
 from fedkd.methods.core.recipes import hand_out, receive
 from fedkd.methods.equal import evenly
-from fedkd.methods.equal.corrected import parameters, train_corrected
+from fedkd.methods.equal.corrected import kept, parameters, train_corrected
 from fedkd.specs import TensorSpec
 
 _CONTROL = "control"
@@ -44,10 +41,10 @@ class Scaffold(Method):
         return evenly.expected(setting, {**own.model_specs(spec), **control})
 
     def begin(self, ctx: ServerContext) -> Broadcast:
-        return Broadcast(common={**hand_out(ctx).common, **prefixed(_CONTROL, _control(ctx))})
+        return Broadcast(common={**hand_out(ctx).common, **prefixed(_CONTROL, kept(ctx, _CONTROL))})
 
     def client(self, ctx: ClientContext, broadcast: Tensors) -> Upload:
-        own, all_clients = _control(ctx), group(_CONTROL, broadcast)
+        own, all_clients = kept(ctx, _CONTROL), group(_CONTROL, broadcast)
         start = receive(ctx, broadcast)
         correction = {name: all_clients[name] - each for name, each in own.items()}
         found = train_corrected(ctx, start, correction)
@@ -61,13 +58,6 @@ class Scaffold(Method):
         ctx.student.load_state_dict({**ctx.student.state_dict(), **group("model", mean)})
         share = ctx.parties(uploads) / ctx.setting.clients
         changes = group(_CONTROL, mean)
-        moved = {n: (each + share * changes[n]).float() for n, each in _control(ctx).items()}
+        moved = {n: (each + share * changes[n]).float() for n, each in kept(ctx, _CONTROL).items()}
         ctx.state.update(prefixed(_CONTROL, moved))
         return self.begin(ctx)
-
-
-def _control(ctx: ClientContext | ServerContext) -> dict[str, Tensor]:
-    """The party's control variate; zeros before its first round."""
-    if kept := group(_CONTROL, ctx.state):
-        return dict(kept)
-    return {name: torch.zeros_like(each) for name, each in parameters(ctx.setting).items()}
