@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedkd.config import Optimisation
 from fedkd.config.parts import absent
@@ -17,14 +17,16 @@ from fedkd.exchange.codec import Expected
 from fedkd.exchange.messages import Broadcast, Tensors, Upload, group
 from fedkd.knowledge import label
 from fedkd.learning import offline
-from fedkd.learning.consensus import average, by_class
-from fedkd.learning.consensus_by_pairs import by_pairs
+from fedkd.learning.consensus import average, by_class, class_weights
+from fedkd.learning.consensus_by_pairs import by_pairs, saturated
 from fedkd.learning.ensemble import Ensemble
 from fedkd.learning.loop import OnEpoch
 from fedkd.learning.supervised import balanced_offset
 from fedkd.methods.core.base import Card, ClientContext, ServerContext, Setting, Uploads
+from fedkd.methods.core.combining import rule_for
 from fedkd.methods.core.one_shot import OneShot, PoolParams
 from fedkd.methods.core.recipes import average_into_student, hand_out, start_from
+from fedkd.models.heads import find_head
 from fedkd.tasks.bounded import OF_LOGITS
 
 
@@ -39,10 +41,13 @@ class FedPairParams(PoolParams):
     """Of the student, by SGD with momentum 0.9; it falls to 0 by a cosine."""
     temperature: float = Field(default=4.0, gt=0)
     """The distillation temperature."""
-    absolute: float = Field(default=0.01, gt=0)
-    """The weight of logits as they are beside their differences: see `pairwise.pair_weights`."""
+    absolute: float = Field(default=0.1, gt=0)
+    """The weight of logits as they are beside their differences: see `pair_weights`."""
+    own_error: float = Field(default=0.02, ge=0)
+    """How far more samples help a teacher: beyond 1 / own_error of a class it counts no more."""
     consensus: Literal["pairs", "classes", "probabilities", "logits"] = "pairs"
-    """How teachers are heard together; the last three are what others do."""
+    """How teachers are heard together; the last three are what others do. From the second round on,
+    when all know all classes from the student, pairs are heard as classes are, by `own_error`."""
     balanced: bool = True
     """Whether clients train with balanced softmax."""
     common_start: bool = True
@@ -114,8 +119,10 @@ class FedPair(OneShot):
     def start(self, ctx: ServerContext, uploads: Uploads) -> None:
         if not self._alike(ctx.setting):
             return
-        sizes = ctx.sizes(uploads, "counts")
-        average_into_student(ctx, uploads, sizes)
+        average_into_student(ctx, uploads, ctx.sizes(uploads, "counts"))
+        if rule_for(ctx.robust, "models") is None:
+            counts = ctx.counts(uploads, "counts")
+            _answer_by_class(ctx.student, uploads, saturated(counts, self.params.own_error))
 
     def consensus(
         self,
@@ -125,8 +132,11 @@ class FedPair(OneShot):
         counts = ctx.counts(uploads, "counts")
         plain: Callable[[Tensor], Tensor]
         match self.params.consensus:
+            case "pairs" if ctx.round == 1:
+                absolute, own_error = self.params.absolute, self.params.own_error
+                plain = partial(by_pairs, counts=counts, absolute=absolute, own_error=own_error)
             case "pairs":
-                plain = partial(by_pairs, counts=counts, absolute=self.params.absolute)
+                plain = partial(by_class, counts=saturated(counts, self.params.own_error))
             case "classes":
                 plain = partial(by_class, counts=counts)
             case "probabilities" | "logits" as of:
@@ -165,6 +175,22 @@ class FedPair(OneShot):
         experiment = setting.experiment
         specs = {str(spec) for spec in (*experiment.clients.models, experiment.student.model)}
         return self.params.common_start and len(specs) == 1
+
+
+def _answer_by_class(student: nn.Module, uploads: Uploads, counts: Tensor) -> None:
+    """Make each row of the student's head the mean of clients' rows, by their counts of its class.
+
+    Without samples of a class a client leaves its row as it started, which a mean by all samples
+    would draw on as much. Under `[robust]` the rule for models says what a row is.
+    """
+    layer = find_head(student)
+    if layer is None or len(layer.weight) != counts.shape[1]:
+        return
+    [name] = [name for name, each in student.named_modules() if each is layer]
+    weights = class_weights(counts)
+    for key, mean in layer.state_dict().items():
+        rows = torch.stack([upload[f"model/{name}.{key}"] for upload in uploads.values()]).double()
+        mean.copy_(torch.einsum("kc,kc...->c...", weights, rows))
 
 
 def evenly(classes: Tensor, generator: torch.Generator) -> Tensor:

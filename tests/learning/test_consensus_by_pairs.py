@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedkd.learning.consensus import average_probabilities
-from fedkd.learning.consensus_by_pairs import by_pairs, pair_weights
+from fedkd.learning.consensus_by_pairs import by_pairs, pair_weights, saturated
 
 few = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**31)
@@ -62,6 +62,18 @@ def test_the_consensus_is_the_least_squares_fit_to_every_term(seed: int) -> None
     for row in range(logits.shape[1]):
         expected = fitted(logits[:, row], counts, absolute)
         torch.testing.assert_close(found[row][seen], expected[seen], rtol=1e-6, atol=1e-6)
+
+
+@few
+@given(seeds, st.floats(0.0, 2.0))
+def test_an_own_error_is_added_to_the_variance_of_each_class(seed: int, own_error: float) -> None:
+    logits, counts, absolute = drawn(seed)
+    worth = [[1 / (1 / n + own_error) if n else 0.0 for n in row] for row in counts.tolist()]
+    torch.testing.assert_close(saturated(counts, own_error), torch.tensor(worth).double())
+    found = by_pairs(logits, counts, absolute=absolute, own_error=own_error)
+    seen = counts.sum(dim=0) > 0
+    expected = fitted(logits[:, 0], torch.tensor(worth).double(), absolute)
+    torch.testing.assert_close(found[0][seen], expected[seen], rtol=1e-6, atol=1e-6)
 
 
 @few
@@ -183,5 +195,7 @@ def test_what_makes_no_sense_is_refused() -> None:
     for absolute in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match=f"absolute > 0, got 0 and {absolute:g}"):
             pair_weights(counts, absolute=absolute)
+    with pytest.raises(ValueError, match=r"own_error >= 0, got -1\.$"):
+        pair_weights(counts, own_error=-1.0)
     with pytest.raises(ValueError, match=r"counts \(3, 2\): expected \(2, 3\)"):
         by_pairs(logits, counts.T)

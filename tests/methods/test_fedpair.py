@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedkd.config import Optimisation
+from fedkd.config.robust import Robust
 from fedkd.data.shapes import made_up, shapes
 from fedkd.data.types import Samples
 from fedkd.errors import ConfigError, UnpaidError
@@ -92,15 +93,36 @@ def test_equal_models_start_as_the_student_does() -> None:
         assert close(model(upload), snapshot(fed.student))
 
 
-def test_the_student_starts_from_the_average_by_samples() -> None:
-    fed = built()
+def test_the_student_starts_from_the_average_and_its_head_from_rows_by_class() -> None:
+    fed = built(own_error=0.1)
     sent = uploads(fed)
     fed.method.start(fed.server_context(), sent)  # type: ignore[attr-defined]
     sizes = [len(data) for data in fed.data]
     assert len(set(sizes)) == 3
+    found, last = snapshot(fed.student), 0
+    for key, mean in found.items():
+        each = [model(sent[client])[key].double() for client in range(3)]
+        if len(mean) != CLASSES or "classifier" not in key:
+            parts = [size * part for size, part in zip(sizes, each, strict=True)]
+            torch.testing.assert_close(mean.double(), torch.stack(parts).sum(dim=0) / sum(sizes))
+            continue
+        last += 1
+        for of in range(CLASSES):
+            seen = [int((data.y == of).sum()) for data in fed.data]
+            worth = [1 / (1 / n + 0.1) if n else 0.0 for n in seen]
+            row = sum(w * part[of] for w, part in zip(worth, each, strict=True)) / sum(worth)
+            torch.testing.assert_close(mean[of].double(), row)
+    assert last == 2
+
+
+def test_under_a_rule_for_models_the_head_is_what_the_rule_says() -> None:
+    fed = built()
+    sent = uploads(fed)
+    ctx = replace(fed.server_context(), robust=Robust(models="median"))
+    fed.method.start(ctx, sent)  # type: ignore[attr-defined]
     for key, found in snapshot(fed.student).items():
-        parts = [size * model(sent[c])[key].double() for c, size in enumerate(sizes)]
-        torch.testing.assert_close(found.double(), torch.stack(parts).sum(dim=0) / sum(sizes))
+        each = torch.stack([model(sent[client])[key] for client in range(3)])
+        torch.testing.assert_close(found, each.median(dim=0).values)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +160,7 @@ def answer(fed: Federation, sent: dict[int, dict[str, Tensor]], x: Tensor) -> Te
     assert isinstance(params, FedPair.Params)
     match params.consensus:
         case "pairs":
-            return by_pairs(each, counts, absolute=params.absolute)
+            return by_pairs(each, counts, absolute=params.absolute, own_error=params.own_error)
         case "classes":
             return consensus.by_class(each, counts)
         case "probabilities":
@@ -152,6 +174,7 @@ def answer(fed: Federation, sent: dict[int, dict[str, Tensor]], x: Tensor) -> Te
     [
         {},
         {"absolute": 3.0},
+        {"own_error": 0.0},
         {"consensus": "classes"},
         {"consensus": "probabilities"},
         {"consensus": "logits"},
@@ -266,6 +289,23 @@ def test_a_later_round_starts_from_the_student_and_trains_as_later_says() -> Non
         supervised.train(own, fed.data[0], how, ctx.rng("batches"), offset=offset)
         assert equal(model(sent), snapshot(own))
         assert "optimiser" not in {name.split("/")[0] for name in fed.states[0]}
+
+
+def test_from_the_second_round_on_each_class_is_left_to_who_has_seen_it() -> None:
+    fed = built(rounds=2, own_error=0.1)
+    broadcast, _ = fed.round(1, fed.begin())
+    sent = {client: fed.wire(client, fed.ask(client, 2, broadcast)) for client in range(3)}
+    ctx = fed.server_context(round=2)
+    with torch.no_grad():
+        each = torch.stack([teacher(fed.test.x) for teacher in ctx.load_teachers(sent).values()])
+    counts = torch.stack([torch.bincount(data.y, minlength=CLASSES) for data in fed.data])
+    assert isinstance(fed.method, FedPair)
+    found = fed.method.consensus(ctx, sent)(each)
+    shares = counts / (1 + 0.1 * counts)
+    weights = shares / shares.sum(dim=0)
+    expected = (weights[:, None] * each.softmax(dim=2)).sum(dim=0)
+    expected /= expected.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(found.exp(), expected)
 
 
 def test_a_client_that_comes_late_starts_from_the_student_too_and_shapes_are_new() -> None:
