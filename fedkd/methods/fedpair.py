@@ -1,5 +1,6 @@
 """Our own method for one shot without data: evidence by pairs of classes, taught on shapes."""
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Literal
@@ -37,7 +38,7 @@ class FedPairParams(PoolParams):
     """Of the student, over all images."""
     images: int = Field(default=180_000, ge=2)
     """How many are made up, once: many seen twice teach more than few seen often."""
-    student_learning_rate: float = Field(default=0.02, gt=0)
+    student_learning_rate: float = Field(default=0.005, gt=0)
     """Of the student, by SGD with momentum 0.9; it falls to 0 by a cosine."""
     temperature: float = Field(default=4.0, gt=0)
     """The distillation temperature."""
@@ -47,7 +48,7 @@ class FedPairParams(PoolParams):
     """How far more samples help a teacher: beyond 1 / own_error of a class it counts no more."""
     consensus: Literal["pairs", "classes", "probabilities", "logits"] = "pairs"
     """How teachers are heard together; the last three are what others do. From the second round on,
-    when all know all classes from the student, pairs are heard as classes are, by `own_error`."""
+    when all know all classes from the average, pairs are heard as classes are, by `own_error`."""
     balanced: bool = True
     """Whether clients train with balanced softmax."""
     common_start: bool = True
@@ -67,7 +68,7 @@ class FedPair(OneShot):
     logits are log likelihood ratios, and the server fits one set of logits to the differences that
     each client can judge, by how many samples it has seen of both classes: `learning.pairwise`. The
     student learns the answers on images to which no data went: `data.shapes`. Where all models
-    are equal it starts from the clients' average, and there may be more rounds: the student goes
+    are equal it starts from the clients' average, and there may be more rounds: the average goes
     back, and is where clients start from. Nothing else lasts, so that who comes late is no worse
     off, and the first of several rounds is the one of one.
     """
@@ -76,7 +77,7 @@ class FedPair(OneShot):
         paper="ours",
         sends="its model and its class counts",
         needs="images; no data is shared",
-        returns="the student, where a round follows",
+        returns="the clients' average, where a round follows",
         asks=("classes", "image"),
         counts=("class counts",),
         combines=("answers", "models"),
@@ -89,7 +90,7 @@ class FedPair(OneShot):
         rounds = setting.experiment.rounds
         if rounds > 1 and not self._alike(setting):
             raise ConfigError(
-                f"key 'rounds' is {rounds}: method 'fedpair' hands its student to clients as their "
+                f"key 'rounds' is {rounds}: method 'fedpair' hands clients their average as the "
                 "next start, so expected equal models and method.common_start = true, or rounds = 1"
             )
         if self.params.later is not None and setting.experiment.privacy.unit != "none":
@@ -111,18 +112,15 @@ class FedPair(OneShot):
         )
         return ctx.model().with_values({"counts": counts})
 
-    def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
-        super().server(ctx, uploads)
-        more = self._alike(ctx.setting) and not self.card.one_shot
-        return hand_out(ctx) if more else Broadcast()
-
-    def start(self, ctx: ServerContext, uploads: Uploads) -> None:
+    def start(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
         if not self._alike(ctx.setting):
-            return
+            return Broadcast()
         average_into_student(ctx, uploads, ctx.sizes(uploads, "counts"))
         if rule_for(ctx.robust, "models") is None:
             counts = ctx.counts(uploads, "counts")
             _answer_by_class(ctx.student, uploads, saturated(counts, self.params.own_error))
+        # Clients learn more from the average, which real records made, than from the student.
+        return Broadcast() if self.card.one_shot else copy.deepcopy(hand_out(ctx))
 
     def consensus(
         self,
@@ -165,7 +163,7 @@ class FedPair(OneShot):
         return Samples(x, classes)
 
     def _start(self, ctx: ClientContext, broadcast: Tensors) -> Tensors:
-        """Have the teacher start as the student that came; in the first round as it was drawn."""
+        """Have the teacher start as the average that came; in the first round as the student."""
         ctx.keeps_teacher = False
         fresh = ctx.setting.build(ctx.spec, purpose="student").state_dict()
         return start_from(ctx, {**fresh, **group("model", broadcast)})

@@ -270,24 +270,26 @@ def test_evenly_draws_each_class_that_there_is_as_often(sizes: list[int], seed: 
     assert shares.tolist() == pytest.approx([1 / len(sizes)] * len(sizes), abs=0.06)
 
 
-def test_a_later_round_starts_from_the_student_and_trains_as_later_says() -> None:
+def test_a_later_round_starts_from_the_average_and_trains_as_later_says() -> None:
     later = {"epochs": 1, "batch_size": 4, "learning_rate": 0.2, "schedule": "cosine"}
     fed = built(rounds=3, later=later)
     fed.method.check(fed.setting)
     broadcast = fed.begin()
     assert broadcast == Broadcast()
+    sent = {client: fed.wire(client, fed.ask(client, 1, broadcast)) for client in range(3)}
     broadcast, _ = fed.round(1, broadcast)
-    student = snapshot(fed.student)
-    assert equal(model(broadcast.common), student)
+    average = model(broadcast.common)
+    fed.method.start(fed.server_context(), sent)  # type: ignore[attr-defined]
+    assert equal(average, snapshot(fed.student))
     for number, how in ((2, Optimisation(**later)), (3, Optimisation(**later))):
-        sent = tensors(fed.ask(0, number, broadcast))
+        told = tensors(fed.ask(0, number, broadcast))
         own = fed.setting.build(fed.setting.experiment.student.model, purpose="student")
-        own.load_state_dict(student)
+        own.load_state_dict(average)
         ctx = fed.client_context(0, number)
         counts = torch.bincount(fed.data[0].y, minlength=CLASSES)
         offset = supervised.balanced_offset(counts)
         supervised.train(own, fed.data[0], how, ctx.rng("batches"), offset=offset)
-        assert equal(model(sent), snapshot(own))
+        assert equal(model(told), snapshot(own))
         assert "optimiser" not in {name.split("/")[0] for name in fed.states[0]}
 
 
@@ -308,10 +310,10 @@ def test_from_the_second_round_on_each_class_is_left_to_who_has_seen_it() -> Non
     torch.testing.assert_close(found.exp(), expected)
 
 
-def test_a_client_that_comes_late_starts_from_the_student_too_and_shapes_are_new() -> None:
+def test_a_client_that_comes_late_starts_from_the_average_too_and_shapes_are_new() -> None:
     fed = built(rounds=2, training=STILL)
     broadcast, first = fed.round(1, fed.begin(), [0, 1])
-    handed = snapshot(fed.student)
+    handed = model(broadcast.common)
     upload = tensors(fed.ask(2, 2, broadcast))
     assert close(model(upload), handed)
     assert not fed.client_context(2).has_teacher

@@ -81,7 +81,7 @@ class OneShot(Method):
         return ctx.model()
 
     def server(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
-        self.start(ctx, uploads)
+        returned = self.start(ctx, uploads)
         teachers, average = self.teachers(ctx, uploads), self.consensus(ctx, uploads)
         with Ensemble(teachers, threads=ctx.threads, average=average) as ensemble:
             ctx.measure_ensemble(ensemble.answer)
@@ -96,10 +96,15 @@ class OneShot(Method):
                     advance()
 
                 ctx.generated = self.distil(ctx, ensemble, on_epoch)
-        return Broadcast()
+        return returned
 
-    def start(self, ctx: ServerContext, uploads: Uploads) -> None:
-        """Give `ctx.student` the weights that it starts from; as it stands, its own fresh ones."""
+    def start(self, ctx: ServerContext, uploads: Uploads) -> Broadcast:
+        """Give `ctx.student` the weights that it starts from; as it stands, its own fresh ones.
+
+        Returns:
+            What goes to the clients, where rounds follow; as it stands, nothing.
+        """
+        return Broadcast()
 
     def teachers(self, ctx: ServerContext, uploads: Uploads) -> list[nn.Module]:
         """Who answers, on the server's device: the clients' models."""
