@@ -67,7 +67,7 @@ METHODS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "fedftg": ("fedftg", "fedftg_fashion_mnist", {}),
     "fedgen": ("fedgen", "fedgen_mnist", {}),
     "analytic": ("analytic", "analytic_fashion_mnist", {}),
-    "fedpair": ("fedpair", None, {}),
+    "fedpair": ("fedpair", None, {"student_learning_rate": 0.005}),
     "fedpair_moments": ("fedpair_moments", None, {}),
     "centralised": ("centralised", None, {}),
 }

@@ -11,7 +11,7 @@ def saturated(counts: Tensor, own_error: float) -> Tensor:
 
     What as many samples are worth that have an error in common: the weights of a mean with random
     effects (DerSimonian and Laird 1986, Controlled Clinical Trials 7). Far below 1 / own_error a
-    count is as it was, and nothing is more than 1 / own_error.
+    count is as it was; at 1 / own_error it is half of that, which is more than any ever comes to.
 
     Args:
         counts: at least 0.
@@ -26,7 +26,7 @@ def saturated(counts: Tensor, own_error: float) -> Tensor:
     return n / (1 + own_error * n)
 
 
-def pair_weights(counts: Tensor, *, absolute: float = 0.01, own_error: float = 0.0) -> Tensor:
+def pair_weights(counts: Tensor, *, absolute: float, own_error: float) -> Tensor:
     """Sample counts n (K, C) -> matrices M (K, C, C) of the consensus s = sum_k M_k l_k.
 
     From logits l_k a teacher's word on two classes is l_k^i - l_k^j: without a class prior in it,
@@ -72,9 +72,7 @@ def pair_weights(counts: Tensor, *, absolute: float = 0.01, own_error: float = 0
     return solved
 
 
-def by_pairs(
-    logits: Tensor, counts: Tensor, *, absolute: float = 0.01, own_error: float = 0.0
-) -> Tensor:
+def by_pairs(logits: Tensor, counts: Tensor, *, absolute: float, own_error: float) -> Tensor:
     """(K, N, *S, C) -> (N, *S, C): the consensus of `pair_weights`.
 
     A class that nobody has seen gets the lowest logit of its place; where all are such, all get 0.

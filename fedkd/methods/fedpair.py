@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from fedkd.config import Optimisation
 from fedkd.config.parts import absent
@@ -32,20 +33,22 @@ from fedkd.tasks.bounded import OF_LOGITS
 
 
 class FedPairParams(PoolParams):
-    """The parameters of fedpair; each of its parts can be left out, to see what it is worth."""
+    """The parameters of fedpair; most of its parts can be left out, to see what they are worth."""
 
     epochs: int = Field(default=2, ge=1)
     """Of the student, over all images."""
     images: int = Field(default=180_000, ge=2)
     """How many are made up, once: many seen twice teach more than few seen often."""
-    student_learning_rate: float = Field(default=0.005, gt=0)
+    student_learning_rate: float = Field(default=0.02, gt=0)
     """Of the student, by SGD with momentum 0.9; it falls to 0 by a cosine."""
     temperature: float = Field(default=4.0, gt=0)
     """The distillation temperature."""
     absolute: float = Field(default=0.1, gt=0)
-    """The weight of logits as they are beside their differences: see `pair_weights`."""
+    """The weight of logits as they are beside their differences: see `pair_weights`. In the first
+    round alone."""
     own_error: float = Field(default=0.02, ge=0)
-    """How far more samples help a teacher: beyond 1 / own_error of a class it counts no more."""
+    """How little more samples help a teacher: at 1 / own_error samples of a class it counts half of
+    the most that it ever can. See `saturated`."""
     consensus: Literal["pairs", "classes", "probabilities", "logits"] = "pairs"
     """How teachers are heard together; the last three are what others do. From the second round on,
     when all know all classes from the average, pairs are heard as classes are, by `own_error`."""
@@ -66,7 +69,7 @@ class FedPair(OneShot):
 
     Clients train with balanced softmax (Ren et al. 2020, arXiv:2007.10740), so that differences of
     logits are log likelihood ratios, and the server fits one set of logits to the differences that
-    each client can judge, by how many samples it has seen of both classes: `learning.pairwise`. The
+    each client can judge, by how many samples it has seen of both: `consensus_by_pairs`. The
     student learns the answers on images to which no data went: `data.shapes`. Where all models
     are equal it starts from the clients' average, and there may be more rounds: the average goes
     back, and is where clients start from. Nothing else lasts, so that who comes late is no worse
@@ -116,7 +119,7 @@ class FedPair(OneShot):
         if not self._alike(ctx.setting):
             return Broadcast()
         average_into_student(ctx, uploads, ctx.sizes(uploads, "counts"))
-        if rule_for(ctx.robust, "models") is None:
+        if not ctx.ruled and rule_for(ctx.robust, "models") is None:  # which say whom to believe
             counts = ctx.counts(uploads, "counts")
             _answer_by_class(ctx.student, uploads, saturated(counts, self.params.own_error))
         # Clients learn more from the average, which real records made, than from the student.
@@ -175,20 +178,22 @@ class FedPair(OneShot):
         return self.params.common_start and len(specs) == 1
 
 
+@torch.no_grad()
 def _answer_by_class(student: nn.Module, uploads: Uploads, counts: Tensor) -> None:
     """Make each row of the student's head the mean of clients' rows, by their counts of its class.
 
-    Without samples of a class a client leaves its row as it started, which a mean by all samples
-    would draw on as much. Under `[robust]` the rule for models says what a row is.
+    A client without samples of a class leaves its row nearly as it started, and a mean by all
+    samples would draw on that as much.
     """
     layer = find_head(student)
-    if layer is None or len(layer.weight) != counts.shape[1]:
+    if layer is None or is_parametrized(layer) or len(layer.weight) != counts.shape[1]:
         return
     [name] = [name for name, each in student.named_modules() if each is layer]
     weights = class_weights(counts)
-    for key, mean in layer.state_dict().items():
-        rows = torch.stack([upload[f"model/{name}.{key}"] for upload in uploads.values()]).double()
-        mean.copy_(torch.einsum("kc,kc...->c...", weights, rows))
+    for key, mean in layer.named_parameters():
+        sent = [upload.get(f"model/{name}.{key}") for upload in uploads.values()]
+        if rows := [each.double() for each in sent if each is not None]:  # nothing of a frozen one
+            mean.copy_(torch.einsum("kc,kc...->c...", weights, torch.stack(rows)))
 
 
 def evenly(classes: Tensor, generator: torch.Generator) -> Tensor:

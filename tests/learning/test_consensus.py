@@ -114,7 +114,7 @@ def test_many_places_a_record_are_as_many_records() -> None:
             for of in ("logits", "probabilities", "confidence")
         },
         "class": partial(consensus.by_class, counts=COUNTS),
-        "pairs": partial(by_pairs, counts=COUNTS),
+        "pairs": partial(by_pairs, counts=COUNTS, absolute=0.01, own_error=0),
         "weighted": partial(consensus.weighted, weights=torch.tensor([0.3, 0.7]).double()),
     }
     for name, agree in ways.items():

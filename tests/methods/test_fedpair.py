@@ -1,7 +1,11 @@
 """fedpair: what clients send, how they and the student start, and what each switch is for."""
 
+import math
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -23,7 +27,8 @@ from federations import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from fedkd.config import Optimisation
 from fedkd.config.robust import Robust
@@ -115,14 +120,68 @@ def test_the_student_starts_from_the_average_and_its_head_from_rows_by_class() -
     assert last == 2
 
 
-def test_under_a_rule_for_models_the_head_is_what_the_rule_says() -> None:
+@pytest.mark.parametrize(
+    ("robust", "expected"),
+    [
+        (Robust(models="median"), lambda each: each.median(dim=0).values),
+        (Robust(answers="median"), lambda each: each.mean(dim=0)),
+    ],
+)
+def test_under_a_rule_of_robust_the_head_is_what_models_come_to(
+    robust: Robust, expected: Callable[[Tensor], Tensor]
+) -> None:
     fed = built()
     sent = uploads(fed)
-    ctx = replace(fed.server_context(), robust=Robust(models="median"))
-    fed.method.start(ctx, sent)  # type: ignore[attr-defined]
+    ctx = replace(fed.server_context(), robust=robust)
+    assert isinstance(fed.method, FedPair)
+    returned = model(fed.method.start(ctx, sent).common)
     for key, found in snapshot(fed.student).items():
         each = torch.stack([model(sent[client])[key] for client in range(3)])
-        torch.testing.assert_close(found, each.median(dim=0).values)
+        torch.testing.assert_close(found, expected(each))
+        assert torch.equal(returned[key], found)
+
+
+class Odd(nn.Module):
+    """A model whose head is none that rows by class could be averaged of."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        inputs = math.prod(shape)
+        self.first = nn.Linear(inputs, 4)
+        self.free = nn.Parameter(torch.zeros(4, classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x.flatten(1)) @ self.free
+
+
+class Normed(nn.Module):
+    """A model whose head is parametrised."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        self.classifier = spectral_norm(nn.Linear(math.prod(shape), classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(x.flatten(1))
+        return logits
+
+
+@pytest.mark.parametrize("kind", [Odd, Normed])
+def test_another_head_is_averaged_as_the_rest_is(
+    kind: type[nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("odd_heads")
+    module.Odd, module.Normed = Odd, Normed  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "odd_heads", module)
+    own = f"odd_heads:{kind.__name__}"
+    fed = built(models=[own], student=own)
+    sent = uploads(fed)
+    assert isinstance(fed.method, FedPair)
+    fed.method.start(fed.server_context(), sent)
+    sizes = [len(data) for data in fed.data]
+    for key, found in snapshot(fed.student).items():
+        parts = [size * model(sent[client])[key] for client, size in enumerate(sizes)]
+        torch.testing.assert_close(found, torch.stack(parts).sum(dim=0) / sum(sizes))
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,11 @@ def test_the_anchor_is_the_closed_form_on_all_records_whoever_holds_them(
     torch.testing.assert_close(found, closed_form(fed, fed.test.x), rtol=1e-3, atol=2e-3)
 
 
+def pairs(fed: Federation, logits: Tensor, counts: Tensor) -> Tensor:
+    params = method_of(fed).params
+    return by_pairs(logits, counts, absolute=params.absolute, own_error=params.own_error)
+
+
 @pytest.mark.parametrize("how", ["pairs", "probabilities", "logits", "classes"])
 def test_what_the_anchor_says_is_added_to_the_consensus_of_the_others(how: str) -> None:
     fed = built(consensus=how, anchor=7.0)
@@ -115,7 +120,7 @@ def test_what_the_anchor_says_is_added_to_the_consensus_of_the_others(how: str) 
     logits = torch.randn(fed.setting.clients + 1, 9, CLASSES, generator=draws)
     counts = torch.stack([upload["counts"] for upload in sent.values()])
     own = {
-        "pairs": by_pairs(logits[:-1], counts, absolute=0.1, own_error=0.02),
+        "pairs": pairs(fed, logits[:-1], counts),
         "probabilities": consensus.average_probabilities(logits[:-1]),
         "logits": logits[:-1].mean(dim=0),
         "classes": consensus.by_class(logits[:-1], counts),
@@ -133,7 +138,7 @@ def test_with_one_class_a_client_the_ensemble_knows_all_classes() -> None:
     assert ctx.ensemble["accuracy"] > 0.9
     each = [evaluate.answers(t, fed.test.x) for t in method_of(fed).teachers(ctx, sent)]
     counts = torch.stack([upload["counts"] for upload in sent.values()])
-    scores = by_pairs(torch.stack(each[:-1]), counts, absolute=0.1, own_error=0.02) + 10 * each[-1]
+    scores = pairs(fed, torch.stack(each[:-1]), counts) + 10 * each[-1]
     right = scores.argmax(dim=1) == fed.test.y
     assert ctx.ensemble["accuracy"] == pytest.approx(float(right.double().mean()))
 
