@@ -11,7 +11,7 @@ def saturated(counts: Tensor, own_error: float) -> Tensor:
 
     What as many samples are worth that have an error in common: the weights of a mean with random
     effects (DerSimonian and Laird 1986, Controlled Clinical Trials 7). Far below 1 / own_error a
-    count is as it was; at 1 / own_error it is half of that, which is more than any ever comes to.
+    count is as it was, at 1 / own_error it is halved, and none comes to more than 1 / own_error.
 
     Args:
         counts: at least 0.
