@@ -28,7 +28,7 @@ from fedkd.methods.core.base import Card, ClientContext, ServerContext, Setting,
 from fedkd.methods.core.combining import rule_for
 from fedkd.methods.core.one_shot import OneShot, PoolParams
 from fedkd.methods.core.recipes import average_into_student, hand_out, start_from
-from fedkd.models.heads import find_head
+from fedkd.models.heads import find_head, sizes
 from fedkd.tasks.bounded import OF_LOGITS
 
 
@@ -186,7 +186,7 @@ def _answer_by_class(student: nn.Module, uploads: Uploads, counts: Tensor) -> No
     samples would draw on that as much.
     """
     layer = find_head(student)
-    if layer is None or is_parametrized(layer) or len(layer.weight) != counts.shape[1]:
+    if layer is None or is_parametrized(layer) or sizes(layer)[1] != counts.shape[1]:
         return
     [name] = [name for name, each in student.named_modules() if each is layer]
     weights = class_weights(counts)

@@ -141,6 +141,20 @@ def test_under_a_rule_of_robust_the_head_is_what_models_come_to(
         assert torch.equal(returned[key], found)
 
 
+def test_a_head_that_no_client_sends_stays_as_it_is() -> None:
+    fed = built()
+    sent = {
+        client: {key: each for key, each in upload.items() if "classifier" not in key}
+        for client, upload in uploads(fed).items()
+    }
+    before = snapshot(fed.student)
+    assert isinstance(fed.method, FedPair)
+    fed.method.start(fed.server_context(), sent)
+    same = {key: torch.equal(each, before[key]) for key, each in snapshot(fed.student).items()}
+    assert [same[key] for key in same if "classifier" in key] == [True, True]
+    assert not any(same[key] for key in same if "classifier" not in key)
+
+
 class Odd(nn.Module):
     """A model whose head is none that rows by class could be averaged of."""
 
